@@ -1,0 +1,183 @@
+"""Class frequencies become class weights (mean 1, bounded ratio) and focal alphas. Pure numpy, nothing random.
+
+f_c is the frequency of class c among the valid (not ignored) pixels or samples. Sums go through `math.fsum`, which
+rounds once whatever the order: a permutation of the classes permutes the weights and changes no bit of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spaces.config import WeightMethod, WeightsConfig
+from spaces.errors import ConfigError
+from spaces.records import ClassCounts
+
+Floats = NDArray[np.float64]
+Float = TypeVar("Float", np.float32, np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class ClassWeights:
+    """One weight per class. `ratio` is max/min; `absent` names the classes without a pixel, which a caller warns of."""
+
+    names: tuple[str, ...]
+    weights: Floats
+    ratio: float
+    absent: tuple[str, ...]
+
+
+def class_weights(counts: ClassCounts, config: WeightsConfig) -> ClassWeights:
+    """Weights by `config.method`, divided by their mean, then clipped so that max/min is at most `config.clip_ratio`.
+
+    A class that has no pixel has no frequency: its weight is 1 and it is left out of the mean. The ratio is bounded
+    exactly, also after a conversion to float32; the mean is 1 to within float32's rounding where that bound is met.
+
+    Raises:
+        ConfigError: when the counts do not fit their names, or one is negative.
+    """
+    present = _present(counts)
+    weights = np.ones(len(present))
+    if present.any():
+        raw = _RAW[config.method](np.array(counts.counts, dtype=np.float64)[present], config.beta)
+        weights[present] = _clipped(_mean_one(raw), config.clip_ratio)
+    if config.clip_ratio is not None:
+        weights = _bounded(weights, config.clip_ratio)
+    return ClassWeights(counts.names, weights, float(weights.max() / weights.min()), absent_classes(counts))
+
+
+def focal_alpha(counts: ClassCounts, tau: float) -> Floats:
+    """alpha_c ∝ f_c^(−tau) for the focal loss, scaled so that its mean over the pixels, Σ f_c·alpha_c, is 1.
+
+    The mean over pixels, and not over classes, because the focal loss averages over pixels: with it tau moves the
+    balance between the classes and leaves the loss's scale (hence the learning rate's meaning) alone. Classes
+    without a pixel get 1. Shape (C,).
+
+    Raises:
+        ConfigError: when tau is negative or not finite, or the counts are unusable.
+    """
+    if not 0 <= tau < math.inf:
+        raise ConfigError(f"alpha_tau must not be negative, but is {tau}", where="loss.alpha_tau", found=str(tau), allowed="0 … 1")
+    present = _present(counts)
+    alpha = np.ones(len(present))
+    if present.any():
+        frequencies = _frequencies(np.array(counts.counts, dtype=np.float64)[present])
+        raw = frequencies**-tau
+        alpha[present] = raw / math.fsum(frequencies * raw)
+    return alpha
+
+
+def absent_classes(counts: ClassCounts) -> tuple[str, ...]:
+    """The names of the classes without a single pixel."""
+    return tuple(name for name, count in zip(counts.names, counts.counts, strict=True) if count == 0)
+
+
+def _present(counts: ClassCounts) -> NDArray[np.bool_]:
+    """Which classes have a pixel, after a look at whether the counts can be used at all."""
+    names, numbers = len(counts.names), len(counts.counts)
+    if names != numbers or names == 0:
+        raise ConfigError(
+            "every class needs one count",
+            where="class counts",
+            found=f"{names} names and {numbers} counts",
+            allowed=f"{names or 1} of each",
+        )
+    if min(counts.counts) < 0:
+        lowest = min(counts.counts)
+        raise ConfigError(
+            f"a class count must not be negative, but one is {lowest}", where="class counts", found=str(lowest), allowed="0 or more"
+        )
+    return np.array([count > 0 for count in counts.counts])
+
+
+def _frequencies(counts: Floats) -> Floats:
+    return counts / math.fsum(counts)
+
+
+def _mean_one(weights: Floats) -> Floats:
+    """Divided by the mean; equal weights become exactly 1, which the rounding of a division would miss."""
+    if weights.max() == weights.min():
+        return np.ones_like(weights)
+    scaled: Floats = weights / (math.fsum(weights) / len(weights))
+    return scaled
+
+
+def _clipped(weights: Floats, ratio: float | None) -> Floats:
+    """Clamped to [1/√r, √r] and divided by the mean again, so that max/min ≤ r but for rounding."""
+    if ratio is None:
+        return weights
+    bound = math.sqrt(ratio)
+    return _mean_one(np.clip(weights, 1 / bound, bound))
+
+
+def _bounded(weights: Floats, ratio: float) -> Floats:
+    """The same weights, the largest lowered by the last bits that rounding put above the ratio.
+
+    The bound then holds without a tolerance for the numbers as they are, for the numbers in float32, and for their
+    quotient as float32 computes it: hence the largest float32 below `ratio` where the weights are rounded, too.
+    """
+    narrow = weights.astype(np.float32)
+    cap, narrow_cap = _cap(weights.min(), ratio), _cap(narrow.min(), _rounded_down(ratio))
+    if weights.max() <= cap and narrow.max() <= narrow_cap:
+        return weights
+    return np.minimum(weights, min(float(cap), float(narrow_cap)))
+
+
+def _cap(lowest: Float, ratio: float) -> Float:
+    """The largest number of `lowest`'s type that is at most ratio·lowest, without any rounding."""
+    kind = type(lowest)
+    limit = Fraction(ratio) * Fraction(float(lowest))
+    cap = kind(float(limit))
+    while Fraction(float(cap)) > limit:
+        cap = np.nextafter(cap, kind(0))
+    return cap
+
+
+def _rounded_down(ratio: float) -> float:
+    """The largest float32 that is at most `ratio`."""
+    return float(_cap(np.float32(1), ratio))
+
+
+def _uniform(counts: Floats, _: float) -> Floats:
+    return np.ones_like(counts)
+
+
+def _inverse_freq(counts: Floats, _: float) -> Floats:
+    return 1 / _frequencies(counts)
+
+
+def _sqrt_inv_freq(counts: Floats, _: float) -> Floats:
+    return 1 / np.sqrt(_frequencies(counts))
+
+
+def _median_freq(counts: Floats, _: float) -> Floats:
+    """median(f)/f (Eigen & Fergus 2015), f over the whole split."""
+    frequencies = _frequencies(counts)
+    return np.median(frequencies) / frequencies
+
+
+def _effective_number(counts: Floats, beta: float) -> Floats:
+    """(1−β)/(1−β^n) (Cui et al. 2019); expm1 keeps the digits that 1 − β^n loses for β near 1 and few samples."""
+    log_beta = math.log(beta) if beta > 0 else -math.inf
+    return (1 - beta) / -np.expm1(counts * log_beta)
+
+
+def _log_inv_freq(counts: Floats, _: float) -> Floats:
+    """1/ln(1.02 + f) (ENet, Paszke et al. 2016)."""
+    return 1 / np.log(1.02 + _frequencies(counts))
+
+
+_RAW: dict[WeightMethod, Callable[[Floats, float], Floats]] = {
+    "uniform": _uniform,
+    "inverse_freq": _inverse_freq,
+    "sqrt_inv_freq": _sqrt_inv_freq,
+    "median_freq": _median_freq,
+    "effective_number": _effective_number,
+    "log_inv_freq": _log_inv_freq,
+}

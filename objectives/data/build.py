@@ -1,0 +1,64 @@
+"""From a data configuration to a data set that a worker keeps, its fingerprint, and its class counts."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import torch
+
+from objectives.data import digits, folder
+from objectives.data.config import DataConfig, DigitsData
+from objectives.data.loading import Batch, Key, SegmentationData
+from spaces.records import ClassCounts
+
+
+class SceneSplit:
+    """Scenes that lie decoded in memory, standardised once."""
+
+    def __init__(self, scenes: digits.Scenes) -> None:
+        grey_NHW = torch.from_numpy(scenes.images_NHW.astype(np.float32))
+        self.images_NCHW = ((grey_NHW - digits.MEAN_GREY) / digits.STD_GREY).unsqueeze(1)
+        self.target_NHW = torch.from_numpy(scenes.masks_NHW.astype(np.int64))
+
+    def __len__(self) -> int:
+        return len(self.target_NHW)
+
+    def __getitems__(self, keys: list[Key]) -> Batch:
+        index = torch.tensor([key for key, _ in keys])
+        return self.images_NCHW[index], self.target_NHW[index]
+
+
+def build_data(config: DataConfig) -> SegmentationData:
+    """The data set of a configuration.
+
+    Raises:
+        DataError: when files are missing, unreadable, or do not fit the configuration.
+    """
+    if not isinstance(config, DigitsData):
+        return folder.build_folder(config)
+    splits = {name: SceneSplit(scenes) for name, scenes in digits.load_scenes(config).items()}
+    return SegmentationData(
+        train=splits["train"], val=splits["val"], test=splits["test"],
+        class_names=digits.class_names(config), ignore_index=digits.IGNORE, channels=1, height=config.size, width=config.size,
+    )  # fmt: skip
+
+
+def fingerprint(config: DataConfig) -> str:
+    """What the class counts belong to: the configuration, and for files their names, sizes and times."""
+    parts = [config.model_dump_json()]
+    parts += [str(digits.VERSION)] if isinstance(config, DigitsData) else folder.file_marks(config)
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+def count_classes(config: DataConfig) -> ClassCounts:
+    """Valid training pixels of every class, counted once per data set. Ignored pixels are left out.
+
+    Raises:
+        DataError: when a mask holds a value that is neither a class nor ignored.
+    """
+    if not isinstance(config, DigitsData):
+        return folder.count_folder(config)
+    masks_NHW = digits.load_scenes(config)["train"].masks_NHW
+    counts = np.bincount(masks_NHW[masks_NHW != digits.IGNORE], minlength=config.classes)
+    return ClassCounts(digits.class_names(config), tuple(int(count) for count in counts))

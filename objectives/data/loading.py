@@ -1,0 +1,102 @@
+"""Batches in an order that depends on (seed, epoch) alone, so a resumed training sees what an unbroken one would."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+Key = tuple[int, int]
+"""Index of a sample, and the seed of its augmentation (0: none)."""
+
+Batch = tuple[Tensor, Tensor]
+"""images_NCHW float32 and target_NHW int64."""
+
+
+class Split(Protocol):
+    """A split that hands out whole batches (torch's loader calls `__getitems__` once a batch)."""
+
+    def __len__(self) -> int: ...
+
+    def __getitems__(self, keys: list[Key]) -> Batch:
+        """images_NCHW float32 and target_NHW int64 of the samples."""
+
+
+@dataclass(frozen=True)
+class SegmentationData:
+    """A data set, decoded or ready to be decoded, that a worker keeps between trials."""
+
+    train: Split
+    val: Split
+    test: Split | None
+    class_names: tuple[str, ...]
+    ignore_index: int
+    channels: int
+    height: int
+    width: int
+    loader_workers: int = 0
+
+
+class _EpochOrder(Sampler[list[Key]]):
+    """Batches of keys; shuffled by (seed, epoch) in training, in file order else."""
+
+    def __init__(self, size: int, batch_size: int, seed: int | None) -> None:
+        self.size, self.batch_size, self.seed = size, batch_size, seed
+        self.epoch = 0
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        keys: list[Key] = [(index, 0) for index in range(self.size)]
+        if self.seed is not None:
+            rng = np.random.default_rng([self.seed, self.epoch])
+            keys = [(int(index), int(rng.integers(1, 2**31))) for index in rng.permutation(self.size)]
+        for start in range(0, len(self) * self.batch_size, self.batch_size):
+            yield keys[start : start + self.batch_size]
+
+    def __len__(self) -> int:
+        # The short last batch of an epoch is left out in training: a batch of one breaks batch normalisation.
+        if self.seed is not None and self.size >= self.batch_size:
+            return self.size // self.batch_size
+        return -(-self.size // self.batch_size)
+
+
+class Batches:
+    """One split as batches, epoch after epoch; the decoding processes live as long as this object.
+
+    Args:
+        seed: shuffles the training split; None keeps the order and leaves augmentation out.
+        workers: processes that decode; 0 decodes in this one.
+    """
+
+    def __init__(self, split: Split, batch_size: int, seed: int | None, workers: int, device: torch.device) -> None:
+        self._order = _EpochOrder(len(split), batch_size, seed)
+        self._loader: DataLoader[Batch] = DataLoader(
+            split,  # type: ignore[arg-type]
+            batch_sampler=self._order,
+            collate_fn=_as_is,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=device.type == "cuda",
+        )
+        self._device = device
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        return len(self._order)
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """The batches of `epoch`, on the device; images in channels_last, which convolutions like best."""
+        self._order.epoch = epoch
+        for images_NCHW, target_NHW in self._loader:
+            yield (
+                images_NCHW.to(self._device, non_blocking=True, memory_format=torch.channels_last),
+                target_NHW.to(self._device, non_blocking=True),
+            )
+
+
+def _as_is(batch: Batch) -> Batch:
+    return batch

@@ -1,0 +1,65 @@
+"""Watches every optimiser step: the gradient norm before clipping, and whether loss and norm are still sane.
+
+On a CPU every step is judged before it is applied. On CUDA reading a number makes the host wait, so the numbers stay
+on the device and are read every `CHECK_EVERY` steps: a broken step is noticed at most that many steps later.
+"""
+
+from __future__ import annotations
+
+import math
+from statistics import median
+
+import torch
+from torch import Tensor, nn
+
+CHECK_EVERY = 10
+
+
+class StepGuard:
+    """The gradient norms of one epoch, clipping, and the first step at which something broke.
+
+    Args:
+        model: whose gradients are watched.
+        clip_norm: `max_norm` of the global gradient norm; None only measures.
+        max_norm: a larger norm, or one that is not finite, breaks the step.
+    """
+
+    def __init__(self, model: nn.Module, clip_norm: float | None, max_norm: float) -> None:
+        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.clip_norm, self.max_norm = clip_norm, max_norm
+        self.broken_step: int | None = None
+        self.norms: list[float] = []
+        self._held: list[Tensor] = []
+        self._every = CHECK_EVERY if self.parameters[0].is_cuda else 1
+
+    def start_epoch(self) -> None:
+        """Forget the epoch before."""
+        self.norms, self._held, self.broken_step = [], [], None
+
+    def check(self, loss: Tensor) -> bool:
+        """Measure and clip the gradients of a step. False when the step, or an earlier one, must not be applied."""
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        # A loss that is not finite has to show even where its gradient happens to be finite (a saturated softmax).
+        self._held.append(torch.where(torch.isfinite(loss.detach()), norm, torch.full_like(norm, math.nan)))
+        if self.clip_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.clip_norm, norm)
+        if len(self._held) >= self._every:
+            self.read()
+        return self.broken_step is None
+
+    def read(self) -> None:
+        """Bring the norms to the host and look at them."""
+        for norm in torch.stack(self._held).tolist() if self._held else []:
+            self.norms.append(norm)
+            if self.broken_step is None and not norm <= self.max_norm:
+                self.broken_step = len(self.norms)
+        self._held = []
+
+    def summary(self) -> tuple[float, float, float]:
+        """Median and maximum of the norms before clipping, and the share of steps that were clipped."""
+        if not self.norms:
+            return math.nan, math.nan, 0.0
+        worst = next((norm for norm in self.norms if not math.isfinite(norm)), max(self.norms))
+        clipped = sum(1 for norm in self.norms if self.clip_norm is not None and norm > self.clip_norm)
+        return median(self.norms), worst, clipped / len(self.norms)

@@ -1,0 +1,34 @@
+"""The optimiser of a configuration, and what can be read back from it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from spaces.config import OptimizerConfig
+
+
+def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """SGD with momentum or AdamW (Loshchilov & Hutter 2019), in torch's fused form: one kernel for all tensors."""
+    if config.kind == "sgd":
+        return torch.optim.SGD(model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=True)
+    return torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
+
+
+def used_by(optimizer: torch.optim.Optimizer, config: OptimizerConfig) -> dict[str, Any]:
+    """Dotted path → value, read back from the live optimiser right after it was built.
+
+    The multiple is the configuration's own number when `base_lr · lr_multiple` is the rate that the optimiser holds;
+    otherwise it is what that rate amounts to, so a wrong wiring shows.
+    """
+    group = optimizer.param_groups[0]
+    wired = group["lr"] == config.lr
+    used = {
+        "optimizer.kind": type(optimizer).__name__.lower(),
+        "optimizer.base_lr": config.base_lr,
+        "optimizer.lr_multiple": config.lr_multiple if wired else group["lr"] / config.base_lr,
+        "optimizer.weight_decay": group["weight_decay"],
+    }
+    return used | ({"optimizer.momentum": group["momentum"]} if "momentum" in group else {})

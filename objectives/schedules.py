@@ -1,0 +1,115 @@
+"""What the loss and the optimiser use in an epoch: a pure function of the configuration and the epoch's number.
+
+Epochs count from 1. A value holds for the whole epoch; the steps in it share it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from spaces.config import LossConfig, OptimizerConfig, ScheduleConfig, WeightsConfig
+from spaces.errors import ConfigError
+
+Named = Literal["dice_weight", "smooth", "lr_multiple", "clip_ratio"]
+
+
+@dataclass(frozen=True, slots=True)
+class EpochValues:
+    """The scheduled values of one epoch. `settled`: split, smooth and clip ratio are final from this epoch on."""
+
+    epoch: int
+    lr: float
+    ce_weight: float
+    dice_weight: float
+    smooth: float
+    clip_ratio: float | None
+    settled: bool
+
+
+def values_at(
+    epoch: int, *, epochs: int, loss: LossConfig, optimizer: OptimizerConfig, weights: WeightsConfig, schedule: ScheduleConfig
+) -> EpochValues:
+    """The values of `epoch`, out of `epochs`.
+
+    The first stage that covers the epoch and names a value wins: over the configuration's own value and, for the
+    Dice weight, over the warm-up.
+
+    Raises:
+        ConfigError: when the epoch lies outside 1 … epochs.
+    """
+    if not 1 <= epoch <= epochs:
+        raise ConfigError(f"epoch {epoch} lies outside the training", where="epoch", found=str(epoch), allowed=f"1 … {epochs}")
+    dice_weight, smooth, clip_ratio = _loss_values(epoch, loss, weights, schedule)
+    return EpochValues(
+        epoch=epoch,
+        lr=_lr(epoch, epochs, optimizer, schedule),
+        ce_weight=loss.ce_weight if dice_weight == loss.dice_weight else 1 - dice_weight,
+        dice_weight=dice_weight,
+        smooth=smooth,
+        clip_ratio=clip_ratio,
+        settled=epoch >= settled_from(loss, weights, schedule),
+    )
+
+
+def settled_from(loss: LossConfig, weights: WeightsConfig, schedule: ScheduleConfig) -> int:
+    """The first epoch from which split, smooth and clip ratio keep their final values.
+
+    It may lie beyond the last epoch, in which case the configured values are never trained with.
+    """
+    # Values change only where a stage or the warm-up ends, and a stage covers everything before its end: the
+    # epoch just before each end tells whether what ends there differed from the final values.
+    warm = schedule.dice_ce_only_epochs + max(schedule.dice_ramp_epochs, 1)
+    ends = {warm, *(stage.before_epoch for stage in schedule.stages)}
+    final = (loss.dice_weight, loss.smooth, weights.clip_ratio)
+    return max((end for end in ends if _loss_values(end - 1, loss, weights, schedule) != final), default=1)
+
+
+def _loss_values(epoch: int, loss: LossConfig, weights: WeightsConfig, schedule: ScheduleConfig) -> tuple[float, float, float | None]:
+    """Dice weight, smooth and clip ratio of an epoch."""
+    dice_weight = _staged(epoch, schedule, "dice_weight")
+    smooth = _staged(epoch, schedule, "smooth")
+    clip_ratio = _staged(epoch, schedule, "clip_ratio")
+    return (
+        loss.dice_weight * _dice_share(epoch, schedule) if dice_weight is None else dice_weight,
+        loss.smooth if smooth is None else smooth,
+        weights.clip_ratio if clip_ratio is None else clip_ratio,
+    )
+
+
+def _staged(epoch: int, schedule: ScheduleConfig, name: Named) -> float | None:
+    """The value that a stage gives to `name` in this epoch, or None when no stage does."""
+    for stage in schedule.stages:
+        value: float | None = getattr(stage, name)
+        if epoch < stage.before_epoch and value is not None:
+            return value
+    return None
+
+
+def _dice_share(epoch: int, schedule: ScheduleConfig) -> float:
+    """The share of the final Dice weight: 0 for k epochs, then j/m in epoch k + j, 1 from epoch k + m on."""
+    ramped = epoch - schedule.dice_ce_only_epochs
+    if ramped <= 0:
+        return 0.0
+    return min(1.0, ramped / max(schedule.dice_ramp_epochs, 1))
+
+
+def _lr(epoch: int, epochs: int, optimizer: OptimizerConfig, schedule: ScheduleConfig) -> float:
+    multiple = _staged(epoch, schedule, "lr_multiple")
+    peak = optimizer.base_lr * (optimizer.lr_multiple if multiple is None else multiple)
+    return peak * _lr_factor(epoch, epochs, schedule)
+
+
+def _lr_factor(epoch: int, epochs: int, schedule: ScheduleConfig) -> float:
+    """e/n in epoch e ≤ n of the warm-up, so its last epoch runs at the full rate; then 1, or a half cosine.
+
+    The cosine leaves 1 after the warm-up's last epoch (or after epoch 1) and would reach 0 one epoch after the last
+    one: an epoch at rate 0 would train nothing (Loshchilov & Hutter 2017, without restarts).
+    """
+    if epoch <= schedule.lr_warmup_epochs:
+        return epoch / schedule.lr_warmup_epochs
+    if schedule.lr == "constant":
+        return 1.0
+    peak_epoch = max(schedule.lr_warmup_epochs, 1)
+    return 0.5 * (1 + math.cos(math.pi * (epoch - peak_epoch) / (epochs + 1 - peak_epoch)))

@@ -1,0 +1,44 @@
+"""The configuration of one segmentation training. No torch: a plan checks it before any GPU second is spent."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from objectives.data.config import DataConfig, DigitsData
+from spaces.config import LossConfig, OptimizerConfig, ScheduleConfig, TrialConfig, WeightsConfig
+from spaces.frozen import Frozen
+
+
+class ModelConfig(Frozen):
+    """Any architecture and encoder of segmentation_models_pytorch, by name."""
+
+    architecture: str = Field(default="unet", description="as smp.create_model takes it: unet, fpn, deeplabv3plus, segformer, …")
+    encoder: str = Field(default="resnet18", description="encoder_name of smp: resnet34, timm-…, tu-…, mit_b0, …")
+    encoder_weights: str | None = Field(default=None, description="imagenet where smp can fetch it; null: random start")
+    options: dict[str, Any] = Field(
+        default={"encoder_depth": 2, "decoder_channels": [32, 16]},
+        description="further arguments of smp.create_model; the default is a U-Net small enough for one CPU core",
+    )
+
+
+class SegmentationOptimizer(OptimizerConfig):
+    """As every optimiser, with a base rate that suits the embedded data; set your own data's."""
+
+    base_lr: float = Field(default=0.1, gt=0, description="what a multiple of 1 means on these data; 0.1 suits SGD on the embedded ones")
+
+
+class SegmentationConfig(TrialConfig):
+    """Everything that decides one training of a segmentation model."""
+
+    data: DataConfig = DigitsData()
+    model: ModelConfig = ModelConfig()
+    weights: WeightsConfig = WeightsConfig()
+    loss: LossConfig = LossConfig()
+    optimizer: SegmentationOptimizer = SegmentationOptimizer()
+    schedule: ScheduleConfig = ScheduleConfig()
+    batch_size: int = Field(default=8, ge=1)
+    early_stopping_patience: int | None = Field(default=None, ge=1, description="epochs without a lower validation loss; null: train all epochs")
+    precision: Literal["auto", "float32"] = Field(default="auto", description="auto: mixed precision on CUDA, float32 on the CPU")
+    max_grad_norm: float = Field(default=1000.0, gt=0, description="a larger gradient norm ends the trial before the step is applied")

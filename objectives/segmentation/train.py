@@ -1,0 +1,270 @@
+"""Training as text: build, then epoch after epoch train, validate, yield a record. It knows no trial and no database.
+
+Everything random comes from the configuration's seed, and the order of an epoch from (seed, epoch), so a training
+that is resumed from a checkpoint gives the very records that an unbroken one gives.
+"""
+
+from __future__ import annotations
+
+import math
+import resource
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.amp import GradScaler, autocast
+
+from objectives.checkpoint import State, load_state, save_state
+from objectives.contract import Checkpoints
+from objectives.data import build
+from objectives.data.loading import Batches, SegmentationData
+from objectives.guard import StepGuard
+from objectives.losses import build_criterion
+from objectives.optimizer import build_optimizer, used_by
+from objectives.schedules import EpochValues, values_at
+from objectives.segmentation.config import SegmentationConfig
+from objectives.segmentation.model import build_model, check_size
+from objectives.segmentation.validate import Validation, validate
+from spaces.records import ClassCounts, EpochRecord, TestScore, better
+
+
+def fingerprint(config: SegmentationConfig) -> str:
+    """What the class counts belong to; changes when the data do."""
+    return build.fingerprint(config.data)
+
+
+def count_classes(config: SegmentationConfig) -> ClassCounts:
+    """Valid training pixels of every class.
+
+    Raises:
+        DataError: when a mask holds a value that is neither a class nor ignored.
+    """
+    return build.count_classes(config.data)
+
+
+def prepare(config: SegmentationConfig, device: str) -> SegmentationData:
+    """The data, decoded or ready to be, after checking that the model can be built and takes their size.
+
+    Raises:
+        DataError: when the data cannot be read.
+        ConfigError: when the model cannot be built.
+    """
+    data = build.build_data(config.data)
+    crop = getattr(config.data, "crop", None) or (data.height, data.width)
+    with torch.random.fork_rng(devices=[]):
+        model = build_model(config.model, data.channels, len(data.class_names))
+    for size in {(data.height, data.width), crop}:
+        check_size(model, *size)
+    return data
+
+
+def train(config: SegmentationConfig, data: SegmentationData, counts: ClassCounts, device: str, checkpoints: Checkpoints) -> Iterator[EpochRecord]:
+    """Train, one record an epoch.
+
+    After a checkpoint the first record is that of the checkpoint's own epoch, once more: whoever stores records may
+    have been interrupted between the two. The record of a broken epoch (see `EpochRecord.broken_step`) is the last.
+    """
+    run = Run(config, data, counts, torch.device(device))
+    held = checkpoints.latest()
+    if held is not None:
+        yield run.restore(load_state(held))
+    while run.epoch < config.epochs and not run.finished:
+        record = run.next_epoch()
+        if record.broken_step is None and checkpoints.due(record.epoch):
+            checkpoints.write(lambda path, record=record: save_state(run.state(record), path))  # type: ignore[misc]
+        yield record
+
+
+@dataclass
+class Means:
+    """Sums of an epoch's losses, kept on the device: one read an epoch, none a step."""
+
+    total: torch.Tensor
+    ce: torch.Tensor
+    dice: torch.Tensor
+
+    @classmethod
+    def zero(cls, device: torch.device) -> Means:
+        """Three zeros on the device."""
+        return cls(*(torch.zeros((), dtype=torch.float64, device=device) for _ in range(3)))
+
+
+class Run:
+    """One training: what is alive between two epochs.
+
+    Args:
+        config: everything that decides the training.
+        data: the data set, shared between trainings of a worker.
+        counts: training pixels of every class.
+        device: where it runs.
+    """
+
+    def __init__(self, config: SegmentationConfig, data: SegmentationData, counts: ClassCounts, device: torch.device) -> None:
+        self.config, self.data, self.device = config, data, device
+        torch.manual_seed(config.seed)  # initial weights and dropout
+        self.model = build_model(config.model, data.channels, len(data.class_names)).to(device)
+        self.criterion = build_criterion(config.loss, config.weights, counts, data.ignore_index, device)
+        self.optimizer = build_optimizer(self.model, config.optimizer)
+        self.guard = StepGuard(self.model, config.optimizer.grad_clip_norm, config.max_grad_norm)
+        self.used = self._used()
+        self.amp_dtype = _amp_dtype(config, device)
+        self.scaler = GradScaler(device.type, enabled=self.amp_dtype == torch.float16)
+        workers = data.loader_workers
+        self.train_batches = Batches(data.train, config.batch_size, config.seed, workers, device)
+        self.val_batches = Batches(data.val, 2 * config.batch_size, None, workers, device)
+        self.epoch = 0
+        self.finished = False
+        self.best_metric = self.best_val_loss = math.nan
+        self.epochs_without_gain = 0
+        self.best_weights: dict[str, torch.Tensor] = {}
+
+    def next_epoch(self) -> EpochRecord:
+        """Train an epoch, validate, and tell."""
+        self.epoch += 1
+        values = self.values(self.epoch)
+        started = time.perf_counter()
+        means = self.train_epoch(values)
+        seconds = time.perf_counter() - started
+        self.guard.read()
+        validation = self.validate() if self.guard.broken_step is None else _no_validation(len(self.data.class_names))
+        self.remember(validation)
+        return self.record(values, means, validation, seconds)
+
+    def train_epoch(self, values: EpochValues) -> Means:
+        """One pass over the training split; returns after the first broken step, which is not applied on a CPU."""
+        config, means = self.config, Means.zero(self.device)
+        self.criterion.set_epoch(values)
+        for group in self.optimizer.param_groups:
+            group["lr"] = values.lr
+        self.guard.start_epoch()
+        self.model.train()
+        self.optimizer.zero_grad()
+        for number, (images_NCHW, target_NHW) in enumerate(self.train_batches.epoch(self.epoch), 1):
+            with autocast(self.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None):
+                logits_NCHW = self.model(images_NCHW)
+            parts = self.criterion(logits_NCHW, target_NHW)
+            self.scaler.scale(parts.total / config.optimizer.accumulate).backward()
+            means.total += parts.total.detach().double()
+            means.ce += parts.ce.double()
+            if parts.dice is not None:
+                means.dice += parts.dice.double()
+            if number % config.optimizer.accumulate and number < len(self.train_batches):
+                continue
+            self.scaler.unscale_(self.optimizer)
+            if not self.guard.check(parts.total):
+                break
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            self.optimizer.zero_grad()
+        for total in (means.total, means.ce, means.dice):
+            total /= max(number, 1)
+        return means
+
+    def validate(self) -> Validation:
+        """Measure on the validation split, with the criterion at its final values so that epochs can be compared."""
+        self.criterion.set_epoch(self.values(self.config.epochs))
+        return validate(self.model, self.val_batches.epoch(0), self.criterion, len(self.data.class_names), self.data.ignore_index)
+
+    def remember(self, validation: Validation) -> None:
+        """Keep the weights of the best epoch, and count the epochs without a lower validation loss."""
+        metric = validation.metrics[self.config.metric.name]
+        if not self.best_weights or better(metric, self.best_metric, self.config.metric.direction):
+            self.best_metric = metric
+            self.best_weights = {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
+        gained = better(validation.loss, self.best_val_loss, "minimize")
+        self.best_val_loss = validation.loss if gained else self.best_val_loss
+        self.epochs_without_gain = 0 if gained else self.epochs_without_gain + 1
+        patience = self.config.early_stopping_patience
+        self.finished = self.guard.broken_step is not None or (patience is not None and self.epochs_without_gain >= patience)
+
+    def record(self, values: EpochValues, means: Means, validation: Validation, seconds: float) -> EpochRecord:
+        """Everything that is recorded of the epoch; the last one carries the test score of the kept weights."""
+        median, largest, clipped = self.guard.summary()
+        steps = len(self.guard.norms)
+        samples = steps * self.config.batch_size * self.config.optimizer.accumulate
+        ended = self.guard.broken_step is None and (self.finished or self.epoch == self.config.epochs)
+        return EpochRecord(
+            epoch=self.epoch, train_loss=float(means.total), ce_loss=float(means.ce), dice_loss=float(means.dice) if values.dice_weight else None,
+            val_loss=validation.loss, val_ce=validation.ce, metric=validation.metrics[self.config.metric.name],
+            class_metric=validation.class_iou, metrics=validation.metrics,
+            lr=values.lr, ce_weight=values.ce_weight, dice_weight=values.dice_weight, smooth=values.smooth, weight_ratio=self.criterion.weight_ratio,
+            grad_norm_median=median, grad_norm_max=largest, clipped_share=clipped, steps=steps,
+            seconds=seconds, samples_per_s=samples / seconds, peak_mib=_peak_mib(self.device),
+            broken_step=self.guard.broken_step, settled=values.settled, used=self.used, test=self.test() if ended else None,
+        )  # fmt: skip
+
+    def test(self) -> TestScore | None:
+        """The weights that people keep, on the test split: of the best epoch, or of the last where the score is the last's."""
+        if self.data.test is None:
+            return None
+        own = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+        if self.config.metric.score == "best":
+            self.model.load_state_dict(self.best_weights)
+        batches = Batches(self.data.test, 2 * self.config.batch_size, None, 0, self.device)
+        found = validate(self.model, batches.epoch(0), self.criterion, len(self.data.class_names), self.data.ignore_index)
+        self.model.load_state_dict(own)
+        return TestScore(found.metrics[self.config.metric.name], found.class_iou)
+
+    def values(self, epoch: int) -> EpochValues:
+        """The scheduled values of an epoch."""
+        config = self.config
+        return values_at(epoch, epochs=config.epochs, loss=config.loss, optimizer=config.optimizer, weights=config.weights, schedule=config.schedule)
+
+    def _used(self) -> dict[str, Any]:
+        """What the live objects hold, by the path of the configuration that it came from."""
+        schedule = self.config.schedule
+        used = self.criterion.used() | used_by(self.optimizer, self.config.optimizer)
+        used |= {"optimizer.grad_clip_norm": self.guard.clip_norm, "batch_size": self.config.batch_size, "optimizer.accumulate": self.config.optimizer.accumulate}
+        if "loss.smooth" in used:
+            used |= {"schedule.dice_ce_only_epochs": schedule.dice_ce_only_epochs, "schedule.dice_ramp_epochs": schedule.dice_ramp_epochs}
+        used |= {"environment.device": _device_name(self.device), "environment.threads": torch.get_num_threads(), "environment.torch": torch.__version__}
+        return used | {"schedule.lr": schedule.lr, "schedule.lr_warmup_epochs": schedule.lr_warmup_epochs}
+
+    def state(self, record: EpochRecord) -> State:
+        """Everything that the next epoch depends on, and the record that belongs to it."""
+        return {
+            "record": record.as_dict(), "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(),
+            "torch_rng": torch.get_rng_state(), "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+            "best_weights": self.best_weights, "best_metric": self.best_metric, "best_val_loss": self.best_val_loss,
+            "epochs_without_gain": self.epochs_without_gain, "finished": self.finished,
+        }  # fmt: skip
+
+    def restore(self, state: State) -> EpochRecord:
+        """Go on from a state; returns the record of its epoch."""
+        record = EpochRecord.from_dict(state["record"])
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        torch.set_rng_state(state["torch_rng"])
+        if self.device.type == "cuda" and state["cuda_rng"] is not None:
+            torch.cuda.set_rng_state(state["cuda_rng"], self.device)
+        self.best_weights, self.best_metric, self.best_val_loss = state["best_weights"], state["best_metric"], state["best_val_loss"]
+        self.epochs_without_gain, self.finished = state["epochs_without_gain"], state["finished"]
+        self.epoch = record.epoch
+        return record
+
+
+def _amp_dtype(config: SegmentationConfig, device: torch.device) -> torch.dtype | None:
+    """bfloat16 where the GPU has it, float16 with loss scaling where not, None (float32) on the CPU."""
+    if config.precision == "float32" or device.type != "cuda":
+        return None
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+def _device_name(device: torch.device) -> str:
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
+
+
+def _no_validation(classes: int) -> Validation:
+    """A broken epoch is not validated: its weights are nobody's."""
+    metrics = dict.fromkeys(("miou", "pixel_accuracy", "macro_f1", "val_ce"), math.nan)
+    return Validation(math.nan, math.nan, metrics, (None,) * classes, (None,) * classes)
+
+
+def _peak_mib(device: torch.device) -> float:
+    """Peak memory of the device's allocator, or of the process on a CPU, in MiB."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

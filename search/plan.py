@@ -1,0 +1,198 @@
+"""A study checked as a whole before any GPU second is spent, and the configuration of each of its trials."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from objectives.contract import Objective
+from objectives.registry import objective
+from objectives.schedules import settled_from
+from search.seeds import derive
+from spaces.config import TrialConfig
+from spaces.errors import StudyError, nearest
+from spaces.loader import explain
+from spaces.parameters import Choice, Parameter, Scalar, active
+from spaces.paths import Tree, flatten, nested, overlay
+from spaces.presets import preset
+from spaces.study import StudySpec
+
+Params = dict[str, Scalar]
+"""Dotted path → sampled value."""
+
+NO_BOUND = 1e300
+"""A gradient norm that no finite one passes."""
+
+FOCAL_ONLY = {"loss.gamma", "loss.alpha", "loss.alpha_tau"}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study that has been found sound. Make one with `make_plan`."""
+
+    spec: StudySpec
+    objective: Objective
+    order: tuple[str, ...]
+    warnings: tuple[str, ...] = field(default=())
+
+    def config(self, params: Mapping[str, Scalar], number: int, preset_name: str | None = None) -> TrialConfig:
+        """The whole configuration of a trial.
+
+        Raises:
+            StudyError: when the values do not go together.
+        """
+        tree = overlay(self.below(preset_name), nested(params))
+        fixed: dict[str, Any] = {"objective": self.spec.objective, "epochs": self.spec.epochs, "metric": self.spec.metric.model_dump()}
+        fixed["seed"] = derive(self.spec.seed, number, "training")
+        if "max_grad_norm" in self.objective.config.model_fields:
+            bound = self.spec.signals.gradient_explosion
+            fixed["max_grad_norm"] = bound.max_norm if bound.enabled else NO_BOUND
+        tree = overlay(tree, fixed)
+        try:
+            return self.objective.config.model_validate(tree)
+        except ValidationError as problem:
+            raise explain(problem, f"study {self.spec.name}, trial {number}", StudyError) from None
+
+    def below(self, preset_name: str | None) -> dict[str, Any]:
+        """What sampled values are laid over: the base, under the preset where there is one."""
+        base = nested(self.spec.base)
+        return overlay(base, preset(preset_name, self.spec.epochs, focal=self._presets_are_focal())) if preset_name else base
+
+    def preset_params(self, preset_name: str) -> Params:
+        """Where a preset lies in the space: the values of the dimensions that exist under it.
+
+        Raises:
+            StudyError: when a value lies outside its dimension.
+        """
+        values = dict(flatten(self.objective.config.model_validate(self.below(preset_name)).model_dump()))
+        params: Params = {}
+        for path in self.order:
+            dimension = self.spec.space[path]
+            if not active(dimension.when, values):
+                continue
+            value = values[path]
+            if not dimension.holds(value):
+                raise StudyError(
+                    f"the preset {preset_name!r} lies outside the space", where=f"study {self.spec.name}, space → {path}",
+                    found=str(value), allowed=str(dimension), next_step=f"widen the dimension, or leave {preset_name!r} out of presets",
+                )  # fmt: skip
+            params[path] = value
+        return params
+
+    def dimensions(self, below: Tree, params: Params) -> Iterator[tuple[str, Parameter]]:
+        """The dimensions that exist, parents first; `params` is read as it grows, so a choice decides what follows."""
+        fixed = dict(flatten(self.objective.config.model_validate(below).model_dump()))
+        for path in self.order:
+            if active(self.spec.space[path].when, {**fixed, **params}):
+                yield path, self.spec.space[path]
+
+    def _presets_are_focal(self) -> bool:
+        return "loss.kind" not in self.spec.space and bool(FOCAL_ONLY & set(self.spec.space))
+
+
+def make_plan(spec: StudySpec) -> Plan:
+    """Check a study as a whole.
+
+    Raises:
+        StudyError: for the first thing that cannot work.
+    """
+    kind = objective(spec.objective)
+    _check_metric(spec, kind)
+    _check_base(spec, kind)
+    _check_paths(spec, kind)
+    plan = Plan(spec, kind, _parents_first(spec))
+    _check_bounds(plan)
+    for name in spec.presets:
+        plan.preset_params(name)
+    if len(spec.presets) > spec.trials:
+        raise StudyError("more presets than trials", where=f"study {spec.name}", found=f"{len(spec.presets)} presets, {spec.trials} trials", next_step="raise trials or drop presets")
+    return Plan(spec, kind, plan.order, tuple(_warnings(plan)))
+
+
+def _check_metric(spec: StudySpec, kind: Objective) -> None:
+    name, where = spec.metric.name, f"study {spec.name}, metric"
+    if name not in kind.metrics:
+        raise StudyError(f"unknown metric {name!r}{nearest(name, kind.metrics)}", where=f"{where} → name", found=name, allowed=", ".join(kind.metrics), next_step="name one of these")
+    if spec.metric.direction != kind.metrics[name]:
+        raise StudyError(f"{name} is to be {kind.metrics[name]}d", where=f"{where} → direction", found=spec.metric.direction, allowed=kind.metrics[name])
+
+
+def _check_base(spec: StudySpec, kind: Objective) -> None:
+    try:
+        kind.config.model_validate(nested(spec.base))
+    except ValidationError as problem:
+        raise explain(problem, f"study {spec.name}, base") from None
+    for key in ("objective", "epochs", "seed", "metric"):
+        if key in spec.base:
+            raise StudyError(f"{key} belongs to the study, not to its base", where=f"study {spec.name}, base → {key}", next_step=f"write {key}: at the top level")
+
+
+def _check_paths(spec: StudySpec, kind: Objective) -> None:
+    known = set(searchable(kind.config))
+    for path, dimension in spec.space.items():
+        if path not in known:
+            raise StudyError(f"unknown hyperparameter {path!r}{nearest(path, known)}", where=f"study {spec.name}, space", found=path, allowed="a path of the configuration; `search schema` lists them all")
+        for parent, wanted in dimension.when.items():
+            if parent not in known:
+                raise StudyError(f"unknown path {parent!r} in when{nearest(parent, known)}", where=f"study {spec.name}, space → {path} → when", found=parent, allowed="a path of the configuration")
+            _check_condition(spec, path, parent, wanted if isinstance(wanted, tuple) else (wanted,))
+
+
+def _check_condition(spec: StudySpec, path: str, parent: str, wanted: tuple[Scalar, ...]) -> None:
+    held = spec.space.get(parent)
+    for value in wanted:
+        if isinstance(held, Choice) and not held.holds(value):
+            raise StudyError(f"{path} waits for a value that {parent} never takes", where=f"study {spec.name}, space → {path} → when", found=str(value), allowed=str(held))
+
+
+def searchable(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """The dotted path of every leaf of a configuration model."""
+    for name, info in model.model_fields.items():
+        inner = info.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from searchable(inner, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def _parents_first(spec: StudySpec) -> tuple[str, ...]:
+    """The dimensions in an order in which every condition can be decided."""
+    order: list[str] = []
+    waiting = list(spec.space)
+    while waiting:
+        ready = [path for path in waiting if all(parent in order or parent not in spec.space for parent in spec.space[path].when)]
+        if not ready:
+            raise StudyError("conditions go round in a circle", where=f"study {spec.name}, space", found=", ".join(waiting), next_step="take one of the `when` out")
+        order += ready
+        waiting = [path for path in waiting if path not in ready]
+    return tuple(order)
+
+
+def _check_bounds(plan: Plan) -> None:
+    """Every bound and every choice must be a value that the configuration accepts, in the place where it would be used."""
+    for path in plan.order:
+        dimension = plan.spec.space[path]
+        values: tuple[Scalar, ...] = dimension.choices if isinstance(dimension, Choice) else (dimension.low, dimension.high)
+        for value in values:
+            tree = overlay(nested(plan.spec.base), nested({path: value}))
+            try:
+                plan.objective.config.model_validate(tree)
+            except ValidationError as problem:
+                raise explain(problem, f"study {plan.spec.name}, space → {path}, tried with {value}") from None
+
+
+def _warnings(plan: Plan) -> Iterator[str]:
+    spec = plan.spec
+    if "loss.alpha" in spec.space:
+        yield "loss.alpha is one factor for all classes: it only rescales the loss, like a second learning rate; loss.alpha_tau changes the balance"
+    for name in (None, *spec.presets):
+        config: Any = plan.objective.config.model_validate(plan.below(name))
+        if hasattr(config, "schedule"):
+            last = settled_from(config.loss, config.weights, config.schedule)
+            if last > spec.epochs:
+                yield f"{'the preset ' + name if name else 'the base'} reaches its final split, smooth and clip ratio only at epoch {last} of {spec.epochs}"
+    if spec.metric.score == "mean_last_5" and spec.epochs < 5:
+        yield f"mean_last_5 of {spec.epochs} epochs is the mean of all"

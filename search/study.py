@@ -1,0 +1,118 @@
+"""Optuna, adapted: its study, sampler and pruner, made from a plan. One of the few files that know Optuna."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from search.plan import Params, Plan
+from search.pruners.peers import build_pruner
+from search.seeds import derive
+from spaces.parameters import Choice, FloatRange, Parameter
+from spaces.study import StudySpec
+from storage.engine import optuna_url, tune
+
+PRESET = "preset"
+"""User attribute of a trial that a preset was enqueued for."""
+
+
+class TrialSeededSampler(BaseSampler):
+    """A fresh sampler for every trial, seeded by (study seed, trial number).
+
+    Optuna's samplers draw from one stream per process, so what a trial is given depends on which worker asks and on
+    what that worker asked before. Here it depends on the trial's number and on the finished trials alone.
+    """
+
+    def __init__(self, spec: StudySpec) -> None:
+        self.spec = spec
+        self._made: tuple[int, BaseSampler] | None = None
+
+    def for_trial(self, number: int) -> BaseSampler:
+        """The sampler of one trial; the same object for all of its dimensions."""
+        if self._made is None or self._made[0] != number:
+            self._made = (number, _sampler(self.spec, derive(self.spec.seed, number, "sampler")))
+        return self._made[1]
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """The dimensions that are sampled together."""
+        return self.for_trial(trial.number).infer_relative_search_space(study, trial)
+
+    def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
+        """Their values."""
+        return self.for_trial(trial.number).sample_relative(study, trial, search_space)
+
+    def sample_independent(self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution) -> Any:
+        """The value of a dimension outside the joint space."""
+        return self.for_trial(trial.number).sample_independent(study, trial, param_name, param_distribution)
+
+    def after_trial(self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
+        """Bookkeeping of the sampler, such as its constraints."""
+        self.for_trial(trial.number).after_trial(study, trial, state, values)
+
+
+def _sampler(spec: StudySpec, seed: int) -> BaseSampler:
+    if spec.sampler.kind == "random":
+        return RandomSampler(seed=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        # group: a conditional dimension is sampled jointly with those that always stand beside it.
+        return TPESampler(
+            n_startup_trials=spec.sampler.startup_trials, n_ei_candidates=spec.sampler.candidates,
+            multivariate=True, group=True, constant_liar=True, seed=seed, warn_independent_sampling=False,
+        )  # fmt: skip
+
+
+def open_trials(url: str) -> RDBStorage:
+    """Optuna's storage on the store's database, tuned as our own tables are."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    storage = RDBStorage(optuna_url(url))
+    tune(storage.engine)
+    return storage
+
+
+def open_study(storage: RDBStorage, plan: Plan, name: str) -> optuna.Study:
+    """The Optuna study called `name`, made when it is not there."""
+    return optuna.create_study(
+        storage=storage, study_name=name, direction=plan.spec.metric.direction, load_if_exists=True,
+        sampler=TrialSeededSampler(plan.spec), pruner=build_pruner(plan.spec),
+    )  # fmt: skip
+
+
+def enqueue_presets(study: optuna.Study, plan: Plan) -> None:
+    """Have the presets tried first. Called once, when the study is made."""
+    for name in plan.spec.presets:
+        study.enqueue_trial(dict(plan.preset_params(name)), user_attrs={PRESET: name})
+
+
+def suggest(trial: Trial, plan: Plan) -> tuple[Params, str | None]:
+    """Sample every dimension that exists for this trial; the preset's name where one was enqueued."""
+    preset_name: str | None = trial.user_attrs.get(PRESET)
+    params: Params = {}
+    for path, dimension in plan.dimensions(plan.below(preset_name), params):
+        params[path] = _suggest(trial, path, dimension)
+    return params, preset_name
+
+
+def _suggest(trial: Trial, path: str, dimension: Parameter) -> Any:
+    distribution = distribution_of(dimension)
+    if isinstance(distribution, CategoricalDistribution):
+        return trial.suggest_categorical(path, distribution.choices)
+    if isinstance(distribution, FloatDistribution):
+        return trial.suggest_float(path, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
+    return trial.suggest_int(path, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
+
+
+def distribution_of(dimension: Parameter) -> CategoricalDistribution | FloatDistribution | IntDistribution:
+    """Optuna's type for a dimension."""
+    if isinstance(dimension, Choice):
+        return CategoricalDistribution(dimension.choices)
+    if isinstance(dimension, FloatRange):
+        return FloatDistribution(dimension.low, dimension.high, log=dimension.log, step=dimension.step)
+    return IntDistribution(dimension.low, dimension.high, log=dimension.log, step=dimension.step)

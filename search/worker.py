@@ -1,0 +1,137 @@
+"""A worker: one long-lived process for one device slot. Data are decoded and classes counted once, trials come and go."""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from objectives.contract import Trainer
+from search.lease import LEASE_S
+from search.plan import Plan, make_plan
+from search.run import Bench, run_trial
+from search.stop import StopNow, StopRequest
+from search.study import open_study, open_trials
+from search.track import WandbMode, make_tracker
+from spaces.config import TrialConfig
+from spaces.errors import LeaseLostError, StoreError, TrialFailedError, nearest
+from spaces.loader import check
+from spaces.records import ClassCounts
+from spaces.study import StudySpec
+from storage.rows import StoredStudy
+from storage.store import Store, open_files, open_store
+
+IDLE_POLL_S = 0.5
+"""How often a worker without work looks whether another left a trial behind."""
+
+FAILURES_IN_A_ROW = 3
+"""So many failed trials, one after the other, are the objective's fault and not the configuration's."""
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """Where a worker runs, and on what."""
+
+    store_url: str
+    study: str
+    device: str
+    threads: int
+    wandb: WandbMode = "off"
+    timeout_s: float | None = None
+    parent: int | None = None
+
+
+def work(settings: WorkerSettings) -> None:
+    """Train trials until the study's budget is spent, a stop is asked for, or the time is over.
+
+    Raises:
+        SearchError: when the study, the data or the device cannot be used, or every trial fails.
+    """
+    stop = StopRequest(settings.timeout_s)
+    stop.listen()
+    if settings.parent is not None:
+        stop.follow_parent(settings.parent)
+    with open_store(settings.store_url, create=False) as store:
+        stored = find_study(store, settings.study)
+        bench = _bench(settings, store, stored, stop)
+        try:
+            _loop(bench, stored)
+        except StopNow:
+            print("stopped at once; the trial went back to the study", flush=True)
+        finally:
+            bench.tracker.close()
+
+
+def find_study(store: Store, name: str) -> StoredStudy:
+    """The study called `name` in the store.
+
+    Raises:
+        StoreError: when there is none.
+    """
+    stored = store.study(name)
+    if stored is None:
+        known = [study.name for study in store.studies()]
+        what = f"there is no study {name!r} in the store{nearest(name, known)}"
+        raise StoreError(what, where=store.where, found=name, allowed=", ".join(known) or "the store is empty", next_step="start it with `search run --study …`")
+    return stored
+
+
+def stored_plan(stored: StoredStudy) -> Plan:
+    """The plan of a stored study."""
+    return make_plan(check(StudySpec, stored.definition, f"study {stored.name} in the store"))
+
+
+def _bench(settings: WorkerSettings, store: Store, stored: StoredStudy, stop: StopRequest) -> Bench:
+    """Everything that is paid once: imports, device, data, class counts."""
+    from objectives.device import use_device  # torch: a command that only looks must not pay for it
+
+    use_device(settings.device, settings.threads)
+    plan = stored_plan(stored)
+    trainer = plan.objective.load()
+    config = plan.config({}, 0)
+    counts = class_counts(store, trainer, config)
+    files = open_files(settings.store_url)
+    study = open_study(open_trials(settings.store_url), plan, stored.name)
+    return Bench(
+        store=store, files=files, study=study, plan=plan, trainer=trainer, prepared=trainer.prepare(config, settings.device), counts=counts,
+        device=settings.device, stop=stop, tracker=make_tracker(settings.wandb, stored.name, Path(os.environ.get("WANDB_DIR", "."))),
+    )  # fmt: skip
+
+
+def class_counts(store: Store, trainer: Trainer, config: TrialConfig) -> ClassCounts:
+    """The class counts of a data set: from the store, else counted now and kept there."""
+    key = trainer.fingerprint(config)
+    counts = store.class_counts(key)
+    if counts is None:
+        counts = trainer.count_classes(config)
+        store.save_class_counts(key, counts)
+    return counts
+
+
+def _loop(bench: Bench, stored: StoredStudy) -> None:
+    worker, failures = f"{socket.gethostname()}:{os.getpid()}", 0
+    while not bench.stop.requested:
+        claim = bench.store.claim(stored.id, budget=_budget(bench.store, stored), worker=worker, lease_s=LEASE_S)
+        if claim is None:
+            if bench.store.open_count(stored.id) == 0:
+                return
+            time.sleep(IDLE_POLL_S)  # others still train; one of them may die and leave its trial
+            continue
+        try:
+            state = run_trial(bench, claim)
+        except LeaseLostError as lost:
+            print(f"{lost}; going on with other work", flush=True)
+            continue
+        gc.collect()  # a finished training is full of cycles, and its memory is the next one's
+        failures = failures + 1 if state == "failed" else 0
+        if failures >= FAILURES_IN_A_ROW:
+            raise TrialFailedError(f"{failures} trials failed one after the other; `search show --study {stored.name}` says how")
+
+
+def _budget(store: Store, stored: StoredStudy) -> int:
+    """Trials in all. Read again each time: a second `search run --trials` may have raised it."""
+    fresh = store.study(stored.name)
+    return int((fresh or stored).definition["trials"])

@@ -1,0 +1,113 @@
+"""The configuration of one trial, in sections that every objective shares. An objective adds its data and model."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from spaces.frozen import Frozen
+
+WeightMethod = Literal["uniform", "inverse_freq", "sqrt_inv_freq", "median_freq", "effective_number", "log_inv_freq"]
+Direction = Literal["maximize", "minimize"]
+ScoreRule = Literal["best", "last", "mean_last_5"]
+
+
+class MetricConfig(Frozen):
+    """What a trial is judged by: a metric that no searched hyperparameter rescales, never the training loss."""
+
+    name: str = Field(default="miou", description="a metric of the objective")
+    direction: Direction = "maximize"
+    score: ScoreRule = Field(default="best", description="how the epochs become one score: best epoch, last epoch, mean of the last five")
+
+
+class WeightsConfig(Frozen):
+    """How class frequencies become class weights (mean 1, max/min at most `clip_ratio`)."""
+
+    method: WeightMethod = "uniform"
+    clip_ratio: float | None = Field(default=None, ge=1, description="upper bound of max(w)/min(w); 100 clips to 0.1 … 10; null: no bound")
+    beta: float = Field(default=0.9999, ge=0, lt=1, description="effective_number only (Cui et al. 2019)")
+
+
+class LossConfig(Frozen):
+    """`ce_weight`·(cross entropy or focal) + `dice_weight`·Dice."""
+
+    kind: Literal["ce", "focal"] = "ce"
+    ce_weight: float = Field(default=1.0, ge=0, le=1, description="share of cross entropy or focal; 1 − dice_weight when left out")
+    dice_weight: float = Field(default=0.0, ge=0, le=1, description="share of Dice; 1 − ce_weight when left out")
+    smooth: float = Field(default=1.0, ge=0, description="Dice smoothing constant")
+    square_denominator: bool = Field(default=False, description="Dice over p² + g² instead of p + g")
+    dice_reduction: Literal["global", "image"] = Field(default="global", description="Dice over the whole batch, or per image")
+    gamma: float = Field(default=2.0, ge=0, description="focusing exponent; 0 is cross entropy")
+    alpha: float | tuple[float, ...] | None = Field(default=None, description="one factor, or one per class; a single one is only a second learning rate")
+    alpha_tau: float | None = Field(default=None, ge=0, le=1, description="alpha_c ∝ f_c^(−tau): 0 uniform, 0.5 square root, 1 inverse frequency")
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _derive_the_other_share(cls, given: Any) -> Any:
+        if isinstance(given, dict) and ("ce_weight" in given) != ("dice_weight" in given):
+            name, other = ("ce_weight", "dice_weight") if "ce_weight" in given else ("dice_weight", "ce_weight")
+            if isinstance(given[name], (int, float)) and 0 <= given[name] <= 1:
+                return {**given, other: 1.0 - given[name]}
+        return given
+
+    @model_validator(mode="after")
+    def _consistent(self) -> LossConfig:
+        total = self.ce_weight + self.dice_weight
+        if abs(total - 1) > 1e-6:
+            context = {"ce": f"{self.ce_weight:g}", "dice": f"{self.dice_weight:g}", "total": f"{total:g}"}
+            raise PydanticCustomError("split", "the split must sum to 1, but ce_weight {ce} + dice_weight {dice} is {total}; name only one of the two", context)
+        if self.alpha is not None and self.alpha_tau is not None:
+            raise PydanticCustomError("two_alphas", "alpha and alpha_tau exclude each other; set one of them to null", {})
+        values = self.alpha if isinstance(self.alpha, tuple) else (self.alpha,)
+        if any(value is not None and value < 0 for value in values):
+            raise PydanticCustomError("negative_alpha", "alpha must not be negative, but is {alpha}", {"alpha": str(self.alpha)})
+        return self
+
+
+class OptimizerConfig(Frozen):
+    """The optimiser. The rate is searched as a multiple of the base rate, so a study is portable between data sets."""
+
+    kind: Literal["sgd", "adamw"] = "sgd"
+    base_lr: float = Field(default=1e-5, gt=0, description="what a multiple of 1 means on these data")
+    lr_multiple: float = Field(default=1.0, gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="sgd only")
+    weight_decay: float = Field(default=0.0, ge=0)
+    grad_clip_norm: float | None = Field(default=None, gt=0, description="max_norm of the global gradient norm; null: no clipping")
+    accumulate: int = Field(default=1, ge=1, description="batches per optimiser step")
+
+    @property
+    def lr(self) -> float:
+        """The peak learning rate."""
+        return self.base_lr * self.lr_multiple
+
+
+class Stage(Frozen):
+    """Values that hold before an epoch, in place of the configuration's own, final ones."""
+
+    before_epoch: int = Field(ge=2, description="the stage covers the epochs below this one; epochs count from 1")
+    dice_weight: float | None = Field(default=None, ge=0, le=1)
+    smooth: float | None = Field(default=None, ge=0)
+    lr_multiple: float | None = Field(default=None, gt=0)
+    clip_ratio: float | None = Field(default=None, ge=1)
+
+
+class ScheduleConfig(Frozen):
+    """What changes from epoch to epoch. At an epoch the first stage that covers it and names a value wins."""
+
+    dice_ce_only_epochs: int = Field(default=0, ge=0, description="Dice warm-up: cross entropy alone for so many epochs …")
+    dice_ramp_epochs: int = Field(default=0, ge=0, description="… then linearly to the final split over so many")
+    lr: Literal["constant", "cosine"] = "constant"
+    lr_warmup_epochs: int = Field(default=0, ge=0, description="linear warm-up, then `lr`")
+    stages: tuple[Stage, ...] = Field(default=(), description="smooth steps, two-stage clip ratio, progressive plan")
+
+
+class TrialConfig(Frozen):
+    """What every objective's configuration has; an objective subclasses it with its own sections."""
+
+    objective: str = "segmentation"
+    epochs: int = Field(default=30, ge=1)
+    seed: int = Field(default=0, ge=0)
+    metric: MetricConfig = MetricConfig()

@@ -1,0 +1,89 @@
+"""Everything that can go wrong, in one tree; the command line turns it into one message and an exit code.
+
+SearchError                       exit 1: something failed that the user could not have prevented
+├── InputError                    exit 2: what the user gave cannot be used
+│   ├── StudyError                a study's YAML, its `--set` overrides, or its clash with a stored study
+│   ├── ConfigError               a trial configuration, such as an exported best.yaml
+│   ├── DataError                 images, masks, labels
+│   ├── StoreError                the database: address, rights, schema version
+│   └── DeviceError               a device that is not there
+├── UnusedHyperparameterError     exit 2: a sampled value never reached the loss, the optimiser or the model
+├── LeaseLostError                another worker owns the trial now; this attempt may write no more
+└── TrialFailedError              an objective broke its promise (no records, records out of order, an exception)
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class SearchError(Exception):
+    """Something failed that the user could not have prevented."""
+
+    exit_code = 1
+
+
+class InputError(SearchError):
+    """What the user gave cannot be used.
+
+    Args:
+        what: one sentence that says what is wrong.
+        where: file and place in it, option, or address (never with a password).
+        found: what stood there.
+        allowed: what could stand there.
+        next_step: what to do now.
+    """
+
+    exit_code = 2
+
+    def __init__(self, what: str, *, where: str = "", found: str = "", allowed: str = "", next_step: str = "") -> None:
+        self.what, self.where, self.found, self.allowed, self.next_step = what, where, found, allowed, next_step
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        rows = (("where", self.where), ("found", self.found), ("allowed", self.allowed), ("next", self.next_step))
+        return "\n".join([self.what, *(f"  {name + ':':<9}{text}" for name, text in rows if text)])
+
+
+class StudyError(InputError):
+    """A study's definition cannot be used."""
+
+
+class ConfigError(InputError):
+    """A trial configuration cannot be used."""
+
+
+class DataError(InputError):
+    """The data cannot be read, or do not fit the configuration."""
+
+
+class StoreError(InputError):
+    """The store cannot be used."""
+
+
+class DeviceError(InputError):
+    """A device that was asked for is not there."""
+
+
+class UnusedHyperparameterError(SearchError):
+    """A sampled hyperparameter never reached the loss, the optimiser or the model."""
+
+    exit_code = 2
+
+
+class LeaseLostError(SearchError):
+    """Another worker owns the trial now: this attempt may write no more."""
+
+
+class TrialFailedError(SearchError):
+    """An objective broke its promise: no records, records out of order, or an exception."""
+
+
+def nearest(word: str, allowed: Iterable[str]) -> str:
+    """` (did you mean 'x'?)` for the closest allowed word, or an empty string when none is close."""
+    close = get_close_matches(str(word), list(allowed), n=1, cutoff=0.5)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,0 +1,106 @@
+"""The kinds of dimension that a study can search. Pure data: the sampler's own types are made from these elsewhere."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from spaces.frozen import Frozen
+
+Scalar = bool | int | float | str | None
+"""What a sampled hyperparameter can be."""
+
+Condition = dict[str, Scalar | tuple[Scalar, ...]]
+"""Paths of other choices and the value, or values, under which a dimension exists: `{loss.kind: focal}`."""
+
+
+class FloatRange(Frozen):
+    """A real number between `low` and `high`, both included."""
+
+    kind: Literal["float"]
+    low: float
+    high: float
+    log: bool = Field(default=False, description="sample the logarithm uniformly; low must be above 0")
+    step: float | None = Field(default=None, gt=0, description="grid width; not together with log")
+    when: Condition = Field(default={}, description="the dimension exists only under these choices")
+
+    @model_validator(mode="after")
+    def _bounds(self) -> FloatRange:
+        _check_bounds(self.low, self.high, log=self.log, stepped=self.step is not None)
+        return self
+
+    def holds(self, value: object) -> bool:
+        """Whether `value` lies in the range."""
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        return f"{self.low:g} … {self.high:g}" + (", log" if self.log else "") + (f", step {self.step:g}" if self.step else "")
+
+
+class IntRange(Frozen):
+    """A whole number between `low` and `high`, both included."""
+
+    kind: Literal["int"]
+    low: int
+    high: int
+    log: bool = Field(default=False, description="sample the logarithm uniformly; low must be above 0")
+    step: int = Field(default=1, ge=1, description="grid width; 1 when log")
+    when: Condition = Field(default={}, description="the dimension exists only under these choices")
+
+    @model_validator(mode="after")
+    def _bounds(self) -> IntRange:
+        _check_bounds(self.low, self.high, log=self.log, stepped=self.step != 1)
+        return self
+
+    def holds(self, value: object) -> bool:
+        """Whether `value` is a whole number in the range, on the grid."""
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        return whole and self.low <= value <= self.high and (self.log or (value - self.low) % self.step == 0)  # type: ignore[operator]
+
+    def __str__(self) -> str:
+        return f"{self.low} … {self.high}" + (", log" if self.log else "") + (f", step {self.step}" if self.step != 1 else "")
+
+
+class Choice(Frozen):
+    """One of several values without an order."""
+
+    kind: Literal["choice"]
+    choices: tuple[Scalar, ...] = Field(min_length=1)
+    when: Condition = Field(default={}, description="the dimension exists only under these choices")
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Choice:
+        if len({repr(choice) for choice in self.choices}) < len(self.choices):
+            raise PydanticCustomError("repeated_choice", "the same choice stands twice in {choices}", {"choices": str(list(self.choices))})
+        return self
+
+    def holds(self, value: object) -> bool:
+        """Whether `value` is one of the choices; `1` and `True` are told apart, `1` and `1.0` are not."""
+        return any(value == choice and isinstance(value, bool) == isinstance(choice, bool) for choice in self.choices)
+
+    def __str__(self) -> str:
+        return " · ".join("none" if choice is None else str(choice).lower() if isinstance(choice, bool) else f"{choice}" for choice in self.choices)
+
+
+Parameter = Annotated[FloatRange | IntRange | Choice, Field(discriminator="kind")]
+
+
+def _check_bounds(low: float, high: float, *, log: bool, stepped: bool) -> None:
+    context = {"low": f"{low:g}", "high": f"{high:g}"}
+    if low > high:
+        raise PydanticCustomError("low_above_high", "low {low} is above high {high}", context)
+    if log and low <= 0:
+        raise PydanticCustomError("log_through_zero", "a log range must lie above 0, but low is {low}", context)
+    if log and stepped:
+        raise PydanticCustomError("log_with_step", "a log range takes no step", context)
+
+
+def active(when: Condition, values: dict[str, Scalar]) -> bool:
+    """Whether a dimension with the condition `when` exists under the chosen `values`."""
+
+    def met(path: str, wanted: Scalar | tuple[Scalar, ...]) -> bool:
+        return path in values and values[path] in (wanted if isinstance(wanted, tuple) else (wanted,))
+
+    return all(met(path, wanted) for path, wanted in when.items())

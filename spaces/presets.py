@@ -1,0 +1,82 @@
+"""Full configurations that are known to behave, tried first by a study.
+
+Their epoch numbers (warm-up 5 + 10, smooth from epoch 10, phases of 5 and 10) are meant for training of 30
+epochs or more. A shorter study scales them down in proportion, so that every final value is still reached.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from spaces.errors import StudyError, nearest
+
+REFERENCE_EPOCHS = 30
+
+_Scale = Callable[[int], int]
+
+
+def preset(name: str, epochs: int, *, focal: bool = False) -> dict[str, Any]:
+    """The configuration `name` for a training of `epochs`, as an overlay of a study's base.
+
+    With `focal` it is written as focal loss with gamma 0 and alpha 1, which is cross entropy to the last digit: a
+    study of gamma or alpha can then place it in its own space.
+
+    Raises:
+        StudyError: when there is no such preset.
+    """
+    if name not in PRESETS:
+        raise StudyError(f"unknown preset {name!r}{nearest(name, PRESETS)}", where="presets", found=name, allowed=", ".join(PRESETS), next_step="name one of these")
+    factor = min(1.0, epochs / REFERENCE_EPOCHS)
+    configuration = PRESETS[name](lambda epoch: max(1, math.floor(epoch * factor)))
+    if focal:
+        configuration["loss"] |= {"kind": "focal", "alpha_tau": 0.0}
+    return configuration
+
+
+def _untuned(_: _Scale) -> dict[str, Any]:
+    return {
+        "weights": {"method": "uniform", "clip_ratio": None},
+        "loss": {"kind": "ce", "gamma": 0.0, "alpha": None, "alpha_tau": None, "dice_weight": 0.0},
+        "optimizer": {"lr_multiple": 1.0, "grad_clip_norm": None},
+        "schedule": {"dice_ce_only_epochs": 0, "dice_ramp_epochs": 0, "stages": []},
+    }
+
+
+def _recommended(_: _Scale) -> dict[str, Any]:
+    return {
+        "weights": {"method": "sqrt_inv_freq", "clip_ratio": 100.0},
+        "loss": {"kind": "ce", "gamma": 0.0, "alpha": None, "alpha_tau": None, "dice_weight": 0.3, "smooth": 5.0, "square_denominator": True},
+        "optimizer": {"lr_multiple": 0.3, "grad_clip_norm": 1.0},
+        "schedule": {"dice_ce_only_epochs": 0, "dice_ramp_epochs": 0, "stages": []},
+    }
+
+
+def _safe(scaled: _Scale) -> dict[str, Any]:
+    return {
+        "weights": {"method": "sqrt_inv_freq", "clip_ratio": 100.0},
+        "loss": {"kind": "ce", "gamma": 0.0, "alpha": None, "alpha_tau": None, "dice_weight": 0.4, "smooth": 1.0, "square_denominator": True},
+        "optimizer": {"lr_multiple": 0.3, "grad_clip_norm": 1.0},
+        "schedule": {"dice_ce_only_epochs": scaled(5), "dice_ramp_epochs": scaled(10), "stages": [{"before_epoch": 1 + scaled(9), "smooth": 5.0}]},
+        "batch_size": 8,
+    }
+
+
+def _progressive(scaled: _Scale) -> dict[str, Any]:
+    first = {"before_epoch": 1 + scaled(5), "dice_weight": 0.0, "lr_multiple": 0.5}
+    second = {"before_epoch": 1 + scaled(5) + scaled(10), "dice_weight": 0.2, "smooth": 5.0}
+    return {
+        "weights": {"method": "sqrt_inv_freq", "clip_ratio": 100.0},
+        "loss": {"kind": "ce", "gamma": 0.0, "alpha": None, "alpha_tau": None, "dice_weight": 0.4, "smooth": 1.0, "square_denominator": True},
+        "optimizer": {"lr_multiple": 0.3, "grad_clip_norm": 1.0},
+        "schedule": {"dice_ce_only_epochs": 0, "dice_ramp_epochs": 0, "stages": [first, second]},
+    }
+
+
+PRESETS: dict[str, Callable[[_Scale], dict[str, Any]]] = {
+    "untuned": _untuned,
+    "recommended": _recommended,
+    "safe": _safe,
+    "progressive": _progressive,
+}

@@ -1,0 +1,155 @@
+"""What a trial tells about itself: one record an epoch, and the verdict that follows. Plain data, no behaviour."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
+
+from spaces.config import Direction, MetricConfig
+
+Used = Mapping[str, Any]
+"""Dotted path of a hyperparameter → the value read back from the live loss, optimiser or model."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassCounts:
+    """Valid (not ignored) pixels or samples of every class in the training split."""
+
+    names: tuple[str, ...]
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TestScore:
+    """The finished model on the test split, which nothing was chosen by."""
+
+    __test__ = False  # not a test class, whatever pytest thinks of its name
+
+    metric: float
+    class_metric: tuple[float | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EpochRecord:
+    """Everything that is recorded of one epoch. Losses are means over the epoch's steps; times are seconds.
+
+    `metric` is the study's metric on the validation split, `class_metric` its value for every class (None for
+    a class that the split does not hold). `val_loss` is the trial's own criterion on the validation split,
+    `val_ce` the plain cross entropy there, which no hyperparameter rescales. The gradient norm is the global
+    one before clipping. A record with a `broken_step` ends the trial: the loss or the norm was not finite, or
+    the norm passed its bound, at that optimiser step (counted from 1 within the epoch), which was not applied.
+    """
+
+    epoch: int
+    train_loss: float
+    ce_loss: float
+    dice_loss: float | None
+    val_loss: float
+    val_ce: float
+    metric: float
+    class_metric: tuple[float | None, ...]
+    metrics: Mapping[str, float]
+    lr: float
+    ce_weight: float
+    dice_weight: float
+    smooth: float
+    weight_ratio: float
+    grad_norm_median: float
+    grad_norm_max: float
+    clipped_share: float
+    steps: int
+    seconds: float
+    samples_per_s: float
+    peak_mib: float
+    broken_step: int | None = None
+    settled: bool = True
+    used: Used = field(default_factory=dict)
+    test: TestScore | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """A JSON-ready mapping (NaN and infinity stay floats: the store spells them out)."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> EpochRecord:
+        """The inverse of `as_dict`; unknown keys, as a newer version may write them, are left aside."""
+        known = {item.name for item in fields(cls)}
+        values = {key: value for key, value in data.items() if key in known}
+        values["class_metric"] = tuple(values["class_metric"])
+        if values.get("test") is not None:
+            values["test"] = TestScore(values["test"]["metric"], tuple(values["test"]["class_metric"]))
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Why a signal fired: where, and the very numbers."""
+
+    signal: str
+    epoch: int
+    step: int | None
+    statement: str
+    numbers: Mapping[str, Any]
+    severity: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is to happen after an epoch: go on, prune (worse than its peers), or diverged (with the evidence)."""
+
+    action: Literal["go_on", "prune", "diverged"]
+    reason: str = ""
+    evidence: Evidence | None = None
+
+
+GO_ON = Verdict("go_on")
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """The likely cause of a kill and what to try, first remedy first."""
+
+    cause: str
+    because: tuple[str, ...]
+    remedies: tuple[Remedy, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Remedy:
+    """One change of the configuration that a person, or the next trial, can try."""
+
+    text: str
+    patch: Mapping[str, Any]
+
+
+def better(a: float, b: float, direction: Direction) -> bool:
+    """Whether score `a` beats score `b`; NaN beats nothing and is beaten by every number."""
+    if a != a:
+        return False
+    return b != b or (a > b if direction == "maximize" else a < b)
+
+
+def best_record(records: Sequence[EpochRecord], direction: Direction) -> EpochRecord:
+    """The first record with the best metric.
+
+    Raises:
+        ValueError: when there is no record.
+    """
+    if not records:
+        raise ValueError("no epoch record to choose from")
+    best = records[0]
+    for record in records[1:]:
+        if better(record.metric, best.metric, direction):
+            best = record
+    return best
+
+
+def score(records: Sequence[EpochRecord], metric: MetricConfig) -> float:
+    """One number for a trial, by the rule that its study names (best epoch unless said otherwise)."""
+    if metric.score == "last":
+        return records[-1].metric
+    if metric.score == "mean_last_5":
+        tail = records[-5:]
+        return sum(record.metric for record in tail) / len(tail)
+    return best_record(records, metric.direction).metric

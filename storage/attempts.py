@@ -1,0 +1,182 @@
+"""Who works on which trial: claims, leases, and the end of an attempt.
+
+reserved ──bind──▶ running ──finish──▶ complete · pruned · diverged · failed
+                   ▲     │
+             claim └─paused◀─give_back          a claim also takes over what is reserved or running, once its lease is over
+A lease is a promise to write again soon, judged on the database's clock. Every write names its attempt, so a worker
+that slept through its lease and lost the trial cannot write; one whose lease ran out unnoticed may still go on.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, and_, case, func, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
+
+from spaces.errors import LeaseLostError, StoreError
+from spaces.records import Diagnosis, Evidence
+from storage import findings
+from storage.engine import now
+from storage.models import Study, Trial
+from storage.room import Room
+from storage.rows import FINAL_STATES, HELD_STATES, Claim, FinalState
+
+MAX_ATTEMPTS = 5
+
+
+class Attempts(Room):
+    """Claiming trials, holding them, and letting them go."""
+
+    def claim(self, study_id: int, budget: int, worker: str, lease_s: float, max_attempts: int = MAX_ATTEMPTS) -> Claim | None:
+        """A trial to work on for `lease_s` seconds, None when nothing is left to do; exact under any number of processes.
+
+        First comes what was paused, or what another worker left behind when it vanished; then, while the study has
+        fewer than `budget` trials, a new one. A trial that cost `max_attempts` workers their lives is failed instead.
+
+        Raises:
+            StoreError: when there is no such study, or the database fails.
+            ValueError: when the lease is not positive.
+        """
+        holder = {"worker": worker, "host": socket.gethostname(), "pid": os.getpid(), "lease_until": until(lease_s)}
+        with self._database.writing() as connection:
+            _lock_study(connection, study_id, self._database.where)
+            _fail_worn_out(connection, study_id, max_attempts)
+            free = _free_trial(connection, study_id)
+            if free is not None:
+                return _take_over(connection, free, holder)
+            if _trials(connection, study_id) >= budget:
+                return None
+            new = {"study_id": study_id, "state": "reserved", "attempt": 1, "lost": 0, "reason": "", "error": "", "created_at": now()}
+            trial_id = connection.execute(insert(Trial).values(**new, **holder).returning(Trial.id)).scalar_one()
+        return Claim(trial_id=trial_id, study_id=study_id, attempt=1)
+
+    def bind(self, claim: Claim, number: int, optuna_trial_id: int, config: Mapping[str, Any], preset: str | None = None) -> Claim:
+        """The claim, now on Optuna's trial of that number, with the configuration that was sampled for it.
+
+        Raises:
+            LeaseLostError: when another attempt took the trial over, or it ended.
+            StoreError: when another trial of the study has that number.
+        """
+        bound: dict[str, Any] = {"number": number, "optuna_trial_id": optuna_trial_id, "config": config, "preset": preset}
+        try:
+            with self._database.writing() as connection:
+                hold(connection, claim, state="running", started_at=func.coalesce(Trial.started_at, now()), **bound)
+        except IntegrityError as error:
+            what = f"another trial of the study has number {number}"
+            raise StoreError(what, where=self._database.where, next_step="use one store with one study of Optuna only") from error
+        return replace(claim, **bound)
+
+    def extend(self, claim: Claim, lease_s: float) -> None:
+        """Holds the trial for `lease_s` seconds from now.
+
+        Raises:
+            LeaseLostError: when another attempt took the trial over, or it ended.
+            ValueError: when the lease is not positive.
+        """
+        with self._database.writing() as connection:
+            hold(connection, claim, lease_until=until(lease_s))
+
+    def give_back(self, claim: Claim) -> None:
+        """Pauses the trial, so that the next claim carries it on.
+
+        Raises:
+            LeaseLostError: when another attempt took the trial over, or it ended.
+        """
+        with self._database.writing() as connection:
+            hold(connection, claim, state="paused", lease_until=None)
+
+    def finish(
+        self,
+        claim: Claim,
+        state: FinalState,
+        score: float | None = None,
+        reason: str = "",
+        evidence: Evidence | None = None,
+        diagnosis: Diagnosis | None = None,
+        error: str = "",
+    ) -> None:
+        """Ends the trial, and keeps why.
+
+        Raises:
+            LeaseLostError: when another attempt took the trial over, or it ended.
+            ValueError: when `state` is not one that a trial can end in.
+        """
+        if state not in FINAL_STATES:
+            raise ValueError(f"a trial ends as one of {', '.join(FINAL_STATES)}, not {state!r}")
+        with self._database.writing() as connection:
+            hold(connection, claim, state=state, score=score, reason=reason, error=error, lease_until=None, finished_at=now())
+            if evidence is not None:
+                findings.keep(connection, claim.trial_id, evidence, diagnosis)
+
+
+def until(lease_s: float) -> ColumnElement[float]:
+    """The end of a lease that starts now.
+
+    Raises:
+        ValueError: when it is not positive; one that is NaN would never end.
+    """
+    if not lease_s > 0:
+        raise ValueError(f"a lease lasts more than 0 seconds, not {lease_s!r}")
+    return now() + lease_s
+
+
+def hold(connection: Connection, claim: Claim, **values: Any) -> None:
+    """Writes to the claim's trial, which stays locked until the transaction ends.
+
+    Raises:
+        LeaseLostError: when another attempt took the trial over, or it ended.
+    """
+    mine = and_(Trial.id == claim.trial_id, Trial.attempt == claim.attempt, Trial.state.in_(HELD_STATES))
+    if connection.execute(update(Trial).where(mine).values(**values)).rowcount != 1:
+        raise lost(connection, claim)
+
+
+def lost(connection: Connection, claim: Claim) -> LeaseLostError:
+    """The error for a claim that holds no longer, with who holds the trial now."""
+    row = connection.execute(select(Trial.attempt, Trial.state, Trial.worker).where(Trial.id == claim.trial_id)).one_or_none()
+    trial = f"trial {claim.trial_id if claim.number is None else claim.number}"
+    if row is None:
+        return LeaseLostError(f"{trial} is not in the store any more; attempt {claim.attempt} may not write to it")
+    now_is = f"is {row.state} since attempt {row.attempt} of worker {row.worker!r}"
+    return LeaseLostError(f"{trial} {now_is}; attempt {claim.attempt} may not write to it any more")
+
+
+def _lock_study(connection: Connection, study_id: int, where: str) -> None:
+    """One claim at a time. SQLite has no lock for a row and ignores this one: its writers come one at a time anyway."""
+    if connection.execute(select(Study.id).where(Study.id == study_id).with_for_update()).scalar() is None:
+        raise StoreError(f"there is no study with id {study_id}", where=where, next_step="register the study first")
+
+
+def _silent() -> ColumnElement[bool]:
+    return and_(Trial.state.in_(HELD_STATES), Trial.lease_until < now())
+
+
+def _fail_worn_out(connection: Connection, study_id: int, max_attempts: int) -> None:
+    reason = f"given up: {max_attempts} workers vanished while they worked on it"
+    worn_out = and_(Trial.study_id == study_id, _silent(), Trial.lost + 1 >= max_attempts)
+    given_up = {"state": "failed", "lost": Trial.lost + 1, "reason": reason, "lease_until": None, "finished_at": now()}
+    connection.execute(update(Trial).where(worn_out).values(given_up))
+
+
+def _free_trial(connection: Connection, study_id: int) -> Row[Any] | None:
+    """The oldest trial that nobody works on. One whose row is locked has an owner who is extending the lease right now."""
+    columns = (Trial.id, Trial.study_id, Trial.attempt, Trial.number, Trial.optuna_trial_id, Trial.config, Trial.preset)
+    free = and_(Trial.study_id == study_id, or_(Trial.state == "paused", _silent()))
+    return connection.execute(select(*columns).where(free).order_by(Trial.id).limit(1).with_for_update(skip_locked=True)).one_or_none()
+
+
+def _take_over(connection: Connection, free: Row[Any], holder: Mapping[str, Any]) -> Claim:
+    bound = free.number is not None
+    losses = case((Trial.state == "paused", Trial.lost), else_=Trial.lost + 1)
+    taken = {"attempt": free.attempt + 1, "state": "running" if bound else "reserved", "lost": losses, **holder}
+    connection.execute(update(Trial).where(Trial.id == free.id).values(taken))
+    return Claim(free.id, free.study_id, free.attempt + 1, bound, free.number, free.optuna_trial_id, free.config, free.preset)
+
+
+def _trials(connection: Connection, study_id: int) -> int:
+    return connection.execute(select(func.count()).select_from(Trial).where(Trial.study_id == study_id)).scalar_one()

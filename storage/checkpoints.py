@@ -1,0 +1,85 @@
+"""The files of trials: checkpoints, which are whole or not there, and end with the trial."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+from spaces.errors import StoreError
+
+ROOT_VARIABLE = "SEARCH_FILES"
+DEFAULT_ROOT = "search.files"
+_STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+
+
+def files_root(database_file: Path | None) -> Path:
+    """The folder for the files: `$SEARCH_FILES`, else `search.files` beside `search.db`, else `search.files` here."""
+    given = os.environ.get(ROOT_VARIABLE)
+    if given:
+        return Path(given).expanduser().absolute()
+    if database_file is None:
+        return Path(DEFAULT_ROOT).absolute()
+    root = database_file.with_suffix(".files")
+    return root if root != database_file else database_file.with_name(f"{database_file.name}.files")
+
+
+class CheckpointFiles:
+    """One file for each trial, in one folder for each study."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def path(self, study: str, number: int) -> Path:
+        """Where the checkpoint of that trial is, or will be.
+
+        Raises:
+            StoreError: when the name or the number could lead out of the folder.
+        """
+        if not _STUDY_NAME.fullmatch(study) or number < 0:
+            allowed = "letters, digits, '_', '.' and '-', the first a letter or a digit; a trial from 0 on"
+            raise StoreError(
+                "a study's name must do as a folder", where=str(self.root), found=f"{study!r}, trial {number}", allowed=allowed
+            )
+        return self.root / study / f"trial-{number:05d}.ckpt"
+
+    def write(self, path: Path, save: Callable[[Path], None]) -> None:
+        """Puts what `save` writes in the place of `path` at once, so that a reader, or a crash, finds the old file or the new one.
+
+        A worker that lost its lease may still replace a newer checkpoint by an older one. That is harmless: a
+        checkpoint says its own epoch, and a trial resumes from there.
+
+        Raises:
+            OSError: when the disk is full or cannot be written; the former file stays, and nothing else.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+        try:
+            save(draft)
+            _sync(draft)
+            draft.replace(path)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
+        _sync(path.parent)
+
+    def remove(self, path: Path) -> None:
+        """Removes the checkpoint of a trial that ended, and drafts that a killed process left; there may be none.
+
+        Raises:
+            OSError: when the folder cannot be written.
+        """
+        for draft in path.parent.glob(f".{path.name}.*"):
+            draft.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Waits until the disk has it: a rename that overtakes the data would leave an empty file after a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,162 @@
+"""SQLite and PostgreSQL: every difference between the two is in this file, but for the types of columns."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, Double, Engine, create_engine, event
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+
+from spaces.errors import StoreError
+from storage.address import parse, safe_url
+from storage.faults import spoken
+
+CONNECT_TIMEOUT_S = 4
+BUSY_TIMEOUT_S = 30
+_SCHEMA_LOCK = 0x5EA2C4  # any number will do, if only all of us take the same
+_WRITES = "search_writes"
+
+
+class now(FunctionElement[float]):  # a function of SQL, so written as one
+    """The time on the database's clock as seconds since 1970: the only clock that leases are judged by.
+
+    It is the time at which the statement runs: PostgreSQL's `now()` is the start of the transaction, and stale after a wait for a lock.
+    """
+
+    type = Double()
+    inherit_cache = True
+
+
+@compiles(now, "sqlite")
+def _now_sqlite(_element: now, _compiler: SQLCompiler, **_options: Any) -> str:
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(now, "postgresql")
+def _now_postgresql(_element: now, _compiler: SQLCompiler, **_options: Any) -> str:
+    return "CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS DOUBLE PRECISION)"
+
+
+def build_engine(url: str) -> Engine:
+    """An engine for the store at `url`; nothing is opened yet.
+
+    Raises:
+        StoreError: when the address is malformed or names an unknown kind of database.
+    """
+    parsed = parse(url)
+    if parsed.drivername == "sqlite":
+        engine = create_engine(parsed)
+        event.listen(engine, "connect", _take_over_transactions)
+        event.listen(engine, "begin", _begin)
+        tune(engine)
+        return engine
+    timeout = {} if "connect_timeout" in parsed.query else {"connect_timeout": CONNECT_TIMEOUT_S}
+    # A worker needs one connection and its lease thread another, so that hundreds of workers fit on one server; a
+    # connection that a firewall or a restart cut in the meantime is noticed before use.
+    return create_engine(parsed, connect_args=timeout, pool_size=2, max_overflow=4, pool_use_lifo=True, pool_pre_ping=True)
+
+
+def tune(engine: Engine) -> None:
+    """Makes an SQLite engine, also one that another library built, wait instead of fail, and commit without a sync; no-op elsewhere.
+
+    Connections that the engine holds idle are closed, so that every one it uses from now on is tuned. How the engine
+    begins its transactions stays as it is. Write-ahead logging is a property of the file: `Database.share` sets it.
+    """
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _set_pragmas)
+        engine.dispose()
+
+
+def _set_pragmas(connection: DBAPIConnection, _record: object) -> None:
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000}")
+    cursor.execute("PRAGMA synchronous = NORMAL")
+    cursor.close()
+
+
+def _take_over_transactions(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # the driver's own BEGIN comes too late: a SELECT before it would not be covered
+
+
+def _begin(connection: Connection) -> None:
+    # A transaction that reads first and writes later fails at once when another wrote in between; taking the write
+    # lock at the start makes it wait its turn.
+    writes = connection.get_execution_options().get(_WRITES, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _switch_to_wal(connection: DBAPIConnection, where: str) -> None:
+    """Asks again and again, because SQLite does not wait here: the switch fails at once while another connection is busy.
+
+    It goes past SQLAlchemy, which would begin a transaction first, and within one the mode cannot be changed.
+    """
+    cursor, deadline = connection.cursor(), time.monotonic() + BUSY_TIMEOUT_S
+    try:
+        while True:
+            try:
+                cursor.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise StoreError(
+                        "the store cannot be shared", where=where, found=str(error), next_step="close what holds it open"
+                    ) from error
+                time.sleep(0.02)
+    finally:
+        cursor.close()
+
+
+class Database:
+    """A database and its transactions. Whatever it says when it fails becomes a `StoreError`."""
+
+    def __init__(self, url: str) -> None:
+        self.engine = build_engine(url)
+        self.where = safe_url(url)
+        self._password = self.engine.url.password
+        self._writer = self.engine.execution_options(**{_WRITES: True})
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A transaction that only reads.
+
+        Raises:
+            StoreError: when the database fails.
+        """
+        with spoken(self.where, self._password), self.engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A transaction that is committed at the end, or undone by an exception.
+
+        Raises:
+            StoreError: when the database fails.
+        """
+        with spoken(self.where, self._password), self._writer.begin() as connection:
+            yield connection
+
+    def lock_schema(self, connection: Connection) -> None:
+        """Makes other processes that create the schema wait for this transaction; on SQLite every writer does so anyway."""
+        if connection.dialect.name == "postgresql":
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_SCHEMA_LOCK})")
+
+    def share(self) -> None:
+        """Lets many processes use an SQLite file at once, by write-ahead logging, which the file remembers.
+
+        Raises:
+            StoreError: when the file stays busy for longer than 30 s.
+        """
+        if self.engine.dialect.name == "sqlite":
+            with spoken(self.where, self._password), self.engine.connect() as connection:
+                _switch_to_wal(connection.connection, self.where)
+
+    def close(self) -> None:
+        """Closes every connection."""
+        self.engine.dispose()

@@ -1,0 +1,112 @@
+"""The epoch log: what every epoch of every trial recorded.
+
+The epochs of a trial are 1, 2, … without a gap, and attempts only grow along them. A new attempt goes on after the last
+one, or, when its checkpoint is older, from an earlier epoch, whereupon the epochs of the older attempts from there on go.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+from sqlalchemy import Row, ScalarSelect, bindparam, delete, func, insert, select, update
+
+from spaces.errors import TrialFailedError
+from spaces.records import EpochRecord
+from storage.attempts import hold, lost, until
+from storage.columns import Json
+from storage.engine import now
+from storage.models import Epoch, Trial
+from storage.room import Room
+from storage.rows import HELD_STATES, Claim
+
+
+class Epochs(Room):
+    """Appending epoch records, and reading them."""
+
+    def append(self, claim: Claim, record: EpochRecord, lease_s: float) -> None:
+        """Keeps one epoch, holds the trial for `lease_s` seconds more, and notes what was used: one transaction.
+
+        Raises:
+            LeaseLostError: when another attempt took the trial over, or it ended.
+            TrialFailedError: when the epoch is not the one that comes next.
+            TypeError: when the record holds what is no JSON value.
+            ValueError: when the lease is not positive.
+        """
+        until(lease_s)
+        mine = {"b_trial": claim.trial_id, "b_attempt": claim.attempt, "b_lease_s": lease_s}
+        epoch = {"trial_id": claim.trial_id, "epoch": record.epoch, "attempt": claim.attempt, "metric": record.metric}
+        with self._database.writing() as connection:
+            if record.used:
+                last = connection.execute(_HOLD_AND_NOTE, {**mine, "b_used": record.used}).one_or_none()
+            else:
+                last = connection.execute(_HOLD, mine).one_or_none()
+            if last is None:
+                raise lost(connection, claim)
+            if _overwrites(last, claim, record.epoch):
+                connection.execute(_DELETE, {"b_trial": claim.trial_id, "b_after": record.epoch - 1})
+            connection.execute(_INSERT, {**epoch, "record": record.as_dict()})
+
+    def forget_epochs_after(self, claim: Claim, epoch: int) -> None:
+        """Drops the later epochs, because the checkpoint that the attempt starts from knows nothing of them; 0 drops all.
+
+        Raises:
+            LeaseLostError: when another attempt took the trial over, or it ended.
+        """
+        with self._database.writing() as connection:
+            hold(connection, claim, attempt=claim.attempt)
+            connection.execute(_DELETE, {"b_trial": claim.trial_id, "b_after": epoch})
+
+    def records(self, trial_id: int) -> list[EpochRecord]:
+        """The epochs of one trial, in order."""
+        with self._database.reading() as connection:
+            rows = connection.execute(select(Epoch.record).where(Epoch.trial_id == trial_id).order_by(Epoch.epoch)).scalars().all()
+        return [EpochRecord.from_dict(row) for row in rows]
+
+    def study_records(self, study_id: int) -> dict[int, list[EpochRecord]]:
+        """The epochs of every trial of a study, in order, by the trial's id; a trial without an epoch is left out."""
+        wanted = select(Epoch.trial_id, Epoch.record).join(Trial, Trial.id == Epoch.trial_id).where(Trial.study_id == study_id)
+        with self._database.reading() as connection:
+            rows = connection.execute(wanted.order_by(Epoch.trial_id, Epoch.epoch)).all()
+        found: dict[int, list[EpochRecord]] = defaultdict(list)
+        for trial_id, record in rows:
+            found[trial_id].append(EpochRecord.from_dict(record))
+        return dict(found)
+
+    def last_epochs(self, study_id: int) -> dict[int, int]:
+        """The last epoch of every trial of a study, by the trial's id; a trial without an epoch is left out."""
+        last = select(Epoch.trial_id, func.max(Epoch.epoch)).join(Trial, Trial.id == Epoch.trial_id).where(Trial.study_id == study_id)
+        with self._database.reading() as connection:
+            return {row[0]: row[1] for row in connection.execute(last.group_by(Epoch.trial_id))}
+
+
+def _overwrites(last: Row[Any], claim: Claim, epoch: int) -> bool:
+    """Whether the epoch replaces what older attempts wrote, rather than following it.
+
+    Raises:
+        TrialFailedError: when it does neither.
+    """
+    if epoch == (last.epoch or 0) + 1:
+        return False
+    starts = last.epoch is not None and last.attempt < claim.attempt
+    if starts and 1 <= epoch <= last.epoch:
+        return True
+    allowed = f"{'1 to ' if starts else ''}{(last.epoch or 0) + 1}"
+    raise TrialFailedError(f"trial {claim.number}: epoch {epoch} is out of order; the next one is {allowed}")
+
+
+def _last(column: Any) -> ScalarSelect[Any]:
+    return select(column).where(Epoch.trial_id == bindparam("b_trial")).order_by(Epoch.epoch.desc()).limit(1).scalar_subquery()
+
+
+# The statements of `append` are built once, for building one takes as long as running it. One round trip checks the
+# claim, extends the lease, and fetches the last epoch. Nobody else writes epochs of a trial that is held.
+_HOLD = (
+    update(Trial)
+    .where(Trial.id == bindparam("b_trial"), Trial.attempt == bindparam("b_attempt"), Trial.state.in_(HELD_STATES))
+    .values(lease_until=now() + bindparam("b_lease_s"))
+    .returning(_last(Epoch.epoch).label("epoch"), _last(Epoch.attempt).label("attempt"))
+)
+_HOLD_AND_NOTE = _HOLD.values(used=bindparam("b_used", type_=Json))
+_DELETE = delete(Epoch).where(Epoch.trial_id == bindparam("b_trial"), Epoch.epoch > bindparam("b_after"))
+_INSERT = insert(Epoch).values(at=now())

@@ -1,0 +1,56 @@
+"""What a database says when it fails, in words that help; never with a password in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError, StatementError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from spaces.errors import StoreError
+
+_KNOWN = (
+    # what the driver says → what it means, what to do
+    ("password authentication failed", "the server refused the password", "check user and password in the address"),
+    ("no password supplied", "the server wants a password", "write it in the address, or in ~/.pgpass"),
+    ("role ", "the server does not know that user", "check the user in the address"),
+    ("permission denied", "that user may not do this", "grant it the right, or use another user"),
+    ("database is locked", "the store was busy for too long", "look for a process that holds it open, or use PostgreSQL for many workers"),
+    ("disk is full", "the disk is full", "make room; nothing was written in part"),
+    ("No space left", "the disk is full", "make room; nothing was written in part"),
+    ("readonly database", "the store cannot be written", "change the rights of the file and its folder, or choose another place"),
+    ("not a database", "the file is not a database", "choose another file"),
+    ("malformed", "the database is damaged", "restore it from a copy, or rescue it with `sqlite3 FILE .recover`"),
+    ('database "', "the server has no such database", "create it with `createdb`, or check the name in the address"),
+)
+_UNREACHABLE = ("the store cannot be reached", "check that the server runs, and host and port in the address")
+_FAILED = ("the store failed", "look at `found`; the transaction was undone")
+
+
+@contextmanager
+def spoken(where: str, password: str | None) -> Iterator[None]:
+    """Turns a failure of the database into one message.
+
+    Raises:
+        StoreError: for whatever the database or its driver refuses, but not for a broken constraint.
+        TypeError: for a value that cannot be written, such as a tensor among the numbers of a record.
+    """
+    try:
+        yield
+    except IntegrityError:
+        raise
+    except (DBAPIError, PoolTimeoutError) as error:
+        raise _fault(error, where, password) from error
+    except StatementError as error:
+        if isinstance(error.orig, TypeError):
+            raise error.orig from None
+        raise
+
+
+def _fault(error: SQLAlchemyError, where: str, password: str | None) -> StoreError:
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    found = " ".join(str(cause).split())
+    connecting = isinstance(error, DBAPIError) and error.statement is None
+    what, next_step = next(((what, step) for needle, what, step in _KNOWN if needle in found), _UNREACHABLE if connecting else _FAILED)
+    return StoreError(what, where=where, found=found.replace(password, "***") if password else found, next_step=next_step)

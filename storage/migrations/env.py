@@ -1,0 +1,10 @@
+"""Runs the migrations on the connection, and within the transaction, that `storage.schema` opened."""
+
+from alembic import context
+
+from storage.models import Table
+from storage.schema import VERSION_TABLE
+
+context.configure(connection=context.config.attributes["connection"], target_metadata=Table.metadata, version_table=VERSION_TABLE)
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,110 @@
+"""Our tables. They stand beside Optuna's in the same database and refer to them by number, without foreign keys.
+
+search_studies ─< search_trials ─┬< search_epochs        search_class_counts
+                                 └< search_signals
+Times are seconds since 1970 (UTC) on the database's clock.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from sqlalchemy import Double, ForeignKey, Index, MetaData, Text, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from storage.columns import Json, Number, Words
+from storage.rows import TrialState
+
+PREFIX = "search_"
+
+
+class Table(DeclarativeBase):
+    """What every table of ours has: a place in one `MetaData`, and constraints with names that migrations can use."""
+
+    metadata = MetaData(
+        naming_convention={
+            "pk": "pk_%(table_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        }
+    )
+    type_annotation_map: ClassVar = {str: Text(), float: Double()}
+
+
+class Study(Table):
+    """A study, and the definition that it was started with."""
+
+    __tablename__ = f"{PREFIX}studies"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    optuna_study_id: Mapped[int] = mapped_column(unique=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    definition: Mapped[Any] = mapped_column(Json, nullable=False)
+    created_at: Mapped[float]
+
+
+class Trial(Table):
+    """A trial and its current attempt. `lost` counts the attempts whose worker vanished without a word."""
+
+    __tablename__ = f"{PREFIX}trials"
+    __table_args__ = (UniqueConstraint("study_id", "number"), Index(f"ix_{PREFIX}trials_study_id_state", "study_id", "state"))
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey(Study.id))
+    number: Mapped[int | None]
+    optuna_trial_id: Mapped[int | None]
+    state: Mapped[TrialState] = mapped_column(Text)
+    attempt: Mapped[int]
+    lost: Mapped[int]
+    worker: Mapped[str] = mapped_column(Words)
+    host: Mapped[str] = mapped_column(Words)
+    pid: Mapped[int]
+    lease_until: Mapped[float | None]
+    config: Mapped[Any] = mapped_column(Json, nullable=True)
+    used: Mapped[Any] = mapped_column(Json, nullable=True)
+    preset: Mapped[str | None]
+    score: Mapped[float | None] = mapped_column(Number)
+    reason: Mapped[str] = mapped_column(Words)
+    error: Mapped[str] = mapped_column(Words)
+    created_at: Mapped[float]
+    started_at: Mapped[float | None]
+    finished_at: Mapped[float | None]
+
+
+class Epoch(Table):
+    """One epoch of a trial, as the last attempt that ran it recorded it. The metric stands apart for the live display."""
+
+    __tablename__ = f"{PREFIX}epochs"
+
+    trial_id: Mapped[int] = mapped_column(ForeignKey(Trial.id), primary_key=True)
+    epoch: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    attempt: Mapped[int]
+    metric: Mapped[float] = mapped_column(Number)
+    record: Mapped[Any] = mapped_column(Json, nullable=False)
+    at: Mapped[float]
+
+
+class Signal(Table):
+    """A signal that fired in a trial: the evidence, and the diagnosis made of it."""
+
+    __tablename__ = f"{PREFIX}signals"
+
+    trial_id: Mapped[int] = mapped_column(ForeignKey(Trial.id), primary_key=True)
+    signal: Mapped[str] = mapped_column(primary_key=True)
+    epoch: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    step: Mapped[int | None]
+    severity: Mapped[float] = mapped_column(Number)
+    statement: Mapped[str] = mapped_column(Words)
+    numbers: Mapped[Any] = mapped_column(Json, nullable=False)
+    diagnosis: Mapped[Any] = mapped_column(Json, nullable=True)
+
+
+class ClassCount(Table):
+    """The class counts of one training split, which `fingerprint` tells apart from every other."""
+
+    __tablename__ = f"{PREFIX}class_counts"
+
+    fingerprint: Mapped[str] = mapped_column(primary_key=True)
+    names: Mapped[Any] = mapped_column(Json, nullable=False)
+    counts: Mapped[Any] = mapped_column(Json, nullable=False)
+    made_at: Mapped[float]

@@ -1,0 +1,90 @@
+"""What the store hands out: frozen rows. Times are seconds since 1970 (UTC) on the database's clock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from spaces.records import Diagnosis, Evidence
+
+OpenState = Literal["reserved", "running", "paused"]
+FinalState = Literal["complete", "pruned", "diverged", "failed"]
+TrialState = OpenState | FinalState
+
+HELD_STATES: tuple[TrialState, ...] = ("reserved", "running")
+OPEN_STATES: tuple[TrialState, ...] = (*HELD_STATES, "paused")
+FINAL_STATES: tuple[TrialState, ...] = ("complete", "pruned", "diverged", "failed")
+
+Finding = tuple[Evidence, Diagnosis | None]
+"""A signal that fired, and the diagnosis made of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right of one attempt to write to one trial, until another attempt takes it over.
+
+    `number`, `optuna_trial_id` and `config` are None until the trial is bound. `resume` says that an earlier attempt
+    bound it, so that its epochs and its checkpoint, if any, are to be carried on.
+    """
+
+    trial_id: int
+    study_id: int
+    attempt: int
+    resume: bool = False
+    number: int | None = None
+    optuna_trial_id: int | None = None
+    config: Mapping[str, Any] | None = None
+    preset: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredStudy:
+    """A study as it was registered."""
+
+    id: int
+    optuna_study_id: int
+    name: str
+    definition: Mapping[str, Any]
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTrial:
+    """A trial as it stands: `config` as sampled, `used` as read back by the objective, the text of an error in full."""
+
+    id: int
+    study_id: int
+    number: int | None
+    optuna_trial_id: int | None
+    state: TrialState
+    attempt: int
+    worker: str
+    host: str
+    pid: int
+    lease_until: float | None
+    config: Mapping[str, Any] | None
+    used: Mapping[str, Any] | None
+    preset: str | None
+    score: float | None
+    reason: str
+    error: str
+    created_at: float
+    started_at: float | None
+    finished_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One line of a live display. `epochs` are done; `lease_left_s` is negative once the worker has gone silent."""
+
+    trial_id: int
+    number: int | None
+    state: TrialState
+    attempt: int
+    epochs: int
+    metric: float | None
+    score: float | None
+    worker: str
+    preset: str | None
+    lease_left_s: float | None

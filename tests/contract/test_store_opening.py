@@ -1,0 +1,373 @@
+"""What opening a store promises: created, found, or refused in words that help, with nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sqlite3
+import tempfile
+import traceback
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import optuna
+import psycopg
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, inspect, text
+from sqlalchemy.schema import SchemaItem
+
+from spaces.errors import StoreError
+from storage import engine, schema
+from storage.address import optuna_url
+from storage.engine import Database, tune
+from storage.models import PREFIX, Table
+from storage.store import open_store, upgrade_store
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+SECRET = "s3cret"
+
+
+def told(error: BaseException) -> str:
+    """Everything that a traceback shows of an error and its causes."""
+    return "".join(traceback.format_exception(error))
+
+
+@pytest.fixture
+def public_folder() -> Iterator[Path]:
+    """A folder that any user can reach, unlike those of pytest."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+        folder.chmod(0o755)
+
+
+@contextmanager
+def no_rights() -> Iterator[None]:
+    """Without the rights of root, who may write anywhere."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def set_version(url: str, version: str) -> None:
+    """Makes the store look like that of another program."""
+    with closing(Database(url)) as database, database.writing() as connection:
+        connection.execute(text(f"UPDATE {schema.VERSION_TABLE} SET version_num = :version"), {"version": version})
+
+
+def tables(connection: Connection) -> set[str]:
+    """The names of the tables."""
+    return set(inspect(connection).get_table_names())
+
+
+class TestOpen:
+    def test_created_and_found(self, store_url: str) -> None:
+        """A store is created once, and found with what is in it from then on, by a program that may not create one."""
+        with open_store(store_url) as store:
+            store.register_study(1, "demo", {})
+
+        with open_store(store_url, create=False) as store:
+            assert [study.name for study in store.studies()] == ["demo"]
+
+    def test_relative_path(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A store that was opened by a relative path stays where it is when the process moves."""
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path)
+        with open_store("sqlite:///search.db") as store:
+            monkeypatch.chdir(tmp_path / "elsewhere")
+            store.register_study(1, "demo", {})
+
+        assert sorted(path.name for path in tmp_path.rglob("*")) == ["elsewhere", "search.db"]
+
+    def test_odd_path(self, tmp_path: Path) -> None:
+        """A path with spaces, percent signs and '@' is just a path."""
+        folder = tmp_path / "a b%41@c"
+        folder.mkdir()
+
+        open_store(f"sqlite:///{tmp_path}/a b%2541@c/search.db").close()
+
+        assert [path.name for path in folder.iterdir()] == ["search.db"]
+
+    def test_write_ahead_log(self, sqlite_url: str) -> None:
+        """An SQLite store uses a write-ahead log, so that readers and a writer do not wait for each other."""
+        open_store(sqlite_url).close()
+
+        with closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))) as connection:
+            assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+    def test_models_are_migrations(self, store_url: str) -> None:
+        """The migrations make the very tables of the models, and the last of them is the version that is checked for."""
+
+        def ours(item: SchemaItem, name: str | None, kind: str, *_: object) -> bool:
+            return kind != "table" or str(name).startswith(PREFIX) and name != schema.VERSION_TABLE
+
+        open_store(store_url).close()
+        options = {"compare_type": True, "include_object": ours, "version_table": schema.VERSION_TABLE}
+        with closing(Database(store_url)) as database, database.reading() as connection:
+            assert compare_metadata(MigrationContext.configure(connection, opts=options), Table.metadata) == []
+            assert tables(connection) == {*Table.metadata.tables, schema.VERSION_TABLE}
+        assert ScriptDirectory(str(schema.MIGRATIONS)).get_heads() == [schema.HEAD]
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        ("url", "what"),
+        [
+            ("", "the store's address is malformed"),
+            ("search.db", r"malformed\n(.|\n)*next: +write sqlite:///search.db"),
+            ("postgresql//user:s3cret@host/db", "malformed"),
+            ("postgresql://user:s3cret@s3cret@host/db", r"malformed\n(.|\n)*write an '@' in the password as %40"),
+            ("postgresql://user:s3cret@host:port/db", "malformed"),
+            ("mysql://user:s3cret@host/db", r"of the kind 'mysql'\n(.|\n)*allowed: sqlite, postgresql"),
+            ("postgres://user:s3cret@host/db", "did you mean 'postgresql'"),
+            ("postgresql+psycopg2://user:s3cret@host/db", "'postgresql[+]psycopg2'"),
+            ("sqlite://", "cannot live in memory"),
+            ("sqlite:///:memory:", "cannot live in memory"),
+            ("sqlite:///file:x.db?uri=true", "takes no options"),
+            ("sqlite://search.db", "has no host"),
+            ("sqlite:///missing/search.db", r"the store's folder does not exist\n(.|\n)*found: +no folder /.*/missing\n.*mkdir -p"),
+            ("sqlite:///.", "names a folder, not a file"),
+            ("sqlite:///text.txt", r"the file is not a database\n(.|\n)*text.txt is not an SQLite 3 file"),
+            ("sqlite:///text.txt/search.db", "folder does not exist"),
+            (f"sqlite:///{'x' * 300}.db", "cannot be looked at"),
+            ("sqlite:///almost.db", "the file is not a database"),
+        ],
+    )
+    def test_address(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, what: str) -> None:
+        """An address that cannot be used is refused in words that help; no file is made or changed, no secret told."""
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "text.txt").write_text("a note\n")
+        (tmp_path / "almost.db").write_bytes(b"SQLite format 3\0" + b"\x5a" * 5000)
+        before = {path: path.read_bytes() for path in tmp_path.rglob("*")}
+
+        with pytest.raises(StoreError, match=what) as caught:
+            open_store(url)
+
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*")} == before
+        assert SECRET not in told(caught.value)
+
+    def test_nothing_there(self, store_url: str, tmp_path: Path) -> None:
+        """Without leave to create, a missing store is missed, and stays missing."""
+        with pytest.raises(StoreError, match=r"there is no store there\n(.|\n)*next: +check the address"):
+            open_store(store_url, create=False)
+
+        assert list(tmp_path.iterdir()) == []
+        with closing(Database(store_url)) as database, database.reading() as connection:
+            assert tables(connection) == set()
+
+    def test_database_of_others(self, store_url: str) -> None:
+        """Without leave to create, a database of something else is left as it is."""
+        with closing(Database(store_url)) as database, database.writing() as connection:
+            connection.execute(text("CREATE TABLE theirs (id INTEGER)"))
+
+        with pytest.raises(StoreError, match="a database without our tables"):
+            open_store(store_url, create=False)
+
+        with closing(Database(store_url)) as database, database.reading() as connection:
+            assert tables(connection) == {"theirs"}
+            if connection.dialect.name == "sqlite":
+                assert connection.execute(text("PRAGMA journal_mode")).scalar() == "delete"
+
+    def test_newer(self, store_url: str) -> None:
+        """A store of a newer program is refused with both versions, by an upgrade too, and left as it is."""
+        open_store(store_url).close()
+        set_version(store_url, "0999")
+
+        for attempt in (open_store, upgrade_store):
+            with pytest.raises(
+                StoreError, match=rf"newer program\n(.|\n)*found: +version 0999\n +allowed: version {schema.HEAD},.*\n +next: +install"
+            ):
+                attempt(store_url)
+
+        with closing(Database(store_url)) as database, database.reading() as connection:
+            assert schema.version(connection) == "0999"
+
+    def test_older(self, store_url: str) -> None:
+        """A store of an older program is refused with both versions and the command that brings it up to date."""
+        open_store(store_url).close()
+        set_version(store_url, "0000")
+
+        with pytest.raises(
+            StoreError, match=rf"older program\n(.|\n)*found: +version 0000\n +allowed: version {schema.HEAD},(.|\n)*upgrade_store"
+        ):
+            open_store(store_url)
+
+    def test_read_only_file(self, public_folder: Path) -> None:
+        """A file without the right to write is refused before anything else is made."""
+        url = f"sqlite:///{public_folder}/search.db"
+        open_store(url).close()
+        public_folder.chmod(0o777)
+        (public_folder / "search.db").chmod(0o444)
+
+        with no_rights(), pytest.raises(StoreError, match="the store's file cannot be written"):
+            open_store(url)
+
+        assert [path.name for path in public_folder.iterdir()] == ["search.db"]
+
+    @pytest.mark.parametrize("exists", [False, True])
+    def test_read_only_folder(self, public_folder: Path, exists: bool) -> None:
+        """A folder without the right to write cannot hold a store, for SQLite keeps its log beside the file."""
+        url = f"sqlite:///{public_folder}/search.db"
+        if exists:
+            open_store(url).close()
+            (public_folder / "search.db").chmod(0o666)
+        public_folder.chmod(0o555)
+
+        with no_rights(), pytest.raises(StoreError, match=r"the store's folder cannot be written\n(.|\n)*is read-only"):
+            open_store(url)
+
+    @pytest.mark.timeout(30)
+    def test_silent_server(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A server that never answers is given up."""
+        monkeypatch.setattr(engine, "CONNECT_TIMEOUT_S", 2)
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            port = silent.getsockname()[1]
+            with pytest.raises(
+                StoreError, match=rf"cannot be reached\n +where: +postgresql[+a-z]*://user:\*\*\*@127.0.0.1:{port}/db\n"
+            ) as caught:
+                open_store(f"postgresql://user:{SECRET}@127.0.0.1:{port}/db")
+        assert SECRET not in told(caught.value)
+
+    def test_no_server(self) -> None:
+        """A port where nobody listens is named, without the password."""
+        with pytest.raises(StoreError, match=r"cannot be reached\n(.|\n)*refused(.|\n)*check that the server runs") as caught:
+            open_store(f"postgresql://user@127.0.0.1:1/db?password={SECRET}")
+        assert SECRET not in told(caught.value)
+
+    def test_wrong_password(self, postgres: Any, postgres_admin: psycopg.Connection) -> None:
+        """A refused password is said to be refused, and not repeated."""
+        rules = postgres.pgdata / "pg_hba.conf"
+        trusting = rules.read_text()
+        postgres_admin.execute("CREATE ROLE locked LOGIN PASSWORD 'right'")
+        rules.write_text(f"local all locked scram-sha-256\n{trusting}")
+        postgres_admin.execute("SELECT pg_reload_conf()")
+        try:
+            for given in (f":{SECRET}", ""):
+                with pytest.raises(StoreError, match="refused the password|wants a password") as caught:
+                    open_store(f"postgresql://locked{given}@/postgres?host={postgres.get_postmaster_info().socket_dir}")
+                assert SECRET not in told(caught.value)
+        finally:
+            rules.write_text(trusting)
+            postgres_admin.execute("SELECT pg_reload_conf()")
+            postgres_admin.execute("DROP ROLE locked")
+
+    def test_no_such_database(self, postgresql_url: str) -> None:
+        """A server without that database says so."""
+        with pytest.raises(StoreError, match="the server has no such database"):
+            open_store(postgresql_url.replace("/postgres?", "/nowhere?"))
+
+    def test_no_rights_on_schema(self, postgresql_url: str, postgres_admin: psycopg.Connection) -> None:
+        """A user who may not create tables is told so."""
+        postgres_admin.execute("CREATE ROLE guest LOGIN")
+        try:
+            with pytest.raises(StoreError, match="that user may not do this|no schema has been selected"):
+                open_store(postgresql_url.replace("//postgres:", "//guest:"))
+        finally:
+            postgres_admin.execute("DROP ROLE guest")
+
+
+class TestTrouble:
+    def test_damaged(self, sqlite_url: str) -> None:
+        """A store whose file was overwritten in part says that it is damaged, and what may rescue it."""
+        open_store(sqlite_url).close()
+        with open(sqlite_url.removeprefix("sqlite:///"), "r+b") as file:
+            file.seek(4096)
+            file.write(b"\x5a" * 4096 * 100)
+
+        with pytest.raises(StoreError, match=r"the database is damaged\n(.|\n)*[.]recover"):
+            open_store(sqlite_url)
+
+    def test_busy(self, sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A store that another program holds for too long says so, and works again afterwards."""
+        monkeypatch.setattr(engine, "BUSY_TIMEOUT_S", 0)
+        with open_store(sqlite_url) as store:
+            with closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)) as other:
+                other.execute("BEGIN IMMEDIATE")
+                with pytest.raises(StoreError, match="busy for too long"):
+                    store.register_study(1, "demo", {})
+            assert store.register_study(1, "demo", {}).name == "demo"
+
+    def test_full(self, sqlite_url: str) -> None:
+        """A full disk undoes the whole transaction, and the store works again when there is room."""
+        with open_store(sqlite_url) as store:
+            limited = store._database
+            with limited.reading() as connection:
+                connection.execute(text("PRAGMA max_page_count = 1"))
+            with pytest.raises(StoreError, match="the disk is full"):
+                store.register_study(1, "demo", {"about": "x" * 100_000})
+            assert store.studies() == []
+            with limited.reading() as connection:
+                connection.execute(text("PRAGMA max_page_count = 100000"))
+            assert store.register_study(1, "demo", {"about": "x" * 100_000}).name == "demo"
+
+    def test_cut_connection(self, postgresql_url: str, postgres_admin: psycopg.Connection) -> None:
+        """A connection that the server cut in the meantime is replaced without anybody noticing."""
+        with open_store(postgresql_url) as store:
+            store.register_study(1, "demo", {})
+            postgres_admin.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = 'postgres'"
+            )
+
+            assert [study.name for study in store.studies()] == ["demo"]
+
+
+class TestOptuna:
+    @pytest.mark.parametrize("first", ["optuna", "store"])
+    def test_side_by_side(self, store_url: str, first: str) -> None:
+        """Optuna's tables and ours live in one database, whoever comes first, and leave each other alone."""
+        if first == "store":
+            open_store(store_url).close()
+        storage = optuna.storages.RDBStorage(optuna_url(store_url))
+        tune(storage.engine)
+        theirs = optuna.create_study(storage=storage, study_name="demo", sampler=optuna.samplers.RandomSampler(seed=0))
+        theirs.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=3)
+
+        with open_store(store_url) as store:
+            study = store.register_study(theirs._study_id, "demo", {})
+            claim = store.claim(study.id, 1, "a", 600)
+            assert claim is not None
+            asked = theirs.ask()
+            store.finish(store.bind(claim, asked.number, asked._trial_id, {}), "complete", 0.5)
+            theirs.tell(asked, 0.5)
+
+        again = optuna.load_study(study_name="demo", storage=optuna.storages.RDBStorage(optuna_url(store_url)))
+        assert [trial.number for trial in again.trials] == [0, 1, 2, 3]
+        with closing(Database(store_url)) as database, database.reading() as connection:
+            names = tables(connection)
+            assert schema.version(connection) == schema.HEAD
+            assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar() != schema.HEAD
+        assert {name for name in names if name.startswith(PREFIX)} == {*Table.metadata.tables, schema.VERSION_TABLE}
+        assert {"studies", "trials", "alembic_version"} <= names
+        for each in (storage, again._storage._backend):  # type: ignore[attr-defined]
+            each.engine.dispose()
+
+    def test_tuned(self, sqlite_url: str) -> None:
+        """Every connection of a tuned engine, also one that it had already, waits for 30 s, and begins as it did before."""
+        storage = optuna.storages.RDBStorage(optuna_url(sqlite_url))
+
+        tune(storage.engine)
+
+        with storage.engine.connect() as connection:
+            pragmas = [connection.execute(text(f"PRAGMA {name}")).scalar() for name in ("busy_timeout", "synchronous")]
+            raw: Any = connection.connection.dbapi_connection
+            assert (pragmas, raw.isolation_level) == ([30_000, 1], "")
+        storage.engine.dispose()
+
+    def test_same_database(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Optuna is sent to the same file and driver as we are, password and all."""
+        monkeypatch.chdir(tmp_path)
+
+        assert optuna_url("sqlite:///search.db") == f"sqlite:///{tmp_path}/search.db"
+        assert optuna_url("postgresql://user:p%40ss@host/db") == "postgresql+psycopg://user:p%40ss@host/db"

@@ -1,0 +1,138 @@
+"""What a store promises to many processes and threads at once. Its functions run in spawned processes, so it imports little."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.synchronize import Barrier
+
+import pytest
+
+from spaces.errors import LeaseLostError, SearchError
+from spaces.records import ClassCounts, EpochRecord
+from storage.rows import Claim
+from storage.store import Store, open_store
+
+PROCESSES = 8
+NEW, PAUSED = 40, 16
+Claimed = tuple[str, int, int, bool]
+
+
+_start: Barrier  # of a spawned process
+
+
+def join(barrier: Barrier) -> None:
+    """Runs first in each process."""
+    global _start
+    _start = barrier
+
+
+@pytest.fixture(scope="module")
+def crew() -> Iterator[ProcessPoolExecutor]:
+    """Processes that share nothing but a barrier; starting them takes longer than anything that they do."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(PROCESSES, spawn, initializer=join, initargs=(spawn.Barrier(PROCESSES),)) as pool:
+        yield pool
+
+
+def compete(url: str, worker: int) -> list[Claimed]:
+    """One process: opens the store and registers the study together with all others, then claims whatever there is."""
+    _start.wait(60)
+    with open_store(url) as store:
+        fresh = store.register_study(1, "fresh", {}).id
+        resumed = store.register_study(2, "resumed", {}).id
+        store.save_class_counts("split", ClassCounts(("a",), (1,)))
+        if worker == 0:
+            leave_paused(store, resumed)
+        _start.wait(60)
+        claimed = [("fresh", *told) for told in claim_all(store, fresh, NEW, f"w{worker}")]
+        return claimed + [("resumed", *told) for told in claim_all(store, resumed, PAUSED, f"w{worker}")]
+
+
+def leave_paused(store: Store, study_id: int) -> None:
+    """Fills the study with trials that wait to be carried on."""
+    claims = [store.claim(study_id, PAUSED, "first", 600) for _ in range(PAUSED)]
+    for number, claim in enumerate(claims):
+        assert claim is not None
+        store.give_back(store.bind(claim, number, number, {}))
+
+
+def claim_all(store: Store, study_id: int, budget: int, worker: str) -> list[tuple[int, int, bool]]:
+    """Claims until nothing is left, and ends every other trial."""
+    told = []
+    while (claim := store.claim(study_id, budget, worker, 600)) is not None:
+        told.append((claim.trial_id, claim.attempt, claim.resume))
+        if claim.trial_id % 2:
+            store.finish(claim, "complete", 0.5)
+    return told
+
+
+class TestProcesses:
+    @pytest.mark.timeout(120)
+    def test_exact(self, store_url: str, crew: ProcessPoolExecutor) -> None:
+        """Eight processes that create the store and claim at once get every trial exactly once, and not one too many."""
+        answers = [crew.submit(compete, store_url, worker) for worker in range(PROCESSES)]
+
+        claimed = Counter(claim for answer in answers for claim in answer.result(timeout=100))
+        with open_store(store_url, create=False) as store:
+            ids = {study.name: [trial.id for trial in store.trials(study.id)] for study in store.studies()}
+        assert (len(ids["fresh"]), len(ids["resumed"])) == (NEW, PAUSED)
+        fresh = {("fresh", trial_id, 1, False): 1 for trial_id in ids["fresh"]}
+        assert claimed == fresh | {("resumed", trial_id, 2, True): 1 for trial_id in ids["resumed"]}
+
+
+class TestThreads:
+    @pytest.mark.timeout(60)
+    def test_lease_thread(self, store: Store, make_record: Callable[..., EpochRecord]) -> None:
+        """One thread may hold the lease of the trial to which another writes, through one store."""
+        claim = store.claim(store.register_study(1, "a", {}).id, 1, "a", 600)
+        assert claim is not None
+        failures: list[SearchError] = []
+        thread = threading.Thread(target=extend_often, args=(store, claim, failures))
+        thread.start()
+        for epoch in range(1, 41):
+            store.append(claim, make_record(epoch), 600)
+        thread.join()
+
+        assert failures == []
+        assert len(store.records(claim.trial_id)) == 40
+
+    @pytest.mark.timeout(60)
+    def test_owner_or_thief(self, store: Store, make_record: Callable[..., EpochRecord]) -> None:
+        """While owners write at the edge of their lease and others take over, every epoch belongs to who held the trial."""
+        study_id = store.register_study(1, "a", {}).id
+        first = store.claim(study_id, 1, "first", 0.001)
+        assert first is not None
+        claims, written = [store.bind(first, 0, 0, {})], []
+        while len(claims) < 5:
+            thief = threading.Thread(target=steal, args=(store, study_id, claims))
+            thief.start()
+            owner = claims[-1]
+            for epoch in range(len(written) + 1, len(written) + 4):
+                try:
+                    store.append(owner, make_record(epoch, metric=float(owner.attempt)), 0.001)
+                except LeaseLostError:
+                    break
+                written.append(owner.attempt)
+            thief.join()
+
+        assert [record.metric for record in store.records(first.trial_id)] == [float(attempt) for attempt in written]
+
+
+def extend_often(store: Store, claim: Claim, failures: list[SearchError]) -> None:
+    """What the lease thread of a worker does, faster."""
+    for _ in range(40):
+        try:
+            store.extend(claim, 600)
+        except SearchError as error:
+            failures.append(error)
+
+
+def steal(store: Store, study_id: int, claims: list[Claim]) -> None:
+    """Takes the trial over, should its lease be over."""
+    claim = store.claim(study_id, 1, "thief", 0.001, max_attempts=1000)
+    if claim is not None:
+        claims.append(claim)

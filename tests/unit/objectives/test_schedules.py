@@ -1,0 +1,203 @@
+"""Schedules: the value of every epoch, by hand."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import Any, Literal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from objectives.schedules import EpochValues, settled_from, values_at
+from spaces.config import LossConfig, OptimizerConfig, ScheduleConfig, Stage, WeightsConfig
+from spaces.errors import ConfigError
+from spaces.presets import preset
+
+LOSS = LossConfig(dice_weight=0.4, smooth=1.0)
+OPTIMIZER = OptimizerConfig(base_lr=1.0, lr_multiple=0.3)
+WEIGHTS = WeightsConfig(method="inverse_freq", clip_ratio=25.0)
+
+
+def plan(
+    schedule: ScheduleConfig,
+    epochs: int = 30,
+    loss: LossConfig = LOSS,
+    weights: WeightsConfig = WEIGHTS,
+    optimizer: OptimizerConfig = OPTIMIZER,
+) -> dict[int, EpochValues]:
+    """All epochs of a training."""
+    every = range(1, epochs + 1)
+    return {epoch: values_at(epoch, epochs=epochs, loss=loss, optimizer=optimizer, weights=weights, schedule=schedule) for epoch in every}
+
+
+def planned(name: str) -> dict[int, EpochValues]:
+    """A preset's 30 epochs."""
+    given: dict[str, Any] = preset(name, 30)
+    optimizer = OptimizerConfig(base_lr=1.0, **given["optimizer"])
+    return plan(ScheduleConfig(**given["schedule"]), 30, LossConfig(**given["loss"]), WeightsConfig(**given["weights"]), optimizer)
+
+
+class TestConstant:
+    def test_no_schedule(self) -> None:
+        """Without a schedule every epoch has the configuration's own values and is settled."""
+        found = plan(ScheduleConfig())
+        assert found[1] == EpochValues(1, 0.3, 0.6, 0.4, 1.0, 25.0, settled=True)
+        assert all(values.settled and values.lr == 0.3 for values in found.values())
+
+    def test_bad_epoch(self) -> None:
+        """Epochs count from 1 to the last one; others are refused with the range."""
+        for epoch in (0, 31):
+            with pytest.raises(ConfigError, match="1 … 30"):
+                values_at(epoch, epochs=30, loss=LOSS, optimizer=OPTIMIZER, weights=WEIGHTS, schedule=ScheduleConfig())
+
+
+class TestDiceWarmup:
+    def test_five_and_ten(self) -> None:
+        """Cross entropy alone for 5 epochs, then a tenth of the final split more each epoch."""
+        found = plan(ScheduleConfig(dice_ce_only_epochs=5, dice_ramp_epochs=10))
+        assert [found[epoch].dice_weight for epoch in (1, 5)] == [0, 0]
+        assert [found[epoch].ce_weight for epoch in (1, 5)] == [1, 1]
+        assert [found[epoch].dice_weight for epoch in (6, 10, 14)] == pytest.approx([0.04, 0.2, 0.36])
+        assert (found[15].dice_weight, found[15].ce_weight) == (0.4, 0.6)
+        assert [found[epoch].settled for epoch in (14, 15, 16)] == [False, True, True]
+
+    def test_no_ramp(self) -> None:
+        """Without a ramp the final split holds right after the epochs of cross entropy alone."""
+        found = plan(ScheduleConfig(dice_ce_only_epochs=5))
+        assert [found[epoch].dice_weight for epoch in (5, 6)] == [0, 0.4]
+        assert [found[epoch].settled for epoch in (5, 6)] == [False, True]
+
+    def test_ramp_alone(self) -> None:
+        """A ramp without epochs of cross entropy alone starts with its first step in epoch 1."""
+        assert plan(ScheduleConfig(dice_ramp_epochs=4))[1].dice_weight == pytest.approx(0.1)
+
+    def test_without_dice(self) -> None:
+        """A warm-up to a final share of 0 changes nothing, so every epoch is settled."""
+        assert settled_from(LossConfig(), WEIGHTS, ScheduleConfig(dice_ce_only_epochs=5, dice_ramp_epochs=10)) == 1
+
+    @settings(deadline=None)
+    @given(alone=st.integers(0, 12), ramp=st.integers(0, 12), share=st.floats(0, 1))
+    def test_split_sums_to_one(self, alone: int, ramp: int, share: float) -> None:
+        """The two shares sum to 1 in every epoch, and the Dice share never falls."""
+        found = list(plan(ScheduleConfig(dice_ce_only_epochs=alone, dice_ramp_epochs=ramp), loss=LossConfig(dice_weight=share)).values())
+        assert all(values.ce_weight + values.dice_weight == pytest.approx(1) for values in found)
+        assert all(before.dice_weight <= after.dice_weight for before, after in pairwise(found))
+        assert found[-1].dice_weight == share
+
+
+class TestStages:
+    SMOOTH = ScheduleConfig(stages=(Stage(before_epoch=10, smooth=10), Stage(before_epoch=20, smooth=5)))
+
+    def test_smooth(self) -> None:
+        """Smooth is 10 before epoch 10, 5 before epoch 20, then 1."""
+        found = plan(self.SMOOTH)
+        assert [found[epoch].smooth for epoch in (1, 9, 10, 19, 20, 30)] == [10, 10, 5, 5, 1, 1]
+        assert [found[epoch].settled for epoch in (19, 20)] == [False, True]
+
+    def test_first_that_names_it_wins(self) -> None:
+        """A stage that names only some values leaves the others to a later stage."""
+        found = plan(ScheduleConfig(stages=(Stage(before_epoch=6, dice_weight=0), Stage(before_epoch=16, dice_weight=0.2, smooth=5))))
+        assert [found[epoch].dice_weight for epoch in (5, 6, 15, 16)] == [0, 0.2, 0.2, 0.4]
+        assert [found[epoch].smooth for epoch in (5, 6, 15, 16)] == [5, 5, 5, 1]
+
+    def test_two_stage_clip(self) -> None:
+        """A light clip for the first 20 epochs, the configured one after."""
+        found = plan(ScheduleConfig(stages=(Stage(before_epoch=21, clip_ratio=4),)))
+        assert [found[epoch].clip_ratio for epoch in (1, 20, 21)] == [4, 4, 25]
+        assert [found[epoch].settled for epoch in (20, 21)] == [False, True]
+
+    def test_over_warmup(self) -> None:
+        """A stage's Dice weight wins over the warm-up."""
+        found = plan(ScheduleConfig(dice_ce_only_epochs=5, dice_ramp_epochs=5, stages=(Stage(before_epoch=4, dice_weight=0.2),)))
+        assert [found[epoch].dice_weight for epoch in (3, 4, 5)] == [0.2, 0, 0]
+
+    def test_same_value_is_settled(self) -> None:
+        """A stage that gives the final value unsettles nothing, nor does one for the learning rate."""
+        stages = (Stage(before_epoch=10, smooth=1.0), Stage(before_epoch=20, lr_multiple=2.0))
+        assert settled_from(LOSS, WEIGHTS, ScheduleConfig(stages=stages)) == 1
+
+    @settings(deadline=None, max_examples=200)
+    @given(
+        alone=st.integers(0, 8),
+        ramp=st.integers(0, 8),
+        stages=st.lists(
+            st.builds(
+                Stage,
+                before_epoch=st.integers(2, 20),
+                dice_weight=st.sampled_from([None, 0.0, 0.4]),
+                smooth=st.sampled_from([None, 1.0, 5.0]),
+                clip_ratio=st.sampled_from([None, 4.0, 25.0]),
+            ),
+            max_size=3,
+        ),
+    )
+    def test_settled_by_definition(self, alone: int, ramp: int, stages: list[Stage]) -> None:
+        """An epoch is settled when it and all later ones have the final split, smooth and clip ratio."""
+        schedule = ScheduleConfig(dice_ce_only_epochs=alone, dice_ramp_epochs=ramp, stages=tuple(stages))
+        found = plan(schedule)
+        final = [
+            (values.ce_weight, values.dice_weight, values.smooth, values.clip_ratio) == (0.6, 0.4, 1.0, 25.0) for values in found.values()
+        ]
+        by_definition = [all(final[place:]) for place in range(len(final))]
+        assert [values.settled for values in found.values()] == by_definition
+        assert settled_from(LOSS, WEIGHTS, schedule) == by_definition.index(True) + 1
+
+    def test_beyond_the_end(self) -> None:
+        """A schedule longer than the training never settles, and says from where it would have."""
+        schedule = ScheduleConfig(dice_ce_only_epochs=20, dice_ramp_epochs=20)
+        assert settled_from(LOSS, WEIGHTS, schedule) == 40
+        assert not plan(schedule)[30].settled
+
+
+class TestLearningRate:
+    def test_warmup_then_constant(self) -> None:
+        """The rate rises by a fifth each epoch to its peak in epoch 5 and stays."""
+        found = plan(ScheduleConfig(lr_warmup_epochs=5))
+        assert [found[epoch].lr for epoch in (1, 2, 5, 6, 30)] == pytest.approx([0.06, 0.12, 0.3, 0.3, 0.3])
+
+    def test_cosine(self) -> None:
+        """The cosine leaves the peak after epoch 1 and would reach 0 one epoch after the last."""
+        found = plan(ScheduleConfig(lr="cosine"), epochs=10)
+        assert [found[epoch].lr / 0.3 for epoch in range(1, 11)] == pytest.approx([(1 + math.cos(math.pi * k / 10)) / 2 for k in range(10)])
+
+    def test_cosine_after_warmup(self) -> None:
+        """The cosine starts from the last epoch of the warm-up, falls from there on, and trains the last epoch, too."""
+        found = plan(ScheduleConfig(lr="cosine", lr_warmup_epochs=5))
+        rates = [found[epoch].lr for epoch in range(5, 31)]
+        assert rates[0] == pytest.approx(0.3)
+        assert rates[13] == pytest.approx(0.15)
+        assert all(before > after > 0 for before, after in pairwise(rates))
+
+    @pytest.mark.parametrize("lr", ["constant", "cosine"])
+    def test_warmup_as_long_as_training(self, lr: Literal["constant", "cosine"]) -> None:
+        """A warm-up that covers the training leaves no room for anything else."""
+        found = plan(ScheduleConfig(lr=lr, lr_warmup_epochs=30))
+        assert found[30].lr == pytest.approx(0.3)
+        assert found[15].lr == pytest.approx(0.15)
+
+    def test_stage_multiple(self) -> None:
+        """A stage's multiple takes the place of the optimiser's, under the warm-up and the cosine alike."""
+        found = plan(ScheduleConfig(lr_warmup_epochs=2, stages=(Stage(before_epoch=6, lr_multiple=0.5),)))
+        assert [found[epoch].lr for epoch in (1, 5, 6)] == pytest.approx([0.25, 0.5, 0.3])
+
+    def test_does_not_unsettle(self) -> None:
+        """A moving learning rate leaves the loss as it is, so the epochs are settled."""
+        assert all(values.settled for values in plan(ScheduleConfig(lr="cosine", lr_warmup_epochs=5)).values())
+
+
+class TestPresets:
+    def test_safe(self) -> None:
+        """The safe preset warms Dice up over 5 + 10 epochs and lowers smooth from 5 to 1 at epoch 10."""
+        found = planned("safe")
+        assert [found[epoch].dice_weight for epoch in (5, 10, 15)] == pytest.approx([0, 0.2, 0.4])
+        assert [found[epoch].smooth for epoch in (9, 10)] == [5, 1]
+        assert [found[epoch].settled for epoch in (14, 15)] == [False, True]
+
+    def test_progressive(self) -> None:
+        """The progressive preset trains 5 epochs of cross entropy at ×0.5, 10 at 0.8/0.2 and ×0.3, then 0.6/0.4."""
+        found = planned("progressive")
+        assert [found[epoch].dice_weight for epoch in (5, 6, 15, 16)] == [0, 0.2, 0.2, 0.4]
+        assert [found[epoch].lr for epoch in (5, 6, 30)] == [0.5, 0.3, 0.3]
+        assert [found[epoch].smooth for epoch in (15, 16)] == [5, 1]
