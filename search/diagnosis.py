@@ -14,6 +14,9 @@ Values = Mapping[str, Any]
 LARGE_RATIO = 10.0
 """Class weights that differ by more are worth a suspicion."""
 
+HIGH_MULTIPLE = 2.0
+"""Learning rates above so many times the base rate are worth one, too."""
+
 
 def diagnose(evidence: Evidence, records: Sequence[EpochRecord], config: Mapping[str, Any]) -> Diagnosis:
     """The likely cause of a kill, what speaks for it, and the remedies in the order in which to try them."""
@@ -53,6 +56,10 @@ def _unbalanced(records: Sequence[EpochRecord], values: Values) -> Diagnosis:
 
 
 def _collapsed(records: Sequence[EpochRecord], values: Values) -> Diagnosis:
+    alive = [value for value in records[-1].class_metric if value]
+    if len(alive) <= 1 and values.get("optimizer.lr_multiple", 1.0) > HIGH_MULTIPLE:
+        # A rate that throws the weights away in the first epoch leaves a network that predicts one class for ever.
+        return _exploding(records, values)
     method, dice = values.get("weights.method"), values.get("loss.dice_weight", 0.0)
     because = [f"weight method {method}, weights differ by a factor of {records[-1].weight_ratio:.4g}", f"Dice share {dice:.2g}", _gains(records)]
     remedies = []

@@ -15,7 +15,16 @@ from typing import Any
 
 from spaces.config import Direction
 from spaces.records import EpochRecord, Evidence
-from spaces.signals import ClassCollapse, GradientExplosion, LossMetricDivorce, LossRising, MetricFalling, NonfiniteLoss, Overfitting, SignalsConfig
+from spaces.signals import (
+    ClassCollapse,
+    GradientExplosion,
+    LossMetricDivorce,
+    LossRising,
+    MetricFalling,
+    NonfiniteLoss,
+    Overfitting,
+    SignalsConfig,
+)
 
 Records = Sequence[EpochRecord]
 
@@ -125,18 +134,25 @@ def overfitting(records: Records, rule: Overfitting, sign: float = 1.0) -> Evide
 
 
 def class_collapse(records: Records, rule: ClassCollapse) -> Evidence | None:
-    """Many of the classes that the validation split holds stayed at 0 for good."""
-    settled = _comparable(records)
-    if not rule.enabled or len(settled) < rule.grace_epochs + rule.epochs:
+    """Many of the classes that the validation split holds stayed at 0 for long, or all but one for a few epochs."""
+    if not rule.enabled:
         return None
-    window = settled[-rule.epochs :]
-    held = [index for index, value in enumerate(window[-1].class_metric) if value is not None]
-    dead = [index for index in held if all(record.class_metric[index] == 0 for record in window)]
-    if not held or len(dead) < rule.share * len(held):
-        return None
+    held = [index for index, value in enumerate(records[-1].class_metric) if value is not None]
+    window = records[-rule.all_but_one_epochs :]
+    dead = _dead(window, held)
+    if len(held) < 3 or len(window) < rule.all_but_one_epochs or len(dead) < len(held) - 1:
+        settled = _comparable(records)
+        window = settled[-rule.epochs :]
+        dead = _dead(window, held)
+        if not held or len(settled) < rule.grace_epochs + rule.epochs or len(dead) < rule.share * len(held):
+            return None
     numbers = {"dead_classes": dead, "held_classes": held, "epochs": [record.epoch for record in window]}
     statement = f"{len(dead)} of {len(held)} classes stayed at 0 from epoch {window[0].epoch} to {window[-1].epoch}"
     return _evidence("class_collapse", window[-1], statement, numbers)
+
+
+def _dead(window: Records, held: Sequence[int]) -> list[int]:
+    return [index for index in held if all(record.class_metric[index] == 0 for record in window)]
 
 
 def _comparable(records: Records) -> list[EpochRecord]:

@@ -17,7 +17,8 @@ from search.pruners.peers import build_pruner
 from search.seeds import derive
 from spaces.parameters import Choice, FloatRange, Parameter
 from spaces.study import StudySpec
-from storage.engine import optuna_url, tune
+from storage.address import optuna_url
+from storage.engine import tune
 
 PRESET = "preset"
 """User attribute of a trial that a preset was enqueued for."""

@@ -110,9 +110,10 @@ class WandbTracker:
         import wandb
 
         self._directory.mkdir(parents=True, exist_ok=True)
+        mode: Literal["offline", "online"] = "online" if self._mode == "online" else "offline"
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "imbalance-search"), group=self._study, name=f"{self._study}-{number}",
-            id=f"{self._study}-{number}", resume="allow" if self._mode == "online" else None, mode=self._mode, dir=str(self._directory),
+            id=f"{self._study}-{number}", resume="allow" if mode == "online" else None, mode=mode, dir=str(self._directory),
             config=config, settings=wandb.Settings(init_timeout=30, console="off"),
         )  # fmt: skip
 

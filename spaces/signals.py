@@ -40,12 +40,13 @@ class MetricFalling(Frozen):
 
 
 class ClassCollapse(Frozen):
-    """Classes that the validation split holds stay at 0."""
+    """Classes that the validation split holds stay at 0: some of them for long, or all but one for a few epochs."""
 
     enabled: bool = True
     grace_epochs: int = Field(default=20, ge=1, description="epochs after the schedule has settled; rare classes wake late")
     epochs: int = Field(default=10, ge=1, description="epochs in a row at 0")
     share: float = Field(default=0.5, gt=0, le=1, description="share of the held classes that must be at 0: a single rare class sleeps in good trials, too")
+    all_but_one_epochs: int = Field(default=4, ge=1, description="epochs in a row, grace or not, in which one class alone is predicted")
 
 
 class Overfitting(Frozen):

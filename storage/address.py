@@ -142,7 +142,8 @@ def _with_absolute_path(parsed: URL) -> URL:
         what = "a store must outlive the process, so it cannot live in memory"
     if what:
         raise StoreError(what, where=parsed.render_as_string(), allowed="sqlite:///path/to/file.db", next_step="name a file")
-    return parsed.set(database=str(Path(os.path.abspath(Path(database).expanduser()))))
+    path = Path.home() / database.removeprefix("~/") if database.startswith("~/") else Path(database)
+    return parsed.set(database=str(path.absolute()))
 
 
 def _writable(path: Path) -> bool:

@@ -108,6 +108,6 @@ class Words(TypeDecorator[str]):
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
         """To the database."""
-        if value is None or value.isascii() and "\0" not in value:
+        if value is None or (value.isascii() and "\0" not in value):
             return value
         return value.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")

@@ -119,7 +119,7 @@ class Database:
     def __init__(self, url: str) -> None:
         self.engine = build_engine(url)
         self.where = safe_url(url)
-        self._password = self.engine.url.password
+        self._password = self.engine.url.password or str(self.engine.url.query.get("password", ""))
         self._writer = self.engine.execution_options(**{_WRITES: True})
 
     @contextmanager

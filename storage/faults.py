@@ -14,8 +14,8 @@ _KNOWN = (
     # what the driver says → what it means, what to do
     ("password authentication failed", "the server refused the password", "check user and password in the address"),
     ("no password supplied", "the server wants a password", "write it in the address, or in ~/.pgpass"),
-    ("role ", "the server does not know that user", "check the user in the address"),
     ("permission denied", "that user may not do this", "grant it the right, or use another user"),
+    ('role "', "the server does not let that user in", "check the user in the address"),
     ("database is locked", "the store was busy for too long", "look for a process that holds it open, or use PostgreSQL for many workers"),
     ("disk is full", "the disk is full", "make room; nothing was written in part"),
     ("No space left", "the disk is full", "make room; nothing was written in part"),

@@ -20,7 +20,7 @@ class DigitsData(Frozen):
     test_scenes: int = Field(default=96, ge=8)
     digits_per_scene: int = Field(default=3, ge=1)
     distractors_per_scene: int = Field(default=1, ge=0)
-    tail: float = Field(default=0.58, gt=0, le=1, description="each digit is placed so many times as often as the one before")
+    tail: float = Field(default=0.5, gt=0, le=1, description="each digit is placed so many times as often as the one before")
     noise: float = Field(default=8.0, ge=0, description="standard deviation, grey values")
     seed: int = Field(default=0, ge=0)
 

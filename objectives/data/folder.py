@@ -106,7 +106,7 @@ class FolderSplit:
         size = (self.config.height, self.config.width)
         pair = self.pairs[index]
         picture = _open(pair.image).convert("RGB").resize((size[1], size[0]), Image.Resampling.BILINEAR)
-        image_HWC = (np.asarray(picture, np.float32) / 255 - self._mean) / self._std
+        image_HWC: NDArray[np.float32] = ((np.asarray(picture, np.float32) / 255 - self._mean) / self._std).astype(np.float32)
         mask_HW = read_mask(pair.mask, size)
         if seed:
             image_HWC, mask_HW = self._augment(np.random.default_rng(seed), image_HWC, mask_HW)

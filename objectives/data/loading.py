@@ -77,7 +77,7 @@ class Batches:
         self._loader: DataLoader[Batch] = DataLoader(
             split,  # type: ignore[arg-type]
             batch_sampler=self._order,
-            collate_fn=_as_is,
+            collate_fn=_as_is,  # type: ignore[arg-type]  # the split hands out whole batches
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=device.type == "cuda",

@@ -32,7 +32,7 @@ def build_model(config: ModelConfig, channels: int, classes: int) -> nn.Module:
             "the model cannot be built", where="base.model", found=f"{config.model_dump()}: {type(problem).__name__}: {str(problem)[:200]}",
             allowed="arguments of segmentation_models_pytorch.create_model", next_step="mend base.model; encoder_weights: null needs no download",
         ) from None  # fmt: skip
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return model.to(memory_format=torch.channels_last)
 
 
 def check_size(model: nn.Module, height: int, width: int) -> None:

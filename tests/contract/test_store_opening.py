@@ -6,8 +6,11 @@ import os
 import socket
 import sqlite3
 import tempfile
+import threading
+import time
 import traceback
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -85,11 +88,27 @@ class TestOpen:
         """A store that was opened by a relative path stays where it is when the process moves."""
         (tmp_path / "elsewhere").mkdir()
         monkeypatch.chdir(tmp_path)
-        with open_store("sqlite:///search.db") as store:
+        with closing(Database("sqlite:///search.db")) as database:
             monkeypatch.chdir(tmp_path / "elsewhere")
-            store.register_study(1, "demo", {})
+            schema.ensure(database)
 
         assert sorted(path.name for path in tmp_path.rglob("*")) == ["elsewhere", "search.db"]
+
+    def test_created_by_two(self, store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A process that finds no store while another is creating it waits, and then finds it."""
+        migrate, halfway = schema._migrate, threading.Event()
+
+        def dawdle(connection: Connection) -> None:
+            migrate(connection)
+            halfway.set()
+            time.sleep(0.3)
+
+        monkeypatch.setattr(schema, "_migrate", dawdle)
+        with ThreadPoolExecutor() as pool:
+            first = pool.submit(open_store, store_url)
+            assert halfway.wait(20)
+            open_store(store_url).close()
+            first.result().close()
 
     def test_odd_path(self, tmp_path: Path) -> None:
         """A path with spaces, percent signs and '@' is just a path."""
@@ -101,17 +120,30 @@ class TestOpen:
         assert [path.name for path in folder.iterdir()] == ["search.db"]
 
     def test_write_ahead_log(self, sqlite_url: str) -> None:
-        """An SQLite store uses a write-ahead log, so that readers and a writer do not wait for each other."""
-        open_store(sqlite_url).close()
+        """An SQLite store keeps a write-ahead log, so that readers and a writer do not wait for each other, and waits when it must."""
+        with open_store(sqlite_url) as store, store._database.reading() as connection:
+            pragmas = [connection.execute(text(f"PRAGMA {name}")).scalar() for name in ("journal_mode", "busy_timeout", "synchronous")]
 
-        with closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))) as connection:
-            assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert pragmas == ["wal", 30_000, 1]
+
+    def test_switched_while_read(self, sqlite_url: str) -> None:
+        """The switch to a write-ahead log waits for whoever reads the file at that moment."""
+        open_store(sqlite_url).close()
+        with closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)) as reader, ThreadPoolExecutor() as pool:
+            reader.execute("PRAGMA journal_mode = DELETE")
+            reader.execute("BEGIN")
+            reader.execute("SELECT * FROM search_studies").fetchall()
+            opened = pool.submit(open_store, sqlite_url)
+            time.sleep(0.3)
+            reader.execute("COMMIT")
+            with opened.result() as store, store._database.reading() as connection:
+                assert connection.execute(text("PRAGMA journal_mode")).scalar() == "wal"
 
     def test_models_are_migrations(self, store_url: str) -> None:
         """The migrations make the very tables of the models, and the last of them is the version that is checked for."""
 
         def ours(item: SchemaItem, name: str | None, kind: str, *_: object) -> bool:
-            return kind != "table" or str(name).startswith(PREFIX) and name != schema.VERSION_TABLE
+            return kind != "table" or (str(name).startswith(PREFIX) and name != schema.VERSION_TABLE)
 
         open_store(store_url).close()
         options = {"compare_type": True, "include_object": ours, "version_table": schema.VERSION_TABLE}
@@ -255,7 +287,7 @@ class TestRefused:
         postgres_admin.execute("SELECT pg_reload_conf()")
         try:
             for given in (f":{SECRET}", ""):
-                with pytest.raises(StoreError, match="refused the password|wants a password") as caught:
+                with pytest.raises(StoreError, match=r"refused the password|wants a password") as caught:
                     open_store(f"postgresql://locked{given}@/postgres?host={postgres.get_postmaster_info().socket_dir}")
                 assert SECRET not in told(caught.value)
         finally:
@@ -272,7 +304,7 @@ class TestRefused:
         """A user who may not create tables is told so."""
         postgres_admin.execute("CREATE ROLE guest LOGIN")
         try:
-            with pytest.raises(StoreError, match="that user may not do this|no schema has been selected"):
+            with pytest.raises(StoreError, match=r"that user may not do this|no schema has been selected"):
                 open_store(postgresql_url.replace("//postgres:", "//guest:"))
         finally:
             postgres_admin.execute("DROP ROLE guest")
@@ -368,6 +400,8 @@ class TestOptuna:
     def test_same_database(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Optuna is sent to the same file and driver as we are, password and all."""
         monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("HOME", "/home/somebody")
 
         assert optuna_url("sqlite:///search.db") == f"sqlite:///{tmp_path}/search.db"
+        assert optuna_url("sqlite:///~/search.db") == "sqlite:////home/somebody/search.db"
         assert optuna_url("postgresql://user:p%40ss@host/db") == "postgresql+psycopg://user:p%40ss@host/db"

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.synchronize import Barrier
+from threading import BrokenBarrierError
 
 import pytest
 
@@ -40,6 +41,15 @@ def crew() -> Iterator[ProcessPoolExecutor]:
 
 def compete(url: str, worker: int) -> list[Claimed]:
     """One process: opens the store and registers the study together with all others, then claims whatever there is."""
+    try:
+        return race(url, worker)
+    except BaseException:
+        _start.abort()  # the others need not wait
+        raise
+
+
+def race(url: str, worker: int) -> list[Claimed]:
+    """What `compete` does."""
     _start.wait(60)
     with open_store(url) as store:
         fresh = store.register_study(1, "fresh", {}).id
@@ -76,7 +86,9 @@ class TestProcesses:
         """Eight processes that create the store and claim at once get every trial exactly once, and not one too many."""
         answers = [crew.submit(compete, store_url, worker) for worker in range(PROCESSES)]
 
-        claimed = Counter(claim for answer in answers for claim in answer.result(timeout=100))
+        errors = [answer.exception(timeout=100) for answer in answers]
+        assert [error for error in errors if error is not None and not isinstance(error, BrokenBarrierError)] == []
+        claimed = Counter(claim for answer in answers for claim in answer.result())
         with open_store(store_url, create=False) as store:
             ids = {study.name: [trial.id for trial in store.trials(study.id)] for study in store.studies()}
         assert (len(ids["fresh"]), len(ids["resumed"])) == (NEW, PAUSED)

@@ -14,6 +14,15 @@ SECRET = "s3cret"
 passwords = st.text(max_size=8).map(lambda middle: f"{SECRET}{middle}{SECRET}")
 
 
+def refusal(url: str) -> str:
+    """Why the address is refused; nothing when it is taken for that of another database."""
+    try:
+        parse(url)
+    except StoreError as error:
+        return str(error)
+    return ""
+
+
 class TestSafeUrl:
     @given(password=passwords)
     def test_any_password(self, password: str) -> None:
@@ -29,10 +38,7 @@ class TestSafeUrl:
         url = f"postgresql://user:{password}@host/db"
 
         assert SECRET not in safe_url(url)
-        try:
-            parse(url)
-        except StoreError as error:
-            assert SECRET not in str(error)
+        assert SECRET not in refusal(url)
 
     @pytest.mark.parametrize(
         ("url", "shown"),

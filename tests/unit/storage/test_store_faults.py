@@ -14,7 +14,7 @@ class TestSpoken:
         ("said", "statement", "what", "next_step"),
         [
             ("FATAL: password authentication failed for user", None, "refused the password", "check user and password"),
-            ('FATAL:  role "nobody" does not exist', None, "does not know that user", "check the user"),
+            ('FATAL:  role "nobody" does not exist', None, "does not let that user in", "check the user"),
             ("connection refused", None, "cannot be reached", "check that the server runs"),
             ("no such table: search_trials", "SELECT 1", "the store failed", "look at `found`"),
             ("disk I/O error: No space left on device", "INSERT", "the disk is full", "make room"),

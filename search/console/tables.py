@@ -1,0 +1,185 @@
+"""Studies as tables: leaderboard, kills, what the shipped studies search, class weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from rich import box
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from search.console import screen
+from search.console.words import count, number, sampled, score, sentence, setting
+from search.report import Kill, LeaderboardRow, StudyReport
+from spaces.parameters import Choice, Condition
+from spaces.records import ClassCounts
+from spaces.study import StudySpec
+
+SCORE_RULES = {"best": "best epoch", "last": "last epoch", "mean_last_5": "mean of the last five epochs"}
+
+STATE_STYLES = {"complete": "green", "pruned": "yellow", "diverged": "red", "failed": "red"}
+
+KILL_ORDER = ("failed", "diverged", "pruned")
+"""What needs a look first comes first."""
+
+UNBOUNDED = 10_000
+"""A width that no table reaches."""
+
+
+def print_study(report: StudyReport, top: int = 10) -> None:
+    """How a study stands: states, leaderboard, kills and signs of health."""
+    screen.head(f"Study {report.name}: {report.objective}, {report.metric} ({report.direction}, {SCORE_RULES[report.score_rule]})")
+    if report.about:
+        screen.say(report.about)
+    screen.say(states_line(report))
+    print_leaderboard(report, top)
+    print_kills(report, top)
+    if report.health:
+        screen.head("Signs of health")
+        for line in report.health:
+            screen.say(f"  {line}")
+
+
+def states_line(report: StudyReport) -> str:
+    """`5 of 24 trials ended: 3 complete, 1 pruned, 1 diverged; 2 running, 17 left (12 epochs each)`."""
+    ended = {state: report.states[state] for state in STATE_STYLES}
+    still = {state: amount for state, amount in report.states.items() if state not in ended and amount}
+    told = ", ".join(f"{amount} {state}" for state, amount in ended.items() if amount)
+    rest = ", ".join(f"{amount} {state}" for state, amount in still.items())
+    parts = f"{sum(ended.values())} of {count(report.budget, 'trial')} ended{': ' if told else ''}{told}{'; ' if rest else ''}{rest}"
+    return f"{parts} ({count(report.epochs, 'epoch')} each)"
+
+
+def print_leaderboard(report: StudyReport, top: int = 10) -> None:
+    """The best trials with what was sampled for them, and how far their order can be trusted."""
+    screen.head("Leaderboard")
+    rows = report.leaderboard[:top]
+    if not rows:
+        screen.say("  no trial is complete yet")
+        return
+    wide = _leaderboard(report, rows, one_column=False)
+    fits = Measurement.get(screen.console(), screen.console().options.update(max_width=UNBOUNDED), wide).maximum <= screen.console().width
+    screen.show(wide if fits else _leaderboard(report, rows, one_column=True))
+    tied = sum(row.tied for row in report.leaderboard)
+    close = f"{count(tied, 'trial')} within noise of the first row (marked ≈); it" if tied else "The first row"
+    screen.say(f"{close} is a suggestion, not a verdict: ± is the noise within one run, and other seeds add more.")
+    if len(report.leaderboard) > top:
+        screen.say(f"{len(report.leaderboard) - top} more in `search show --study {report.name} --json`")
+
+
+def _leaderboard(report: StudyReport, rows: Sequence[LeaderboardRow], *, one_column: bool) -> Table:
+    """The table with a column for every dimension, or with one for them all where the screen is narrow."""
+    figures = {
+        "#": [f"{row.rank}{' ≈' if row.tied else ''}" for row in rows],
+        "trial": [str(row.number) for row in rows],
+        report.metric: [score(row.score) for row in rows],
+        "±": ["" if row.noise is None else f"{row.noise:.3f}" for row in rows],
+        "best epoch": [f"{row.best_epoch} of {row.epochs}" for row in rows],
+        "test": ["" if row.test is None else score(row.test) for row in rows],
+    }
+    words = _searched(rows, one_column=one_column) | {"preset": [row.preset for row in rows]}
+    table = _table(*(name for name, cells in figures.items() if any(cells)))
+    for name in (name for name, cells in words.items() if any(cells)):
+        table.add_column(screen.fit(name), overflow="fold")
+    for cells in zip(*(column for column in (*figures.values(), *words.values()) if any(column)), strict=True):
+        table.add_row(*map(screen.fit, cells))
+    return table
+
+
+def _searched(rows: Sequence[LeaderboardRow], *, one_column: bool) -> dict[str, list[str]]:
+    """The columns for what was sampled; a dimension that does not exist in a trial leaves its cell empty."""
+    if one_column:
+        return {"searched": [sentence(row.params, row.lr) for row in rows]}
+    shown = [sampled(row.params, row.lr) for row in rows]
+    return {name: [params.get(name, "") for params in shown] for name in dict.fromkeys(name for params in shown for name in params)}
+
+
+def print_kills(report: StudyReport, top: int | None = None) -> None:
+    """Every trial that was killed or failed, why, and what to try; then how often each cause came up."""
+    if not report.kills:
+        return
+    kills = sorted(report.kills, key=lambda kill: KILL_ORDER.index(kill.state))
+    screen.head("Kills")
+    table = _table("trial", "epoch")
+    table.add_column("ended by", style="", no_wrap=True)
+    table.add_column("why, and what to try", overflow="fold", ratio=1)
+    for kill in kills[:top]:
+        name = "-" if kill.number is None else str(kill.number)
+        table.add_row(name, _epoch(kill), Text(kill.signal, style=STATE_STYLES[kill.state]), screen.fit(_why(kill)))
+    screen.show(table)
+    if top is not None and len(kills) > top:
+        screen.say(f"{len(kills) - top} more in `search show --study {report.name} --json`")
+    screen.say("By cause: " + ", ".join(f"{cause} {amount}" for cause, amount in report.causes.items()))
+
+
+def _epoch(kill: Kill) -> str:
+    epoch = "-" if kill.epoch is None else str(kill.epoch)
+    return f"{epoch}, step {kill.step}" if kill.step is not None else epoch
+
+
+def _why(kill: Kill) -> str:
+    """The numbers, then the cause and the first remedy where somebody diagnosed them."""
+    lines = [kill.reason.removeprefix(f"{kill.signal}: ")]
+    if kill.state == "diverged":
+        lines.append(f"likely cause: {kill.cause}")
+    if kill.remedy:
+        lines.append(f"try: {kill.remedy}")
+    return "\n".join(lines)
+
+
+def print_studies(specs: Iterable[StudySpec]) -> None:
+    """The studies that come with the package: what each searches, in which ranges, and how long it takes."""
+    for spec in specs:
+        screen.head(spec.name)
+        screen.say(f"  {spec.about}")
+        presets = f"; tries first: {', '.join(spec.presets)}" if spec.presets else ""
+        screen.say(f"  {count(spec.trials, 'trial')} × {count(spec.epochs, 'epoch')}{presets}")
+        grid = Table.grid(padding=(0, 2), expand=False)
+        grid.add_column(no_wrap=True)
+        grid.add_column(overflow="fold")
+        for path, dimension in spec.space.items():
+            grid.add_row(f"    {path}", screen.fit(f"{dimension}{_condition(dimension.when, spec)}"))
+        screen.show(grid)
+
+
+def _condition(when: Condition, spec: StudySpec) -> str:
+    """`, when loss.kind is focal`, or `is not …` where that is the shorter list."""
+    told = []
+    for path, wanted in when.items():
+        values = wanted if isinstance(wanted, tuple) else (wanted,)
+        parent = spec.space.get(path)
+        others = [choice for choice in parent.choices if choice not in values] if isinstance(parent, Choice) else []
+        word, named = ("is not", others) if 0 < len(others) < len(values) else ("is", list(values))
+        told.append(f"{path} {word} {' or '.join(map(setting, named))}")
+    return f", when {' and '.join(told)}" if told else ""
+
+
+def print_weights(counts: ClassCounts, table: Mapping[str, Sequence[float]]) -> None:
+    """The classes with their pixels and shares, the weight that every method gives them, and each method's max/min."""
+    total = sum(counts.counts) or 1
+    shown = _table()
+    shown.add_column("class", overflow="fold")
+    for name in ("pixels", "share %", *table):
+        shown.add_column(screen.fit(name), justify="right", overflow="fold")
+    for index, (name, pixels) in enumerate(zip(counts.names, counts.counts, strict=True)):
+        weights = [_weight(method[index]) for method in table.values()]
+        shown.add_row(screen.fit(name), f"{pixels:,}", f"{100 * pixels / total:.3g}", *weights)
+    shown.add_section()
+    shown.add_row("max/min", "", "", *(f"{max(method) / min(method):.4g}" for method in table.values()), style="bold")
+    screen.show(shown)
+    absent = [name for name, pixels in zip(counts.names, counts.counts, strict=True) if pixels == 0]
+    if absent:
+        screen.warn(f"no pixel of {', '.join(absent)} in the training data: the weight is 1, and means nothing")
+
+
+def _weight(value: float) -> str:
+    return f"{value:.4f}" if 0.01 <= value < 100 else number(value)
+
+
+def _table(*right: str) -> Table:
+    """A sober table, with columns of figures to begin with."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", show_edge=False)
+    for name in right:
+        table.add_column(screen.fit(name), justify="right", no_wrap=True)
+    return table

@@ -1,0 +1,196 @@
+"""best.yaml: a configuration as it was trained, what it scored, and where it comes from. It loads again as it was."""
+
+from __future__ import annotations
+
+import os
+import platform
+import tempfile
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError
+
+from objectives.registry import objective
+from spaces.config import Direction, ScoreRule, TrialConfig
+from spaces.errors import ConfigError, StoreError
+from spaces.frozen import Frozen
+from spaces.loader import Document, check, explain
+from spaces.records import EpochRecord, best_record
+from spaces.study import StudySpec
+from storage.rows import StoredStudy, StoredTrial
+from storage.store import Store
+
+PACKAGES = ("torch", "segmentation-models-pytorch", "optuna", "numpy")
+
+
+class ClassScore(Frozen):
+    """A class's metric on the validation split, at the epoch that the score is of, and on the test split."""
+
+    validation: float | None
+    test: float | None
+
+
+class Score(Frozen):
+    """What the configuration reached. `validation` decided the search; `test` decided nothing."""
+
+    metric: str
+    direction: Direction
+    rule: ScoreRule
+    validation: float
+    best_epoch: int
+    epochs: int
+    test: float | None
+    classes: dict[str, ClassScore]
+
+
+class Provenance(Frozen):
+    """Where it comes from. `device` and `threads` decide the last bits of the score."""
+
+    study: str
+    trial: int
+    preset: str | None
+    store: str
+    exported: str
+    device: str
+    threads: int
+    host: str
+    machine: str
+    versions: dict[str, str]
+
+
+class Export(Frozen):
+    """The whole file."""
+
+    format: Literal[1] = Field(default=1, description="raised when the layout changes")
+    config: dict[str, Any]
+    score: Score
+    provenance: Provenance
+
+    def trial_config(self, where: str = "config") -> TrialConfig:
+        """The configuration, checked by its objective's model.
+
+        Raises:
+            ConfigError: when a key is missing or a value is not allowed.
+        """
+        kind = objective(str(self.config.get("objective")))
+        missing = [name for name in kind.config.model_fields if name not in self.config]
+        if missing:
+            raise ConfigError(f"the key {missing[0]!r} is missing", where=f"{where}, config", allowed=", ".join(kind.config.model_fields), next_step="export the trial again, or add the key")
+        try:
+            return kind.config.model_validate(self.config)
+        except ValidationError as problem:
+            raise explain(problem, f"{where}, config", ConfigError) from None
+
+
+def make_export(store: Store, stored: StoredStudy, number: int | None) -> Export:
+    """The export of a trial, or of the best complete one.
+
+    Raises:
+        StoreError: when there is no such trial, or it has nothing to export.
+    """
+    spec = check(StudySpec, stored.definition, f"study {stored.name} in the store")
+    trial = _best(store, stored, spec) if number is None else _numbered(store, stored, number)
+    records = store.records(trial.id)
+    used = trial.used or {}
+    return Export(
+        config=dict(trial.config or {}),
+        score=_score(spec, trial, records, used),
+        provenance=Provenance(
+            study=stored.name, trial=trial.number or 0, preset=trial.preset, store=store.where,
+            exported=datetime.now(UTC).isoformat(timespec="seconds"), device=str(used.get("environment.device", "unknown")),
+            threads=int(used.get("environment.threads", 0)), host=trial.host, machine=platform.processor() or platform.machine(), versions=_versions() | _torch(used),
+        ),
+    )  # fmt: skip
+
+
+def _best(store: Store, stored: StoredStudy, spec: StudySpec) -> StoredTrial:
+    complete = [trial for trial in store.trials(stored.id) if trial.state == "complete" and trial.score is not None]
+    if not complete:
+        raise StoreError("no trial of the study is complete, so none is best", where=store.where, found=f"study {stored.name}", next_step="let it run on, or export a trial by --trial")
+    sign = 1 if spec.metric.direction == "maximize" else -1
+    return max(complete, key=lambda trial: sign * (trial.score or 0.0))
+
+
+def _numbered(store: Store, stored: StoredStudy, number: int) -> StoredTrial:
+    trial = store.trial(stored.id, number)
+    if trial is None or trial.score is None:
+        known = [str(row.number) for row in store.trials(stored.id) if row.score is not None]
+        what = f"there is no trial {number}" if trial is None else f"trial {number} has no score: it is {trial.state}"
+        raise StoreError(what, where=f"study {stored.name}", found=str(number), allowed=", ".join(known) or "none yet", next_step="`search show` lists the trials")
+    return trial
+
+
+def _score(spec: StudySpec, trial: StoredTrial, records: list[EpochRecord], used: Mapping[str, Any]) -> Score:
+    best, last = best_record(records, spec.metric.direction), records[-1]
+    told = best if spec.metric.score == "best" else last
+    names = used.get("environment.classes") or [str(index) for index in range(len(told.class_metric))]
+    tests = last.test.class_metric if last.test else (None,) * len(told.class_metric)
+    classes = {str(name): ClassScore(validation=own, test=test) for name, own, test in zip(names, told.class_metric, tests, strict=True)}
+    return Score(
+        metric=spec.metric.name, direction=spec.metric.direction, rule=spec.metric.score, validation=trial.score or 0.0,
+        best_epoch=best.epoch, epochs=last.epoch, test=last.test.metric if last.test else None, classes=classes,
+    )  # fmt: skip
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def _torch(used: Mapping[str, Any]) -> dict[str, str]:
+    """The torch that trained, build included; the one installed here may be another."""
+    return {"torch": str(used["environment.torch"])} if "environment.torch" in used else {}
+
+
+def write_export(export: Export, path: Path) -> None:
+    """Write the file in one piece.
+
+    Raises:
+        ConfigError: when another kind of file stands there, or the place cannot be written.
+    """
+    if path.exists() and not _is_export(path):
+        raise ConfigError("another file stands in the way", where=str(path), found="no export of `search`", next_step="name another place with --out")
+    source = export.provenance
+    head = (
+        f"# Trial {source.trial} of the study {source.study}: {export.score.metric} {export.score.validation:.4f} on validation.\n"
+        f"# Train it again and compare: search train {path.name}\n"
+    )
+    text = head + yaml.safe_dump(export.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        umask = os.umask(0)
+        os.umask(umask)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False, encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(file.name, 0o666 & ~umask)  # a temporary file is the owner's alone; this one is to be shared as others are
+        os.replace(file.name, path)
+    except OSError as problem:
+        raise ConfigError("the file cannot be written", where=str(path), found=problem.strerror or str(problem), next_step="name another place with --out") from None
+
+
+def _is_export(path: Path) -> bool:
+    try:
+        return {"config", "score", "provenance"} <= set(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError):
+        return False
+
+
+def load_export(path: Path) -> Export:
+    """Read a file that `write_export` wrote.
+
+    Raises:
+        ConfigError: when it cannot be read, or a key is missing or wrong.
+    """
+    document = Document(path, ConfigError)
+    export = check(Export, document.data, document, ConfigError)
+    export.trial_config(str(path))
+    return export

@@ -1,0 +1,70 @@
+"""What several commands take from the command line, turned into checked values."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from typing import Any
+
+from spaces.errors import InputError
+from spaces.loader import load_study, parse_changes
+from spaces.study import StudySpec
+
+DEFAULT_STORE = "sqlite:///search.db"
+UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def store_url(given: str | None) -> str:
+    """`--store`, else SEARCH_STORE, else `search.db` in the working directory. A plain path means SQLite."""
+    url = given or os.environ.get("SEARCH_STORE") or DEFAULT_STORE
+    return url if "://" in url else f"sqlite:///{url}"
+
+
+def seconds(text: str | None) -> float | None:
+    """`90s`, `30m`, `2h`, `1d` or `1h30m` in seconds.
+
+    Raises:
+        InputError: for anything else.
+    """
+    if text is None:
+        return None
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise InputError("--timeout is not a duration", where="--timeout", found=text, allowed="90s, 30m, 2h, 1h30m", next_step="write a number and a unit")
+    return sum(float(number) * UNITS_S[unit] for number, unit in parts)
+
+
+def study_spec(
+    study: str, assignments: list[str], *, name: str | None = None, trials: int | None = None, epochs: int | None = None, seed: int | None = None
+) -> StudySpec:
+    """A study with what the command line changes in it.
+
+    Raises:
+        StudyError: when it cannot be found, or a change does not fit.
+    """
+    changes: dict[str, Any] = parse_changes(assignments)
+    changes |= {key: value for key, value in (("name", name), ("trials", trials), ("epochs", epochs), ("seed", seed)) if value is not None}
+    return load_study(study, changes)
+
+
+def schema_text() -> str:
+    """The JSON Schema of a study's YAML, with the configuration's own schema under `base` and its paths under `space`."""
+    from objectives.registry import OBJECTIVES
+    from search.plan import searchable
+    from spaces.presets import PRESETS
+
+    schema = StudySpec.model_json_schema()
+    config = OBJECTIVES["segmentation"].config
+    inner = config.model_json_schema()
+    schema["$defs"] |= inner.pop("$defs")
+    inner.pop("required", None)
+    schema["properties"]["base"] |= {"properties": inner["properties"], "additionalProperties": False}
+    paths = sorted(searchable(config))
+    dimension = schema["properties"]["space"].pop("additionalProperties")
+    schema["properties"]["space"] |= {"properties": dict.fromkeys(paths, dimension), "additionalProperties": False}
+    schema["properties"]["presets"]["items"] = {"enum": list(PRESETS)}
+    schema["properties"]["objective"]["enum"] = list(OBJECTIVES)
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "A study of search"
+    return json.dumps(schema, indent=2, ensure_ascii=False)

@@ -1,0 +1,97 @@
+"""Train an exported configuration again, and compare with what it scored."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from objectives.contract import Trainer
+from objectives.registry import objective
+from search.export import Export
+from spaces.config import TrialConfig
+from spaces.records import EpochRecord, score
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The recorded score and today's. `differences` name what was not the same about the two trainings."""
+
+    recorded: float
+    trained: float
+    test: float | None
+    differences: tuple[str, ...]
+
+    @property
+    def equal(self) -> bool:
+        """To the last bit."""
+        return self.recorded == self.trained
+
+
+@dataclass
+class _LastState:
+    """Keeps nothing but the state after the last epoch."""
+
+    path: Path | None
+    epochs: int
+
+    def latest(self) -> Path | None:
+        """Always from the start."""
+        return None
+
+    def due(self, epoch: int) -> bool:
+        """After every epoch where a file is wanted: the training may stop early."""
+        return self.path is not None
+
+    def write(self, save: Callable[[Path], None]) -> None:
+        """Through a temporary file beside it."""
+        assert self.path is not None
+        draft = self.path.with_suffix(".tmp")
+        save(draft)
+        draft.replace(self.path)
+
+
+class Retraining:
+    """One training of an exported configuration.
+
+    Args:
+        export: what to train.
+        device: where; None: as it was.
+        threads: of the CPU; None: as it was.
+        save: file for the state after the last epoch, its best weights included.
+    """
+
+    def __init__(self, export: Export, device: str | None = None, threads: int | None = None, save: Path | None = None) -> None:
+        from objectives.device import use_device
+
+        self.export = export
+        self.config: TrialConfig = export.trial_config()
+        self.device = device or export.provenance.device.split(" ")[0]
+        self.threads = threads or export.provenance.threads or 1
+        use_device(self.device, self.threads)
+        self.trainer: Trainer = objective(self.config.objective).load()
+        self.records: list[EpochRecord] = []
+        self._state = _LastState(save, self.config.epochs)
+
+    def epochs(self) -> Iterator[EpochRecord]:
+        """Train, one record an epoch."""
+        prepared, counts = self.trainer.prepare(self.config, self.device), self.trainer.count_classes(self.config)
+        for record in self.trainer.train(self.config, prepared, counts, self.device, self._state):
+            self.records.append(record)
+            yield record
+
+    def compare(self) -> Comparison:
+        """Today's score beside the recorded one."""
+        trained = score(self.records, self.config.metric) if self.records else math.nan
+        test = self.records[-1].test.metric if self.records and self.records[-1].test else None
+        return Comparison(self.export.score.validation, trained, test, tuple(self._differences()))
+
+    def _differences(self) -> Iterator[str]:
+        then, used = self.export.provenance, self.records[-1].used if self.records else {}
+        if str(used.get("environment.device")) != then.device:
+            yield f"device {then.device} → {used.get('environment.device')}"
+        if used.get("environment.threads") != then.threads:
+            yield f"threads {then.threads} → {used.get('environment.threads')}"
+        if used.get("environment.torch") != then.versions.get("torch") and "torch" in then.versions:
+            yield f"torch {then.versions['torch']} → {used.get('environment.torch')}"
