@@ -12,7 +12,8 @@ State = dict[str, Any]
 
 def save_state(state: State, path: Path) -> None:
     """Write a state; the caller puts the file in its place."""
-    torch.save(state, path)
+    with path.open("wb") as file:  # given a path, torch hides a full disk behind a RuntimeError
+        torch.save(state, file)
 
 
 def load_state(path: Path) -> State:

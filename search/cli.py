@@ -246,7 +246,9 @@ def worker(
     from search.options import seconds, store_url
     from search.worker import WorkerSettings, work
 
-    work(WorkerSettings(store_url(store), study, device, threads, wandb, seconds(timeout), parent))
+    interrupted = work(WorkerSettings(store_url(store), study, device, threads, wandb, seconds(timeout), parent))
+    if interrupted:
+        raise typer.Exit(INTERRUPTED)
 
 
 @app.command(epilog="Example: search schema > study.schema.json, then # yaml-language-server: $schema=study.schema.json in your YAML")

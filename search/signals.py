@@ -117,15 +117,15 @@ def loss_metric_divorce(records: Records, rule: LossMetricDivorce, sign: float =
 
 
 def overfitting(records: Records, rule: Overfitting, sign: float = 1.0) -> Evidence | None:
-    """The training loss fell while the validation loss rose for `patience` epochs, with no better metric in them."""
+    """The training loss fell while the validation loss rose for `patience` epochs, with no better metric in twice as many."""
     settled = _comparable(records)
     window = settled[-(rule.patience + 1) :]
-    if not rule.enabled or len(window) <= rule.patience:
+    if not rule.enabled or len(settled) <= 2 * rule.patience:
         return None
     train, val = _at_one_split(window), [record.val_loss for record in window]
     lowest = min(record.val_loss for record in settled)
-    best_before = max(sign * record.metric for record in settled[: -rule.patience])
-    gaining = max(sign * record.metric for record in window[1:]) > best_before
+    still = 2 * rule.patience
+    gaining = max(sign * record.metric for record in settled[-still:]) > max(sign * record.metric for record in settled[:-still])
     if gaining or train[-1] >= train[0] or not all(a < b for a, b in pairwise(val)) or val[-1] <= lowest + rule.rise * abs(lowest):
         return None
     numbers = {"epochs": [record.epoch for record in window], "train_loss": train, "val_loss": val, "lowest_val_loss": lowest}

@@ -21,6 +21,11 @@ class StopRequest:
         self._deadline = None if deadline_s is None else time.monotonic() + deadline_s
 
     @property
+    def interrupted(self) -> bool:
+        """Whether somebody asked, rather than the time being over."""
+        return self._asked.is_set()
+
+    @property
     def requested(self) -> bool:
         """Whether to stop after the epoch at hand."""
         return self._asked.is_set() or (self._deadline is not None and time.monotonic() >= self._deadline)

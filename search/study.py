@@ -66,7 +66,7 @@ def _sampler(spec: StudySpec, seed: int) -> BaseSampler:
         # group: a conditional dimension is sampled jointly with those that always stand beside it.
         return TPESampler(
             n_startup_trials=spec.sampler.startup_trials, n_ei_candidates=spec.sampler.candidates,
-            multivariate=True, group=True, constant_liar=True, seed=seed, warn_independent_sampling=False,
+            multivariate=True, group=True, constant_liar=True, seed=seed,
         )  # fmt: skip
 
 

@@ -44,8 +44,8 @@ class WorkerSettings:
     parent: int | None = None
 
 
-def work(settings: WorkerSettings) -> None:
-    """Train trials until the study's budget is spent, a stop is asked for, or the time is over.
+def work(settings: WorkerSettings) -> bool:
+    """Train trials until the study's budget is spent, a stop is asked for, or the time is over. True when it was asked for.
 
     Raises:
         SearchError: when the study, the data or the device cannot be used, or every trial fails.
@@ -54,15 +54,17 @@ def work(settings: WorkerSettings) -> None:
     stop.listen()
     if settings.parent is not None:
         stop.follow_parent(settings.parent)
-    with open_store(settings.store_url, create=False) as store:
-        stored = find_study(store, settings.study)
-        bench = _bench(settings, store, stored, stop)
-        try:
-            _loop(bench, stored)
-        except StopNow:
-            print("stopped at once; the trial went back to the study", flush=True)
-        finally:
-            bench.tracker.close()
+    try:
+        with open_store(settings.store_url, create=False) as store:
+            stored = find_study(store, settings.study)
+            bench = _bench(settings, store, stored, stop)
+            try:
+                _loop(bench, stored)
+            finally:
+                bench.tracker.close()
+    except StopNow:
+        print("stopped at once; a trial at hand went back to the study", flush=True)
+    return stop.interrupted
 
 
 def find_study(store: Store, name: str) -> StoredStudy:

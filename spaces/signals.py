@@ -50,11 +50,15 @@ class ClassCollapse(Frozen):
 
 
 class Overfitting(Frozen):
-    """The training loss falls while the validation loss has risen for `patience` epochs and the metric no longer gains."""
+    """The training loss falls while the validation loss has risen for `patience` epochs, and the metric has long stopped gaining.
+
+    The validation loss is not what a study is judged by: it rises in good trials, too, as their weights grow. So the
+    metric must have stood still for twice the patience.
+    """
 
     enabled: bool = True
     patience: int = Field(default=3, ge=1)
-    rise: float = Field(default=0.1, ge=0, description="relative rise of the validation loss over its minimum that counts")
+    rise: float = Field(default=0.25, ge=0, description="relative rise of the validation loss over its minimum that counts")
 
 
 class LossMetricDivorce(Frozen):

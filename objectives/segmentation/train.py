@@ -219,7 +219,7 @@ class Run:
         used |= {"optimizer.grad_clip_norm": self.guard.clip_norm, "batch_size": self.config.batch_size, "optimizer.accumulate": self.config.optimizer.accumulate}
         if "loss.smooth" in used:
             used |= {"schedule.dice_ce_only_epochs": schedule.dice_ce_only_epochs, "schedule.dice_ramp_epochs": schedule.dice_ramp_epochs}
-        used |= {"environment.device": _device_name(self.device), "environment.threads": torch.get_num_threads(), "environment.torch": torch.__version__, "environment.classes": list(self.data.class_names)}
+        used |= {"environment.device": _device_name(self.device), "environment.threads": torch.get_num_threads(), "environment.torch": str(torch.__version__), "environment.classes": list(self.data.class_names)}
         return used | {"schedule.lr": schedule.lr, "schedule.lr_warmup_epochs": schedule.lr_warmup_epochs}
 
     def state(self, record: EpochRecord) -> State:

@@ -12,6 +12,7 @@ import sys
 from typing import TextIO
 
 from rich.console import Console, RenderableType
+from rich.padding import Padding
 from rich.text import Text
 
 from spaces.errors import SearchError
@@ -69,6 +70,11 @@ def show(renderable: RenderableType) -> None:
 def say(text: str = "", style: str = "") -> None:
     """Print text as it is, without breaking its lines."""
     console().print(Text(fit(text), style=style), soft_wrap=True)
+
+
+def tell(text: str, indent: int = 0, style: str = "") -> None:
+    """Print a sentence, its lines broken between words to fit the width, each of them indented."""
+    console().print(Padding(Text(fit(text), style=style), (0, 0, 0, indent), expand=False))
 
 
 def say_raw(text: str) -> None:

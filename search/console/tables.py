@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from search.console import screen
-from search.console.words import count, number, sampled, score, sentence, setting
+from search.console.words import count, joined, number, pairs, sampled, score, setting, short_names
 from search.report import Kill, LeaderboardRow, StudyReport
 from spaces.parameters import Choice, Condition
 from spaces.records import ClassCounts
@@ -23,6 +23,12 @@ STATE_STYLES = {"complete": "green", "pruned": "yellow", "diverged": "red", "fai
 KILL_ORDER = ("failed", "diverged", "pruned")
 """What needs a look first comes first."""
 
+LONG_NAME = 9
+"""Longer names of columns are broken in two, characters."""
+
+INDENT = 4
+"""Of what is told below a row, columns."""
+
 UNBOUNDED = 10_000
 """A width that no table reaches."""
 
@@ -31,14 +37,14 @@ def print_study(report: StudyReport, top: int = 10) -> None:
     """How a study stands: states, leaderboard, kills and signs of health."""
     screen.head(f"Study {report.name}: {report.objective}, {report.metric} ({report.direction}, {SCORE_RULES[report.score_rule]})")
     if report.about:
-        screen.say(report.about)
-    screen.say(states_line(report))
+        screen.tell(report.about)
+    screen.tell(states_line(report))
     print_leaderboard(report, top)
     print_kills(report, top)
     if report.health:
         screen.head("Signs of health")
         for line in report.health:
-            screen.say(f"  {line}")
+            screen.tell(line, indent=2)
 
 
 def states_line(report: StudyReport) -> str:
@@ -58,41 +64,72 @@ def print_leaderboard(report: StudyReport, top: int = 10) -> None:
     if not rows:
         screen.say("  no trial is complete yet")
         return
-    wide = _leaderboard(report, rows, one_column=False)
-    fits = Measurement.get(screen.console(), screen.console().options.update(max_width=UNBOUNDED), wide).maximum <= screen.console().width
-    screen.show(wide if fits else _leaderboard(report, rows, one_column=True))
+    _print_rows(report, rows)
     tied = sum(row.tied for row in report.leaderboard)
-    close = f"{count(tied, 'trial')} within noise of the first row (marked ≈); it" if tied else "The first row"
-    screen.say(f"{close} is a suggestion, not a verdict: ± is the noise within one run, and other seeds add more.")
+    close = f"{count(tied, 'trial')} within noise of the first row (≈), which" if tied else "The first row"
+    measured = "± is the noise within a run" if any(row.noise is not None for row in rows) else "so few epochs do not show the noise within a run"
+    screen.tell(f"{close} is a suggestion, not a verdict: {measured}; other seeds add more.")
     if len(report.leaderboard) > top:
-        screen.say(f"{len(report.leaderboard) - top} more in `search show --study {report.name} --json`")
+        screen.tell(f"{len(report.leaderboard) - top} more in `search show --study {report.name} --json`")
 
 
-def _leaderboard(report: StudyReport, rows: Sequence[LeaderboardRow], *, one_column: bool) -> Table:
-    """The table with a column for every dimension, or with one for them all where the screen is narrow."""
-    figures = {
+def _print_rows(report: StudyReport, rows: Sequence[LeaderboardRow]) -> None:
+    """With a column for every dimension where the screen is wide enough, else with the dimensions below each trial."""
+    figures = {name: cells for name, cells in _figures(report, rows).items() if any(cells)}
+    names = short_names(dict.fromkeys(path for row in rows for path in row.params))
+    preset = {"preset": [row.preset for row in rows]} if any(row.preset for row in rows) else {}
+    words = _dimensions(rows, names) | preset
+    for gap in (2, 1):
+        table = _leaderboard(figures, words, gap)
+        if Measurement.get(screen.console(), screen.console().options.update(max_width=UNBOUNDED), table).maximum <= screen.console().width:
+            screen.show(table)
+            return
+    for row, cells in zip(rows, _lines(figures | preset), strict=True):
+        screen.say(cells)
+        for line in joined(pairs(row.params, row.lr, names), screen.console().width - INDENT):
+            screen.say(f"{'':{INDENT}}{line}", style="dim")
+
+
+def _figures(report: StudyReport, rows: Sequence[LeaderboardRow]) -> dict[str, list[str]]:
+    return {
         "#": [f"{row.rank}{' ≈' if row.tied else ''}" for row in rows],
         "trial": [str(row.number) for row in rows],
         report.metric: [score(row.score) for row in rows],
         "±": ["" if row.noise is None else f"{row.noise:.3f}" for row in rows],
-        "best epoch": [f"{row.best_epoch} of {row.epochs}" for row in rows],
+        "best epoch": [f"{row.best_epoch}/{row.epochs}" for row in rows],
         "test": ["" if row.test is None else score(row.test) for row in rows],
     }
-    words = _searched(rows, one_column=one_column) | {"preset": [row.preset for row in rows]}
-    table = _table(*(name for name, cells in figures.items() if any(cells)))
-    for name in (name for name, cells in words.items() if any(cells)):
-        table.add_column(screen.fit(name), overflow="fold")
-    for cells in zip(*(column for column in (*figures.values(), *words.values()) if any(column)), strict=True):
+
+
+def _dimensions(rows: Sequence[LeaderboardRow], names: Mapping[str, str]) -> dict[str, list[str]]:
+    """A dimension that does not exist in a trial leaves its cell empty."""
+    shown = [sampled(row.params, row.lr, names) for row in rows]
+    return {name: [params.get(name, "") for params in shown] for name in dict.fromkeys(name for params in shown for name in params)}
+
+
+def _leaderboard(figures: Mapping[str, Sequence[str]], words: Mapping[str, Sequence[str]], gap: int) -> Table:
+    table = _table(*map(_header, figures), gap=gap)
+    for name in words:
+        table.add_column(screen.fit(_header(name)), no_wrap=True)
+    for cells in zip(*figures.values(), *words.values(), strict=True):
         table.add_row(*map(screen.fit, cells))
     return table
 
 
-def _searched(rows: Sequence[LeaderboardRow], *, one_column: bool) -> dict[str, list[str]]:
-    """The columns for what was sampled; a dimension that does not exist in a trial leaves its cell empty."""
-    if one_column:
-        return {"searched": [sentence(row.params, row.lr) for row in rows]}
-    shown = [sampled(row.params, row.lr) for row in rows]
-    return {name: [params.get(name, "") for params in shown] for name in dict.fromkeys(name for params in shown for name in params)}
+def _lines(columns: Mapping[str, Sequence[str]]) -> list[str]:
+    """The heading, printed, and a line for each row; figures to the right, the preset, which comes last, to the left."""
+    widths = {name: max(map(len, (name, *cells))) for name, cells in columns.items()}
+    screen.say("  ".join(f"{name:>{width}}" for name, width in widths.items()), style="bold")
+    return ["  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths.values(), strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _header(name: str) -> str:
+    """A long name in two lines, for the values below it are short."""
+    breaks = [place for place, character in enumerate(name) if character in "_. "]
+    if len(name) <= LONG_NAME or not breaks:
+        return name
+    middle = min(breaks, key=lambda place: abs(2 * place - len(name))) + 1
+    return f"{name[:middle].strip()}\n{name[middle:]}"
 
 
 def print_kills(report: StudyReport, top: int | None = None) -> None:
@@ -102,20 +139,16 @@ def print_kills(report: StudyReport, top: int | None = None) -> None:
     kills = sorted(report.kills, key=lambda kill: KILL_ORDER.index(kill.state))
     screen.head("Kills")
     table = _table("trial", "epoch")
-    table.add_column("ended by", style="", no_wrap=True)
+    table.add_column("ended by", no_wrap=True)
     table.add_column("why, and what to try", overflow="fold", ratio=1)
     for kill in kills[:top]:
         name = "-" if kill.number is None else str(kill.number)
-        table.add_row(name, _epoch(kill), Text(kill.signal, style=STATE_STYLES[kill.state]), screen.fit(_why(kill)))
+        epoch = "-" if kill.epoch is None else str(kill.epoch)
+        table.add_row(name, epoch, Text(kill.signal, style=STATE_STYLES[kill.state]), screen.fit(_why(kill)))
     screen.show(table)
     if top is not None and len(kills) > top:
-        screen.say(f"{len(kills) - top} more in `search show --study {report.name} --json`")
-    screen.say("By cause: " + ", ".join(f"{cause} {amount}" for cause, amount in report.causes.items()))
-
-
-def _epoch(kill: Kill) -> str:
-    epoch = "-" if kill.epoch is None else str(kill.epoch)
-    return f"{epoch}, step {kill.step}" if kill.step is not None else epoch
+        screen.tell(f"{len(kills) - top} more in `search show --study {report.name} --json`")
+    screen.tell("By cause: " + ", ".join(f"{amount} × {cause}" for cause, amount in report.causes.items()))
 
 
 def _why(kill: Kill) -> str:
@@ -177,9 +210,9 @@ def _weight(value: float) -> str:
     return f"{value:.4f}" if 0.01 <= value < 100 else number(value)
 
 
-def _table(*right: str) -> Table:
-    """A sober table, with columns of figures to begin with."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", show_edge=False)
+def _table(*right: str, gap: int = 2) -> Table:
+    """A sober table, with columns of figures to begin with, and `gap` spaces between columns."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, gap - 1, 0, 0), pad_edge=False, header_style="bold", show_edge=False)
     for name in right:
         table.add_column(screen.fit(name), justify="right", no_wrap=True)
     return table

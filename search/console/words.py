@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from search.report import RATE
+
+VAGUE = {"kind", "method", "lr"}
+"""Last steps of paths that need the step before them."""
+
+NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 def score(value: float | None) -> str:
@@ -44,26 +50,33 @@ def rate(lr: float, multiple: float) -> str:
     return f"{lr:.1e} ({multiple:.3g} × base)"
 
 
-def sampled(params: Mapping[str, Any], lr: float | None) -> dict[str, str]:
-    """Short name → value of what was sampled, with the learning rate in place of its multiple."""
-    names = short_names(params)
-    shown = {}
+def sampled(params: Mapping[str, Any], lr: float | None, names: Mapping[str, str]) -> dict[str, str]:
+    """Name → value of what was sampled; a multiple of the base rate with the learning rate before it."""
+    shown: dict[str, str] = {}
     for path, value in params.items():
-        is_rate = path == RATE and lr is not None
-        shown["lr" if is_rate else names[path]] = rate(lr or 0.0, value) if is_rate else setting(value)
+        if path == RATE and lr is not None:
+            shown |= {"lr": f"{lr:.1e}", "× base": f"{value:.3g}"}
+        else:
+            shown[names[path]] = setting(value)
     return shown
 
 
-def sentence(params: Mapping[str, Any], lr: float | None) -> str:
-    """What was sampled, in one line."""
-    return ", ".join(f"{name} {value}" for name, value in sampled(params, lr).items())
+def pairs(params: Mapping[str, Any], lr: float | None, names: Mapping[str, str]) -> list[str]:
+    """`name value` of what was sampled."""
+    return [f"lr {rate(lr, value)}" if path == RATE and lr is not None else f"{names[path]} {setting(value)}" for path, value in params.items()]
 
 
 def short_names(paths: Iterable[str]) -> dict[str, str]:
-    """Dotted path → its last step, or the whole path where two end alike."""
+    """Dotted path → its last step, or the whole path where two end alike or the last step alone says nothing."""
     lasts = {path: path.rpartition(".")[2] for path in paths}
     shared = Counter(lasts.values())
-    return {path: last if shared[last] == 1 else path for path, last in lasts.items()}
+    return {path: last if shared[last] == 1 and last not in VAGUE else path for path, last in lasts.items()}
+
+
+def joined(pieces: Sequence[str], width: int) -> list[str]:
+    """Lines of the pieces with commas between them; no piece is broken that fits a line."""
+    kept = ", ".join(piece.replace(" ", NO_BREAK) for piece in pieces)
+    return [line.replace(NO_BREAK, " ") for line in textwrap.wrap(kept, max(width, 1), break_on_hyphens=False)]
 
 
 def duration(seconds: float) -> str:

@@ -1,0 +1,211 @@
+"""One trial, explained: its configuration, its curves, its classes, and why it ended."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from search.console import screen
+from search.console.tables import STATE_STYLES
+from search.console.words import count, number, rate, score, setting
+from search.report import RATE, TrialReport
+from spaces.paths import flatten, lookup
+from spaces.records import Diagnosis, EpochRecord, Evidence, best_record
+
+CHART_WIDTH, CHART_HEIGHT = 100, 13
+"""At most so many columns, and so many lines, frame included."""
+
+X_LABELS = 12
+"""At most so many epochs are named below a chart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """A curve. `letter` marks its epochs, so that curves can be told apart without colour."""
+
+    letter: str
+    name: str
+    colour: str
+    values: Sequence[float]
+
+
+def print_trial(report: TrialReport) -> None:
+    """Everything about a trial that a person may ask for, the reason of its end last."""
+    _print_head(report)
+    _print_config(report)
+    _print_curves(report)
+    _print_classes(report)
+    if report.records:
+        screen.head("Signs of health")
+        for line in report.health:
+            screen.tell(line, indent=2)
+    _print_end(report)
+
+
+def _print_head(report: TrialReport) -> None:
+    screen.head(f"Trial {report.number} of {report.study}{f' (preset {report.preset})' if report.preset else ''}")
+    done = report.records[-1].epoch if report.records else 0
+    told = f", {report.metric} {score(report.score)}" if report.score is not None else ""
+    screen.say(f"{report.state} after {done} of {count(report.epochs, 'epoch')}{told}", style=STATE_STYLES.get(report.state, ""))
+    tests = [record.test.metric for record in report.records if record.test]
+    if tests:
+        screen.say(f"{report.metric} on the test split, by which nothing was chosen: {score(tests[-1])}")
+    again = f" ({count(report.attempts, 'attempt')}: it was paused, or its worker vanished)" if report.attempts > 1 else ""
+    screen.say(f"worker {report.worker} on {report.host}{again}")
+
+
+def _print_config(report: TrialReport) -> None:
+    """Section by section. What was searched is marked; the learning rate stands beside its multiple."""
+    screen.head("Configuration (* searched)")
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True, style="dim")
+    grid.add_column(overflow="fold")
+    top = {key: value for key, value in report.config.items() if not isinstance(value, Mapping)}
+    sections = {"trial": (top, "")} | {key: (value, f"{key}.") for key, value in report.config.items() if isinstance(value, Mapping)}
+    for name, (values, prefix) in sections.items():
+        line = Text()
+        for key, value in flatten(values):
+            _append_setting(line, f"{prefix}{key}", key, value, report)
+        grid.add_row(f"  {name}", line)
+    screen.show(grid)
+
+
+def _append_setting(line: Text, path: str, key: str, value: Any, report: TrialReport) -> None:
+    searched = path in report.params
+    shown = setting(value)
+    if path == RATE:
+        lr = report.lr if report.lr is not None else lookup(report.config, "optimizer.base_lr") * value
+        shown = f"{shown}, lr {rate(lr, value)}"
+    line.append(", " if line.plain else "")
+    line.append(screen.fit(f"{'*' if searched else ''}{key} {shown}"), style="bold" if searched else "")
+
+
+def _print_curves(report: TrialReport) -> None:
+    records = report.records
+    if len(records) < 2:
+        screen.head("Curves")
+        screen.say("  no epoch is recorded yet" if not records else "  one epoch makes no curve: its numbers")
+        for record in records:
+            norms = f"gradient norm {number(record.grad_norm_median)} (median), {number(record.grad_norm_max)} (largest)"
+            screen.say(f"  loss {number(record.train_loss)}, validation loss {number(record.val_loss)}, {report.metric} {score(record.metric)}, {norms}")
+        return
+    epochs = [record.epoch for record in records]
+    loss = [Series("t", "training loss", "blue", [record.train_loss for record in records])]
+    loss.append(Series("v", "validation loss", "orange", [record.val_loss for record in records]))
+    _print_chart(epochs, loss, log=False)
+    _print_chart(epochs, [Series("m", report.metric, "green", [record.metric for record in records])], log=False)
+    largest = [record.grad_norm_max for record in records]
+    _print_chart(epochs, [Series("g", "largest gradient norm before clipping (log scale)", "red", largest)], log=True)
+
+
+def _print_chart(epochs: Sequence[int], series: Sequence[Series], *, log: bool) -> None:
+    """A chart with its title above it; epochs whose value is no number are named below it."""
+    screen.head(" and ".join(f"{curve.name} ({curve.letter})" for curve in series) + " by epoch")
+    if any(_drawable(value, log) for curve in series for value in curve.values):
+        screen.show(Text.from_ansi(_chart(epochs, series, log=log)))
+    for curve in series:
+        holes = [str(epoch) for epoch, value in zip(epochs, curve.values, strict=True) if not math.isfinite(value)]
+        if holes:
+            screen.say(f"  {curve.name.partition(' (')[0]}: not a finite number at epoch {', '.join(holes)}")
+
+
+def _drawable(value: float, log: bool) -> bool:
+    return math.isfinite(value) and (value > 0 or not log)
+
+
+def _chart(epochs: Sequence[int], series: Sequence[Series], *, log: bool) -> str:
+    plotext = import_module("plotext")  # half a second, and wanted by this command alone
+    plotext.terminal.limit(False, False)
+    figure = plotext.figure
+    figure.clear()
+    figure.theme("colorless")
+    figure.plot_size(min(screen.console().width, CHART_WIDTH), CHART_HEIGHT)
+    for curve in series:
+        points = [(epoch, value) for epoch, value in zip(epochs, curve.values, strict=True) if _drawable(value, log)]
+        if not points:
+            continue
+        line, marks = ("." if screen.is_plain() else "braille"), curve.letter
+        figure.draw(figure.signal(*map(list, zip(*points, strict=True)), marker=plotext.marker(line, curve.colour)).lines())
+        figure.draw(figure.signal(*map(list, zip(*points, strict=True)), marker=plotext.marker(marks, curve.colour)))
+    if log:
+        figure.ruler("y").scale("log")
+    named = [epoch for epoch in epochs if (epoch - epochs[0]) % math.ceil(len(epochs) / X_LABELS) == 0]
+    figure.ruler("x").ticks(named, [str(epoch) for epoch in named])
+    drawn: str = figure.build().string(colorless=screen.console().no_color or not screen.console().is_terminal)
+    return screen.fit(drawn)
+
+
+def _print_classes(report: TrialReport) -> None:
+    """The metric of every class at the first, the best and the last epoch, and on the test split."""
+    whole = [record for record in report.records if record.broken_step is None]
+    if not whole:
+        return
+    best, last = best_record(whole, report.direction), whole[-1]
+    chosen = {f"epoch {whole[0].epoch}": whole[0].class_metric, f"best: {best.epoch}": best.class_metric, f"last: {last.epoch}": last.class_metric}
+    if last.test is not None:
+        chosen["test"] = last.test.class_metric
+    screen.head("Classes")
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold", show_edge=False)
+    table.add_column("", justify="right", no_wrap=True)
+    table.add_column("class", overflow="fold")
+    for name in (*chosen, "change"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for index in range(len(last.class_metric)):
+        values = [column[index] for column in chosen.values()]
+        table.add_row(str(index), screen.fit(_class_name(report, index)), *map(score, values), _change(whole, index))
+    screen.show(table)
+
+
+def _class_name(report: TrialReport, index: int) -> str:
+    return report.class_names[index] if index < len(report.class_names) else str(index)
+
+
+def _change(records: Sequence[EpochRecord], index: int) -> str:
+    """From the first to the last epoch."""
+    first, last = records[0].class_metric[index], records[-1].class_metric[index]
+    return "-" if first is None or last is None else f"{last - first:+.4f}"
+
+
+def _print_end(report: TrialReport) -> None:
+    """Why it ended before its time, with the numbers, the likely cause, and what to try."""
+    if not report.reason and not report.error and not report.findings:
+        return
+    screen.head(f"Why it {'was ' if report.state == 'pruned' else ''}{report.state}")
+    for evidence, diagnosis in report.findings:
+        _print_evidence(evidence)
+        if diagnosis is not None:
+            _print_diagnosis(diagnosis, report.config)
+    if not report.findings:
+        screen.say(f"  {report.reason}")
+    if report.error:
+        screen.say()
+        screen.say("\n".join(f"  {line}" for line in report.error.splitlines()), style="dim")
+
+
+def _print_evidence(evidence: Evidence) -> None:
+    place = f"epoch {evidence.epoch}" + (f", step {evidence.step}" if evidence.step is not None else "")
+    screen.tell(f"{evidence.signal} at {place}: {evidence.statement}", indent=2, style="red")
+    width = max((len(name) for name in evidence.numbers), default=0)
+    for name, value in evidence.numbers.items():
+        screen.tell(f"{name:<{width}}  {setting(value)}", indent=4)
+
+
+def _print_diagnosis(diagnosis: Diagnosis, config: Mapping[str, Any]) -> None:
+    screen.say()
+    screen.say(f"  likely cause: {diagnosis.cause}", style="bold")
+    for because in diagnosis.because:
+        screen.tell(f"- {because}", indent=4)
+    screen.say()
+    screen.say("  to try, in this order:", style="bold")
+    held = dict(flatten(config))
+    for place, remedy in enumerate(diagnosis.remedies, 1):
+        changes = ", ".join(f"{path} {setting(held.get(path))} → {setting(new)}" for path, new in remedy.patch.items())
+        what = remedy.text.partition(f": {next(iter(remedy.patch), '')} ")[0]  # the text tells the changes, too, but with fewer digits
+        screen.tell(f"{place}. {what}{': ' if changes else ''}{changes}", indent=4)

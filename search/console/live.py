@@ -1,0 +1,222 @@
+"""A study while it runs: redrawn in place on a terminal, one plain line an event everywhere else."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from search.console import screen
+from search.console.tables import STATE_STYLES
+from search.console.words import count, duration, pairs, score, short_names
+from search.report import sampled
+from spaces.errors import StoreError
+from spaces.records import better
+from spaces.study import StudySpec
+from storage.rows import FINAL_STATES, Progress, StoredTrial, TrialState
+
+if TYPE_CHECKING:
+    from search.plan import Plan
+    from storage.rows import StoredStudy
+    from storage.store import Store
+
+POLL_S = 0.5
+EVENTS_SHOWN = 5
+LINES_AROUND = 14
+"""Lines of the display that are not running trials."""
+
+TRIAL_BAR, STUDY_BAR = 16, 30
+"""Widths, columns."""
+
+
+def watch(
+    store: Store, stored: StoredStudy, plan: Plan, *, until: Callable[[], bool], poll_s: float = POLL_S, note: Callable[[], str] = str
+) -> None:
+    """Show how the study stands, and what happens to its trials, until `until` says so; a database that fails is waited for.
+
+    Args:
+        store: where the trials report.
+        stored: the study in it.
+        plan: what was planned.
+        until: asked before every look; after it says yes, there is one more look.
+        poll_s: seconds between two looks.
+        note: a word to the reader, such as that a stop was asked for; empty most of the time.
+    """
+    watcher = Watcher(store, stored.id, plan.spec)
+    if not screen.is_terminal():
+        for event in _looks(watcher, until, poll_s):
+            screen.say(event.text)
+        return
+    with Live(console=screen.console(), auto_refresh=False) as live:
+        over = False
+        while not over:
+            over = until()
+            watcher.events.extend(watcher.look())
+            live.update(frame(watcher, note(), screen.console().height), refresh=True)
+            if not over:
+                time.sleep(poll_s)
+
+
+def _looks(watcher: Watcher, until: Callable[[], bool], poll_s: float) -> Iterator[Event]:
+    over = False
+    while not over:
+        over = until()
+        yield from watcher.look()
+        if not over:
+            time.sleep(poll_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to a trial."""
+
+    text: str
+    style: str = ""
+
+
+@dataclass
+class Watcher:
+    """What has been seen of a study so far. `look` returns what is new."""
+
+    store: Store
+    study_id: int
+    spec: StudySpec
+    began: float = field(default_factory=time.monotonic)
+    seen: dict[int, Progress] = field(default_factory=dict)
+    events: deque[Event] = field(default_factory=lambda: deque(maxlen=EVENTS_SHOWN))
+    best: StoredTrial | None = None
+    looked: bool = False
+    silent: bool = False
+
+    def look(self) -> list[Event]:
+        """Ask the store once more."""
+        try:
+            events = list(self._news(self.store.progress(self.study_id)))
+        except StoreError as problem:
+            lost = not self.silent
+            self.silent = True
+            return [Event(f"the store does not answer, which is tried again: {problem.what}", "yellow")] if lost else []
+        back, self.silent = self.silent, False
+        return [*([Event("the store answers again")] if back else []), *events]
+
+    def _news(self, lines: Sequence[Progress]) -> Iterator[Event]:
+        if not self.looked:
+            yield from self._first(lines)
+        for line in lines:
+            before = self.seen.get(line.trial_id)
+            yield from self._changes(before, line)
+            self.seen[line.trial_id] = line
+        self.looked = True
+        self._keep_best(lines)
+
+    def _first(self, lines: Sequence[Progress]) -> Iterator[Event]:
+        """What an earlier run left is summed up, and not told again trial by trial."""
+        self.seen = {line.trial_id: line for line in lines if line.state in FINAL_STATES or line.state == "paused"}
+        if self.seen:
+            found = Counter(line.state for line in self.seen.values())
+            yield Event(f"found in the store: {', '.join(f'{amount} {state}' for state, amount in found.items())}")
+
+    def _changes(self, before: Progress | None, now: Progress) -> Iterator[Event]:
+        """What happened to a trial between two looks. A trial that no one has bound yet has no number, and no news."""
+        if now.number is None and now.state not in FINAL_STATES:
+            return
+        if (before is None or before.number is None) and now.number is not None:
+            yield self._started(now)
+        elif before is not None and now.attempt > before.attempt:
+            came = "goes on" if before.state == "paused" else f"was left by {before.worker} and goes on"
+            yield Event(f"trial {now.number} {came} after epoch {before.epochs}, with {now.worker} (attempt {now.attempt})")
+        if before is not None and before.state == now.state:
+            return
+        if now.state == "paused":
+            yield Event(f"trial {now.number} was given back after epoch {now.epochs}")
+        elif now.state in FINAL_STATES:
+            yield self._ended(now)
+
+    def _started(self, now: Progress) -> Event:
+        trial = self.store.trial(self.study_id, now.number or 0)
+        preset = f" (preset {now.preset})" if now.preset else ""
+        return Event(f"trial {now.number} started{preset}: {self.params(trial)}")
+
+    def _ended(self, now: Progress) -> Event:
+        trial = None if now.number is None else self.store.trial(self.study_id, now.number)
+        name = "a trial" if now.number is None else f"trial {now.number}"
+        reason = f": {trial.reason}" if trial is not None and trial.reason else ""
+        told = f": {self.spec.metric.name} {score(now.score)} after {count(now.epochs, 'epoch')}" if now.state == "complete" else f" at epoch {now.epochs}{reason}"
+        return Event(f"{name} {_verb(now.state)}{told}", STATE_STYLES[now.state])
+
+    def _keep_best(self, lines: Sequence[Progress]) -> None:
+        for line in lines:
+            if line.state != "complete" or line.score is None or line.number is None:
+                continue
+            if self.best is None or better(line.score, self.best.score or 0.0, self.spec.metric.direction):
+                self.best = self.store.trial(self.study_id, line.number)
+
+    def params(self, trial: StoredTrial | None) -> str:
+        """What was sampled for a trial."""
+        if trial is None:
+            return ""
+        params, lr = sampled(self.spec, trial.config or {})
+        return ", ".join(pairs(params, lr, short_names(self.spec.space)))
+
+
+def _verb(state: TrialState) -> str:
+    return {"complete": "is complete", "pruned": "was pruned"}.get(state, state)
+
+
+def frame(watcher: Watcher, note: str, height: int) -> RenderableType:
+    """The display as it stands, on a screen of `height` lines."""
+    lines = list(watcher.seen.values())
+    running = [line for line in lines if line.state == "running"]
+    parts: list[RenderableType] = [_header(watcher, lines), _best(watcher)]
+    room = max(3, height - LINES_AROUND)
+    if running:
+        parts += [Text(), _running(watcher, running[:room])]
+    if len(running) > room:
+        parts.append(Text(f"and {len(running) - room} more running"))
+    parts += [Text(), *(Text(screen.fit(event.text), style=event.style, no_wrap=True, overflow="crop") for event in watcher.events)]
+    if note:
+        parts += [Text(), Text(screen.fit(note), style="bold yellow")]
+    return Group(*parts)
+
+
+def _header(watcher: Watcher, lines: Sequence[Progress]) -> RenderableType:
+    """Name, progress, elapsed time, and the trials by state."""
+    tally = Counter(line.state for line in lines)
+    done = sum(tally[state] for state in FINAL_STATES)
+    grid = Table.grid(padding=(0, 2))
+    elapsed = duration(time.monotonic() - watcher.began)
+    bar = ProgressBar(total=watcher.spec.trials, completed=done, width=STUDY_BAR)
+    grid.add_row(Text(watcher.spec.name, style="bold"), bar, f"{done}/{watcher.spec.trials} trials", elapsed)
+    told = Text()
+    for state in (*FINAL_STATES, "running", "paused"):
+        if tally[state]:
+            told.append(", " if told.plain else "").append(f"{tally[state]} {state}", style=STATE_STYLES.get(state, ""))
+    return Group(grid, told)
+
+
+def _best(watcher: Watcher) -> RenderableType:
+    best = watcher.best
+    if best is None:
+        return Text("no trial is complete yet", style="dim")
+    return Text(screen.fit(f"best so far: {watcher.spec.metric.name} {score(best.score)}, trial {best.number}: {watcher.params(best)}"))
+
+
+def _running(watcher: Watcher, running: Sequence[Progress]) -> RenderableType:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("trial", "epoch", "", watcher.spec.metric.name):
+        table.add_column(name, justify="left" if not name else "right", no_wrap=True)
+    table.add_column("worker", overflow="fold")
+    for line in running:
+        epochs = f"{line.epochs}/{watcher.spec.epochs}"
+        silent = " (silent)" if line.lease_left_s is not None and line.lease_left_s < 0 else ""
+        bar = ProgressBar(total=watcher.spec.epochs, completed=line.epochs, width=TRIAL_BAR)
+        table.add_row(str(line.number), epochs, bar, score(line.metric), screen.fit(f"{line.worker}{silent}"))
+    return table
