@@ -65,9 +65,12 @@ class Plan:
         """Where a preset lies in the space: the values of the dimensions that exist under it.
 
         Raises:
-            StudyError: when a value lies outside its dimension.
+            StudyError: when a value lies outside its dimension, or the preset does not go together with the base.
         """
-        values = dict(flatten(self.objective.config.model_validate(self.below(preset_name)).model_dump()))
+        try:
+            values = dict(flatten(self.objective.config.model_validate(self.below(preset_name)).model_dump()))
+        except ValidationError as problem:
+            raise explain(problem, f"study {self.spec.name}, the preset {preset_name!r} over the base") from None
         params: Params = {}
         for path in self.order:
             dimension = self.spec.space[path]
@@ -182,6 +185,10 @@ def _check_bounds(plan: Plan) -> None:
                 plan.objective.config.model_validate(tree)
             except ValidationError as problem:
                 raise explain(problem, f"study {plan.spec.name}, space → {path}, tried with {value}") from None
+    corner: Params = {}  # dimensions that are sound alone may still exclude each other
+    for path, dimension in plan.dimensions(plan.below(None), corner):
+        corner[path] = dimension.choices[0] if isinstance(dimension, Choice) else dimension.low
+    plan.config(corner, 0)
 
 
 def _warnings(plan: Plan) -> Iterator[str]:

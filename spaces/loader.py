@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +17,7 @@ from spaces.study import StudySpec
 
 SHIPPED = Path(__file__).parent / "studies"
 
-UNION_TAGS = {"float", "int", "choice", "digits", "folder"}
+UNION_TAGS = {"float", "int", "choice", "digits", "folder", "bool"}
 """What pydantic puts into the place of an error for the branch of a union that it took; nothing that stands in the file."""
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -29,6 +30,8 @@ class _Loader(yaml.SafeLoader):
 def _mapping_without_repeats(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: set[str] = set()
     for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            raise yaml.constructor.ConstructorError(None, None, "a key must be plain text, not a list or a mapping", key.start_mark)
         if key.value in seen:
             raise yaml.constructor.ConstructorError(None, None, f"the key {key.value!r} stands twice", key.start_mark)
         seen.add(key.value)
@@ -36,6 +39,8 @@ def _mapping_without_repeats(loader: _Loader, node: yaml.MappingNode) -> dict[An
 
 
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping_without_repeats)
+# YAML 1.1 takes 1e-3 for text because it has no dot; everybody who writes a learning rate means the number.
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789"))
 
 
 class Document:
@@ -103,16 +108,16 @@ def explain(problem: ValidationError, source: Document | str, error: type[InputE
     if first["type"] == "unknown_key":
         place.append(first["ctx"]["key"])
     where = source.where(place) if isinstance(source, Document) else f"{source}, {' → '.join(str(step) for step in place)}"
-    what, allowed = _words(first)
+    name = next((step for step in reversed(place) if isinstance(step, str)), "the document")
+    what, allowed = _words(first, name)
     found = "" if first["type"] in ("unknown_key", "missing") else repr(first["input"])
     more = len(problem.errors()) - 1
     following = f"mend it; {more} more complaint{'s' if more > 1 else ''} may follow" if more else "mend it and run the command again"
     return error(what, where=where, found=found[:200], allowed=allowed, next_step=following)
 
 
-def _words(detail: ErrorDetails) -> tuple[str, str]:
-    """What is wrong, and what is allowed there."""
-    name = str(detail["loc"][-1]) if detail["loc"] else "the document"
+def _words(detail: ErrorDetails, name: str) -> tuple[str, str]:
+    """What is wrong with the value called `name`, and what is allowed there."""
     context = detail.get("ctx", {})
     match detail["type"]:
         case "unknown_key":
@@ -172,7 +177,7 @@ def _change(path: str, value: Any) -> dict[str, Any]:
     head, _, rest = path.partition(".")
     if head == "space" and rest:
         dimension, _, last = rest.rpartition(".")
-        if isinstance(value, Mapping) or not dimension:
+        if (isinstance(value, Mapping) and last != "when") or not dimension:
             return {"space": {rest: value}}
         return {"space": {dimension: {last: value}}}
     return nested({path: value})

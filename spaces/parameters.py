@@ -32,8 +32,11 @@ class FloatRange(Frozen):
         return self
 
     def holds(self, value: object) -> bool:
-        """Whether `value` lies in the range."""
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and self.low <= value <= self.high
+        """Whether `value` lies in the range, on the grid where there is one."""
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not self.low <= value <= self.high:
+            return False
+        steps = (value - self.low) / self.step if self.step else 0.0
+        return abs(steps - round(steps)) < 1e-8  # as Optuna judges it
 
     def __str__(self) -> str:
         return f"{self.low:g} … {self.high:g}" + (", log" if self.log else "") + (f", step {self.step:g}" if self.step else "")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from spaces.errors import StudyError
+
 Tree = Mapping[str, Any]
 
 
@@ -33,13 +35,19 @@ def lookup(tree: Tree, path: str) -> Any:
 
 
 def nested(leaves: Tree) -> dict[str, Any]:
-    """A nested mapping from dotted paths, or from a mixture of dotted and nested keys."""
+    """A nested mapping from dotted paths, or from a mixture of dotted and nested keys.
+
+    Raises:
+        StudyError: when a path leads through a value.
+    """
     tree: dict[str, Any] = {}
     for key, value in leaves.items():
         *parents, last = str(key).split(".")
         node = tree
         for parent in parents:
             node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise StudyError(f"{parent!r} is given as a value and as a section", where=str(key), found=repr(node), next_step="keep one of the two")
         held = node.get(last)
         branch = nested(value) if isinstance(value, Mapping) else value
         node[last] = overlay(held, branch) if isinstance(held, Mapping) and isinstance(branch, Mapping) else branch

@@ -24,8 +24,8 @@ class PrunerConfig(Frozen):
     """Which of Optuna's pruners compares a trial with its peers."""
 
     kind: Literal["none", "median", "hyperband"] = "median"
-    startup_trials: int = Field(default=5, ge=0, description="median: finished trials before it prunes")
-    warmup_epochs: int = Field(default=3, ge=0, description="median: epochs that a trial is left alone")
+    startup_trials: int = Field(default=8, ge=0, description="median: finished trials before it prunes")
+    warmup_epochs: int = Field(default=6, ge=0, description="median: epochs that a trial is left alone")
     min_epochs: int = Field(default=1, ge=1, description="hyperband: epochs of the smallest rung")
     reduction_factor: int = Field(default=3, ge=2, description="hyperband: one of so many survives a rung")
 

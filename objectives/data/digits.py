@@ -12,6 +12,8 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -57,9 +59,11 @@ def load_scenes(config: DigitsData) -> dict[str, Scenes]:
     A cache that cannot be written is no error: the scenes are made in about a second.
     """
     path = _cache_path(config)
-    if path.exists():
+    try:
         with np.load(path) as held:
             return {split: Scenes(held[f"{split}_images"], held[f"{split}_masks"]) for split in ("train", "val", "test")}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        pass  # no cache yet, or half a one
     splits = make_scenes(config)
     arrays = {f"{split}_{part}": array for split, scenes in splits.items() for part, array in (("images", scenes.images_NHW), ("masks", scenes.masks_NHW))}
     _write_cache(path, arrays)
@@ -73,12 +77,12 @@ def _cache_path(config: DigitsData) -> Path:
 
 
 def _write_cache(path: Path, arrays: dict[str, Pixels]) -> None:
-    """Through a temporary file, so two workers that make the same scenes never read half a file."""
+    """Through a temporary folder, so two workers that make the same scenes never read half a file."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-        os.replace(file.name, path)
+        with tempfile.TemporaryDirectory(dir=path.parent) as draft:  # goes, whatever happens
+            np.savez_compressed(Path(draft) / path.name, **arrays)  # type: ignore[arg-type]
+            os.replace(Path(draft) / path.name, path)
     except OSError:
         return
 

@@ -14,8 +14,8 @@ from rich.text import Text
 
 from search.console import screen
 from search.console.tables import STATE_STYLES
-from search.console.words import count, number, rate, score, setting
-from search.report import RATE, TrialReport
+from search.console.words import count, joined, number, rate, score, setting
+from search.report import BASE_RATE, RATE, TrialReport
 from spaces.paths import flatten, lookup
 from spaces.records import Diagnosis, EpochRecord, Evidence, best_record
 
@@ -64,27 +64,26 @@ def _print_head(report: TrialReport) -> None:
 def _print_config(report: TrialReport) -> None:
     """Section by section. What was searched is marked; the learning rate stands beside its multiple."""
     screen.head("Configuration (* searched)")
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(no_wrap=True, style="dim")
-    grid.add_column(overflow="fold")
     top = {key: value for key, value in report.config.items() if not isinstance(value, Mapping)}
     sections = {"trial": (top, "")} | {key: (value, f"{key}.") for key, value in report.config.items() if isinstance(value, Mapping)}
+    margin = max(map(len, sections)) + 4
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True, style="dim")
+    grid.add_column(no_wrap=True)
     for name, (values, prefix) in sections.items():
-        line = Text()
-        for key, value in flatten(values):
-            _append_setting(line, f"{prefix}{key}", key, value, report)
-        grid.add_row(f"  {name}", line)
+        settings = [screen.fit(_setting(f"{prefix}{key}", key, value, report)) for key, value in flatten(values)]
+        lines = Text("\n".join(joined(settings, screen.console().width - margin)))
+        lines.highlight_regex(r"\*[^,]+", "bold")
+        grid.add_row(f"  {name}", lines)
     screen.show(grid)
 
 
-def _append_setting(line: Text, path: str, key: str, value: Any, report: TrialReport) -> None:
-    searched = path in report.params
-    shown = setting(value)
-    if path == RATE:
-        lr = report.lr if report.lr is not None else lookup(report.config, "optimizer.base_lr") * value
-        shown = f"{shown}, lr {rate(lr, value)}"
-    line.append(", " if line.plain else "")
-    line.append(screen.fit(f"{'*' if searched else ''}{key} {shown}"), style="bold" if searched else "")
+def _setting(path: str, key: str, value: Any, report: TrialReport) -> str:
+    told = f"{'*' if path in report.params else ''}{key} {setting(value)}"
+    if path != RATE:
+        return told
+    lr = report.lr if report.lr is not None else lookup(report.config, BASE_RATE) * value
+    return f"{told}, lr {rate(lr, value)}"
 
 
 def _print_curves(report: TrialReport) -> None:
@@ -99,21 +98,20 @@ def _print_curves(report: TrialReport) -> None:
     epochs = [record.epoch for record in records]
     loss = [Series("t", "training loss", "blue", [record.train_loss for record in records])]
     loss.append(Series("v", "validation loss", "orange", [record.val_loss for record in records]))
+    for record in records:
+        if record.broken_step is not None:
+            screen.tell(f"\nepoch {record.epoch} broke off at step {record.broken_step} and was not validated")
     _print_chart(epochs, loss, log=False)
     _print_chart(epochs, [Series("m", report.metric, "green", [record.metric for record in records])], log=False)
     largest = [record.grad_norm_max for record in records]
-    _print_chart(epochs, [Series("g", "largest gradient norm before clipping (log scale)", "red", largest)], log=True)
+    _print_chart(epochs, [Series("g", "largest gradient norm before clipping, log scale", "red", largest)], log=True)
 
 
 def _print_chart(epochs: Sequence[int], series: Sequence[Series], *, log: bool) -> None:
-    """A chart with its title above it; epochs whose value is no number are named below it."""
+    """A chart with its title above it; a value that is no finite number leaves a gap."""
     screen.head(" and ".join(f"{curve.name} ({curve.letter})" for curve in series) + " by epoch")
     if any(_drawable(value, log) for curve in series for value in curve.values):
         screen.show(Text.from_ansi(_chart(epochs, series, log=log)))
-    for curve in series:
-        holes = [str(epoch) for epoch, value in zip(epochs, curve.values, strict=True) if not math.isfinite(value)]
-        if holes:
-            screen.say(f"  {curve.name.partition(' (')[0]}: not a finite number at epoch {', '.join(holes)}")
 
 
 def _drawable(value: float, log: bool) -> bool:
@@ -139,7 +137,7 @@ def _chart(epochs: Sequence[int], series: Sequence[Series], *, log: bool) -> str
     named = [epoch for epoch in epochs if (epoch - epochs[0]) % math.ceil(len(epochs) / X_LABELS) == 0]
     figure.ruler("x").ticks(named, [str(epoch) for epoch in named])
     drawn: str = figure.build().string(colorless=screen.console().no_color or not screen.console().is_terminal)
-    return screen.fit(drawn)
+    return screen.fit(drawn.rstrip())
 
 
 def _print_classes(report: TrialReport) -> None:

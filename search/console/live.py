@@ -36,6 +36,9 @@ LINES_AROUND = 14
 TRIAL_BAR, STUDY_BAR = 16, 30
 """Widths, columns."""
 
+BAR = "blue"
+"""Style of what is done."""
+
 
 def watch(
     store: Store, stored: StoredStudy, plan: Plan, *, until: Callable[[], bool], poll_s: float = POLL_S, note: Callable[[], str] = str
@@ -98,12 +101,15 @@ class Watcher:
 
     def look(self) -> list[Event]:
         """Ask the store once more."""
+        events: list[Event] = []
         try:
-            events = list(self._news(self.store.progress(self.study_id)))
+            for event in self._news(self.store.progress(self.study_id)):
+                events.append(event)
         except StoreError as problem:
-            lost = not self.silent
+            if not self.silent:
+                events.append(Event(f"the store does not answer, and is asked again: {problem.what}", "yellow"))
             self.silent = True
-            return [Event(f"the store does not answer, which is tried again: {problem.what}", "yellow")] if lost else []
+            return events
         back, self.silent = self.silent, False
         return [*([Event("the store answers again")] if back else []), *events]
 
@@ -111,9 +117,9 @@ class Watcher:
         if not self.looked:
             yield from self._first(lines)
         for line in lines:
-            before = self.seen.get(line.trial_id)
-            yield from self._changes(before, line)
+            news = list(self._changes(self.seen.get(line.trial_id), line))  # all or none of it, for the store may fail in between
             self.seen[line.trial_id] = line
+            yield from news
         self.looked = True
         self._keep_best(lines)
 
@@ -133,7 +139,7 @@ class Watcher:
         elif before is not None and now.attempt > before.attempt:
             came = "goes on" if before.state == "paused" else f"was left by {before.worker} and goes on"
             yield Event(f"trial {now.number} {came} after epoch {before.epochs}, with {now.worker} (attempt {now.attempt})")
-        if before is not None and before.state == now.state:
+        if before is not None and (before.state, before.attempt) == (now.state, now.attempt):
             return
         if now.state == "paused":
             yield Event(f"trial {now.number} was given back after epoch {now.epochs}")
@@ -143,7 +149,8 @@ class Watcher:
     def _started(self, now: Progress) -> Event:
         trial = self.store.trial(self.study_id, now.number or 0)
         preset = f" (preset {now.preset})" if now.preset else ""
-        return Event(f"trial {now.number} started{preset}: {self.params(trial)}")
+        began = "started" if self.looked or now.epochs == 0 else f"is running, {count(now.epochs, 'epoch')} done"
+        return Event(f"trial {now.number} {began}{preset}: {self.params(trial)}")
 
     def _ended(self, now: Progress) -> Event:
         trial = None if now.number is None else self.store.trial(self.study_id, now.number)
@@ -193,7 +200,7 @@ def _header(watcher: Watcher, lines: Sequence[Progress]) -> RenderableType:
     done = sum(tally[state] for state in FINAL_STATES)
     grid = Table.grid(padding=(0, 2))
     elapsed = duration(time.monotonic() - watcher.began)
-    bar = ProgressBar(total=watcher.spec.trials, completed=done, width=STUDY_BAR)
+    bar = ProgressBar(total=watcher.spec.trials, completed=done, width=STUDY_BAR, complete_style=BAR, finished_style=BAR)
     grid.add_row(Text(watcher.spec.name, style="bold"), bar, f"{done}/{watcher.spec.trials} trials", elapsed)
     told = Text()
     for state in (*FINAL_STATES, "running", "paused"):
@@ -217,6 +224,6 @@ def _running(watcher: Watcher, running: Sequence[Progress]) -> RenderableType:
     for line in running:
         epochs = f"{line.epochs}/{watcher.spec.epochs}"
         silent = " (silent)" if line.lease_left_s is not None and line.lease_left_s < 0 else ""
-        bar = ProgressBar(total=watcher.spec.epochs, completed=line.epochs, width=TRIAL_BAR)
+        bar = ProgressBar(total=watcher.spec.epochs, completed=line.epochs, width=TRIAL_BAR, complete_style=BAR, finished_style=BAR)
         table.add_row(str(line.number), epochs, bar, score(line.metric), screen.fit(f"{line.worker}{silent}"))
     return table

@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import os
 import sys
+import unicodedata
 from typing import TextIO
 
 from rich.console import Console, RenderableType
@@ -19,13 +20,12 @@ from spaces.errors import SearchError
 
 PLAIN = {
     "×": "x", "→": "->", "…": "...", "−": "-", "–": "-", "—": "-", "·": "|", "±": "+/-", "≈": "~", "√": "sqrt", "≤": "<=", "≥": ">=",
-    "∝": "~", "’": "'", "“": '"', "”": '"', "‘": "'",
+    "∝": "~", "’": "'", "“": '"', "”": '"', "‘": "'", "ß": "ss",
     "─": "-", "│": "|", "┌": "+", "┐": "+", "└": "+", "┘": "+", "├": "+", "┤": "+", "┬": "+", "┴": "+", "┼": "+", "━": "-", "•": "*",
 }  # fmt: skip
 """What stands in for a character where only ASCII can be shown."""
 
 _NEAREST = "search-nearest"
-_TO_PLAIN = str.maketrans(PLAIN)
 
 
 class _Console(Console):
@@ -59,7 +59,7 @@ def is_plain() -> bool:
 
 def fit(text: str) -> str:
     """`text` with stand-ins for what the output cannot show. Done before a table is laid out, it keeps the columns straight."""
-    return text.translate(_TO_PLAIN) if is_plain() else text
+    return _shown(text, _out.encoding)
 
 
 def show(renderable: RenderableType) -> None:
@@ -74,7 +74,8 @@ def say(text: str = "", style: str = "") -> None:
 
 def tell(text: str, indent: int = 0, style: str = "") -> None:
     """Print a sentence, its lines broken between words to fit the width, each of them indented."""
-    console().print(Padding(Text(fit(text), style=style), (0, 0, 0, indent), expand=False))
+    line = Text(fit(text), style=style)
+    console().print(Padding(line, (0, 0, 0, indent), expand=False) if indent else line)
 
 
 def say_raw(text: str) -> None:
@@ -101,7 +102,11 @@ def print_error(problem: SearchError) -> None:
 
 def _complain(word: str, style: str, text: str) -> None:
     _forgive(sys.stderr)
-    _err.print(Text.assemble((f"{word}:", style), f" {text if _err.encoding.startswith('utf') else text.translate(_TO_PLAIN)}"), soft_wrap=True)
+    _err.print(Text.assemble((f"{word}:", style), f" {_shown(text, _err.encoding)}"), soft_wrap=True)
+
+
+def _shown(text: str, encoding: str) -> str:
+    return text.encode(encoding, _NEAREST).decode(encoding)
 
 
 def _forgive(stream: TextIO) -> None:
@@ -112,11 +117,15 @@ def _forgive(stream: TextIO) -> None:
 
 
 def _nearest(problem: UnicodeError) -> tuple[str, int]:
-    """An error handler of codecs: a stand-in where there is one, else the character's number."""
+    """An error handler of codecs: a stand-in where there is one, else the letter without its accents, else the number."""
     if not isinstance(problem, UnicodeEncodeError):
         raise problem
     wrong = problem.object[problem.start : problem.end]
-    return "".join(PLAIN.get(character) or ascii(character)[1:-1] for character in wrong), problem.end
+    return "".join(PLAIN.get(character) or _bare(character) or ascii(character)[1:-1] for character in wrong), problem.end
+
+
+def _bare(character: str) -> str:
+    return "".join(part for part in unicodedata.normalize("NFKD", character) if part.isascii())
 
 
 codecs.register_error(_NEAREST, _nearest)

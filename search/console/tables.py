@@ -81,11 +81,11 @@ def _print_rows(report: StudyReport, rows: Sequence[LeaderboardRow]) -> None:
     words = _dimensions(rows, names) | preset
     for gap in (2, 1):
         table = _leaderboard(figures, words, gap)
-        if Measurement.get(screen.console(), screen.console().options.update(max_width=UNBOUNDED), table).maximum <= screen.console().width:
+        if _fits(table):
             screen.show(table)
             return
-    for row, cells in zip(rows, _lines(figures | preset), strict=True):
-        screen.say(cells)
+    for row, cells in zip(rows, _lines(figures), strict=True):
+        screen.say(f"{cells}  {row.preset}".rstrip())
         for line in joined(pairs(row.params, row.lr, names), screen.console().width - INDENT):
             screen.say(f"{'':{INDENT}}{line}", style="dim")
 
@@ -117,8 +117,8 @@ def _leaderboard(figures: Mapping[str, Sequence[str]], words: Mapping[str, Seque
 
 
 def _lines(columns: Mapping[str, Sequence[str]]) -> list[str]:
-    """The heading, printed, and a line for each row; figures to the right, the preset, which comes last, to the left."""
-    widths = {name: max(map(len, (name, *cells))) for name, cells in columns.items()}
+    """A line for each row, below the heading, which is printed."""
+    widths = {screen.fit(name): max(map(len, (screen.fit(name), *cells))) for name, cells in columns.items()}
     screen.say("  ".join(f"{name:>{width}}" for name, width in widths.items()), style="bold")
     return ["  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths.values(), strict=True)) for row in zip(*columns.values(), strict=True)]
 
@@ -128,7 +128,7 @@ def _header(name: str) -> str:
     breaks = [place for place, character in enumerate(name) if character in "_. "]
     if len(name) <= LONG_NAME or not breaks:
         return name
-    middle = min(breaks, key=lambda place: abs(2 * place - len(name))) + 1
+    middle = min(breaks, key=lambda place: max(place + 1, len(name) - place - 1)) + 1
     return f"{name[:middle].strip()}\n{name[middle:]}"
 
 
@@ -190,24 +190,46 @@ def _condition(when: Condition, spec: StudySpec) -> str:
 
 def print_weights(counts: ClassCounts, table: Mapping[str, Sequence[float]]) -> None:
     """The classes with their pixels and shares, the weight that every method gives them, and each method's max/min."""
-    total = sum(counts.counts) or 1
-    shown = _table()
-    shown.add_column("class", overflow="fold")
-    for name in ("pixels", "share %", *table):
-        shown.add_column(screen.fit(name), justify="right", overflow="fold")
-    for index, (name, pixels) in enumerate(zip(counts.names, counts.counts, strict=True)):
-        weights = [_weight(method[index]) for method in table.values()]
-        shown.add_row(screen.fit(name), f"{pixels:,}", f"{100 * pixels / total:.3g}", *weights)
-    shown.add_section()
-    shown.add_row("max/min", "", "", *(f"{max(method) / min(method):.4g}" for method in table.values()), style="bold")
-    screen.show(shown)
+    _print_methods(counts, table)
     absent = [name for name, pixels in zip(counts.names, counts.counts, strict=True) if pixels == 0]
     if absent:
         screen.warn(f"no pixel of {', '.join(absent)} in the training data: the weight is 1, and means nothing")
 
 
+def _print_methods(counts: ClassCounts, table: Mapping[str, Sequence[float]]) -> None:
+    """One table, or two with half of the methods each where the screen is narrow."""
+    for gap in (2, 1):
+        shown = _weights(counts, table, gap)
+        if _fits(shown) or len(table) == 1:
+            screen.show(shown)
+            return
+    names = list(table)
+    for half in (names[: len(names) // 2], names[len(names) // 2 :]):
+        _print_methods(counts, {name: table[name] for name in half})
+
+
+def _weights(counts: ClassCounts, table: Mapping[str, Sequence[float]], gap: int) -> Table:
+    total = sum(counts.counts) or 1
+    shown = _table(gap=gap)
+    shown.add_column("class", overflow="fold")
+    for name in ("pixels", "share %", *table):
+        shown.add_column(screen.fit(_header(name)), justify="right", no_wrap=True)
+    for index, (name, pixels) in enumerate(zip(counts.names, counts.counts, strict=True)):
+        weights = [_weight(method[index]) for method in table.values()]
+        shown.add_row(screen.fit(name), f"{pixels:,}", f"{100 * pixels / total:.3g}", *weights)
+    shown.add_section()
+    shown.add_row("max/min", "", "", *(f"{max(method) / min(method):.4g}" for method in table.values()), style="bold")
+    return shown
+
+
 def _weight(value: float) -> str:
     return f"{value:.4f}" if 0.01 <= value < 100 else number(value)
+
+
+def _fits(table: Table) -> bool:
+    """Whether the screen is wide enough for every cell in one line."""
+    console = screen.console()
+    return Measurement.get(console, console.options.update(max_width=UNBOUNDED), table).maximum <= console.width
 
 
 def _table(*right: str, gap: int = 2) -> Table:
