@@ -125,19 +125,17 @@ def on_database(name: str, databases: Databases, size: Size) -> tuple[list[Figur
         plain, watch = PlainOptuna(urls["plain"], plan, size), Stopwatch()
         with open_store(urls["ours"], create=False) as store:
             bench = warm_bench(urls["ours"], store, stored, watch)
-            targets = [(owner, attribute, label) for owner, attribute, label in parts(bench)]
             deadline = time.monotonic() + DEADLINE_S
-            with watch.watching(*targets):
+            with watch.watching(*parts(bench)):
                 for number in range(size.measured + 1):
                     one_trial(bench, stored)
                     plain.trial()
-                    if number == 0:  # the first trial of a process reads the whole past
-                        first = max(watch.laps_ms), max(plain.times_ms)
+                    if number == 0:  # the first trial of a process reads the whole past; a worker does so once
                         watch.forget()
                         plain.times_ms.clear()
                     if time.monotonic() > deadline:
                         break
-    told = {"epochs_measured": len(watch.laps_ms), "first_epoch_of_a_process_ms": {"ours": first[0], "plain Optuna": first[1]}, "median_ms_by_call": watch.medians_ms()}
+    told = {"epochs_measured": len(watch.laps_ms), "median_ms_by_call": watch.medians_ms()}
     print_parts(name, watch, plain)
     return compare(name, watch.laps_ms, plain.times_ms), told, version
 

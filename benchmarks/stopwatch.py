@@ -40,6 +40,11 @@ class Stopwatch:
             held += [0.0] * (len(self.laps_ms) - 1 - len(held))  # laps in which it was not called
             held.append(1000 * self._lap.get(path, 0.0))
 
+    def mark(self, label: str) -> None:
+        """Note how far the lap is; the first time in a lap counts, and outside of one nothing does."""
+        if self._started is not None:
+            self._lap.setdefault(label, time.perf_counter() - self._started)
+
     def forget(self) -> None:
         """Forget every lap, and the one at hand."""
         self.laps_ms.clear()
