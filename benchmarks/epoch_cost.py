@@ -69,6 +69,17 @@ class ScriptedTrainer:
     def __init__(self, watch: Stopwatch) -> None:
         self.watch = watch
 
+    def fingerprint(self, config: Any) -> str:
+        """There are no data."""
+        return ""
+
+    def count_classes(self, config: Any) -> ClassCounts:
+        """Any will do."""
+        return ClassCounts(CLASSES, (1000, 100, 80, 60, 40, 20, 10))
+
+    def prepare(self, config: Any, device: str) -> None:
+        """There are no data."""
+
     def train(self, config: TrialConfig, prepared: Any, counts: ClassCounts, device: str, checkpoints: Checkpoints) -> Iterator[EpochRecord]:
         """One record an epoch."""
         told = config.model_dump(mode="json")
@@ -83,7 +94,8 @@ class PlainOptuna:
     """A study with the same past, used as Optuna's manual shows."""
 
     def __init__(self, url: str, plan: Plan, size: Size) -> None:
-        self.plan, self.epochs, self.times_ms, self._rng = plan, size.epochs, [], random.Random(1)
+        self.plan, self.epochs, self._rng = plan, size.epochs, random.Random(1)
+        self.times_ms: list[float] = []
         storage = RDBStorage(optuna_url(url))
         fill(storage, self._study(storage), plan, size.trials, size.epochs)
         self.study = self._study(RDBStorage(optuna_url(url)))  # as a new process finds it
@@ -153,7 +165,8 @@ def make_ours(url: str, plan: Plan, size: Size) -> StoredStudy:
 def warm_bench(url: str, store: Store, stored: StoredStudy, watch: Stopwatch) -> Bench:
     """What a worker has before its first trial, with a trainer that trains nothing."""
     bench = _bench(WorkerSettings(url, stored.name, "cpu", 1), store, stored, StopRequest())
-    return replace(bench, trainer=ScriptedTrainer(watch), counts=ClassCounts(CLASSES, (1000, 100, 80, 60, 40, 20, 10)))
+    trainer = ScriptedTrainer(watch)
+    return replace(bench, trainer=trainer, counts=trainer.count_classes(None))
 
 
 def one_trial(bench: Bench, stored: StoredStudy) -> None:

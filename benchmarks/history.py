@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.trial import TrialState
@@ -92,7 +93,7 @@ def fill(storage: RDBStorage, study: optuna.Study, plan: Plan, trials: int, epoc
 def _optuna_rows(plan: Plan, drawn: list[tuple[dict[str, Scalar], float]], ids: Mapping[int, int], epochs: int) -> dict[Any, list[dict[str, Any]]]:
     """The rows that stand below the trials, by their table."""
     params, values, reports = [], [], []
-    known = {path: distribution_of(dimension) for path, dimension in plan.spec.space.items()}
+    known: dict[str, BaseDistribution] = {path: distribution_of(dimension) for path, dimension in plan.spec.space.items()}
     spelled = {path: optuna.distributions.distribution_to_json(distribution) for path, distribution in known.items()}
     finite = models.TrialIntermediateValueModel.TrialIntermediateValueType.FINITE
     for number, (chosen, top) in enumerate(drawn):

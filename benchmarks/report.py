@@ -6,7 +6,9 @@ import argparse
 import json
 import os
 import platform
+import signal
 import sqlite3
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -71,7 +73,8 @@ class Result:
 
 
 def parser(about: str) -> argparse.ArgumentParser:
-    """The options that every benchmark has."""
+    """The options that every benchmark has. From here on SIGTERM ends it as an error does: no process is left behind."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     made = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--quick", action="store_true", help="a smoke run: small, not judged, kept apart from the real results")
     return made

@@ -45,8 +45,8 @@ def measure(*, quick: bool) -> Result:
         session = open_session(spec, url)
         with session.store as store:
             bench = _bench(WorkerSettings(url, spec.name, "cpu", 1), store, session.stored, StopRequest(DEADLINE_S))
-            setattr(store, "finish", _then(store.finish, watch.start))
-            with _first_step(watch), _first_batch(watch), watch.watching(*_parts(bench)):
+            last_write = mock.patch.object(store, "finish", _then(store.finish, watch.start))
+            with last_write, _first_step(watch), _first_batch(watch), watch.watching(*_parts(bench)):
                 _loop(bench, session.stored)
     return told(watch)
 

@@ -144,9 +144,8 @@ def _train(bench: Bench, claim: Claim, trial: optuna.Trial) -> Ending:
 
 
 def _report(trial: optuna.Trial, record: EpochRecord) -> None:
-    """Tell Optuna the epoch's metric; a broken epoch has none, and a resumed one is known already."""
-    known = trial.storage.get_trial(trial._trial_id).intermediate_values  # noqa: SLF001
-    if record.metric == record.metric and record.epoch not in known:
+    """Tell Optuna the epoch's metric; a broken epoch has none, and a resumed one is known already (Optuna would warn)."""
+    if record.metric == record.metric and record.epoch not in trial._cached_frozen_trial.intermediate_values:  # noqa: SLF001
         trial.report(record.metric, record.epoch)
 
 

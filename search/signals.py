@@ -40,8 +40,9 @@ def fired(records: Records, config: SignalsConfig, direction: Direction) -> Evid
     if not records:
         return None
     found = nonfinite_loss(records, config.nonfinite_loss) or gradient_explosion(records, config.gradient_explosion)
-    if found is not None or records[-1].epoch <= config.grace_epochs:
+    if found is not None or records[-1].epoch <= config.grace_epochs or not _measured(records[-1]):
         return found
+    records = [record for record in records if _measured(record)]
     sign = 1.0 if direction == "maximize" else -1.0
     rules: tuple[Callable[[], Evidence | None], ...] = (
         lambda: loss_rising(records, config.loss_rising),
@@ -153,6 +154,11 @@ def class_collapse(records: Records, rule: ClassCollapse) -> Evidence | None:
 
 def _dead(window: Records, held: Sequence[int]) -> list[int]:
     return [index for index in held if all(record.class_metric[index] == 0 for record in window)]
+
+
+def _measured(record: EpochRecord) -> bool:
+    """Whether the validation gave numbers; NaN is neither above nor below anything, and would void every threshold."""
+    return not math.isnan(record.metric) and not math.isnan(record.val_loss)
 
 
 def _comparable(records: Records) -> list[EpochRecord]:

@@ -64,14 +64,22 @@ def build_engine(url: str) -> Engine:
 
 
 def tune(engine: Engine) -> None:
-    """Makes an SQLite engine, also one that another library built, wait instead of fail, and commit without a sync; no-op elsewhere.
+    """Makes an engine, also one that another library built, wait instead of fail, and commit without waiting for the disk.
 
     Connections that the engine holds idle are closed, so that every one it uses from now on is tuned. How the engine
-    begins its transactions stays as it is. Write-ahead logging is a property of the file: `Database.share` sets it.
+    begins its transactions stays as it is. Write-ahead logging is a property of the SQLite file: `Database.share` sets it.
     """
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _set_pragmas)
-        engine.dispose()
+    event.listen(engine, "connect", _set_pragmas if engine.dialect.name == "sqlite" else _do_not_wait_for_the_disk)
+    engine.dispose()
+
+
+def _do_not_wait_for_the_disk(connection: Any, _record: object) -> None:
+    # PostgreSQL writes its log in order: a commit of the store's own engine, which waits, makes everything durable
+    # that was committed before it. The other library's writes are always followed by one of the store's.
+    cursor = connection.cursor()
+    cursor.execute("SET SESSION synchronous_commit TO off")
+    cursor.close()
+    connection.commit()  # or the setting would go with the transaction
 
 
 def _set_pragmas(connection: DBAPIConnection, _record: object) -> None:

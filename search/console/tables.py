@@ -200,7 +200,7 @@ def _print_methods(counts: ClassCounts, table: Mapping[str, Sequence[float]]) ->
     """One table, or two with half of the methods each where the screen is narrow."""
     for gap in (2, 1):
         shown = _weights(counts, table, gap)
-        if _fits(shown) or len(table) == 1:
+        if _fits(shown) or len(table) < 2:
             screen.show(shown)
             return
     names = list(table)

@@ -45,7 +45,7 @@ class TestSplit:
     @pytest.mark.parametrize("share", [-0.1, 1.1])
     def test_outside(self, share: float) -> None:
         """A share outside 0 … 1 is refused for that, whatever the other would be."""
-        with pytest.raises(ValidationError, match="dice_weight\n  Input should be (greater|less) than or equal to"):
+        with pytest.raises(ValidationError, match=r"dice_weight\n  Input should be (greater|less) than or equal to"):
             LossConfig(dice_weight=share)
 
 
@@ -111,4 +111,4 @@ class TestRanges:
     def test_frozen(self) -> None:
         """A configuration does not change under a training."""
         with pytest.raises(ValidationError, match="frozen"):
-            LossConfig().gamma = 1.0  # type: ignore[misc]
+            LossConfig().gamma = 1.0

@@ -1,0 +1,125 @@
+"""What the search is good for: its best configuration against the untuned one, by the test split, which decided nothing.
+
+Untuned is plain, unweighted cross entropy at the base learning rate: the preset of that name over the study's own base.
+Both are trained to the end with the same seeds, none of which the search has used.
+"""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+from unittest import mock
+
+from benchmarks import report
+from benchmarks.commands import ONE_THREAD, environment, run, script
+from benchmarks.report import Figure, Result
+from benchmarks.training import Trained, train
+from search.export import Export, load_export
+from search.options import study_spec
+from search.plan import make_plan
+from spaces.config import TrialConfig
+
+BOUND = 0.05
+STUDY = "focal_gamma"
+SEEDS = (1, 2, 3)
+PROCESSES = 2
+SEARCH_TIMEOUT_S, TRAIN_TIMEOUT_S = 1800.0, 1800.0
+SMALL = ("--trials", "4", "--epochs", "2")
+SAME = ("objective", "epochs", "metric", "data", "model", "batch_size", "max_grad_norm")
+"""What the two must have in common for their scores to be compared; a study that searches one of these cannot be."""
+
+SEARCHED = ("weights", "loss", "optimizer", "schedule")
+"""What is kept of the best configuration; where its data lie is nobody's business."""
+
+Scores = dict[str, list[Trained]]
+
+
+def measure(file: Path | None, study: str | None, *, quick: bool) -> Result:
+    """Search where no export is given, then train both configurations with every seed."""
+    export = load_export(file) if file else searched(quick=quick)
+    configs = {"best": export.trial_config(), "untuned": untuned(export, study or export.provenance.study)}
+    seeds = SEEDS[:1] if quick else SEEDS
+    scores = train_all(configs, seeds)
+    rows = [(name, str(seed), _shown(one.validation), _shown(one.test)) for name, found in scores.items() for seed, one in zip(seeds, found, strict=True)]
+    print(report.table(("configuration", "seed", "validation", "test"), rows), end="\n\n", flush=True)
+    told = [{"configuration": row[0], "seed": seed, **vars(one)} for row, (seed, one) in zip(rows, _flat(scores, seeds), strict=True)]
+    searched_for = {name: export.config[name] for name in SEARCHED if name in export.config}
+    return Result(compare(scores, export.score.metric), {"scores": told, "best": searched_for, "recorded": export.score.validation})
+
+
+def searched(*, quick: bool) -> Export:
+    """The best.yaml of a search that is run now."""
+    with tempfile.TemporaryDirectory(prefix="search-benchmark-") as held:
+        folder = Path(held)
+        run([script("search"), "run", "--study", STUDY, *(SMALL if quick else ())], folder, environment(), SEARCH_TIMEOUT_S)
+        return load_export(folder / "best.yaml")
+
+
+def untuned(export: Export, study: str) -> TrialConfig:
+    """The untuned configuration for the data, model and length that the export was trained with.
+
+    Raises:
+        SystemExit: when the study's base has others.
+    """
+    best = export.trial_config()
+    config = make_plan(study_spec(study, [], epochs=best.epochs)).config({}, 0, "untuned")
+    for name in SAME:
+        if getattr(best, name, None) != getattr(config, name, None):
+            raise SystemExit(f"the export and the study {study!r} differ in {name}: {getattr(best, name, None)} and {getattr(config, name, None)}; name its study with --study")
+    return config
+
+
+def train_all(configs: Mapping[str, TrialConfig], seeds: tuple[int, ...]) -> Scores:
+    """Every configuration with every seed, two processes side by side as the search has its workers."""
+    jobs = [config.model_copy(update={"seed": seed}).model_dump(mode="json") for seed in seeds for config in configs.values()]
+    with mock.patch.dict(os.environ, ONE_THREAD), multiprocessing.get_context("spawn").Pool(PROCESSES, maxtasksperchild=1) as pool:
+        found = pool.map_async(train, jobs, chunksize=1).get(TRAIN_TIMEOUT_S)
+    return {name: found[index :: len(configs)] for index, name in enumerate(configs)}
+
+
+def compare(scores: Scores, metric: str) -> list[Figure]:
+    """The difference of the means, and how far it is to be trusted.
+
+    Raises:
+        SystemExit: when a training broke off and has no test score.
+    """
+    best, plain = ([one.test for one in scores[name] if one.test is not None] for name in ("best", "untuned"))
+    if len(best) < len(scores["best"]) or len(plain) < len(scores["untuned"]):
+        raise SystemExit(f"a training broke off and has no test score: {scores}")
+    differences = [a - b for a, b in zip(best, plain, strict=True)]
+    figures = [
+        Figure(f"mean test {metric} of the best configuration", fmean(best), peer="untuned", peer_found=fmean(plain)),
+        Figure(f"difference of the means, {len(differences)} seeds each", fmean(best) - fmean(plain), bound=BOUND, at_least=True),
+        Figure("smallest difference of a seed", min(differences)),
+    ]
+    if len(differences) > 1:
+        figures.append(Figure("standard error of the difference", stdev(differences) / math.sqrt(len(differences))))
+    return figures
+
+
+def _flat(scores: Scores, seeds: tuple[int, ...]) -> list[tuple[int, Trained]]:
+    return [(seed, one) for found in scores.values() for seed, one in zip(seeds, found, strict=True)]
+
+
+def _shown(value: float | None) -> str:
+    return "broke off" if value is None else f"{value:.4f}"
+
+
+def main() -> int:
+    """Measure and tell."""
+    made: Any = report.parser(__doc__ or "")
+    made.add_argument("--export", type=Path, metavar="FILE", help="a best.yaml; left out: the focal_gamma study is run first")
+    made.add_argument("--study", help="study whose base is trained untuned; default: the one that the export names")
+    options = made.parse_args()
+    return report.publish("best_against_untuned", measure(options.export, options.study, quick=options.quick), quick=options.quick)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

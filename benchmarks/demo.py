@@ -1,0 +1,102 @@
+"""The demo as a newcomer runs it: `search run --study focal_gamma` in an empty folder, its data not made yet."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks import report
+from benchmarks.commands import environment, finish, script, started
+from benchmarks.report import Figure, Result
+from search.report import StudyReport, study_report
+from spaces.errors import StoreError
+from storage.store import Store, open_store
+
+STUDY = "focal_gamma"
+WALL_S, FIRST_EPOCH_S, TRIALS, KILLED = 300.0, 15.0, 24, 1
+TIMEOUT_S = 1800.0
+POLL_S = 0.1
+SMALL = ("--trials", "4", "--epochs", "2")
+
+
+def measure(*, quick: bool) -> Result:
+    """Run the command to its end, and look at the store meanwhile and after.
+
+    Raises:
+        SystemExit: when it fails or writes no best.yaml.
+    """
+    with tempfile.TemporaryDirectory(prefix="search-benchmark-") as held:
+        folder = Path(held)
+        url = f"sqlite:///{folder / 'search.db'}"
+        command = [script("search"), "run", "--study", STUDY, *(SMALL if quick else ())]
+        began = time.monotonic()
+        with started(command, folder, environment(XDG_CACHE_HOME=str(folder / "cache"))) as process:
+            first_epoch_s = wait_for_epoch(process, folder, url, began)
+            finish(process, folder, TIMEOUT_S - (time.monotonic() - began))
+        wall_s = time.monotonic() - began
+        if not (folder / "best.yaml").exists():
+            raise SystemExit("the search ended without a best.yaml")
+        with open_store(url, create=False) as store:
+            found = study_report(store, STUDY)
+    return told(found, wall_s, first_epoch_s)
+
+
+def wait_for_epoch(process: subprocess.Popen[bytes], folder: Path, url: str, began: float) -> float:
+    """Seconds from `began` until the first epoch is in the store.
+
+    Raises:
+        SystemExit: when the process ends before.
+    """
+    while not (folder / "search.db").exists():
+        _pause(process, folder, began)
+    while True:
+        try:
+            with open_store(url, create=False) as store:
+                while not any_epoch(store):
+                    _pause(process, folder, began)
+                return time.monotonic() - began
+        except StoreError:  # its tables are being made
+            _pause(process, folder, began)
+
+
+def any_epoch(store: Store) -> bool:
+    """Whether a trial of the study has stored one."""
+    stored = store.study(STUDY)
+    return stored is not None and any(row.epochs for row in store.progress(stored.id))
+
+
+def _pause(process: subprocess.Popen[bytes], folder: Path, began: float) -> None:
+    if process.poll() is not None or time.monotonic() - began > TIMEOUT_S:
+        finish(process, folder, 0.1)
+        raise SystemExit("the search ended without an epoch")
+    time.sleep(POLL_S)
+
+
+def told(found: StudyReport, wall_s: float, first_epoch_s: float) -> Result:
+    """The figures of the demo."""
+    states = dict(found.states)
+    killed = states["pruned"] + states["diverged"]
+    figures = [
+        Figure("wall time to the end", wall_s, "s", WALL_S),
+        Figure("first epoch in the store", first_epoch_s, "s", FIRST_EPOCH_S),
+        Figure("trials that ended", states["complete"] + killed, bound=TRIALS, at_least=True),
+        Figure("trials killed", killed, bound=KILLED, at_least=True),
+        Figure("trials failed", states["failed"], bound=0),
+        *(Figure(f"ended by: {cause}", count) for cause, count in found.causes.items()),
+    ]
+    best = found.leaderboard[0] if found.leaderboard else None
+    kills = [{"trial": kill.number, "state": kill.state, "signal": kill.signal, "epoch": kill.epoch, "cause": kill.cause} for kill in found.kills]
+    return Result(figures, {"states": states, "kills": kills, "best_score": best.score if best else None, "best_test": best.test if best else None})
+
+
+def main() -> int:
+    """Measure and tell."""
+    options = report.parser(__doc__ or "").parse_args()
+    return report.publish("demo", measure(quick=options.quick), quick=options.quick)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

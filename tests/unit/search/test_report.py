@@ -1,0 +1,353 @@
+"""What a study and a trial amount to, read from a real store."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from search.report import LeaderboardRow, StudyReport, noise, study_report, trial_report
+from spaces.config import MetricConfig
+from spaces.errors import StoreError
+from spaces.paths import nested
+from spaces.records import Diagnosis, EpochRecord, Evidence, Remedy, TestScore
+from spaces.study import StudySpec
+from storage.rows import Claim
+from storage.store import Store, open_store
+
+NAN, INF = float("nan"), float("inf")
+Make = Callable[..., EpochRecord]
+
+SPACE = {
+    "loss.kind": {"kind": "choice", "choices": ["ce", "focal"]},
+    "loss.gamma": {"kind": "float", "low": 0, "high": 5, "when": {"loss.kind": "focal"}},
+    "optimizer.lr_multiple": {"kind": "float", "low": 0.01, "high": 30, "log": True},
+}
+FOCAL = {"loss.kind": "focal", "loss.gamma": 2.0, "optimizer.lr_multiple": 0.5, "optimizer.base_lr": 0.1, "batch_size": 8}
+PLAIN = FOCAL | {"loss.kind": "ce"}
+
+EVIDENCE = Evidence("gradient_explosion", 2, 13, "the gradient norm was 2011", {"grad_norm_max": 2011.0, "lr": NAN}, severity=1.5)
+DIAGNOSIS = Diagnosis("learning rate too high", ("it was 30 times the base rate",), (Remedy("halve it", {"optimizer.lr_multiple": 15.0}), Remedy("clip", {})))
+
+
+class Demo:
+    """A store with one study in it."""
+
+    def __init__(self, store: Store, make_record: Make, **changes: Any) -> None:
+        self.store, self.make = store, make_record
+        given: dict[str, Any] = {"name": "demo", "epochs": 8, "trials": 10, "space": SPACE, **changes}
+        self.spec = StudySpec.model_validate(given)
+        self.id = store.register_study(1, "demo", self.spec.model_dump(mode="json")).id
+        self.number = -1
+
+    def start(self, metrics: Sequence[float] = (), config: Mapping[str, Any] = FOCAL, preset: str | None = None, **changes: Any) -> Claim:
+        """The next trial, with an epoch for every metric."""
+        claim = self.store.claim(self.id, 1000, "box:1", 600)
+        assert claim is not None
+        self.number += 1
+        claim = self.store.bind(claim, self.number, self.number, nested(config), preset)
+        for epoch, metric in enumerate(metrics, 1):
+            self.store.append(claim, self.make(epoch, metric=metric, **changes), 600)
+        return claim
+
+    def complete(self, score: float | None, metrics: Sequence[float] = (0.1, 0.2), **changes: Any) -> Claim:
+        """A complete trial."""
+        claim = self.start(metrics, **changes)
+        self.store.finish(claim, "complete", score=score)
+        return claim
+
+    def report(self) -> StudyReport:
+        """How it stands."""
+        return study_report(self.store, "demo")
+
+
+@pytest.fixture
+def store(sqlite_url: str) -> Iterator[Store]:
+    """A fresh store."""
+    with open_store(sqlite_url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def demo(store: Store, make_record: Make) -> Demo:
+    """A study without a trial."""
+    return Demo(store, make_record)
+
+
+def numbers(rows: Sequence[LeaderboardRow]) -> list[int]:
+    """Trial numbers in order."""
+    return [row.number for row in rows]
+
+
+class TestStudyReport:
+    def test_empty(self, demo: Demo) -> None:
+        """A study that has not begun has its whole budget left, and neither leaderboard nor kills."""
+        report = demo.report()
+
+        assert (report.name, report.metric, report.direction, report.score_rule, report.epochs) == ("demo", "miou", "maximize", "best", 8)
+        assert report.states == {"complete": 0, "pruned": 0, "diverged": 0, "failed": 0, "running": 0, "paused": 0, "reserved": 0, "left": 10}
+        assert (report.leaderboard, report.kills, report.causes, report.health) == ((), (), {}, ())
+
+    def test_states(self, demo: Demo) -> None:
+        """Every trial is counted in its state; what the budget still allows is left."""
+        demo.complete(0.2)
+        for state in ("pruned", "pruned", "failed"):
+            demo.store.finish(demo.start(), state)
+        paused = demo.start()
+        demo.start([0.1])
+        demo.store.claim(demo.id, 1000, "box:2", 600)
+        demo.store.give_back(paused)
+
+        assert demo.report().states == {"complete": 1, "pruned": 2, "diverged": 0, "failed": 1, "running": 1, "paused": 1, "reserved": 1, "left": 3}
+
+    def test_budget_overspent(self, demo: Demo) -> None:
+        """A budget that was lowered below what is done leaves nothing, not less than nothing."""
+        for _ in range(2):
+            demo.start()
+        demo.store.redefine_study(demo.id, demo.spec.model_copy(update={"trials": 1}).model_dump(mode="json"))
+
+        assert demo.report().states["left"] == 0
+
+    def test_unknown(self, demo: Demo) -> None:
+        """An unknown study is an error that names the nearest."""
+        with pytest.raises(StoreError, match="did you mean 'demo'"):
+            study_report(demo.store, "dmeo")
+
+    def test_few_queries(self, demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
+        """However many trials there are, none is asked for by itself."""
+        demo.complete(0.2)
+        for name in ("records", "evidence", "trial"):
+            monkeypatch.setattr(f"storage.store.Store.{name}", None)
+
+        assert len(demo.report().leaderboard) == 1
+
+    def test_json(self, demo: Demo) -> None:
+        """A report is JSON as it is: NaN, which JSON does not know, is null; tuples are lists."""
+        claim = demo.start([0.1, NAN])
+        demo.store.finish(claim, "diverged", score=NAN, evidence=Evidence("loss_rising", 2, None, "", {}, NAN))
+        demo.complete(0.2)
+
+        told = json.loads(json.dumps(demo.report().as_dict(), allow_nan=False))
+
+        assert told["kills"][0]["severity"] is None
+        assert told["leaderboard"][0]["params"] == {"loss.kind": "focal", "loss.gamma": 2.0, "optimizer.lr_multiple": 0.5}
+        assert told["states"]["complete"] == 1
+
+
+class TestLeaderboard:
+    def test_best_first(self, demo: Demo) -> None:
+        """Complete trials by score, ranked from 1; of equal ones the earlier comes first."""
+        for score in (0.2, 0.4, 0.3, 0.4):
+            demo.complete(score)
+
+        rows = demo.report().leaderboard
+
+        assert numbers(rows) == [1, 3, 2, 0]
+        assert [row.rank for row in rows] == [1, 2, 3, 4]
+
+    def test_minimized(self, store: Store, make_record: Make) -> None:
+        """Where the metric is to be small, the smallest comes first, and the best epoch is the smallest one."""
+        demo = Demo(store, make_record, metric=MetricConfig(name="val_ce", direction="minimize"))
+        demo.complete(0.5, [0.7, 0.5, 0.6])
+        demo.complete(0.4, [0.4, 0.5, 0.6])
+
+        rows = demo.report().leaderboard
+
+        assert numbers(rows) == [1, 0]
+        assert [(row.best_epoch, row.epochs) for row in rows] == [(1, 3), (2, 3)]
+
+    def test_complete_only(self, demo: Demo) -> None:
+        """A trial that was killed, runs, or has no score has no place, however good its epochs were."""
+        demo.complete(0.2)
+        demo.complete(NAN)
+        demo.complete(None)
+        demo.store.finish(demo.start([0.9]), "pruned", score=0.9)
+        demo.store.finish(demo.start([0.9]), "diverged", score=0.9)
+        demo.start([0.9])
+
+        assert numbers(demo.report().leaderboard) == [0]
+
+    def test_params(self, demo: Demo) -> None:
+        """What was sampled is shown by path, without dimensions that do not exist under its choices, and the rate beside its multiple."""
+        demo.complete(0.4, config=FOCAL)
+        demo.complete(0.3, config=PLAIN)
+
+        focal, plain = demo.report().leaderboard
+
+        assert focal.params == {"loss.kind": "focal", "loss.gamma": 2.0, "optimizer.lr_multiple": 0.5}
+        assert plain.params == {"loss.kind": "ce", "optimizer.lr_multiple": 0.5}
+        assert focal.lr == pytest.approx(0.05)
+
+    def test_rate_not_searched(self, store: Store, make_record: Make) -> None:
+        """No learning rate is shown where none was searched."""
+        demo = Demo(store, make_record, space={"loss.kind": SPACE["loss.kind"]})
+        demo.complete(0.4)
+
+        assert demo.report().leaderboard[0].lr is None
+
+    def test_preset_and_test(self, demo: Demo) -> None:
+        """A preset is named; the test metric is that of the last epoch that has one."""
+        claim = demo.start([0.1, 0.3], preset="safe")
+        demo.store.append(claim, demo.make(3, metric=0.2, test=TestScore(0.25, ())), 600)
+        demo.store.finish(claim, "complete", score=0.3)
+        demo.complete(0.2)
+
+        rows = demo.report().leaderboard
+
+        assert [(row.preset, row.test, row.best_epoch) for row in rows] == [("safe", 0.25, 2), ("", None, 2)]
+
+    @pytest.mark.parametrize(("behind", "tied"), [(0.029, True), (0.031, False)])
+    def test_tied(self, demo: Demo, behind: float, tied: bool) -> None:
+        """A row is tied when it lies within the noise of its own run and the first row's, put together."""
+        noisy, calm = [0, 0, 0, 0.30, 0.34, 0.32], [0.1] * 6  # noise 0.03 and 0
+        demo.complete(0.4, noisy)
+        demo.complete(0.4 - behind, calm)
+
+        assert [row.tied for row in demo.report().leaderboard] == [False, tied]
+
+    def test_short_trials_tie_when_equal(self, demo: Demo) -> None:
+        """Trials too short to show noise are tied only when their scores are the same."""
+        for score in (0.4, 0.4, 0.399):
+            demo.complete(score)
+
+        assert [(row.noise, row.tied) for row in demo.report().leaderboard] == [(None, False), (None, True), (None, False)]
+
+
+class TestNoise:
+    def test_by_hand(self, make_record: Make) -> None:
+        """Differences of the second half, 0.04 and −0.02, deviate by 0.03·√2; the noise of one epoch is 0.03."""
+        records = [make_record(epoch, metric=metric) for epoch, metric in enumerate([0, 9, 0, 0.30, 0.34, 0.32], 1)]
+
+        assert noise(records) == pytest.approx(0.03)
+
+    def test_trend_is_no_noise(self, make_record: Make) -> None:
+        """A metric that rises evenly has no noise."""
+        assert noise([make_record(epoch, metric=0.01 * epoch) for epoch in range(1, 11)]) == pytest.approx(0, abs=1e-12)
+
+    @pytest.mark.parametrize("metrics", [[], [0.1], [0.1, 0.2, 0.3, 0.4], [0.1, 0.1, 0.1, 0.2, NAN, 0.3]])
+    def test_too_few(self, make_record: Make, metrics: list[float]) -> None:
+        """Fewer than two differences in the second half say nothing."""
+        assert noise([make_record(epoch, metric=metric) for epoch, metric in enumerate(metrics, 1)]) is None
+
+
+class TestKills:
+    def test_diverged(self, demo: Demo) -> None:
+        """A diverged trial tells its signal, place, cause and first remedy."""
+        claim = demo.start([0.1, NAN])
+        demo.store.finish(claim, "diverged", 0.1, "gradient_explosion: the gradient norm was 2011", EVIDENCE, DIAGNOSIS)
+
+        (kill,) = demo.report().kills
+
+        assert (kill.number, kill.state, kill.signal, kill.epoch, kill.step, kill.severity) == (0, "diverged", "gradient_explosion", 2, 13, 1.5)
+        assert (kill.reason, kill.cause, kill.remedy) == ("gradient_explosion: the gradient norm was 2011", "learning rate too high", "halve it")
+
+    def test_pruned(self, demo: Demo) -> None:
+        """A pruned trial names its pruner and its last epoch; its cause lies in its peers."""
+        demo.store.finish(demo.start([0.1, 0.1, 0.1]), "pruned", 0.1, "median: best metric 0.1 by epoch 3")
+
+        (kill,) = demo.report().kills
+
+        assert (kill.signal, kill.epoch, kill.step, kill.cause, kill.remedy) == ("median", 3, None, "worse than its peers", "")
+
+    def test_failed(self, demo: Demo) -> None:
+        """A failed trial names the kind of error; it need not have an epoch."""
+        demo.store.finish(demo.start(), "failed", reason="ValueError: bad mask", error="Traceback …")
+
+        (kill,) = demo.report().kills
+
+        assert (kill.state, kill.signal, kill.epoch, kill.cause, kill.reason) == ("failed", "error", None, "ValueError", "ValueError: bad mask")
+
+    def test_causes(self, demo: Demo) -> None:
+        """Causes are counted, the most frequent first; complete trials are no kills."""
+        demo.complete(0.3)
+        demo.store.finish(demo.start([0.1]), "pruned", 0.1, "median: …")
+        for _ in range(2):
+            demo.store.finish(demo.start([0.1, NAN]), "diverged", 0.1, "gradient_explosion: …", EVIDENCE, DIAGNOSIS)
+
+        assert list(demo.report().causes.items()) == [("learning rate too high", 2), ("worse than its peers", 1)]
+
+
+class TestStudyHealth:
+    def test_of_a_study(self, demo: Demo) -> None:
+        """A study tells how many complete trials show each sign, and which do not."""
+        demo.complete(0.4, [0.1, 0.4])
+        demo.complete(0.4, [0.4, 0.1])
+        demo.store.finish(demo.start([0.4, 0.1]), "pruned")
+
+        assert demo.report().health[1] == "an improving metric: 1 of 2 complete trials; missing in trial 1"
+
+
+class TestTrialReport:
+    def test_whole(self, demo: Demo) -> None:
+        """Everything that the store knows of a trial is in its report."""
+        claim = demo.start([0.1], preset="safe", used={"environment.classes": ["road", "sky", "car"], "loss.gamma": 2.0})
+        demo.store.append(claim, demo.make(2, metric=NAN, broken_step=13), 600)
+        demo.store.finish(claim, "diverged", 0.1, "gradient_explosion: …", EVIDENCE, DIAGNOSIS)
+
+        report = trial_report(demo.store, "demo", 0)
+
+        assert (report.study, report.number, report.state, report.preset, report.score, report.attempts) == ("demo", 0, "diverged", "safe", 0.1, 1)
+        assert report.config == nested(FOCAL)
+        assert report.params["loss.gamma"] == 2.0
+        assert report.lr == pytest.approx(0.05)
+        assert [record.epoch for record in report.records] == [1, 2]
+        assert report.findings[0][1] == DIAGNOSIS
+        assert report.findings[0][0].statement == EVIDENCE.statement
+        assert report.class_names == ("road", "sky", "car")
+        assert report.used["loss.gamma"] == 2.0
+        assert (report.worker, report.reason) == ("box:1", "gradient_explosion: …")
+
+    def test_failed(self, demo: Demo) -> None:
+        """The whole text of an error is kept."""
+        demo.store.finish(demo.start(), "failed", reason="ValueError: x", error="Traceback\nValueError: x")
+
+        assert trial_report(demo.store, "demo", 0).error == "Traceback\nValueError: x"
+
+    def test_just_started(self, demo: Demo) -> None:
+        """A trial without an epoch can be looked at."""
+        demo.start()
+
+        report = trial_report(demo.store, "demo", 0)
+
+        assert (report.state, report.records, report.class_names, report.score) == ("running", (), (), None)
+
+    def test_nameless_classes(self, demo: Demo) -> None:
+        """Classes whose names nobody told are numbered."""
+        demo.start([0.1])
+
+        assert trial_report(demo.store, "demo", 0).class_names == ("0", "1", "2")
+
+    def test_json(self, demo: Demo) -> None:
+        """A report is JSON as it is, records, evidence and remedies included; NaN and infinity are null."""
+        claim = demo.start([0.1, NAN], grad_norm_max=INF)
+        demo.store.finish(claim, "diverged", 0.1, "…", EVIDENCE, DIAGNOSIS)
+
+        told = json.loads(json.dumps(trial_report(demo.store, "demo", 0).as_dict(), allow_nan=False))
+
+        assert [record["metric"] for record in told["records"]] == [0.1, None]
+        assert told["records"][0]["grad_norm_max"] is None
+        assert told["findings"][0][0]["numbers"] == {"grad_norm_max": 2011.0, "lr": None}
+        assert told["findings"][0][1]["remedies"][0]["patch"] == {"optimizer.lr_multiple": 15.0}
+
+    def test_unknown_number(self, demo: Demo) -> None:
+        """A number that no trial has is an error that says which there are, and what to do."""
+        demo.start()
+
+        with pytest.raises(StoreError) as caught:
+            trial_report(demo.store, "demo", 7)
+
+        assert (caught.value.found, caught.value.allowed) == ("trial 7", "0")
+        assert caught.value.where
+        assert "search show --study demo" in caught.value.next_step
+
+    def test_noise_is_finite(self, demo: Demo) -> None:
+        """A record whose metric is no number does not spoil the noise of a complete trial."""
+        demo.complete(0.3, [0.1, 0.1, 0.1, 0.2, 0.3, 0.2, NAN])
+
+        (row,) = demo.report().leaderboard
+
+        assert row.noise is not None
+        assert math.isfinite(row.noise)

@@ -1,0 +1,118 @@
+"""Epoch records: there and back, and how they become one score."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from spaces.config import Direction, MetricConfig, ScoreRule
+from spaces.records import EpochRecord, TestScore, best_record, better, score
+
+NAN, INF = math.nan, math.inf
+Make = Callable[..., EpochRecord]
+
+BROKEN = {"train_loss": NAN, "grad_norm_max": INF, "metric": NAN, "class_metric": (None, None, None), "metrics": {"miou": NAN}, "broken_step": 3}
+
+
+@pytest.fixture
+def series(make_record: Make) -> Callable[..., list[EpochRecord]]:
+    """Records of the epochs 1, 2, … with these metrics."""
+    return lambda *metrics: [make_record(epoch, metric=metric) for epoch, metric in enumerate(metrics, 1)]
+
+
+class TestAsDict:
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {},
+            {"dice_loss": None, "settled": False, "used": {"loss.gamma": 2.0, "weights.clip_ratio": None, "environment.classes": ["a", "b"]}},
+            {"test": TestScore(0.5, (0.25, None, 0.0))},
+            BROKEN,
+            BROKEN | {"test": TestScore(NAN, (NAN, None, INF))},
+        ],
+    )
+    def test_round_trip(self, make_record: Make, changes: dict[str, Any]) -> None:
+        """A record comes back the same through a dict, and through JSON, with None, NaN and infinity in their places."""
+        record = make_record(7, **changes)
+        assert repr(EpochRecord.from_dict(record.as_dict())) == repr(record)
+        assert repr(EpochRecord.from_dict(json.loads(json.dumps(record.as_dict())))) == repr(record)
+
+    def test_newer_version(self, make_record: Make) -> None:
+        """A key that this version does not know is left aside."""
+        record = make_record(2)
+        assert EpochRecord.from_dict(record.as_dict() | {"invented_later": 1}) == record
+
+    def test_apart(self, make_record: Make) -> None:
+        """Who changes the dict does not change the record."""
+        record = make_record(1, used={"loss.gamma": 2.0})
+        record.as_dict()["used"].clear()
+        assert record.used == {"loss.gamma": 2.0}
+
+
+class TestBetter:
+    @pytest.mark.parametrize(
+        ("a", "b", "direction", "wins"),
+        [
+            (0.5, 0.4, "maximize", True),
+            (0.4, 0.5, "maximize", False),
+            (0.4, 0.5, "minimize", True),
+            (0.5, 0.5, "maximize", False),
+            (0.5, 0.5, "minimize", False),
+            (NAN, 0.1, "maximize", False),
+            (0.1, NAN, "maximize", True),
+            (NAN, 0.1, "minimize", False),
+            (-INF, NAN, "maximize", True),
+            (NAN, NAN, "maximize", False),
+        ],
+    )
+    def test_better(self, a: float, b: float, direction: Direction, wins: bool) -> None:
+        """A tie is no win; NaN beats nothing and is beaten by every number."""
+        assert better(a, b, direction) is wins
+
+
+class TestBestRecord:
+    @pytest.mark.parametrize(
+        ("metrics", "direction", "epoch"),
+        [
+            ((0.1, 0.3, 0.2), "maximize", 2),
+            ((0.1, 0.3, 0.2), "minimize", 1),
+            ((0.1, 0.3, 0.3), "maximize", 2),
+            ((NAN, 0.3, 0.4), "minimize", 2),
+            ((0.3, NAN), "maximize", 1),
+            ((NAN, NAN), "maximize", 1),
+        ],
+    )
+    def test_first_best(self, series: Callable[..., list[EpochRecord]], metrics: tuple[float, ...], direction: Direction, epoch: int) -> None:
+        """Of equals it is the first, and a broken epoch only where there is no other."""
+        assert best_record(series(*metrics), direction).epoch == epoch
+
+    def test_none(self) -> None:
+        """Of nothing there is no best."""
+        with pytest.raises(ValueError, match="no epoch record"):
+            best_record([], "maximize")
+
+
+class TestScore:
+    @pytest.mark.parametrize(
+        ("rule", "metrics", "result"),
+        [
+            ("best", (0.1, 0.6, 0.2), 0.6),
+            ("last", (0.1, 0.6, 0.2), 0.2),
+            ("mean_last_5", (9.0, 0.1, 0.2, 0.3, 0.4, 0.5), 0.3),
+            ("mean_last_5", (0.2, 0.4), 0.3),
+            ("best", (0.5, NAN), 0.5),
+            ("last", (0.5, NAN), NAN),
+            ("mean_last_5", (0.5, NAN), NAN),
+        ],
+    )
+    def test_rules(self, series: Callable[..., list[EpochRecord]], rule: ScoreRule, metrics: tuple[float, ...], result: float) -> None:
+        """Best epoch, last epoch, or the mean of the last five, or of as many as there are."""
+        assert score(series(*metrics), MetricConfig(score=rule)) == pytest.approx(result, nan_ok=True)
+
+    def test_minimize(self, series: Callable[..., list[EpochRecord]]) -> None:
+        """Where less is better the best is the lowest."""
+        assert score(series(0.5, 0.3, 0.4), MetricConfig(name="val_ce", direction="minimize")) == 0.3
