@@ -64,7 +64,7 @@ def run(
     arguments = ["--study", spec.name, "--wandb", wandb, *(["--timeout", timeout] if timeout else [])]
     with session.store:
         stops = _search(session, slots, arguments, store_url(store))
-        _conclude(session, out, store_url(store))
+        _conclude(session, out, store_url(store), interrupted=stops > 0)
     if stops:
         raise typer.Exit(INTERRUPTED)
 
@@ -84,7 +84,7 @@ def _search(session: Session, slots: list, arguments: list[str], url: str) -> in
     return team.stops
 
 
-def _conclude(session: Session, out: Path, url: str) -> None:
+def _conclude(session: Session, out: Path, url: str, *, interrupted: bool) -> None:
     """Leaderboard, every kill with its cause, best.yaml, and what to do next."""
     from search.console import screen, tables
     from search.export import make_export, write_export
@@ -92,6 +92,8 @@ def _conclude(session: Session, out: Path, url: str) -> None:
 
     report = study_report(session.store, session.stored.name)
     tables.print_study(report)
+    if interrupted or report.states["left"] or report.states["paused"]:
+        screen.say(f"\n{'interrupted' if interrupted else 'the time is over'}; the same command goes on where it stopped")
     if not report.leaderboard:
         return
     write_export(make_export(session.store, session.stored, None), out)

@@ -1,0 +1,83 @@
+"""A study so small that a trial takes a second, and a look into the store that it fills."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from spaces.errors import StoreError
+from spaces.records import EpochRecord
+from storage.rows import Progress, StoredTrial
+from storage.store import Store, open_store
+
+BASE: dict[str, Any] = {
+    "data": {"train_scenes": 32, "val_scenes": 16, "test_scenes": 16, "size": 32},
+    "loss": {"kind": "focal", "dice_weight": 0.3, "smooth": 5, "square_denominator": True},
+}
+TINY: dict[str, Any] = {
+    "name": "tiny",
+    "epochs": 4,
+    "trials": 5,
+    "base": BASE,
+    "space": {
+        "loss.gamma": {"kind": "float", "low": 0.0, "high": 5.0},
+        "optimizer.lr_multiple": {"kind": "float", "low": 0.03, "high": 30.0, "log": True},
+    },
+    "presets": ["recommended", "untuned"],
+}
+
+QUIET = {name: {"enabled": False} for name in ("loss_rising", "metric_falling", "class_collapse", "overfitting", "loss_metric_divorce")}
+"""Signals under which every trial of a longer study lives to its end, whatever it scores."""
+
+CLOCK = {"seconds", "samples_per_s", "peak_mib"}
+"""What two runs of the same training may tell differently."""
+
+
+def write_study(folder: Path, **changes: Any) -> Path:
+    """`tiny.yaml` in the folder, with some of its keys replaced, or taken out where the value is None."""
+    path = folder / "tiny.yaml"
+    told = {key: value for key, value in (TINY | changes).items() if value is not None}
+    path.write_text(yaml.safe_dump(told, sort_keys=False), encoding="utf-8")
+    return path
+
+
+def url_in(folder: Path) -> str:
+    """The store that a command in this folder uses unless it is told otherwise."""
+    return f"sqlite:///{folder / 'search.db'}"
+
+
+def stored_trials(url: str, study: str = "tiny") -> list[StoredTrial]:
+    """The trials of a study."""
+    with open_store(url, create=False) as store:
+        return store.trials(_id(store, study))
+
+
+def progress(url: str, study: str = "tiny") -> list[Progress]:
+    """How far the trials of a study are; none before there is a store."""
+    try:
+        with open_store(url, create=False) as store:
+            return store.progress(_id(store, study))
+    except (StoreError, LookupError):
+        return []
+
+
+def stored_records(url: str, study: str = "tiny") -> dict[int, list[EpochRecord]]:
+    """Trial number → its epochs."""
+    with open_store(url, create=False) as store:
+        return {trial.number: store.records(trial.id) for trial in store.trials(_id(store, study)) if trial.number is not None}
+
+
+def repeatable(records: dict[int, list[EpochRecord]]) -> dict[int, list[dict[str, Any]]]:
+    """The records without what the clock decides."""
+    told = {number: [asdict(record) for record in epochs] for number, epochs in records.items()}
+    return {number: [{key: value for key, value in epoch.items() if key not in CLOCK} for epoch in epochs] for number, epochs in told.items()}
+
+
+def _id(store: Store, name: str) -> int:
+    study = store.study(name)
+    if study is None:
+        raise LookupError(name)
+    return study.id

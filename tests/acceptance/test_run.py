@@ -1,0 +1,302 @@
+"""`search run` from a YAML to best.yaml, and every command that looks at what it left."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pexpect
+import pytest
+import yaml
+
+from search.export import load_export
+from spaces.loader import shipped_studies
+from storage.rows import StoredTrial
+from storage.store import open_store
+from tests.acceptance.studies import progress, stored_trials, url_in, write_study
+from tests.acceptance.terminal import COMMAND, Answer, Terminal
+
+COMMANDS = ("run", "list", "show", "explain", "weights", "export", "train", "dashboard", "worker", "schema")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A study that ran to its end twice, the second time with a larger budget."""
+
+    folder: Path
+    first: Answer
+    first_trials: list[StoredTrial]
+    more: Answer
+    trials: list[StoredTrial]
+
+    @property
+    def url(self) -> str:
+        """Of its store."""
+        return url_in(self.folder)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, lasting_terminal: Terminal) -> Finished:
+    """Four trials by two workers, then two more."""
+    folder = tmp_path_factory.mktemp("finished")
+    write_study(folder)
+    command = ("run", "--study", "tiny.yaml", "--workers", "2", "--devices", "cpu")
+    first = lasting_terminal.run(*command, "--trials", "4", folder=folder)
+    first_trials = stored_trials(url_in(folder))
+    more = lasting_terminal.run(*command, "--trials", "6", folder=folder)
+    return Finished(folder, first, first_trials, more, stored_trials(url_in(folder)))
+
+
+def refuse_nan(token: str) -> None:
+    """For a JSON reader: NaN and Infinity are no JSON."""
+    raise AssertionError(f"{token} in JSON")
+
+
+class TestRun:
+    def test_exact_budget(self, finished: Finished) -> None:
+        """Two workers end exactly as many trials as the budget says, and the command says that it went well."""
+        assert (finished.first.code, finished.first.err) == (0, "")
+        assert sorted(trial.number for trial in finished.first_trials if trial.number is not None) == [0, 1, 2, 3]
+        assert {trial.state for trial in finished.first_trials} <= {"complete", "pruned", "diverged"}
+        assert len({trial.pid for trial in finished.first_trials}) == 2
+
+    def test_plain_lines(self, finished: Finished) -> None:
+        """Where no terminal is, every event is a line without control characters."""
+        assert not re.search(r"[\x00-\x08\x0b-\x1f]", finished.first.out)
+        for trial in finished.first_trials:
+            assert re.search(rf"^trial {trial.number} started", finished.first.out, re.MULTILINE)
+            assert re.search(rf"^trial {trial.number} (is complete|was pruned|diverged)", finished.first.out, re.MULTILINE)
+
+    def test_leaderboard(self, finished: Finished) -> None:
+        """The leaderboard lists the complete trials, the best first, with their scores."""
+        board = finished.more.out.partition("Leaderboard")[2].partition("Kills")[0]
+        complete = sorted((trial for trial in finished.trials if trial.state == "complete"), key=lambda trial: -(trial.score or 0))
+        assert len(complete) >= 2
+        rows = re.findall(r"^(\d+)(?: ≈)? +(\d+) +(0\.\d{4})", board, re.MULTILINE)
+        assert rows == [(str(rank), str(trial.number), f"{trial.score:.4f}") for rank, trial in enumerate(complete, 1)]
+
+    def test_presets_first(self, finished: Finished) -> None:
+        """The presets are the first trials, and those alone carry a preset's name."""
+        presets = {trial.number: trial.preset for trial in finished.trials}
+        assert [presets[number] for number in range(6)] == ["recommended", "untuned", None, None, None, None]
+        assert "trial 0 started (preset recommended): gamma 0, lr 3.0e-02 (0.3 × base)" in finished.first.out
+
+    def test_more(self, finished: Finished) -> None:
+        """The same command with a larger budget adds the difference, and leaves the earlier trials as they were."""
+        assert finished.more.code == 0
+        assert len(finished.trials) == 6
+        assert finished.trials[:4] == finished.first_trials
+        assert re.search("^found in the store: ", finished.more.out)
+        assert re.findall(r"^trial (\d) started", finished.more.out, re.MULTILINE) == ["4", "5"]
+
+    def test_no_more(self, finished: Finished, cache: Path) -> None:
+        """With the budget spent the command trains nothing; on a terminal it draws in place."""
+        arguments = ["run", "--study", "tiny.yaml", "--trials", "6", "--workers", "1", "--devices", "cpu"]
+        environment = {"PATH": "/usr/bin:/bin", "HOME": str(cache), "TERM": "xterm-256color", "LANG": "C.UTF-8"}
+        child = pexpect.spawn(str(COMMAND), arguments, cwd=finished.folder, env=environment, dimensions=(40, 120), timeout=100, encoding="utf-8")
+        try:
+            child.expect(pexpect.EOF)
+            child.wait()
+        finally:
+            child.close(force=True)
+        assert child.exitstatus == 0
+        assert "6/6 trials" in child.before
+        assert "\x1b[1A" in child.before  # up a line, to draw it again
+        assert stored_trials(finished.url) == finished.trials
+
+    def test_best(self, finished: Finished) -> None:
+        """best.yaml loads as a configuration, and is that of the best complete trial."""
+        best = max((trial for trial in finished.trials if trial.state == "complete"), key=lambda trial: trial.score or 0)
+        export = load_export(finished.folder / "best.yaml")
+        assert (export.provenance.trial, export.score.validation) == (best.number, best.score)
+        assert export.trial_config().model_dump(mode="json") == best.config
+
+    def test_nothing_else(self, finished: Finished) -> None:
+        """A finished study leaves the store, the best configuration and the workers' logs, which are empty when all went well."""
+        assert sorted(path.name for path in finished.folder.iterdir()) == ["best.yaml", "search.db", "search.files", "tiny.yaml"]
+        logs = sorted((finished.folder / "search.files" / "tiny").iterdir())
+        assert {log.name: log.read_text() for log in logs} == {"worker-0.log": "", "worker-1.log": ""}
+
+
+class TestShow:
+    def test_json(self, finished: Finished, terminal: Terminal) -> None:
+        """`show --json` is JSON without NaN, and agrees with the store."""
+        answer = terminal.run("show", "--study", "tiny", "--json", folder=finished.folder)
+        told: dict[str, Any] = json.loads(answer.out, parse_constant=refuse_nan)
+
+        assert (answer.code, answer.err) == (0, "")
+        assert {row["number"]: row["score"] for row in told["leaderboard"]} == {
+            trial.number: trial.score for trial in finished.trials if trial.state == "complete"
+        }
+        assert {kill["number"]: kill["state"] for kill in told["kills"]} == {
+            trial.number: trial.state for trial in finished.trials if trial.state != "complete"
+        }
+        assert (told["budget"], told["states"]["left"]) == (6, 0)
+
+    def test_all(self, finished: Finished, terminal: Terminal) -> None:
+        """Without a name `show` tells of every study of the store."""
+        answer = terminal.run("show", folder=finished.folder)
+        assert answer.code == 0
+        assert "Study tiny: segmentation, miou" in answer.out
+        assert "6 of 6 trials ended" in answer.out
+
+    def test_explain(self, finished: Finished, terminal: Terminal) -> None:
+        """`explain` tells a trial's configuration, its curves and its classes by name."""
+        answer = terminal.run("explain", "--study", "tiny", "--trial", "0", folder=finished.folder)
+        assert (answer.code, answer.err) == (0, "")
+        for words in ("Trial 0 of tiny (preset recommended)", "sqrt_inv_freq", "*gamma 0", "miou (m) by epoch", "digit_1", "Signs of health"):
+            assert words in answer.out
+
+    @pytest.mark.parametrize("trial", [0, 1])
+    def test_export(self, finished: Finished, terminal: Terminal, tmp_path: Path, trial: int) -> None:
+        """`export --trial` writes that trial, be it the best or not, where it is told to."""
+        answer = terminal.run("export", "--study", "tiny", "--trial", str(trial), "--out", str(tmp_path / "a" / "it.yaml"), folder=finished.folder)
+        assert (answer.code, answer.err) == (0, "")
+        export = load_export(tmp_path / "a" / "it.yaml")
+        stored = finished.trials[trial]
+        assert (export.provenance.trial, export.provenance.preset) == (trial, stored.preset)
+        assert math.isclose(export.score.validation, stored.score or 0, rel_tol=0)
+
+    def test_train(self, finished: Finished, terminal: Terminal) -> None:
+        """The best configuration trains again to the very score that the study found."""
+        answer = terminal.run("train", "best.yaml", folder=finished.folder)
+        assert (answer.code, answer.err) == (0, "")
+        assert len(re.findall(r"^epoch +\d/4  loss ", answer.out, re.MULTILINE)) == 4
+        assert answer.out.endswith("equal to the last bit\n")
+
+
+class TestCommands:
+    def test_list(self, terminal: Terminal, tmp_path: Path) -> None:
+        """`list` shows every shipped study with what it searches."""
+        answer = terminal.run("list", folder=tmp_path)
+        assert (answer.code, answer.err) == (0, "")
+        for name, file in shipped_studies().items():
+            assert re.search(rf"^{name}$", answer.out, re.MULTILINE)
+            for path in yaml.safe_load(file.read_text())["space"]:
+                assert path in answer.out
+        assert list(tmp_path.iterdir()) == []
+
+    def test_weights(self, terminal: Terminal, tmp_path: Path) -> None:
+        """`weights` counts the training data's classes and keeps every method within the clip ratio."""
+        write_study(tmp_path)
+        answer = terminal.run("weights", "--study", "tiny.yaml", "--clip-ratio", "4", folder=tmp_path)
+        assert (answer.code, answer.err) == (0, "")
+        pixels = [int(count.replace(",", "")) for count in re.findall(r"^(?:background|digit_\d) +([\d,]+)", answer.out, re.MULTILINE)]
+        assert len(pixels) == 7
+        assert sum(pixels) == 32 * 28 * 28  # the border of two pixels is ignored
+        ratios = [float(ratio) for ratio in re.findall(r"^max/min (.*)$", answer.out, re.MULTILINE)[0].split()]
+        assert len(ratios) == 6
+        assert max(ratios) <= 4
+
+    def test_schema(self, terminal: Terminal, tmp_path: Path) -> None:
+        """`schema` is a valid JSON Schema that every shipped study keeps and that refuses a misspelt key."""
+        answer = terminal.run("schema", folder=tmp_path)
+        schema = json.loads(answer.out)
+        jsonschema.Draft202012Validator.check_schema(schema)
+        validator = jsonschema.Draft202012Validator(schema)
+        for file in shipped_studies().values():
+            study = yaml.safe_load(file.read_text(encoding="utf-8"))
+            validator.validate(study)
+            for wrong in ({"epoch": 3}, {"base": {"los": {}}}, {"base": {"loss": {"gama": 1}}}, {"space": {"loss.gama": {}}}, {"presets": ["best"]}):
+                assert not validator.is_valid(study | wrong), wrong
+
+    @pytest.mark.parametrize("command", COMMANDS)
+    def test_help(self, terminal: Terminal, tmp_path: Path, command: str) -> None:
+        """The help of every command ends with an example of it."""
+        answer = terminal.run(command, "--help", folder=tmp_path)
+        assert (answer.code, answer.err) == (0, "")
+        assert re.search(rf"Examples?:[^·]*\bsearch {command}\b", answer.out)
+
+    def test_commands(self, terminal: Terminal, tmp_path: Path) -> None:
+        """The help lists exactly the commands whose help is tested here."""
+        answer = terminal.run("--help", folder=tmp_path)
+        assert re.findall(r"^  ([a-z]+) {2,}\S", answer.out.partition("Commands:")[2], re.MULTILINE) == list(COMMANDS)
+
+    def test_module(self, terminal: Terminal, tmp_path: Path) -> None:
+        """The command that is tested is the one of the Python that runs the tests."""
+        assert COMMAND.parent == Path(sys.executable).parent
+        assert terminal.run("show", folder=tmp_path).code == 2  # there is no store
+        assert progress(url_in(tmp_path)) == []
+
+
+@pytest.fixture(scope="session")
+def kills(tmp_path_factory: pytest.TempPathFactory, lasting_terminal: Terminal) -> Path:
+    """A folder with a store of two studies, run at once, in which trials are killed in every way."""
+    folder = tmp_path_factory.mktemp("kills")
+    write_study(folder)
+    command = ("run", "--study", "tiny.yaml", "--workers", "1", "--devices", "cpu")
+    rates = "space.optimizer.lr_multiple={kind: choice, choices: [1.0, 1.0e-6, 30.0, 1.0e+21]}"
+    exploded = lasting_terminal.start(
+        *command, "--name", "exploded", "--trials", "2", "--set", "signals.gradient_explosion.max_norm=0.001", folder=folder
+    )
+    mixed = lasting_terminal.start(
+        *command, "--name", "mixed", "--trials", "12", "--set", "presets=[untuned]", "--set", rates,
+        "--set", "pruner={kind: median, startup_trials: 1, warmup_epochs: 1}", folder=folder,
+    )  # fmt: skip
+    assert [exploded.wait().code, mixed.wait().code] == [0, 0]
+    return folder
+
+
+KILLS = [
+    ("exploded", "gradient_explosion", "diverged", "over 0.001", "likely cause: "),
+    ("mixed", "nonfinite_loss", "diverged", "was not finite at step", "likely cause: learning rate too high"),
+    ("mixed", "class_collapse", "diverged", "6 of 7 classes stayed at 0", "likely cause: learning rate too high"),
+    ("mixed", "median", "pruned", "median: best metric", "among 1 finished trials"),
+]
+
+
+class TestKills:
+    @pytest.mark.parametrize(("study", "signal", "state", "statement", "cause"), KILLS, ids=[kill[1] for kill in KILLS])
+    def test_explained(self, kills: Path, terminal: Terminal, study: str, signal: str, state: str, statement: str, cause: str) -> None:
+        """A killed trial is kept with its evidence, and `explain` tells what fired, with the cause."""
+        killed = next(trial for trial in stored_trials(url_in(kills), study) if trial.reason.startswith(f"{signal}: "))
+        answer = terminal.run("explain", "--study", study, "--trial", str(killed.number), folder=kills)
+
+        assert killed.state == state
+        assert answer.code == 0
+        told = answer.out.partition("Why it ")[2]
+        for words in (signal, statement, cause):
+            assert words in " ".join(told.split())
+        with open_store(url_in(kills), create=False) as store:
+            evidence = [found for found, _ in store.evidence(killed.id)]
+        assert [found.signal for found in evidence] == ([signal] if state == "diverged" else [])
+
+    @pytest.mark.parametrize(("study", "signal", "state"), [kill[:3] for kill in KILLS], ids=[kill[1] for kill in KILLS])
+    def test_optuna(self, kills: Path, study: str, signal: str, state: str) -> None:
+        """Optuna holds a killed trial as pruned, and one that diverged as infeasible, so that its sampler learns from it."""
+        import optuna
+
+        found = [trial for trial in stored_trials(url_in(kills), study) if trial.reason.startswith(f"{signal}: ")]
+        trials = optuna.load_study(study_name=study, storage=url_in(kills)).trials
+        assert found
+        for stored in found:
+            assert stored.number is not None
+            held = trials[stored.number]
+            assert held.state == optuna.trial.TrialState.PRUNED
+            assert held.user_attrs["killed"] == stored.reason
+            if state == "diverged":
+                assert held.constraints["diverged"] > 0
+            else:
+                assert held.constraints == {}
+
+    def test_told(self, kills: Path, terminal: Terminal) -> None:
+        """The report names every kill with its cause, and says how often each cause came up."""
+        answer = terminal.run("show", "--study", "mixed", "--json", folder=kills)
+        told = json.loads(answer.out, parse_constant=refuse_nan)
+        killed = [trial.number for trial in stored_trials(url_in(kills), "mixed") if trial.state in ("pruned", "diverged")]
+        assert [kill["number"] for kill in told["kills"]] == killed
+        assert sum(told["causes"].values()) == len(killed)
+        assert all(kill["cause"] and kill["reason"] for kill in told["kills"])
+
+    def test_none_complete(self, kills: Path, terminal: Terminal) -> None:
+        """A study in which every trial was killed has no best configuration, and says so."""
+        answer = terminal.run("export", "--study", "exploded", "--out", "none.yaml", folder=kills)
+        assert answer.code == 2
+        assert "no trial of the study is complete" in answer.err
+        assert not (kills / "none.yaml").exists()
