@@ -79,7 +79,7 @@ def _search(session: Session, slots: list, arguments: list[str], url: str) -> in
         screen.warn(warning)
     logs = open_files(url).root / session.stored.name
     with LocalWorkers(slots, arguments, url, logs).running() as team:
-        live.watch(session.store, session.stored, session.plan, until=team.finished)
+        live.watch(session.store, session.stored, session.plan, until=team.finished, note=team.note)
     team.check()
     return team.stops
 

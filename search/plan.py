@@ -110,8 +110,6 @@ def make_plan(spec: StudySpec) -> Plan:
     _check_bounds(plan)
     for name in spec.presets:
         plan.preset_params(name)
-    if len(spec.presets) > spec.trials:
-        raise StudyError("more presets than trials", where=f"study {spec.name}", found=f"{len(spec.presets)} presets, {spec.trials} trials", next_step="raise trials or drop presets")
     return Plan(spec, kind, plan.order, tuple(_warnings(plan)))
 
 
@@ -193,6 +191,8 @@ def _check_bounds(plan: Plan) -> None:
 
 def _warnings(plan: Plan) -> Iterator[str]:
     spec = plan.spec
+    if len(spec.presets) >= spec.trials:
+        yield f"{spec.trials} trials leave nothing to search after the {len(spec.presets)} presets"
     if "loss.alpha" in spec.space:
         yield "loss.alpha is one factor for all classes: it only rescales the loss, like a second learning rate; loss.alpha_tau changes the balance"
     for name in (None, *spec.presets):

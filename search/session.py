@@ -52,7 +52,7 @@ def open_session(spec: StudySpec, url: str, *, accept_change: bool = False) -> S
 
 
 def _make(store: Store, plan: Plan, url: str) -> StoredStudy:
-    from search.study import enqueue_presets, open_study, open_trials  # Optuna: not needed to take a study up
+    from search.study import enqueue_presets, make_study, open_trials  # Optuna: not needed to take a study up
 
     trials = open_trials(url)
     try:
@@ -61,7 +61,7 @@ def _make(store: Store, plan: Plan, url: str) -> StoredStudy:
                 f"a study {plan.spec.name!r} that was not made by `search` is in the database", where=safe_url(url),
                 found="an Optuna study of that name", next_step="choose another name with --name",
             )  # fmt: skip
-        study = open_study(trials, plan, plan.spec.name)
+        study = make_study(trials, plan, plan.spec.name)
         enqueue_presets(study, plan)
         return store.register_study(study._study_id, plan.spec.name, plan.spec.model_dump(mode="json"))  # noqa: SLF001
     finally:

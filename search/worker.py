@@ -14,7 +14,7 @@ from search.lease import LEASE_S
 from search.plan import Plan, make_plan
 from search.run import Bench, run_trial
 from search.stop import StopNow, StopRequest
-from search.study import open_study, open_trials
+from search.study import PeersStudy, open_trials
 from search.track import WandbMode, make_tracker
 from spaces.config import TrialConfig
 from spaces.errors import LeaseLostError, StoreError, TrialFailedError, nearest
@@ -58,6 +58,8 @@ def work(settings: WorkerSettings) -> bool:
         with open_store(settings.store_url, create=False) as store:
             stored = find_study(store, settings.study)
             bench = _bench(settings, store, stored, stop)
+            gc.collect()
+            gc.freeze()  # what a worker keeps is never garbage; looking at all of torch after every trial takes 0.3 s
             try:
                 _loop(bench, stored)
             finally:
@@ -96,7 +98,7 @@ def _bench(settings: WorkerSettings, store: Store, stored: StoredStudy, stop: St
     config = plan.config({}, 0)
     counts = class_counts(store, trainer, config)
     files = open_files(settings.store_url)
-    study = open_study(open_trials(settings.store_url), plan, stored.name)
+    study = PeersStudy(open_trials(settings.store_url), plan, stored.name, lambda: store.completed(stored.id))
     return Bench(
         store=store, files=files, study=study, plan=plan, trainer=trainer, prepared=trainer.prepare(config, settings.device), counts=counts,
         device=settings.device, stop=stop, tracker=make_tracker(settings.wandb, stored.name, Path(os.environ.get("WANDB_DIR", "."))),

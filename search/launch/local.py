@@ -116,6 +116,12 @@ class LocalWorkers:
         for worker in self.workers:
             worker.send(signal.SIGINT if self.stops < 3 else signal.SIGKILL)
 
+    def note(self) -> str:
+        """What a person who asked for a stop is waiting for."""
+        if not self.stops or self.failure is not None:
+            return ""
+        return "stopping after the epochs at hand; Ctrl-C again stops at once" if self.stops == 1 else "stopping at once"
+
     def check(self) -> None:
         """Say what ended the workers, if it was not the end of the work.
 

@@ -55,7 +55,8 @@ class Job:
         self.arguments, self._mark = arguments, uuid.uuid4().hex
         kept = {name: value for name, value in os.environ.items() if not name.startswith(PRIVATE)}
         own = {MARK: self._mark, "XDG_CACHE_HOME": str(cache), "COLUMNS": "120", "PYTHONUNBUFFERED": "1"}
-        self._out, self._err = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # a pipe that nobody empties would stop it
+        # Files, because a pipe that nobody empties stops whoever writes into it; closed by `end`.
+        self._out, self._err = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
             [COMMAND, *arguments], cwd=folder, env=kept | own | variables, stdin=subprocess.DEVNULL, stdout=self._out, stderr=self._err
         )

@@ -19,7 +19,7 @@ from search.export import load_export
 from spaces.loader import shipped_studies
 from storage.rows import StoredTrial
 from storage.store import open_store
-from tests.acceptance.studies import progress, stored_trials, url_in, write_study
+from tests.acceptance.studies import TINY, progress, stored_trials, url_in, write_study
 from tests.acceptance.terminal import COMMAND, Answer, Terminal
 
 COMMANDS = ("run", "list", "show", "explain", "weights", "export", "train", "dashboard", "worker", "schema")
@@ -230,16 +230,19 @@ def kills(tmp_path_factory: pytest.TempPathFactory, lasting_terminal: Terminal) 
     """A folder with a store of two studies, run at once, in which trials are killed in every way."""
     folder = tmp_path_factory.mktemp("kills")
     write_study(folder)
-    command = ("run", "--study", "tiny.yaml", "--workers", "1", "--devices", "cpu")
-    rates = "space.optimizer.lr_multiple={kind: choice, choices: [1.0, 1.0e-6, 30.0, 1.0e+21]}"
-    exploded = lasting_terminal.start(
-        *command, "--name", "exploded", "--trials", "2", "--set", "signals.gradient_explosion.max_norm=0.001", folder=folder
-    )
-    mixed = lasting_terminal.start(
-        *command, "--name", "mixed", "--trials", "12", "--set", "presets=[untuned]", "--set", rates,
-        "--set", "pruner={kind: median, startup_trials: 1, warmup_epochs: 1}", folder=folder,
-    )  # fmt: skip
-    assert [exploded.wait().code, mixed.wait().code] == [0, 0]
+    rate = {"kind": "choice", "choices": [1.0, 1e-6, 30.0, 1e21]}  # good, too small, too large, absurd
+    pruner = {"kind": "median", "startup_trials": 1, "warmup_epochs": 1}
+    # With this seed the three trials after the preset have one of the bad rates each.
+    mixed = TINY | {"name": "mixed", "seed": 1, "trials": 4, "presets": ["untuned"], "pruner": pruner}
+    mixed["space"] = TINY["space"] | {"optimizer.lr_multiple": rate}
+    (folder / "mixed.yaml").write_text(yaml.safe_dump(mixed), encoding="utf-8")
+    bound = ("--name", "exploded", "--trials", "2", "--set", "signals.gradient_explosion.max_norm=0.001")
+    jobs = [
+        lasting_terminal.start("run", "--study", *study, "--workers", "1", "--devices", "cpu", folder=folder)
+        for study in (("tiny.yaml", *bound), ("mixed.yaml",))
+    ]
+    for job in jobs:
+        assert job.wait().code == 0, job.said().text
     return folder
 
 

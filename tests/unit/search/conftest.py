@@ -1,30 +1,108 @@
-"""Courses of trials, made by hand."""
+"""A study as the tests of the console need it: a real store, trials as a test makes them, a screen of a set width."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
 
-from spaces.records import EpochRecord
+from search.console import screen
+from search.plan import Plan, make_plan
+from spaces.loader import load_study
+from spaces.parameters import Scalar
+from spaces.records import Diagnosis, EpochRecord, Evidence, Remedy
+from storage.rows import Claim, StoredStudy
+from storage.store import Store, open_store
 
-Series = Callable[..., list[EpochRecord]]
+NAN = float("nan")
+Make = Callable[..., EpochRecord]
+Width = Callable[[int], None]
+
+PARAMS: dict[str, Scalar] = {"loss.gamma": 2.5, "optimizer.lr_multiple": 0.3, "optimizer.grad_clip_norm": None}
+STATEMENT = "the gradient norm was 2011 at step 13 of epoch 2, over 1000"
+EVIDENCE = Evidence("gradient_explosion", 2, 13, STATEMENT, {"grad_norm_max": 2011.3, "lr": 0.03}, severity=1.5)
+DIAGNOSIS = Diagnosis(
+    "learning rate too high",
+    ("it was [30] times the base rate",),
+    (Remedy("clip: the norm at 1: optimizer.grad_clip_norm none → 1", {"optimizer.grad_clip_norm": 1.0}), Remedy("look at the masks", {})),
+)
+
+
+class Demo:
+    """A store with the shipped study `focal_gamma` in it, and trials as a test makes them."""
+
+    def __init__(self, store: Store, make_record: Make) -> None:
+        self.store, self.make = store, make_record
+        self.plan: Plan = make_plan(load_study("focal_gamma", {"trials": 6, "epochs": 4}))
+        self.stored: StoredStudy = store.register_study(1, "focal_gamma", self.plan.spec.model_dump(mode="json"))
+        self.count = 0
+
+    @property
+    def statement(self) -> str:
+        """What the signal of every diverged trial says."""
+        return STATEMENT
+
+    def claim(self, worker: str = "box:1") -> Claim:
+        """A trial to work on."""
+        claim = self.store.claim(self.stored.id, 1000, worker, 600)
+        assert claim is not None
+        return claim
+
+    def start(self, metrics: Sequence[float] = (), preset: str | None = None, **params: Scalar) -> Claim:
+        """The next trial, with an epoch for every metric."""
+        given = PARAMS | {path.replace("__", "."): value for path, value in params.items()}
+        config = self.plan.config(given, self.count, preset).model_dump(mode="json")
+        claim = self.store.bind(self.claim(), self.count, self.count, config, preset)
+        self.count += 1
+        self.epochs(claim, metrics)
+        return claim
+
+    def epochs(self, claim: Claim, metrics: Sequence[float], first: int = 1, **changes: Any) -> None:
+        """Epochs of a trial."""
+        for epoch, metric in enumerate(metrics, first):
+            self.store.append(claim, self.make(epoch, metric=metric, **changes), 600)
+
+    def finish(self, claim: Claim, state: Any, score: float | None = None, reason: str = "") -> None:
+        """The end of a trial."""
+        found = (EVIDENCE, DIAGNOSIS) if state == "diverged" else (None, None)
+        self.store.finish(claim, state, score, reason, *found)
+
+    def filled(self) -> None:
+        """A trial of every kind: 0 and 1 complete, 2 pruned, 3 diverged, 4 failed, 5 running."""
+        self.finish(self.start([0.1, 0.2, 0.3712, 0.3], preset="safe"), "complete", 0.3712)
+        self.finish(self.start([0.1, 0.2, 0.2, 0.25], loss__gamma=0.125), "complete", 0.25)
+        self.finish(self.start([0.1]), "pruned", 0.1, "median: best metric 0.1 by epoch 1")
+        claim = self.start([0.1])
+        broken = {"broken_step": 13, "train_loss": NAN, "val_loss": NAN, "grad_norm_max": 2011.3, "class_metric": (None,) * 3}
+        self.epochs(claim, [NAN], first=2, **broken)
+        self.finish(claim, "diverged", 0.1, f"gradient_explosion: {STATEMENT}")
+        self.store.finish(self.start(), "failed", reason="ValueError: no [b]class[/b] ü", error="Traceback\n  [b]x[/b]\nValueError")
+        self.start([0.1, 0.2])
 
 
 @pytest.fixture
-def series(make_record: Callable[..., EpochRecord]) -> Series:
-    """Records of the epochs 1, 2, …: a sequence gives one value an epoch, anything else holds for all of them.
+def store(sqlite_url: str) -> Iterator[Store]:
+    """A fresh store."""
+    with open_store(sqlite_url) as opened:
+        yield opened
 
-    `loss` is the training loss, and both of its parts, so that no split changes it; `classes` is the class metric.
-    """
 
-    def make(*, loss: Sequence[float] = (), metric: Sequence[float] = (), val_loss: Sequence[float] = (), classes: Any = None, **changes: Any) -> list[EpochRecord]:
-        columns: dict[str, Any] = {"train_loss": loss, "ce_loss": loss, "dice_loss": loss, "metric": metric, "val_loss": val_loss, "class_metric": classes, **changes}
-        given = {name: column for name, column in columns.items() if isinstance(column, list)}
-        lengths = {len(column) for column in given.values()}
-        assert len(lengths) == 1, "columns of one length"
-        fixed = {name: value for name, value in changes.items() if name not in given}
-        return [make_record(index + 1, **fixed, **{name: column[index] for name, column in given.items()}) for index in range(lengths.pop())]
+@pytest.fixture
+def demo(store: Store, make_record: Make) -> Demo:
+    """A study without a trial."""
+    return Demo(store, make_record)
 
-    return make
+
+@pytest.fixture
+def width(monkeypatch: pytest.MonkeyPatch) -> Width:
+    """Sets the width of the screen, which is 80 columns at first."""
+
+    def choose(columns: int) -> None:
+        monkeypatch.setattr(screen._out, "_width", columns)
+        monkeypatch.setattr(screen._err, "_width", columns)
+
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "NO_COLOR", "COLORTERM"):
+        monkeypatch.delenv(name, raising=False)
+    choose(80)
+    return choose

@@ -66,13 +66,14 @@ class TestTrial:
         assert len(re.findall("g", norm.partition("Classes")[0])) == 4
 
     def test_broken(self, demo: Demo, capsys: pytest.CaptureFixture[str]) -> None:
-        """An epoch without numbers leaves a gap, and is named."""
+        """An epoch without numbers leaves a gap, is named, and has no classes."""
         demo.filled()
 
         out = self.shown(demo, capsys, 3)
 
         assert "epoch 2 broke off at step 13 and was not validated" in out
         assert "2011" in out.partition("largest gradient norm")[2]
+        assert "last: 1" in out
 
     def test_nothing_finite(self, demo: Demo, capsys: pytest.CaptureFixture[str]) -> None:
         """A trial of which no number is finite is shown without curves."""

@@ -38,6 +38,23 @@ RISING = [0.5, 0.55, 0.6, 0.65, 0.7, 0.75]
 FALLING = [0.5, 0.49, 0.45, 0.4, 0.35, 0.3]
 
 
+@pytest.fixture
+def series(make_record: Callable[..., EpochRecord]) -> Series:
+    """Records of the epochs 1, 2, …: a list gives one value an epoch, anything else holds for all of them.
+
+    `loss` is the training loss, and both of its parts, so that no split changes it; `classes` is the class metric.
+    """
+
+    def make(*, loss: Any = None, classes: Any = None, **changes: Any) -> list[EpochRecord]:
+        aliases = {"train_loss": loss, "ce_loss": loss, "dice_loss": loss, "class_metric": classes}
+        given = {name: column for name, column in (aliases | changes).items() if column is not None}
+        (length,) = {len(column) for column in given.values() if isinstance(column, list)}
+        rows = [{name: column[index] if isinstance(column, list) else column for name, column in given.items()} for index in range(length)]
+        return [make_record(epoch, **row) for epoch, row in enumerate(rows, 1)]
+
+    return make
+
+
 def signal(evidence: Evidence | None) -> str | None:
     """Its name."""
     return None if evidence is None else evidence.signal
@@ -211,26 +228,27 @@ class TestLossMetricDivorce:
 
 
 class TestOverfitting:
-    TRAIN = (1.0, 0.9, 0.8, 0.7, 0.6)
-    VAL = (1.0, 0.9, 1.1, 1.3, 1.5)
-    STALLED = (0.4, 0.5, 0.45, 0.45, 0.45)
+    TRAIN = (1.2, 1.1, 1.0, 0.95, 0.9, 0.8, 0.7, 0.6)
+    VAL = (1.1, 1.0, 1.0, 0.95, 0.9, 1.1, 1.3, 1.5)
+    STALLED = (0.4, 0.5, 0.45, 0.45, 0.45, 0.45, 0.45, 0.45)
 
     def test_fires(self, series: Series) -> None:
-        """The training loss falls, the validation loss rises for three epochs, and the metric gains nothing in them."""
+        """The training loss falls, the validation loss rises for three epochs, and the metric has gained nothing in six."""
         found = overfitting(series(loss=list(self.TRAIN), val_loss=list(self.VAL), metric=list(self.STALLED)), Overfitting())
         assert found is not None
-        assert (found.epoch, found.numbers["epochs"], found.numbers["val_loss"], found.numbers["lowest_val_loss"]) == (5, [2, 3, 4, 5], [0.9, 1.1, 1.3, 1.5], 0.9)
+        assert (found.epoch, found.numbers["epochs"], found.numbers["val_loss"], found.numbers["lowest_val_loss"]) == (8, [5, 6, 7, 8], [0.9, 1.1, 1.3, 1.5], 0.9)
         assert found.statement == "the validation loss rose 3 epochs in a row to 1.5 (lowest 0.9) while the training loss fell to 0.6"
 
     @pytest.mark.parametrize(
         "changes",
         [
-            {"metric": [0.4, 0.5, 0.45, 0.51, 0.45]},
-            {"val_loss": [1.0, 0.9, 1.3, 1.3, 1.5]},
-            {"val_loss": [1.0, 0.9, 0.92, 0.94, 0.98]},
-            {"loss": [1.0, 0.6, 0.7, 0.8, 0.9]},
-            {"settled": [False, False, True, True, True]},
-            {"weight_ratio": [4.0, 4.0, 25.0, 25.0, 25.0]},
+            {"metric": [0.4, 0.5, 0.45, 0.45, 0.45, 0.45, 0.51, 0.45]},
+            {"metric": [0.4, 0.5, 0.51, 0.45, 0.45, 0.45, 0.45, 0.45]},
+            {"val_loss": [1.1, 1.0, 1.0, 0.95, 0.9, 1.3, 1.3, 1.5]},
+            {"val_loss": [1.1, 1.0, 1.0, 0.95, 0.9, 0.92, 0.94, 0.98]},
+            {"loss": [1.2, 1.1, 1.0, 0.95, 0.6, 0.7, 0.8, 0.9]},
+            {"settled": [False, False, *[True] * 6]},
+            {"weight_ratio": [4.0, 4.0, *[25.0] * 6]},
         ],
     )
     def test_silent(self, series: Series, changes: dict[str, Any]) -> None:
@@ -241,13 +259,13 @@ class TestOverfitting:
     def test_minimize(self, series: Series) -> None:
         """Where less is better, a metric that falls is a gain."""
         given = {"loss": list(self.TRAIN), "val_loss": list(self.VAL)}
-        assert signal(overfitting(series(**given, metric=[0.5, 0.4, 0.45, 0.45, 0.45]), Overfitting(), sign=-1)) == "overfitting"
-        assert signal(overfitting(series(**given, metric=[0.5, 0.4, 0.45, 0.39, 0.45]), Overfitting(), sign=-1)) is None
+        assert signal(overfitting(series(**given, metric=[0.5, 0.4, *[0.45] * 6]), Overfitting(), sign=-1)) == "overfitting"
+        assert signal(overfitting(series(**given, metric=[0.5, 0.4, *[0.45] * 4, 0.39, 0.45]), Overfitting(), sign=-1)) is None
 
     def test_patience(self, series: Series) -> None:
         """Patience is the number of rises."""
         records = series(loss=list(self.TRAIN), val_loss=list(self.VAL), metric=list(self.STALLED))
-        assert signal(overfitting(records[:3], Overfitting(patience=1, rise=0.1))) == "overfitting"
+        assert signal(overfitting(records[:6], Overfitting(patience=1, rise=0.1))) == "overfitting"
         assert signal(overfitting(records, Overfitting(patience=4))) is None
 
 

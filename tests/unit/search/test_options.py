@@ -1,0 +1,120 @@
+"""What several commands take from the command line."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+
+from search.options import DEFAULT_STORE, schema_text, seconds, store_url, study_spec
+from spaces.errors import InputError, StudyError
+from spaces.loader import load_study, shipped_studies
+
+
+@pytest.fixture(scope="module")
+def validator() -> Draft202012Validator:
+    """The schema, itself found valid."""
+    schema = json.loads(schema_text())
+    Draft202012Validator.check_schema(schema)
+    return Draft202012Validator(schema)
+
+
+class TestSeconds:
+    @pytest.mark.parametrize(
+        ("text", "duration"),
+        [(None, None), ("90s", 90), ("30m", 1800), ("2h", 7200), ("1d", 86400), ("1h30m", 5400), ("1.5h", 5400), ("0.5s", 0.5), ("1d2h3m4s", 93784)],
+    )
+    def test_duration(self, text: str | None, duration: float | None) -> None:
+        """Numbers with units, one after the other; nothing is no limit."""
+        assert seconds(text) == duration
+
+    @pytest.mark.parametrize("text", ["", "90", "s", "2 h", "2h ", "-2h", "2H", "1h30", "h1", "1e3s", ".5h", "2h,30m", "two hours"])
+    def test_refused(self, text: str) -> None:
+        """Anything else is refused, with examples."""
+        with pytest.raises(InputError, match="--timeout is not a duration") as caught:
+            seconds(text)
+        assert (caught.value.where, caught.value.found) == ("--timeout", text)
+        assert "1h30m" in caught.value.allowed
+
+
+class TestStoreUrl:
+    def test_given(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What is given goes before the environment, and that before the file in the working directory."""
+        monkeypatch.delenv("SEARCH_STORE", raising=False)
+        assert store_url(None) == DEFAULT_STORE == "sqlite:///search.db"
+        monkeypatch.setenv("SEARCH_STORE", "postgresql://host/db")
+        assert store_url(None) == "postgresql://host/db"
+        assert store_url("sqlite:///other.db") == "sqlite:///other.db"
+
+    @pytest.mark.parametrize(("given", "url"), [("my.db", "sqlite:///my.db"), ("/tmp/my.db", "sqlite:////tmp/my.db"), ("postgresql://u:p@h/d", "postgresql://u:p@h/d")])
+    def test_path(self, given: str, url: str) -> None:
+        """A plain path means SQLite."""
+        assert store_url(given) == url
+
+    def test_empty(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """An empty variable is none."""
+        monkeypatch.setenv("SEARCH_STORE", "")
+        assert store_url(None) == DEFAULT_STORE
+
+
+class TestStudySpec:
+    def test_options(self) -> None:
+        """The options have the last word, also over --set; what is not given stays."""
+        plain = load_study("focal_gamma")
+        spec = study_spec("focal_gamma", ["trials=7", "epochs=8", "sampler.kind=random"], name="mine", trials=9, seed=3)
+        assert (spec.name, spec.trials, spec.epochs, spec.seed, spec.sampler.kind) == ("mine", 9, 8, 3, "random")
+        assert (spec.space, spec.base, spec.presets) == (plain.space, plain.base, plain.presets)
+
+    def test_zero(self) -> None:
+        """A seed of 0 is a seed."""
+        assert study_spec("focal_gamma", ["seed=5"], seed=0).seed == 0
+
+    @pytest.mark.parametrize("options", [{"name": "a b"}, {"trials": 0}, {"seed": -1}])
+    def test_refused(self, options: dict[str, Any]) -> None:
+        """An option is checked as the file is."""
+        with pytest.raises(StudyError, match=next(iter(options))):
+            study_spec("focal_gamma", [], **options)
+
+
+class TestSchema:
+    @pytest.mark.parametrize("name", sorted(shipped_studies()))
+    def test_shipped(self, validator: Draft202012Validator, name: str) -> None:
+        """Every shipped study is valid under it."""
+        assert [error.message for error in validator.iter_errors(yaml.safe_load(shipped_studies()[name].read_text()))] == []
+
+    @pytest.mark.parametrize(
+        ("changes", "complaint"),
+        [
+            ({"epoch": 3}, "'epoch' was unexpected"),
+            ({"epochs": 0}, "0 is less than the minimum of 1"),
+            ({"name": "a b"}, "does not match"),
+            ({"base": {"los": {}}}, "'los' was unexpected"),
+            ({"base": {"loss": {"gama": 1}}}, "'gama' was unexpected"),
+            ({"base": {"weights": {"method": "inverse"}}}, "'inverse' is not one of"),
+            ({"space": {"loss.gama": {"kind": "float", "low": 0, "high": 1}}}, "'loss.gama' was unexpected"),
+            ({"space": {"loss.gamma": {"kind": "flaot", "low": 0, "high": 1}}}, "is not valid under any of the given schemas"),
+            ({"space": {"loss.gamma": {"kind": "float", "low": 0, "hihg": 1}}}, "is not valid under any of the given schemas"),
+            ({"space": {}}, "should be non-empty"),
+            ({"presets": ["save"]}, "'save' is not one of"),
+            ({"objective": "segmentaton"}, "'segmentaton' is not one of"),
+            ({"metric": {"direction": "up"}}, "'up' is not one of"),
+            ({"signals": {"overfiting": {}}}, "'overfiting' was unexpected"),
+        ],
+    )
+    def test_refused(self, validator: Draft202012Validator, changes: dict[str, Any], complaint: str) -> None:
+        """What the loader would refuse the editor marks, too."""
+        study = {"name": "demo", "space": {"loss.gamma": {"kind": "float", "low": 0, "high": 5}}}
+        assert list(validator.iter_errors(study)) == []
+        messages = [error.message for error in validator.iter_errors(study | changes)]
+        assert len(messages) == 1
+        assert complaint in messages[0]
+
+    def test_described(self) -> None:
+        """What an editor shows beside a value is in it."""
+        text = schema_text()
+        assert "focusing exponent; 0 is cross entropy" in text
+        assert "at an epoch" not in json.loads(text)["title"]
+        assert json.loads(text)["$schema"].startswith("https://json-schema.org/draft/2020-12")

@@ -1,0 +1,218 @@
+"""Optuna as the plan wants it: distributions, samples that follow from seed and number, presets, constraints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import optuna
+import pytest
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.storages import RDBStorage
+from optuna.trial import Trial, TrialState
+
+from search.plan import Params, Plan, make_plan
+from search.study import PRESET, TrialSeededSampler, distribution_of, enqueue_presets, open_study, open_trials, suggest
+from spaces.errors import StoreError
+from spaces.loader import load_study
+from spaces.parameters import Choice, FloatRange, IntRange, Parameter
+from spaces.study import StudySpec
+
+Told = list[tuple[Params, str | None]]
+
+
+def demo(**given: Any) -> Plan:
+    """A plan with a dimension of every kind, one of them conditional."""
+    space = {
+        "optimizer.lr_multiple": {"kind": "float", "low": 0.01, "high": 100, "log": True},
+        "loss.kind": {"kind": "choice", "choices": ["ce", "focal"]},
+        "loss.gamma": {"kind": "float", "low": 0, "high": 5, "step": 0.5, "when": {"loss.kind": "focal"}},
+        "optimizer.accumulate": {"kind": "int", "low": 1, "high": 4},
+    }
+    return make_plan(StudySpec.model_validate({"name": "demo", "space": space, "sampler": {"startup_trials": 5}, **given}))
+
+
+def in_memory(plan: Plan, sampler: TrialSeededSampler | None = None) -> optuna.Study:
+    """An empty study."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return optuna.create_study(direction=plan.spec.metric.direction, sampler=sampler or TrialSeededSampler(plan.spec))
+
+
+def value_of(params: Params) -> float:
+    """A score that a sampler can learn from."""
+    return -abs(float(params["optimizer.lr_multiple"]) - 1)  # type: ignore[arg-type]
+
+
+def told(study: optuna.Study, plan: Plan, trials: int) -> list[Params]:
+    """What so many trials were given, each of them finished before the next."""
+    given = []
+    for _ in range(trials):
+        trial = study.ask()
+        params, _ = suggest(trial, plan)
+        study.tell(trial, value_of(params))
+        given.append(params)
+    return given
+
+
+@pytest.fixture
+def trials(sqlite_url: str) -> Iterator[RDBStorage]:
+    """Optuna's storage in a fresh SQLite database."""
+    storage = open_trials(sqlite_url)
+    yield storage
+    storage.remove_session()
+
+
+class TestDistributionOf:
+    @pytest.mark.parametrize(
+        ("dimension", "distribution"),
+        [
+            (FloatRange(kind="float", low=0.1, high=5), FloatDistribution(0.1, 5)),
+            (FloatRange(kind="float", low=0.1, high=5, log=True), FloatDistribution(0.1, 5, log=True)),
+            (FloatRange(kind="float", low=0, high=5, step=0.5), FloatDistribution(0, 5, step=0.5)),
+            (IntRange(kind="int", low=1, high=9), IntDistribution(1, 9)),
+            (IntRange(kind="int", low=1, high=9, step=2), IntDistribution(1, 9, step=2)),
+            (IntRange(kind="int", low=1, high=9, log=True), IntDistribution(1, 9, log=True)),
+            (Choice(kind="choice", choices=(None, True, 1.5, "a")), CategoricalDistribution((None, True, 1.5, "a"))),
+        ],
+    )
+    def test_each(self, dimension: Parameter, distribution: BaseDistribution) -> None:
+        """Each kind of dimension has its counterpart, with the same bounds, scale and grid."""
+        assert distribution_of(dimension) == distribution
+
+
+class TestTrialSeededSampler:
+    TRIALS = 15
+
+    def test_anyone(self) -> None:
+        """A trial is given the same values by a sampler that served all before it and by one that is new to the study, random or modelled."""
+        plan = demo()
+        one, many = in_memory(plan), in_memory(plan)
+        expected = told(one, plan, self.TRIALS)
+        for number in range(self.TRIALS):
+            many.sampler = TrialSeededSampler(plan.spec)
+            assert told(many, plan, 1) == [expected[number]]
+
+    def test_busy(self) -> None:
+        """What else the same sampler was asked for in between changes nothing."""
+        plan = demo()
+        busy = TrialSeededSampler(plan.spec)
+        aside, study = in_memory(plan, busy), in_memory(plan, busy)
+        expected, found = told(in_memory(plan), plan, 8), []
+        for number in range(8):
+            told(aside, plan, 1 + number % 3)
+            found += told(study, plan, 1)
+        assert found == expected
+
+    def test_random_trials_alone(self) -> None:
+        """A random trial does not depend on those before it at all."""
+        plan = demo(sampler={"kind": "random"})
+        expected, study = told(in_memory(plan), plan, 6), in_memory(plan)
+        for _ in range(5):
+            study.ask()  # taken by others, and never sampled
+        assert told(study, plan, 1) == expected[5:]
+
+    def test_another_seed(self) -> None:
+        """Another study seed gives other trials, and no trial repeats another."""
+        first, second = (told(in_memory(demo(seed=seed)), demo(seed=seed), self.TRIALS) for seed in (0, 1))
+        assert len({params["optimizer.lr_multiple"] for params in first + second}) == 2 * self.TRIALS
+
+    def test_learns(self) -> None:
+        """After its random trials it looks where the scores are good."""
+        plan = demo()
+        rates = [float(params["optimizer.lr_multiple"]) for params in told(in_memory(plan), plan, 40)]  # type: ignore[arg-type]
+        assert sum(0.1 < rate < 10 for rate in rates[20:]) > 15
+
+    def test_in_a_database(self, trials: RDBStorage) -> None:
+        """In a database, and reopened for every trial as another worker would, the values are the same."""
+        plan = demo()
+        expected = told(in_memory(plan), plan, 8)
+        assert [told(open_study(trials, plan, "demo"), plan, 1) for _ in range(8)] == [[params] for params in expected]
+
+
+class TestSuggest:
+    def test_conditional(self) -> None:
+        """A dimension whose condition is not met is not sampled, and not recorded either."""
+        plan, study = demo(), in_memory(demo())
+        given = told(study, plan, 20)
+        kinds = [params["loss.kind"] for params in given]
+        assert {"ce", "focal"} == set(kinds)
+        assert [("loss.gamma" in params) for params in given] == [kind == "focal" for kind in kinds]
+        assert [trial.params for trial in study.trials] == given
+
+    def test_in_range(self) -> None:
+        """Every value lies in its dimension, and the whole is a configuration."""
+        plan = make_plan(load_study("combined"))
+        for number, params in enumerate(told(in_memory(plan), plan, 25)):
+            assert all(plan.spec.space[path].holds(value) for path, value in params.items())
+            assert plan.config(params, number)
+
+    @pytest.mark.filterwarnings("error")
+    def test_presets_first(self, trials: RDBStorage) -> None:
+        """The presets are tried first, in their order and where they lie in the space; then the sampler has its turn."""
+        plan = make_plan(load_study("combined"))
+        study = open_study(trials, plan, "combined")
+        enqueue_presets(study, plan)
+        given: Told = [suggest(study.ask(), plan) for _ in range(6)]
+        assert [name for _, name in given] == ["recommended", "untuned", "safe", "progressive", None, None]
+        assert [params for params, name in given if name] == [plan.preset_params(name) for name in plan.spec.presets]
+        assert study.get_trials(deepcopy=False)[2].user_attrs[PRESET] == "safe"
+        assert "loss.gamma" not in given[0][0]
+
+
+class TestOpenStudy:
+    @pytest.mark.parametrize(("metric", "direction"), [({}, "MAXIMIZE"), ({"name": "val_ce", "direction": "minimize"}, "MINIMIZE")])
+    def test_direction(self, trials: RDBStorage, metric: dict[str, str], direction: str) -> None:
+        """The study is made in its metric's direction."""
+        assert open_study(trials, demo(metric=metric), "demo").direction.name == direction
+
+    def test_again(self, trials: RDBStorage) -> None:
+        """A study that is there is opened, with its trials."""
+        plan = demo()
+        told(open_study(trials, plan, "demo"), plan, 2)
+        assert len(open_study(trials, plan, "demo").trials) == 2
+
+    def test_bad_address(self) -> None:
+        """An address that no store can have is refused as the store refuses it."""
+        with pytest.raises(StoreError, match="no store can live"):
+            open_trials("mysql://host/db")
+
+
+class TestConstraint:
+    @pytest.fixture
+    def kill(self) -> Callable[[optuna.Study, Trial], None]:
+        """Ends a trial as one that diverged ends."""
+
+        def end(study: optuna.Study, trial: Trial) -> None:
+            trial.report(0.99, 1)
+            trial.set_constraint("diverged", 1.5)
+            study.tell(trial, state=TrialState.PRUNED)
+
+        return end
+
+    def test_not_best(self, trials: RDBStorage) -> None:
+        """A trial with a constraint above 0 is never the best, whatever it scored."""
+        plan = demo()
+        study = open_study(trials, plan, "demo")
+        for value, diverged in ((0.5, False), (0.9, True), (0.4, False)):
+            trial = study.ask()
+            if diverged:
+                trial.set_constraint("diverged", 1.5)
+            study.tell(trial, value)
+        assert study.best_trial.number == 0
+
+    def test_stays_away(self, kill: Callable[[optuna.Study, Trial], None]) -> None:
+        """The sampler stays away from where trials diverge, although they led until then."""
+        plan = demo(sampler={"startup_trials": 10})
+        study = in_memory(plan)
+        rates = []
+        for _ in range(40):
+            trial = study.ask()
+            rate = float(suggest(trial, plan)[0]["optimizer.lr_multiple"])  # type: ignore[arg-type]
+            rates.append(rate)
+            if rate > 1:
+                kill(study, trial)
+            else:
+                study.tell(trial, 0.3)
+        early, late = sum(rate > 1 for rate in rates[:10]), sum(rate > 1 for rate in rates[-10:])
+        assert early >= 3
+        assert late < early
