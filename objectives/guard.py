@@ -14,6 +14,9 @@ from torch import Tensor, nn
 
 CHECK_EVERY = 10
 
+_LEFT_OUT = -1.0
+"""Stands for the norm of a step that the loss scaler leaves out; a norm is never negative."""
+
 
 class StepGuard:
     """The gradient norms of one epoch, clipping, and the first step at which something broke.
@@ -22,11 +25,13 @@ class StepGuard:
         model: whose gradients are watched.
         clip_norm: `max_norm` of the global gradient norm; None only measures.
         max_norm: a larger norm, or one that is not finite, breaks the step.
+        loss_scaled: float16 with loss scaling, where a norm that overflows is the scaler's business: it leaves the
+            step out and scales less. Only a loss that is not finite breaks the step then.
     """
 
-    def __init__(self, model: nn.Module, clip_norm: float | None, max_norm: float) -> None:
+    def __init__(self, model: nn.Module, clip_norm: float | None, max_norm: float, *, loss_scaled: bool = False) -> None:
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.clip_norm, self.max_norm = clip_norm, max_norm
+        self.clip_norm, self.max_norm, self.loss_scaled = clip_norm, max_norm, loss_scaled
         self.broken_step: int | None = None
         self.norms: list[float] = []
         self._held: list[Tensor] = []
@@ -41,7 +46,8 @@ class StepGuard:
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         # A loss that is not finite has to show even where its gradient happens to be finite (a saturated softmax).
-        self._held.append(torch.where(torch.isfinite(loss.detach()), norm, torch.full_like(norm, math.nan)))
+        told = torch.where(torch.isfinite(norm), norm, _LEFT_OUT) if self.loss_scaled else norm
+        self._held.append(torch.where(torch.isfinite(loss.detach()), told, math.nan))
         if self.clip_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self.clip_norm, norm)
         if len(self._held) >= self._every:
@@ -51,6 +57,8 @@ class StepGuard:
     def read(self) -> None:
         """Bring the norms to the host and look at them."""
         for norm in torch.stack(self._held).tolist() if self._held else []:
+            if norm == _LEFT_OUT:
+                continue
             self.norms.append(norm)
             if self.broken_step is None and not norm <= self.max_norm:
                 self.broken_step = len(self.norms)

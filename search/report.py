@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,8 @@ from storage.rows import FINAL_STATES, Finding, StoredStudy, StoredTrial, TrialS
 
 if TYPE_CHECKING:
     from storage.store import Store
+
+KILLED_STATES = tuple(state for state in FINAL_STATES if state != "complete")
 
 WORSE_THAN_PEERS = "worse than its peers"
 """The cause of every prune: the trial itself may be healthy."""
@@ -162,7 +164,8 @@ def study_report(store: Store, name: str) -> StudyReport:
     spec = check(StudySpec, stored.definition, f"study {name} in the store")
     trials = store.trials(stored.id)
     records, findings = store.study_records(stored.id), store.study_evidence(stored.id)
-    kills = tuple(_kill(trial, records.get(trial.id, []), findings.get(trial.id, [])) for trial in trials if trial.state in FINAL_STATES[1:])
+    killed = [trial for trial in trials if trial.state in KILLED_STATES]
+    kills = tuple(_kill(trial, records.get(trial.id, []), findings.get(trial.id, [])) for trial in killed)
     complete = [trial for trial in trials if trial.state == "complete"]
     return StudyReport(
         name=name, about=spec.about, objective=spec.objective, metric=spec.metric.name, direction=spec.metric.direction,
@@ -204,7 +207,8 @@ def find_study(store: Store, name: str) -> StoredStudy:
     if stored is None:
         known = [study.name for study in store.studies()]
         what = f"there is no study {name!r} in the store{nearest(name, known)}"
-        raise StoreError(what, where=store.where, found=name, allowed=", ".join(known) or "the store is empty", next_step="start it with `search run --study …`")
+        allowed = ", ".join(known) or "the store is empty"
+        raise StoreError(what, where=store.where, found=name, allowed=allowed, next_step="start it with `search run --study …`")
     return stored
 
 
@@ -253,7 +257,8 @@ def _improving_metric(records: Sequence[EpochRecord], direction: Direction) -> S
         return Sign(name, None, "fewer than 2 epochs")
     # Means of halves, and not the first and the last epoch: one of those may be lucky.
     early, late = fmean(values[: len(values) // 2]), fmean(values[len(values) // 2 :])
-    return Sign(name, late > early if direction == "maximize" else late < early, f"mean of the first half {early:.4f}, of the second {late:.4f}")
+    told = f"mean of the first half {early:.4f}, of the second {late:.4f}"
+    return Sign(name, late > early if direction == "maximize" else late < early, told)
 
 
 def _healthy_norm(records: Sequence[EpochRecord]) -> Sign:
@@ -277,7 +282,8 @@ def _falling_parts(records: Sequence[EpochRecord]) -> Sign:
 def _fair_gains(records: Sequence[EpochRecord]) -> Sign:
     """Records hold no class frequencies: the half of the classes that began lowest stands for the rare ones."""
     name = "rare classes gain while frequent ones hold"
-    pairs = [(a, b) for a, b in zip(records[0].class_metric, records[-1].class_metric, strict=True) if a is not None and b is not None] if records else []
+    ends = zip(records[0].class_metric, records[-1].class_metric, strict=True) if records else ()
+    pairs = [(before, after) for before, after in ends if before is not None and after is not None]
     if len(records) < 2 or len(pairs) < 2:
         return Sign(name, None, "fewer than 2 epochs, or 2 classes")
     pairs.sort()
@@ -308,22 +314,27 @@ def _states(trials: Sequence[StoredTrial], budget: int) -> dict[str, int]:
 
 
 def _leaderboard(complete: Sequence[StoredTrial], records: Mapping[int, list[EpochRecord]], spec: StudySpec) -> tuple[LeaderboardRow, ...]:
-    scored = [(trial.score, trial) for trial in complete if trial.score is not None and math.isfinite(trial.score) and records.get(trial.id)]
+    numbered = [(trial.score, trial) for trial in complete if trial.score is not None and records.get(trial.id)]
+    scored = [(score, trial) for score, trial in numbered if math.isfinite(score)]
     sign = -1 if spec.metric.direction == "maximize" else 1
     scored.sort(key=lambda pair: sign * pair[0])  # stable: of equal scores, the earlier trial comes first
     if not scored:
         return ()
-    first = (scored[0][0], noise(records[scored[0][1].id]))
-    return tuple(_row(rank, score, trial, records[trial.id], spec, first) for rank, (score, trial) in enumerate(scored, 1))
+    rows = [_row(score, trial, records[trial.id], spec) for score, trial in scored]
+    return tuple(replace(row, rank=rank, tied=rank > 1 and _tied(row, rows[0])) for rank, row in enumerate(rows, 1))
 
 
-def _row(rank: int, score: float, trial: StoredTrial, records: list[EpochRecord], spec: StudySpec, first: tuple[float, float | None]) -> LeaderboardRow:
-    own, (params, lr) = noise(records), sampled(spec, trial.config or {})
+def _tied(row: LeaderboardRow, first: LeaderboardRow) -> bool:
+    return abs(row.score - first.score) <= math.hypot(row.noise or 0.0, first.noise or 0.0)
+
+
+def _row(score: float, trial: StoredTrial, records: list[EpochRecord], spec: StudySpec) -> LeaderboardRow:
+    params, lr = sampled(spec, trial.config or {})
     tests = [record.test.metric for record in records if record.test is not None]
+    best_epoch, test = best_record(records, spec.metric.direction).epoch, tests[-1] if tests else None
     return LeaderboardRow(
-        rank=rank, number=trial.number or 0, score=score, noise=own,
-        best_epoch=best_record(records, spec.metric.direction).epoch, epochs=records[-1].epoch, preset=trial.preset or "", params=params, lr=lr,
-        test=tests[-1] if tests else None, tied=rank > 1 and abs(score - first[0]) <= math.hypot(own or 0.0, first[1] or 0.0),
+        rank=1, number=trial.number or 0, score=score, noise=noise(records), best_epoch=best_epoch, epochs=records[-1].epoch,
+        preset=trial.preset or "", params=params, lr=lr, test=test, tied=False,
     )  # fmt: skip
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import time
 import warnings
 from collections.abc import Callable, Container, Sequence
 from typing import Any
@@ -22,6 +24,10 @@ from storage.engine import tune
 
 PRESET = "preset"
 """User attribute of a trial that a preset was enqueued for."""
+
+MAKING_TRIES = 50
+MADE_TWICE = re.compile("already exists|unique constraint", re.IGNORECASE)
+"""What a database says when another process was faster in making a table, or its row."""
 
 
 class TrialSeededSampler(BaseSampler):
@@ -73,9 +79,21 @@ def _sampler(spec: StudySpec, seed: int) -> BaseSampler:
 def open_trials(url: str) -> RDBStorage:
     """Optuna's storage on the store's database, tuned as our own tables are."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    storage = RDBStorage(optuna_url(url))
+    storage = _with_tables(optuna_url(url))
     tune(storage.engine)
     return storage
+
+
+def _with_tables(url: str) -> RDBStorage:
+    """Optuna makes its tables without a lock: when two processes do so at once, one fails, and has to ask again."""
+    for _ in range(MAKING_TRIES):
+        try:
+            return RDBStorage(url)
+        except Exception as problem:  # of SQLAlchemy, in the words of either database
+            if not MADE_TWICE.search(str(problem)):
+                raise
+            time.sleep(0.1)
+    return RDBStorage(url)
 
 
 class PeersStudy(optuna.Study):

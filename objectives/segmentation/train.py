@@ -107,10 +107,10 @@ class Run:
         self.model = build_model(config.model, data.channels, len(data.class_names)).to(device)
         self.criterion = build_criterion(config.loss, config.weights, counts, data.ignore_index, device)
         self.optimizer = build_optimizer(self.model, config.optimizer)
-        self.guard = StepGuard(self.model, config.optimizer.grad_clip_norm, config.max_grad_norm)
-        self.used = self._used()
         self.amp_dtype = _amp_dtype(config, device)
         self.scaler = GradScaler(device.type, enabled=self.amp_dtype == torch.float16)
+        self.guard = StepGuard(self.model, config.optimizer.grad_clip_norm, config.max_grad_norm, loss_scaled=self.scaler.is_enabled())
+        self.used = self._used()
         workers = data.loader_workers
         self.train_batches = Batches(data.train, config.batch_size, config.seed, workers, device)
         self.val_batches = Batches(data.val, 2 * config.batch_size, None, workers, device)

@@ -25,6 +25,14 @@ CHART_WIDTH, CHART_HEIGHT = 100, 13
 X_LABELS = 12
 """At most so many epochs are named below a chart."""
 
+Y_STEPS = 4
+"""Steps of the scale beside a chart."""
+
+HUGE = 1e300
+
+Points = Sequence[tuple[int, float]]
+"""Epochs, and where their values stand."""
+
 
 @dataclass(frozen=True, slots=True)
 class Series:
@@ -92,8 +100,9 @@ def _print_curves(report: TrialReport) -> None:
         screen.head("Curves")
         screen.say("  no epoch is recorded yet" if not records else "  one epoch makes no curve: its numbers")
         for record in records:
+            losses = f"loss {number(record.train_loss)}, validation loss {number(record.val_loss)}"
             norms = f"gradient norm {number(record.grad_norm_median)} (median), {number(record.grad_norm_max)} (largest)"
-            screen.say(f"  loss {number(record.train_loss)}, validation loss {number(record.val_loss)}, {report.metric} {score(record.metric)}, {norms}")
+            screen.tell(f"{losses}, {report.metric} {score(record.metric)}, {norms}", indent=2)
         return
     epochs = [record.epoch for record in records]
     loss = [Series("t", "training loss", "blue", [record.train_loss for record in records])]
@@ -108,36 +117,50 @@ def _print_curves(report: TrialReport) -> None:
 
 
 def _print_chart(epochs: Sequence[int], series: Sequence[Series], *, log: bool) -> None:
-    """A chart with its title above it; a value that is no finite number leaves a gap."""
+    """A chart with its title above it; a value that cannot be drawn leaves a gap."""
     screen.head(" and ".join(f"{curve.name} ({curve.letter})" for curve in series) + " by epoch")
-    if any(_drawable(value, log) for curve in series for value in curve.values):
-        screen.show(Text.from_ansi(_chart(epochs, series, log=log)))
+    points = [_points(epochs, curve.values, log) for curve in series]
+    if any(points):
+        screen.show(Text.from_ansi(_chart(epochs, series, points, log=log)))
 
 
-def _drawable(value: float, log: bool) -> bool:
-    return math.isfinite(value) and (value > 0 or not log)
+def _points(epochs: Sequence[int], values: Sequence[float], log: bool) -> Points:
+    """What can be drawn. The logarithm is taken here: the plotting library's own scale cannot take a single value.
+
+    NaN and infinity abort that library's kernel, and the difference of values so large that it overflows does, too.
+    """
+    drawable = [(epoch, value) for epoch, value in zip(epochs, values, strict=True) if abs(value) < HUGE and (value > 0 or not log)]
+    return [(epoch, math.log10(value) if log else value) for epoch, value in drawable]
 
 
-def _chart(epochs: Sequence[int], series: Sequence[Series], *, log: bool) -> str:
+def _chart(epochs: Sequence[int], series: Sequence[Series], points: Sequence[Points], *, log: bool) -> str:
     plotext = import_module("plotext")  # half a second, and wanted by this command alone
     plotext.terminal.limit(False, False)
     figure = plotext.figure
     figure.clear()
     figure.theme("colorless")
     figure.plot_size(min(screen.console().width, CHART_WIDTH), CHART_HEIGHT)
-    for curve in series:
-        points = [(epoch, value) for epoch, value in zip(epochs, curve.values, strict=True) if _drawable(value, log)]
-        if not points:
-            continue
-        line, marks = ("." if screen.is_plain() else "braille"), curve.letter
-        figure.draw(figure.signal(*map(list, zip(*points, strict=True)), marker=plotext.marker(line, curve.colour)).lines())
-        figure.draw(figure.signal(*map(list, zip(*points, strict=True)), marker=plotext.marker(marks, curve.colour)))
-    if log:
-        figure.ruler("y").scale("log")
+    for curve, drawn in zip(series, points, strict=True):
+        if drawn:
+            places = [list(axis) for axis in zip(*drawn, strict=True)]
+            line = plotext.marker("." if screen.is_plain() else "braille", curve.colour)
+            figure.draw(figure.signal(*places, marker=line).lines())
+            figure.draw(figure.signal(*places, marker=plotext.marker(curve.letter, curve.colour)))
+    low, high = _limits([height for drawn in points for _, height in drawn], log)
+    marks = [low + (high - low) * step / Y_STEPS for step in range(Y_STEPS + 1)]
+    figure.ruler("y").lim(low, high)
+    figure.ruler("y").ticks(marks, [number(10**mark if log else mark) for mark in marks])
     named = [epoch for epoch in epochs if (epoch - epochs[0]) % math.ceil(len(epochs) / X_LABELS) == 0]
     figure.ruler("x").ticks(named, [str(epoch) for epoch in named])
-    drawn: str = figure.build().string(colorless=screen.console().no_color or not screen.console().is_terminal)
-    return screen.fit(drawn.rstrip())
+    text: str = figure.build().string(colorless=screen.console().no_color or not screen.console().is_terminal)
+    return screen.fit(text.rstrip())
+
+
+def _limits(heights: Sequence[float], log: bool) -> tuple[float, float]:
+    """The lowest and the highest; further apart where a flat curve would have the same mark at every step."""
+    low, high = min(heights), max(heights)
+    margin = 0.1 if log else 0.05 * max(abs(low), abs(high)) or 1.0
+    return (low, high) if high - low > margin / 50 else (low - margin, high + margin)
 
 
 def _print_classes(report: TrialReport) -> None:
@@ -146,7 +169,8 @@ def _print_classes(report: TrialReport) -> None:
     if not whole:
         return
     best, last = best_record(whole, report.direction), whole[-1]
-    chosen = {f"epoch {whole[0].epoch}": whole[0].class_metric, f"best: {best.epoch}": best.class_metric, f"last: {last.epoch}": last.class_metric}
+    told = {f"epoch {whole[0].epoch}": whole[0], f"best: {best.epoch}": best, f"last: {last.epoch}": last}
+    chosen = {name: record.class_metric for name, record in told.items()}
     if last.test is not None:
         chosen["test"] = last.test.class_metric
     screen.head("Classes")

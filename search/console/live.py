@@ -21,7 +21,7 @@ from search.report import sampled
 from spaces.errors import StoreError
 from spaces.records import better
 from spaces.study import StudySpec
-from storage.rows import FINAL_STATES, Progress, StoredTrial, TrialState
+from storage.rows import FINAL_STATES, Progress, StoredTrial
 
 if TYPE_CHECKING:
     from search.plan import Plan
@@ -156,8 +156,11 @@ class Watcher:
         trial = None if now.number is None else self.store.trial(self.study_id, now.number)
         name = "a trial" if now.number is None else f"trial {now.number}"
         reason = f": {trial.reason}" if trial is not None and trial.reason else ""
-        told = f": {self.spec.metric.name} {score(now.score)} after {count(now.epochs, 'epoch')}" if now.state == "complete" else f" at epoch {now.epochs}{reason}"
-        return Event(f"{name} {_verb(now.state)}{told}", STATE_STYLES[now.state])
+        if now.state == "complete":
+            reached = f"{self.spec.metric.name} {score(now.score)} after {count(now.epochs, 'epoch')}"
+            return Event(f"{name} is complete: {reached}", STATE_STYLES[now.state])
+        verb = "was pruned" if now.state == "pruned" else now.state
+        return Event(f"{name} {verb} at epoch {now.epochs}{reason}", STATE_STYLES[now.state])
 
     def _keep_best(self, lines: Sequence[Progress]) -> None:
         for line in lines:
@@ -172,10 +175,6 @@ class Watcher:
             return ""
         params, lr = sampled(self.spec, trial.config or {})
         return ", ".join(pairs(params, lr, short_names(self.spec.space)))
-
-
-def _verb(state: TrialState) -> str:
-    return {"complete": "is complete", "pruned": "was pruned"}.get(state, state)
 
 
 def frame(watcher: Watcher, note: str, height: int) -> RenderableType:

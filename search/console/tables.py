@@ -67,7 +67,8 @@ def print_leaderboard(report: StudyReport, top: int = 10) -> None:
     _print_rows(report, rows)
     tied = sum(row.tied for row in report.leaderboard)
     close = f"{count(tied, 'trial')} within noise of the first row (≈), which" if tied else "The first row"
-    measured = "± is the noise within a run" if any(row.noise is not None for row in rows) else "so few epochs do not show the noise within a run"
+    shown = any(row.noise is not None for row in rows)
+    measured = "± is the noise within a run" if shown else "so few epochs do not show the noise within a run"
     screen.tell(f"{close} is a suggestion, not a verdict: {measured}; other seeds add more.")
     if len(report.leaderboard) > top:
         screen.tell(f"{len(report.leaderboard) - top} more in `search show --study {report.name} --json`")
@@ -120,7 +121,8 @@ def _lines(columns: Mapping[str, Sequence[str]]) -> list[str]:
     """A line for each row, below the heading, which is printed."""
     widths = {screen.fit(name): max(map(len, (screen.fit(name), *cells))) for name, cells in columns.items()}
     screen.say("  ".join(f"{name:>{width}}" for name, width in widths.items()), style="bold")
-    return ["  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths.values(), strict=True)) for row in zip(*columns.values(), strict=True)]
+    rows = zip(*columns.values(), strict=True)
+    return ["  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths.values(), strict=True)) for row in rows]
 
 
 def _header(name: str) -> str:

@@ -63,7 +63,11 @@ def sampled(params: Mapping[str, Any], lr: float | None, names: Mapping[str, str
 
 def pairs(params: Mapping[str, Any], lr: float | None, names: Mapping[str, str]) -> list[str]:
     """`name value` of what was sampled."""
-    return [f"lr {rate(lr, value)}" if path == RATE and lr is not None else f"{names[path]} {setting(value)}" for path, value in params.items()]
+
+    def pair(path: str, value: Any) -> str:
+        return f"lr {rate(lr, value)}" if path == RATE and lr is not None else f"{names[path]} {setting(value)}"
+
+    return [pair(path, value) for path, value in params.items()]
 
 
 def short_names(paths: Iterable[str]) -> dict[str, str]:

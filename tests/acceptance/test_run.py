@@ -235,6 +235,7 @@ def kills(tmp_path_factory: pytest.TempPathFactory, lasting_terminal: Terminal) 
     # With this seed the three trials after the preset have one of the bad rates each.
     mixed = TINY | {"name": "mixed", "seed": 1, "trials": 4, "presets": ["untuned"], "pruner": pruner}
     mixed["space"] = TINY["space"] | {"optimizer.lr_multiple": rate}
+    mixed["signals"] = {"grace_epochs": 1, "class_collapse": {"all_but_one_epochs": 2}}  # before the pruner has its say
     (folder / "mixed.yaml").write_text(yaml.safe_dump(mixed), encoding="utf-8")
     bound = ("--name", "exploded", "--trials", "2", "--set", "signals.gradient_explosion.max_norm=0.001")
     jobs = [

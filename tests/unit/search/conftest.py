@@ -82,27 +82,22 @@ class Demo:
 
 
 @pytest.fixture
-def store(sqlite_url: str) -> Iterator[Store]:
-    """A fresh store."""
-    with open_store(sqlite_url) as opened:
-        yield opened
-
-
-@pytest.fixture
-def demo(store: Store, make_record: Make) -> Demo:
-    """A study without a trial."""
-    return Demo(store, make_record)
+def demo(sqlite_url: str, make_record: Make) -> Iterator[Demo]:
+    """A study without a trial, in a fresh store."""
+    with open_store(sqlite_url) as store:
+        yield Demo(store, make_record)
 
 
 @pytest.fixture
 def width(monkeypatch: pytest.MonkeyPatch) -> Width:
-    """Sets the width of the screen, which is 80 columns at first."""
+    """Sets the width of the screen, which is 80 columns at first, and without colour whatever the environment says."""
 
     def choose(columns: int) -> None:
-        monkeypatch.setattr(screen._out, "_width", columns)
-        monkeypatch.setattr(screen._err, "_width", columns)
+        for console in (screen._out, screen._err):
+            monkeypatch.setattr(console, "_width", columns)
 
-    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "NO_COLOR", "COLORTERM"):
-        monkeypatch.delenv(name, raising=False)
+    for console in (screen._out, screen._err):
+        monkeypatch.setattr(console, "_force_terminal", False)
+        monkeypatch.setattr(console, "_color_system", None)
     choose(80)
     return choose

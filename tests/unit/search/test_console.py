@@ -64,7 +64,15 @@ class TestWords:
 
     @pytest.mark.parametrize(
         ("value", "told"),
-        [(None, "none"), (True, "true"), (5, "5"), (0.25, "0.25"), ("ce", "ce"), ([0.1, None], "[0.1, none]"), ({"a": 1, "b": None}, "a 1")],
+        [
+            (None, "none"),
+            (True, "true"),
+            (5, "5"),
+            (0.25, "0.25"),
+            ("ce", "ce"),
+            ([0.1, None], "[0.1, none]"),
+            ({"a": 1, "b": None}, "a 1"),
+        ],
     )
     def test_setting(self, value: Any, told: str) -> None:
         """Values of a configuration read as people write them."""

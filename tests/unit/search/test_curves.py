@@ -82,6 +82,20 @@ class TestTrial:
 
         assert "Classes" in self.shown(demo, capsys, 0)
 
+    @pytest.mark.parametrize("norms", [[1.0, NAN], [1.0, 1.0], [0.0, 0.0], [5e-324, 1.7e308]])
+    def test_flat(self, demo: Demo, capsys: pytest.CaptureFixture[str], norms: list[float]) -> None:
+        """A curve of one value, of equal values, or of absurd ones can be drawn, and the marks beside it differ."""
+        claim = demo.start()
+        for epoch, norm in enumerate(norms, 1):
+            demo.epochs(claim, [0.1], first=epoch, grad_norm_max=norm)
+
+        out = self.shown(demo, capsys, 0)
+
+        metric = out.partition("miou (m) by epoch")[2].partition("largest gradient norm")[0]
+        marks = re.findall("^(.*)┤", metric, re.MULTILINE)
+        assert len(set(marks)) == len(marks) == 5
+        assert "plotext" not in out
+
     def test_classes(self, demo: Demo, capsys: pytest.CaptureFixture[str]) -> None:
         """Each class by name at the first, the best and the last epoch and on the test split; absent ones have no value."""
         claim = demo.start()
@@ -106,12 +120,14 @@ class TestTrial:
         assert "Why it failed\n  ValueError: no [b]class[/b] ü\n\n  Traceback\n    [b]x[/b]\n  ValueError\n" in out
         assert "no epoch is recorded yet" in out
 
-    @pytest.mark.parametrize(("metrics", "told"), [([], "no epoch is recorded yet"), ([0.1], "miou 0.1000, gradient norm 1.5 (median), 9 (largest)")])
+    @pytest.mark.parametrize(
+        ("metrics", "told"), [([], "no epoch is recorded yet"), ([0.1], "miou 0.1000, gradient norm 1.5 (median), 9 (largest)")]
+    )
     def test_young(self, demo: Demo, capsys: pytest.CaptureFixture[str], metrics: list[float], told: str) -> None:
         """A trial that has hardly begun is shown with what there is; it has not ended, so there is no why."""
         demo.start(metrics)
 
-        out = self.shown(demo, capsys, 0)
+        out = squeezed(self.shown(demo, capsys, 0))
 
         assert told in out
         assert "Why it" not in out

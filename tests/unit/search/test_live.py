@@ -127,7 +127,9 @@ class TestWatch:
         """A trial without a number is no news, until it fails."""
         claims: list[Claim] = []
 
-        told = self.lines(demo, capsys, nothing, lambda: claims.append(demo.claim()), lambda: demo.finish(claims[0], "failed", reason="given up"))
+        told = self.lines(
+            demo, capsys, nothing, lambda: claims.append(demo.claim()), lambda: demo.finish(claims[0], "failed", reason="given up")
+        )
 
         assert told == ["a trial failed at epoch 0"]
 

@@ -67,7 +67,6 @@ class TestRefused:
             ({"presets": ["save"]}, "unknown preset 'save' (did you mean 'safe'?)", "presets", "safe"),
             ({"presets": ["safe"], "space": {"optimizer.lr_multiple": LR | {"low": 0.5}}}, "the preset 'safe' lies outside the space", "study demo, space → optimizer.lr_multiple", "0.5 … 10, log"),
             ({"presets": ["safe"], "base": {"loss.ce_weight": 0.7}, "space": {"optimizer.lr_multiple": LR}}, "must sum to 1", "study demo, the preset 'safe' over the base, loss", ""),
-            ({"presets": ["safe", "recommended"], "trials": 1, "space": {"optimizer.lr_multiple": LR}}, "more presets than trials", "study demo", ""),
             ({"space": {"loss.alpha": GAMMA, "loss.alpha_tau": {"kind": "float", "low": 0, "high": 1}}}, "alpha and alpha_tau exclude each other", "study demo, trial 0, loss", ""),
             (
                 {"space": {"loss.ce_weight": {"kind": "float", "low": 0.2, "high": 0.8}, "loss.dice_weight": {"kind": "float", "low": 0.2, "high": 0.8}}},
@@ -91,15 +90,17 @@ class TestRefused:
         """A preset between two steps of a grid is outside, too."""
         assert refusal(presets=["safe"], space={"loss.dice_weight": {"kind": "float", "low": 0.1, "high": 0.85, "step": 0.25}}).found == "0.4"
 
-    def test_many_presets(self) -> None:
-        """The two numbers that do not fit are told."""
-        assert refusal(presets=["safe", "recommended"], trials=1, space={"optimizer.lr_multiple": LR}).found == "2 presets, 1 trials"
-
 
 class TestWarnings:
     def test_none(self) -> None:
         """A sound study has none."""
         assert planned().warnings == ()
+
+    @pytest.mark.parametrize(("trials", "count"), [(1, 1), (2, 1), (3, 0)])
+    def test_only_presets(self, trials: int, count: int) -> None:
+        """Presets that take up all trials leave nothing to search."""
+        warnings = planned(presets=["safe", "recommended"], trials=trials, space={"optimizer.lr_multiple": LR}).warnings
+        assert warnings == (f"{trials} trials leave nothing to search after the 2 presets",) * count
 
     def test_scalar_alpha(self) -> None:
         """Searching one alpha for all classes is only a second learning rate, and the plan says so."""

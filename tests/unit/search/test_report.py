@@ -30,7 +30,9 @@ FOCAL = {"loss.kind": "focal", "loss.gamma": 2.0, "optimizer.lr_multiple": 0.5, 
 PLAIN = FOCAL | {"loss.kind": "ce"}
 
 EVIDENCE = Evidence("gradient_explosion", 2, 13, "the gradient norm was 2011", {"grad_norm_max": 2011.0, "lr": NAN}, severity=1.5)
-DIAGNOSIS = Diagnosis("learning rate too high", ("it was 30 times the base rate",), (Remedy("halve it", {"optimizer.lr_multiple": 15.0}), Remedy("clip", {})))
+DIAGNOSIS = Diagnosis(
+    "learning rate too high", ("it was 30 times the base rate",), (Remedy("halve it", {"optimizer.lr_multiple": 15.0}), Remedy("clip", {}))
+)
 
 
 class Demo:
@@ -88,7 +90,16 @@ class TestStudyReport:
         report = demo.report()
 
         assert (report.name, report.metric, report.direction, report.score_rule, report.epochs) == ("demo", "miou", "maximize", "best", 8)
-        assert report.states == {"complete": 0, "pruned": 0, "diverged": 0, "failed": 0, "running": 0, "paused": 0, "reserved": 0, "left": 10}
+        assert report.states == {
+            "complete": 0,
+            "pruned": 0,
+            "diverged": 0,
+            "failed": 0,
+            "running": 0,
+            "paused": 0,
+            "reserved": 0,
+            "left": 10,
+        }
         assert (report.leaderboard, report.kills, report.causes, report.health) == ((), (), {}, ())
 
     def test_states(self, demo: Demo) -> None:
@@ -101,7 +112,16 @@ class TestStudyReport:
         demo.store.claim(demo.id, 1000, "box:2", 600)
         demo.store.give_back(paused)
 
-        assert demo.report().states == {"complete": 1, "pruned": 2, "diverged": 0, "failed": 1, "running": 1, "paused": 1, "reserved": 1, "left": 3}
+        assert demo.report().states == {
+            "complete": 1,
+            "pruned": 2,
+            "diverged": 0,
+            "failed": 1,
+            "running": 1,
+            "paused": 1,
+            "reserved": 1,
+            "left": 3,
+        }
 
     def test_budget_overspent(self, demo: Demo) -> None:
         """A budget that was lowered below what is done leaves nothing, not less than nothing."""
@@ -241,8 +261,19 @@ class TestKills:
 
         (kill,) = demo.report().kills
 
-        assert (kill.number, kill.state, kill.signal, kill.epoch, kill.step, kill.severity) == (0, "diverged", "gradient_explosion", 2, 13, 1.5)
-        assert (kill.reason, kill.cause, kill.remedy) == ("gradient_explosion: the gradient norm was 2011", "learning rate too high", "halve it")
+        assert (kill.number, kill.state, kill.signal, kill.epoch, kill.step, kill.severity) == (
+            0,
+            "diverged",
+            "gradient_explosion",
+            2,
+            13,
+            1.5,
+        )
+        assert (kill.reason, kill.cause, kill.remedy) == (
+            "gradient_explosion: the gradient norm was 2011",
+            "learning rate too high",
+            "halve it",
+        )
 
     def test_pruned(self, demo: Demo) -> None:
         """A pruned trial names its pruner and its last epoch; its cause lies in its peers."""
@@ -258,7 +289,13 @@ class TestKills:
 
         (kill,) = demo.report().kills
 
-        assert (kill.state, kill.signal, kill.epoch, kill.cause, kill.reason) == ("failed", "error", None, "ValueError", "ValueError: bad mask")
+        assert (kill.state, kill.signal, kill.epoch, kill.cause, kill.reason) == (
+            "failed",
+            "error",
+            None,
+            "ValueError",
+            "ValueError: bad mask",
+        )
 
     def test_causes(self, demo: Demo) -> None:
         """Causes are counted, the most frequent first; complete trials are no kills."""
@@ -289,7 +326,14 @@ class TestTrialReport:
 
         report = trial_report(demo.store, "demo", 0)
 
-        assert (report.study, report.number, report.state, report.preset, report.score, report.attempts) == ("demo", 0, "diverged", "safe", 0.1, 1)
+        assert (report.study, report.number, report.state, report.preset, report.score, report.attempts) == (
+            "demo",
+            0,
+            "diverged",
+            "safe",
+            0.1,
+            1,
+        )
         assert report.config == nested(FOCAL)
         assert report.params["loss.gamma"] == 2.0
         assert report.lr == pytest.approx(0.05)

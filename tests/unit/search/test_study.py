@@ -12,7 +12,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import Trial, TrialState
 
 from search.plan import Params, Plan, make_plan
-from search.study import PRESET, TrialSeededSampler, distribution_of, enqueue_presets, open_study, open_trials, suggest
+from search.study import PRESET, PeersStudy, TrialSeededSampler, distribution_of, enqueue_presets, make_study, open_trials, suggest
 from spaces.errors import StoreError
 from spaces.loader import load_study
 from spaces.parameters import Choice, FloatRange, IntRange, Parameter
@@ -36,6 +36,12 @@ def in_memory(plan: Plan, sampler: TrialSeededSampler | None = None) -> optuna.S
     """An empty study."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna.create_study(direction=plan.spec.metric.direction, sampler=sampler or TrialSeededSampler(plan.spec))
+
+
+def opened(trials: RDBStorage, plan: Plan) -> PeersStudy:
+    """The study `demo`, as a worker that has just come opens it."""
+    make_study(trials, plan, "demo")
+    return PeersStudy(trials, plan, "demo", completed=lambda: 0)
 
 
 def value_of(params: Params) -> float:
@@ -93,11 +99,12 @@ class TestTrialSeededSampler:
             assert told(many, plan, 1) == [expected[number]]
 
     def test_busy(self) -> None:
-        """What else the same sampler was asked for in between changes nothing."""
+        """Other trials that the same sampler served in between change nothing."""
         plan = demo()
         busy = TrialSeededSampler(plan.spec)
         aside, study = in_memory(plan, busy), in_memory(plan, busy)
         expected, found = told(in_memory(plan), plan, 8), []
+        told(aside, plan, 10)
         for number in range(8):
             told(aside, plan, 1 + number % 3)
             found += told(study, plan, 1)
@@ -126,7 +133,7 @@ class TestTrialSeededSampler:
         """In a database, and reopened for every trial as another worker would, the values are the same."""
         plan = demo()
         expected = told(in_memory(plan), plan, 8)
-        assert [told(open_study(trials, plan, "demo"), plan, 1) for _ in range(8)] == [[params] for params in expected]
+        assert [told(opened(trials, plan), plan, 1) for _ in range(8)] == [[params] for params in expected]
 
 
 class TestSuggest:
@@ -150,7 +157,7 @@ class TestSuggest:
     def test_presets_first(self, trials: RDBStorage) -> None:
         """The presets are tried first, in their order and where they lie in the space; then the sampler has its turn."""
         plan = make_plan(load_study("combined"))
-        study = open_study(trials, plan, "combined")
+        study = opened(trials, plan)
         enqueue_presets(study, plan)
         given: Told = [suggest(study.ask(), plan) for _ in range(6)]
         assert [name for _, name in given] == ["recommended", "untuned", "safe", "progressive", None, None]
@@ -159,22 +166,49 @@ class TestSuggest:
         assert "loss.gamma" not in given[0][0]
 
 
-class TestOpenStudy:
+class TestMakeStudy:
     @pytest.mark.parametrize(("metric", "direction"), [({}, "MAXIMIZE"), ({"name": "val_ce", "direction": "minimize"}, "MINIMIZE")])
     def test_direction(self, trials: RDBStorage, metric: dict[str, str], direction: str) -> None:
         """The study is made in its metric's direction."""
-        assert open_study(trials, demo(metric=metric), "demo").direction.name == direction
+        assert make_study(trials, demo(metric=metric), "demo").direction.name == direction
 
     def test_again(self, trials: RDBStorage) -> None:
         """A study that is there is opened, with its trials."""
         plan = demo()
-        told(open_study(trials, plan, "demo"), plan, 2)
-        assert len(open_study(trials, plan, "demo").trials) == 2
+        told(opened(trials, plan), plan, 2)
+        assert len(make_study(trials, plan, "demo").trials) == 2
 
     def test_bad_address(self) -> None:
         """An address that no store can have is refused as the store refuses it."""
         with pytest.raises(StoreError, match="no store can live"):
             open_trials("mysql://host/db")
+
+
+class TestPeersStudy:
+    def test_read_again(self, trials: RDBStorage) -> None:
+        """Complete trials are read again when their number has changed, and only then."""
+        plan, completed = demo(), [0]
+        make_study(trials, plan, "demo")
+        study = PeersStudy(trials, plan, "demo", completed=lambda: completed[0])
+
+        def peers() -> list[int]:
+            return [trial.number for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))]
+
+        assert peers() == []
+        told(study, plan, 2)
+        assert peers() == []
+        completed[0] = 2
+        assert peers() == [0, 1]
+
+    def test_others_always(self, trials: RDBStorage) -> None:
+        """Whoever asks for other trials, or for copies, gets what is there now."""
+        study = opened(trials, demo())
+        study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        told(study, demo(), 1)
+        study.ask()
+        assert len(study.get_trials(deepcopy=False)) == 2
+        assert len(study.get_trials(states=(TrialState.COMPLETE,))) == 1
+        assert len(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))) == 1
 
 
 class TestConstraint:
@@ -192,7 +226,7 @@ class TestConstraint:
     def test_not_best(self, trials: RDBStorage) -> None:
         """A trial with a constraint above 0 is never the best, whatever it scored."""
         plan = demo()
-        study = open_study(trials, plan, "demo")
+        study = opened(trials, plan)
         for value, diverged in ((0.5, False), (0.9, True), (0.4, False)):
             trial = study.ask()
             if diverged:

@@ -59,7 +59,7 @@ class TestStudy:
         assert re.search(r"3\.0e-02 (\()?0\.3", out[first:second])
         assert "a suggestion, not a verdict" in out
 
-    @pytest.mark.parametrize(("columns", "lines"), [(60, 3), (70, 1), (80, 1)])
+    @pytest.mark.parametrize(("columns", "lines"), [(50, 3), (70, 1), (80, 1)])
     def test_packed(self, demo: Demo, width: Width, capsys: pytest.CaptureFixture[str], columns: int, lines: int) -> None:
         """A trial takes one line as long as its columns fit, closer together if need be; then what was sampled goes below."""
         width(columns)
@@ -68,7 +68,10 @@ class TestStudy:
         tables.print_leaderboard(study_report(demo.store, "focal_gamma"))
 
         shown = capsys.readouterr().out.splitlines()
-        assert next(i for i, line in enumerate(shown) if "0.2500" in line) - next(i for i, line in enumerate(shown) if "0.3712" in line) == lines
+        assert (
+            next(i for i, line in enumerate(shown) if "0.2500" in line) - next(i for i, line in enumerate(shown) if "0.3712" in line)
+            == lines
+        )
 
     @pytest.mark.parametrize("columns", [60, 80, 140])
     def test_within_the_width(self, demo: Demo, width: Width, capsys: pytest.CaptureFixture[str], columns: int) -> None:

@@ -1,0 +1,169 @@
+"""A search that is interrupted, or whose processes are killed, goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from search.lease import LEASE_S
+from spaces.records import EpochRecord
+from storage.rows import StoredTrial
+from tests.acceptance.studies import (
+    BASE,
+    QUIET,
+    expire_leases,
+    progress,
+    repeatable,
+    stored_records,
+    stored_trials,
+    url_in,
+    write_study,
+)
+from tests.acceptance.terminal import Job, Terminal, until
+
+LONG = {"epochs": 30, "trials": 2, "signals": QUIET, "base": BASE | {"schedule": {"lr": "cosine", "dice_ce_only_epochs": 2}}}
+"""Trials of several seconds, so that there is time to interrupt one in its midst."""
+
+RUN = ("run", "--study", "tiny.yaml", "--devices", "cpu")
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a study left in the store."""
+
+    trials: list[StoredTrial]
+    records: dict[int, list[EpochRecord]]
+
+
+def kept(folder: Path) -> Kept:
+    """What the study in this folder left in its store."""
+    return Kept(stored_trials(url_in(folder)), stored_records(url_in(folder)))
+
+
+def reached(folder: Path, number: int, epochs: int) -> bool:
+    """Whether the trial of that number has so many epochs behind it."""
+    return any(trial.number == number and trial.epochs >= epochs for trial in progress(url_in(folder)))
+
+
+def checkpoints(folder: Path) -> list[str]:
+    """The files of checkpoints in this folder."""
+    return sorted(path.name for path in (folder / "search.files").rglob("*.ckpt*"))
+
+
+@pytest.fixture(scope="session")
+def unbroken(tmp_path_factory: pytest.TempPathFactory, lasting_terminal: Terminal) -> Kept:
+    """The study as it is when nobody disturbs it."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    write_study(folder, **LONG)
+    answer = lasting_terminal.run(*RUN, "--workers", "1", folder=folder)
+    assert answer.code == 0, answer.text
+    return kept(folder)
+
+
+class TestInterrupt:
+    def test_goes_on(self, terminal: Terminal, tmp_path: Path, unbroken: Kept) -> None:
+        """After Ctrl-C the trial at hand waits with its checkpoint; the same command ends the study with the scores of an unbroken one."""
+        write_study(tmp_path, **LONG)
+        job = terminal.start(*RUN, "--workers", "1", folder=tmp_path)
+        until(lambda: reached(tmp_path, 1, 4), "the second trial is on its way")
+        job.interrupt()
+        stopped = job.wait()
+        paused = kept(tmp_path)
+
+        assert (stopped.code, stopped.err) == (INTERRUPTED, "")
+        assert job.alive() == []
+        assert [trial.state for trial in paused.trials] == ["complete", "paused"]
+        assert 4 <= len(paused.records[1]) < 30
+        assert checkpoints(tmp_path) == ["trial-00001.ckpt"]
+        assert "trial 1 was given back after epoch" in stopped.out
+
+        resumed = terminal.run(*RUN, "--workers", "1", folder=tmp_path)
+        ended = kept(tmp_path)
+        assert (resumed.code, resumed.err) == (0, "")
+        assert f"trial 1 goes on after epoch {len(paused.records[1])}" in resumed.out
+        assert [trial.state for trial in ended.trials] == ["complete", "complete"]
+        assert [trial.attempt for trial in ended.trials] == [1, 2]
+        assert ended.trials[0] == paused.trials[0]
+        assert [trial.score for trial in ended.trials] == [trial.score for trial in unbroken.trials]
+        assert repeatable(ended.records) == repeatable(unbroken.records)
+        assert checkpoints(tmp_path) == []
+
+    def test_twice(self, terminal: Terminal, tmp_path: Path) -> None:
+        """A second Ctrl-C ends the command in the midst of an epoch, and the trial goes back to the study."""
+        endless = BASE | {"data": BASE["data"] | {"train_scenes": 20_000, "digits_per_scene": 1}, "batch_size": 1}
+        write_study(tmp_path, trials=1, base=endless, presets=[])
+        job = terminal.start(*RUN, "--workers", "1", folder=tmp_path)
+        until(lambda: [trial.state for trial in progress(url_in(tmp_path))] == ["running"], "the trial runs")
+        job.interrupt()
+        time.sleep(1)  # two signals at one moment are one
+        assert job.said().code == -1000, "it waits for the end of the epoch"
+        job.interrupt()
+        stopped = job.wait(30)
+
+        assert (stopped.code, stopped.err) == (INTERRUPTED, "")
+        assert job.alive() == []
+        assert [(trial.state, trial.epochs) for trial in progress(url_in(tmp_path))] == [("paused", 0)]
+        assert checkpoints(tmp_path) == []
+
+    def test_at_the_start(self, terminal: Terminal, tmp_path: Path) -> None:
+        """Ctrl-C while the workers are still starting ends them without a complaint, and the study can begin later."""
+        write_study(tmp_path)
+        job = terminal.start(*RUN, "--workers", "2", folder=tmp_path)
+        until(lambda: len(job.workers()) == 2, "there are workers")
+        job.interrupt()
+        stopped = job.wait()
+
+        assert stopped.code == INTERRUPTED
+        assert "Traceback" not in stopped.text
+        assert job.alive() == []
+        assert {trial.state for trial in stored_trials(url_in(tmp_path))} <= {"paused"}
+
+
+class TestKill:
+    def test_supervisor(self, terminal: Terminal, tmp_path: Path) -> None:
+        """Workers whose supervisor was killed notice, keep their trials for the next run, and end."""
+        write_study(tmp_path, **LONG | {"epochs": 200})
+        job = terminal.start(*RUN, "--workers", "2", folder=tmp_path)
+        until(lambda: reached(tmp_path, 0, 2) and reached(tmp_path, 1, 2), "both workers train")
+        assert len(job.workers()) == 2
+        job.kill()
+        until(lambda: job.alive() == [], "the workers have ended", 60)
+
+        left = kept(tmp_path)
+        assert [trial.state for trial in left.trials] == ["paused", "paused"]
+        assert all(2 <= len(records) < 200 for records in left.records.values())
+        assert checkpoints(tmp_path) == ["trial-00000.ckpt", "trial-00001.ckpt"]
+
+    def test_worker(self, terminal: Terminal, tmp_path: Path, unbroken: Kept) -> None:
+        """A killed worker is replaced; when its lease is over its trial is taken over, and the budget stays exact."""
+        write_study(tmp_path, **LONG)
+        job = terminal.start(*RUN, "--workers", "1", folder=tmp_path)
+        until(lambda: reached(tmp_path, 0, 4), "the first trial is on its way")
+        (victim,) = job.workers()
+        victim.kill()
+        until(lambda: any(worker.pid != victim.pid for worker in job.workers()), "there is another worker")
+        held = stored_trials(url_in(tmp_path))[0]
+        assert (held.state, held.pid) == ("running", victim.pid)
+        expire_leases(url_in(tmp_path), LEASE_S)  # as if so much time had gone by
+        answer = job.wait()
+        ended = kept(tmp_path)
+
+        assert (answer.code, answer.err) == (0, "")
+        assert [(trial.state, trial.attempt) for trial in ended.trials] == [("complete", 2), ("complete", 1)]
+        assert f"trial 0 was left by {held.worker} and goes on" in answer.out
+        assert [trial.score for trial in ended.trials] == [trial.score for trial in unbroken.trials]
+        assert repeatable(ended.records) == repeatable(unbroken.records)
+
+
+def test_job_ends(terminal: Terminal, tmp_path: Path) -> None:
+    """What these tests start is ended with all that it started, also when its supervisor died first."""
+    write_study(tmp_path)
+    job: Job = terminal.start(*RUN, "--workers", "1", folder=tmp_path)
+    until(lambda: len(job.workers()) == 1, "there is a worker")
+    job.kill()
+    job.end()
+    assert job.alive() == []

@@ -1,0 +1,590 @@
+"""What every objective promises to `search`; and what segmentation promises besides."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from objectives.contract import NoCheckpoints, Trainer
+from objectives.data.build import SceneSplit
+from objectives.data.digits import Scenes
+from objectives.data.loading import SegmentationData
+from objectives.registry import OBJECTIVES, objective
+from objectives.segmentation.train import Run
+from search.plan import make_plan
+from search.seeds import derive
+from search.signals import fired
+from search.study import TrialSeededSampler, suggest
+from search.used import check_used
+from spaces.config import TrialConfig
+from spaces.errors import ConfigError, DataError
+from spaces.loader import load_study, shipped_studies
+from spaces.paths import nested, overlay
+from spaces.records import ClassCounts, EpochRecord, best_record
+from spaces.signals import SignalsConfig
+
+VOLATILE = ("seconds", "samples_per_s", "peak_mib")
+"""What two runs of the same training need not have in common."""
+
+DIGITS = {"train_scenes": 16, "val_scenes": 8, "test_scenes": 8, "size": 32}
+SMALL: dict[str, dict[str, Any]] = {"segmentation": {"epochs": 3, "seed": 5, "data": DIGITS, "loss": {"dice_weight": 0.4}, "weights": {"method": "sqrt_inv_freq"}}}
+"""For each objective the smallest training that has everything in it."""
+
+
+@dataclass
+class Kit:
+    """An objective with its data, as a warm worker has it."""
+
+    name: str
+    trainer: Trainer
+    prepared: Any
+    counts: ClassCounts
+
+    def config(self, changes: Mapping[str, Any] | None = None) -> Any:
+        """The small configuration, with changes by dotted path."""
+        return OBJECTIVES[self.name].config.model_validate(overlay(SMALL[self.name], nested(changes or {})))
+
+    def start(self, config: TrialConfig, checkpoints: Any = None, data: Any = None) -> Iterator[EpochRecord]:
+        """A training that has not begun."""
+        return self.trainer.train(config, data or self.prepared, self.counts, "cpu", checkpoints or NoCheckpoints())
+
+    def train(self, changes: Mapping[str, Any] | None = None, checkpoints: Any = None, data: Any = None) -> list[EpochRecord]:
+        """The records of a whole training."""
+        return list(self.start(self.config(changes), checkpoints, data))
+
+
+@dataclass
+class Keeper:
+    """Keeps the state after some epochs, the newest in place of the one before."""
+
+    path: Path
+    epochs: tuple[int, ...] = ()
+    asked: list[int] = field(default_factory=list)
+
+    def latest(self) -> Path | None:
+        """The file, where there is one."""
+        return self.path if self.path.exists() else None
+
+    def due(self, epoch: int) -> bool:
+        """After the chosen epochs."""
+        self.asked.append(epoch)
+        return epoch in self.epochs
+
+    def write(self, save: Callable[[Path], None]) -> None:
+        """Through a draft."""
+        draft = self.path.with_suffix(".draft")
+        save(draft)
+        draft.replace(self.path)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One thread, and a cache of our own."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+    torch.set_num_threads(threads)
+
+
+def make_kit(name: str) -> Kit:
+    """An objective by name, its data decoded and its classes counted."""
+    trainer, config = objective(name).load(), OBJECTIVES[name].config.model_validate(SMALL[name])
+    return Kit(name, trainer, trainer.prepare(config, "cpu"), trainer.count_classes(config))
+
+
+@pytest.fixture(scope="module", params=list(OBJECTIVES))
+def kit(request: pytest.FixtureRequest) -> Kit:
+    """Each objective in turn."""
+    return make_kit(request.param)
+
+
+@pytest.fixture(scope="module")
+def segmentation() -> Kit:
+    """Segmentation."""
+    return make_kit("segmentation")
+
+
+@pytest.fixture(scope="module")
+def records(kit: Kit) -> list[EpochRecord]:
+    """A whole training."""
+    return kit.train()
+
+
+def told(records: list[EpochRecord]) -> list[str]:
+    """The records without what may differ between two runs, NaN equal to NaN."""
+    return [repr({key: value for key, value in record.as_dict().items() if key not in VOLATILE}) for record in records]
+
+
+def steady(record: EpochRecord) -> tuple[Any, ...]:
+    """The schedule of an epoch."""
+    return record.ce_weight, record.dice_weight, record.smooth, record.lr
+
+
+class TestRecords:
+    def test_order(self, records: list[EpochRecord]) -> None:
+        """One record an epoch, counted from 1."""
+        assert [record.epoch for record in records] == [1, 2, 3]
+
+    def test_whole(self, kit: Kit, records: list[EpochRecord]) -> None:
+        """Every metric that a study may name is in every record, the study's own among them, and a value for every class."""
+        for record in records:
+            assert record.metrics.keys() == OBJECTIVES[kit.name].metrics.keys()
+            assert record.metric == record.metrics[kit.config().metric.name]
+            assert len(record.class_metric) == len(kit.counts.names)
+            assert all(math.isfinite(value) for value in (record.train_loss, record.val_loss, record.val_ce, record.metric))
+            assert 0 < record.grad_norm_median <= record.grad_norm_max
+            assert record.steps > 0
+            assert min(record.seconds, record.samples_per_s, record.peak_mib) > 0
+            assert record.broken_step is None
+
+    @pytest.mark.parametrize("name", ["macro_f1", "val_ce"])
+    def test_chosen_metric(self, kit: Kit, name: str) -> None:
+        """The metric is the one that the study names."""
+        direction = OBJECTIVES[kit.name].metrics[name]
+        (record,) = kit.train({"epochs": 1, "metric.name": name, "metric.direction": direction})
+        assert record.metric == record.metrics[name]
+        assert record.test is not None
+
+    def test_plain_data(self, records: list[EpochRecord]) -> None:
+        """A record is plain data, ready for JSON, and comes back the same."""
+        for record in records:
+            assert repr(EpochRecord.from_dict(json.loads(json.dumps(record.as_dict())))) == repr(record)
+
+    def test_test_score(self, records: list[EpochRecord]) -> None:
+        """The last record, and no other, has the test score."""
+        assert [record.test is not None for record in records] == [False, False, True]
+        test = records[-1].test
+        assert test is not None
+        assert len(test.class_metric) == len(records[-1].class_metric)
+
+    def test_loss_adds_up(self, records: list[EpochRecord]) -> None:
+        """The total is the parts at the epoch's split."""
+        for record in records:
+            assert record.train_loss == pytest.approx(record.ce_weight * record.ce_loss + record.dice_weight * (record.dice_loss or 0), rel=1e-5)
+
+    def test_learns(self, records: list[EpochRecord]) -> None:
+        """The loss falls."""
+        assert records[-1].train_loss < records[0].train_loss
+
+    def test_used(self, records: list[EpochRecord]) -> None:
+        """What was used is read back, the same in every record, with the machine that used it."""
+        assert all(record.used == records[0].used for record in records)
+        assert {"environment.device", "environment.threads", "environment.torch", "environment.classes"} <= records[0].used.keys()
+        assert (records[0].used["environment.device"], records[0].used["environment.threads"]) == ("cpu", 1)
+
+
+class TestDeterminism:
+    def test_twice(self, kit: Kit, records: list[EpochRecord]) -> None:
+        """The same configuration gives the same records, whatever was trained or drawn in between."""
+        kit.train({"epochs": 1, "seed": 77})
+        torch.rand(3)
+        assert told(kit.train()) == told(records)
+
+    def test_side_by_side(self, kit: Kit, records: list[EpochRecord]) -> None:
+        """Two trainings that take turns do not disturb each other."""
+        turns = list(zip(kit.start(kit.config()), kit.start(kit.config({"seed": 6})), strict=True))
+        assert told([ours for ours, _ in turns]) == told(records)
+
+    def test_seed(self, kit: Kit, records: list[EpochRecord]) -> None:
+        """Another seed gives another training."""
+        assert kit.train({"seed": 6, "epochs": 1})[0].train_loss != records[0].train_loss
+
+    @pytest.mark.parametrize("seed", [0, 2**32 - 1, derive(0, 0, "training")])
+    def test_any_seed(self, kit: Kit, seed: int) -> None:
+        """Any seed that a study derives will do."""
+        assert kit.train({"seed": seed, "epochs": 1})[0].epoch == 1
+
+    def test_prepare(self, kit: Kit) -> None:
+        """Preparing the data draws nothing from the generators."""
+        torch.manual_seed(1)
+        before = torch.get_rng_state()
+        kit.trainer.prepare(kit.config(), "cpu")
+        assert torch.equal(torch.get_rng_state(), before)
+
+
+class TestResume:
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {},
+            {"optimizer.kind": "adamw", "optimizer.base_lr": 0.01, "optimizer.accumulate": 2, "batch_size": 4},
+            {"schedule": {"dice_ce_only_epochs": 1, "dice_ramp_epochs": 1, "lr": "cosine", "stages": [{"before_epoch": 3, "smooth": 5}]}},
+            {"optimizer.grad_clip_norm": 0.5, "optimizer.weight_decay": 0.01, "metric.score": "last"},
+            {"optimizer.lr_multiple": 20.0, "epochs": 6, "early_stopping_patience": 2},
+        ],
+    )
+    @pytest.mark.parametrize("epoch", [1, 2])
+    def test_bit_for_bit(self, kit: Kit, tmp_path: Path, epoch: int, changes: dict[str, Any]) -> None:
+        """A training that is resumed goes on as if it had never stopped, after the record of its checkpoint's own epoch."""
+        keeper = Keeper(tmp_path / "state", (epoch,))
+        whole = kit.train(changes)
+        broken_off = kit.start(kit.config(changes), keeper)
+        assert told(list(itertools.islice(broken_off, epoch))) == told(whole[:epoch])
+        broken_off.close()  # type: ignore[attr-defined]
+        torch.rand(3)
+        assert told(kit.train(changes, Keeper(keeper.path))) == told(whole[epoch - 1 :])
+
+    def test_after_the_end(self, kit: Kit, tmp_path: Path, records: list[EpochRecord]) -> None:
+        """From a checkpoint of the last epoch its record comes once more, and nothing else."""
+        keeper = Keeper(tmp_path / "state", (3,))
+        kit.train(checkpoints=keeper)
+        assert told(kit.train(checkpoints=keeper)) == told(records[-1:])
+
+    def test_written_before_told(self, kit: Kit, tmp_path: Path) -> None:
+        """The state of an epoch is in place when its record is handed out, and each epoch is asked for once."""
+        keeper = Keeper(tmp_path / "state", (1, 2, 3))
+        for record in kit.start(kit.config(), keeper):
+            assert keeper.latest() is not None
+            assert keeper.asked == list(range(1, record.epoch + 1))
+
+    def test_no_code(self, kit: Kit, tmp_path: Path) -> None:
+        """A checkpoint holds tensors and plain data: it loads where no code may."""
+        keeper = Keeper(tmp_path / "state", (1,))
+        kit.train({"epochs": 1}, keeper)
+        assert torch.load(keeper.path, weights_only=True)["record"]["epoch"] == 1
+
+
+class TestClose:
+    def test_ends(self, kit: Kit) -> None:
+        """A closed training yields nothing more."""
+        training = kit.start(kit.config())
+        next(training)
+        training.close()  # type: ignore[attr-defined]
+        assert list(training) == []
+
+    def test_freed(self, kit: Kit) -> None:
+        """Its model and its optimiser are gone with it."""
+        gc.collect()
+        before = sum(isinstance(thing, torch.nn.Module | torch.optim.Optimizer) for thing in gc.get_objects())
+        training = kit.start(kit.config())
+        next(training)
+        assert sum(isinstance(thing, torch.nn.Module | torch.optim.Optimizer) for thing in gc.get_objects()) > before
+        training.close()  # type: ignore[attr-defined]
+        del training
+        gc.collect()
+        assert sum(isinstance(thing, torch.nn.Module | torch.optim.Optimizer) for thing in gc.get_objects()) == before
+
+
+class TestData:
+    def test_counts(self, kit: Kit) -> None:
+        """The counts are those of the training data, the same each time."""
+        again = kit.trainer.count_classes(kit.config())
+        assert again == kit.counts
+        assert sum(kit.counts.counts) > 0
+        assert len(set(kit.counts.names)) == len(kit.counts.names)
+
+    def test_fingerprint(self, kit: Kit) -> None:
+        """A fingerprint stays while only the training changes, and changes with the data."""
+        marks = [kit.trainer.fingerprint(kit.config(changes)) for changes in ({}, {"loss.dice_weight": 0.1, "seed": 9, "epochs": 9}, {"data.seed": 1})]
+        assert marks[0] == marks[1] != marks[2]
+
+    def test_data_key(self, kit: Kit) -> None:
+        """So does the key by which a worker knows that it must prepare again."""
+        keys = [OBJECTIVES[kit.name].data_key(kit.config(changes)) for changes in ({}, {"loss.dice_weight": 0.1, "seed": 9}, {"data.seed": 1})]
+        assert keys[0] == keys[1] != keys[2]
+
+
+class TestStudies:
+    """The shipped studies reach the training with all that they sample."""
+
+    @staticmethod
+    def first(segmentation: Kit, config: Any) -> EpochRecord:
+        """The first record of a training."""
+        training = segmentation.start(config)
+        record = next(training)
+        training.close()  # type: ignore[attr-defined]
+        return record
+
+    @pytest.mark.parametrize("name", sorted(shipped_studies()))
+    def test_presets(self, segmentation: Kit, name: str) -> None:
+        """Every preset's place in the space is what the training used."""
+        plan = make_plan(load_study(name, {"base.data": DIGITS, "epochs": 3}))
+        for number, preset in enumerate(plan.spec.presets):
+            params = plan.preset_params(preset)
+            record = self.first(segmentation, plan.config(params, number, preset))
+            check_used(params, record.used)
+            assert record.broken_step is None
+
+    @pytest.mark.parametrize("name", sorted(shipped_studies()))
+    def test_sampled(self, segmentation: Kit, name: str) -> None:
+        """So is whatever the sampler draws, of each choice and each condition some."""
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        plan = make_plan(load_study(name, {"base.data": DIGITS, "epochs": 3, "sampler.kind": "random"}))
+        study = optuna.create_study(sampler=TrialSeededSampler(plan.spec))
+        for number in range(4):
+            params, _ = suggest(study.ask(), plan)
+            check_used(params, self.first(segmentation, plan.config(params, number)).used)
+
+
+class TestEarlyStopping:
+    CHANGES = {"epochs": 10, "optimizer.lr_multiple": 20.0}  # noqa: RUF012
+
+    @pytest.mark.parametrize("patience", [1, 2])
+    def test_stops(self, segmentation: Kit, patience: int) -> None:
+        """The training ends after so many epochs without a lower validation loss, and the last record has the test score."""
+        whole = segmentation.train(self.CHANGES)
+        losses = [record.val_loss for record in whole]
+        gains = [epoch for epoch in range(10) if losses[epoch] == min(losses[: epoch + 1])]
+        stop = next(epoch for epoch in range(10) if epoch - max(gain for gain in gains if gain <= epoch) >= patience)
+        assert stop < 9
+
+        found = segmentation.train(self.CHANGES | {"early_stopping_patience": patience})
+        assert told(found)[:-1] == told(whole[:stop])
+        assert found[-1].epoch == stop + 1
+        assert found[-1].test is not None
+
+
+class TestKeptWeights:
+    CHANGES = {"epochs": 6, "optimizer.lr_multiple": 20.0}  # noqa: RUF012
+
+    def test_of_the_best_epoch(self, segmentation: Kit, tmp_path: Path) -> None:
+        """Where the best epoch is the score its weights are tested, where the last one is the last one's."""
+        whole = segmentation.train(self.CHANGES)
+        best = best_record(whole, "maximize").epoch
+        assert best < 6
+        shorter = segmentation.train(self.CHANGES | {"epochs": best})
+        assert whole[-1].test == shorter[-1].test
+        last = segmentation.train(self.CHANGES | {"metric.score": "last"})
+        assert last[-1].test != whole[-1].test
+
+
+class TestAccumulation:
+    def test_steps(self, segmentation: Kit) -> None:
+        """An optimiser step takes so many batches, and what is left at the end of an epoch makes one more."""
+        (record,) = segmentation.train({"epochs": 1, "batch_size": 2, "optimizer.accumulate": 3})
+        assert record.steps == 3
+        assert record.used["optimizer.accumulate"] == 3
+
+    def test_mean(self, segmentation: Kit) -> None:
+        """The gradient is the mean over the batches: of equal batches it is that of one."""
+        train = segmentation.prepared.train
+        same = SceneSplit.__new__(SceneSplit)
+        same.images_NCHW, same.target_NHW = train.images_NCHW[:2].repeat(4, 1, 1, 1), train.target_NHW[:2].repeat(4, 1, 1)
+        one = SceneSplit.__new__(SceneSplit)
+        one.images_NCHW, one.target_NHW = train.images_NCHW[:2], train.target_NHW[:2]
+        norms = []
+        for split, accumulate in ((one, 1), (same, 4)):
+            (record,) = segmentation.train({"epochs": 1, "batch_size": 2, "optimizer.accumulate": accumulate}, data=replace(segmentation.prepared, train=split))
+            assert record.steps == 1
+            norms.append(record.grad_norm_max)
+        assert norms[1] == pytest.approx(norms[0], rel=1e-4)
+
+
+class TestBroken:
+    @pytest.fixture
+    def poisoned(self, segmentation: Kit) -> Callable[[float], SegmentationData]:
+        """The training data with one value in one scene replaced."""
+
+        def poison(value: float) -> SegmentationData:
+            train = segmentation.prepared.train
+            broken = SceneSplit(Scenes(torch.zeros(16, 32, 32, dtype=torch.uint8).numpy(), torch.zeros(16, 32, 32, dtype=torch.uint8).numpy()))
+            broken.images_NCHW, broken.target_NHW = train.images_NCHW.clone(), train.target_NHW
+            broken.images_NCHW[7, 0, 10, 10] = value
+            return replace(segmentation.prepared, train=broken)
+
+        return poison
+
+    @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+    def test_data(self, segmentation: Kit, poisoned: Callable[[float], SegmentationData], tmp_path: Path, value: float) -> None:
+        """A value in the data that is no number breaks the step that meets it: its record is the last, has no metric and no checkpoint, and fires the signal."""
+        keeper = Keeper(tmp_path / "state", (1, 2, 3))
+        (record,) = segmentation.train({"batch_size": 4}, keeper, poisoned(value))
+        assert record.broken_step in (1, 2, 3, 4)
+        assert record.steps == record.broken_step
+        assert math.isnan(record.train_loss)
+        assert math.isnan(record.metric)
+        assert record.class_metric == (None,) * 7
+        assert record.test is None
+        assert keeper.latest() is None
+        found = fired([record], SignalsConfig(), "maximize")
+        assert found is not None
+        assert (found.signal, found.step) == ("nonfinite_loss", record.broken_step)
+
+    def test_weights_stay(self, segmentation: Kit, poisoned: Callable[[float], SegmentationData]) -> None:
+        """The broken step is not applied: the weights are those of the step before."""
+        run = Run(segmentation.config({"batch_size": 16}), poisoned(math.nan), segmentation.counts, torch.device("cpu"))
+        before = [parameter.detach().clone() for parameter in run.model.parameters()]
+        assert run.next_epoch().broken_step == 1
+        assert all(torch.equal(parameter, held) for parameter, held in zip(run.model.parameters(), before, strict=True))
+
+    def test_weights_move(self, segmentation: Kit) -> None:
+        """A sound step is applied."""
+        run = Run(segmentation.config({"batch_size": 16}), segmentation.prepared, segmentation.counts, torch.device("cpu"))
+        before = [parameter.detach().clone() for parameter in run.model.parameters()]
+        assert run.next_epoch().broken_step is None
+        assert not any(torch.equal(parameter, held) for parameter, held in zip(run.model.parameters(), before, strict=True))
+
+    def test_later_step(self, segmentation: Kit, poisoned: Callable[[float], SegmentationData]) -> None:
+        """The steps before it have been made, and the weights are numbers."""
+        run = Run(segmentation.config({"batch_size": 4, "seed": 1}), poisoned(math.nan), segmentation.counts, torch.device("cpu"))
+        record = run.next_epoch()
+        assert record.broken_step is not None
+        assert record.broken_step > 1
+        assert all(torch.isfinite(parameter).all() for parameter in run.model.parameters())
+        assert len(run.optimizer.state) > 0
+
+    def test_bound(self, segmentation: Kit) -> None:
+        """A gradient norm over its bound breaks the step, although the loss is a number."""
+        (record,) = segmentation.train({"max_grad_norm": 1e-6})
+        assert record.broken_step == 1
+        assert math.isfinite(record.train_loss)
+        assert record.grad_norm_max > 1e-6
+        found = fired([record], SignalsConfig.model_validate({"gradient_explosion": {"max_norm": 1e-6}}), "maximize")
+        assert found is not None
+        assert (found.signal, found.step) == ("gradient_explosion", 1)
+
+    @pytest.mark.parametrize("bound", [1000.0, 1e300])
+    def test_absurd_rate(self, segmentation: Kit, bound: float) -> None:
+        """An absurd rate without clipping ends in records, not in a traceback, whether the signal of explosions is on or off."""
+        records = segmentation.train({"optimizer.lr_multiple": 1e6, "optimizer.grad_clip_norm": None, "max_grad_norm": bound})
+        assert [record.epoch for record in records] == list(range(1, len(records) + 1))
+        assert all(record.broken_step is None for record in records[:-1])
+        assert len(records) == 3 or records[-1].broken_step is not None
+
+    def test_mask(self, segmentation: Kit) -> None:
+        """A mask of the validation split with a value that is no class is told with the number of its pixels."""
+        val = segmentation.prepared.val
+        broken = SceneSplit.__new__(SceneSplit)
+        broken.images_NCHW, broken.target_NHW = val.images_NCHW, val.target_NHW.clone()
+        broken.target_NHW[0, :3, :3] = 200
+        with pytest.raises(DataError, match="targets hold values that are no class") as caught:
+            segmentation.train(data=replace(segmentation.prepared, val=broken))
+        assert (caught.value.found, caught.value.allowed) == ("9 pixels", "0 … 6 or 255")
+
+    def test_nothing_valid(self, segmentation: Kit) -> None:
+        """Training data that are ignored altogether give a loss of 0 and no NaN in it."""
+        train = segmentation.prepared.train
+        ignored = SceneSplit.__new__(SceneSplit)
+        ignored.images_NCHW, ignored.target_NHW = train.images_NCHW, torch.full_like(train.target_NHW, 255)
+        records = segmentation.train({"epochs": 1}, data=replace(segmentation.prepared, train=ignored))
+        assert (records[0].train_loss, records[0].grad_norm_max, records[0].broken_step) == (0.0, 0.0, None)
+
+
+class TestSchedule:
+    def test_warmup(self, segmentation: Kit) -> None:
+        """Warm-ups of Dice and of the rate show in the records, epoch by epoch."""
+        changes = {"epochs": 5, "loss.smooth": 1.0, "optimizer.base_lr": 0.1, "schedule": {"dice_ce_only_epochs": 1, "dice_ramp_epochs": 2, "lr_warmup_epochs": 2}}
+        records = segmentation.train(changes)
+        assert [steady(record) for record in records] == [
+            pytest.approx(row) for row in [(1, 0, 1, 0.05), (0.8, 0.2, 1, 0.1), (0.6, 0.4, 1, 0.1), (0.6, 0.4, 1, 0.1), (0.6, 0.4, 1, 0.1)]
+        ]
+        assert [record.settled for record in records] == [False, False, True, True, True]
+        assert [record.dice_loss is None for record in records] == [True, False, False, False, False]
+
+    def test_stages(self, segmentation: Kit) -> None:
+        """So do stages, the class weights' ratio among them; the values that are used are the final ones."""
+        stages = [{"before_epoch": 2, "dice_weight": 0.0, "lr_multiple": 0.5, "clip_ratio": 2.0}, {"before_epoch": 3, "dice_weight": 0.2, "smooth": 5.0}]
+        records = segmentation.train({"loss.smooth": 1.0, "optimizer.base_lr": 0.1, "weights.clip_ratio": 4.0, "schedule.stages": stages})
+        assert [steady(record) for record in records] == [pytest.approx(row) for row in [(1, 0, 5, 0.05), (0.8, 0.2, 5, 0.1), (0.6, 0.4, 1, 0.1)]]
+        assert [record.weight_ratio for record in records] == [pytest.approx(ratio) for ratio in (2, 4, 4)]
+        assert [record.settled for record in records] == [False, False, True]
+        for record in records:
+            assert [record.used[f"loss.{name}"] for name in ("ce_weight", "dice_weight", "smooth")] == [0.6, 0.4, 1.0]
+            assert record.used["weights.clip_ratio"] == 4.0
+
+    def test_cosine(self, segmentation: Kit) -> None:
+        """A cosine falls from the full rate and never reaches 0."""
+        rates = [record.lr for record in segmentation.train({"optimizer.base_lr": 0.1, "schedule.lr": "cosine"})]
+        assert rates == pytest.approx([0.1, 0.1 * 0.5 * (1 + math.cos(math.pi / 3)), 0.1 * 0.5 * (1 + math.cos(2 * math.pi / 3))])
+
+    def test_comparable_validation(self, segmentation: Kit) -> None:
+        """The validation loss is measured at the final split in every epoch, so that epochs can be compared."""
+        changes = {"epochs": 2, "optimizer.lr_multiple": 1e-9, "schedule": {"dice_ce_only_epochs": 1}}
+        first, second = segmentation.train(changes)
+        assert (first.dice_weight, second.dice_weight) == (0, 0.4)
+        final = segmentation.train(changes | {"schedule": {}})
+        assert (first.val_loss, second.val_loss) == (final[0].val_loss, final[1].val_loss)
+
+
+class TestClipping:
+    def test_share(self, segmentation: Kit) -> None:
+        """The share of clipped steps, and the norms before clipping."""
+        (free,) = segmentation.train({"epochs": 1})
+        (clipped,) = segmentation.train({"epochs": 1, "optimizer.grad_clip_norm": 1e-3})
+        assert (free.clipped_share, clipped.clipped_share) == (0.0, 1.0)
+        assert clipped.grad_norm_max > 0.1
+        assert clipped.used["optimizer.grad_clip_norm"] == 1e-3
+
+
+class TestModels:
+    def prepared(self, segmentation: Kit, **model: Any) -> Any:
+        """The data, prepared for a model."""
+        return segmentation.trainer.prepare(segmentation.config({"model": model}), "cpu")
+
+    @pytest.mark.parametrize(
+        ("architecture", "options"),
+        [("fpn", {}), ("linknet", {}), ("FPN", {"decoder_dropout": 0.5}), ("unet", {"encoder_depth": 3, "decoder_channels": [32, 16, 8]}), ("manet", {}), ("deeplabv3plus", {})],
+    )
+    def test_by_name(self, segmentation: Kit, architecture: str, options: dict[str, Any]) -> None:
+        """Any architecture of segmentation_models_pytorch trains, dropout included, and is resumable."""
+        changes = {"epochs": 1, "model": {"architecture": architecture, "options": options}}
+        config = OBJECTIVES["segmentation"].config.model_validate(SMALL["segmentation"] | {"epochs": 1, "model": changes["model"]})
+        data = segmentation.trainer.prepare(config, "cpu")
+        first, second = list(segmentation.start(config, data=data)), list(segmentation.start(config, data=data))
+        assert math.isfinite(first[0].metric)
+        assert told(first) == told(second)
+
+    @pytest.mark.parametrize(
+        ("model", "what", "where"),
+        [
+            ({"architecture": "unett"}, "unknown architecture 'unett' (did you mean 'unet'?)", "base.model.architecture"),
+            ({"encoder": "resnet19"}, "unknown encoder 'resnet19' (did you mean 'resnet1", "base.model.encoder"),
+            ({"encoder": "tu-no_such_model"}, "the model cannot be built", "base.model"),
+            ({"encoder": ""}, "unknown encoder ''", "base.model.encoder"),
+            ({"options": {"encoder_dept": 2}}, "the model cannot be built", "base.model"),
+            ({"options": {"encoder_depth": 2, "decoder_channels": [32]}}, "the model cannot be built", "base.model"),
+        ],
+    )
+    def test_unknown(self, segmentation: Kit, model: dict[str, Any], what: str, where: str) -> None:
+        """A model that cannot be built is refused before the training, with the nearest name where it is one."""
+        config = OBJECTIVES["segmentation"].config.model_validate(SMALL["segmentation"] | {"model": model})
+        with pytest.raises(ConfigError) as caught:
+            segmentation.trainer.prepare(config, "cpu")
+        assert caught.value.what.startswith(what)
+        assert caught.value.where == where
+        assert caught.value.allowed
+
+    @pytest.mark.parametrize(("size", "options", "stride"), [(34, None, 4), (40, {"encoder_depth": 4, "decoder_channels": [32, 16, 8, 8]}, 16)])
+    def test_size(self, segmentation: Kit, size: int, options: dict[str, Any] | None, stride: int) -> None:
+        """A size that the encoder's strides do not divide is refused, with what would do."""
+        model = {"options": options} if options else {}
+        config = OBJECTIVES["segmentation"].config.model_validate(SMALL["segmentation"] | {"model": model, "data": DIGITS | {"size": size}})
+        with pytest.raises(ConfigError, match="the image size does not fit the model") as caught:
+            segmentation.trainer.prepare(config, "cpu")
+        assert (caught.value.found, caught.value.allowed) == (f"{size} × {size}", f"multiples of {stride}, the encoder's output stride")
+
+    def test_size_fits(self, segmentation: Kit) -> None:
+        """One that they do divide is not."""
+        assert segmentation.trainer.prepare(segmentation.config({"data.size": 36}), "cpu").height == 36
+
+    def test_alpha(self, segmentation: Kit) -> None:
+        """An alpha for another number of classes is refused with both numbers."""
+        with pytest.raises(ConfigError, match="alpha has 3 values, but there are 7 classes"):
+            segmentation.train({"loss.kind": "focal", "loss.alpha": [0.1, 0.2, 0.3]})
+
+
+class TestRegistry:
+    def test_all_small(self) -> None:
+        """The contract is run on every objective that there is."""
+        assert SMALL.keys() == OBJECTIVES.keys()
+
+    @pytest.mark.parametrize("name", list(OBJECTIVES))
+    def test_metrics(self, name: str) -> None:
+        """Each metric has a direction, and the training loss is none of them."""
+        assert set(OBJECTIVES[name].metrics.values()) <= {"maximize", "minimize"}
+        assert "train_loss" not in OBJECTIVES[name].metrics
+        assert os.environ["XDG_CACHE_HOME"]  # nothing here was read from the user's own cache

@@ -1,0 +1,266 @@
+"""best.yaml: out of a real store, into a file, and back as it was."""
+
+from __future__ import annotations
+
+import math
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from search.export import Export, load_export, make_export, write_export
+from search.plan import Plan, make_plan
+from spaces.errors import ConfigError, StoreError
+from spaces.loader import load_study
+from spaces.records import EpochRecord, TestScore
+from storage.rows import FinalState, StoredStudy
+from storage.store import Store
+
+NAN = math.nan
+USED = {"environment.device": "cpu", "environment.threads": 2, "environment.torch": "2.0.0+cpu", "environment.classes": ["road", "sky", "pedestrian"]}
+TEST = TestScore(0.36, (0.8, None, 0.1))
+
+
+class Finished:
+    """A store with a study in it, and trials that are over."""
+
+    def __init__(self, store: Store, make_record: Callable[..., EpochRecord], **changes: Any) -> None:
+        self.store, self.make = store, make_record
+        self.plan: Plan = make_plan(load_study("focal_gamma", changes))
+        self.stored: StoredStudy = store.register_study(1, self.plan.spec.name, self.plan.spec.model_dump(mode="json"))
+        self.count = 0
+
+    def trial(self, score: float | None, metrics: tuple[float, ...] = (0.2, 0.37, 0.3), state: FinalState = "complete", preset: str | None = None) -> None:
+        """The next trial, which saw these metrics."""
+        claim = self.store.claim(self.stored.id, 100, "box:1", 600)
+        assert claim is not None
+        config = self.plan.config({"loss.gamma": 1 / 3, "optimizer.lr_multiple": 1e-05 + 0.03}, self.count, preset)
+        claim = self.store.bind(claim, self.count, self.count, config.model_dump(mode="json"), preset)
+        for epoch, metric in enumerate(metrics, 1):
+            test = TEST if epoch == len(metrics) else None
+            self.store.append(claim, self.make(epoch, metric=metric, class_metric=(0.9, None, epoch / 10), used=USED, test=test), 600)
+        self.store.finish(claim, state, score=score)
+        self.count += 1
+
+    def export(self, number: int | None = None) -> Export:
+        """The export of a trial, or of the best."""
+        return make_export(self.store, self.stored, number)
+
+
+@pytest.fixture
+def finished(store: Store, make_record: Callable[..., EpochRecord]) -> Finished:
+    """Three trials, the second of them the best."""
+    made = Finished(store, make_record)
+    made.trial(0.3)
+    made.trial(0.37, preset="safe")
+    made.trial(0.35)
+    return made
+
+
+@pytest.fixture
+def file(finished: Finished, tmp_path: Path) -> Path:
+    """The best trial's file."""
+    path = tmp_path / "best.yaml"
+    write_export(finished.export(), path)
+    return path
+
+
+def edited(file: Path, edit: Callable[[Any], object]) -> Path:
+    """The file after somebody's change."""
+    data = yaml.safe_load(file.read_text())
+    edit(data)
+    file.write_text(yaml.safe_dump(data, sort_keys=False))
+    return file
+
+
+class TestMakeExport:
+    def test_best(self, finished: Finished) -> None:
+        """The best complete trial, with its configuration as it was trained."""
+        export = finished.export()
+        assert export.provenance.trial == 1
+        assert export.trial_config() == finished.plan.config({"loss.gamma": 1 / 3, "optimizer.lr_multiple": 1e-05 + 0.03}, 1, "safe")
+
+    def test_score(self, finished: Finished) -> None:
+        """The score that decided, the test score, and the classes' by name, those of validation at the best epoch."""
+        score = finished.export().score
+        assert (score.metric, score.direction, score.rule, score.validation, score.test) == ("miou", "maximize", "best", 0.37, 0.36)
+        assert (score.best_epoch, score.epochs) == (2, 3)
+        assert {name: (one.validation, one.test) for name, one in score.classes.items()} == {"road": (0.9, 0.8), "sky": (None, None), "pedestrian": (0.2, 0.1)}
+
+    def test_provenance(self, finished: Finished) -> None:
+        """Where it comes from, and what trained it: the torch of the training, not the one installed here."""
+        source = finished.export().provenance
+        assert (source.study, source.preset, source.device, source.threads) == ("focal_gamma", "safe", "cpu", 2)
+        assert source.store == finished.store.where
+        assert source.versions["torch"] == "2.0.0+cpu"
+        assert {"python", "optuna", "numpy", "segmentation-models-pytorch"} <= source.versions.keys()
+
+    def test_lowest(self, store: Store, make_record: Callable[..., EpochRecord]) -> None:
+        """Where less is better the best is the lowest, and so is its best epoch."""
+        made = Finished(store, make_record, metric={"name": "val_ce", "direction": "minimize"})
+        made.trial(0.9, (0.9, 1.0))
+        made.trial(0.4, (0.8, 0.4, 0.6))
+        assert (made.export().provenance.trial, made.export().score.best_epoch) == (1, 2)
+
+    def test_last(self, store: Store, make_record: Callable[..., EpochRecord]) -> None:
+        """Where the last epoch is the score, the classes are the last epoch's."""
+        made = Finished(store, make_record, metric={"name": "miou", "score": "last"})
+        made.trial(0.3)
+        assert made.export().score.classes["pedestrian"].validation == 0.3
+
+    def test_numbered(self, finished: Finished) -> None:
+        """Any trial that has a score can be had, a pruned one, too."""
+        finished.trial(0.1, (0.1,), state="pruned")
+        assert (finished.export(2).score.validation, finished.export(3).score.validation) == (0.35, 0.1)
+
+    def test_only_complete(self, finished: Finished) -> None:
+        """A trial that was killed is not best, whatever it scored."""
+        finished.trial(0.99, state="diverged")
+        assert finished.export().provenance.trial == 1
+
+    def test_none_complete(self, store: Store, make_record: Callable[..., EpochRecord]) -> None:
+        """Without a complete trial there is no best one."""
+        made = Finished(store, make_record)
+        made.trial(0.1, (0.1,), state="pruned")
+        with pytest.raises(StoreError, match="no trial of the study is complete"):
+            made.export()
+
+    def test_unknown(self, finished: Finished) -> None:
+        """A number that no trial has is told with those that there are."""
+        with pytest.raises(StoreError, match="there is no trial 9") as caught:
+            finished.export(9)
+        assert (caught.value.found, caught.value.allowed) == ("9", "0, 1, 2")
+
+    def test_no_score(self, finished: Finished) -> None:
+        """A trial without a score has nothing to export, and its state is told."""
+        finished.trial(None, (), state="failed")
+        with pytest.raises(StoreError, match="trial 3 has no score: it is failed"):
+            finished.export(3)
+
+    def test_never_a_number(self, finished: Finished) -> None:
+        """A trial that broke in its first epoch has no number for a score, and is refused like one without."""
+        finished.trial(NAN, (NAN,), state="diverged")
+        with pytest.raises(StoreError, match="trial 3"):
+            finished.export(3)
+
+
+class TestRoundTrip:
+    def test_equal(self, finished: Finished, file: Path) -> None:
+        """What is read is what was written, to the last bit of every number."""
+        export, loaded = finished.export(), load_export(file)
+        assert loaded == export.model_copy(update={"provenance": loaded.provenance})
+        assert loaded.provenance == export.provenance.model_copy(update={"exported": loaded.provenance.exported})
+        assert loaded.trial_config() == export.trial_config()
+        config: Any = loaded.trial_config()
+        assert (config.loss.gamma, config.optimizer.lr_multiple) == (1 / 3, 1e-05 + 0.03)
+
+    def test_again(self, file: Path) -> None:
+        """Written once more it is the same file."""
+        before = file.read_bytes()
+        write_export(load_export(file), file)
+        assert file.read_bytes() == before
+
+    def test_read_by_people(self, file: Path) -> None:
+        """Its head says what it is and what to do with it."""
+        assert file.read_text().splitlines()[:2] == [
+            "# Trial 1 of the study focal_gamma: miou 0.3700 on validation.",
+            "# Train it again and compare: search train best.yaml",
+        ]
+
+
+class TestWriteExport:
+    def test_own(self, finished: Finished, file: Path) -> None:
+        """An earlier export is replaced."""
+        write_export(finished.export(0), file)
+        assert load_export(file).provenance.trial == 0
+
+    @pytest.mark.parametrize("text", ["", "precious\n", "config: 1\n", "- config\n- score\n", "a: [\n", "5\n", "- {a: 1}\n"])
+    def test_foreign(self, finished: Finished, tmp_path: Path, text: str) -> None:
+        """Any other file stays as it is."""
+        path = tmp_path / "notes.yaml"
+        path.write_text(text)
+        with pytest.raises(ConfigError, match="another file stands in the way") as caught:
+            write_export(finished.export(), path)
+        assert path.read_text() == text
+        assert (caught.value.where, caught.value.next_step) == (str(path), "name another place with --out")
+
+    def test_binary(self, finished: Finished, tmp_path: Path) -> None:
+        """So does one that is no text, and a folder."""
+        (tmp_path / "model.pt").write_bytes(b"\xff\xfe\x00")
+        (tmp_path / "folder").mkdir()
+        for name in ("model.pt", "folder"):
+            with pytest.raises(ConfigError, match="another file stands in the way"):
+                write_export(finished.export(), tmp_path / name)
+
+    def test_folders_made(self, finished: Finished, tmp_path: Path) -> None:
+        """Folders on the way are made, and nothing but the file is left in them."""
+        write_export(finished.export(), tmp_path / "a" / "b" / "best.yaml")
+        assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == ["best.yaml"]
+
+    def test_no_place(self, finished: Finished, tmp_path: Path) -> None:
+        """A place where no file can be is told."""
+        (tmp_path / "file").write_text("in the way")
+        with pytest.raises(ConfigError, match="the file cannot be written"):
+            write_export(finished.export(), tmp_path / "file" / "best.yaml")
+
+    def test_rights(self, file: Path) -> None:
+        """It has the rights that any new file has here."""
+        umask = os.umask(0)
+        os.umask(umask)
+        assert stat.S_IMODE(file.stat().st_mode) == 0o666 & ~umask
+
+
+class TestLoadExport:
+    @pytest.mark.parametrize("key", ["data", "model", "weights", "loss", "optimizer", "schedule", "batch_size", "epochs", "seed", "metric"])
+    def test_missing(self, file: Path, key: str) -> None:
+        """A key of the configuration that is missing is no invitation to take its default."""
+        with pytest.raises(ConfigError, match=f"the key '{key}' is missing") as caught:
+            load_export(edited(file, lambda data: data["config"].pop(key)))
+        assert str(file) in caught.value.where
+        assert key in caught.value.allowed
+
+    def test_missing_below(self, file: Path) -> None:
+        """Nor is one of its sections' keys."""
+        with pytest.raises(ConfigError, match="gamma"):
+            load_export(edited(file, lambda data: data["config"]["loss"].pop("gamma")))
+
+    @pytest.mark.parametrize(
+        ("edit", "what", "where"),
+        [
+            (lambda data: data.pop("score"), "the key 'score' is missing", "score"),
+            (lambda data: data["score"].pop("validation"), "the key 'validation' is missing", "score → validation"),
+            (lambda data: data.update(format=2), "format cannot be 2", ", line"),
+            (lambda data: data.update(notes=1), "unknown key 'notes'", "notes"),
+            (lambda data: data["config"]["loss"].update(gamma=-1), "gamma: input should be greater", "config, loss → gamma"),
+            (lambda data: data["config"]["loss"].update(gama=1), "unknown key 'gama' (did you mean 'gamma'?)", "config, loss → gama"),
+            (lambda data: data["config"].update(batch_size="x"), "batch_size: input should be a valid integer", "config, batch_size"),
+        ],
+    )
+    def test_wrong(self, file: Path, edit: Callable[[Any], object], what: str, where: str) -> None:
+        """A file that somebody broke is refused, with the file, the path and what is wrong there."""
+        with pytest.raises(ConfigError) as caught:
+            load_export(edited(file, edit))
+        assert what in caught.value.what
+        assert str(file) in caught.value.where
+        assert where in caught.value.where
+
+    def test_other_objective(self, file: Path) -> None:
+        """An objective that is not here is told as a mistake of the file."""
+        with pytest.raises(ConfigError, match="unknown objective 'detection'"):
+            load_export(edited(file, lambda data: data["config"].update(objective="detection")))
+
+    def test_study(self, tmp_path: Path) -> None:
+        """A study's YAML is no export."""
+        path = tmp_path / "study.yaml"
+        path.write_text("name: mine\n")
+        with pytest.raises(ConfigError, match="unknown key 'name'"):
+            load_export(path)
+
+    def test_absent(self, tmp_path: Path) -> None:
+        """A file that is not there is told."""
+        with pytest.raises(ConfigError, match="cannot read"):
+            load_export(tmp_path / "best.yaml")
