@@ -184,7 +184,7 @@ def export(
     """Write a trial's configuration, scores and provenance to YAML."""
     from search.console import screen
     from search.export import make_export, write_export
-    from search.worker import find_study
+    from search.report import find_study
 
     with _store(store) as held:
         made = make_export(held, find_study(held, study), trial)

@@ -12,12 +12,13 @@ from pathlib import Path
 from objectives.contract import Trainer
 from search.lease import LEASE_S
 from search.plan import Plan, make_plan
+from search.report import find_study
 from search.run import Bench, run_trial
 from search.stop import StopNow, StopRequest
 from search.study import PeersStudy, open_trials
 from search.track import WandbMode, make_tracker
 from spaces.config import TrialConfig
-from spaces.errors import LeaseLostError, StoreError, TrialFailedError, nearest
+from spaces.errors import LeaseLostError, TrialFailedError
 from spaces.loader import check
 from spaces.records import ClassCounts
 from spaces.study import StudySpec
@@ -67,20 +68,6 @@ def work(settings: WorkerSettings) -> bool:
     except StopNow:
         print("stopped at once; a trial at hand went back to the study", flush=True)
     return stop.interrupted
-
-
-def find_study(store: Store, name: str) -> StoredStudy:
-    """The study called `name` in the store.
-
-    Raises:
-        StoreError: when there is none.
-    """
-    stored = store.study(name)
-    if stored is None:
-        known = [study.name for study in store.studies()]
-        what = f"there is no study {name!r} in the store{nearest(name, known)}"
-        raise StoreError(what, where=store.where, found=name, allowed=", ".join(known) or "the store is empty", next_step="start it with `search run --study …`")
-    return stored
 
 
 def stored_plan(stored: StoredStudy) -> Plan:

@@ -60,7 +60,7 @@ def load_scenes(config: DigitsData) -> dict[str, Scenes]:
     """
     path = _cache_path(config)
     try:
-        with np.load(path) as held:
+        with path.open("rb") as file, np.load(file) as held:  # np.load leaves a broken file open
             return {split: Scenes(held[f"{split}_images"], held[f"{split}_masks"]) for split in ("train", "val", "test")}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         pass  # no cache yet, or half a one

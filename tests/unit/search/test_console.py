@@ -118,7 +118,7 @@ class TestScreen:
         """On a terminal the word is red, and nothing else is."""
         terminal = Terminal()
         monkeypatch.setattr(sys, "stderr", terminal)
-        monkeypatch.setattr(screen, "_err", Console(stderr=True, color_system="standard", width=80))
+        monkeypatch.setattr(screen, "_err", Console(stderr=True, color_system="standard", no_color=False, width=80))
 
         screen.print_error(SearchError("it broke"))
 

@@ -170,7 +170,7 @@ class TestLive:
         """The display as it stands."""
         watcher = live.Watcher(demo.store, demo.stored.id, demo.plan.spec)
         watcher.events.extend(watcher.look())
-        console = Console(file=io.StringIO(), width=80, height=height)
+        console = Console(file=io.StringIO(), width=80, height=height, force_terminal=False, color_system=None)
         console.print(live.frame(watcher, note, height))
         return console.file.getvalue().splitlines()  # type: ignore[attr-defined, no-any-return]
 

@@ -176,30 +176,31 @@ class TestConfig:
         assert caught.value.where == "study demo, trial 7, loss"
 
 
-class TestDimensions:
-    SPACE = {
-        "loss.gamma": GAMMA | {"when": {"loss.kind": "focal"}},
-        "loss.kind": {"kind": "choice", "choices": ["ce", "focal"]},
-        "weights.clip_ratio": {"kind": "choice", "choices": [None, 10], "when": {"weights.method": ["inverse_freq", "sqrt_inv_freq"]}},
-    }
+CONDITIONAL: dict[str, Any] = {
+    "loss.gamma": GAMMA | {"when": {"loss.kind": "focal"}},
+    "loss.kind": {"kind": "choice", "choices": ["ce", "focal"]},
+    "weights.clip_ratio": {"kind": "choice", "choices": [None, 10], "when": {"weights.method": ["inverse_freq", "sqrt_inv_freq"]}},
+}
 
+
+class TestDimensions:
     def test_parents_first(self) -> None:
         """A dimension comes after those that decide about it, however the file has them."""
-        assert planned(space=self.SPACE).order == ("loss.kind", "weights.clip_ratio", "loss.gamma")
+        assert planned(space=CONDITIONAL).order == ("loss.kind", "weights.clip_ratio", "loss.gamma")
 
     def test_chosen(self) -> None:
         """A choice decides which dimensions exist."""
-        plan = planned(space=self.SPACE, base={})
+        plan = planned(space=CONDITIONAL, base={})
         assert dimensions(plan, loss__kind="focal") == ["loss.kind", "loss.gamma"]
         assert dimensions(plan, loss__kind="ce") == ["loss.kind"]
 
     def test_base(self) -> None:
         """Where a condition asks for what is not searched, the base decides."""
-        assert dimensions(planned(space=self.SPACE, base={"weights.method": "inverse_freq"}), loss__kind="ce") == ["loss.kind", "weights.clip_ratio"]
+        assert dimensions(planned(space=CONDITIONAL, base={"weights.method": "inverse_freq"}), loss__kind="ce") == ["loss.kind", "weights.clip_ratio"]
 
     def test_read_while_growing(self) -> None:
         """Values that are added between two dimensions count for the next one."""
-        plan, params, seen = planned(space=self.SPACE, base={}), {}, []
+        plan, params, seen = planned(space=CONDITIONAL, base={}), {}, []
         for path, _ in plan.dimensions(plan.below(None), params):
             params[path] = "focal" if path == "loss.kind" else 1.0
             seen.append(path)
@@ -207,7 +208,7 @@ class TestDimensions:
 
     def test_preset_params(self) -> None:
         """A preset has values only for the dimensions that exist under it."""
-        plan = planned(space=self.SPACE | {"weights.clip_ratio": self.SPACE["weights.clip_ratio"] | {"choices": [None, 100]}}, base={})
+        plan = planned(space=CONDITIONAL | {"weights.clip_ratio": CONDITIONAL["weights.clip_ratio"] | {"choices": [None, 100]}}, base={})
         assert plan.preset_params("recommended") == {"loss.kind": "ce", "weights.clip_ratio": 100}
         assert plan.preset_params("untuned") == {"loss.kind": "ce"}
 

@@ -325,7 +325,7 @@ COURSES: dict[str, dict[str, Any]] = {
     "gradient_explosion": {"grad_norm_max": [2000.0]},
     "loss_rising": {"loss": RISING},
     "metric_falling": {"metric": FALLING},
-    "loss_metric_divorce": {"loss": list(TestLossMetricDivorce.LOSS) + [0.49], "metric": [0.5, 0.5, 0.5, 0.4, 0.41, 0.35, 0.36, 0.3, 0.31]},
+    "loss_metric_divorce": {"loss": [*TestLossMetricDivorce.LOSS, 0.49], "metric": [0.5, 0.5, 0.5, 0.4, 0.41, 0.35, 0.36, 0.3, 0.31]},
     "overfitting": {"loss": list(TestOverfitting.TRAIN), "val_loss": list(TestOverfitting.VAL), "metric": list(TestOverfitting.STALLED)},
     "class_collapse": {"classes": [(0.8, 0.0, 0.0)] * 4},
 }

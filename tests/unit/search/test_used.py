@@ -13,7 +13,7 @@ from spaces.errors import UnusedHyperparameterError
 class TestCheckUsed:
     def test_absent(self) -> None:
         """A value that the training never read back is an error that names it, and what was used, and what to do."""
-        with pytest.raises(UnusedHyperparameterError, match="the sampled loss.smooth = 5.0 never reached the training") as caught:
+        with pytest.raises(UnusedHyperparameterError, match=r"the sampled loss\.smooth = 5\.0 never reached the training") as caught:
             check_used({"loss.gamma": 2.0, "loss.smooth": 5.0}, {"loss.gamma": 2.0, "loss.kind": "focal"})
         assert "used:    loss.gamma, loss.kind" in str(caught.value)
         assert "give the dimension a `when`" in str(caught.value)
