@@ -273,7 +273,9 @@ def main() -> None:
     try:
         app()
     except SearchError as problem:
-        print(f"error: {problem}", file=sys.stderr, flush=True)
+        from search.console import screen
+
+        screen.print_error(problem)
         raise SystemExit(problem.exit_code) from None
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None

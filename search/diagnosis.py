@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from spaces.paths import flatten
-from spaces.records import Diagnosis, EpochRecord, Evidence, Remedy
+from spaces.records import Diagnosis, EpochRecord, Evidence, Remedy, best_record
 
 Values = Mapping[str, Any]
 """The configuration by dotted path."""
@@ -32,17 +32,18 @@ def _exploding(records: Sequence[EpochRecord], values: Values) -> Diagnosis:
         f"largest gradient norm by epoch: {', '.join(f'{record.grad_norm_max:.3g}' for record in records[-5:])} (healthy: 0.1 to 10)",
     ]
     remedies = [_patch(f"learning rate × {factor}", {"optimizer.lr_multiple": (multiple, multiple * factor)}) for factor in (0.5, 0.3)]
+    unclipped = clip is None and multiple <= 1
     if clip is None or clip > 1:
-        remedies.insert(0 if clip is None and multiple <= 1 else 1, _patch("clip the gradient norm at 1", {"optimizer.grad_clip_norm": (clip, 1.0)}))
+        remedies.insert(0 if unclipped else len(remedies), _patch("clip the gradient norm at 1", {"optimizer.grad_clip_norm": (clip, 1.0)}))
     if not values.get("schedule.lr_warmup_epochs"):
         remedies.append(_patch("warm the learning rate up", {"schedule.lr_warmup_epochs": (0, 5)}))
-    cause = "no gradient clipping" if clip is None and multiple <= 1 else "learning rate too high"
+    cause = "no gradient clipping" if unclipped else "learning rate too high"
     return Diagnosis(cause, tuple(because), tuple(remedies))
 
 
 def _unbalanced(records: Sequence[EpochRecord], values: Values) -> Diagnosis:
     ratio = records[-1].weight_ratio
-    because = [f"class weights differ by a factor of {ratio:.4g}", _gains(records)]
+    because = [f"class weights differ by a factor of {ratio:.4g}", _gains(records, values)]
     if ratio <= LARGE_RATIO:
         because.append("the class weights are mild, which speaks against them as the cause")
         return Diagnosis("learning rate too high", tuple(because), _exploding(records, values).remedies)
@@ -61,7 +62,7 @@ def _collapsed(records: Sequence[EpochRecord], values: Values) -> Diagnosis:
         # A rate that throws the weights away in the first epoch leaves a network that predicts one class for ever.
         return _exploding(records, values)
     method, dice = values.get("weights.method"), values.get("loss.dice_weight", 0.0)
-    because = [f"weight method {method}, weights differ by a factor of {records[-1].weight_ratio:.4g}", f"Dice share {dice:.2g}", _gains(records)]
+    because = [f"weight method {method}, weights differ by a factor of {records[-1].weight_ratio:.4g}", f"Dice share {dice:.2g}", _gains(records, values)]
     remedies = []
     if method == "uniform":
         remedies.append(_patch("weigh the rare classes", {"weights.method": (method, "sqrt_inv_freq"), "weights.clip_ratio": (values.get("weights.clip_ratio"), 100.0)}))
@@ -72,7 +73,7 @@ def _collapsed(records: Sequence[EpochRecord], values: Values) -> Diagnosis:
 
 
 def _overfitted(records: Sequence[EpochRecord], values: Values) -> Diagnosis:
-    because = [f"training loss {records[-1].train_loss:.4g}, validation loss {records[-1].val_loss:.4g}", _gains(records)]
+    because = [f"training loss {records[-1].train_loss:.4g}, validation loss {records[-1].val_loss:.4g}", _gains(records, values)]
     smoothing, decay = values.get("loss.label_smoothing", 0.0), values.get("optimizer.weight_decay", 0.0)
     remedies = (
         _patch("label smoothing", {"loss.label_smoothing": (smoothing, 0.1)}),
@@ -93,9 +94,9 @@ _BY_SIGNAL: dict[str, Callable[[Sequence[EpochRecord], Values], Diagnosis]] = {
 }
 
 
-def _gains(records: Sequence[EpochRecord]) -> str:
+def _gains(records: Sequence[EpochRecord], values: Values) -> str:
     """Which classes gained and which lost, from the best epoch to the last."""
-    best = max(records, key=lambda record: record.metric)
+    best = best_record(records, values.get("metric.direction", "maximize"))
     pairs = list(enumerate(zip(best.class_metric, records[-1].class_metric, strict=True)))
     moved = [(index, after - before) for index, (before, after) in pairs if before is not None and after is not None]
     gained = [f"class {index} {change:+.3f}" for index, change in sorted(moved, key=lambda item: -item[1])[:2] if change > 0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import tempfile
@@ -16,9 +17,10 @@ from pydantic import Field, ValidationError
 
 from objectives.registry import objective
 from spaces.config import Direction, ScoreRule, TrialConfig
-from spaces.errors import ConfigError, StoreError
+from spaces.errors import ConfigError, StoreError, StudyError
 from spaces.frozen import Frozen
 from spaces.loader import Document, check, explain
+from spaces.paths import flatten
 from spaces.records import EpochRecord, best_record
 from spaces.study import StudySpec
 from storage.rows import StoredStudy, StoredTrial
@@ -76,14 +78,21 @@ class Export(Frozen):
         Raises:
             ConfigError: when a key is missing or a value is not allowed.
         """
-        kind = objective(str(self.config.get("objective")))
-        missing = [name for name in kind.config.model_fields if name not in self.config]
-        if missing:
-            raise ConfigError(f"the key {missing[0]!r} is missing", where=f"{where}, config", allowed=", ".join(kind.config.model_fields), next_step="export the trial again, or add the key")
         try:
-            return kind.config.model_validate(self.config)
+            kind = objective(str(self.config.get("objective")))
+            config = kind.config.model_validate(self.config)
+        except StudyError as problem:
+            raise ConfigError(problem.what, where=f"{where}, config → objective", found=problem.found, allowed=problem.allowed) from None
         except ValidationError as problem:
             raise explain(problem, f"{where}, config", ConfigError) from None
+        # A default of today in the place of a key that got lost would train something else than what was scored.
+        whole = config.model_dump(mode="json")
+        sections = [name for name in whole if name not in self.config]
+        missing = sections or sorted(set(dict(flatten(whole))) - set(dict(flatten(self.config))))
+        if missing:
+            place = f"{where}, config → {missing[0].replace('.', ' → ')}"
+            raise ConfigError(f"the key {missing[0]!r} is missing", where=place, allowed=", ".join(whole), next_step="export the trial again, or add the key")
+        return config
 
 
 def make_export(store: Store, stored: StoredStudy, number: int | None) -> Export:
@@ -108,17 +117,22 @@ def make_export(store: Store, stored: StoredStudy, number: int | None) -> Export
 
 
 def _best(store: Store, stored: StoredStudy, spec: StudySpec) -> StoredTrial:
-    complete = [trial for trial in store.trials(stored.id) if trial.state == "complete" and trial.score is not None]
+    complete = [trial for trial in store.trials(stored.id) if trial.state == "complete" and _scored(trial)]
     if not complete:
         raise StoreError("no trial of the study is complete, so none is best", where=store.where, found=f"study {stored.name}", next_step="let it run on, or export a trial by --trial")
     sign = 1 if spec.metric.direction == "maximize" else -1
     return max(complete, key=lambda trial: sign * (trial.score or 0.0))
 
 
+def _scored(trial: StoredTrial) -> bool:
+    """A trial that broke in its first epoch has NaN for a score."""
+    return trial.score is not None and math.isfinite(trial.score)
+
+
 def _numbered(store: Store, stored: StoredStudy, number: int) -> StoredTrial:
     trial = store.trial(stored.id, number)
-    if trial is None or trial.score is None:
-        known = [str(row.number) for row in store.trials(stored.id) if row.score is not None]
+    if trial is None or not _scored(trial):
+        known = [str(row.number) for row in store.trials(stored.id) if _scored(row)]
         what = f"there is no trial {number}" if trial is None else f"trial {number} has no score: it is {trial.state}"
         raise StoreError(what, where=f"study {stored.name}", found=str(number), allowed=", ".join(known) or "none yet", next_step="`search show` lists the trials")
     return trial

@@ -40,7 +40,7 @@ def print_study(report: StudyReport, top: int = 10) -> None:
         screen.tell(report.about)
     screen.tell(states_line(report))
     print_leaderboard(report, top)
-    print_kills(report, top)
+    print_kills(report)
     if report.health:
         screen.head("Signs of health")
         for line in report.health:

@@ -51,10 +51,11 @@ def plan_slots(devices: str, workers: int | None, per_device: int, present: tupl
     """
     known = present_devices() if present is None else present
     names = _names(devices, known)
-    gpus = [name for name in names if name != "cpu"]
     cores = len(os.sched_getaffinity(0))
     if workers is None:
-        workers = len(gpus) * per_device if gpus else min(cores, MAX_CPU_WORKERS)
+        gpus = [name for name in names if name != "cpu"]
+        names = [*names, *gpus * (per_device - 1)]
+        workers = len(names) if gpus else min(cores, MAX_CPU_WORKERS)
     threads = max(1, cores // workers)
     return [Slot(names[index % len(names)], threads) for index in range(workers)]
 

