@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import typer
 
-from spaces.errors import SearchError
+from spaces.errors import InputError, SearchError
 
 if TYPE_CHECKING:
+    from search.launch.devices import Slot
     from search.session import Session
     from storage.store import Store
 
@@ -53,34 +54,43 @@ def run(
     The same command goes on after Ctrl-C, a crash or a power cut. Once Ctrl-C: finish the epochs, then stop.
     Twice: stop at once. Exit code 0: done; 2: bad input; 130: interrupted.
     """
+    from search.export import check_out
     from search.launch.devices import plan_slots
     from search.options import seconds, store_url, study_spec
     from search.session import open_session
 
     spec = study_spec(study, change or [], name=name, trials=trials, epochs=epochs, seed=seed)
     slots = plan_slots(devices, workers, workers_per_device)
-    seconds(timeout)
+    timeout_s = seconds(timeout)
+    check_out(out)
     session = open_session(spec, store_url(store), accept_change=accept_change)
-    arguments = ["--study", spec.name, "--wandb", wandb, *(["--timeout", timeout] if timeout else [])]
+    arguments = ["--study", spec.name, "--wandb", wandb]
     with session.store:
-        stops = _search(session, slots, arguments, store_url(store))
+        stops = _search(session, slots, arguments, store_url(store), timeout_s)
         _conclude(session, out, store_url(store), interrupted=stops > 0)
     if stops:
         raise typer.Exit(INTERRUPTED)
 
 
-def _search(session: Session, slots: list, arguments: list[str], url: str) -> int:  # type: ignore[type-arg]
+def _search(session: Session, slots: list[Slot], arguments: list[str], url: str, timeout_s: float | None) -> int:
     """Run the workers under the live display; how often a stop was asked for."""
     from search.console import live, screen
     from search.launch.local import LocalWorkers
+    from search.session import discard_untried
     from storage.store import open_files
 
     for warning in session.plan.warnings:
         screen.warn(warning)
     logs = open_files(url).root / session.stored.name
-    with LocalWorkers(slots, arguments, url, logs).running() as team:
+    with LocalWorkers(slots, arguments, url, logs, timeout_s).running() as team:
         live.watch(session.store, session.stored, session.plan, until=team.finished, note=team.note)
-    team.check()
+    for warning in team.warnings():
+        screen.warn(warning)
+    try:
+        team.check()
+    except InputError:
+        discard_untried(session, url)
+        raise
     return team.stops
 
 
@@ -95,6 +105,7 @@ def _conclude(session: Session, out: Path, url: str, *, interrupted: bool) -> No
     if interrupted or report.states["left"] or report.states["paused"]:
         screen.say(f"\n{'interrupted' if interrupted else 'the time is over'}; the same command goes on where it stopped")
     if not report.leaderboard:
+        screen.say(f"\nno trial is complete, so {out} was not written")
         return
     write_export(make_export(session.store, session.stored, None), out)
     from storage.address import safe_url

@@ -19,7 +19,7 @@ from objectives.registry import objective
 from spaces.config import Direction, ScoreRule, TrialConfig
 from spaces.errors import ConfigError, StoreError, StudyError
 from spaces.frozen import Frozen
-from spaces.loader import Document, check, explain
+from spaces.loader import Document, Dumper, check, explain
 from spaces.paths import flatten
 from spaces.records import EpochRecord, best_record
 from spaces.study import StudySpec
@@ -171,14 +171,13 @@ def write_export(export: Export, path: Path) -> None:
     Raises:
         ConfigError: when another kind of file stands there, or the place cannot be written.
     """
-    if path.exists() and not _is_export(path):
-        raise ConfigError("another file stands in the way", where=str(path), found="no export of `search`", next_step="name another place with --out")
+    check_out(path)
     source = export.provenance
     head = (
         f"# Trial {source.trial} of the study {source.study}: {export.score.metric} {export.score.validation:.4f} on validation.\n"
         f"# Train it again and compare: search train {path.name}\n"
     )
-    text = head + yaml.safe_dump(export.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+    text = head + yaml.dump(export.model_dump(mode="json"), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=120)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         umask = os.umask(0)
@@ -189,6 +188,19 @@ def write_export(export: Export, path: Path) -> None:
         os.replace(file.name, path)
     except OSError as problem:
         raise ConfigError("the file cannot be written", where=str(path), found=problem.strerror or str(problem), next_step="name another place with --out") from None
+
+
+def check_out(path: Path) -> None:
+    """Whether an export may be written there; asked before a search begins, not after.
+
+    Raises:
+        ConfigError: when another kind of file stands there, or the folder is not there or cannot be written.
+    """
+    if path.is_dir() or (path.exists() and not _is_export(path)):
+        raise ConfigError("another file stands in the way", where=str(path), found="no export of `search`", next_step="name another place with --out")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise ConfigError("the file cannot be written", where=str(path), found=f"{folder} cannot be written", next_step="name another place with --out")
 
 
 def _is_export(path: Path) -> bool:

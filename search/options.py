@@ -51,7 +51,7 @@ def study_spec(
 def schema_text() -> str:
     """The JSON Schema of a study's YAML, with the configuration's own schema under `base` and its paths under `space`."""
     from objectives.registry import OBJECTIVES
-    from search.plan import searchable
+    from search.plan import NOT_SEARCHED, searchable
     from spaces.presets import PRESETS
 
     schema = StudySpec.model_json_schema()
@@ -60,7 +60,7 @@ def schema_text() -> str:
     schema["$defs"] |= inner.pop("$defs")
     inner.pop("required", None)
     schema["properties"]["base"] |= {"properties": inner["properties"], "additionalProperties": False}
-    paths = sorted(searchable(config))
+    paths = sorted(set(searchable(config)) - NOT_SEARCHED)
     dimension = schema["properties"]["space"].pop("additionalProperties")
     schema["properties"]["space"] |= {"properties": dict.fromkeys(paths, dimension), "additionalProperties": False}
     schema["properties"]["presets"]["items"] = {"enum": list(PRESETS)}

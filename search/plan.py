@@ -26,6 +26,9 @@ Params = dict[str, Scalar]
 NO_BOUND = 1e300
 """A gradient norm that no finite one passes."""
 
+NOT_SEARCHED = {"objective", "epochs", "seed", "max_grad_norm", "metric.name", "metric.direction", "metric.score", "schedule.stages"}
+"""Leaves of a configuration that the study itself decides, or that are no single value."""
+
 FOCAL_ONLY = {"loss.gamma", "loss.alpha", "loss.alpha_tau"}
 
 
@@ -126,13 +129,14 @@ def _check_base(spec: StudySpec, kind: Objective) -> None:
         kind.config.model_validate(nested(spec.base))
     except ValidationError as problem:
         raise explain(problem, f"study {spec.name}, base") from None
-    for key in ("objective", "epochs", "seed", "metric"):
+    for key in ("objective", "epochs", "seed", "metric", "max_grad_norm"):
         if key in spec.base:
-            raise StudyError(f"{key} belongs to the study, not to its base", where=f"study {spec.name}, base → {key}", next_step=f"write {key}: at the top level")
+            place = "signals.gradient_explosion.max_norm" if key == "max_grad_norm" else f"{key}, at the top level"
+            raise StudyError(f"{key} belongs to the study, not to its base", where=f"study {spec.name}, base → {key}", next_step=f"write {place}")
 
 
 def _check_paths(spec: StudySpec, kind: Objective) -> None:
-    known = set(searchable(kind.config))
+    known = set(searchable(kind.config)) - NOT_SEARCHED
     for path, dimension in spec.space.items():
         if path not in known:
             raise StudyError(f"unknown hyperparameter {path!r}{nearest(path, known)}", where=f"study {spec.name}, space", found=path, allowed="a path of the configuration; `search schema` lists them all")
@@ -144,6 +148,13 @@ def _check_paths(spec: StudySpec, kind: Objective) -> None:
 
 def _check_condition(spec: StudySpec, path: str, parent: str, wanted: tuple[Scalar, ...]) -> None:
     held = spec.space.get(parent)
+    if held is None:
+        fixed = dict(flatten(objective(spec.objective).config.model_validate(nested(spec.base)).model_dump())).get(parent)
+        if fixed not in wanted and not spec.presets:
+            raise StudyError(
+                f"{path} waits for a value that {parent} never takes", where=f"study {spec.name}, space → {path} → when",
+                found=f"{parent} is fixed at {fixed}", allowed=", ".join(map(str, wanted)), next_step=f"search {parent}, too, or take the `when` out",
+            )  # fmt: skip
     for value in wanted:
         if isinstance(held, Choice) and not held.holds(value):
             raise StudyError(f"{path} waits for a value that {parent} never takes", where=f"study {spec.name}, space → {path} → when", found=str(value), allowed=str(held))

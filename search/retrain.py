@@ -34,7 +34,6 @@ class _LastState:
     """Keeps nothing but the state after the last epoch."""
 
     path: Path | None
-    epochs: int
 
     def latest(self) -> Path | None:
         """Always from the start."""
@@ -72,7 +71,7 @@ class Retraining:
         use_device(self.device, self.threads)
         self.trainer: Trainer = objective(self.config.objective).load()
         self.records: list[EpochRecord] = []
-        self._state = _LastState(save, self.config.epochs)
+        self._state = _LastState(save)
 
     def epochs(self) -> Iterator[EpochRecord]:
         """Train, one record an epoch."""
@@ -83,7 +82,8 @@ class Retraining:
 
     def compare(self) -> Comparison:
         """Today's score beside the recorded one."""
-        trained = score(self.records, self.config.metric) if self.records else math.nan
+        # A trial that was killed scored the epochs that it had.
+        trained = score(self.records[: self.export.score.epochs], self.config.metric) if self.records else math.nan
         test = self.records[-1].test.metric if self.records and self.records[-1].test else None
         return Comparison(self.export.score.validation, trained, test, tuple(self._differences()))
 

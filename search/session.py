@@ -16,6 +16,9 @@ from storage.store import Store, open_store
 
 ABSENT = "(absent)"
 
+Change = tuple[str, str, str]
+"""Path, what is stored, what is given."""
+
 
 @dataclass(frozen=True)
 class Session:
@@ -39,24 +42,50 @@ def open_session(spec: StudySpec, url: str, *, accept_change: bool = False) -> S
     if stored is None:
         stored = _make(store, plan, url)
     changes = differences(stored.definition, spec)
-    if changes and not accept_change:
-        store.close()
-        shown = "\n           ".join(f"{path}: {old} → {new}" for path, old, new in changes[:12])
-        raise StudyError(
-            f"the study {spec.name!r} is in the store with another definition", where=safe_url(url), found=shown,
-            next_step="give the new one a name of its own with --name, or say that the change is meant with --accept-change",
-        )  # fmt: skip
+    if changes:
+        try:
+            _check_changes(changes, spec.name, url, accept_change=accept_change)
+        except StudyError:
+            store.close()
+            raise
     if changes or stored.definition["trials"] != spec.trials:
         store.redefine_study(stored.id, spec.model_dump(mode="json"))
     return Session(store, store.study(spec.name) or stored, plan)
 
 
+def _check_changes(changes: list[Change], name: str, url: str, *, accept_change: bool) -> None:
+    """A change may be meant, but not one that would make the trials of a study incomparable."""
+    lasting = [change for change in changes if change[0].split(".")[0] in ("metric", "objective", "space")]
+    if accept_change and not lasting:
+        return
+    shown = "\n           ".join(f"{path}: {old} → {new}" for path, old, new in (lasting if accept_change else changes)[:12])
+    if accept_change:
+        what = f"metric, objective and space of the study {name!r} cannot change under its name: its trials would not compare"
+        raise StudyError(what, where=safe_url(url), found=shown, next_step="give the new one a name of its own with --name")
+    raise StudyError(
+        f"the study {name!r} is in the store with another definition", where=safe_url(url), found=shown,
+        next_step="give the new one a name of its own with --name"
+        + ("" if lasting else ", or say that the change is meant with --accept-change"),
+    )  # fmt: skip
+
+
+def discard_untried(session: Session, url: str) -> None:
+    """Take a study out of the store that was made just now and could not try a single trial."""
+    if session.store.forget_untried(session.stored.id):
+        from search.study import open_trials
+
+        trials = open_trials(url)
+        trials.delete_study(session.stored.optuna_study_id)
+        trials.remove_session()
+
+
 def _make(store: Store, plan: Plan, url: str) -> StoredStudy:
-    from search.study import enqueue_presets, make_study, open_trials  # Optuna: not needed to take a study up
+    from search.study import MADE_BY, enqueue_presets, make_study, open_trials  # Optuna: not needed to take a study up
 
     trials = open_trials(url)
     try:
-        if plan.spec.name in [summary.study_name for summary in trials.get_all_studies()]:
+        held = {study.study_name: study.user_attrs for study in trials.get_all_studies()}
+        if plan.spec.name in held and MADE_BY not in held[plan.spec.name]:
             raise StudyError(
                 f"a study {plan.spec.name!r} that was not made by `search` is in the database", where=safe_url(url),
                 found="an Optuna study of that name", next_step="choose another name with --name",
@@ -68,7 +97,7 @@ def _make(store: Store, plan: Plan, url: str) -> StoredStudy:
         trials.remove_session()
 
 
-def differences(stored: Mapping[str, Any], spec: StudySpec) -> list[tuple[str, str, str]]:
+def differences(stored: Mapping[str, Any], spec: StudySpec) -> list[Change]:
     """What the stored definition has otherwise: (path, stored, given). The words about it and the budget do not count."""
     old = {path: value for path, value in flatten(stored) if path.split(".")[0] not in ("about", "trials")}
     new = dict(flatten(spec.definition()))

@@ -34,6 +34,10 @@ class StopRequest:
         """Ask for it."""
         self._asked.set()
 
+    def wait(self, seconds: float) -> None:
+        """Sleep, but not past a request."""
+        self._asked.wait(seconds)
+
     def listen(self) -> None:
         """Take SIGINT and SIGTERM as requests; only the main thread may call this."""
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -22,6 +22,9 @@ from spaces.study import StudySpec
 from storage.address import optuna_url
 from storage.engine import tune
 
+MADE_BY = "made by search"
+"""User attribute of a study: one of that name that lacks it is somebody else's."""
+
 PRESET = "preset"
 """User attribute of a trial that a preset was enqueued for."""
 
@@ -119,23 +122,26 @@ class PeersStudy(optuna.Study):
 
 
 def make_study(storage: RDBStorage, plan: Plan, name: str) -> optuna.Study:
-    """The Optuna study called `name`, made when it is not there."""
-    return optuna.create_study(storage=storage, study_name=name, direction=plan.spec.metric.direction, load_if_exists=True)
+    """The Optuna study called `name`, made when it is not there, and marked as ours."""
+    study = optuna.create_study(storage=storage, study_name=name, direction=plan.spec.metric.direction, load_if_exists=True)
+    study.set_user_attr(MADE_BY, True)
+    return study
 
 
 def enqueue_presets(study: optuna.Study, plan: Plan) -> None:
-    """Have the presets tried first. Called once, when the study is made."""
-    for name in plan.spec.presets:
+    """Have the presets tried first; those that a start before this one, cut short, has enqueued are not enqueued again."""
+    held = {trial.user_attrs.get(PRESET) for trial in study.get_trials(deepcopy=False)}
+    for name in [name for name in plan.spec.presets if name not in held]:
         study.enqueue_trial(dict(plan.preset_params(name)), user_attrs={PRESET: name})
 
 
-def suggest(trial: Trial, plan: Plan) -> tuple[Params, str | None]:
-    """Sample every dimension that exists for this trial; the preset's name where one was enqueued."""
+def suggest(trial: Trial, plan: Plan) -> Params:
+    """Sample every dimension that exists for this trial; what was sampled or enqueued for it before stays."""
     preset_name: str | None = trial.user_attrs.get(PRESET)
     params: Params = {}
     for path, dimension in plan.dimensions(plan.below(preset_name), params):
         params[path] = _suggest(trial, path, dimension)
-    return params, preset_name
+    return params
 
 
 def _suggest(trial: Trial, path: str, dimension: Parameter) -> Any:

@@ -109,6 +109,7 @@ class WandbTracker:
         os.environ.setdefault("WANDB_SILENT", "true")
         import wandb
 
+        self._close("left", "")  # a trial whose lease was lost has not said goodbye
         self._directory.mkdir(parents=True, exist_ok=True)
         mode: Literal["offline", "online"] = "online" if self._mode == "online" else "offline"
         self._run = wandb.init(

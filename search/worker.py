@@ -6,6 +6,7 @@ import gc
 import os
 import socket
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from search.stop import StopNow, StopRequest
 from search.study import PeersStudy, open_trials
 from search.track import WandbMode, make_tracker
 from spaces.config import TrialConfig
-from spaces.errors import LeaseLostError, TrialFailedError
+from spaces.errors import LeaseLostError, StoreError, TrialFailedError, WorkerSpentError
 from spaces.loader import check
 from spaces.records import ClassCounts
 from spaces.study import StudySpec
@@ -27,6 +28,10 @@ from storage.store import Store, open_files, open_store
 
 IDLE_POLL_S = 0.5
 """How often a worker without work looks whether another left a trial behind."""
+
+STORE_RETRY_S = 2.0
+STORE_PATIENCE_S = 600.0
+"""How long a worker goes on asking a database that does not answer."""
 
 FAILURES_IN_A_ROW = 3
 """So many failed trials, one after the other, are the objective's fault and not the configuration's."""
@@ -51,6 +56,7 @@ def work(settings: WorkerSettings) -> bool:
     Raises:
         SearchError: when the study, the data or the device cannot be used, or every trial fails.
     """
+    warnings.showwarning = _tell
     stop = StopRequest(settings.timeout_s)
     stop.listen()
     if settings.parent is not None:
@@ -65,9 +71,16 @@ def work(settings: WorkerSettings) -> bool:
                 _loop(bench, stored)
             finally:
                 bench.tracker.close()
+                gc.unfreeze()  # what is still frozen at the end, triton's bindings report as leaked, a page of it
     except StopNow:
         print("stopped at once; a trial at hand went back to the study", flush=True)
     return stop.interrupted
+
+
+def _tell(message: Warning | str, category: type[Warning], filename: str, lineno: int, file: object = None, line: str | None = None) -> None:
+    """Warnings meant for people go to the log in words, where the supervisor finds them; those meant for programmers do not."""
+    if category is UserWarning and "site-packages" not in filename:
+        print(f"warning: {message}", flush=True)
 
 
 def stored_plan(stored: StoredStudy) -> Plan:
@@ -83,11 +96,12 @@ def _bench(settings: WorkerSettings, store: Store, stored: StoredStudy, stop: St
     plan = stored_plan(stored)
     trainer = plan.objective.load()
     config = plan.config({}, 0)
+    prepared = trainer.prepare(config, settings.device)
     counts = class_counts(store, trainer, config)
     files = open_files(settings.store_url)
     study = PeersStudy(open_trials(settings.store_url), plan, stored.name, lambda: store.completed(stored.id))
     return Bench(
-        store=store, files=files, study=study, plan=plan, trainer=trainer, prepared=trainer.prepare(config, settings.device), counts=counts,
+        store=store, stored=stored, files=files, study=study, plan=plan, trainer=trainer, prepared=prepared, counts=counts,
         device=settings.device, stop=stop, tracker=make_tracker(settings.wandb, stored.name, Path(os.environ.get("WANDB_DIR", "."))),
     )  # fmt: skip
 
@@ -103,23 +117,43 @@ def class_counts(store: Store, trainer: Trainer, config: TrialConfig) -> ClassCo
 
 
 def _loop(bench: Bench, stored: StoredStudy) -> None:
-    worker, failures = f"{socket.gethostname()}:{os.getpid()}", 0
+    """Claim and train until nothing is left. A database that does not answer is asked again, for a while."""
+    worker, failures, silent_since = f"{socket.gethostname()}:{os.getpid()}", 0, None
     while not bench.stop.requested:
-        claim = bench.store.claim(stored.id, budget=_budget(bench.store, stored), worker=worker, lease_s=LEASE_S)
-        if claim is None:
-            if bench.store.open_count(stored.id) == 0:
-                return
-            time.sleep(IDLE_POLL_S)  # others still train; one of them may die and leave its trial
-            continue
         try:
-            state = run_trial(bench, claim)
+            state = _next_trial(bench, stored, worker)
+            silent_since = None
         except LeaseLostError as lost:
             print(f"{lost}; going on with other work", flush=True)
+            state = "lost"
+        except StoreError as problem:
+            silent_since = silent_since or time.monotonic()
+            if time.monotonic() - silent_since > STORE_PATIENCE_S:
+                raise
+            print(f"warning: {problem.what}; asking again", flush=True)
+            bench.stop.wait(STORE_RETRY_S)
             continue
         gc.collect()  # a finished training is full of cycles, and its memory is the next one's
+        if state == "nothing left":
+            return
+        if state in ("lost", "waiting"):
+            continue
         failures = failures + 1 if state == "failed" else 0
+        if state == "failed" and bench.device != "cpu":
+            raise WorkerSpentError("a trial failed on the device; a fresh process goes on, as its memory may be in no good state")
         if failures >= FAILURES_IN_A_ROW:
             raise TrialFailedError(f"{failures} trials failed one after the other; `search show --study {stored.name}` says how")
+
+
+def _next_trial(bench: Bench, stored: StoredStudy, worker: str) -> str:
+    """Claim a trial and train it; how it ended, `waiting`, or `nothing left`."""
+    claim = bench.store.claim(stored.id, budget=_budget(bench.store, stored), worker=worker, lease_s=LEASE_S)
+    if claim is not None:
+        return run_trial(bench, claim)
+    if bench.store.open_count(stored.id) == 0:
+        return "nothing left"
+    bench.stop.wait(IDLE_POLL_S)  # others still train; one of them may die and leave its trial
+    return "waiting"
 
 
 def _budget(store: Store, stored: StoredStudy) -> int:

@@ -8,6 +8,7 @@ SearchError                       exit 1: something failed that the user could n
 │   ├── StoreError                the database: address, rights, schema version
 │   └── DeviceError               a device that is not there
 ├── UnusedHyperparameterError     exit 2: a sampled value never reached the loss, the optimiser or the model
+├── WorkerSpentError              exit 75: this process should be replaced by a fresh one
 ├── LeaseLostError                another worker owns the trial now; this attempt may write no more
 └── TrialFailedError              an objective broke its promise (no records, records out of order, an exception)
 """
@@ -73,6 +74,12 @@ class UnusedHyperparameterError(SearchError):
     """A sampled hyperparameter never reached the loss, the optimiser or the model."""
 
     exit_code = 2
+
+
+class WorkerSpentError(SearchError):
+    """This process should be replaced by a fresh one: after a failure on a GPU its memory is not to be trusted."""
+
+    exit_code = 75
 
 
 class LeaseLostError(SearchError):

@@ -36,7 +36,7 @@ class MetricFalling(Frozen):
 
     enabled: bool = True
     epochs: int = Field(default=5, ge=2, description="falls in a row")
-    drop: float = Field(default=0.1, ge=0, lt=1, description="fall over the window, relative to the best so far, that counts")
+    drop: float = Field(default=0.0, ge=0, lt=1, description="fall over the window, relative to the best so far, that counts")
 
 
 class ClassCollapse(Frozen):

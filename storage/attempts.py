@@ -55,6 +55,16 @@ class Attempts(Room):
             trial_id = connection.execute(insert(Trial).values(**new, **holder).returning(Trial.id)).scalar_one()
         return Claim(trial_id=trial_id, study_id=study_id, attempt=1)
 
+    def note_asked(self, claim: Claim, number: int, optuna_trial_id: int) -> Claim:
+        """The claim, with Optuna's trial that was asked for it; a later attempt then takes up that one.
+
+        Raises:
+            LeaseLostError: when another attempt took the trial over, or it ended.
+        """
+        with self._database.writing() as connection:
+            hold(connection, claim, number=number, optuna_trial_id=optuna_trial_id)
+        return replace(claim, number=number, optuna_trial_id=optuna_trial_id)
+
     def bind(self, claim: Claim, number: int, optuna_trial_id: int, config: Mapping[str, Any], preset: str | None = None) -> Claim:
         """The claim, now on Optuna's trial of that number, with the configuration that was sampled for it.
 
@@ -171,7 +181,7 @@ def _free_trial(connection: Connection, study_id: int) -> Row[Any] | None:
 
 
 def _take_over(connection: Connection, free: Row[Any], holder: Mapping[str, Any]) -> Claim:
-    bound = free.number is not None
+    bound = free.config is not None
     losses = case((Trial.state == "paused", Trial.lost), else_=Trial.lost + 1)
     taken = {"attempt": free.attempt + 1, "state": "running" if bound else "reserved", "lost": losses, **holder}
     connection.execute(update(Trial).where(Trial.id == free.id).values(taken))

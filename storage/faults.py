@@ -54,3 +54,15 @@ def _fault(error: SQLAlchemyError, where: str, password: str | None) -> StoreErr
     connecting = isinstance(error, DBAPIError) and error.statement is None
     what, next_step = next(((what, step) for needle, what, step in _KNOWN if needle in found), _UNREACHABLE if connecting else _FAILED)
     return StoreError(what, where=where, found=found.replace(password, "***") if password else found, next_step=next_step)
+
+
+def is_fault(problem: BaseException) -> bool:
+    """Whether an exception of another library on the same database comes from the database."""
+    return isinstance(problem, (DBAPIError, PoolTimeoutError)) or isinstance(problem.__cause__, (DBAPIError, PoolTimeoutError))
+
+
+def store_error(where: str, problem: BaseException) -> StoreError:
+    """Such an exception in our words; `where` is the address without a password."""
+    error = problem if isinstance(problem, SQLAlchemyError) else problem.__cause__
+    assert isinstance(error, SQLAlchemyError)
+    return _fault(error, where, None)

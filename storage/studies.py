@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Row, Select, insert, select, update
+from sqlalchemy import Row, Select, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from spaces.errors import StoreError
 from storage.engine import now
-from storage.models import Study
+from storage.models import Study, Trial
 from storage.room import Room
 from storage.rows import StoredStudy
 
@@ -48,6 +48,16 @@ class Studies(Room):
         """Replaces the definition, once somebody has said that the change is meant."""
         with self._database.writing() as connection:
             connection.execute(update(Study).where(Study.id == study_id).values(definition=definition))
+
+    def forget_untried(self, study_id: int) -> bool:
+        """Removes a study none of whose trials was ever bound. False, and nothing is removed, when one was."""
+        with self._database.writing() as connection:
+            tried = select(func.count()).select_from(Trial).where(Trial.study_id == study_id, Trial.number.is_not(None))
+            if connection.execute(tried).scalar_one():
+                return False
+            connection.execute(delete(Trial).where(Trial.study_id == study_id))
+            connection.execute(delete(Study).where(Study.id == study_id))
+        return True
 
     def study(self, name: str) -> StoredStudy | None:
         """The study of that name, None when there is none."""

@@ -46,8 +46,10 @@ def build_data(config: DataConfig) -> SegmentationData:
 
 def fingerprint(config: DataConfig) -> str:
     """What the class counts belong to: the configuration, and for files their names, sizes and times."""
-    parts = [config.model_dump_json()]
-    parts += [str(digits.VERSION)] if isinstance(config, DigitsData) else folder.file_marks(config)
+    if isinstance(config, DigitsData):
+        parts = [config.model_dump_json(), str(digits.VERSION)]
+    else:  # how images are decoded changes no count
+        parts = [config.model_dump_json(include={"root", "classes", "ignore_index", "image_suffix", "mask_suffix"}), *folder.file_marks(config)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 

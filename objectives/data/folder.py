@@ -97,8 +97,11 @@ class FolderSplit:
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def __getitems__(self, keys: list[Key]) -> Batch:
-        decoded = [self._decode(index, seed) for index, seed in keys]
+    def __getitems__(self, keys: list[Key]) -> Batch | DataError:
+        try:
+            decoded = [self._decode(index, seed) for index, seed in keys]
+        except DataError as problem:
+            return problem
         images_NCHW = torch.from_numpy(np.stack([image for image, _ in decoded]))
         return images_NCHW, torch.from_numpy(np.stack([mask for _, mask in decoded]))
 

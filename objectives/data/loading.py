@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
+from spaces.errors import DataError
+
 Key = tuple[int, int]
 """Index of a sample, and the seed of its augmentation (0: none)."""
 
@@ -23,8 +25,11 @@ class Split(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitems__(self, keys: list[Key]) -> Batch:
-        """images_NCHW float32 and target_NHW int64 of the samples."""
+    def __getitems__(self, keys: list[Key]) -> Batch | DataError:
+        """images_NCHW float32 and target_NHW int64 of the samples.
+
+        An unreadable file is handed over as the error: raised in a decoding process it would arrive as a traceback.
+        """
 
 
 @dataclass(frozen=True)
@@ -73,14 +78,17 @@ class Batches:
     """
 
     def __init__(self, split: Split, batch_size: int, seed: int | None, workers: int, device: torch.device) -> None:
+        self.batch_size = batch_size
         self._order = _EpochOrder(len(split), batch_size, seed)
-        self._loader: DataLoader[Batch] = DataLoader(
+        self._loader: DataLoader[Batch | DataError] = DataLoader(
             split,  # type: ignore[arg-type]
             batch_sampler=self._order,
             collate_fn=_as_is,  # type: ignore[arg-type]  # the split hands out whole batches
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=device.type == "cuda",
+            # One of its own: the loader draws from it, and torch's global one belongs to the training.
+            generator=torch.Generator().manual_seed(0),
         )
         self._device = device
 
@@ -91,12 +99,15 @@ class Batches:
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """The batches of `epoch`, on the device; images in channels_last, which convolutions like best."""
         self._order.epoch = epoch
-        for images_NCHW, target_NHW in self._loader:
+        for batch in self._loader:
+            if isinstance(batch, DataError):
+                raise batch
+            images_NCHW, target_NHW = batch
             yield (
                 images_NCHW.to(self._device, non_blocking=True, memory_format=torch.channels_last),
                 target_NHW.to(self._device, non_blocking=True),
             )
 
 
-def _as_is(batch: Batch) -> Batch:
+def _as_is(batch: Batch | DataError) -> Batch | DataError:
     return batch

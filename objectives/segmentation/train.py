@@ -84,11 +84,14 @@ class Means:
     total: torch.Tensor
     ce: torch.Tensor
     dice: torch.Tensor
+    samples: int = 0
+    weight_ratio: float = 1.0
 
     @classmethod
     def zero(cls, device: torch.device) -> Means:
         """Three zeros on the device."""
-        return cls(*(torch.zeros((), dtype=torch.float64, device=device) for _ in range(3)))
+        total, ce, dice = (torch.zeros((), dtype=torch.float64, device=device) for _ in range(3))
+        return cls(total, ce, dice)
 
 
 class Run:
@@ -110,10 +113,10 @@ class Run:
         self.amp_dtype = _amp_dtype(config, device)
         self.scaler = GradScaler(device.type, enabled=self.amp_dtype == torch.float16)
         self.guard = StepGuard(self.model, config.optimizer.grad_clip_norm, config.max_grad_norm, loss_scaled=self.scaler.is_enabled())
-        self.used = self._used()
         workers = data.loader_workers
         self.train_batches = Batches(data.train, config.batch_size, config.seed, workers, device)
         self.val_batches = Batches(data.val, 2 * config.batch_size, None, workers, device)
+        self.used = self._used()
         self.epoch = 0
         self.finished = False
         self.best_metric = self.best_val_loss = math.nan
@@ -123,6 +126,8 @@ class Run:
     def next_epoch(self) -> EpochRecord:
         """Train an epoch, validate, and tell."""
         self.epoch += 1
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
         values = self.values(self.epoch)
         started = time.perf_counter()
         means = self.train_epoch(values)
@@ -141,25 +146,32 @@ class Run:
         self.guard.start_epoch()
         self.model.train()
         self.optimizer.zero_grad()
+        held, accumulate, batches = torch.zeros((), device=self.device), config.optimizer.accumulate, len(self.train_batches)
         for number, (images_NCHW, target_NHW) in enumerate(self.train_batches.epoch(self.epoch), 1):
             with autocast(self.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None):
                 logits_NCHW = self.model(images_NCHW)
             parts = self.criterion(logits_NCHW, target_NHW)
-            self.scaler.scale(parts.total / config.optimizer.accumulate).backward()
+            # The last step of an epoch may gather fewer batches; it is their mean all the same.
+            gathered = min(accumulate, batches - (number - 1) // accumulate * accumulate)
+            self.scaler.scale(parts.total / gathered).backward()
+            held = held + parts.total.detach()
+            means.samples += len(target_NHW)
             means.total += parts.total.detach().double()
             means.ce += parts.ce.double()
             if parts.dice is not None:
                 means.dice += parts.dice.double()
-            if number % config.optimizer.accumulate and number < len(self.train_batches):
+            if number % accumulate and number < batches:
                 continue
             self.scaler.unscale_(self.optimizer)
-            if not self.guard.check(parts.total):
+            if not self.guard.check(held):
                 break
+            held = torch.zeros_like(held)
             self.scaler.step(self.optimizer)
             self.scaler.update()
             self.optimizer.zero_grad()
         for total in (means.total, means.ce, means.dice):
             total /= max(number, 1)
+        means.weight_ratio = self.criterion.weight_ratio  # of this epoch: validation uses the final weights
         return means
 
     def validate(self) -> Validation:
@@ -183,17 +195,20 @@ class Run:
         """Everything that is recorded of the epoch; the last one carries the test score of the kept weights."""
         median, largest, clipped = self.guard.summary()
         steps = len(self.guard.norms)
-        samples = steps * self.config.batch_size * self.config.optimizer.accumulate
         ended = self.guard.broken_step is None and (self.finished or self.epoch == self.config.epochs)
         return EpochRecord(
             epoch=self.epoch, train_loss=float(means.total), ce_loss=float(means.ce), dice_loss=float(means.dice) if values.dice_weight else None,
             val_loss=validation.loss, val_ce=validation.ce, metric=validation.metrics[self.config.metric.name],
-            class_metric=validation.class_iou, metrics=validation.metrics,
-            lr=values.lr, ce_weight=values.ce_weight, dice_weight=values.dice_weight, smooth=values.smooth, weight_ratio=self.criterion.weight_ratio,
+            class_metric=self.class_metric(validation), metrics=validation.metrics,
+            lr=values.lr, ce_weight=values.ce_weight, dice_weight=values.dice_weight, smooth=values.smooth, weight_ratio=means.weight_ratio,
             grad_norm_median=median, grad_norm_max=largest, clipped_share=clipped, steps=steps,
-            seconds=seconds, samples_per_s=samples / seconds, peak_mib=_peak_mib(self.device),
+            seconds=seconds, samples_per_s=means.samples / seconds, peak_mib=_peak_mib(self.device),
             broken_step=self.guard.broken_step, settled=values.settled, used=self.used, test=self.test() if ended else None,
         )  # fmt: skip
+
+    def class_metric(self, validation: Validation) -> tuple[float | None, ...]:
+        """F1 of every class where the study is judged by macro-F1, IoU else."""
+        return validation.class_f1 if self.config.metric.name == "macro_f1" else validation.class_iou
 
     def test(self) -> TestScore | None:
         """The weights that people keep, on the test split: of the best epoch, or of the last where the score is the last's."""
@@ -205,7 +220,7 @@ class Run:
         batches = Batches(self.data.test, 2 * self.config.batch_size, None, 0, self.device)
         found = validate(self.model, batches.epoch(0), self.criterion, len(self.data.class_names), self.data.ignore_index)
         self.model.load_state_dict(own)
-        return TestScore(found.metrics[self.config.metric.name], found.class_iou)
+        return TestScore(found.metrics[self.config.metric.name], self.class_metric(found))
 
     def values(self, epoch: int) -> EpochValues:
         """The scheduled values of an epoch."""
@@ -216,10 +231,12 @@ class Run:
         """What the live objects hold, by the path of the configuration that it came from."""
         schedule = self.config.schedule
         used = self.criterion.used() | used_by(self.optimizer, self.config.optimizer)
-        used |= {"optimizer.grad_clip_norm": self.guard.clip_norm, "batch_size": self.config.batch_size, "optimizer.accumulate": self.config.optimizer.accumulate}
+        used |= {"optimizer.grad_clip_norm": self.guard.clip_norm, "batch_size": self.train_batches.batch_size, "optimizer.accumulate": self.config.optimizer.accumulate}
         if "loss.smooth" in used:
             used |= {"schedule.dice_ce_only_epochs": schedule.dice_ce_only_epochs, "schedule.dice_ramp_epochs": schedule.dice_ramp_epochs}
         used |= {"environment.device": _device_name(self.device), "environment.threads": torch.get_num_threads(), "environment.torch": str(torch.__version__), "environment.classes": list(self.data.class_names)}
+        used |= {f"model.{name}": value for name, value in self.config.model.model_dump().items() if name != "options"}
+        used |= {"precision": self.config.precision, "early_stopping_patience": self.config.early_stopping_patience}
         return used | {"schedule.lr": schedule.lr, "schedule.lr_warmup_epochs": schedule.lr_warmup_epochs}
 
     def state(self, record: EpochRecord) -> State:
@@ -236,7 +253,8 @@ class Run:
         record = EpochRecord.from_dict(state["record"])
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        if state["scaler"] and self.scaler.is_enabled():
+            self.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["torch_rng"])
         if self.device.type == "cuda" and state["cuda_rng"] is not None:
             torch.cuda.set_rng_state(state["cuda_rng"], self.device)
@@ -250,7 +268,7 @@ def _amp_dtype(config: SegmentationConfig, device: torch.device) -> torch.dtype 
     """bfloat16 where the GPU has it, float16 with loss scaling where not, None (float32) on the CPU."""
     if config.precision == "float32" or device.type != "cuda":
         return None
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
 def _device_name(device: torch.device) -> str:
@@ -264,7 +282,7 @@ def _no_validation(classes: int) -> Validation:
 
 
 def _peak_mib(device: torch.device) -> float:
-    """Peak memory of the device's allocator, or of the process on a CPU, in MiB."""
+    """Peak memory of the epoch in the device's allocator; on a CPU that of the process since it began. MiB."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

@@ -9,13 +9,12 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import IO
 
 from search.launch.devices import Slot
-from spaces.errors import SearchError
+from spaces.errors import InputError, SearchError, WorkerSpentError
 
 STORE_VARIABLE = "SEARCH_STORE"
 """The store's address travels in the environment: a password must not show in a list of processes."""
@@ -35,15 +34,17 @@ class WorkerProcess:
     log: Path
     restarts: int = 0
     process: subprocess.Popen[bytes] | None = None
-    _file: IO[bytes] | None = field(default=None, repr=False)
+    began_at: int | None = None
+    """Size of the log when this run began: it is kept from run to run."""
 
     def start(self) -> None:
         """Start it, in a process group of its own: Ctrl-C reaches the supervisor, which passes it on in order."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self.log.open("ab")
-        self.process = subprocess.Popen(
-            self.command, stdin=subprocess.DEVNULL, stdout=self._file, stderr=subprocess.STDOUT, env=self.environment, start_new_session=True
-        )
+        with self.log.open("ab") as file:
+            self.began_at = file.tell() if self.began_at is None else self.began_at
+            self.process = subprocess.Popen(
+                self.command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, env=self.environment, start_new_session=True
+            )
 
     @property
     def exit_code(self) -> int | None:
@@ -55,9 +56,15 @@ class WorkerProcess:
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(number)
 
+    def told(self) -> list[str]:
+        """The lines of its log from this run."""
+        with self.log.open("rb") as file:
+            file.seek(self.began_at or 0)
+            return file.read().decode(errors="replace").splitlines()
+
     def last_words(self, lines: int = 12) -> str:
         """The end of its log: from the last error on where there is one."""
-        text = self.log.read_text(errors="replace").splitlines()
+        text = self.told()
         starts = [index for index, line in enumerate(text) if line.startswith("error: ")]
         return "\n".join(text[starts[-1] :] if starts else text[-lines:])
 
@@ -70,14 +77,17 @@ class LocalWorkers:
         arguments: what every `search worker` is given besides its slot.
         url: the store's address.
         logs: folder for one log a worker.
+        timeout_s: after so long the workers finish their epochs and stop.
     """
 
-    def __init__(self, slots: Sequence[Slot], arguments: Sequence[str], url: str, logs: Path) -> None:
+    def __init__(self, slots: Sequence[Slot], arguments: Sequence[str], url: str, logs: Path, timeout_s: float | None = None) -> None:
         self.workers = [
             WorkerProcess(slot, self._command(slot, arguments), self._environment(slot, url), logs / f"worker-{index}.log")
             for index, slot in enumerate(slots)
         ]
         self.stops = 0
+        self.expired = False
+        self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
         self.failure: WorkerProcess | None = None
 
     @staticmethod
@@ -98,11 +108,14 @@ class LocalWorkers:
 
     def finished(self) -> bool:
         """Whether all have ended. Replaces a worker that died, and stops the others when one met bad input."""
+        if self._deadline is not None and not self.expired and time.monotonic() >= self._deadline:
+            self.expired = True
+            self._send(signal.SIGINT)
         for worker in self.workers:
             code = worker.exit_code
-            if code in (None, 0) or self.stops:
+            if code in (None, 0) or self.stops or self.expired:
                 continue
-            if code is not None and code < 0 and worker.restarts < MAX_RESTARTS:
+            if code is not None and (code < 0 or code == WorkerSpentError.exit_code) and worker.restarts < MAX_RESTARTS:
                 worker.restarts += 1
                 worker.start()
             elif self.failure is None:
@@ -113,8 +126,16 @@ class LocalWorkers:
     def stop(self) -> None:
         """First call: every worker finishes its epoch. Second: at once. Third: without mercy."""
         self.stops += 1
+        self._send(signal.SIGINT if self.stops < 3 else signal.SIGKILL)
+
+    def _send(self, number: int) -> None:
         for worker in self.workers:
-            worker.send(signal.SIGINT if self.stops < 3 else signal.SIGKILL)
+            worker.send(number)
+
+    def warnings(self) -> list[str]:
+        """What the workers warned of in this run, each warning once."""
+        lines = (line for worker in self.workers for line in worker.told() if line.startswith("warning: "))
+        return list(dict.fromkeys(line.removeprefix("warning: ") for line in lines))
 
     def note(self) -> str:
         """What a person who asked for a stop is waiting for."""
@@ -130,9 +151,8 @@ class LocalWorkers:
         """
         if self.failure is not None:
             words = self.failure.last_words().removeprefix("error: ")
-            problem = SearchError(f"{words}\n  log:     {self.failure.log}")
-            problem.exit_code = 2 if self.failure.exit_code == 2 else 1
-            raise problem
+            text = f"{words}\n  log:     {self.failure.log}"
+            raise InputError(text) if self.failure.exit_code == InputError.exit_code else SearchError(text)
 
     @contextmanager
     def running(self) -> Iterator[LocalWorkers]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.acceptance.studies import Finished, stored_trials, url_in, write_study
 from tests.acceptance.terminal import Terminal
 
 
@@ -30,3 +31,17 @@ def terminal(cache: Path) -> Iterator[Terminal]:
     terminal = Terminal(cache)
     yield terminal
     terminal.end()
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, lasting_terminal: Terminal) -> Finished:
+    """Four trials by two workers, then two more. To be looked at only: a test that changes it takes a copy."""
+    folder = tmp_path_factory.mktemp("finished")
+    write_study(folder)
+    command = ("run", "--study", "tiny.yaml", "--workers", "2", "--devices", "cpu")
+    first = lasting_terminal.run(*command, "--trials", "4", folder=folder)
+    assert first.code == 0, first.text
+    first_trials = stored_trials(url_in(folder))
+    more = lasting_terminal.run(*command, "--trials", "6", folder=folder)
+    assert more.code == 0, more.text
+    return Finished(folder, first, first_trials, more, stored_trials(url_in(folder)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from spaces.errors import StoreError
 from spaces.records import EpochRecord
 from storage.rows import Progress, StoredTrial
 from storage.store import Store, open_store
+from tests.acceptance.terminal import Answer
 
 BASE: dict[str, Any] = {
     "data": {"train_scenes": 32, "val_scenes": 16, "test_scenes": 16, "size": 32},
@@ -33,6 +34,23 @@ TINY: dict[str, Any] = {
 
 QUIET = {name: {"enabled": False} for name in ("loss_rising", "metric_falling", "class_collapse", "overfitting", "loss_metric_divorce")}
 """Signals under which every trial of a longer study lives to its end, whatever it scores."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The tiny study after it ran to its end twice, the second time with a larger budget."""
+
+    folder: Path
+    first: Answer
+    first_trials: list[StoredTrial]
+    more: Answer
+    trials: list[StoredTrial]
+
+    @property
+    def url(self) -> str:
+        """Of its store."""
+        return url_in(self.folder)
+
 
 CLOCK = {"seconds", "samples_per_s", "peak_mib"}
 """What two runs of the same training may tell differently."""
@@ -75,7 +93,9 @@ def stored_records(url: str, study: str = "tiny") -> dict[int, list[EpochRecord]
 def repeatable(records: dict[int, list[EpochRecord]]) -> dict[int, list[dict[str, Any]]]:
     """The records without what the clock decides."""
     told = {number: [asdict(record) for record in epochs] for number, epochs in records.items()}
-    return {number: [{key: value for key, value in epoch.items() if key not in CLOCK} for epoch in epochs] for number, epochs in told.items()}
+    return {
+        number: [{key: value for key, value in epoch.items() if key not in CLOCK} for epoch in epochs] for number, epochs in told.items()
+    }
 
 
 def expire_leases(url: str, seconds: float) -> None:

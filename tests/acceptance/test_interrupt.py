@@ -24,7 +24,13 @@ from tests.acceptance.studies import (
 )
 from tests.acceptance.terminal import Job, Terminal, until
 
-LONG = {"epochs": 30, "trials": 2, "presets": ["recommended"], "signals": QUIET, "base": BASE | {"schedule": {"lr": "cosine", "dice_ce_only_epochs": 2}}}
+LONG = {
+    "epochs": 30,
+    "trials": 2,
+    "presets": ["recommended"],
+    "signals": QUIET,
+    "base": BASE | {"schedule": {"lr": "cosine", "dice_ce_only_epochs": 2}},
+}
 """Trials of several seconds, so that there is time to interrupt one in its midst."""
 
 RUN = ("run", "--study", "tiny.yaml", "--devices", "cpu")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,40 +15,11 @@ import yaml
 
 from search.export import load_export
 from spaces.loader import shipped_studies
-from storage.rows import StoredTrial
 from storage.store import open_store
-from tests.acceptance.studies import TINY, progress, stored_trials, url_in, write_study
-from tests.acceptance.terminal import COMMAND, Answer, Terminal
+from tests.acceptance.studies import TINY, Finished, stored_trials, url_in, write_study
+from tests.acceptance.terminal import COMMAND, Terminal
 
 COMMANDS = ("run", "list", "show", "explain", "weights", "export", "train", "dashboard", "worker", "schema")
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A study that ran to its end twice, the second time with a larger budget."""
-
-    folder: Path
-    first: Answer
-    first_trials: list[StoredTrial]
-    more: Answer
-    trials: list[StoredTrial]
-
-    @property
-    def url(self) -> str:
-        """Of its store."""
-        return url_in(self.folder)
-
-
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, lasting_terminal: Terminal) -> Finished:
-    """Four trials by two workers, then two more."""
-    folder = tmp_path_factory.mktemp("finished")
-    write_study(folder)
-    command = ("run", "--study", "tiny.yaml", "--workers", "2", "--devices", "cpu")
-    first = lasting_terminal.run(*command, "--trials", "4", folder=folder)
-    first_trials = stored_trials(url_in(folder))
-    more = lasting_terminal.run(*command, "--trials", "6", folder=folder)
-    return Finished(folder, first, first_trials, more, stored_trials(url_in(folder)))
 
 
 def refuse_nan(token: str) -> None:
@@ -99,7 +68,9 @@ class TestRun:
         """With the budget spent the command trains nothing; on a terminal it draws in place."""
         arguments = ["run", "--study", "tiny.yaml", "--trials", "6", "--workers", "1", "--devices", "cpu"]
         environment = {"PATH": "/usr/bin:/bin", "HOME": str(cache), "TERM": "xterm-256color", "LANG": "C.UTF-8"}
-        child = pexpect.spawn(str(COMMAND), arguments, cwd=finished.folder, env=environment, dimensions=(40, 120), timeout=100, encoding="utf-8")
+        child = pexpect.spawn(
+            str(COMMAND), arguments, cwd=finished.folder, env=environment, dimensions=(40, 120), timeout=100, encoding="utf-8"
+        )
         try:
             child.expect(pexpect.EOF)
             child.wait()
@@ -150,13 +121,22 @@ class TestShow:
         """`explain` tells a trial's configuration, its curves and its classes by name."""
         answer = terminal.run("explain", "--study", "tiny", "--trial", "0", folder=finished.folder)
         assert (answer.code, answer.err) == (0, "")
-        for words in ("Trial 0 of tiny (preset recommended)", "sqrt_inv_freq", "*gamma 0", "miou (m) by epoch", "digit_1", "Signs of health"):
+        for words in (
+            "Trial 0 of tiny (preset recommended)",
+            "sqrt_inv_freq",
+            "*gamma 0",
+            "miou (m) by epoch",
+            "digit_1",
+            "Signs of health",
+        ):
             assert words in answer.out
 
     @pytest.mark.parametrize("trial", [0, 1])
     def test_export(self, finished: Finished, terminal: Terminal, tmp_path: Path, trial: int) -> None:
         """`export --trial` writes that trial, be it the best or not, where it is told to."""
-        answer = terminal.run("export", "--study", "tiny", "--trial", str(trial), "--out", str(tmp_path / "a" / "it.yaml"), folder=finished.folder)
+        answer = terminal.run(
+            "export", "--study", "tiny", "--trial", str(trial), "--out", str(tmp_path / "a" / "it.yaml"), folder=finished.folder
+        )
         assert (answer.code, answer.err) == (0, "")
         export = load_export(tmp_path / "a" / "it.yaml")
         stored = finished.trials[trial]
@@ -203,7 +183,13 @@ class TestCommands:
         for file in shipped_studies().values():
             study = yaml.safe_load(file.read_text(encoding="utf-8"))
             validator.validate(study)
-            for wrong in ({"epoch": 3}, {"base": {"los": {}}}, {"base": {"loss": {"gama": 1}}}, {"space": {"loss.gama": {}}}, {"presets": ["best"]}):
+            for wrong in (
+                {"epoch": 3},
+                {"base": {"los": {}}},
+                {"base": {"loss": {"gama": 1}}},
+                {"space": {"loss.gama": {}}},
+                {"presets": ["best"]},
+            ):
                 assert not validator.is_valid(study | wrong), wrong
 
     @pytest.mark.parametrize("command", COMMANDS)
@@ -217,12 +203,6 @@ class TestCommands:
         """The help lists exactly the commands whose help is tested here."""
         answer = terminal.run("--help", folder=tmp_path)
         assert re.findall(r"^  ([a-z]+) {2,}\S", answer.out.partition("Commands:")[2], re.MULTILINE) == list(COMMANDS)
-
-    def test_module(self, terminal: Terminal, tmp_path: Path) -> None:
-        """The command that is tested is the one of the Python that runs the tests."""
-        assert COMMAND.parent == Path(sys.executable).parent
-        assert terminal.run("show", folder=tmp_path).code == 2  # there is no store
-        assert progress(url_in(tmp_path)) == []
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from spaces.errors import ConfigError, StoreError
 from spaces.loader import load_study
 from spaces.records import EpochRecord, TestScore
 from storage.rows import FinalState, StoredStudy
-from storage.store import Store
+from storage.store import Store, open_store
 
 NAN = math.nan
 USED = {"environment.device": "cpu", "environment.threads": 2, "environment.torch": "2.0.0+cpu", "environment.classes": ["road", "sky", "pedestrian"]}
@@ -49,6 +49,13 @@ class Finished:
     def export(self, number: int | None = None) -> Export:
         """The export of a trial, or of the best."""
         return make_export(self.store, self.stored, number)
+
+
+@pytest.fixture
+def store(sqlite_url: str) -> Iterator[Store]:
+    """A fresh store."""
+    with open_store(sqlite_url) as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -49,6 +49,9 @@ class TestRefused:
             ({"base": {"epochs": 3}}, "epochs belongs to the study", "study demo, base → epochs", ""),
             ({"base": {"seed": 3}}, "seed belongs to the study", "study demo, base → seed", ""),
             ({"base": {"metric": {}}}, "metric belongs to the study", "study demo, base → metric", ""),
+            ({"base": {"max_grad_norm": 3}}, "max_grad_norm belongs to the study", "study demo, base → max_grad_norm", ""),
+            ({"space": {"epochs": {"kind": "int", "low": 1, "high": 9}}}, "unknown hyperparameter 'epochs'", "study demo, space", "a path of the configuration"),
+            ({"space": {"weights.clip_ratio": {"kind": "choice", "choices": [10], "when": {"weights.method": ["inverse_freq"]}}}}, "weights.clip_ratio waits for a value that weights.method never takes", "space → weights.clip_ratio → when", "inverse_freq"),
             ({"space": {"loss.gama": GAMMA}}, "unknown hyperparameter 'loss.gama' (did you mean 'loss.gamma'?)", "study demo, space", "a path of the configuration"),
             ({"space": {"loss": GAMMA}}, "unknown hyperparameter 'loss'", "study demo, space", "a path of the configuration"),
             ({"space": {"loss.gamma": GAMMA | {"when": {"loss.knd": "focal"}}}}, "unknown path 'loss.knd' in when (did you mean 'loss.kind'?)", "study demo, space → loss.gamma → when", ""),
@@ -183,32 +186,37 @@ CONDITIONAL: dict[str, Any] = {
 }
 
 
+WEIGHTED = {"weights.method": "inverse_freq"}
+
+
 class TestDimensions:
     def test_parents_first(self) -> None:
         """A dimension comes after those that decide about it, however the file has them."""
-        assert planned(space=CONDITIONAL).order == ("loss.kind", "weights.clip_ratio", "loss.gamma")
+        assert planned(space=CONDITIONAL, base=WEIGHTED).order == ("loss.kind", "weights.clip_ratio", "loss.gamma")
 
     def test_chosen(self) -> None:
         """A choice decides which dimensions exist."""
-        plan = planned(space=CONDITIONAL, base={})
-        assert dimensions(plan, loss__kind="focal") == ["loss.kind", "loss.gamma"]
-        assert dimensions(plan, loss__kind="ce") == ["loss.kind"]
+        plan = planned(space=CONDITIONAL, base=WEIGHTED)
+        assert dimensions(plan, loss__kind="focal") == ["loss.kind", "weights.clip_ratio", "loss.gamma"]
+        assert dimensions(plan, loss__kind="ce") == ["loss.kind", "weights.clip_ratio"]
 
     def test_base(self) -> None:
         """Where a condition asks for what is not searched, the base decides."""
-        assert dimensions(planned(space=CONDITIONAL, base={"weights.method": "inverse_freq"}), loss__kind="ce") == ["loss.kind", "weights.clip_ratio"]
+        space = CONDITIONAL | {"weights.clip_ratio": CONDITIONAL["weights.clip_ratio"] | {"choices": [None, 100]}}
+        for base, expected in (({}, ["loss.kind"]), (WEIGHTED, ["loss.kind", "weights.clip_ratio"])):
+            assert dimensions(planned(space=space, base=base, presets=["recommended"]), loss__kind="ce") == expected
 
     def test_read_while_growing(self) -> None:
         """Values that are added between two dimensions count for the next one."""
-        plan, params, seen = planned(space=CONDITIONAL, base={}), {}, []
+        plan, params, seen = planned(space=CONDITIONAL, base=WEIGHTED), {}, []
         for path, _ in plan.dimensions(plan.below(None), params):
-            params[path] = "focal" if path == "loss.kind" else 1.0
+            params[path] = "focal" if path == "loss.kind" else 10
             seen.append(path)
-        assert seen == ["loss.kind", "loss.gamma"]
+        assert seen == ["loss.kind", "weights.clip_ratio", "loss.gamma"]
 
     def test_preset_params(self) -> None:
         """A preset has values only for the dimensions that exist under it."""
-        plan = planned(space=CONDITIONAL | {"weights.clip_ratio": CONDITIONAL["weights.clip_ratio"] | {"choices": [None, 100]}}, base={})
+        plan = planned(space=CONDITIONAL | {"weights.clip_ratio": CONDITIONAL["weights.clip_ratio"] | {"choices": [None, 100]}}, base=WEIGHTED)
         assert plan.preset_params("recommended") == {"loss.kind": "ce", "weights.clip_ratio": 100}
         assert plan.preset_params("untuned") == {"loss.kind": "ce"}
 

@@ -169,14 +169,18 @@ class TestMetricFalling:
         ],
     )
     def test_fires(self, series: Series, metric: list[float], name: str | None) -> None:
-        """Five falls in a row, by a tenth of the best in all, and not one less."""
-        assert signal(metric_falling(series(metric=metric), MetricFalling())) == name
+        """Five falls in a row, by a tenth of the best in all where that is asked for, and not one less."""
+        assert signal(metric_falling(series(metric=metric), MetricFalling(drop=0.1))) == name
+
+    def test_default(self, series: Series) -> None:
+        """Unless said otherwise five falls in a row are enough, however small."""
+        assert signal(metric_falling(series(metric=[0.50, 0.499, 0.498, 0.497, 0.496, 0.495]), MetricFalling())) == "metric_falling"
 
     def test_relative_to_the_best(self, series: Series) -> None:
         """A fall that is small beside the best so far is none."""
         low = [0.105, 0.1, 0.095, 0.09, 0.085, 0.08]
-        assert signal(metric_falling(series(metric=low), MetricFalling())) == "metric_falling"
-        assert signal(metric_falling(series(metric=[0.9, *low]), MetricFalling())) is None
+        assert signal(metric_falling(series(metric=low), MetricFalling(drop=0.1))) == "metric_falling"
+        assert signal(metric_falling(series(metric=[0.9, *low]), MetricFalling(drop=0.1))) is None
 
     def test_minimize(self, series: Series) -> None:
         """Where less is better, a rise is the fall."""
@@ -381,7 +385,8 @@ class TestFired:
         rises = [NAN, 0.5, 0.501, 0.502, 0.503, 0.504, 0.505, 0.506, 0.507]
         metric, loss = (falls if direction == "maximize" else rises), [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1]
         records = series(loss=loss, metric=metric, val_loss=[NAN, 1.0, 1.001, 1.002, 1.003, 1.004, 1.005, 1.006, 1.007])
-        assert [signal(fired(records[:epochs], SignalsConfig(), direction)) for epochs in range(1, 10)] == [None] * 9
+        config = SignalsConfig.model_validate({"metric_falling": {"drop": 0.1}})
+        assert [signal(fired(records[:epochs], config, direction)) for epochs in range(1, 10)] == [None] * 9
         assert fired(series(metric=[0.5, 0.4, 0.3, 0.2, 0.1, NAN]), SignalsConfig(), direction) is None
 
     @pytest.mark.parametrize("seed", range(10))

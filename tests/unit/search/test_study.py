@@ -18,9 +18,6 @@ from spaces.loader import load_study
 from spaces.parameters import Choice, FloatRange, IntRange, Parameter
 from spaces.study import StudySpec
 
-Told = list[tuple[Params, str | None]]
-
-
 def demo(**given: Any) -> Plan:
     """A plan with a dimension of every kind, one of them conditional."""
     space = {
@@ -54,7 +51,7 @@ def told(study: optuna.Study, plan: Plan, trials: int) -> list[Params]:
     given = []
     for _ in range(trials):
         trial = study.ask()
-        params, _ = suggest(trial, plan)
+        params = suggest(trial, plan)
         study.tell(trial, value_of(params))
         given.append(params)
     return given
@@ -159,11 +156,30 @@ class TestSuggest:
         plan = make_plan(load_study("combined"))
         study = opened(trials, plan)
         enqueue_presets(study, plan)
-        given: Told = [suggest(study.ask(), plan) for _ in range(6)]
-        assert [name for _, name in given] == ["recommended", "untuned", "safe", "progressive", None, None]
-        assert [params for params, name in given if name] == [plan.preset_params(name) for name in plan.spec.presets]
-        assert study.get_trials(deepcopy=False)[2].user_attrs[PRESET] == "safe"
-        assert "loss.gamma" not in given[0][0]
+        asked = [study.ask() for _ in range(6)]
+        assert [trial.user_attrs.get(PRESET) for trial in asked] == ["recommended", "untuned", "safe", "progressive", None, None]
+        assert [suggest(trial, plan) for trial in asked[:4]] == [plan.preset_params(name) for name in plan.spec.presets]
+        assert "loss.gamma" not in asked[0].params
+        assert all(plan.config(suggest(trial, plan), trial.number) for trial in asked[4:])
+
+    def test_presets_once(self, trials: RDBStorage) -> None:
+        """A start that was cut short and made again enqueues only what is missing."""
+        plan = make_plan(load_study("combined"))
+        study = opened(trials, plan)
+        study.enqueue_trial(plan.preset_params("recommended"), user_attrs={PRESET: "recommended"})
+        for _ in range(2):
+            enqueue_presets(study, plan)
+        assert [trial.user_attrs[PRESET] for trial in study.get_trials()] == ["recommended", "untuned", "safe", "progressive"]
+
+    def test_again(self, trials: RDBStorage) -> None:
+        """Asked again, by another process too, a trial keeps what it was given."""
+        plan = demo()
+        study = opened(trials, plan)
+        told(study, plan, 6)
+        trial = study.ask()
+        given = suggest(trial, plan)
+        assert suggest(trial, plan) == given
+        assert suggest(Trial(opened(trials, plan), trial._trial_id), plan) == given
 
 
 class TestMakeStudy:
@@ -241,7 +257,7 @@ class TestConstraint:
         rates = []
         for _ in range(40):
             trial = study.ask()
-            rate = float(suggest(trial, plan)[0]["optimizer.lr_multiple"])  # type: ignore[arg-type]
+            rate = float(suggest(trial, plan)["optimizer.lr_multiple"])  # type: ignore[arg-type]
             rates.append(rate)
             if rate > 1:
                 kill(study, trial)

@@ -1,0 +1,312 @@
+"""What cannot be used is refused with one message that helps, before anything is written."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import socket
+import sqlite3
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from tests.acceptance.studies import BASE, TINY, Finished, stored_trials, url_in, write_study
+from tests.acceptance.terminal import Answer, Terminal
+
+BAD_INPUT = 2
+RUN = ("run", "--study", "tiny.yaml", "--devices", "cpu", "--workers", "1")
+OWN_DATA = {"kind": "folder", "root": "data", "classes": ["road", "car", "person"], "height": 32, "width": 32, "loader_workers": 0}
+SECRET = "hunter2"
+
+Arrange = Callable[[Path, Finished], object]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A command that is refused.
+
+    Attributes:
+        arguments: of `search`.
+        what, where, found, allowed, next: words in the parts of its message; a part without words is not looked at.
+        arrange: prepares the folder in which it runs.
+        trains: whether it shows only once a worker has loaded the data, when there is a store already.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    what: str
+    where: str
+    found: str = ""
+    allowed: str = ""
+    next: str = ""
+    arrange: Arrange = lambda folder, finished: None
+    trains: bool = False
+
+
+def study(**changes: Any) -> Arrange:
+    """The tiny study with some of its keys replaced."""
+    return lambda folder, finished: write_study(folder, **changes)
+
+
+def base(**changes: Any) -> Arrange:
+    """The tiny study with some sections of its base replaced."""
+    return study(base=BASE | changes)
+
+
+def space(path: str, **dimension: Any) -> Arrange:
+    """The tiny study with one dimension replaced."""
+    return study(space=TINY["space"] | {path: dimension})
+
+
+def text(name: str, content: str) -> Arrange:
+    """A file beside the tiny study, or in its place."""
+
+    def arrange(folder: Path, finished: Finished) -> None:
+        write_study(folder)
+        (folder / name).write_text(content)
+
+    return arrange
+
+
+def copied(change: Callable[[Path], object] = lambda folder: None) -> Arrange:
+    """A finished study, changed."""
+
+    def arrange(folder: Path, finished: Finished) -> None:
+        for name in ("search.db", "best.yaml", "tiny.yaml"):
+            shutil.copy(finished.folder / name, folder)
+        change(folder)
+
+    return arrange
+
+
+def newer(folder: Path) -> None:
+    """The store as a later version of the program would leave it."""
+    with sqlite3.connect(folder / "search.db") as database:
+        database.execute("UPDATE search_alembic_version SET version_num = '9999'")
+    database.close()
+
+
+def exported(change: Callable[[dict[str, Any]], object]) -> Arrange:
+    """An export that somebody edited."""
+
+    def edit(folder: Path) -> None:
+        told = yaml.safe_load((folder / "best.yaml").read_text())
+        change(told)
+        (folder / "best.yaml").write_text(yaml.safe_dump(told, sort_keys=False))
+
+    return copied(edit)
+
+
+def photographs(classes: int = 3, broken: str = "") -> Arrange:
+    """Own images and masks with so many classes, one of the files broken."""
+
+    def arrange(folder: Path, finished: Finished) -> None:
+        write_study(folder, base=BASE | {"data": OWN_DATA})
+        random = np.random.default_rng(0)
+        for split in ("train", "val"):
+            for kind, shape, top in (("images", (32, 32, 3), 256), ("masks", (32, 32), classes)):
+                (folder / "data" / kind / split).mkdir(parents=True)
+                for index in range(8):
+                    pixels = random.integers(0, top, shape, dtype=np.uint8)
+                    Image.fromarray(pixels).save(folder / "data" / kind / split / f"{index}.png")
+        if broken:
+            (folder / broken).write_bytes(b"no picture")
+
+    return arrange
+
+
+CASES = [
+    # These need a worker, which takes seconds, so they begin first.
+    Case("encoder", RUN, "unknown encoder 'resnet35' (did you mean 'resnet", "base.model.encoder", "resnet35", "resnet34", "name one",
+         base(model={"encoder": "resnet35"}), trains=True),
+    Case("too_many_classes", RUN, "a mask holds more classes than the configuration names", "data/masks/train/0.png", "value 3 in", "0 … 2 (3 classes) or 255",
+         "base.data.classes", photographs(classes=4), trains=True),
+    Case("broken_image", RUN, "an image file cannot be read", "data/images/train/3.png", "cannot identify", "", "mend or remove",
+         photographs(broken="data/images/train/3.png"), trains=True),
+    Case("no_data", RUN, "no images for the split 'train'", "data/images/train", "no such folder", ".png, .jpg", "base.data.root",
+         base(data=OWN_DATA), trains=True),
+    # a study that cannot be understood
+    Case("unknown_study", ("run", "--study", "focal_gama"), "unknown study 'focal_gama' (did you mean 'focal_gamma'?)", "--study", "focal_gama", "class_weights",
+         "`search list`"),
+    Case("no_file", ("run", "--study", "mine.yaml"), "cannot read mine.yaml", "mine.yaml", "No such file", "", "check the path"),
+    Case("unknown_key", RUN, "unknown key 'epoch' (did you mean 'epochs'?)", "tiny.yaml, line ", "", "epochs, trials", "mend it", study(epoch=3)),
+    Case("unknown_nested_key", RUN, "unknown key 'gama' (did you mean 'gamma'?)", "base, loss → gama", "", "gamma, alpha", "mend it", base(loss={"gama": 1})),
+    Case("unknown_method", RUN, "method cannot be 'sqrt_inverse' (did you mean 'sqrt_inv_freq'?)", "weights → method", "sqrt_inverse", "uniform, inverse_freq",
+         "mend it", base(weights={"method": "sqrt_inverse"})),
+    Case("unknown_choice", RUN, "method cannot be 'inverse' (did you mean 'inverse_freq'?)", "space → weights.method", "inverse", "uniform, inverse_freq", "mend it",
+         space("weights.method", kind="choice", choices=["uniform", "inverse"])),
+    Case("low_above_high", RUN, "low 5 is above high 1", "line 19, space → loss.gamma", "'low': 5, 'high': 1", "", "mend it",
+         space("loss.gamma", kind="float", low=5, high=1)),
+    Case("log_through_zero", RUN, "a log range must lie above 0, but low is 0", "space → loss.gamma", "'low': 0", "", "mend it",
+         space("loss.gamma", kind="float", low=0, high=1, log=True)),
+    Case("split", RUN, "the split must sum to 1, but ce_weight 0.7 + dice_weight 0.7 is 1.4", "base, loss", "'dice_weight': 0.7", "", "mend it",
+         base(loss={"ce_weight": 0.7, "dice_weight": 0.7})),
+    Case("unknown_metric", RUN, "unknown metric 'mIoU' (did you mean 'miou'?)", "metric → name", "mIoU", "pixel_accuracy", "name one", study(metric={"name": "mIoU"})),
+    Case("unknown_preset", RUN, "unknown preset 'recomended' (did you mean 'recommended'?)", "presets", "recomended", "untuned, recommended", "name one",
+         study(presets=["recomended"])),
+    Case("preset_outside", RUN, "the preset 'recommended' lies outside the space", "space → loss.gamma", "0.0", "1 … 2", "widen",
+         space("loss.gamma", kind="float", low=1, high=2)),
+    Case("broken_yaml", RUN, "tiny.yaml is not valid YAML", "tiny.yaml, line 3", "expected", "", "mend the syntax",
+         text("tiny.yaml", "name: tiny\nspace: {a: [\n")),
+    Case("key_twice", RUN, "tiny.yaml is not valid YAML", "tiny.yaml, line 2", "the key 'name' stands twice", "", "mend", text("tiny.yaml", "name: a\nname: b\n")),
+    # options
+    Case("unknown_device", ("run", "--study", "tiny.yaml", "--devices", "gpu"), "there is no device 'gpu' here", "--devices", "gpu", "auto, cpu", "name a device",
+         study()),
+    Case("absent_device", ("run", "--study", "tiny.yaml", "--devices", "cuda:99"), "there is no device 'cuda:99' here", "--devices", "cuda:99", "auto, cpu",
+         "name a device", study()),
+    Case("timeout", (*RUN, "--timeout", "soon"), "--timeout is not a duration", "--timeout", "soon", "90s, 30m", "a number and a unit", study()),
+    Case("set_without_value", (*RUN, "--set", "epochs"), "--set takes path=value", "--set", "epochs", "--set epochs=8", "write a path", study()),
+    Case("set_broken", (*RUN, "--set", "epochs=[1"), "--set cannot read the value", "--set epochs", "[1", "a YAML value", "quote it", study()),
+    Case("set_nonsense", (*RUN, "--set", "epochs=many"), "epochs: input should be a valid integer", "epochs", "'many'", "", "mend it", study()),
+    Case("out_of_others", (*RUN, "--out", "notes.txt"), "another file stands in the way", "notes.txt", "no export", "", "--out", text("notes.txt", "call mum")),
+    # stores
+    Case("unreachable", (*RUN, "--store", f"postgresql://me:{SECRET}@127.0.0.1:1/x"), "the store cannot be reached", "postgresql://me:***@127.0.0.1:1/x",
+         "Connection refused", "", "check that the server runs", study()),
+    Case("read_only", (*RUN, "--store", "sqlite:////proc/search.db"), "the store", "sqlite:////proc/search.db", "", "", "check", study()),
+    Case("folder_as_store", (*RUN, "--store", "sqlite:///here"), "the store's address names a folder, not a file", "sqlite:///here", "folder", "", "search.db",
+         lambda folder, finished: (write_study(folder), (folder / "here").mkdir())),
+    Case("no_database", RUN, "the file is not a database", "sqlite:///search.db", "not an SQLite 3 file", "", "choose another file",
+         text("search.db", "These are my notes, and no database.")),
+    Case("newer_store", RUN, "the store was made by a newer program", "sqlite:///search.db", "version 9999", "version 0", "install that newer program", copied(newer)),
+    Case("other_definition", (*RUN, "--set", "epochs=6"), "the study 'tiny' is in the store with another definition", "sqlite:///search.db", "epochs: 4 → 6", "",
+         "--accept-change", copied()),
+    # a study or trial that is not there
+    *(Case(f"{command}_no_study", (command, "--study", "tony", *more), "there is no study 'tony' in the store (did you mean 'tiny'?)", "sqlite:///search.db", "tony",
+           "tiny", "search run", copied())
+      for command, more in (("show", ()), ("explain", ("--trial", "0")), ("export", ()), ("worker", ()), ("dashboard", ()))),
+    Case("show_no_store", ("show", "--study", "tiny"), "there is no store there", "sqlite:///search.db", "no file", "", "start a study"),
+    Case("explain_no_trial", ("explain", "--study", "tiny", "--trial", "99"), "has no trial 99", "sqlite:///search.db", "99", "0, 1, 2", "search show", copied()),
+    Case("export_no_trial", ("export", "--study", "tiny", "--trial", "99"), "no trial 99", "", "99", "0", "search show", copied()),
+    Case("export_over_others", ("export", "--study", "tiny", "--out", "tiny.yaml"), "another file stands in the way", "tiny.yaml", "no export", "", "--out", copied()),
+    # exports
+    Case("export_without_section", ("train", "best.yaml"), "the key 'loss' is missing", "best.yaml", "", "loss, optimizer", "export the trial again",
+         exported(lambda told: told["config"].pop("loss"))),
+    Case("export_without_score", ("train", "best.yaml"), "the key 'score' is missing", "best.yaml", "", "score", "mend it", exported(lambda told: told.pop("score"))),
+    Case("export_bad_value", ("train", "best.yaml"), "gamma: input should be greater than or equal to 0", "best.yaml", "-1", "", "mend it",
+         exported(lambda told: told["config"]["loss"].update(gamma=-1.0))),
+    Case("export_broken", ("train", "best.yaml"), "best.yaml is not valid YAML", "best.yaml, line 2", "expected", "", "mend the syntax",
+         text("best.yaml", "config: [1, 2\nscore: {")),
+    Case("export_absent", ("train", "none.yaml"), "cannot read none.yaml", "none.yaml", "No such file", "", "check the path"),
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a refused command said, and the files before and after it."""
+
+    answer: Answer
+    folder: Path
+    before: dict[str, int]
+    after: dict[str, int]
+
+
+def files(folder: Path) -> dict[str, int]:
+    """Every file and folder with its size, in bytes."""
+    return {str(path.relative_to(folder)): path.stat().st_size for path in sorted(folder.rglob("*"))}
+
+
+def attempt(case: Case, folder: Path, terminal: Terminal) -> Outcome:
+    """Run the command of a case in its folder."""
+    before = files(folder)
+    answer = terminal.run(*case.arguments, folder=folder)
+    return Outcome(answer, folder, before, files(folder))
+
+
+@pytest.fixture(scope="module")
+def outcomes(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, lasting_terminal: Terminal, finished: Finished
+) -> Iterator[dict[str, Future[Outcome]]]:
+    """The outcomes of the cases that were asked for. Two run at a time, as most of a short command is waiting for files."""
+    wanted: list[Case] = [
+        item.callspec.params["case"] for item in request.session.items if "case" in getattr(getattr(item, "callspec", None), "params", {})
+    ]
+    with ThreadPoolExecutor(2) as pool:
+        started = {}
+        for case in wanted:
+            folder = tmp_path_factory.mktemp(case.name)
+            case.arrange(folder, finished)
+            started[case.name] = pool.submit(attempt, case, folder, lasting_terminal)
+        yield started
+        pool.shutdown(cancel_futures=True)
+
+
+def parts(message: str) -> dict[str, str]:
+    """The parts of an error message by name; `what` is its first line."""
+    what = re.findall(r"^error: (.*)$", message, re.MULTILINE)
+    assert len(what) == 1, f"one error, not {len(what)}: {message}"
+    rest = re.split(r"^  (where|found|allowed|next|log): +", message.partition("error: ")[2], flags=re.MULTILINE)
+    return {"what": what[0]} | {name: told.strip() for name, told in zip(rest[1::2], rest[2::2], strict=True)}
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+def test_refused(case: Case, outcomes: dict[str, Future[Outcome]]) -> None:
+    """Bad input ends with exit code 2 and one message that says what, where, what was found, what is allowed and what to do."""
+    outcome = outcomes[case.name].result()
+    told = parts(outcome.answer.err)
+
+    assert outcome.answer.code == BAD_INPUT
+    assert "Traceback" not in outcome.answer.text
+    assert SECRET not in outcome.answer.text
+    for part in ("what", "where", "found", "allowed", "next"):
+        words = getattr(case, part)
+        if words:
+            assert words in told.get(part, ""), f"{part} in {outcome.answer.err}"
+    if case.trains:
+        assert "best.yaml" not in outcome.after
+        assert [trial.state for trial in stored_trials_or_none(outcome.folder)] in ([], ["failed"])
+    else:
+        assert outcome.answer.out == ""
+        assert outcome.after == outcome.before
+
+
+def stored_trials_or_none(folder: Path) -> list[Any]:
+    """The trials in the folder's store; none where the study was taken out of it."""
+    try:
+        return list(stored_trials(url_in(folder)))
+    except LookupError:
+        return []
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--trials", "0"), ("--epochs", "-1"), ("--workers", "none"), ("--wandb", "sometimes"), ("--trails", "3")], ids=" ".join
+)
+def test_options(terminal: Terminal, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    """An option that is unknown, or has an impossible value, is refused with its name and where to find help."""
+    write_study(tmp_path)
+    answer = terminal.run(*RUN, *arguments, folder=tmp_path)
+    assert (answer.code, answer.out) == (BAD_INPUT, "")
+    assert len(re.findall("^error:", answer.err, re.MULTILINE | re.IGNORECASE)) == 1
+    assert arguments[0] in answer.err
+    assert "search run --help" in answer.err
+    assert "Traceback" not in answer.err
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
+
+
+def test_port_taken(terminal: Terminal, finished: Finished) -> None:
+    """A dashboard whose port is taken says so."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        answer = terminal.run("dashboard", "--study", "tiny", "--port", str(port), folder=finished.folder)
+    told = parts(answer.err)
+    assert (answer.code, answer.out) == (BAD_INPUT, "")
+    assert (told["where"], told["found"]) == ("--port", f"{port}: Address already in use")
+    assert "--port" in told["next"]
+
+
+def test_accept_change(terminal: Terminal, finished: Finished, tmp_path: Path) -> None:
+    """A changed definition goes on under the study's name once somebody says that the change is meant."""
+    copied()(tmp_path, finished)
+    answer = terminal.run(*RUN, "--trials", "7", "--set", "epochs=2", "--accept-change", folder=tmp_path)
+    assert (answer.code, answer.err) == (0, "")
+    trials = stored_trials(url_in(tmp_path))
+    assert trials[:6] == finished.trials
+    assert [(trial.number, (trial.config or {})["epochs"]) for trial in trials[6:]] == [(6, 2)]
