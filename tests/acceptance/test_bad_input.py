@@ -142,7 +142,7 @@ CASES = [
          "mend it", base(weights={"method": "sqrt_inverse"})),
     Case("unknown_choice", RUN, "method cannot be 'inverse' (did you mean 'inverse_freq'?)", "space → weights.method", "inverse", "uniform, inverse_freq", "mend it",
          space("weights.method", kind="choice", choices=["uniform", "inverse"])),
-    Case("low_above_high", RUN, "low 5 is above high 1", "line 19, space → loss.gamma", "'low': 5, 'high': 1", "", "mend it",
+    Case("low_above_high", RUN, "low 5 is above high 1", "line 16, space → loss.gamma", "'low': 5, 'high': 1", "", "mend it",
          space("loss.gamma", kind="float", low=5, high=1)),
     Case("log_through_zero", RUN, "a log range must lie above 0, but low is 0", "space → loss.gamma", "'low': 0", "", "mend it",
          space("loss.gamma", kind="float", low=0, high=1, log=True)),

@@ -18,6 +18,7 @@ from spaces.loader import load_study
 from spaces.parameters import Choice, FloatRange, IntRange, Parameter
 from spaces.study import StudySpec
 
+
 def demo(**given: Any) -> Plan:
     """A plan with a dimension of every kind, one of them conditional."""
     space = {
