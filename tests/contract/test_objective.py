@@ -22,7 +22,6 @@ from objectives.data.loading import SegmentationData
 from objectives.registry import OBJECTIVES, objective
 from objectives.segmentation.train import Run
 from search.plan import make_plan
-from search.seeds import derive
 from search.signals import fired
 from search.study import TrialSeededSampler, suggest
 from search.used import check_used
@@ -41,7 +40,7 @@ SMALL: dict[str, dict[str, Any]] = {"segmentation": {"epochs": 3, "seed": 5, "da
 """For each objective the smallest training that has everything in it."""
 
 
-RESTLESS = {"epochs": 8, "optimizer.lr_multiple": 20.0}
+RESTLESS = {"epochs": 6, "optimizer.lr_multiple": 20.0}
 """A rate at which the validation goes up and down."""
 
 
@@ -226,14 +225,14 @@ class TestDeterminism:
 
     def test_side_by_side(self, kit: Kit, records: list[EpochRecord]) -> None:
         """Two trainings that take turns do not disturb each other."""
-        turns = list(zip(kit.start(kit.config()), kit.start(kit.config({"seed": 6})), strict=True))
-        assert told([ours for ours, _ in turns]) == told(records)
+        turns = list(zip(kit.start(kit.config()), kit.start(kit.config({"seed": 6, "epochs": 2})), strict=False))
+        assert told([ours for ours, _ in turns]) == told(records[:2])
 
     def test_seed(self, kit: Kit, records: list[EpochRecord]) -> None:
         """Another seed gives another training."""
         assert kit.train({"seed": 6, "epochs": 1})[0].train_loss != records[0].train_loss
 
-    @pytest.mark.parametrize("seed", [0, 2**32 - 1, derive(0, 0, "training")])
+    @pytest.mark.parametrize("seed", [0, 2**32 - 1])
     def test_any_seed(self, kit: Kit, seed: int) -> None:
         """Any seed that a study derives will do."""
         assert kit.train({"seed": seed, "epochs": 1})[0].epoch == 1
@@ -251,9 +250,8 @@ class TestResume:
         ("changes", "epoch"),
         [
             ({}, 1),
-            ({"optimizer.kind": "adamw", "optimizer.base_lr": 0.01, "optimizer.accumulate": 2, "batch_size": 4}, 1),
+            ({"optimizer.kind": "adamw", "optimizer.base_lr": 0.01, "optimizer.weight_decay": 0.01, "optimizer.accumulate": 2, "batch_size": 4, "metric.score": "last"}, 1),
             ({"schedule": {"dice_ce_only_epochs": 1, "dice_ramp_epochs": 1, "lr": "cosine", "stages": [{"before_epoch": 3, "smooth": 5}]}}, 2),
-            ({"optimizer.grad_clip_norm": 0.5, "optimizer.weight_decay": 0.01, "metric.score": "last"}, 1),
             ({"optimizer.lr_multiple": 20.0, "epochs": 6, "early_stopping_patience": 2}, 2),
         ],
     )
@@ -275,8 +273,8 @@ class TestResume:
 
     def test_written_before_told(self, kit: Kit, tmp_path: Path) -> None:
         """The state of an epoch is in place when its record is handed out, and each epoch is asked for once."""
-        keeper = Keeper(tmp_path / "state", (1, 2, 3))
-        for record in kit.start(kit.config(), keeper):
+        keeper = Keeper(tmp_path / "state", (1, 2))
+        for record in kit.start(kit.config({"epochs": 2}), keeper):
             assert keeper.latest() is not None
             assert keeper.asked == list(range(1, record.epoch + 1))
 

@@ -58,12 +58,20 @@ def told(study: optuna.Study, plan: Plan, trials: int) -> list[Params]:
     return given
 
 
-@pytest.fixture
-def trials(sqlite_url: str) -> Iterator[RDBStorage]:
-    """Optuna's storage in a fresh SQLite database."""
-    storage = open_trials(sqlite_url)
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RDBStorage]:
+    """Optuna's storage in an SQLite database."""
+    storage = open_trials(f"sqlite:///{tmp_path_factory.mktemp('trials') / 'search.db'}")
     yield storage
     storage.remove_session()
+
+
+@pytest.fixture
+def trials(database: RDBStorage) -> RDBStorage:
+    """The same without a study in it."""
+    for held in database.get_all_studies():
+        database.delete_study(held._study_id)
+    return database
 
 
 class TestDistributionOf:
