@@ -158,7 +158,8 @@ def _train(attempt: Attempt) -> Ending:
             verdict = judge(attempt.records, bench.plan.spec, lambda: trial.worse_than_peers(bench.plan, record.epoch))  # noqa: B023 - called at once
             if verdict.action != "go_on":
                 return _end(attempt, verdict)
-            if bench.stop.requested and record.test is None and record.epoch < config.epochs:
+            kept = attempt.checkpoints.declined != record.epoch  # asked for a moment too late, the next epoch's state is kept
+            if bench.stop.requested and kept and record.test is None and record.epoch < config.epochs:
                 bench.store.give_back(claim)
                 bench.tracker.finish("paused", "")
                 return "paused"

@@ -29,6 +29,8 @@ class TrialCheckpoints:
         path: of the state.
         owner: what tells this trial from every other one.
         stored_epochs: how many of its epochs the store has.
+        stop: on a request to stop the next state is written, however young the last one is.
+        declined: the epoch whose state was not asked for, being the newest; a trial that stops there would lose it.
     """
 
     files: CheckpointFiles
@@ -37,6 +39,7 @@ class TrialCheckpoints:
     stored_epochs: int
     stop: StopRequest
     epoch: int = 0
+    declined: int | None = None
     last_written: float = field(default_factory=time.monotonic)
 
     @property
@@ -56,7 +59,9 @@ class TrialCheckpoints:
     def due(self, epoch: int) -> bool:
         """Whether enough time has passed, or a stop was asked for."""
         self.epoch = epoch
-        return self.stop.requested or time.monotonic() - self.last_written >= CHECKPOINT_EVERY_S
+        wanted = self.stop.requested or time.monotonic() - self.last_written >= CHECKPOINT_EVERY_S
+        self.declined = None if wanted else epoch
+        return wanted
 
     def write(self, save: Callable[[Path], None]) -> None:
         """Put a state in place. A disk that is full costs the checkpoint, not the trial."""

@@ -99,7 +99,13 @@ def _bench(settings: WorkerSettings, store: Store, stored: StoredStudy, stop: St
     prepared = trainer.prepare(config, settings.device)
     counts = class_counts(store, trainer, config)
     files = open_files(settings.store_url)
-    study = PeersStudy(open_trials(settings.store_url), plan, stored.name, lambda: store.completed(stored.id))
+    try:
+        study = PeersStudy(open_trials(settings.store_url), plan, stored.name, lambda: store.completed(stored.id))
+    except KeyError:
+        raise StoreError(
+            "the study's trials are gone from the database", where=store.where, found="the store was deleted or replaced while the study ran",
+            next_step="run the same command again; it starts the study anew",
+        ) from None  # fmt: skip
     return Bench(
         store=store, stored=stored, files=files, study=study, plan=plan, trainer=trainer, prepared=prepared, counts=counts,
         device=settings.device, stop=stop, tracker=make_tracker(settings.wandb, stored.name, Path(os.environ.get("WANDB_DIR", "."))),

@@ -20,6 +20,9 @@ SHIPPED = Path(__file__).parent / "studies"
 UNION_TAGS = {"float", "int", "choice", "digits", "folder", "bool"}
 """What pydantic puts into the place of an error for the branch of a union that it took; nothing that stands in the file."""
 
+OPTIONS = ("name", "trials", "epochs", "seed")
+"""Keys of a study that have an option of their own on the command line."""
+
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -56,6 +59,8 @@ class Document:
 
     def __init__(self, path: Path, error: type[InputError] = StudyError) -> None:
         self.path = path
+        self.overrides: tuple[str, ...] = ()
+        """Dotted paths whose values came from the command line and not from the file."""
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as problem:
@@ -69,7 +74,7 @@ class Document:
             place = f"{path}, line {mark.line + 1}" if mark else str(path)
             raise error(f"{path.name} is not valid YAML", where=place, found=str(getattr(problem, "problem", problem)), next_step="mend the syntax") from None
         if not isinstance(self.data, dict):
-            raise error(f"{path.name} holds no mapping", where=str(path), found=type(self.data).__name__, allowed="keys and values, such as `name: my_study`")
+            raise error(f"{path.name} holds no mapping", where=str(path), found="nothing" if self.data is None else type(self.data).__name__, allowed="keys and values, such as `name: my_study`", next_step="start from a shipped study; `search list` names them")
 
     def line(self, place: Sequence[str | int]) -> int | None:
         """The line of the deepest step of `place` that stands in the file."""
@@ -83,6 +88,10 @@ class Document:
 
     def where(self, place: Sequence[str | int]) -> str:
         """`study.yaml, line 12, space → loss.gamma → low`."""
+        dotted = ".".join(str(step) for step in place)
+        given = next((path for path in self.overrides if dotted == path or dotted.startswith(f"{path}.")), None)
+        if given is not None:
+            return f"--set {given}" if given not in OPTIONS else f"--{given}"
         line = self.line(place)
         return f"{self.path}" + (f", line {line}" if line else "") + (", " + " → ".join(str(step) for step in place) if place else "")
 
@@ -172,6 +181,7 @@ def load_study(name_or_path: str, changes: Mapping[str, Any] | None = None) -> S
         StudyError: when it cannot be found, read or understood.
     """
     document = Document(study_file(name_or_path))
+    document.overrides = tuple(changes or ())
     data = dict(document.data)
     if isinstance(data.get("base"), Mapping):
         data["base"] = nested(data["base"])

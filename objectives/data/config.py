@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, field_validator
+from pydantic_core import PydanticCustomError
 
 from spaces.frozen import Frozen
 
@@ -41,6 +42,13 @@ class FolderData(Frozen):
     mean: tuple[float, float, float] = Field(default=(0.485, 0.456, 0.406), description="per channel, of values in 0 … 1")
     std: tuple[float, float, float] = Field(default=(0.229, 0.224, 0.225))
     loader_workers: int = Field(default=2, ge=0, description="processes that decode images, per search worker")
+
+    @field_validator("classes")
+    @classmethod
+    def _named_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(names)) < len(names):
+            raise PydanticCustomError("class_named_twice", "a class is named twice in {names}", {"names": str(list(names))})
+        return names
 
 
 def _kind(given: Any) -> str:

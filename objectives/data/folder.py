@@ -161,11 +161,25 @@ def count_folder(config: FolderData) -> ClassCounts:
     totals = np.zeros(len(config.classes), np.int64)
     for split in ("train", "val", "test"):
         with ThreadPoolExecutor(max_workers=4) as pool:
-            for counts in pool.map(lambda pair: _count_mask(pair.mask, config), pairs(config, split)):
+            for counts in pool.map(lambda pair: _count_pair(pair, config), pairs(config, split)):
                 totals += counts if split == "train" else 0
     if not totals.any():
         raise DataError("every training pixel is ignored", where=str(Path(config.root) / "masks" / "train"), found=f"only {config.ignore_index}", next_step="check ignore_index")
     return ClassCounts(config.classes, tuple(int(count) for count in totals))
+
+
+def _count_pair(pair: Pair, config: FolderData) -> NDArray[np.int64]:
+    """The mask's counts, after a look at the image's header: a mask of another size would be stretched over it."""
+    try:
+        with Image.open(pair.image) as image, Image.open(pair.mask) as mask:
+            sizes = image.size, mask.size
+    except (OSError, UnidentifiedImageError, SyntaxError):
+        _open(pair.image)
+        sizes = (0, 0), (0, 0)
+    if sizes[0] != sizes[1]:
+        found = f"image {sizes[0][0]} × {sizes[0][1]}, mask {sizes[1][0]} × {sizes[1][1]}"
+        raise DataError("an image and its mask differ in size", where=str(pair.mask), found=found, allowed="the same width and height", next_step="export the mask at the image's size")
+    return _count_mask(pair.mask, config)
 
 
 def _count_mask(path: Path, config: FolderData) -> NDArray[np.int64]:

@@ -117,6 +117,8 @@ class Watcher:
         if not self.looked:
             yield from self._first(lines)
         for line in lines:
+            if line.state == "reserved":  # nobody has sampled it yet, so there is nothing to tell of it
+                continue
             news = list(self._changes(self.seen.get(line.trial_id), line))  # all or none of it, for the store may fail in between
             self.seen[line.trial_id] = line
             yield from news
@@ -131,10 +133,10 @@ class Watcher:
             yield Event(f"found in the store: {', '.join(f'{amount} {state}' for state, amount in found.items())}")
 
     def _changes(self, before: Progress | None, now: Progress) -> Iterator[Event]:
-        """What happened to a trial between two looks. A trial that no one has bound yet has no number, and no news."""
-        if now.number is None and now.state not in FINAL_STATES:
+        """What happened to a trial between two looks. A trial that no one has bound yet has nothing sampled, and no news."""
+        if now.state == "reserved":
             return
-        if (before is None or before.number is None) and now.number is not None:
+        if (before is None or before.state == "reserved") and now.number is not None:
             yield self._started(now)
         elif before is not None and now.attempt > before.attempt:
             came = "goes on" if before.state == "paused" else f"was left by {before.worker} and goes on"

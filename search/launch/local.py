@@ -66,7 +66,11 @@ class WorkerProcess:
         """The end of its log: from the last error on where there is one."""
         text = self.told()
         starts = [index for index, line in enumerate(text) if line.startswith("error: ")]
-        return "\n".join(text[starts[-1] :] if starts else text[-lines:])
+        if starts:
+            return "\n".join(text[starts[-1] :])
+        if any(line.startswith("Traceback") for line in text):
+            return f"a worker ended unexpectedly: {text[-1]}"  # the whole of it is in the log, which is named below
+        return "\n".join(text[-lines:])
 
 
 class LocalWorkers:

@@ -24,6 +24,8 @@ def reason(study: optuna.Study, trial: optuna.Trial, epoch: int, kind: str, dire
     """Why a trial was pruned: its best metric so far against the finished trials at the same epoch."""
     own = list(trial.storage.get_trial(trial._trial_id).intermediate_values.values())  # noqa: SLF001
     best = max(own) if direction == "maximize" else min(own)
+    if kind == "hyperband":
+        return f"hyperband: best metric {best:.4f} by epoch {epoch}, not among the best of its rung"
     finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     peers = sorted(t.intermediate_values[epoch] for t in finished if epoch in t.intermediate_values)
     against = f" against a median of {peers[len(peers) // 2]:.4f} among {len(peers)} finished trials" if peers else ""

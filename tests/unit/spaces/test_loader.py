@@ -152,7 +152,7 @@ class TestBadFile:
         path = write("name: \x01\n")
         assert refusal(path).where == str(path)
 
-    @pytest.mark.parametrize(("text", "found"), [("", "NoneType"), ("- a\n", "list"), ("5\n", "int"), ("# nothing\n", "NoneType")])
+    @pytest.mark.parametrize(("text", "found"), [("", "nothing"), ("- a\n", "list"), ("5\n", "int"), ("# nothing\n", "nothing")])
     def test_no_mapping(self, write: Write, text: str, found: str) -> None:
         """A file must hold keys and values."""
         error = refusal(write(text))
