@@ -65,11 +65,10 @@ def work(settings: WorkerSettings) -> bool:
         with open_store(settings.store_url, create=False) as store:
             stored = find_study(store, settings.study)
             bench = _bench(settings, store, stored, stop)
-            gc.collect()
-            gc.freeze()  # what a worker keeps is never garbage; looking at all of torch after every trial takes 0.3 s
             try:
                 _loop(bench, stored)
             finally:
+                gc.unfreeze()  # or libraries complain at the end of the process that something of theirs is left
                 bench.tracker.close()
                 gc.unfreeze()  # what is still frozen at the end, triton's bindings report as leaked, a page of it
     except StopNow:
@@ -124,6 +123,8 @@ def class_counts(store: Store, trainer: Trainer, config: TrialConfig) -> ClassCo
 
 def _loop(bench: Bench, stored: StoredStudy) -> None:
     """Claim and train until nothing is left. A database that does not answer is asked again, for a while."""
+    gc.collect()
+    gc.freeze()  # what a worker keeps is never garbage; looking at all of torch after every trial takes 0.3 s
     worker, failures, silent_since = f"{socket.gethostname()}:{os.getpid()}", 0, None
     while not bench.stop.requested:
         try:

@@ -35,13 +35,13 @@ def terminal(cache: Path) -> Iterator[Terminal]:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, lasting_terminal: Terminal) -> Finished:
-    """Four trials by two workers, then two more. To be looked at only: a test that changes it takes a copy."""
+    """Four trials by two workers, then two more by one. To be looked at only: a test that changes it takes a copy."""
     folder = tmp_path_factory.mktemp("finished")
     write_study(folder)
-    command = ("run", "--study", "tiny.yaml", "--workers", "2", "--devices", "cpu")
-    first = lasting_terminal.run(*command, "--trials", "4", folder=folder)
+    command = ("run", "--study", "tiny.yaml", "--devices", "cpu")
+    first = lasting_terminal.run(*command, "--workers", "2", "--trials", "4", folder=folder)
     assert first.code == 0, first.text
     first_trials = stored_trials(url_in(folder))
-    more = lasting_terminal.run(*command, "--trials", "6", folder=folder)
+    more = lasting_terminal.run(*command, "--workers", "1", "--trials", "6", folder=folder)
     assert more.code == 0, more.text
     return Finished(folder, first, first_trials, more, stored_trials(url_in(folder)))

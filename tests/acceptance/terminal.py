@@ -101,10 +101,12 @@ class Job:
 
     def end(self) -> None:
         """Leave nothing behind."""
-        for process in self.alive():
+        left = self.alive()
+        for process in left:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         self._process.wait(PATIENCE_S)
+        psutil.wait_procs(left, PATIENCE_S)
         self._out.close()
         self._err.close()
 

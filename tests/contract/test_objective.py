@@ -523,6 +523,18 @@ class TestSchedule:
         rates = [record.lr for record in segmentation.train({"optimizer.base_lr": 0.1, "schedule.lr": "cosine"})]
         assert rates == pytest.approx([0.1, 0.1 * 0.5 * (1 + math.cos(math.pi / 3)), 0.1 * 0.5 * (1 + math.cos(2 * math.pi / 3))])
 
+    def test_rate_applied(self, segmentation: Kit) -> None:
+        """The rate of an epoch is the one that its steps are made with: next to none in the first moves nothing, the full one does."""
+        stages = [{"before_epoch": 2, "lr_multiple": 1e-12}]
+        run = Run(segmentation.config({"schedule.stages": stages}), segmentation.prepared, segmentation.counts, torch.device("cpu"))
+        moved = []
+        for _ in range(2):
+            before = [parameter.detach().clone() for parameter in run.model.parameters()]
+            assert run.next_epoch().lr == run.optimizer.param_groups[0]["lr"]
+            moved.append(max(float((after.detach() - held).abs().max()) for after, held in zip(run.model.parameters(), before, strict=True)))
+        assert moved[0] < 1e-9
+        assert moved[1] > 1e-3
+
     def test_comparable_validation(self, segmentation: Kit) -> None:
         """The validation loss is measured at the final split in every epoch, so that epochs can be compared."""
         changes = {"epochs": 2, "optimizer.lr_multiple": 1e-9, "schedule": {"dice_ce_only_epochs": 1}}
