@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import socket
@@ -219,22 +220,39 @@ def attempt(case: Case, folder: Path, terminal: Terminal) -> Outcome:
     return Outcome(answer, folder, before, files(folder))
 
 
+class Attempts:
+    """Runs the commands of cases, two at a time, as most of a short command is waiting for files."""
+
+    def __init__(self, terminal: Terminal, finished: Finished, folders: pytest.TempPathFactory) -> None:
+        self._terminal, self._finished, self._folders = terminal, finished, folders
+        self._pool = ThreadPoolExecutor(2)
+        self._begun: dict[str, Future[Outcome]] = {}
+
+    def begin(self, case: Case) -> Future[Outcome]:
+        """Have the command of a case run, unless it does already."""
+        if case.name not in self._begun:
+            folder = self._folders.mktemp(case.name)
+            case.arrange(folder, self._finished)
+            self._begun[case.name] = self._pool.submit(attempt, case, folder, self._terminal)
+        return self._begun[case.name]
+
+    def end(self) -> None:
+        """Begin nothing more."""
+        self._pool.shutdown(cancel_futures=True)
+
+
 @pytest.fixture(scope="module")
-def outcomes(
+def attempts(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, lasting_terminal: Terminal, finished: Finished
-) -> Iterator[dict[str, Future[Outcome]]]:
-    """The outcomes of the cases that were asked for. Two run at a time, as most of a short command is waiting for files."""
-    wanted: list[Case] = [
-        item.callspec.params["case"] for item in request.session.items if "case" in getattr(getattr(item, "callspec", None), "params", {})
-    ]
-    with ThreadPoolExecutor(2) as pool:
-        started = {}
-        for case in wanted:
-            folder = tmp_path_factory.mktemp(case.name)
-            case.arrange(folder, finished)
-            started[case.name] = pool.submit(attempt, case, folder, lasting_terminal)
-        yield started
-        pool.shutdown(cancel_futures=True)
+) -> Iterator[Attempts]:
+    """The commands of all cases that were asked for, begun ahead of their tests."""
+    attempts = Attempts(lasting_terminal, finished, tmp_path_factory)
+    parameters = [getattr(item, "callspec", None) for item in request.session.items]
+    if "PYTEST_XDIST_WORKER" not in os.environ:  # where several processes share the tests, most are another's
+        for case in (each.params["case"] for each in parameters if each is not None and "case" in each.params):
+            attempts.begin(case)
+    yield attempts
+    attempts.end()
 
 
 def parts(message: str) -> dict[str, str]:
@@ -246,9 +264,9 @@ def parts(message: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
-def test_refused(case: Case, outcomes: dict[str, Future[Outcome]]) -> None:
+def test_refused(case: Case, attempts: Attempts) -> None:
     """Bad input ends with exit code 2 and one message that says what, where, what was found, what is allowed and what to do."""
-    outcome = outcomes[case.name].result()
+    outcome = attempts.begin(case).result()
     told = parts(outcome.answer.err)
 
     assert outcome.answer.code == BAD_INPUT
