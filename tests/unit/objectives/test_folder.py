@@ -15,6 +15,7 @@ import psutil
 import pytest
 import torch
 from PIL import Image
+from pydantic import ValidationError
 
 from objectives.contract import NoCheckpoints
 from objectives.data.build import build_data, count_classes, fingerprint
@@ -193,6 +194,28 @@ class TestCounts:
             count_classes(configure())
         assert (caught.value.where, caught.value.found) == (str(path), "value 7 in 4 pixels")
         assert caught.value.allowed == "0 … 2 (3 classes) or 255 (ignored)"
+
+    @pytest.mark.parametrize("split", ["train", "val", "test"])
+    def test_other_size(self, root: Path, configure: Configure, split: str) -> None:
+        """A mask of another size than its image's is told with both, in every split: it would be stretched over the image."""
+        path = write_pair(root, split, "scene_9", np.zeros((HEIGHT, WIDTH // 2)))
+        with pytest.raises(DataError, match="an image and its mask differ in size") as caught:
+            count_classes(configure())
+        assert (caught.value.where, caught.value.found) == (str(path), f"image {WIDTH} × {HEIGHT}, mask {WIDTH // 2} × {HEIGHT}")
+
+    @pytest.mark.parametrize("folder", ["images", "masks"])
+    def test_unreadable(self, root: Path, configure: Configure, folder: str) -> None:
+        """A file that cannot be read, image or mask, is found when the classes are counted."""
+        path = root / folder / "val" / "scene_1.png"
+        path.write_bytes(b"")
+        with pytest.raises(DataError, match="an image file cannot be read") as caught:
+            count_classes(configure())
+        assert caught.value.where == str(path)
+
+    def test_named_twice(self, configure: Configure) -> None:
+        """A class that is named twice is a mistake of the configuration."""
+        with pytest.raises(ValidationError, match="a class is named twice in"):
+            configure(classes=("road", "sky", "road"))
 
     def test_own_ignore_index(self, root: Path, configure: Configure) -> None:
         """The value that counts for nothing can be chosen, one of the classes' too."""

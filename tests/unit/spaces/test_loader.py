@@ -288,6 +288,28 @@ class TestChanges:
         assert what in refusal("focal_gamma", parse_changes([assignment])).what
 
 
+class TestWhereChanged:
+    @pytest.mark.parametrize(
+        ("changes", "where"),
+        [
+            ({"epochs": 0}, "--epochs"),
+            ({"name": "a b"}, "--name"),
+            ({"metric.score": "bets"}, "--set metric.score"),
+            ({"signals.overfitting": {"patience": 0}}, "--set signals.overfitting"),
+            ({"space.loss.gamma.low": "x"}, "--set space.loss.gamma.low"),
+            ({"epoch": 3}, "--set epoch"),
+        ],
+    )
+    def test_option(self, changes: dict[str, Any], where: str) -> None:
+        """What came from the command line is not looked for in the file: the complaint names the option."""
+        assert refusal("focal_gamma", changes).where == where
+
+    def test_file(self, write: Write) -> None:
+        """What did not still has its line."""
+        path = write(f"name: mine\ntrials: 0\n{SPACE}")
+        assert refusal(path, {"epochs": 3}).where == f"{path}, line 2, trials"
+
+
 class TestCheck:
     def test_no_file(self) -> None:
         """Data without a file are named by what they are."""
