@@ -61,8 +61,9 @@ class Job:
         # Files, because a pipe that nobody empties stops whoever writes into it; closed by `end`.
         self._out, self._err = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
-            [COMMAND, *arguments], cwd=folder, env=kept | own | variables, stdin=subprocess.DEVNULL, stdout=self._out, stderr=self._err
-        )
+            [COMMAND, *arguments], cwd=folder, env=kept | own | variables,
+            stdin=subprocess.DEVNULL, stdout=self._out, stderr=self._err, preexec_fn=_in_the_foreground,
+        )  # fmt: skip
 
     @property
     def pid(self) -> int:
@@ -144,6 +145,11 @@ def until(condition: Callable[[], bool], what: str, limit_s: float = PATIENCE_S)
     while not condition():
         assert time.monotonic() < deadline, f"waited {limit_s:g} s in vain until {what}"
         time.sleep(0.05)
+
+
+def _in_the_foreground() -> None:
+    """A script's background job inherits that Ctrl-C is ignored, and so would whatever tests start in it; at a terminal it counts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _read(handle: int) -> str:
