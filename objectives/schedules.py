@@ -9,8 +9,9 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from spaces.config import LossConfig, OptimizerConfig, ScheduleConfig, WeightsConfig
+from spaces.config import LossConfig, OptimizerConfig, ScheduleConfig, Stage, WeightsConfig
 from spaces.errors import ConfigError
+from spaces.presets import scaled_to
 
 Named = Literal["dice_weight", "smooth", "lr_multiple", "clip_ratio"]
 
@@ -41,6 +42,7 @@ def values_at(
     """
     if not 1 <= epoch <= epochs:
         raise ConfigError(f"epoch {epoch} lies outside the training", where="epoch", found=str(epoch), allowed=f"1 … {epochs}")
+    schedule = with_stages(schedule, loss, optimizer, epochs)
     dice_weight, smooth, clip_ratio = _loss_values(epoch, loss, weights, schedule)
     return EpochValues(
         epoch=epoch,
@@ -49,15 +51,38 @@ def values_at(
         dice_weight=dice_weight,
         smooth=smooth,
         clip_ratio=clip_ratio,
-        settled=epoch >= settled_from(loss, weights, schedule),
+        settled=epoch >= _settled_from(loss, weights, schedule),
     )
 
 
-def settled_from(loss: LossConfig, weights: WeightsConfig, schedule: ScheduleConfig) -> int:
+def with_stages(schedule: ScheduleConfig, loss: LossConfig, optimizer: OptimizerConfig, epochs: int) -> ScheduleConfig:
+    """The schedule with everything that its names stand for as stages, after those that are written out.
+
+    `plan: progressive` is a plan in three phases, relative to the final values: 5 epochs without Dice at 5/3 of the rate
+    (×0.5 for a final ×0.3), 10 with half the Dice share (0.8/0.2 for a final 0.6/0.4) and smooth 5, then those values.
+    """
+    scaled, stages = scaled_to(epochs), list(schedule.stages)
+    if schedule.plan == "progressive":
+        first, second = scaled(5), scaled(5) + scaled(10)
+        stages.append(Stage(before_epoch=1 + first, dice_weight=0.0, lr_multiple=optimizer.lr_multiple * 5 / 3))
+        stages.append(Stage(before_epoch=1 + second, dice_weight=loss.dice_weight / 2, smooth=5.0))
+    if schedule.smooth_steps:
+        stages += [Stage(before_epoch=1 + scaled(9), smooth=10.0), Stage(before_epoch=1 + scaled(19), smooth=5.0)]
+    if schedule.light_clip_epochs:
+        stages.append(Stage(before_epoch=1 + schedule.light_clip_epochs, clip_ratio=schedule.light_clip_ratio))
+    return schedule.model_copy(update={"stages": tuple(stages)})
+
+
+def settled_from(loss: LossConfig, optimizer: OptimizerConfig, weights: WeightsConfig, schedule: ScheduleConfig, epochs: int) -> int:
     """The first epoch from which split, smooth and clip ratio keep their final values.
 
     It may lie beyond the last epoch, in which case the configured values are never trained with.
     """
+    return _settled_from(loss, weights, with_stages(schedule, loss, optimizer, epochs))
+
+
+def _settled_from(loss: LossConfig, weights: WeightsConfig, schedule: ScheduleConfig) -> int:
+    """The same for a schedule whose stages are all written out."""
     # Values change only where a stage or the warm-up ends, and a stage covers everything before its end: the
     # epoch just before each end tells whether what ends there differed from the final values.
     warm = schedule.dice_ce_only_epochs + max(schedule.dice_ramp_epochs, 1)

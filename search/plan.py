@@ -209,7 +209,7 @@ def _warnings(plan: Plan) -> Iterator[str]:
     for name in (None, *spec.presets):
         config: Any = plan.objective.config.model_validate(plan.below(name))
         if hasattr(config, "schedule"):
-            last = settled_from(config.loss, config.weights, config.schedule)
+            last = settled_from(config.loss, config.optimizer, config.weights, config.schedule, spec.epochs)
             if last > spec.epochs:
                 yield f"{'the preset ' + name if name else 'the base'} reaches its final split, smooth and clip ratio only at epoch {last} of {spec.epochs}"
     if spec.metric.score == "mean_last_5" and spec.epochs < 5:

@@ -31,12 +31,18 @@ class WeightsConfig(Frozen):
 
 
 class LossConfig(Frozen):
-    """`ce_weight`·(cross entropy or focal) + `dice_weight`·Dice."""
+    """`ce_weight`·(cross entropy or focal) + `dice_weight`·(Dice or another overlap), normalised or not."""
 
-    kind: Literal["ce", "focal"] = "ce"
+    kind: Literal["ce", "focal", "ce_focal", "soft_ce"] = Field(default="ce", description="ce_focal: both, by focal_share; soft_ce: segmentation_models_pytorch's, without class weights")
+    focal_share: float = Field(default=0.5, gt=0, lt=1, description="ce_focal only: share of the focal loss, the rest is cross entropy")
     ce_weight: float = Field(default=1.0, ge=0, le=1, description="share of cross entropy or focal; 1 − dice_weight when left out")
-    dice_weight: float = Field(default=0.0, ge=0, le=1, description="share of Dice; 1 − ce_weight when left out")
-    smooth: float = Field(default=1.0, ge=0, description="Dice smoothing constant")
+    dice_weight: float = Field(default=0.0, ge=0, le=1, description="share of Dice (or the overlap in its place); 1 − ce_weight when left out")
+    overlap: Literal["dice", "jaccard", "tversky", "lovasz"] = Field(default="dice", description="what dice_weight weighs; all but dice are segmentation_models_pytorch's")
+    tversky_alpha: float = Field(default=0.5, ge=0, description="tversky only: weight of false positives")
+    tversky_beta: float = Field(default=0.5, ge=0, description="tversky only: weight of false negatives")
+    normalize: bool = Field(default=False, description="divide each part by a running mean of itself, so that weights and splits do not move the loss's scale")
+    normalize_momentum: float = Field(default=0.99, ge=0, lt=1, description="normalize only: of the running means")
+    smooth: float = Field(default=1.0, ge=0, description="Dice smoothing constant; Jaccard's and Tversky's, too")
     square_denominator: bool = Field(default=False, description="Dice over p² + g² instead of p + g")
     dice_reduction: Literal["global", "image"] = Field(default="global", description="Dice over the whole batch, or per image")
     gamma: float = Field(default=2.0, ge=0, description="focusing exponent; 0 is cross entropy")
@@ -95,12 +101,20 @@ class Stage(Frozen):
 
 
 class ScheduleConfig(Frozen):
-    """What changes from epoch to epoch. At an epoch the first stage that covers it and names a value wins."""
+    """What changes from epoch to epoch. At an epoch the first stage that covers it and names a value wins.
+
+    Epoch numbers of `smooth_steps` and `plan` are meant for 30 epochs or more; a shorter training scales them down.
+    """
 
     dice_ce_only_epochs: int = Field(default=0, ge=0, description="Dice warm-up: cross entropy alone for so many epochs …")
     dice_ramp_epochs: int = Field(default=0, ge=0, description="… then linearly to the final split over so many")
     lr: Literal["constant", "cosine"] = "constant"
     lr_warmup_epochs: int = Field(default=0, ge=0, description="linear warm-up, then `lr`")
+    smooth_steps: bool = Field(default=False, description="smooth 10 before epoch 10, 5 before epoch 20, then `loss.smooth`")
+    light_clip_epochs: int = Field(default=0, ge=0, description="two stages: `light_clip_ratio` for so many epochs, then `weights.clip_ratio`")
+    light_clip_ratio: float = Field(default=4.0, ge=1, description="light_clip_epochs only")
+    plan: Literal["none", "progressive"] = Field(default="none", description="progressive: 5 epochs without Dice at 5/3 of the rate, 10 with half the Dice share and smooth 5, then the final values")
+    swa_from_epoch: int | None = Field(default=None, ge=1, description="average the weights of the epochs from here on (Izmailov et al. 2018), and validate the average; null: off")
     stages: tuple[Stage, ...] = Field(default=(), description="smooth steps, two-stage clip ratio, progressive plan")
 
 

@@ -17,6 +17,12 @@ REFERENCE_EPOCHS = 30
 _Scale = Callable[[int], int]
 
 
+def scaled_to(epochs: int) -> _Scale:
+    """How an epoch number that is meant for 30 epochs or more reads in a training of `epochs`."""
+    factor = min(1.0, epochs / REFERENCE_EPOCHS)
+    return lambda epoch: max(1, math.floor(epoch * factor))
+
+
 def preset(name: str, epochs: int, *, focal: bool = False) -> dict[str, Any]:
     """The configuration `name` for a training of `epochs`, as an overlay of a study's base.
 
@@ -28,8 +34,7 @@ def preset(name: str, epochs: int, *, focal: bool = False) -> dict[str, Any]:
     """
     if name not in PRESETS:
         raise StudyError(f"unknown preset {name!r}{nearest(name, PRESETS)}", where="presets", found=name, allowed=", ".join(PRESETS), next_step="name one of these")
-    factor = min(1.0, epochs / REFERENCE_EPOCHS)
-    configuration = PRESETS[name](lambda epoch: max(1, math.floor(epoch * factor)))
+    configuration = PRESETS[name](scaled_to(epochs))
     if focal:
         configuration["loss"] |= {"kind": "focal", "alpha_tau": 0.0}
     return configuration

@@ -39,6 +39,10 @@ class EpochRecord:
     `val_ce` the plain cross entropy there, which no hyperparameter rescales. The gradient norm is the global
     one before clipping. A record with a `broken_step` ends the trial: the loss or the norm was not finite, or
     the norm passed its bound, at that optimiser step (counted from 1 within the epoch), which was not applied.
+
+    `grad_shares` tells who pulls at the logits, as shares of the L1 norm of the gradient there, over the epoch's first
+    batches: `ce` (cross entropy or focal) and `dice`, each with its weight in the loss; `class_grad_shares` the share of
+    every class's elements. Both are empty where an objective does not measure them.
     """
 
     epoch: int
@@ -64,6 +68,8 @@ class EpochRecord:
     peak_mib: float
     broken_step: int | None = None
     settled: bool = True
+    grad_shares: Mapping[str, float] = field(default_factory=dict)
+    class_grad_shares: tuple[float | None, ...] = ()
     used: Used = field(default_factory=dict)
     test: TestScore | None = None
 
@@ -77,6 +83,7 @@ class EpochRecord:
         known = {item.name for item in fields(cls)}
         values = {key: value for key, value in data.items() if key in known}
         values["class_metric"] = tuple(values["class_metric"])
+        values["class_grad_shares"] = tuple(values.get("class_grad_shares", ()))
         if values.get("test") is not None:
             values["test"] = TestScore(values["test"]["metric"], tuple(values["test"]["class_metric"]))
         return cls(**values)

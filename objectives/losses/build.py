@@ -7,16 +7,21 @@ import warnings
 import torch
 
 from objectives.class_weights import absent_classes, class_weights, focal_alpha
-from objectives.losses.combined import Balance, CombinedLoss
+from objectives.losses.balance import Balance
+from objectives.losses.combined import CombinedLoss
+from objectives.losses.library import LibraryLoss
 from objectives.losses.modules import CrossEntropyLoss, DiceLoss, FocalLoss
+from objectives.losses.normalized import NormalizedCombinedLoss
 from spaces.config import LossConfig, WeightsConfig
 from spaces.errors import ConfigError
 from spaces.records import ClassCounts
 
+Criterion = CombinedLoss | NormalizedCombinedLoss
+
 
 def build_criterion(
     loss: LossConfig, weights: WeightsConfig, counts: ClassCounts, ignore_index: int, device: torch.device | str
-) -> CombinedLoss:
+) -> Criterion:
     """The combined loss with its final values, on `device`; `set_epoch` then lets it follow a schedule.
 
     Warns (UserWarning) of classes without a pixel where weights or alphas are made from frequencies: theirs is 1.
@@ -26,33 +31,41 @@ def build_criterion(
     """
     _warn_of_absent(loss, weights, counts)
     main = _main_part(loss, weights, counts, ignore_index)
-    dice = DiceLoss(loss.smooth, square_denominator=loss.square_denominator, reduction=loss.dice_reduction, ignore_index=ignore_index)
+    overlap = _overlap(loss, ignore_index)
     balance = Balance(counts, weights, loss.alpha_tau)
-    return CombinedLoss(main, dice, ce_weight=loss.ce_weight, dice_weight=loss.dice_weight, balance=balance).to(device)
+    combined = CombinedLoss(main, overlap, ce_weight=loss.ce_weight, dice_weight=loss.dice_weight, balance=balance).to(device)
+    return NormalizedCombinedLoss(combined, loss.normalize_momentum) if loss.normalize else combined
 
 
-def _main_part(loss: LossConfig, weights: WeightsConfig, counts: ClassCounts, ignore_index: int) -> CrossEntropyLoss | FocalLoss:
+def _main_part(loss: LossConfig, weights: WeightsConfig, counts: ClassCounts, ignore_index: int) -> CrossEntropyLoss | FocalLoss | LibraryLoss:
     weight = None if weights.method == "uniform" else torch.from_numpy(class_weights(counts, weights).weights)
+    if loss.kind == "soft_ce":
+        return LibraryLoss("soft_ce", label_smoothing=loss.label_smoothing, ignore_index=ignore_index)
     if loss.kind == "ce":
         return CrossEntropyLoss(weight, ignore_index=ignore_index, label_smoothing=loss.label_smoothing)
     alpha = loss.alpha if loss.alpha_tau is None else torch.from_numpy(focal_alpha(counts, loss.alpha_tau))
     _check_alpha_length(loss, counts)
-    return FocalLoss(loss.gamma, alpha, weight, ignore_index=ignore_index, label_smoothing=loss.label_smoothing)
+    share = loss.focal_share if loss.kind == "ce_focal" else 1.0
+    return FocalLoss(loss.gamma, alpha, weight, ignore_index=ignore_index, label_smoothing=loss.label_smoothing, share=share)
+
+
+def _overlap(loss: LossConfig, ignore_index: int) -> DiceLoss | LibraryLoss:
+    if loss.overlap == "dice":
+        return DiceLoss(loss.smooth, square_denominator=loss.square_denominator, reduction=loss.dice_reduction, ignore_index=ignore_index)
+    return LibraryLoss(
+        loss.overlap, smooth=loss.smooth, tversky_alpha=loss.tversky_alpha, tversky_beta=loss.tversky_beta, ignore_index=ignore_index
+    )
 
 
 def _check_alpha_length(loss: LossConfig, counts: ClassCounts) -> None:
     classes = len(counts.names)
     if isinstance(loss.alpha, tuple) and len(loss.alpha) != classes:
         given = len(loss.alpha)
-        raise ConfigError(
-            f"alpha has {given} values, but there are {classes} classes",
-            where="loss.alpha",
-            found=f"{given} values",
-            allowed=f"{classes} values, or one",
-        )
+        what = f"alpha has {given} values, but there are {classes} classes"
+        raise ConfigError(what, where="loss.alpha", found=f"{given} values", allowed=f"{classes} values, or one")
 
 
 def _warn_of_absent(loss: LossConfig, weights: WeightsConfig, counts: ClassCounts) -> None:
     absent = absent_classes(counts)
-    if absent and (weights.method != "uniform" or (loss.kind == "focal" and loss.alpha_tau is not None)):
+    if absent and (weights.method != "uniform" or (loss.kind in ("focal", "ce_focal") and loss.alpha_tau is not None)):
         warnings.warn(f"no pixel or sample of {', '.join(absent)} in the training split: the class weight is 1", stacklevel=3)

@@ -2,62 +2,35 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from objectives.class_weights import Floats, class_weights, focal_alpha
-from objectives.losses import functional
-from objectives.losses.modules import CrossEntropyLoss, DiceLoss, FocalLoss
+from objectives.class_weights import Floats, focal_alpha
+from objectives.losses import checks, functional
+from objectives.losses.balance import Balance
+from objectives.losses.functional import Batch, Others
+from objectives.losses.library import LibraryLoss
+from objectives.losses.modules import CrossEntropyLoss, DiceLoss, FocalLoss, Terms
 from objectives.schedules import EpochValues
-from spaces.config import WeightMethod, WeightsConfig
-from spaces.errors import ConfigError
-from spaces.records import ClassCounts
-
-METHODS: tuple[WeightMethod, ...] = get_args(WeightMethod)
+from spaces.errors import ConfigError, DataError
 
 
 class LossParts(NamedTuple):
-    """The loss to differentiate, and its parts for the record: detached, unweighted, Dice None where not computed."""
+    """The loss to differentiate, and its parts for the record: detached, unweighted.
+
+    Attributes:
+        ce: the part that is no overlap: cross entropy, focal, or the mixture of both.
+        dice: Dice, or the overlap in its place; None where it was not computed.
+        focal: the focal term by itself, where `ce` is a mixture.
+    """
 
     total: Tensor
     ce: Tensor
     dice: Tensor | None
-
-
-@dataclass(frozen=True)
-class Balance:
-    """Where class weights and alphas come from, so that they can follow a schedule and be recognised in the loss."""
-
-    counts: ClassCounts
-    weights: WeightsConfig
-    alpha_tau: float | None = None
-
-    def class_weights(self, clip_ratio: float | None) -> Floats:
-        """The weights (C,) under another clip ratio."""
-        return class_weights(self.counts, self.weights.model_copy(update={"clip_ratio": clip_ratio})).weights
-
-    def recognise(self, live: Floats) -> dict[str, Any]:
-        """The method and numbers that give exactly the weights `live` (C,): the configured ones if they do."""
-        for config in self._candidates():
-            if np.array_equal(live, class_weights(self.counts, config).weights):
-                found: dict[str, Any] = {"weights.method": config.method}
-                if config.method != "uniform":
-                    found["weights.clip_ratio"] = config.clip_ratio
-                if config.method == "effective_number":
-                    found["weights.beta"] = config.beta
-                return found
-        return {}
-
-    def _candidates(self) -> Iterator[WeightsConfig]:
-        yield self.weights
-        for method, clip_ratio in itertools.product(METHODS, (self.weights.clip_ratio, None)):
-            yield self.weights.model_copy(update={"method": method, "clip_ratio": clip_ratio})
+    focal: Tensor | None = None
 
 
 class _Snapshot(NamedTuple):
@@ -70,29 +43,35 @@ class _Snapshot(NamedTuple):
 
 
 class CombinedLoss(nn.Module):
-    """ce_weight·(cross entropy or focal) + dice_weight·Dice, over one log-softmax.
+    """ce_weight·(cross entropy or focal) + dice_weight·Dice, over one softmax.
 
     Split, smooth and class weights are buffers that `set_epoch` changes in place. Dice is left out of the
     computation in an epoch where its weight is 0, which is known on the host.
 
     Args:
         main: the cross entropy or focal part.
-        dice: the Dice part.
+        dice: the Dice part, or another overlap in its place.
         ce_weight: its share, not negative.
         dice_weight: its share, not negative.
         balance: where `main`'s class weights and alpha come from; needed to change the clip ratio and to name them.
 
     Raises:
         ConfigError: when a share is negative, or the parts ignore different labels.
+
+    >>> loss = CombinedLoss(FocalLoss(2.0, ignore_index=255), DiceLoss(5.0, ignore_index=255), ce_weight=0.7, dice_weight=0.3)
+    >>> total, focal, dice, _ = loss(torch.zeros(1, 3, 4, 4), torch.zeros(1, 4, 4, dtype=torch.long))
+    >>> round(float(focal), 4), round(float(dice), 4)  # (2/3)²·ln 3, and 1 − (2·16/3 + 5)/(16/3 + 16 + 5)
+    (0.4883, 0.4051)
     """
 
     ce_weight: Tensor
     dice_weight: Tensor
+    label_range: Tensor
 
     def __init__(
         self,
-        main: CrossEntropyLoss | FocalLoss,
-        dice: DiceLoss,
+        main: CrossEntropyLoss | FocalLoss | LibraryLoss,
+        dice: DiceLoss | LibraryLoss,
         *,
         ce_weight: float = 0.6,
         dice_weight: float = 0.4,
@@ -101,31 +80,103 @@ class CombinedLoss(nn.Module):
         super().__init__()
         if main.ignore_index != dice.ignore_index:
             found = f"{main.ignore_index} and {dice.ignore_index}"
-            raise ConfigError(
-                f"both parts must ignore the same label, but ignore {found}", where="ignore_index", found=found, allowed="the same for both"
-            )
-        functional.not_negative("ce_weight", ce_weight)
-        functional.not_negative("dice_weight", dice_weight)
-        self.main, self.dice, self.balance = main, dice, balance
+            what = f"both parts must ignore the same label, but ignore {found}"
+            raise ConfigError(what, where="ignore_index", found=found, allowed="the same for both")
+        checks.not_negative("ce_weight", ce_weight)
+        checks.not_negative("dice_weight", dice_weight)
+        self.main, self.dice, self.balance, self.classes = main, dice, balance, 0
         self.register_buffer("ce_weight", torch.tensor(ce_weight, dtype=torch.float64), persistent=False)
         self.register_buffer("dice_weight", torch.tensor(dice_weight, dtype=torch.float64), persistent=False)
+        self.register_buffer("label_range", torch.zeros(2, dtype=torch.int64), persistent=False)
         self._dice_now = self._dice_ever = dice_weight > 0
         self._final: _Snapshot | None = None  # None while the buffers themselves hold the final values
 
-    def forward(self, logits: Tensor, target: Tensor) -> LossParts:
+    def forward(self, logits: Tensor, target: Tensor, others: Others | None = None) -> LossParts:
         """The loss of logits (N, C, …) and target (N, …).
+
+        Args:
+            others: from `pooled`, when this batch is a share of a larger one.
 
         Raises:
             ConfigError: when the shapes do not fit.
         """
-        main, dice = self.parts(logits, target)
-        total = self.ce_weight * main if dice is None else self.ce_weight * main + self.dice_weight * dice
-        return LossParts(total.to(main.dtype), main.detach(), None if dice is None else dice.detach())
+        main, dice = self.parts(logits, target, others)
+        total = self.ce_weight * main.value if dice is None else self.ce_weight * main.value + self.dice_weight * dice
+        return self.told(total, main, dice)
 
-    def parts(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor | None]:
+    @staticmethod
+    def told(total: Tensor, main: Terms, dice: Tensor | None) -> LossParts:
+        """The parts as they are handed out."""
+        focal = None if main.focal is None else main.focal.detach()
+        return LossParts(total.to(main.value.dtype), main.value.detach(), None if dice is None else dice.detach(), focal)
+
+    def parts(self, logits: Tensor, target: Tensor, others: Others | None = None) -> tuple[Terms, Tensor | None]:
         """Both parts, unweighted and still in the graph; Dice is None where its weight is 0 now."""
-        batch = functional.prepare(logits, target, self.main.ignore_index)
-        return self.main.of(batch), self.dice.of(batch) if self._dice_now else None
+        batch, share = self._batch(logits, target), 1 if others is None else others.batches
+        main = Terms(self.main(logits, target) / share) if isinstance(self.main, LibraryLoss) else self.main.terms_of(batch, others)
+        if not self._dice_now:
+            return main, None
+        return main, self.dice(logits, target) / share if isinstance(self.dice, LibraryLoss) else self.dice.of(batch, others)
+
+    def _batch(self, logits: Tensor, target: Tensor) -> Batch:
+        """What the parts share."""
+        main, dice = self.main, self.dice
+        self._watch(target, logits.shape[1])
+        return functional.prepare(
+            logits, target, main.ignore_index,
+            weight=self._weight(), smoothed=not isinstance(main, LibraryLoss) and main.smoothed,
+            power=dice.power if isinstance(dice, DiceLoss) and self._dice_now else None,
+        )  # fmt: skip
+
+    @property
+    def class_count(self) -> int:
+        """C, as the configured counts or the logits seen so far have it."""
+        return len(self.balance.counts.names) if self.balance is not None else self.classes
+
+    @property
+    def needs_logits_to_pool(self) -> bool:
+        """Whether sums over a large batch need the logits of all of it: those of Dice over the whole batch do."""
+        return self._dice_now and isinstance(self.dice, DiceLoss) and self.dice.reduction == "global"
+
+    @torch.no_grad()
+    def pooled(self, batches: list[tuple[Tensor, Tensor]]) -> Others:
+        """The sums over batches of logits and targets that are to count as one large batch, see `Others`.
+
+        The logits may be of the right shape only, unless `needs_logits_to_pool`.
+        """
+        held = [self._batch(logits, target) for logits, target in batches]
+        mass = torch.stack([functional.mass(batch, self._weight()) for batch in held]).sum()
+        images = torch.stack([(batch.count_NC.sum(1) > 0).sum() for batch in held]).sum()
+        if not self.needs_logits_to_pool:
+            return Others(len(held), mass, images)
+        sums = [functional.dice_sums(batch) for batch in held]
+        overlap_C, total_C, count_C = (torch.cat(parts).sum(0, keepdim=True) for parts in zip(*sums, strict=True))
+        return Others(len(held), mass, images, overlap_C, total_C, count_C)
+
+    @torch.no_grad()
+    def _watch(self, target: Tensor, classes: int) -> None:
+        """Widen the range of labels seen, without a look at it."""
+        self.classes = classes
+        if target.numel():
+            lowest, highest = torch.aminmax(target.masked_fill(target == self.main.ignore_index, 0))
+            self.label_range[0].clamp_(max=lowest.to(torch.int64))
+            self.label_range[1].clamp_(min=highest.to(torch.int64))
+
+    def check_targets(self) -> None:
+        """Whether every label so far was a class or ignored. Waits for the device, so call it once an epoch.
+
+        Raises:
+            DataError: when one was neither; such elements were left out of the loss.
+        """
+        lowest, highest = self.label_range.tolist()
+        self.label_range.zero_()
+        bad = lowest if lowest < 0 else highest
+        if lowest < 0 or (self.classes and highest >= self.classes):
+            raise DataError(
+                "a target holds a value that is no class", found=str(bad),
+                allowed=f"0 … {self.classes - 1} ({self.classes} classes) or {self.main.ignore_index} (ignored)",
+                next_step="mend the labels, or the number of classes",
+            )  # fmt: skip
 
     def set_epoch(self, values: EpochValues) -> None:
         """Take over an epoch's split, smooth and clip ratio.
@@ -134,7 +185,7 @@ class CombinedLoss(nn.Module):
             ConfigError: when one of them is negative.
         """
         for name in ("ce_weight", "dice_weight", "smooth"):
-            functional.not_negative(name, getattr(values, name))
+            checks.not_negative(name, getattr(values, name))
         if values.settled:
             self._final = None
         elif self._final is None:
@@ -142,15 +193,19 @@ class CombinedLoss(nn.Module):
         self.ce_weight.fill_(values.ce_weight)
         self.dice_weight.fill_(values.dice_weight)
         self.dice.smooth.fill_(values.smooth)
-        if self.main.weight is not None and self.balance is not None:
-            self.main.weight.copy_(torch.from_numpy(self.balance.class_weights(values.clip_ratio)))
+        weight_C = self._weight()
+        if weight_C is not None and self.balance is not None:
+            weight_C.copy_(torch.from_numpy(self.balance.class_weights(values.clip_ratio)))
         self._dice_now = values.dice_weight > 0
         self._dice_ever = self._dice_ever or self._dice_now
+
+    def _weight(self) -> Tensor | None:
+        return None if isinstance(self.main, LibraryLoss) else self.main.weight
 
     @property
     def weight_ratio(self) -> float:
         """max/min of the class weights in use now; 1 without any."""
-        weight_C = self.main.weight
+        weight_C = self._weight()
         return 1.0 if weight_C is None else float(weight_C.max() / weight_C.min())
 
     def used(self) -> dict[str, Any]:
@@ -161,19 +216,25 @@ class CombinedLoss(nn.Module):
         alphas that are there. What cannot reach the loss is absent. Waits for the device, so call it once an epoch.
         """
         final = self._final or self._snapshot()
-        used = {"loss.kind": "focal" if isinstance(self.main, FocalLoss) else "ce", "loss.label_smoothing": self.main.label_smoothing}
-        return used | self._used_focal() | self._used_weights(final.class_weight_C) | self._used_dice(final)
+        return self._used_main() | self._used_weights(final.class_weight_C) | self._used_dice(final) | {"loss.normalize": False}
 
-    def _used_focal(self) -> dict[str, Any]:
-        if not isinstance(self.main, FocalLoss):
+    def _used_main(self) -> dict[str, Any]:
+        main = self.main
+        if isinstance(main, LibraryLoss):
+            return main.used()
+        smoothing = {"loss.label_smoothing": main.label_smoothing.item()}
+        if not isinstance(main, FocalLoss):
+            return {"loss.kind": "ce", **smoothing}
+        mixed = {"loss.kind": "ce_focal", "loss.focal_share": main.share.item()} if main.mixed else {"loss.kind": "focal"}
+        return {**mixed, **smoothing, "loss.gamma": main.gamma.item()} | self._used_alpha(main)
+
+    def _used_alpha(self, main: FocalLoss) -> dict[str, Any]:
+        if main.alpha is None:
             return {}
-        used: dict[str, Any] = {"loss.gamma": self.main.gamma.item()}
-        if self.main.alpha is None:
-            return used
-        alpha, tau = self.main.alpha.cpu(), self.balance.alpha_tau if self.balance else None
+        alpha, tau = main.alpha.cpu(), self.balance.alpha_tau if self.balance else None
         if self.balance is None or tau is None:
-            return used | {"loss.alpha": tuple(alpha.tolist()) if alpha.dim() else alpha.item()}
-        return used | ({"loss.alpha_tau": tau} if np.array_equal(alpha.numpy(), focal_alpha(self.balance.counts, tau)) else {})
+            return {"loss.alpha": tuple(alpha.tolist()) if alpha.dim() else alpha.item()}
+        return {"loss.alpha_tau": tau} if np.array_equal(alpha.numpy(), focal_alpha(self.balance.counts, tau)) else {}
 
     def _used_weights(self, weight_C: Floats | None) -> dict[str, Any]:
         if weight_C is None:
@@ -181,71 +242,16 @@ class CombinedLoss(nn.Module):
         return self.balance.recognise(weight_C) if self.balance else {}
 
     def _used_dice(self, final: _Snapshot) -> dict[str, Any]:
-        split = {"loss.ce_weight": final.ce_weight, "loss.dice_weight": final.dice_weight}
+        split: dict[str, Any] = {"loss.ce_weight": final.ce_weight, "loss.dice_weight": final.dice_weight}
         if not self._dice_ever:
             return split
-        return split | {
-            "loss.smooth": final.smooth,
-            "loss.square_denominator": self.dice.square_denominator,
-            "loss.dice_reduction": self.dice.reduction,
-        }
+        if isinstance(self.dice, LibraryLoss):
+            used = self.dice.used()
+            return split | used | ({"loss.smooth": final.smooth} if "loss.smooth" in used else {})
+        shape = {"loss.square_denominator": self.dice.square_denominator, "loss.dice_reduction": self.dice.reduction}
+        return split | {"loss.overlap": "dice", "loss.smooth": final.smooth} | shape
 
     def _snapshot(self) -> _Snapshot:
-        weight_C = None if self.main.weight is None else self.main.weight.detach().cpu().numpy().copy()
-        return _Snapshot(self.ce_weight.item(), self.dice_weight.item(), self.dice.smooth.item(), weight_C)
-
-
-class NormalizedCombinedLoss(nn.Module):
-    """A combined loss whose parts are each divided by a running mean of themselves, so that no weight or split moves its scale.
-
-    The mean is an exponential one, m ← momentum·m + (1 − momentum)·part, divided by the sum of its weights so far (bias
-    correction); no gradient flows through it. It moves in training mode only, and not by a batch whose part is 0 (nothing
-    valid) or not finite. Its state belongs to a checkpoint.
-
-    Args:
-        combined: the loss to normalise.
-        momentum: of the running means, in [0, 1).
-
-    Raises:
-        ConfigError: when the momentum lies outside [0, 1).
-    """
-
-    mean_2: Tensor
-    mass_2: Tensor
-
-    def __init__(self, combined: CombinedLoss, momentum: float = 0.99) -> None:
-        super().__init__()
-        if not 0 <= momentum < 1:
-            raise ConfigError(
-                f"momentum must lie in [0, 1), but is {momentum}", where="momentum", found=str(momentum), allowed="0 or more, below 1"
-            )
-        self.combined, self.momentum = combined, momentum
-        device = combined.ce_weight.device
-        self.register_buffer("mean_2", torch.zeros(2, dtype=torch.float64, device=device))
-        self.register_buffer("mass_2", torch.zeros(2, dtype=torch.float64, device=device))
-
-    def forward(self, logits: Tensor, target: Tensor) -> LossParts:
-        """The normalised total, and the parts as they are, of logits (N, C, …) and target (N, …)."""
-        main, dice = self.combined.parts(logits, target)
-        total = self.combined.ce_weight * self._normalised(main, 0)
-        if dice is not None:
-            total = total + self.combined.dice_weight * self._normalised(dice, 1)
-        return LossParts(total.to(main.dtype), main.detach(), None if dice is None else dice.detach())
-
-    def set_epoch(self, values: EpochValues) -> None:
-        """As the combined loss does."""
-        self.combined.set_epoch(values)
-
-    def used(self) -> dict[str, Any]:
-        """As the combined loss does."""
-        return self.combined.used()
-
-    def _normalised(self, part: Tensor, place: int) -> Tensor:
-        if self.training:
-            value = part.detach().double()
-            step = torch.where((value > 0) & value.isfinite(), 1 - self.momentum, 0.0)
-            # a NaN times a step of 0 would still be NaN: hence the second `where`
-            self.mean_2[place].add_(step * (torch.where(step > 0, value, 0.0) - self.mean_2[place]))
-            self.mass_2[place].add_(step * (1 - self.mass_2[place]))
-        mean, mass = self.mean_2[place], self.mass_2[place]
-        return part / torch.where(mass > 0, mean / mass, 1.0)
+        weight_C = self._weight()
+        held = None if weight_C is None else weight_C.detach().cpu().numpy().copy()
+        return _Snapshot(self.ce_weight.item(), self.dice_weight.item(), self.dice.smooth.item(), held)

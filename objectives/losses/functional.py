@@ -3,53 +3,101 @@
 Shapes: logits (N, C, …), hard targets (N, …) of integers; inside, every dimension after C is one length L (1 for
 plain samples). Whatever the logits' type and whatever autocast says, everything is float32 (float64 for float64).
 A batch with nothing valid in it gives a zero that is still part of the graph, with zero gradient. Nothing here waits
-for the device: labels outside 0 … C−1 are the caller's to keep out, and sums of zero are handled by `where`.
+for the device: a label outside 0 … C−1 counts like an ignored one (`CombinedLoss.check_targets` names it once an
+epoch), and sums of zero are handled by `where`.
+
+Where users' other losses differ: smp's Dice halves the smooth, leaves absent classes in the mean at 0 and is global;
+MONAI's and kornia's is per image; smp's and MONAI's focal is one-versus-rest over sigmoids; kornia's focal mean divides
+by ignored pixels, too; torch's cross entropy of nothing valid is NaN.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from spaces.errors import ConfigError
+from objectives.losses import checks
+from objectives.losses.checks import Number
+from objectives.losses.softmax import Power, softmax_sums, wide
 
 Reduction = Literal["global", "image"]
-Number = float | Tensor
-"""A Python number, or a tensor without dimensions that can be changed in place between epochs."""
 
 SMALLEST_P = 1e-6
 """p_t stays in [this, 1 − this] where the target is not one class: there (1−p_t)^gamma with gamma < 1 has no bounded slope."""
 
 
 class Batch(NamedTuple):
-    """What the losses of one batch share: the one log-softmax, labels with 0 at ignored places, and which are valid."""
+    """What the losses of one batch share. Where an element does not count, every number of it is 0.
 
-    log_p_NCL: Tensor
-    target_NL: Tensor
-    valid_NL: Tensor
+    Attributes:
+        row_NL: labels, C where nothing counts.
+        nll_NL: −log p of the label.
+        spread_NL: −Σ_c w_c/C·log p_c, which label smoothing needs; None without.
+        soft_NC: Σ p or Σ p² of every class, which Dice needs; None without.
+        count_NC: elements of every class in every image.
+    """
+
+    row_NL: Tensor
+    nll_NL: Tensor
+    spread_NL: Tensor | None
+    soft_NC: Tensor | None
+    count_NC: Tensor
 
 
-def prepare(logits: Tensor, target: Tensor, ignore_index: int) -> Batch:
+class Others(NamedTuple):
+    """Sums over all batches that are one large batch under gradient accumulation.
+
+    With them a batch's losses are its share of the large batch's: the shares add up to that loss, their gradients to its
+    gradient. Dice over the whole batch is no sum; each batch gets an equal share of it and its own part of the gradient.
+
+    Attributes:
+        batches: how many they are.
+        mass: Σ w_y.
+        images: how many hold a valid element.
+        overlap_C, total_C, count_C: Dice's sums over all images; None where Dice needs none.
+    """
+
+    batches: int
+    mass: Tensor
+    images: Tensor
+    overlap_C: Tensor | None = None
+    total_C: Tensor | None = None
+    count_C: Tensor | None = None
+
+
+def prepare(
+    logits: Tensor, target: Tensor, ignore_index: int, *, weight: Tensor | None = None, smoothed: bool = False, power: Power | None = None
+) -> Batch:
     """The shared part of a batch.
 
     Args:
         logits: (N, C, …), of any floating type.
         target: (N, …), of any integer type.
         ignore_index: label of the elements that count for nothing.
+        weight: (C,) class weights, which label smoothing spreads.
+        smoothed: whether a loss will smooth labels.
+        power: of p in Dice's denominator; None without Dice.
 
     Raises:
         ConfigError: when the shapes do not fit each other, or the target is not of integers.
     """
-    _check_target(logits, target)
-    log_p = _log_softmax(logits)
-    log_p_NCL = log_p.flatten(2) if log_p.dim() > 2 else log_p.unsqueeze(2)
+    checks.hard_target(logits, target)
+    classes = logits.shape[1]
+    row_NL = rows(target, classes, ignore_index)
+    u_C = None
+    if smoothed:
+        u_C = logits.new_full((classes,), 1 / classes, dtype=wide(logits.dtype)) if weight is None else _vector("weight", weight, logits) / classes
+    sums = softmax_sums(logits, row_NL, u_C, power)
+    return Batch(row_NL, sums.nll_NL, sums.spread_NL, sums.soft_NC, _by_class(torch.ones_like(row_NL, dtype=torch.float64), row_NL, classes))
+
+
+def rows(target: Tensor, classes: int, ignore_index: int) -> Tensor:
+    """Labels (N, L) in 0 … C, where C stands for whatever does not count."""
     target_NL = target.long().flatten(1) if target.dim() > 1 else target.long().unsqueeze(1)
-    valid_NL = target_NL != ignore_index
-    return Batch(log_p_NCL, target_NL.masked_fill(~valid_NL, 0), valid_NL)
+    row_NL = target_NL.masked_fill(target_NL == ignore_index, classes)
+    return row_NL.masked_fill(row_NL < 0, classes).clamp_max(classes)
 
 
 def cross_entropy(
@@ -69,13 +117,13 @@ def cross_entropy(
     Raises:
         ConfigError: when shapes or lengths do not fit.
     """
-    return cross_entropy_of(prepare(logits, target, ignore_index), weight, label_smoothing)
+    batch = prepare(logits, target, ignore_index, weight=weight, smoothed=label_smoothing > 0)
+    return cross_entropy_of(batch, weight, label_smoothing)
 
 
-def cross_entropy_of(batch: Batch, weight: Tensor | None, label_smoothing: float) -> Tensor:
+def cross_entropy_of(batch: Batch, weight: Tensor | None, label_smoothing: Number, others: Others | None = None) -> Tensor:
     """`cross_entropy` of a prepared batch."""
-    loss_NL, weight_NL = _weighted_nll(batch, _nll(batch), weight, label_smoothing)
-    return _ratio(loss_NL.sum(), weight_NL.sum())
+    return _mean(weighted_nll(batch, weight, label_smoothing), batch, weight, others)
 
 
 def focal(
@@ -105,18 +153,22 @@ def focal(
     Raises:
         ConfigError: when shapes or lengths do not fit, or gamma is negative.
     """
-    not_negative("gamma", gamma)
+    checks.not_negative("gamma", gamma)
     if target.is_floating_point():
         return _soft_focal(logits, target, gamma, alpha, weight, label_smoothing)
-    return focal_of(prepare(logits, target, ignore_index), gamma, alpha, weight, label_smoothing)
+    batch = prepare(logits, target, ignore_index, weight=weight, smoothed=label_smoothing > 0)
+    return focal_of(batch, gamma, alpha, weight, label_smoothing)
 
 
-def focal_of(batch: Batch, gamma: Number, alpha: Number | None, weight: Tensor | None, label_smoothing: float) -> Tensor:
+def focal_of(
+    batch: Batch, gamma: Number, alpha: Number | None, weight: Tensor | None, label_smoothing: Number, others: Others | None = None
+) -> Tensor:
     """`focal` of a prepared batch."""
-    nll_NL = _nll(batch)
-    loss_NL, weight_NL = _weighted_nll(batch, nll_NL, weight, label_smoothing)
-    factor_NL = _modulation(nll_NL, gamma, clamped=label_smoothing > 0)
-    return _ratio(_balanced(factor_NL * loss_NL, alpha, batch).sum(), weight_NL.sum())
+    factor_NL = _modulation(batch.nll_NL, gamma, clamped=batch.spread_NL is not None)
+    loss_NL = factor_NL * weighted_nll(batch, weight, label_smoothing)
+    if alpha is not None:
+        loss_NL = loss_NL * (_of_label("alpha", alpha, batch) if isinstance(alpha, Tensor) and alpha.dim() else alpha)
+    return _mean(loss_NL, batch, weight, others)
 
 
 def dice(
@@ -143,68 +195,58 @@ def dice(
     Raises:
         ConfigError: when shapes do not fit, smooth is negative, or the reduction is unknown.
     """
-    not_negative("smooth", smooth)
-    one_of("reduction", reduction, ("global", "image"))
-    return dice_of(prepare(logits, target, ignore_index), smooth, square_denominator, reduction, keep_absent)
+    checks.not_negative("smooth", smooth)
+    checks.one_of("reduction", reduction, ("global", "image"))
+    return dice_of(prepare(logits, target, ignore_index, power=2 if square_denominator else 1), smooth, reduction, keep_absent)
 
 
-def dice_of(batch: Batch, smooth: Number, square_denominator: bool, reduction: Reduction, keep_absent: bool) -> Tensor:
-    """`dice` of a prepared batch."""
-    overlap_NC, total_NC, count_NC = _dice_sums(batch, square_denominator)
+def dice_of(batch: Batch, smooth: Number, reduction: Reduction, keep_absent: bool, others: Others | None = None) -> Tensor:
+    """`dice` of a batch that was prepared with the power of its denominator."""
+    sums_NC, pooled = dice_sums(batch), others is not None and others.overlap_C is not None
     if reduction == "global":
-        overlap_NC, total_NC, count_NC = (sums.sum(0, keepdim=True) for sums in (overlap_NC, total_NC, count_NC))
+        sums_NC = tuple(part.sum(0, keepdim=True) for part in sums_NC)
+    if others is not None and pooled:
+        of_all = (others.overlap_C, others.total_C, others.count_C)
+        # The value of all batches, with this batch's part of the gradient.
+        sums_NC = tuple(own + (whole - own).detach() for own, whole in zip(sums_NC, of_all, strict=True) if whole is not None)
+    overlap_NC, total_NC, count_NC = sums_NC
     numerator_NC, denominator_NC = 2 * overlap_NC + smooth, total_NC + smooth
     # Nothing found of nothing there, without smoothing: 0/0 counts as a perfect score.
     score_NC = _where_positive(denominator_NC, numerator_NC) / _where_positive(denominator_NC, denominator_NC)
     nonempty_N1 = count_NC.sum(1, keepdim=True) > 0
     kept_NC = (nonempty_N1 if keep_absent else count_NC > 0).expand_as(count_NC)
     loss_N = ((1 - score_NC) * kept_NC).sum(1) / kept_NC.sum(1).clamp_min(1)
-    return (loss_N.sum() / nonempty_N1.sum().clamp_min(1)).to(batch.log_p_NCL.dtype)
+    loss = loss_N.sum() / (others.images if others is not None and reduction == "image" else nonempty_N1.sum()).clamp_min(1)
+    if others is not None and pooled:
+        loss = loss - loss.detach() * (1 - 1 / others.batches)
+    return loss.to(batch.nll_NL.dtype)
 
 
-def not_negative(name: str, value: Number) -> None:
-    """Refuse a negative number; a tensor is left alone, as a look at it would wait for the device.
-
-    Raises:
-        ConfigError: when `value` is negative or NaN.
-    """
-    if not isinstance(value, Tensor) and not value >= 0:
-        raise ConfigError(f"{name} must not be negative, but is {value}", where=name, found=str(value), allowed="0 or more")
+def dice_sums(batch: Batch) -> tuple[Tensor, ...]:
+    """Σ p·g, Σ p + Σ g (or of squares; g² is g) and Σ g, each (N, C) in float64 over the valid elements of an image."""
+    assert batch.soft_NC is not None, "prepare was not told the power of Dice's denominator"
+    hit_NL = torch.exp(-batch.nll_NL)
+    return _by_class(hit_NL.double(), batch.row_NL, batch.count_NC.shape[1]), batch.soft_NC + batch.count_NC, batch.count_NC
 
 
-def one_of(name: str, value: str, allowed: Sequence[str]) -> None:
-    """Refuse a word that is not among those allowed.
-
-    Raises:
-        ConfigError: when it is not.
-    """
-    if value not in allowed:
-        raise ConfigError(f"unknown {name} {value!r}", where=name, found=value, allowed=", ".join(allowed))
+def mass(batch: Batch, weight: Tensor | None) -> Tensor:
+    """Σ w_y over the valid elements; from the counts, so exact in float64."""
+    count_C = batch.count_NC.sum(0)
+    return count_C.sum() if weight is None else (count_C * weight.to(count_C.dtype)).sum()
 
 
-def _log_softmax(logits: Tensor) -> Tensor:
-    """In float32 at least: converted inside the kernel, without a wide copy of the logits."""
-    narrow = logits.dtype in (torch.float16, torch.bfloat16)
-    return F.log_softmax(logits, dim=1, dtype=torch.float32 if narrow else None)
+def weighted_nll(batch: Batch, weight: Tensor | None, label_smoothing: Number) -> Tensor:
+    """Every element's weighted and smoothed cross entropy, (N, L)."""
+    loss_NL = batch.nll_NL if weight is None else batch.nll_NL * _of_label("weight", weight, batch)
+    if batch.spread_NL is None:
+        return loss_NL
+    return ((1 - label_smoothing) * loss_NL + label_smoothing * batch.spread_NL).to(loss_NL.dtype)
 
 
-def _nll(batch: Batch) -> Tensor:
-    """−log p of every element's class, (N, L); finite but meaningless at ignored places."""
-    return -batch.log_p_NCL.gather(1, batch.target_NL.unsqueeze(1)).squeeze(1)
-
-
-def _weighted_nll(batch: Batch, nll_NL: Tensor, weight: Tensor | None, label_smoothing: float) -> tuple[Tensor, Tensor]:
-    """Every element's weighted cross entropy and its weight w_y, both (N, L) and 0 at ignored places."""
-    log_p_NCL, target_NL, valid_NL = batch
-    weight_NL, weight_C1 = valid_NL.to(log_p_NCL.dtype), None
-    if weight is not None:
-        weight_C = _per_class("weight", weight, log_p_NCL)
-        weight_NL, weight_C1 = weight_C[target_NL] * valid_NL, weight_C.unsqueeze(1)
-    loss_NL = nll_NL * weight_NL
-    if label_smoothing > 0:
-        spread_NL = -(log_p_NCL if weight_C1 is None else log_p_NCL * weight_C1).mean(1)
-        loss_NL = (1 - label_smoothing) * loss_NL + label_smoothing * spread_NL * valid_NL
-    return loss_NL, weight_NL
+def _mean(loss_NL: Tensor, batch: Batch, weight: Tensor | None, others: Others | None) -> Tensor:
+    """Σ loss / Σ w_y, and 0 with zero gradient when nothing was valid."""
+    whole = mass(batch, weight) if others is None else others.mass
+    return (loss_NL.sum(dtype=torch.float64) / _where_positive(whole, whole)).to(loss_NL.dtype)
 
 
 def _modulation(nll: Tensor, gamma: Number, *, clamped: bool) -> Tensor:
@@ -219,82 +261,44 @@ def _modulation(nll: Tensor, gamma: Number, *, clamped: bool) -> Tensor:
     return one_minus_p.clamp_min(torch.finfo(nll.dtype).tiny).pow(gamma)
 
 
-def _balanced(loss_NL: Tensor, alpha: Number | None, batch: Batch) -> Tensor:
-    """Every element's loss times its alpha_y, or times the one alpha of all."""
-    if alpha is None:
-        return loss_NL
-    if not isinstance(alpha, Tensor) or alpha.dim() == 0:
-        return loss_NL * alpha
-    return loss_NL * _per_class("alpha", alpha, batch.log_p_NCL)[batch.target_NL]
-
-
 def _soft_focal(
     logits: Tensor, target: Tensor, gamma: Number, alpha: Number | None, weight: Tensor | None, label_smoothing: float
 ) -> Tensor:
-    """`focal` against distributions."""
-    if logits.dim() != 2 or target.shape != logits.shape:
-        found, allowed = str(tuple(target.shape)), f"(N, C) like the logits, {tuple(logits.shape)}"
-        raise ConfigError(
-            f"soft targets have shape {found}, but the logits {tuple(logits.shape)}", where="target", found=found, allowed=allowed
-        )
-    log_p_NC = _log_softmax(logits)
+    """`focal` against distributions. They are small (N, C), so this is plain autograd."""
+    checks.soft_target(logits, target)
+    classes = logits.shape[1]
+    log_p_NC = torch.log_softmax(logits, 1, dtype=wide(logits.dtype))
     q_NC = target.to(log_p_NC.dtype)
     top_N1 = q_NC.argmax(1, keepdim=True)
-    batch = Batch(log_p_NC.unsqueeze(2), top_N1, torch.ones_like(top_N1, dtype=torch.bool))
-    weight_C = log_p_NC.new_ones(log_p_NC.shape[1]) if weight is None else _per_class("weight", weight, batch.log_p_NCL)
-    q_NC = (1 - label_smoothing) * q_NC + label_smoothing / q_NC.shape[1]
-    loss_N1 = -(q_NC * weight_C * log_p_NC).sum(1, keepdim=True)
-    factor_N1 = _modulation(_nll(batch), gamma, clamped=True)
-    return _ratio(_balanced(factor_N1 * loss_N1, alpha, batch).sum(), weight_C[top_N1].sum())
+    count_NC = _by_class(torch.ones_like(top_N1, dtype=torch.float64), top_N1, classes)
+    batch = Batch(top_N1, -log_p_NC.gather(1, top_N1), None, None, count_NC)
+    q_NC = (1 - label_smoothing) * q_NC + label_smoothing / classes
+    weighted_NC = q_NC if weight is None else q_NC * _vector("weight", weight, log_p_NC)
+    loss_N1 = -(weighted_NC * log_p_NC).sum(1, keepdim=True) * _modulation(batch.nll_NL, gamma, clamped=True)
+    if alpha is not None:
+        loss_N1 = loss_N1 * (_of_label("alpha", alpha, batch) if isinstance(alpha, Tensor) and alpha.dim() else alpha)
+    return _mean(loss_N1, batch, weight, None)
 
 
-def _dice_sums(batch: Batch, square_denominator: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Σ p·g, Σ p + Σ g (or of squares; g² is g) and Σ g, each (N, C) in float64 over the valid elements of an image.
+def _of_label(name: str, values: Tensor, batch: Batch) -> Tensor:
+    """Every element's entry of a vector of classes, 0 where nothing counts, (N, L)."""
+    checks.per_class(name, values, batch.count_NC.shape[1])
+    table = torch.cat([values.to(batch.nll_NL.dtype), batch.nll_NL.new_zeros(1)])
+    return table.index_select(0, batch.row_NL.flatten()).view_as(batch.nll_NL)
 
-    The scattered sums run one after the other, where float32 would lose digits in large images.
-    """
-    log_p_NCL, target_NL, valid_NL = batch
-    p_NCL = log_p_NCL.exp() * valid_NL.unsqueeze(1)
-    hit_NL = p_NCL.gather(1, target_NL.unsqueeze(1)).squeeze(1)
-    zeros_NC = torch.zeros(p_NCL.shape[:2], dtype=torch.float64, device=p_NCL.device)
-    overlap_NC = zeros_NC.scatter_add(1, target_NL, hit_NL.double())
-    count_NC = zeros_NC.scatter_add(1, target_NL, valid_NL.double())
-    soft_NC = (p_NCL * p_NCL if square_denominator else p_NCL).sum(2)
-    return overlap_NC, soft_NC + count_NC, count_NC
+
+def _by_class(value_NL: Tensor, row_NL: Tensor, classes: int) -> Tensor:
+    """(N, C) sums in float64: they run one after the other, and float32 would lose digits in large images."""
+    zeros = torch.zeros((len(row_NL), classes + 1), dtype=torch.float64, device=value_NL.device)
+    return zeros.scatter_add(1, row_NL, value_NL)[:, :classes]
+
+
+def _vector(name: str, values: Tensor, logits: Tensor) -> Tensor:
+    """One number per class, in the type that the loss is computed in."""
+    checks.per_class(name, values, logits.shape[1])
+    return values.to(wide(logits.dtype))
 
 
 def _where_positive(denominator: Tensor, value: Tensor) -> Tensor:
     """`value` where the denominator is above 0, else 1: the division is safe, and so is its gradient."""
     return torch.where(denominator > 0, value, 1.0)
-
-
-def _ratio(total: Tensor, weight: Tensor) -> Tensor:
-    """total/weight, and 0 with zero gradient when nothing was valid."""
-    return total / _where_positive(weight, weight)
-
-
-def _per_class(name: str, values: Tensor, log_p_NCL: Tensor) -> Tensor:
-    """One number per class in the type of the log-probabilities, after a look at how many there are."""
-    classes = log_p_NCL.shape[1]
-    if tuple(values.shape) != (classes,):
-        found = f"{values.numel()} values of shape {tuple(values.shape)}"
-        raise ConfigError(
-            f"{name} has {values.numel()} values, but the logits have {classes} classes",
-            where=name,
-            found=found,
-            allowed=f"{classes} values",
-        )
-    return values.to(log_p_NCL.dtype)
-
-
-def _check_target(logits: Tensor, target: Tensor) -> None:
-    expected = (*logits.shape[:1], *logits.shape[2:])
-    if logits.dim() < 2 or tuple(target.shape) != expected:
-        found, allowed = str(tuple(target.shape)), str(expected)
-        raise ConfigError(
-            f"the target has shape {found}, but logits {tuple(logits.shape)} need {allowed}", where="target", found=found, allowed=allowed
-        )
-    if target.is_floating_point() or target.dtype == torch.bool:
-        raise ConfigError(
-            f"hard targets are integers, not {target.dtype}", where="target", found=str(target.dtype), allowed="an integer type"
-        )

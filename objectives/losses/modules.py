@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from objectives.losses import functional
-from objectives.losses.functional import Batch, Reduction
+from objectives.losses import checks, functional
+from objectives.losses.functional import Batch, Others, Reduction
+from objectives.losses.softmax import Power
 from spaces.errors import ConfigError
 
 PerClass = Sequence[float] | Tensor
 """One number per class, shape (C,)."""
+
+
+class Terms(NamedTuple):
+    """The part of a combined loss that is no overlap: what is trained on, and its terms where they are two."""
+
+    value: Tensor
+    ce: Tensor | None = None
+    focal: Tensor | None = None
 
 
 class CrossEntropyLoss(nn.Module):
@@ -25,23 +35,30 @@ class CrossEntropyLoss(nn.Module):
 
     Raises:
         ConfigError: when a number lies outside its range.
+
+    >>> loss = CrossEntropyLoss([0.5, 1.5], ignore_index=255)
+    >>> round(float(loss(torch.zeros(1, 2, 3, 3), torch.ones(1, 3, 3, dtype=torch.long))), 4)
+    0.6931
     """
 
     weight: Tensor | None
+    label_smoothing: Tensor
 
     def __init__(self, weight: PerClass | None = None, *, ignore_index: int = -100, label_smoothing: float = 0.0) -> None:
         super().__init__()
-        _check_smoothing(label_smoothing)
-        self.ignore_index, self.label_smoothing = ignore_index, label_smoothing
+        checks.share("label_smoothing", label_smoothing)
+        self.ignore_index, self.smoothed = ignore_index, label_smoothing > 0
         self.register_buffer("weight", None if weight is None else _numbers("weight", weight), persistent=False)
+        self.register_buffer("label_smoothing", _number("label_smoothing", label_smoothing), persistent=False)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """The scalar loss of logits (N, C, …) and target (N, …)."""
-        return self.of(functional.prepare(logits, target, self.ignore_index))
+        batch = functional.prepare(logits, target, self.ignore_index, weight=self.weight, smoothed=self.smoothed)
+        return self.terms_of(batch).value
 
-    def of(self, batch: Batch) -> Tensor:
+    def terms_of(self, batch: Batch, others: Others | None = None) -> Terms:
         """The same for a batch that several losses share."""
-        return functional.cross_entropy_of(batch, self.weight, self.label_smoothing)
+        return Terms(functional.cross_entropy_of(batch, self.weight, self.label_smoothing, others))
 
 
 class FocalLoss(nn.Module):
@@ -53,14 +70,21 @@ class FocalLoss(nn.Module):
         weight: (C,) class weights, or None for equal ones.
         ignore_index: label of the elements that count for nothing.
         label_smoothing: ε in [0, 1).
+        share: of the focal loss; the rest, 1 − share, is the weighted cross entropy. Hard targets only.
 
     Raises:
         ConfigError: when a number lies outside its range.
+
+    >>> loss = FocalLoss(gamma=2.0, alpha=0.25)
+    >>> round(float(loss(torch.zeros(4, 2), torch.tensor([0, 1, 1, 0]))), 4)  # 0.25 · 0.5² · ln 2
+    0.0433
     """
 
     gamma: Tensor
     alpha: Tensor | None
     weight: Tensor | None
+    label_smoothing: Tensor
+    share: Tensor
 
     def __init__(
         self,
@@ -70,29 +94,33 @@ class FocalLoss(nn.Module):
         *,
         ignore_index: int = -100,
         label_smoothing: float = 0.0,
+        share: float = 1.0,
     ) -> None:
         super().__init__()
-        _check_smoothing(label_smoothing)
-        self.ignore_index, self.label_smoothing = ignore_index, label_smoothing
+        checks.share("label_smoothing", label_smoothing)
+        checks.share("share", share, one=True)
+        self.ignore_index, self.smoothed, self.mixed = ignore_index, label_smoothing > 0, share < 1
         self.register_buffer("gamma", _number("gamma", gamma), persistent=False)
         self.register_buffer("alpha", _alpha(alpha), persistent=False)
         self.register_buffer("weight", None if weight is None else _numbers("weight", weight), persistent=False)
+        self.register_buffer("label_smoothing", _number("label_smoothing", label_smoothing), persistent=False)
+        self.register_buffer("share", _number("share", share), persistent=False)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """The scalar loss of logits (N, C, …) and target (N, …), or logits (N, C) and soft target (N, C)."""
-        return functional.focal(
-            logits,
-            target,
-            gamma=self.gamma,
-            alpha=self.alpha,
-            weight=self.weight,
-            ignore_index=self.ignore_index,
-            label_smoothing=self.label_smoothing,
-        )
+        if target.is_floating_point():
+            smoothing = float(self.label_smoothing)
+            return functional.focal(logits, target, gamma=self.gamma, alpha=self.alpha, weight=self.weight, label_smoothing=smoothing)
+        batch = functional.prepare(logits, target, self.ignore_index, weight=self.weight, smoothed=self.smoothed)
+        return self.terms_of(batch).value
 
-    def of(self, batch: Batch) -> Tensor:
+    def terms_of(self, batch: Batch, others: Others | None = None) -> Terms:
         """The same for a batch that several losses share (hard targets)."""
-        return functional.focal_of(batch, self.gamma, self.alpha, self.weight, self.label_smoothing)
+        focal = functional.focal_of(batch, self.gamma, self.alpha, self.weight, self.label_smoothing, others)
+        if not self.mixed:
+            return Terms(focal)
+        ce = functional.cross_entropy_of(batch, self.weight, self.label_smoothing, others)
+        return Terms((self.share * focal + (1 - self.share) * ce).to(ce.dtype), ce, focal)
 
 
 class DiceLoss(nn.Module):
@@ -107,6 +135,10 @@ class DiceLoss(nn.Module):
 
     Raises:
         ConfigError: when smooth is negative or the reduction unknown.
+
+    >>> loss = DiceLoss(smooth=1.0, square_denominator=True)
+    >>> round(float(loss(torch.tensor([[20.0, -20.0]]), torch.tensor([0]))), 4)  # a perfect prediction
+    0.0
     """
 
     smooth: Tensor
@@ -121,23 +153,24 @@ class DiceLoss(nn.Module):
         ignore_index: int = -100,
     ) -> None:
         super().__init__()
-        functional.one_of("reduction", reduction, ("global", "image"))
+        checks.one_of("reduction", reduction, ("global", "image"))
         self.square_denominator, self.keep_absent, self.ignore_index = square_denominator, keep_absent, ignore_index
         self.reduction: Reduction = reduction
+        self.power: Power = 2 if square_denominator else 1
         self.register_buffer("smooth", _number("smooth", smooth), persistent=False)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """The scalar loss of logits (N, C, …) and target (N, …)."""
-        return self.of(functional.prepare(logits, target, self.ignore_index))
+        return self.of(functional.prepare(logits, target, self.ignore_index, power=self.power))
 
-    def of(self, batch: Batch) -> Tensor:
+    def of(self, batch: Batch, others: Others | None = None) -> Tensor:
         """The same for a batch that several losses share."""
-        return functional.dice_of(batch, self.smooth, self.square_denominator, self.reduction, self.keep_absent)
+        return functional.dice_of(batch, self.smooth, self.reduction, self.keep_absent, others)
 
 
 def _number(name: str, value: float) -> Tensor:
     """A float64 scalar that is not negative."""
-    functional.not_negative(name, value)
+    checks.not_negative(name, value)
     return torch.tensor(value, dtype=torch.float64)
 
 
@@ -145,14 +178,10 @@ def _numbers(name: str, values: PerClass) -> Tensor:
     """A float64 vector of its own, none of it negative."""
     vector = torch.as_tensor(values, dtype=torch.float64).clone()
     if vector.dim() != 1:
-        raise ConfigError(
-            f"{name} needs one value per class, but has shape {tuple(vector.shape)}",
-            where=name,
-            found=str(tuple(vector.shape)),
-            allowed="(C,)",
-        )
+        found = str(tuple(vector.shape))
+        raise ConfigError(f"{name} needs one value per class, but has shape {found}", where=name, found=found, allowed="(C,)")
     for value in vector.tolist():
-        functional.not_negative(name, value)
+        checks.not_negative(name, value)
     return vector
 
 
@@ -160,11 +189,3 @@ def _alpha(alpha: float | PerClass | None) -> Tensor | None:
     if alpha is None:
         return None
     return _number("alpha", alpha) if isinstance(alpha, (int, float)) else _numbers("alpha", alpha)
-
-
-def _check_smoothing(label_smoothing: float) -> None:
-    if not 0 <= label_smoothing < 1:
-        found = str(label_smoothing)
-        raise ConfigError(
-            f"label_smoothing must lie in [0, 1), but is {found}", where="label_smoothing", found=found, allowed="0 or more, below 1"
-        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import segmentation_models_pytorch as smp
 import torch
 from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from objectives.segmentation.config import ModelConfig
 from spaces.errors import ConfigError, nearest
@@ -32,7 +33,21 @@ def build_model(config: ModelConfig, channels: int, classes: int) -> nn.Module:
             "the model cannot be built", where="base.model", found=f"{config.model_dump()}: {type(problem).__name__}: {str(problem)[:200]}",
             allowed="arguments of segmentation_models_pytorch.create_model", next_step="mend base.model; encoder_weights: null needs no download",
         ) from None  # fmt: skip
+    if config.dropout is not None:
+        _set_dropout(model, config, config.dropout)
     return model.to(memory_format=torch.channels_last)
+
+
+def _set_dropout(model: nn.Module, config: ModelConfig, rate: float) -> None:
+    """One rate for every dropout layer that the architecture and the encoder have."""
+    layers = [module for module in model.modules() if isinstance(module, _DropoutNd)]
+    if not layers:
+        raise ConfigError(
+            "the model has no dropout layer", where="base.model.dropout", found=f"{config.architecture} with {config.encoder}, dropout {rate}",
+            allowed="null for this model", next_step="leave it out, or choose a model with dropout, such as deeplabv3plus or pspnet",
+        )  # fmt: skip
+    for layer in layers:
+        layer.p = rate
 
 
 def check_size(model: nn.Module, height: int, width: int) -> None:

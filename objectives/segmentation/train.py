@@ -10,22 +10,24 @@ import math
 import resource
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
 
 import torch
+from torch import Tensor
 from torch.amp import GradScaler, autocast
 
+from objectives.averaging import Averager
 from objectives.checkpoint import State, load_state, save_state
 from objectives.contract import Checkpoints
 from objectives.data import build
-from objectives.data.loading import Batches, SegmentationData
+from objectives.data.loading import Batch, Batches, SegmentationData
 from objectives.guard import StepGuard
-from objectives.losses import build_criterion
-from objectives.optimizer import build_optimizer, used_by
+from objectives.losses import build_criterion, gradient_shares
+from objectives.optimizer import build_optimizer
 from objectives.schedules import EpochValues, values_at
 from objectives.segmentation.config import SegmentationConfig
 from objectives.segmentation.model import build_model, check_size
+from objectives.segmentation.steps import SHARES_OF, Means, gathered, pool
+from objectives.segmentation.used import read_back
 from objectives.segmentation.validate import Validation, validate
 from spaces.records import ClassCounts, EpochRecord, TestScore, better
 
@@ -77,23 +79,6 @@ def train(config: SegmentationConfig, data: SegmentationData, counts: ClassCount
         yield record
 
 
-@dataclass
-class Means:
-    """Sums of an epoch's losses, kept on the device: one read an epoch, none a step."""
-
-    total: torch.Tensor
-    ce: torch.Tensor
-    dice: torch.Tensor
-    samples: int = 0
-    weight_ratio: float = 1.0
-
-    @classmethod
-    def zero(cls, device: torch.device) -> Means:
-        """Three zeros on the device."""
-        total, ce, dice = (torch.zeros((), dtype=torch.float64, device=device) for _ in range(3))
-        return cls(total, ce, dice)
-
-
 class Run:
     """One training: what is alive between two epochs.
 
@@ -116,7 +101,8 @@ class Run:
         workers = data.loader_workers
         self.train_batches = Batches(data.train, config.batch_size, config.seed, workers, device)
         self.val_batches = Batches(data.val, 2 * config.batch_size, None, workers, device)
-        self.used = self._used()
+        self.averager = Averager(self.model, config.schedule.swa_from_epoch)
+        self.used = read_back(config, data, self.model, self.criterion, self.optimizer, self.guard, self.train_batches)
         self.epoch = 0
         self.finished = False
         self.best_metric = self.best_val_loss = math.nan
@@ -131,8 +117,10 @@ class Run:
         values = self.values(self.epoch)
         started = time.perf_counter()
         means = self.train_epoch(values)
-        seconds = time.perf_counter() - started
         self.guard.read()
+        if self.guard.broken_step is None:
+            self.averager.add(self.epoch, self.train_batches.epoch(self.epoch))
+        seconds = time.perf_counter() - started
         validation = self.validate() if self.guard.broken_step is None else _no_validation(len(self.data.class_names))
         self.remember(validation)
         return self.record(values, means, validation, seconds)
@@ -141,50 +129,56 @@ class Run:
         """One pass over the training split; returns after the first broken step, which is not applied on a CPU."""
         config, means = self.config, Means.zero(self.device)
         self.criterion.set_epoch(values)
-        for group in self.optimizer.param_groups:
-            group["lr"] = values.lr
+        for parameters in self.optimizer.param_groups:
+            parameters["lr"] = values.lr
         self.guard.start_epoch()
         self.model.train()
         self.optimizer.zero_grad()
-        held, accumulate, batches = torch.zeros((), device=self.device), config.optimizer.accumulate, len(self.train_batches)
-        for number, (images_NCHW, target_NHW) in enumerate(self.train_batches.epoch(self.epoch), 1):
-            with autocast(self.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None):
-                logits_NCHW = self.model(images_NCHW)
-            parts = self.criterion(logits_NCHW, target_NHW)
-            # The last step of an epoch may gather fewer batches; it is their mean all the same.
-            gathered = min(accumulate, batches - (number - 1) // accumulate * accumulate)
-            self.scaler.scale(parts.total / gathered).backward()
-            held = held + parts.total.detach()
-            means.samples += len(target_NHW)
-            means.total += parts.total.detach().double()
-            means.ce += parts.ce.double()
-            if parts.dice is not None:
-                means.dice += parts.dice.double()
-            if number % accumulate and number < batches:
-                continue
+        for group in gathered(self.train_batches.epoch(self.epoch), config.optimizer.accumulate):
+            loss = self.accumulate(group, means)
             self.scaler.unscale_(self.optimizer)
-            if not self.guard.check(held):
+            if not self.guard.check(loss):
                 break
-            held = torch.zeros_like(held)
             self.scaler.step(self.optimizer)
             self.scaler.update()
             self.optimizer.zero_grad()
-        for total in (means.total, means.ce, means.dice):
-            total /= max(number, 1)
-        means.weight_ratio = self.criterion.weight_ratio  # of this epoch: validation uses the final weights
+        means.close(self.criterion.weight_ratio)  # of this epoch: validation uses the final weights
         return means
+
+    def accumulate(self, group: list[Batch], means: Means) -> Tensor:
+        """The gradients of one optimiser step, those of all its batches as one large batch; the step's loss."""
+        others = pool(self.criterion, self.model, self.predict, group)
+        loss = torch.zeros((), device=self.device)
+        for images_NCHW, target_NHW in group:
+            logits_NCHW = self.predict(images_NCHW)
+            parts = self.criterion(logits_NCHW, target_NHW, others)
+            self.scaler.scale(parts.total).backward()
+            loss = loss + parts.total.detach()
+            means.add(parts, len(target_NHW))
+        means.steps += 1
+        if means.steps <= SHARES_OF:
+            means.shares.append(gradient_shares(self.criterion, logits_NCHW, target_NHW))
+        return loss
+
+    def predict(self, images_NCHW: Tensor) -> Tensor:
+        """The logits (N, C, H, W) of a batch."""
+        with autocast(self.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None):
+            logits_NCHW: Tensor = self.model(images_NCHW)
+        return logits_NCHW
 
     def validate(self) -> Validation:
         """Measure on the validation split, with the criterion at its final values so that epochs can be compared."""
+        self.criterion.check_targets()
         self.criterion.set_epoch(self.values(self.config.epochs))
-        return validate(self.model, self.val_batches.epoch(0), self.criterion, len(self.data.class_names), self.data.ignore_index)
+        return validate(self.averager.counting(self.epoch), self.val_batches.epoch(0), self.criterion, len(self.data.class_names), self.data.ignore_index)
 
     def remember(self, validation: Validation) -> None:
         """Keep the weights of the best epoch, and count the epochs without a lower validation loss."""
         metric = validation.metrics[self.config.metric.name]
         if not self.best_weights or better(metric, self.best_metric, self.config.metric.direction):
             self.best_metric = metric
-            self.best_weights = {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
+            kept = self.averager.counting(self.epoch).state_dict()
+            self.best_weights = {name: tensor.detach().cpu().clone() for name, tensor in kept.items()}
         gained = better(validation.loss, self.best_val_loss, "minimize")
         self.best_val_loss = validation.loss if gained else self.best_val_loss
         self.epochs_without_gain = 0 if gained else self.epochs_without_gain + 1
@@ -203,7 +197,8 @@ class Run:
             lr=values.lr, ce_weight=values.ce_weight, dice_weight=values.dice_weight, smooth=values.smooth, weight_ratio=means.weight_ratio,
             grad_norm_median=median, grad_norm_max=largest, clipped_share=clipped, steps=steps,
             seconds=seconds, samples_per_s=means.samples / seconds, peak_mib=_peak_mib(self.device),
-            broken_step=self.guard.broken_step, settled=values.settled, used=self.used, test=self.test() if ended else None,
+            broken_step=self.guard.broken_step, settled=values.settled, grad_shares=means.part_shares(), class_grad_shares=means.class_shares(),
+            used=self.used, test=self.test() if ended else None,
         )  # fmt: skip
 
     def class_metric(self, validation: Validation) -> tuple[float | None, ...]:
@@ -214,12 +209,13 @@ class Run:
         """The weights that people keep, on the test split: of the best epoch, or of the last where the score is the last's."""
         if self.data.test is None:
             return None
-        own = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+        model = self.averager.counting(self.epoch)
+        own = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
         if self.config.metric.score == "best":
-            self.model.load_state_dict(self.best_weights)
+            model.load_state_dict(self.best_weights)
         batches = Batches(self.data.test, 2 * self.config.batch_size, None, 0, self.device)
-        found = validate(self.model, batches.epoch(0), self.criterion, len(self.data.class_names), self.data.ignore_index)
-        self.model.load_state_dict(own)
+        found = validate(model, batches.epoch(0), self.criterion, len(self.data.class_names), self.data.ignore_index)
+        model.load_state_dict(own)
         return TestScore(found.metrics[self.config.metric.name], self.class_metric(found))
 
     def values(self, epoch: int) -> EpochValues:
@@ -227,22 +223,11 @@ class Run:
         config = self.config
         return values_at(epoch, epochs=config.epochs, loss=config.loss, optimizer=config.optimizer, weights=config.weights, schedule=config.schedule)
 
-    def _used(self) -> dict[str, Any]:
-        """What the live objects hold, by the path of the configuration that it came from."""
-        schedule = self.config.schedule
-        used = self.criterion.used() | used_by(self.optimizer, self.config.optimizer)
-        used |= {"optimizer.grad_clip_norm": self.guard.clip_norm, "batch_size": self.train_batches.batch_size, "optimizer.accumulate": self.config.optimizer.accumulate}
-        if "loss.smooth" in used:
-            used |= {"schedule.dice_ce_only_epochs": schedule.dice_ce_only_epochs, "schedule.dice_ramp_epochs": schedule.dice_ramp_epochs}
-        used |= {"environment.device": _device_name(self.device), "environment.threads": torch.get_num_threads(), "environment.torch": str(torch.__version__), "environment.classes": list(self.data.class_names)}
-        used |= {f"model.{name}": value for name, value in self.config.model.model_dump().items() if name != "options"}
-        used |= {"precision": self.config.precision, "early_stopping_patience": self.config.early_stopping_patience}
-        return used | {"schedule.lr": schedule.lr, "schedule.lr_warmup_epochs": schedule.lr_warmup_epochs}
-
     def state(self, record: EpochRecord) -> State:
         """Everything that the next epoch depends on, and the record that belongs to it."""
         return {
             "record": record.as_dict(), "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(),
+            "criterion": self.criterion.state_dict(), "averaged": self.averager.state(),
             "torch_rng": torch.get_rng_state(), "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
             "best_weights": self.best_weights, "best_metric": self.best_metric, "best_val_loss": self.best_val_loss,
             "epochs_without_gain": self.epochs_without_gain, "finished": self.finished,
@@ -253,6 +238,8 @@ class Run:
         record = EpochRecord.from_dict(state["record"])
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.criterion.load_state_dict(state["criterion"])
+        self.averager.restore(state["averaged"])
         if state["scaler"] and self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["torch_rng"])
@@ -269,10 +256,6 @@ def _amp_dtype(config: SegmentationConfig, device: torch.device) -> torch.dtype 
     if config.precision == "float32" or device.type != "cuda":
         return None
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-
-
-def _device_name(device: torch.device) -> str:
-    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
 
 
 def _no_validation(classes: int) -> Validation:

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from objectives.data.loading import Batch
-from objectives.losses import CombinedLoss
+from objectives.losses import CombinedLoss, Criterion, functional
 from objectives.metrics import ConfusionMatrix
 from spaces.errors import DataError
 
@@ -27,24 +26,26 @@ class Validation:
 
 
 @torch.no_grad()
-def validate(model: nn.Module, batches: Iterable[Batch], criterion: CombinedLoss, classes: int, ignore_index: int) -> Validation:
+def validate(model: nn.Module, batches: Iterable[Batch], criterion: Criterion, classes: int, ignore_index: int) -> Validation:
     """Measure the model on a split.
 
     Raises:
         DataError: when a target is neither a class nor ignored.
     """
     device = next(model.parameters()).device
+    # A normalised loss has a scale that moves from epoch to epoch: it is measured as it is before.
+    plain = criterion if isinstance(criterion, CombinedLoss) else criterion.combined
     matrix = ConfusionMatrix(classes, ignore_index, device)
     loss_sum, ce_sum, images, valid = (torch.zeros((), dtype=torch.float64, device=device) for _ in range(4))
     model.eval()
     for images_NCHW, target_NHW in batches:
         logits_NCHW = model(images_NCHW).float()
         matrix.update(logits_NCHW, target_NHW)
-        known_NHW = torch.where((target_NHW >= 0) & (target_NHW < classes), target_NHW, ignore_index)
-        ce_sum += functional.cross_entropy(logits_NCHW, known_NHW, ignore_index=ignore_index, reduction="sum").double()
-        loss_sum += criterion(logits_NCHW, known_NHW).total.double() * len(target_NHW)
+        batch = functional.prepare(logits_NCHW, target_NHW, ignore_index)
+        ce_sum += batch.nll_NL.sum(dtype=torch.float64)
+        valid += batch.count_NC.sum()
+        loss_sum += plain(logits_NCHW, target_NHW).total.double() * len(target_NHW)
         images += len(target_NHW)
-        valid += (known_NHW != ignore_index).sum()
     if bad := matrix.bad_targets():
         raise DataError("targets hold values that are no class", found=f"{bad} pixels", allowed=f"0 … {classes - 1} or {ignore_index}", next_step="check the masks against base.data.classes")
     ce = float(ce_sum / valid.clamp(min=1))

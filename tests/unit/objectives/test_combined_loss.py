@@ -23,7 +23,7 @@ from objectives.losses import (
     cross_entropy,
     dice,
     focal,
-    functional,
+    softmax,
 )
 from objectives.schedules import EpochValues, values_at
 from spaces.config import LossConfig, OptimizerConfig, ScheduleConfig, Stage, WeightsConfig
@@ -87,14 +87,14 @@ class TestForward:
         assert not found.dice.requires_grad
 
     def test_one_log_softmax(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """All parts share one log-softmax."""
-        real, calls = functional._log_softmax, list[Tensor]()
+        """All parts share one softmax (the batch is one piece)."""
+        real, calls = softmax._log_softmax, list[Tensor]()
 
-        def counted(logits: Tensor) -> Tensor:
+        def counted(logits: Tensor, dtype: torch.dtype) -> Tensor:
             calls.append(logits)
-            return real(logits)
+            return real(logits, dtype)
 
-        monkeypatch.setattr(functional, "_log_softmax", counted)
+        monkeypatch.setattr(softmax, "_log_softmax", counted)
         built(LOSS.model_copy(update={"kind": "focal"}))(*batch())
         assert len(calls) == 1
 
@@ -214,6 +214,7 @@ class TestUsed:
                     "weights.clip_ratio": 10.0,
                     "loss.ce_weight": 0.7,
                     "loss.dice_weight": 0.3,
+                    "loss.overlap": "dice",
                     "loss.smooth": 5.0,
                     "loss.square_denominator": True,
                     "loss.dice_reduction": "image",
@@ -224,7 +225,7 @@ class TestUsed:
     def test_what_takes_part(self, loss: LossConfig, weights: WeightsConfig, expected: dict[str, Any]) -> None:
         """Exactly the hyperparameters that reach the loss are named, with the configured values."""
         split = {"loss.ce_weight": loss.ce_weight, "loss.dice_weight": loss.dice_weight}
-        assert built(loss, weights).used() == {"loss.label_smoothing": 0.0} | split | expected
+        assert built(loss, weights).used() == {"loss.label_smoothing": 0.0, "loss.normalize": False} | split | expected
 
     @settings(deadline=None, max_examples=50)
     @given(gamma=st.floats(0, 10), smooth=st.floats(0, 100), share=st.floats(0.01, 0.99), tau=st.floats(0, 1), clip=st.floats(1, 1e4))
@@ -376,7 +377,7 @@ class TestNormalized:
         normalised = NormalizedCombinedLoss(built())
         normalised.set_epoch(epoch(0.0))
         assert normalised(*batch()).dice is None
-        assert normalised.used() == built().used()
+        assert normalised.used() == built().used() | {"loss.normalize": True, "loss.normalize_momentum": 0.99}
 
     def test_momentum(self) -> None:
         """A momentum of 1 would never learn and is refused with its value."""

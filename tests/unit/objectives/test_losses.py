@@ -385,14 +385,18 @@ def test_exported_names() -> None:
     assert losses.__all__ == [
         "Balance",
         "CombinedLoss",
+        "Criterion",
         "CrossEntropyLoss",
         "DiceLoss",
         "FocalLoss",
+        "GradientShares",
+        "LibraryLoss",
         "LossParts",
         "NormalizedCombinedLoss",
         "build_criterion",
         "cross_entropy",
         "dice",
         "focal",
+        "gradient_shares",
     ]
     assert all(hasattr(losses, name) for name in losses.__all__)

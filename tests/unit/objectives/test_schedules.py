@@ -75,7 +75,7 @@ class TestDiceWarmup:
 
     def test_without_dice(self) -> None:
         """A warm-up to a final share of 0 changes nothing, so every epoch is settled."""
-        assert settled_from(LossConfig(), WEIGHTS, ScheduleConfig(dice_ce_only_epochs=5, dice_ramp_epochs=10)) == 1
+        assert settled_from(LossConfig(), OPTIMIZER, WEIGHTS, ScheduleConfig(dice_ce_only_epochs=5, dice_ramp_epochs=10), 30) == 1
 
     @settings(deadline=None)
     @given(alone=st.integers(0, 12), ramp=st.integers(0, 12), share=st.floats(0, 1))
@@ -116,7 +116,7 @@ class TestStages:
     def test_same_value_is_settled(self) -> None:
         """A stage that gives the final value unsettles nothing, nor does one for the learning rate."""
         stages = (Stage(before_epoch=10, smooth=1.0), Stage(before_epoch=20, lr_multiple=2.0))
-        assert settled_from(LOSS, WEIGHTS, ScheduleConfig(stages=stages)) == 1
+        assert settled_from(LOSS, OPTIMIZER, WEIGHTS, ScheduleConfig(stages=stages), 30) == 1
 
     @settings(deadline=None, max_examples=200)
     @given(
@@ -142,12 +142,12 @@ class TestStages:
         ]
         by_definition = [all(final[place:]) for place in range(len(final))]
         assert [values.settled for values in found.values()] == by_definition
-        assert settled_from(LOSS, WEIGHTS, schedule) == by_definition.index(True) + 1
+        assert settled_from(LOSS, OPTIMIZER, WEIGHTS, schedule, 30) == by_definition.index(True) + 1
 
     def test_beyond_the_end(self) -> None:
         """A schedule longer than the training never settles, and says from where it would have."""
         schedule = ScheduleConfig(dice_ce_only_epochs=20, dice_ramp_epochs=20)
-        assert settled_from(LOSS, WEIGHTS, schedule) == 40
+        assert settled_from(LOSS, OPTIMIZER, WEIGHTS, schedule, 30) == 40
         assert not plan(schedule)[30].settled
 
 

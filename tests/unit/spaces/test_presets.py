@@ -70,7 +70,7 @@ class TestScaled:
     def test_settles(self, name: str, epochs: int) -> None:
         """In any study of three epochs or more the final split, smooth and clip ratio are trained with."""
         config = configured(name, epochs)
-        assert settled_from(config.loss, config.weights, config.schedule) <= epochs
+        assert settled_from(config.loss, config.optimizer, config.weights, config.schedule, epochs) <= epochs
 
     @pytest.mark.parametrize("epochs", range(1, 31))
     def test_proportional(self, epochs: int) -> None:

@@ -1,0 +1,46 @@
+"""Where class weights and alphas come from, so that they can follow a schedule and be recognised in a live loss."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import numpy as np
+
+from objectives.class_weights import Floats, class_weights
+from spaces.config import WeightMethod, WeightsConfig
+from spaces.records import ClassCounts
+
+METHODS: tuple[WeightMethod, ...] = get_args(WeightMethod)
+
+
+@dataclass(frozen=True)
+class Balance:
+    """The counts and settings that a loss's weights and alphas were made from."""
+
+    counts: ClassCounts
+    weights: WeightsConfig
+    alpha_tau: float | None = None
+
+    def class_weights(self, clip_ratio: float | None) -> Floats:
+        """The weights (C,) under another clip ratio."""
+        return class_weights(self.counts, self.weights.model_copy(update={"clip_ratio": clip_ratio})).weights
+
+    def recognise(self, live: Floats) -> dict[str, Any]:
+        """The method and numbers that give exactly the weights `live` (C,): the configured ones if they do."""
+        for config in self._candidates():
+            if np.array_equal(live, class_weights(self.counts, config).weights):
+                found: dict[str, Any] = {"weights.method": config.method}
+                if config.method != "uniform":
+                    found["weights.clip_ratio"] = config.clip_ratio
+                if config.method == "effective_number":
+                    found["weights.beta"] = config.beta
+                return found
+        return {}
+
+    def _candidates(self) -> Iterator[WeightsConfig]:
+        yield self.weights
+        for method, clip_ratio in itertools.product(METHODS, (self.weights.clip_ratio, None)):
+            yield self.weights.model_copy(update={"method": method, "clip_ratio": clip_ratio})
