@@ -5,6 +5,7 @@ SearchError                       exit 1: something failed that the user could n
 │   ├── StudyError                a study's YAML, its `--set` overrides, or its clash with a stored study
 │   ├── ConfigError               a trial configuration, such as an exported best.yaml
 │   ├── DataError                 images, masks, labels
+│   ├── RecordsError              recorded epochs that cannot be replayed
 │   ├── StoreError                the database: address, rights, schema version
 │   └── DeviceError               a device that is not there
 ├── UnusedHyperparameterError     exit 2: a sampled value never reached the loss, the optimiser or the model
@@ -60,6 +61,10 @@ class ConfigError(InputError):
 
 class DataError(InputError):
     """The data cannot be read, or do not fit the configuration."""
+
+
+class RecordsError(InputError):
+    """Recorded epochs cannot be read, or not be replayed."""
 
 
 class StoreError(InputError):
