@@ -1,18 +1,23 @@
 """Watches every optimiser step: the gradient norm before clipping, and whether loss and norm are still sane.
 
 On a CPU every step is judged before it is applied. On CUDA reading a number makes the host wait, so the numbers stay
-on the device and are read every `CHECK_EVERY` steps: a broken step is noticed at most that many steps later.
+on the device and are read every `CHECK_EVERY` steps: a broken step is noticed at most that many steps later. The device
+itself knows at once, though: from the broken step on, the fused optimiser is told there to leave its steps out.
 """
 
 from __future__ import annotations
 
 import math
+from collections import deque
 from statistics import median
 
 import torch
 from torch import Tensor, nn
 
 CHECK_EVERY = 10
+
+TAIL = 10
+"""So many steps up to a broken one are kept for the record: they tell a blow-up from a bolt out of the blue."""
 
 _LEFT_OUT = -1.0
 """Stands for the norm of a step that the loss scaler leaves out; a norm is never negative."""
@@ -34,34 +39,51 @@ class StepGuard:
         self.clip_norm, self.max_norm, self.loss_scaled = clip_norm, max_norm, loss_scaled
         self.broken_step: int | None = None
         self.norms: list[float] = []
+        self._tail: deque[tuple[float, float]] = deque(maxlen=TAIL)
         self._held: list[Tensor] = []
         self._every = CHECK_EVERY if self.parameters[0].is_cuda else 1
+        self._broken = torch.zeros((), device=self.parameters[0].device)
+        self._odd_inputs = torch.zeros((), dtype=torch.bool, device=self.parameters[0].device)
 
     def start_epoch(self) -> None:
-        """Forget the epoch before."""
+        """Forget the epoch before, all but the last steps of it."""
         self.norms, self._held, self.broken_step = [], [], None
+
+    def see(self, inputs: Tensor) -> None:
+        """Note, on the device, whether a batch's inputs are finite; their sum is, if and only if they all are (but for an overflow)."""
+        self._odd_inputs |= ~torch.isfinite(inputs.detach().sum(dtype=torch.float32))
 
     def check(self, loss: Tensor) -> bool:
         """Measure and clip the gradients of a step. False when the step, or an earlier one, must not be applied."""
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
+        loss = loss.detach().to(norm.dtype)
         # A loss that is not finite has to show even where its gradient happens to be finite (a saturated softmax).
         told = torch.where(torch.isfinite(norm), norm, _LEFT_OUT) if self.loss_scaled else norm
-        self._held.append(torch.where(torch.isfinite(loss.detach()), told, math.nan))
+        told = torch.where(torch.isfinite(loss), told, math.nan)
+        self._broken = torch.maximum(self._broken, 1 - (told <= self.max_norm).to(self._broken.dtype))
+        self._held.append(torch.stack([told, loss]))
         if self.clip_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self.clip_norm, norm)
         if len(self._held) >= self._every:
             self.read()
         return self.broken_step is None
 
+    def hold_back(self, optimizer: torch.optim.Optimizer) -> None:
+        """Have a fused optimiser leave out what is broken, decided on the device; a loss scaler does that by itself."""
+        if self._every > 1 and not self.loss_scaled:
+            optimizer.found_inf = self._broken  # type: ignore[attr-defined]  # what torch's own loss scaler sets
+
     def read(self) -> None:
         """Bring the norms to the host and look at them."""
-        for norm in torch.stack(self._held).tolist() if self._held else []:
+        for norm, loss in torch.stack(self._held).tolist() if self._held else []:
             if norm == _LEFT_OUT:
                 continue
             self.norms.append(norm)
-            if self.broken_step is None and not norm <= self.max_norm:
-                self.broken_step = len(self.norms)
+            if self.broken_step is None:
+                self._tail.append((loss, norm))
+                if not norm <= self.max_norm:
+                    self.broken_step = len(self.norms)
         self._held = []
 
     def summary(self) -> tuple[float, float, float]:
@@ -71,3 +93,11 @@ class StepGuard:
         worst = next((norm for norm in self.norms if not math.isfinite(norm)), max(self.norms))
         clipped = sum(1 for norm in self.norms if self.clip_norm is not None and norm > self.clip_norm)
         return median(self.norms), worst, clipped / len(self.norms)
+
+    def tail(self) -> tuple[tuple[float, float], ...]:
+        """Loss and norm of the last steps up to the broken one; nothing where none broke."""
+        return tuple(self._tail) if self.broken_step is not None else ()
+
+    def inputs_finite(self) -> bool:
+        """Whether every input so far was finite. Waits for the device."""
+        return not bool(self._odd_inputs)

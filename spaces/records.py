@@ -42,7 +42,8 @@ class EpochRecord:
 
     `grad_shares` tells who pulls at the logits, as shares of the L1 norm of the gradient there, over the epoch's first
     batches: `ce` (cross entropy or focal) and `dice`, each with its weight in the loss; `class_grad_shares` the share of
-    every class's elements. Both are empty where an objective does not measure them.
+    every class's elements. Both are empty where an objective does not measure them. `last_steps` of a broken epoch are
+    loss and gradient norm of the steps up to the broken one, and `inputs_finite` says whether its inputs were.
     """
 
     epoch: int
@@ -70,6 +71,8 @@ class EpochRecord:
     settled: bool = True
     grad_shares: Mapping[str, float] = field(default_factory=dict)
     class_grad_shares: tuple[float | None, ...] = ()
+    last_steps: tuple[tuple[float, float], ...] = ()
+    inputs_finite: bool = True
     used: Used = field(default_factory=dict)
     test: TestScore | None = None
 
@@ -84,6 +87,7 @@ class EpochRecord:
         values = {key: value for key, value in data.items() if key in known}
         values["class_metric"] = tuple(values["class_metric"])
         values["class_grad_shares"] = tuple(values.get("class_grad_shares", ()))
+        values["last_steps"] = tuple((loss, norm) for loss, norm in values.get("last_steps", ()))
         if values.get("test") is not None:
             values["test"] = TestScore(values["test"]["metric"], tuple(values["test"]["class_metric"]))
         return cls(**values)

@@ -126,7 +126,7 @@ class Run:
         return self.record(values, means, validation, seconds)
 
     def train_epoch(self, values: EpochValues) -> Means:
-        """One pass over the training split; returns after the first broken step, which is not applied on a CPU."""
+        """One pass over the training split; returns after the first broken step, which is not applied."""
         config, means = self.config, Means.zero(self.device)
         self.criterion.set_epoch(values)
         for parameters in self.optimizer.param_groups:
@@ -139,6 +139,7 @@ class Run:
             self.scaler.unscale_(self.optimizer)
             if not self.guard.check(loss):
                 break
+            self.guard.hold_back(self.optimizer)
             self.scaler.step(self.optimizer)
             self.scaler.update()
             self.optimizer.zero_grad()
@@ -150,6 +151,7 @@ class Run:
         others = pool(self.criterion, self.model, self.predict, group)
         loss = torch.zeros((), device=self.device)
         for images_NCHW, target_NHW in group:
+            self.guard.see(images_NCHW)
             logits_NCHW = self.predict(images_NCHW)
             parts = self.criterion(logits_NCHW, target_NHW, others)
             self.scaler.scale(parts.total).backward()
@@ -198,6 +200,7 @@ class Run:
             grad_norm_median=median, grad_norm_max=largest, clipped_share=clipped, steps=steps,
             seconds=seconds, samples_per_s=means.samples / seconds, peak_mib=_peak_mib(self.device),
             broken_step=self.guard.broken_step, settled=values.settled, grad_shares=means.part_shares(), class_grad_shares=means.class_shares(),
+            last_steps=self.guard.tail(), inputs_finite=self.guard.broken_step is None or self.guard.inputs_finite(),
             used=self.used, test=self.test() if ended else None,
         )  # fmt: skip
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from objectives.guard import StepGuard
+from objectives.guard import CHECK_EVERY, StepGuard
 
 NORM_PER_UNIT = math.sqrt(3)
 """Two weights and a bias with gradients of 1."""
@@ -94,3 +94,66 @@ class TestSummary:
         step(guard, model, 5.0)
         step(guard, model, math.nan)
         assert math.isnan(guard.summary()[1])
+
+
+class TestHoldBack:
+    def test_not_applied(self, model: nn.Module) -> None:
+        """Where numbers are read only now and then, a broken step and those after it still leave the weights alone."""
+        guard = StepGuard(model, clip_norm=1.0, max_norm=1000.0)
+        guard._every = CHECK_EVERY  # as on a GPU
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, fused=True)
+        guard.start_epoch()
+        seen = []
+        for gradient in (1.0, 1.0, math.nan, 1.0, 1.0):
+            assert step(guard, model, gradient)  # not read yet
+            guard.hold_back(optimizer)
+            optimizer.step()
+            seen.append(model.weight.detach().clone())
+        assert not torch.equal(seen[0], seen[1])
+        assert torch.equal(seen[1], seen[2])
+        assert torch.equal(seen[1], seen[4])
+        guard.read()
+        assert guard.broken_step == 3
+
+    def test_within_ten(self, model: nn.Module) -> None:
+        """A broken step is noticed ten steps later at most."""
+        guard = StepGuard(model, clip_norm=None, max_norm=1000.0)
+        guard._every = CHECK_EVERY
+        guard.start_epoch()
+        assert step(guard, model, 1.0)
+        noticed = next(late for late in range(100) if not step(guard, model, math.inf))
+        assert noticed + 1 <= 10
+
+    def test_scaler_decides(self, model: nn.Module) -> None:
+        """Under loss scaling the scaler leaves steps out, and the optimiser is not told twice."""
+        guard = StepGuard(model, clip_norm=None, max_norm=1000.0, loss_scaled=True)
+        guard._every = CHECK_EVERY
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, fused=True)
+        guard.hold_back(optimizer)
+        assert not hasattr(optimizer, "found_inf")
+
+
+class TestTail:
+    def test_last_steps(self, model: nn.Module) -> None:
+        """Loss and norm of the ten steps up to the broken one, those of the epoch before included."""
+        guard = StepGuard(model, clip_norm=None, max_norm=1000.0)
+        guard.start_epoch()
+        for loss in range(8):
+            step(guard, model, 1.0, loss)
+        assert guard.tail() == ()
+        guard.start_epoch()
+        for loss in range(8, 12):
+            step(guard, model, 1.0, loss)
+        step(guard, model, 1e4, 12.0)
+        assert [loss for loss, _ in guard.tail()] == list(range(3, 13))
+        assert guard.tail()[-1][1] == pytest.approx(1e4 * NORM_PER_UNIT)
+
+    @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+    def test_inputs(self, model: nn.Module, value: float) -> None:
+        """One input that is not finite is remembered."""
+        guard = StepGuard(model, clip_norm=None, max_norm=1000.0)
+        guard.see(torch.ones(2, 3))
+        assert guard.inputs_finite()
+        guard.see(torch.tensor([1.0, value]))
+        guard.see(torch.ones(2, 3))
+        assert not guard.inputs_finite()
