@@ -119,10 +119,9 @@ def _parts(bench: Any) -> Iterator[Target]:
     yield gc, "collect", "collecting garbage"
     yield type(bench.store), "claim", "store.claim"
     yield search.run, "_bind", "ask, suggest and bind"
-    yield type(bench.study), "ask", "Optuna's ask"
-    yield search.run, "suggest", "suggest"
+    yield type(bench.study), "take", "taking the trial up"
+    yield type(bench.study), "sample", "sampling"
     yield type(bench.store), "bind", "store.bind"
-    yield search.run, "_forget_checkpoint", "removing the checkpoint"
     yield training, "build_model", BUILD
     yield training, "build_criterion", "building the loss"
     yield training, "build_optimizer", "building the optimiser"

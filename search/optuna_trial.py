@@ -9,6 +9,7 @@ from search.plan import Plan
 from search.pruners.peers import reason
 from spaces.parameters import Scalar
 from spaces.records import Diagnosis, EpochRecord, Evidence
+from storage.optuna_tables import KILLED
 from storage.rows import FinalState
 
 
@@ -21,7 +22,7 @@ class OptunaTrial:
 
     def __init__(self, study: optuna.Study, trial: optuna.Trial) -> None:
         self.study, self.trial = study, trial
-        self.finished = trial.storage.get_trial(self.id).state.is_finished()
+        self.finished = trial._cached_frozen_trial.state.is_finished()  # noqa: SLF001 - as it was read a moment ago
 
     @property
     def id(self) -> int:
@@ -53,7 +54,7 @@ class OptunaTrial:
             self.trial.set_constraint("diverged", evidence.severity)
             self.trial.set_user_attr("cause", diagnosis.cause)
         if state != "complete":
-            self.trial.set_user_attr("killed", why)
+            self.trial.set_user_attr(KILLED, why)
         ends = {"complete": TrialState.COMPLETE, "failed": TrialState.FAIL}.get(state, TrialState.PRUNED)
         self.study.tell(self.trial, score if state == "complete" else None, state=ends, skip_if_finished=True)
         self.finished = True

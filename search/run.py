@@ -15,7 +15,7 @@ from search.lease import LEASE_S, kept_alive
 from search.optuna_trial import OptunaTrial
 from search.plan import Plan
 from search.stop import StopNow, StopRequest
-from search.study import PRESET, suggest
+from search.study import PRESET, WorkerStudy, suggest
 from search.track import Tracker
 from search.trial_checkpoints import TrialCheckpoints
 from search.used import check_used
@@ -40,7 +40,7 @@ class Bench:
     store: Store
     stored: StoredStudy
     files: CheckpointFiles
-    study: optuna.Study
+    study: WorkerStudy
     plan: Plan
     trainer: Trainer
     prepared: Any
@@ -115,17 +115,25 @@ def _ask(bench: Bench, claim: Claim) -> tuple[Claim, OptunaTrial]:
     Optuna's trial is noted before anything is sampled: a worker that dies here leaves it to the next one, with the
     preset that was meant for it.
     """
-    if claim.optuna_trial_id is not None:
-        trial = optuna.Trial(bench.study, claim.optuna_trial_id)
-    else:
+    if claim.optuna_trial_id is None:  # the store does not know these tables of Optuna's
         trial = bench.study.ask()
         claim = bench.store.note_asked(claim, trial.number, trial._trial_id)  # noqa: SLF001
+    else:
+        trial = bench.study.take(claim.optuna_trial_id)
     if claim.config is None:
-        params = suggest(trial, bench.plan)
-        preset = trial.user_attrs.get(PRESET)
-        config = bench.plan.config(params, trial.number, preset)
-        claim = bench.store.bind(claim, trial.number, trial._trial_id, config.model_dump(mode="json"), preset)  # noqa: SLF001
+        claim = _sample(bench, claim, trial)
     return claim, OptunaTrial(bench.study, trial)
+
+
+def _sample(bench: Bench, claim: Claim, trial: optuna.Trial) -> Claim:
+    """The claim with a configuration, which is written together with what Optuna keeps of it, where the store knows how."""
+    if bench.store.knows_optuna():
+        params, sampled = bench.study.sample(trial, bench.plan)
+    else:
+        params, sampled = suggest(trial, bench.plan), None
+    preset = trial.user_attrs.get(PRESET)
+    config = bench.plan.config(params, trial.number, preset).model_dump(mode="json")
+    return bench.store.bind(claim, trial.number, trial._trial_id, config, preset, sampled)  # noqa: SLF001
 
 
 def _attempt(bench: Bench, claim: Claim, trial: OptunaTrial) -> Attempt:

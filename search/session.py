@@ -80,7 +80,7 @@ def discard_untried(session: Session, url: str) -> None:
 
 
 def _make(store: Store, plan: Plan, url: str) -> StoredStudy:
-    from search.study import MADE_BY, enqueue_presets, make_study, open_trials  # Optuna: not needed to take a study up
+    from search.study import MADE_BY, enqueue, make_study, open_trials, waiting_presets  # Optuna: not needed to take a study up
 
     trials = open_trials(url)
     try:
@@ -91,8 +91,11 @@ def _make(store: Store, plan: Plan, url: str) -> StoredStudy:
                 found="an Optuna study of that name", next_step="choose another name with --name",
             )  # fmt: skip
         study = make_study(trials, plan, plan.spec.name)
-        enqueue_presets(study, plan)
-        return store.register_study(study._study_id, plan.spec.name, plan.spec.model_dump(mode="json"))  # noqa: SLF001
+        waiting = waiting_presets(study, plan)
+        if not store.knows_optuna():
+            enqueue(study, waiting)
+            waiting = []
+        return store.register_study(study._study_id, plan.spec.name, plan.spec.model_dump(mode="json"), waiting)  # noqa: SLF001
     finally:
         trials.remove_session()
 

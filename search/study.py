@@ -6,14 +6,15 @@ import re
 import time
 import warnings
 from collections.abc import Callable, Container, Sequence
-from typing import Any
+from typing import Any, cast
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.storages import RDBStorage
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from search.optuna_storage import HoldingStorage
 from search.plan import Params, Plan
 from search.pruners.peers import build_pruner
 from search.seeds import derive
@@ -21,6 +22,7 @@ from spaces.parameters import Choice, FloatRange, Parameter
 from spaces.study import StudySpec
 from storage.address import optuna_url
 from storage.engine import tune
+from storage.rows import Sampled, Waiting
 
 MADE_BY = "made by search"
 """User attribute of a study: one of that name that lacks it is somebody else's."""
@@ -99,20 +101,32 @@ def _with_tables(url: str) -> RDBStorage:
     return RDBStorage(url)
 
 
-class PeersStudy(optuna.Study):
-    """A study that reads its complete trials again only when there are more of them.
-
-    A pruner asks for them after every epoch, and Optuna then reads every open trial of the study with all its epochs to
-    see which have ended. Complete trials do not change, and the store knows by one short query how many there are.
-    """
+class WorkerStudy(optuna.Study):
+    """A study as a worker needs it: it takes up trials that the store made, and reads its past no more often than needed."""
 
     def __init__(self, storage: RDBStorage, plan: Plan, name: str, completed: Callable[[], int]) -> None:
-        super().__init__(name, storage, sampler=TrialSeededSampler(plan.spec), pruner=build_pruner(plan.spec))
+        self._holding = HoldingStorage(storage)
+        super().__init__(name, cast(BaseStorage, self._holding), sampler=TrialSeededSampler(plan.spec), pruner=build_pruner(plan.spec))
         self._completed = completed
         self._peers: tuple[int, list[FrozenTrial]] | None = None
 
+    def take(self, trial_id: int) -> Trial:
+        """A trial that runs already, to be sampled from all that is known by now, as `ask` does with a new one."""
+        self._thread_local.cached_all_trials = None
+        return Trial(self, trial_id)
+
+    def sample(self, trial: Trial, plan: Plan) -> tuple[Params, Sampled]:
+        """What `suggest` gives, and what Optuna's tables are to hold of it; nothing is written."""
+        with self._holding.holding() as held:
+            params = suggest(trial, plan)
+        return params, held.sampled()
+
     def get_trials(self, deepcopy: bool = True, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
-        """As Optuna's, but for complete trials that need no copy."""
+        """As Optuna's, but complete trials that need no copy are read again only when there are more of them.
+
+        A pruner asks for them after every epoch, and Optuna then reads every open trial of the study with all its epochs
+        to see which have ended. Complete trials do not change, and the store knows by one short query how many there are.
+        """
         if deepcopy or states != (TrialState.COMPLETE,):
             return super().get_trials(deepcopy, states)
         completed = self._completed()
@@ -128,11 +142,16 @@ def make_study(storage: RDBStorage, plan: Plan, name: str) -> optuna.Study:
     return study
 
 
-def enqueue_presets(study: optuna.Study, plan: Plan) -> None:
-    """Have the presets tried first; those that a start before this one, cut short, has enqueued are not enqueued again."""
+def waiting_presets(study: optuna.Study, plan: Plan) -> list[Waiting]:
+    """The presets, to be tried first; without those that a start before this one, cut short, has enqueued."""
     held = {trial.user_attrs.get(PRESET) for trial in study.get_trials(deepcopy=False)}
-    for name in [name for name in plan.spec.presets if name not in held]:
-        study.enqueue_trial(dict(plan.preset_params(name)), user_attrs={PRESET: name})
+    return [Waiting(plan.preset_params(name), {PRESET: name}) for name in plan.spec.presets if name not in held]
+
+
+def enqueue(study: optuna.Study, waiting: Sequence[Waiting]) -> None:
+    """Have them tried first, by Optuna's own hand."""
+    for each in waiting:
+        study.enqueue_trial(dict(each.params), user_attrs=dict(each.user_attrs))
 
 
 def suggest(trial: Trial, plan: Plan) -> Params:

@@ -16,7 +16,7 @@ from search.plan import Plan, make_plan
 from search.report import find_study
 from search.run import Bench, run_trial
 from search.stop import StopNow, StopRequest
-from search.study import PeersStudy, open_trials
+from search.study import WorkerStudy, open_trials
 from search.track import WandbMode, make_tracker
 from spaces.config import TrialConfig
 from spaces.errors import LeaseLostError, StoreError, TrialFailedError, WorkerSpentError
@@ -99,7 +99,7 @@ def _bench(settings: WorkerSettings, store: Store, stored: StoredStudy, stop: St
     counts = class_counts(store, trainer, config)
     files = open_files(settings.store_url)
     try:
-        study = PeersStudy(open_trials(settings.store_url), plan, stored.name, lambda: store.completed(stored.id))
+        study = WorkerStudy(open_trials(settings.store_url), plan, stored.name, lambda: store.completed(stored.id))
     except KeyError:
         raise StoreError(
             "the study's trials are gone from the database", where=store.where, found="the store was deleted or replaced while the study ran",

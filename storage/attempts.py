@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -24,7 +25,7 @@ from storage import findings
 from storage.engine import now
 from storage.models import Study, Trial
 from storage.room import Room
-from storage.rows import FINAL_STATES, HELD_STATES, Claim, FinalState
+from storage.rows import FINAL_STATES, HELD_STATES, Claim, FinalState, Sampled
 
 MAX_ATTEMPTS = 5
 
@@ -36,49 +37,69 @@ class Attempts(Room):
         """A trial to work on for `lease_s` seconds, None when nothing is left to do; exact under any number of processes.
 
         First comes what was paused, or what another worker left behind when it vanished; then, while the study has
-        fewer than `budget` trials, a new one. A trial that cost `max_attempts` workers their lives is failed instead.
+        fewer than `budget` trials, a new one, which is running in Optuna's tables, too, where the store knows them. A
+        trial that cost `max_attempts` workers their lives is failed instead.
 
         Raises:
             StoreError: when there is no such study, or the database fails.
             ValueError: when the lease is not positive.
         """
         holder = {"worker": worker, "host": socket.gethostname(), "pid": os.getpid(), "lease_until": until(lease_s)}
-        with self._database.writing() as connection:
-            _lock_study(connection, study_id, self._database.where)
-            _fail_worn_out(connection, study_id, max_attempts)
+        with self._numbering() as connection:
+            optuna_study_id = _lock_study(connection, study_id, self._database.where)
+            self._fail_worn_out(connection, study_id, max_attempts)
             free = _free_trial(connection, study_id)
             if free is not None:
                 return _take_over(connection, free, holder)
             if _trials(connection, study_id) >= budget:
                 return None
+            optuna_trial_id, number = self._optuna.take(connection, optuna_study_id) or (None, None)
             new = {"study_id": study_id, "state": "reserved", "attempt": 1, "lost": 0, "reason": "", "error": "", "created_at": now()}
-            trial_id = connection.execute(insert(Trial).values(**new, **holder).returning(Trial.id)).scalar_one()
-        return Claim(trial_id=trial_id, study_id=study_id, attempt=1)
+            theirs = {"number": number, "optuna_trial_id": optuna_trial_id}
+            trial_id = connection.execute(insert(Trial).values(**new, **theirs, **holder).returning(Trial.id)).scalar_one()
+        return Claim(trial_id=trial_id, study_id=study_id, attempt=1, number=number, optuna_trial_id=optuna_trial_id)
+
+    def knows_optuna(self) -> bool:
+        """Whether `claim` takes trials from Optuna's tables and `bind` writes to them; else Optuna's own class has to."""
+        if self._optuna.seen:
+            return True
+        with self._database.reading() as connection:
+            return self._optuna.known(connection)
 
     def note_asked(self, claim: Claim, number: int, optuna_trial_id: int) -> Claim:
         """The claim, with Optuna's trial that was asked for it; a later attempt then takes up that one.
 
         Raises:
             LeaseLostError: when another attempt took the trial over, or it ended.
+            StoreError: when another trial of the study has that number.
         """
-        with self._database.writing() as connection:
+        with self._numbering() as connection:
             hold(connection, claim, number=number, optuna_trial_id=optuna_trial_id)
         return replace(claim, number=number, optuna_trial_id=optuna_trial_id)
 
-    def bind(self, claim: Claim, number: int, optuna_trial_id: int, config: Mapping[str, Any], preset: str | None = None) -> Claim:
+    def bind(
+        self,
+        claim: Claim,
+        number: int,
+        optuna_trial_id: int,
+        config: Mapping[str, Any],
+        preset: str | None = None,
+        sampled: Sampled | None = None,
+    ) -> Claim:
         """The claim, now on Optuna's trial of that number, with the configuration that was sampled for it.
+
+        Args:
+            sampled: what Optuna is to be told of it; None when it was told already.
 
         Raises:
             LeaseLostError: when another attempt took the trial over, or it ended.
             StoreError: when another trial of the study has that number.
         """
         bound: dict[str, Any] = {"number": number, "optuna_trial_id": optuna_trial_id, "config": config, "preset": preset}
-        try:
-            with self._database.writing() as connection:
-                hold(connection, claim, state="running", started_at=func.coalesce(Trial.started_at, now()), **bound)
-        except IntegrityError as error:
-            what = f"another trial of the study has number {number}"
-            raise StoreError(what, where=self._database.where, next_step="use one store with one study of Optuna only") from error
+        with self._numbering() as connection:
+            hold(connection, claim, state="running", started_at=func.coalesce(Trial.started_at, now()), **bound)
+            if sampled is not None:
+                self._optuna.write(connection, optuna_trial_id, sampled)
         return replace(claim, **bound)
 
     def extend(self, claim: Claim, lease_s: float) -> None:
@@ -124,6 +145,30 @@ class Attempts(Room):
                 findings.keep(connection, claim.trial_id, evidence, diagnosis)
 
 
+    @contextmanager
+    def _numbering(self) -> Iterator[Connection]:
+        """A transaction that writes, and may give a trial its number.
+
+        Raises:
+            StoreError: when another trial of the study has that number.
+        """
+        try:
+            with self._database.writing() as connection:
+                yield connection
+        except IntegrityError as error:
+            what, found = "another trial of the study has that number", " ".join(str(error.orig).split())
+            raise StoreError(what, where=self._database.where, found=found, next_step="use one store with one study of Optuna only") from error
+
+    def _fail_worn_out(self, connection: Connection, study_id: int, max_attempts: int) -> None:
+        reason = f"given up: {max_attempts} workers vanished while they worked on it"
+        worn_out = and_(Trial.study_id == study_id, _silent(), Trial.lost + 1 >= max_attempts)
+        given_up = {"state": "failed", "lost": Trial.lost + 1, "reason": reason, "lease_until": None, "finished_at": now()}
+        ended = connection.execute(update(Trial).where(worn_out).values(given_up).returning(Trial.optuna_trial_id)).scalars().all()
+        theirs = [trial_id for trial_id in ended if trial_id is not None]
+        if theirs and self._optuna.known(connection):
+            self._optuna.give_up(connection, theirs, reason)
+
+
 def until(lease_s: float) -> ColumnElement[float]:
     """The end of a lease that starts now.
 
@@ -156,21 +201,19 @@ def lost(connection: Connection, claim: Claim) -> LeaseLostError:
     return LeaseLostError(f"{trial} {now_is}; attempt {claim.attempt} may not write to it any more")
 
 
-def _lock_study(connection: Connection, study_id: int, where: str) -> None:
-    """One claim at a time. SQLite has no lock for a row and ignores this one: its writers come one at a time anyway."""
-    if connection.execute(select(Study.id).where(Study.id == study_id).with_for_update()).scalar() is None:
+def _lock_study(connection: Connection, study_id: int, where: str) -> int:
+    """One claim at a time; the study's id in Optuna.
+
+    SQLite has no lock for a row and ignores this one: its writers come one at a time anyway.
+    """
+    optuna_study_id = connection.execute(select(Study.optuna_study_id).where(Study.id == study_id).with_for_update()).scalar()
+    if optuna_study_id is None:
         raise StoreError(f"there is no study with id {study_id}", where=where, next_step="register the study first")
+    return optuna_study_id
 
 
 def _silent() -> ColumnElement[bool]:
     return and_(Trial.state.in_(HELD_STATES), Trial.lease_until < now())
-
-
-def _fail_worn_out(connection: Connection, study_id: int, max_attempts: int) -> None:
-    reason = f"given up: {max_attempts} workers vanished while they worked on it"
-    worn_out = and_(Trial.study_id == study_id, _silent(), Trial.lost + 1 >= max_attempts)
-    given_up = {"state": "failed", "lost": Trial.lost + 1, "reason": reason, "lease_until": None, "finished_at": now()}
-    connection.execute(update(Trial).where(worn_out).values(given_up))
 
 
 def _free_trial(connection: Connection, study_id: int) -> Row[Any] | None:

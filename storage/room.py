@@ -1,8 +1,9 @@
-"""What the rooms of the store share: the database."""
+"""What the rooms of the store share: the database, and what is known of Optuna's tables in it."""
 
 from __future__ import annotations
 
 from storage.engine import Database
+from storage.optuna_tables import OptunaTables
 
 
 class Room:
@@ -10,3 +11,4 @@ class Room:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._optuna = OptunaTables()

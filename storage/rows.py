@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from spaces.records import Diagnosis, Evidence
@@ -24,8 +24,9 @@ Finding = tuple[Evidence, Diagnosis | None]
 class Claim:
     """The right of one attempt to write to one trial, until another attempt takes it over.
 
-    `number`, `optuna_trial_id` and `config` are None until the trial is bound. `resume` says that an earlier attempt
-    bound it, so that its epochs and its checkpoint, if any, are to be carried on.
+    `config` is None until the trial is bound; `number` and `optuna_trial_id` are until then only where the store does not
+    know Optuna's tables. `resume` says that an earlier attempt bound it, so that its epochs and its checkpoint, if any,
+    are to be carried on.
     """
 
     trial_id: int
@@ -36,6 +37,31 @@ class Claim:
     optuna_trial_id: int | None = None
     config: Mapping[str, Any] | None = None
     preset: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SampledParam:
+    """One hyperparameter of a trial as Optuna keeps it: its value as a number, and where that came from as JSON."""
+
+    name: str
+    value: float
+    distribution_json: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """What Optuna is to be told of a trial that was sampled; attributes are JSON."""
+
+    params: Sequence[SampledParam] = ()
+    system_attrs: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A configuration that is to be tried before anything is sampled."""
+
+    params: Mapping[str, Any]
+    user_attrs: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Row, Select, delete, func, insert, select, update
@@ -12,16 +12,19 @@ from spaces.errors import StoreError
 from storage.engine import now
 from storage.models import Study, Trial
 from storage.room import Room
-from storage.rows import StoredStudy
+from storage.rows import StoredStudy, Waiting
 
 
 class Studies(Room):
     """Registering, finding and redefining studies."""
 
-    def register_study(self, optuna_study_id: int, name: str, definition: Mapping[str, Any]) -> StoredStudy:
+    def register_study(
+        self, optuna_study_id: int, name: str, definition: Mapping[str, Any], waiting: Sequence[Waiting] = ()
+    ) -> StoredStudy:
         """The study under that name; the first of any number of processes stores the definition, the others find it.
 
-        Whether the definition found is the one given is for the caller to compare.
+        Whether the definition found is the one given is for the caller to compare. What is `waiting` to be tried is
+        enqueued by the first one alone; the store must know Optuna's tables then.
 
         Raises:
             StoreError: when the name, or Optuna's study, is registered already, but not with each other.
@@ -30,6 +33,8 @@ class Studies(Room):
         try:
             with self._database.writing() as connection:
                 connection.execute(insert(Study).values(values))
+                if waiting:
+                    self._optuna.enqueue(connection, optuna_study_id, waiting)
         except IntegrityError:
             pass  # somebody was faster
         stored = self.study(name)

@@ -236,7 +236,7 @@ class TestBind:
         second = store.claim(claim.study_id, 2, "b", 600)
         assert second is not None
 
-        with pytest.raises(StoreError, match="another trial of the study has number 0"):
+        with pytest.raises(StoreError, match="another trial of the study has that number"):
             store.bind(second, 0, 200, {})
 
         assert [trial.number for trial in store.trials(claim.study_id)] == [0, None]

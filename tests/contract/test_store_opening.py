@@ -370,9 +370,9 @@ class TestOptuna:
             study = store.register_study(theirs._study_id, "demo", {})
             claim = store.claim(study.id, 1, "a", 600)
             assert claim is not None
-            asked = theirs.ask()
-            store.finish(store.bind(claim, asked.number, asked._trial_id, {}), "complete", 0.5)
-            theirs.tell(asked, 0.5)
+            assert (claim.number, claim.optuna_trial_id) == (3, theirs.trials[3]._trial_id)
+            store.finish(store.bind(claim, 3, theirs.trials[3]._trial_id, {}), "complete", 0.5)
+            theirs.tell(3, 0.5)
 
         again = optuna.load_study(study_name="demo", storage=optuna.storages.RDBStorage(optuna_url(store_url)))
         assert [trial.number for trial in again.trials] == [0, 1, 2, 3]

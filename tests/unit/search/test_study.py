@@ -12,7 +12,17 @@ from optuna.storages import RDBStorage
 from optuna.trial import Trial, TrialState
 
 from search.plan import Params, Plan, make_plan
-from search.study import PRESET, PeersStudy, TrialSeededSampler, distribution_of, enqueue_presets, make_study, open_trials, suggest
+from search.study import (
+    PRESET,
+    TrialSeededSampler,
+    WorkerStudy,
+    distribution_of,
+    enqueue,
+    make_study,
+    open_trials,
+    suggest,
+    waiting_presets,
+)
 from spaces.errors import StoreError
 from spaces.loader import load_study
 from spaces.parameters import Choice, FloatRange, IntRange, Parameter
@@ -36,10 +46,10 @@ def in_memory(plan: Plan, sampler: TrialSeededSampler | None = None) -> optuna.S
     return optuna.create_study(direction=plan.spec.metric.direction, sampler=sampler or TrialSeededSampler(plan.spec))
 
 
-def opened(trials: RDBStorage, plan: Plan) -> PeersStudy:
+def opened(trials: RDBStorage, plan: Plan) -> WorkerStudy:
     """The study `demo`, as a worker that has just come opens it."""
     make_study(trials, plan, "demo")
-    return PeersStudy(trials, plan, "demo", completed=lambda: 0)
+    return WorkerStudy(trials, plan, "demo", completed=lambda: 0)
 
 
 def value_of(params: Params) -> float:
@@ -164,7 +174,7 @@ class TestSuggest:
         """The presets are tried first, in their order and where they lie in the space; then the sampler has its turn."""
         plan = make_plan(load_study("combined"))
         study = opened(trials, plan)
-        enqueue_presets(study, plan)
+        enqueue(study, waiting_presets(study, plan))
         asked = [study.ask() for _ in range(6)]
         assert [trial.user_attrs.get(PRESET) for trial in asked] == ["recommended", "untuned", "safe", "progressive", None, None]
         assert [suggest(trial, plan) for trial in asked[:4]] == [plan.preset_params(name) for name in plan.spec.presets]
@@ -177,7 +187,7 @@ class TestSuggest:
         study = opened(trials, plan)
         study.enqueue_trial(plan.preset_params("recommended"), user_attrs={PRESET: "recommended"})
         for _ in range(2):
-            enqueue_presets(study, plan)
+            enqueue(study, waiting_presets(study, plan))
         assert [trial.user_attrs[PRESET] for trial in study.get_trials()] == ["recommended", "untuned", "safe", "progressive"]
 
     def test_again(self, trials: RDBStorage) -> None:
@@ -209,12 +219,12 @@ class TestMakeStudy:
             open_trials("mysql://host/db")
 
 
-class TestPeersStudy:
+class TestWorkerStudy:
     def test_read_again(self, trials: RDBStorage) -> None:
         """Complete trials are read again when their number has changed, and only then."""
         plan, completed = demo(), [0]
         make_study(trials, plan, "demo")
-        study = PeersStudy(trials, plan, "demo", completed=lambda: completed[0])
+        study = WorkerStudy(trials, plan, "demo", completed=lambda: completed[0])
 
         def peers() -> list[int]:
             return [trial.number for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))]
@@ -234,6 +244,29 @@ class TestPeersStudy:
         assert len(study.get_trials(deepcopy=False)) == 2
         assert len(study.get_trials(states=(TrialState.COMPLETE,))) == 1
         assert len(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))) == 1
+
+
+    def test_sample(self, trials: RDBStorage) -> None:
+        """A trial that was made elsewhere is given what one that was asked for is given, and nothing is written meanwhile."""
+        plan = demo()
+        expected = told(in_memory(plan), plan, 9)
+        study = opened(trials, plan)
+        assert told(study, plan, 8) == expected[:8]
+        trial = study.take(trials.create_new_trial(study._study_id))
+        params, sampled = study.sample(trial, plan)
+        assert params == trial.params == expected[8]
+        assert [param.name for param in sampled.params] == list(params)
+        assert list(sampled.system_attrs) == ["tpe:relative_params:0"]
+        written = trials.get_trial(trial._trial_id)
+        assert (written.params, written.system_attrs) == ({}, {})
+
+    def test_take_late(self, trials: RDBStorage) -> None:
+        """A trial is sampled from what all workers know by then, and not from what this one knew when it asked before."""
+        plan = demo()
+        expected = told(in_memory(plan), plan, 9)
+        late, other = opened(trials, plan), opened(trials, plan)
+        assert told(late, plan, 6) + told(other, plan, 2) == expected[:8]
+        assert late.sample(late.take(trials.create_new_trial(late._study_id)), plan)[0] == expected[8]
 
 
 class TestConstraint:

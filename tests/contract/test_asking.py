@@ -1,0 +1,162 @@
+"""How workers come by their trials: the same ones whoever writes them down, and each exactly once however many ask at a time.
+
+Its functions run in spawned processes.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from optuna.trial import FrozenTrial, TrialState
+
+from search import run
+from search.plan import Plan
+from search.run import Bench, Ending
+from search.session import Session, open_session
+from search.stop import StopRequest
+from search.study import PRESET, WorkerStudy, open_trials
+from spaces.loader import load_study
+from spaces.records import ClassCounts, Evidence
+from spaces.study import StudySpec
+from storage.checkpoints import CheckpointFiles
+from storage.rows import Claim
+from tests.contract.test_store import let_lapse
+
+PROCESSES, BUDGET = 4, 24
+Told = tuple[int, str | None, dict[str, Any]]
+"""Number, preset and configuration of a trial."""
+
+_start: Barrier  # of a spawned process
+
+
+def spec(**changes: Any) -> StudySpec:
+    """A shipped study with dimensions that exist only under others."""
+    return load_study("combined", {"trials": BUDGET, "sampler.startup_trials": 5, **changes})
+
+
+def bench_of(session: Session, url: str) -> Bench:
+    """What a worker has, but for data and a trainer: nothing is trained here."""
+    store, stored, plan = session.store, session.stored, session.plan
+    study = WorkerStudy(open_trials(url), plan, stored.name, lambda: store.completed(stored.id))
+    nothing = cast(Any, None)
+    return Bench(store, stored, CheckpointFiles(Path("unused")), study, plan, nothing, nothing, ClassCounts(("a",), (1,)), "cpu", StopRequest(), nothing)
+
+
+def ask(bench: Bench) -> tuple[Claim, run.OptunaTrial] | None:
+    """The next trial with its configuration, as a worker comes by it; None when the budget is spent."""
+    claim = bench.store.claim(bench.stored.id, BUDGET, "a", 600)
+    return None if claim is None else run._bind(bench, claim)
+
+
+def end(bench: Bench, claim: Claim, trial: run.OptunaTrial) -> Ending:
+    """Some end that follows from the configuration, so that the sampler has something to learn."""
+    assert claim.config is not None
+    rate, number = claim.config["optimizer"]["lr_multiple"], claim.number or 0
+    state: Any = ("complete", "pruned", "complete", "diverged", "failed")[number % 5]
+    evidence = Evidence("metric_falling", 1, None, "it fell", {}, severity=1.0) if state == "diverged" else None
+    trial.end(state, -abs(rate - 1), "why", evidence, None)
+    bench.store.finish(claim, state, score=-abs(rate - 1))
+    return cast(Ending, state)
+
+
+def told(claim: Claim) -> Told:
+    """What a trial was given."""
+    assert claim.number is not None
+    assert claim.config is not None
+    return claim.number, claim.preset, dict(claim.config)
+
+
+def asked_alone(url: str) -> tuple[list[Told], list[FrozenTrial]]:
+    """All trials of the study, one after the other, and what Optuna has of them."""
+    session, given = open_session(spec(), url), []
+    with session.store:
+        bench = bench_of(session, url)
+        while (found := ask(bench)) is not None:
+            given.append(told(found[0]))
+            end(bench, *found)
+        return given, bench.study.get_trials()
+
+
+class TestSameTrials:
+    def test_either_way(self, sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Written by the store or by Optuna's own class, the trials are the same to the last bit, presets first."""
+        given, kept = asked_alone(sqlite_url)
+        monkeypatch.setattr("storage.optuna_tables.SCHEMA", "v9.9.9.a")
+        given_by_class, kept_by_class = asked_alone(f"sqlite:///{tmp_path / 'other.db'}")
+
+        assert given == given_by_class
+        assert [preset for _, preset, _ in given[:5]] == [*spec().presets, None]
+        for one, other in zip(kept, kept_by_class, strict=True):
+            assert (one.params, one.distributions, one.state, one.values) == (other.params, other.distributions, other.state, other.values)
+            assert (one.user_attrs, one.system_attrs) == (other.user_attrs, other.system_attrs)
+
+    @pytest.mark.parametrize("schema", ["v3.2.0.a", "v9.9.9.a"])
+    def test_died_asking(self, sqlite_url: str, monkeypatch: pytest.MonkeyPatch, schema: str) -> None:
+        """A worker that dies while it samples leaves its trial, with the preset that was meant for it, to the next one."""
+        monkeypatch.setattr("storage.optuna_tables.SCHEMA", schema)
+        session = open_session(spec(), sqlite_url)
+        with session.store as store:
+            bench = bench_of(session, sqlite_url)
+            with monkeypatch.context() as patched:
+                patched.setattr(Plan, "config", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+                with pytest.raises(KeyboardInterrupt):
+                    ask(bench)
+            (line,) = store.progress(session.stored.id)
+            let_lapse(store, Claim(line.trial_id, session.stored.id, line.attempt))
+            found = ask(bench)
+            assert found is not None
+            assert (found[0].number, found[0].attempt, found[0].preset) == (0, 2, spec().presets[0])
+            assert [trial.state for trial in bench.study.get_trials()][:2] == [TrialState.RUNNING, TrialState.WAITING]
+
+
+def join(barrier: Barrier) -> None:
+    """Runs first in each process."""
+    global _start
+    _start = barrier
+
+
+@pytest.fixture(scope="module")
+def crew() -> Iterator[ProcessPoolExecutor]:
+    """Processes that share nothing but a barrier."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(PROCESSES, spawn, initializer=join, initargs=(spawn.Barrier(PROCESSES),)) as pool:
+        yield pool
+
+
+def compete(url: str) -> list[Told]:
+    """One process: starts the study together with all others, and asks until nothing is left."""
+    _start.wait(60)
+    session, given = open_session(spec(), url), []
+    with session.store:
+        bench = bench_of(session, url)
+        while (found := ask(bench)) is not None:
+            given.append(told(found[0]))
+            end(bench, *found)
+    return given
+
+
+class TestProcesses:
+    @pytest.mark.timeout(180)
+    def test_exact(self, store_url: str, crew: ProcessPoolExecutor) -> None:
+        """Processes that start one new study at the same moment make it once, try each preset once, and spend the budget exactly."""
+        answers = [crew.submit(compete, store_url) for _ in range(PROCESSES)]
+        given = sorted((each for answer in answers for each in answer.result(timeout=150)), key=lambda each: each[0])
+
+        assert [number for number, _, _ in given] == list(range(BUDGET))
+        assert [preset for _, preset, _ in given] == [*spec().presets, *[None] * (BUDGET - len(spec().presets))]
+        trials = open_trials(store_url)
+        (study,) = trials.get_all_studies()
+        kept = trials.get_all_trials(study._study_id)
+        trials.engine.dispose()
+        assert [trial.number for trial in kept] == list(range(BUDGET))
+        assert [trial.user_attrs.get(PRESET) for trial in kept] == [preset for _, preset, _ in given]
+        for trial, (_, _, config) in zip(kept, given, strict=True):
+            for path, value in trial.params.items():
+                section, name = path.split(".")
+                assert config[section][name] == value

@@ -1,0 +1,268 @@
+"""The rows that the store writes into Optuna's tables are those that Optuna's own class writes, on SQLite and on PostgreSQL."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import timedelta
+from typing import Any
+
+import optuna
+import pytest
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution, distribution_to_json
+from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy import inspect, text
+
+from search.study import open_trials
+from spaces.errors import LeaseLostError, StoreError
+from storage.engine import Database
+from storage.optuna_tables import KILLED, SCHEMA, VERSION_TABLE
+from storage.rows import Claim, Sampled, SampledParam, Waiting
+from storage.store import Store
+from tests.contract.test_store import let_lapse
+
+PARAMS: list[tuple[str, Any, BaseDistribution]] = [
+    ("rate", 0.1 + 0.2, FloatDistribution(1e-3, 1.0, log=True)),
+    ("smooth", 2.5, FloatDistribution(0, 5, step=0.5)),
+    ("count", 3, IntDistribution(1, 9, step=2)),
+    ("kind", None, CategoricalDistribution((None, True, 1.5, "é"))),
+]
+SHARED = json.dumps({"rate": 0.3})
+PRESETS = [Waiting({"rate": 0.25, "kind": None}, {"preset": "safe"}), Waiting({"rate": 1.0}, {"preset": "bold", "note": "é"})]
+
+
+@pytest.fixture
+def trials(store_url: str) -> Iterator[RDBStorage]:
+    """Optuna's own class on the store's database."""
+    storage = open_trials(store_url)
+    yield storage
+    storage.remove_session()
+    storage.engine.dispose()
+
+
+@pytest.fixture
+def theirs(trials: RDBStorage) -> int:
+    """A study that Optuna's class alone writes to; its id in Optuna's tables."""
+    return trials.create_new_study([StudyDirection.MAXIMIZE], "theirs")
+
+
+@pytest.fixture
+def ours(trials: RDBStorage) -> int:
+    """A study that the store writes to; its id in Optuna's tables."""
+    return trials.create_new_study([StudyDirection.MAXIMIZE], "ours")
+
+
+@pytest.fixture
+def study_id(store: Store, ours: int) -> int:
+    """The store's own id of it."""
+    return store.register_study(ours, "ours", {}).id
+
+
+def claimed(store: Store, study_id: int) -> Claim:
+    """The next trial."""
+    claim = store.claim(study_id, 1000, "a", 600)
+    assert claim is not None
+    return claim
+
+
+def bound(store: Store, claim: Claim, sampled: Sampled) -> Claim:
+    """A claim whose trial was sampled."""
+    assert claim.number is not None
+    assert claim.optuna_trial_id is not None
+    return store.bind(claim, claim.number, claim.optuna_trial_id, {}, None, sampled)
+
+
+def params() -> Sampled:
+    """One hyperparameter of every kind, and what a sampler keeps for itself."""
+    told = (SampledParam(name, found.to_internal_repr(value), distribution_to_json(found)) for name, value, found in PARAMS)
+    return Sampled(tuple(told), {"tpe:relative_params:0": json.dumps(SHARED)})
+
+
+def write_params(trials: RDBStorage, trial_id: int) -> None:
+    """The same by Optuna's class."""
+    for name, value, distribution in PARAMS:
+        trials.set_trial_param(trial_id, name, distribution.to_internal_repr(value), distribution)
+    trials.set_trial_system_attr(trial_id, "tpe:relative_params:0", SHARED)
+
+
+def rows(database: Database, optuna_study_id: int) -> dict[str, list[dict[str, Any]]]:
+    """Every row about a study's trials, by table: trials by their number, times by whether there is one, ids of rows left out."""
+    with database.reading() as connection:
+        told = connection.execute(text(f"SELECT * FROM trials WHERE study_id = {optuna_study_id} ORDER BY trial_id")).mappings().all()
+        numbers = {row["trial_id"]: row["number"] for row in told}
+        found = {"trials": [dict(row) | {"trial_id": row["number"], "study_id": 0} for row in told]}
+        for table in sorted(name for name in inspect(connection).get_table_names() if name.startswith("trial_")):
+            about = connection.execute(text(f"SELECT * FROM {table}")).mappings().all()
+            found[table] = [dict(row) | {"trial_id": numbers[row["trial_id"]]} for row in about if row["trial_id"] in numbers]
+    return {table: [_comparable(table, row) for row in lines] for table, lines in found.items()}
+
+
+def _comparable(table: str, row: dict[str, Any]) -> dict[str, Any]:
+    own = {f"{table.removesuffix('s')}_id", "param_id"} - {"trial_id"}
+    return {key: value is not None if key.startswith("datetime") else value for key, value in row.items() if key not in own}
+
+
+def frozen(trials: RDBStorage, optuna_study_id: int) -> list[FrozenTrial]:
+    """The trials of a study as Optuna reads them, without their ids and times, so that two studies can be compared."""
+    found = trials.get_all_trials(optuna_study_id)
+    for trial in found:
+        trial._trial_id = 0
+        trial.datetime_start = trial.datetime_complete = None
+    return found
+
+
+class TestSameRows:
+    def test_all(self, store: Store, trials: RDBStorage, theirs: int, store_url: str) -> None:
+        """Waiting presets, a trial that takes one, a new one with all its parameters, and one that is given up: row by row the same."""
+        for each in PRESETS:
+            waiting = create_trial(state=TrialState.WAITING, system_attrs={"fixed_params": each.params}, user_attrs=dict(each.user_attrs))
+            trials.create_new_trial(theirs, waiting)
+        first = trials.get_all_trials(theirs)[0]._trial_id
+        trials.set_trial_state_values(first, TrialState.RUNNING)
+        write_params(trials, first)
+        trials.set_trial_state_values(trials.get_all_trials(theirs)[1]._trial_id, TrialState.RUNNING)
+        write_params(trials, trials.create_new_trial(theirs))
+        lost = trials.create_new_trial(theirs)
+        trials.set_trial_user_attr(lost, KILLED, "given up: 1 workers vanished while they worked on it")
+        trials.set_trial_state_values(lost, TrialState.FAIL)
+
+        ours = trials.create_new_study([StudyDirection.MAXIMIZE], "ours")
+        study_id = store.register_study(ours, "ours", {}, PRESETS).id
+        claims = [claimed(store, study_id) for _ in range(4)]
+        bound(store, claims[0], params())
+        bound(store, claims[2], params())
+        let_lapse(store, claims[3])
+        assert store.claim(study_id, 0, "b", 600, max_attempts=1) is None
+
+        with closing(Database(store_url)) as database:
+            assert rows(database, ours) == rows(database, theirs)
+        assert frozen(trials, ours) == frozen(trials, theirs)
+
+    def test_time(self, store: Store, trials: RDBStorage, ours: int, study_id: int, theirs: int) -> None:
+        """A trial begins at the time that Optuna's class would give it, in the same zone."""
+        claimed(store, study_id)
+        trials.create_new_trial(theirs)
+        (one,), (other,) = trials.get_all_trials(ours), trials.get_all_trials(theirs)
+        assert one.datetime_start is not None
+        assert other.datetime_start is not None
+        assert abs(one.datetime_start - other.datetime_start) < timedelta(minutes=10)
+
+    def test_version(self, trials: RDBStorage) -> None:
+        """The version of Optuna's that is installed here is the one that the store knows; else this file has to be gone through again."""
+        assert trials.get_head_version() == SCHEMA
+
+
+class TestTake:
+    def test_waiting_first(self, store: Store, trials: RDBStorage, ours: int, study_id: int) -> None:
+        """What waits is taken before anything new is made, by its number, also when it came later."""
+        numbers = [claimed(store, study_id).number]
+        study = optuna.load_study(study_name="ours", storage=trials)
+        for rate in (0.1, 0.2):
+            study.enqueue_trial({"rate": rate})
+        numbers += [claimed(store, study_id).number for _ in range(3)]
+        assert numbers == [0, 1, 2, 3]
+        assert [trial.system_attrs.get("fixed_params") for trial in study.trials] == [None, {"rate": 0.1}, {"rate": 0.2}, None]
+        assert {trial.state for trial in study.trials} == {TrialState.RUNNING}
+
+    def test_beside_optuna(self, store: Store, trials: RDBStorage, ours: int, study_id: int) -> None:
+        """Trials that somebody else asks Optuna for take their turn among the numbers, and in the cache of Optuna's class."""
+        study = optuna.load_study(study_name="ours", storage=trials)
+        told = [claimed(store, study_id).number, study.ask().number, claimed(store, study_id).number, study.ask().number]
+        assert told == [0, 1, 2, 3]
+        study.tell(1, 0.5)
+        assert [(trial.number, trial.state.name) for trial in study.trials] == [(0, "RUNNING"), (1, "COMPLETE"), (2, "RUNNING"), (3, "RUNNING")]
+
+    def test_taken_over(self, store: Store, study_id: int) -> None:
+        """A worker that dies before it has sampled anything leaves its trial, with the same number, to the next one."""
+        claim = claimed(store, study_id)
+        let_lapse(store, claim)
+        taken = store.claim(study_id, 1, "b", 600)
+        assert taken == Claim(claim.trial_id, study_id, 2, False, claim.number, claim.optuna_trial_id)
+
+    def test_own_study(self, store: Store, trials: RDBStorage, study_id: int, theirs: int) -> None:
+        """The trials of another study are neither counted nor taken."""
+        trials.create_new_trial(theirs)
+        trials.create_new_trial(theirs, create_trial(state=TrialState.WAITING))
+        claim = claimed(store, study_id)
+        assert claim.number == 0
+        assert [trial.state for trial in trials.get_all_trials(theirs)] == [TrialState.RUNNING, TrialState.WAITING]
+
+    def test_study_gone(self, store: Store, trials: RDBStorage, ours: int, study_id: int) -> None:
+        """Where Optuna has no such study any more, the store takes nothing, and whoever asks Optuna is told."""
+        trials.delete_study(ours)
+        assert (claimed(store, study_id).number, claimed(store, study_id).optuna_trial_id) == (None, None)
+
+
+class TestBind:
+    def test_lost(self, store: Store, trials: RDBStorage, ours: int, study_id: int) -> None:
+        """A worker that lost its trial writes nothing to Optuna's tables either."""
+        claim = claimed(store, study_id)
+        let_lapse(store, claim)
+        assert store.claim(study_id, 1, "b", 600)
+        with pytest.raises(LeaseLostError):
+            bound(store, claim, params())
+        (trial,) = trials.get_all_trials(ours)
+        assert (trial.params, trial.system_attrs) == ({}, {})
+
+    def test_again(self, store: Store, trials: RDBStorage, ours: int, study_id: int) -> None:
+        """What a sampler kept for itself when an earlier attempt died is replaced."""
+        claim = claimed(store, study_id)
+        assert claim.optuna_trial_id is not None
+        trials.set_trial_system_attr(claim.optuna_trial_id, "tpe:relative_params:0", "of an attempt that died")
+        bound(store, claim, params())
+        (trial,) = trials.get_all_trials(ours)
+        assert trial.system_attrs == {"tpe:relative_params:0": SHARED}
+        assert trial.params == {name: value for name, value, _ in PARAMS}
+
+    def test_nothing_sampled(self, store: Store, trials: RDBStorage, ours: int, study_id: int) -> None:
+        """A trial without a hyperparameter is one, too."""
+        bound(store, claimed(store, study_id), Sampled())
+        assert [trial.params for trial in trials.get_all_trials(ours)] == [{}]
+
+
+class TestRegister:
+    def test_once(self, store: Store, trials: RDBStorage, ours: int) -> None:
+        """Only the one that registers the study has its presets wait; whoever comes later leaves nothing."""
+        for _ in range(2):
+            store.register_study(ours, "ours", {}, PRESETS)
+        with pytest.raises(StoreError, match="clashes"):
+            store.register_study(ours, "other", {}, PRESETS)
+        assert [trial.user_attrs["preset"] for trial in trials.get_all_trials(ours)] == ["safe", "bold"]
+
+
+class TestGiveUp:
+    def test_ended_there(self, store: Store, trials: RDBStorage, ours: int, study_id: int) -> None:
+        """A trial that its last worker still told Optuna the end of keeps that end."""
+        claim = claimed(store, study_id)
+        assert claim.optuna_trial_id is not None
+        trials.set_trial_state_values(claim.optuna_trial_id, TrialState.COMPLETE, [0.5])
+        let_lapse(store, claim)
+        assert store.claim(study_id, 0, "b", 600, max_attempts=1) is None
+        (trial,) = trials.get_all_trials(ours)
+        assert (trial.state, trial.value, trial.user_attrs) == (TrialState.COMPLETE, 0.5, {})
+
+
+class TestOtherVersion:
+    @pytest.fixture
+    def other(self, study_id: int, store_url: str) -> None:
+        """The database as another version of Optuna would leave it."""
+        with closing(Database(store_url)) as database, database.writing() as connection:
+            connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = 'v9.9.9.a'"))
+
+    def test_untouched(self, other: None, store: Store, trials: RDBStorage, ours: int, study_id: int) -> None:
+        """Tables of an unknown version are left to Optuna's own class."""
+        assert not store.knows_optuna()
+        claim = claimed(store, study_id)
+        assert (claim.number, claim.optuna_trial_id) == (None, None)
+        asked = optuna.load_study(study_name="ours", storage=trials).ask()
+        claim = store.note_asked(claim, asked.number, asked._trial_id)
+        let_lapse(store, claim)
+        assert store.claim(study_id, 0, "b", 600, max_attempts=1) is None
+        assert [trial.state for trial in trials.get_all_trials(ours)] == [TrialState.RUNNING]
+
+    def test_known(self, store: Store, study_id: int) -> None:
+        """Those of the known one are not."""
+        assert store.knows_optuna()
