@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -139,19 +140,19 @@ class CombinedLoss(nn.Module):
         return self._dice_now and isinstance(self.dice, DiceLoss) and self.dice.reduction == "global"
 
     @torch.no_grad()
-    def pooled(self, batches: list[tuple[Tensor, Tensor]]) -> Others:
+    def pooled(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Others:
         """The sums over batches of logits and targets that are to count as one large batch, see `Others`.
 
-        The logits may be of the right shape only, unless `needs_logits_to_pool`.
+        They are taken one at a time. The logits may be of the right shape only, unless `needs_logits_to_pool`.
         """
-        held = [self._batch(logits, target) for logits, target in batches]
-        mass = torch.stack([functional.mass(batch, self._weight()) for batch in held]).sum()
-        images = torch.stack([(batch.count_NC.sum(1) > 0).sum() for batch in held]).sum()
-        if not self.needs_logits_to_pool:
-            return Others(len(held), mass, images)
-        sums = [functional.dice_sums(batch) for batch in held]
-        overlap_C, total_C, count_C = (torch.cat(parts).sum(0, keepdim=True) for parts in zip(*sums, strict=True))
-        return Others(len(held), mass, images, overlap_C, total_C, count_C)
+        counts, sums = [], []
+        for logits, target in batches:
+            if self.needs_logits_to_pool:
+                sums.append(functional.dice_sums(self._batch(logits, target)))
+                counts.append(sums[-1][-1])
+            else:
+                counts.append(functional.counts(functional.rows(target, logits.shape[1], self.main.ignore_index), logits.shape[1]))
+        return functional.others_of(counts, sums, self._weight())
 
     @torch.no_grad()
     def _watch(self, target: Tensor, classes: int) -> None:

@@ -7,8 +7,8 @@ for the device: a label outside 0 … C−1 counts like an ignored one (`Combine
 epoch), and sums of zero are handled by `where`.
 
 Where users' other losses differ: smp's Dice halves the smooth, leaves absent classes in the mean at 0 and is global;
-MONAI's and kornia's is per image; smp's and MONAI's focal is one-versus-rest over sigmoids; kornia's focal mean divides
-by ignored pixels, too; torch's cross entropy of nothing valid is NaN.
+MONAI's and kornia's is per image; smp's focal, and MONAI's by default, is one-versus-rest over sigmoids; kornia's focal
+mean divides by ignored pixels, too; torch's cross entropy of nothing valid is NaN.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def prepare(
     if smoothed:
         u_C = logits.new_full((classes,), 1 / classes, dtype=wide(logits.dtype)) if weight is None else _vector("weight", weight, logits) / classes
     sums = softmax_sums(logits, row_NL, u_C, power)
-    return Batch(row_NL, sums.nll_NL, sums.spread_NL, sums.soft_NC, _by_class(torch.ones_like(row_NL, dtype=torch.float64), row_NL, classes))
+    return Batch(row_NL, sums.nll_NL, sums.spread_NL, sums.soft_NC, counts(row_NL, classes))
 
 
 def rows(target: Tensor, classes: int, ignore_index: int) -> Tensor:
@@ -98,6 +98,27 @@ def rows(target: Tensor, classes: int, ignore_index: int) -> Tensor:
     target_NL = target.long().flatten(1) if target.dim() > 1 else target.long().unsqueeze(1)
     row_NL = target_NL.masked_fill(target_NL == ignore_index, classes)
     return row_NL.masked_fill(row_NL < 0, classes).clamp_max(classes)
+
+
+def counts(row_NL: Tensor, classes: int) -> Tensor:
+    """Elements of every class in every image, (N, C) in float64."""
+    return _by_class(torch.ones_like(row_NL, dtype=torch.float64), row_NL, classes)
+
+
+def others_of(counts_NC: list[Tensor], sums: list[tuple[Tensor, ...]], weight: Tensor | None) -> Others:
+    """The sums over batches that are to count as one.
+
+    Args:
+        counts_NC: `counts` of each batch.
+        sums: `dice_sums` of each; empty where Dice over the whole batch takes no part.
+        weight: (C,) class weights.
+    """
+    count_NC = torch.cat(counts_NC)
+    others = Others(len(counts_NC), _mass(count_NC, weight), (count_NC.sum(1) > 0).sum())
+    if not sums:
+        return others
+    overlap_C, total_C, count_C = (torch.cat(parts).sum(0, keepdim=True) for parts in zip(*sums, strict=True))
+    return others._replace(overlap_C=overlap_C, total_C=total_C, count_C=count_C)
 
 
 def cross_entropy(
@@ -229,9 +250,9 @@ def dice_sums(batch: Batch) -> tuple[Tensor, ...]:
     return _by_class(hit_NL.double(), batch.row_NL, batch.count_NC.shape[1]), batch.soft_NC + batch.count_NC, batch.count_NC
 
 
-def mass(batch: Batch, weight: Tensor | None) -> Tensor:
+def _mass(count_NC: Tensor, weight: Tensor | None) -> Tensor:
     """Σ w_y over the valid elements; from the counts, so exact in float64."""
-    count_C = batch.count_NC.sum(0)
+    count_C = count_NC.sum(0)
     return count_C.sum() if weight is None else (count_C * weight.to(count_C.dtype)).sum()
 
 
@@ -245,7 +266,7 @@ def weighted_nll(batch: Batch, weight: Tensor | None, label_smoothing: Number) -
 
 def _mean(loss_NL: Tensor, batch: Batch, weight: Tensor | None, others: Others | None) -> Tensor:
     """Σ loss / Σ w_y, and 0 with zero gradient when nothing was valid."""
-    whole = mass(batch, weight) if others is None else others.mass
+    whole = _mass(batch.count_NC, weight) if others is None else others.mass
     return (loss_NL.sum(dtype=torch.float64) / _where_positive(whole, whole)).to(loss_NL.dtype)
 
 
@@ -270,8 +291,7 @@ def _soft_focal(
     log_p_NC = torch.log_softmax(logits, 1, dtype=wide(logits.dtype))
     q_NC = target.to(log_p_NC.dtype)
     top_N1 = q_NC.argmax(1, keepdim=True)
-    count_NC = _by_class(torch.ones_like(top_N1, dtype=torch.float64), top_N1, classes)
-    batch = Batch(top_N1, -log_p_NC.gather(1, top_N1), None, None, count_NC)
+    batch = Batch(top_N1, -log_p_NC.gather(1, top_N1), None, None, counts(top_N1, classes))
     q_NC = (1 - label_smoothing) * q_NC + label_smoothing / classes
     weighted_NC = q_NC if weight is None else q_NC * _vector("weight", weight, log_p_NC)
     loss_N1 = -(weighted_NC * log_p_NC).sum(1, keepdim=True) * _modulation(batch.nll_NL, gamma, clamped=True)

@@ -14,6 +14,7 @@ from torch import Tensor
 from objectives.losses import functional
 from objectives.losses.combined import CombinedLoss
 from objectives.losses.normalized import NormalizedCombinedLoss
+from objectives.losses.softmax import wide
 
 
 class GradientShares(NamedTuple):
@@ -46,7 +47,7 @@ def gradient_shares(criterion: CombinedLoss | NormalizedCombinedLoss, logits: Te
     combined = criterion.combined if isinstance(criterion, NormalizedCombinedLoss) else criterion
     scale_2 = criterion.scale_2 if isinstance(criterion, NormalizedCombinedLoss) else combined.ce_weight.new_ones(2)
     with torch.enable_grad():
-        leaf = logits.detach().float().requires_grad_()
+        leaf = logits.detach().to(wide(logits.dtype)).requires_grad_()
         main, dice = combined.parts(leaf, target)
         (pull,) = torch.autograd.grad(combined.ce_weight * scale_2[0] * main.value, leaf, retain_graph=dice is not None)
         norms, total = [pull.abs().sum(dtype=torch.float64)], pull

@@ -2,8 +2,8 @@
 
 What they mean there: Tversky and Jaccard run over the whole batch and leave a class that the target lacks in the mean
 at 0; Jaccard is Tversky with alpha = beta = 1, whose code knows an ignored label; Lovász-softmax averages over the
-classes in the target and waits for the device; soft cross entropy spreads ε over the C − 1 other classes, divides by
-all elements, ignored ones too, and knows no class weights.
+classes in the target and waits for the device; soft cross entropy divides by all elements, ignored ones too, and knows
+no class weights. Under gradient accumulation each is the mean over the batches.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from objectives.losses import checks, functional
+from objectives.losses.softmax import elements
 
 OVERLAPS = ("jaccard", "tversky", "lovasz")
 NAMES = (*OVERLAPS, "soft_ce")
@@ -61,12 +62,14 @@ class LibraryLoss(nn.Module):
             ConfigError: when the shapes do not fit.
         """
         checks.hard_target(logits, target)
-        classes = logits.shape[1]
-        row = functional.rows(target, classes, self.ignore_index).view(target.shape)
+        z_NCL1, classes = elements(logits).float().unsqueeze(3), logits.shape[1]  # of images, as not every loss there takes lines
+        row_NL1 = functional.rows(target, classes, self.ignore_index).unsqueeze(2)
+        nothing = z_NCL1.sum() * 0
+        if classes == 1 or target.numel() == 0:
+            return nothing
         with torch.autocast(logits.device.type, enabled=False):
-            value = self._made(classes)(logits.float(), row)
-        nothing = logits.float().sum() * 0
-        return torch.where((row < classes).any(), value.sum(), nothing) if value.numel() else nothing
+            value = self._made(classes)(z_NCL1, row_NL1)
+        return torch.where((row_NL1 < classes).any(), value.sum(), nothing) if value.numel() else nothing
 
     def used(self) -> dict[str, Any]:
         """Dotted path → value of what takes part."""
@@ -88,5 +91,5 @@ class LibraryLoss(nn.Module):
             made = losses.SoftCrossEntropyLoss(smooth_factor=self.label_smoothing, ignore_index=classes)
         else:
             alpha, beta = (1.0, 1.0) if self.name == "jaccard" else (self.tversky_alpha, self.tversky_beta)
-            made = losses.TverskyLoss("multiclass", smooth=float(self.smooth), ignore_index=classes, alpha=alpha, beta=beta)
+            made = losses.TverskyLoss("multiclass", smooth=self.smooth, ignore_index=classes, alpha=alpha, beta=beta)
         return made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -18,7 +19,8 @@ class NormalizedCombinedLoss(nn.Module):
 
     The mean is an exponential one, m ← momentum·m + (1 − momentum)·part, divided by the sum of its weights so far (bias
     correction); no gradient flows through it. It moves in training mode only, and not by a batch whose part is 0 (nothing
-    valid) or not finite. Its state belongs to a checkpoint.
+    valid) or not finite. Where several batches count as one large batch, it moves once, by the large one's part, when
+    their sums are gathered. Its state belongs to a checkpoint.
 
     Args:
         combined: the loss to normalise.
@@ -28,29 +30,38 @@ class NormalizedCombinedLoss(nn.Module):
         ConfigError: when the momentum lies outside [0, 1).
     """
 
+    momentum: Tensor
     mean_2: Tensor
     mass_2: Tensor
 
     def __init__(self, combined: CombinedLoss, momentum: float = 0.99) -> None:
         super().__init__()
         checks.share("momentum", momentum)
-        self.combined, self.momentum = combined, momentum
-        device = combined.ce_weight.device
+        self.combined, device = combined, combined.ce_weight.device
+        self.register_buffer("momentum", torch.tensor(momentum, dtype=torch.float64, device=device), persistent=False)
         self.register_buffer("mean_2", torch.zeros(2, dtype=torch.float64, device=device))
         self.register_buffer("mass_2", torch.zeros(2, dtype=torch.float64, device=device))
 
     def forward(self, logits: Tensor, target: Tensor, others: Others | None = None) -> LossParts:
         """The normalised total, and the parts as they are, of logits (N, C, …) and target (N, …)."""
         main, dice = self.combined.parts(logits, target, others)
-        batches = 1 if others is None else others.batches
-        total = self.combined.ce_weight * self._normalised(main.value, 0, batches)
+        if others is None:  # of a share, `pooled` has taken in the whole
+            self._take_in(main.value, dice)
+        scale_2 = self.scale_2
+        total = self.combined.ce_weight * scale_2[0] * main.value
         if dice is not None:
-            total = total + self.combined.dice_weight * self._normalised(dice, 1, batches)
+            total = total + self.combined.dice_weight * scale_2[1] * dice
         return CombinedLoss.told(total, main, dice)
 
-    def pooled(self, batches: list[tuple[Tensor, Tensor]]) -> Others:
-        """As the combined loss does."""
-        return self.combined.pooled(batches)
+    @torch.no_grad()
+    def pooled(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Others:
+        """As the combined loss does; the running means take in the parts of all batches together."""
+        held = list(batches)
+        others = self.combined.pooled(held)
+        parts = [self.combined.parts(logits, target, others) for logits, target in held]
+        overlaps = [dice for _, dice in parts if dice is not None]
+        self._take_in(torch.stack([main.value for main, _ in parts]).sum(), torch.stack(overlaps).sum() if overlaps else None)
+        return others
 
     @property
     def class_count(self) -> int:
@@ -59,8 +70,8 @@ class NormalizedCombinedLoss(nn.Module):
 
     @property
     def needs_logits_to_pool(self) -> bool:
-        """As the combined loss does."""
-        return self.combined.needs_logits_to_pool
+        """They do: the value of the large batch's parts is to be known before the first of its gradients."""
+        return True
 
     @property
     def weight_ratio(self) -> float:
@@ -77,17 +88,18 @@ class NormalizedCombinedLoss(nn.Module):
 
     def used(self) -> dict[str, Any]:
         """As the combined loss does."""
-        return self.combined.used() | {"loss.normalize": True, "loss.normalize_momentum": self.momentum}
+        return self.combined.used() | {"loss.normalize": True, "loss.normalize_momentum": self.momentum.item()}
 
-    def _normalised(self, part: Tensor, place: int, batches: int) -> Tensor:
-        """The part over its running mean; where a batch is one of several shares, the mean is that of a whole."""
-        if self.training:
-            value = part.detach().double() * batches
+    def _take_in(self, main: Tensor, dice: Tensor | None) -> None:
+        """Move the running means by the parts of a batch."""
+        for place, part in enumerate((main, dice)):
+            if part is None or not self.training:
+                continue
+            value = part.detach().double()
             step = torch.where((value > 0) & value.isfinite(), 1 - self.momentum, 0.0)
             # a NaN times a step of 0 would still be NaN: hence the second `where`
             self.mean_2[place].add_(step * (torch.where(step > 0, value, 0.0) - self.mean_2[place]))
             self.mass_2[place].add_(step * (1 - self.mass_2[place]))
-        return part * self.scale_2[place]
 
     @property
     def scale_2(self) -> Tensor:

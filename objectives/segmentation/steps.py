@@ -29,18 +29,18 @@ def gathered(batches: Iterable[Batch], steps: int) -> Iterator[list[Batch]]:
 def pool(criterion: Criterion, model: nn.Module, predict: Callable[[Tensor], Tensor], group: list[Batch]) -> Others | None:
     """The sums that make the batches of one optimiser step count as one large batch; None for a single one.
 
-    Cross entropy and focal need the labels alone. Dice over the whole batch needs all the probabilities before the
-    first gradient, and so a forward pass of its own; it leaves batch statistics and random numbers as they were.
-    Batch normalisation itself still normalises each batch by its own statistics.
+    Cross entropy and focal need the labels alone. Dice over the whole batch, and a normalised loss, need all the
+    logits before the first gradient, and so a forward pass of their own; it leaves batch statistics and random numbers
+    as they were. Batch normalisation itself still normalises each batch by its own statistics.
     """
     if len(group) == 1:
         return None
     if not criterion.needs_logits_to_pool:
         classes = criterion.class_count
-        return criterion.pooled([(_of_shape(target_NHW, classes), target_NHW) for _, target_NHW in group])
+        return criterion.pooled((_of_shape(target_NHW, classes), target_NHW) for _, target_NHW in group)
     device = group[0][0].device
     with torch.no_grad(), _statistics_kept(model), torch.random.fork_rng([device] if device.type == "cuda" else []):
-        return criterion.pooled([(predict(images_NCHW), target_NHW) for images_NCHW, target_NHW in group])
+        return criterion.pooled((predict(images_NCHW), target_NHW) for images_NCHW, target_NHW in group)
 
 
 def _of_shape(target_NHW: Tensor, classes: int) -> Tensor:

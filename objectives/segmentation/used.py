@@ -35,8 +35,9 @@ def _used_schedule(config: SegmentationConfig, used: dict[str, Any]) -> dict[str
     found: dict[str, Any] = {"schedule.lr": schedule.lr, "schedule.lr_warmup_epochs": schedule.lr_warmup_epochs, "schedule.plan": schedule.plan}
     if schedule.swa_from_epoch is None or schedule.swa_from_epoch <= config.epochs:
         found["schedule.swa_from_epoch"] = schedule.swa_from_epoch
-    if "loss.smooth" in used:
+    if "loss.overlap" in used:
         found |= {"schedule.dice_ce_only_epochs": schedule.dice_ce_only_epochs, "schedule.dice_ramp_epochs": schedule.dice_ramp_epochs}
+    if "loss.smooth" in used:
         found["schedule.smooth_steps"] = schedule.smooth_steps
     if used.get("weights.method") != "uniform":
         found["schedule.light_clip_epochs"] = schedule.light_clip_epochs
