@@ -1,0 +1,22 @@
+"""Campaigns: many full-length trials without any kill, recorded, that signals and pruners are replayed on.
+
+Thresholds are tuned on `first`. `second`, with other seeds and another architecture, and `presets`, the configurations
+that are known to behave, only hold them to account.
+"""
+
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+
+SEEDS: dict[str, tuple[int, ...]] = {"first": (1,), "second": (2,), "presets": tuple(range(20))}
+"""Campaign → the seeds of its studies, one after the other."""
+
+
+def records(name: str) -> Path:
+    """The committed records of a campaign."""
+    return FOLDER / f"{name}.jsonl.gz"
+
+
+def study(name: str) -> Path:
+    """The study that made them."""
+    return FOLDER / f"{name}.yaml"

@@ -1,0 +1,78 @@
+"""Runs a campaign and exports its records: `python -m benchmarks.campaign first --folder FOLDER`.
+
+It is an ordinary `search run` in that folder, for each of the campaign's seeds: Ctrl-C stops it, and the same command
+goes on where it stopped. Further options are passed on, such as `--trials 12 --epochs 8` for a small one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks.campaign import SEEDS, records, study
+from benchmarks.commands import environment, script
+from search.recorded import study_recording
+from spaces.recordings import Recording, write_recording
+from storage.store import open_store
+
+MAX_MIB = 5.0
+"""Of a file that is to be committed."""
+
+
+def run(name: str, folder: Path, more: list[str]) -> int:
+    """Run the campaign in the folder to its end; the exit code of the last `search run`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed in SEEDS[name]:
+        command = [script("search"), "run", "--study", str(study(name)), "--name", f"{name}-{seed}", "--seed", str(seed)]
+        code = _wait(subprocess.Popen([*command, "--devices", "cpu", "--store", "search.db", *more], cwd=folder, env=environment()))
+        if code:
+            return code
+    return 0
+
+
+def _wait(process: subprocess.Popen[bytes]) -> int:
+    """Ctrl-C is the command's own business, which finishes its epochs first."""
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            continue
+
+
+def export(name: str, folder: Path) -> Recording:
+    """What the folder's store holds of the campaign, the trials of its studies numbered on.
+
+    Raises:
+        StoreError: when it holds none.
+    """
+    with open_store(f"sqlite:///{folder / 'search.db'}", create=False) as store:
+        parts = [study_recording(store, f"{name}-{seed}") for seed in SEEDS[name]]
+    trials = [trial for part in parts for trial in part.trials]
+    numbered = trials if len(parts) == 1 else [replace(trial, number=number) for number, trial in enumerate(trials)]
+    return Recording(parts[0].study.model_copy(update={"name": name}), tuple(numbered))
+
+
+def main() -> int:
+    """Run and export; the exit code of the run."""
+    made = argparse.ArgumentParser(prog="python -m benchmarks.campaign", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("name", choices=list(SEEDS))
+    made.add_argument("--folder", type=Path, required=True, help="where the store is, or will be")
+    made.add_argument("--out", type=Path, help="where the records go; default: benchmarks/campaign/NAME.jsonl.gz")
+    made.add_argument("--export", action="store_true", help="run nothing, export what is there")
+    options, more = made.parse_known_args()
+    code = 0 if options.export else run(options.name, options.folder, more)
+    if code:
+        return code
+    out = options.out or records(options.name)
+    recording = export(options.name, options.folder)
+    write_recording(out, recording)
+    size_mib = out.stat().st_size / 2**20
+    print(f"{len(recording.trials)} trials, {sum(len(trial.epochs) for trial in recording.trials)} epochs, {size_mib:.2f} MiB written to {out.name}")
+    return int(size_mib > MAX_MIB)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
