@@ -89,7 +89,8 @@ def _search(session: Session, slots: list[Slot], arguments: list[str], url: str,
     try:
         team.check()
     except InputError:
-        discard_untried(session, url)
+        if discard_untried(session, url):
+            team.forget_logs()
         raise
     return team.stops
 

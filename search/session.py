@@ -69,18 +69,25 @@ def _check_changes(changes: list[Change], name: str, url: str, *, accept_change:
     )  # fmt: skip
 
 
-def discard_untried(session: Session, url: str) -> None:
-    """Take a study out of the store that was made just now and could not try a single trial."""
-    if session.store.forget_untried(session.stored.id):
-        from search.study import open_trials
+def discard_untried(session: Session, url: str) -> bool:
+    """Take a study out of the store that could not try a single trial, and the store with it if it was made for that.
 
-        trials = open_trials(url)
-        trials.delete_study(session.stored.optuna_study_id)
-        trials.remove_session()
+    False, and nothing is taken out, when a trial was tried.
+    """
+    from search.study import close_trials, open_trials
+
+    if not session.store.forget_untried(session.stored.id):
+        return False
+    trials = open_trials(url)
+    trials.delete_study(session.stored.optuna_study_id)
+    close_trials(trials)
+    session.store.unmake()
+    return True
 
 
 def _make(store: Store, plan: Plan, url: str) -> StoredStudy:
-    from search.study import MADE_BY, enqueue, make_study, open_trials, waiting_presets  # Optuna: not needed to take a study up
+    # Optuna: not needed to take a study up
+    from search.study import MADE_BY, close_trials, enqueue, make_study, open_trials, waiting_presets
 
     trials = open_trials(url)
     try:
@@ -97,7 +104,7 @@ def _make(store: Store, plan: Plan, url: str) -> StoredStudy:
             waiting = []
         return store.register_study(study._study_id, plan.spec.name, plan.spec.model_dump(mode="json"), waiting)  # noqa: SLF001
     finally:
-        trials.remove_session()
+        close_trials(trials)
 
 
 def differences(stored: Mapping[str, Any], spec: StudySpec) -> list[Change]:

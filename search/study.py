@@ -89,6 +89,12 @@ def open_trials(url: str) -> RDBStorage:
     return storage
 
 
+def close_trials(storage: RDBStorage) -> None:
+    """Close its connections, the pooled ones as well."""
+    storage.remove_session()
+    storage.engine.dispose()
+
+
 def _with_tables(url: str) -> RDBStorage:
     """Optuna makes its tables without a lock: when two processes do so at once, one fails, and has to ask again."""
     for _ in range(MAKING_TRIES):

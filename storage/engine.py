@@ -6,6 +6,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Double, Engine, create_engine, event
@@ -122,10 +123,14 @@ def _switch_to_wal(connection: DBAPIConnection, where: str) -> None:
 
 
 class Database:
-    """A database and its transactions. Whatever it says when it fails becomes a `StoreError`."""
+    """A database and its transactions. Whatever it says when it fails becomes a `StoreError`.
+
+    `made` tells that it is a file which was not there before.
+    """
 
     def __init__(self, url: str) -> None:
         self.engine = build_engine(url)
+        self.made = self.engine.dialect.name == "sqlite" and not self._file.exists()
         self.where = safe_url(url)
         self._password = self.engine.url.password or str(self.engine.url.query.get("password", ""))
         self._writer = self.engine.execution_options(**{_WRITES: True})
@@ -165,6 +170,29 @@ class Database:
             with spoken(self.where, self._password), self.engine.connect() as connection:
                 _switch_to_wal(connection.connection, self.where)
 
+    def remove(self, unless: str) -> bool:
+        """Removes the SQLite file, unless the query finds a row, or anybody else has the file open. False when it stays."""
+        if self.engine.dialect.name != "sqlite":
+            return False
+        self.close()
+        connection = sqlite3.connect(self._file, timeout=0, isolation_level=None)
+        try:
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+            connection.execute("PRAGMA journal_mode = DELETE")  # fails at once while another connection is open
+            if connection.execute(unless).fetchone() is None:
+                self._file.unlink()
+                return True
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError:
+            pass
+        finally:
+            connection.close()
+        return False
+
     def close(self) -> None:
         """Closes every connection."""
         self.engine.dispose()
+
+    @property
+    def _file(self) -> Path:
+        return Path(str(self.engine.url.database))

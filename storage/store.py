@@ -12,6 +12,7 @@ from storage.counts import Counts
 from storage.engine import Database
 from storage.epochs import Epochs
 from storage.findings import Findings
+from storage.models import Study
 from storage.schema import ensure, upgrade
 from storage.studies import Studies
 from storage.trials import Trials
@@ -27,6 +28,10 @@ class Store(Studies, Attempts, Epochs, Trials, Findings, Counts):
     def where(self) -> str:
         """The address, without a password."""
         return self._database.where
+
+    def unmake(self) -> bool:
+        """Removes a store that this very opening made, if it holds no study and nobody else has it open. False when it stays."""
+        return self._database.made and self._database.remove(unless=f"SELECT 1 FROM {Study.__tablename__} LIMIT 1")
 
     def close(self) -> None:
         """Closes the connections."""

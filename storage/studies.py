@@ -57,7 +57,7 @@ class Studies(Room):
     def forget_untried(self, study_id: int) -> bool:
         """Removes a study none of whose trials was ever bound. False, and nothing is removed, when one was."""
         with self._database.writing() as connection:
-            tried = select(func.count()).select_from(Trial).where(Trial.study_id == study_id, Trial.number.is_not(None))
+            tried = select(func.count()).select_from(Trial).where(Trial.study_id == study_id, Trial.config.is_not(None))
             if connection.execute(tried).scalar_one():
                 return False
             connection.execute(delete(Trial).where(Trial.study_id == study_id))

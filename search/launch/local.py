@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -61,6 +61,13 @@ class WorkerProcess:
         with self.log.open("rb") as file:
             file.seek(self.began_at or 0)
             return file.read().decode(errors="replace").splitlines()
+
+    def forget_log(self) -> None:
+        """Remove what it told in this run."""
+        if self.began_at == 0:
+            self.log.unlink(missing_ok=True)
+        elif self.began_at is not None:
+            os.truncate(self.log, self.began_at)
 
     def last_words(self, lines: int = 12) -> str:
         """The end of its log: from the last error on where there is one."""
@@ -155,8 +162,17 @@ class LocalWorkers:
         """
         if self.failure is not None:
             words = self.failure.last_words().removeprefix("error: ")
-            text = f"{words}\n  log:     {self.failure.log}"
-            raise InputError(text) if self.failure.exit_code == InputError.exit_code else SearchError(text)
+            if self.failure.exit_code == InputError.exit_code:
+                raise InputError(words)  # which says all that there is to say
+            raise SearchError(f"{words}\n  log:     {self.failure.log}")
+
+    def forget_logs(self) -> None:
+        """Remove the logs of this run, and their folders where nothing else is in them; earlier runs keep theirs."""
+        for worker in self.workers:
+            worker.forget_log()
+        for folder in {folder: None for worker in self.workers for folder in (worker.log.parent, worker.log.parent.parent)}:
+            with suppress(OSError):  # something else is in it, or it is gone
+                folder.rmdir()
 
     @contextmanager
     def running(self) -> Iterator[LocalWorkers]:

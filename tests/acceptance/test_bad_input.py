@@ -37,7 +37,6 @@ class Case:
         arguments: of `search`.
         what, where, found, allowed, next: words in the parts of its message; a part without words is not looked at.
         arrange: prepares the folder in which it runs.
-        trains: whether it shows only once a worker has loaded the data, when there is a store already.
     """
 
     name: str
@@ -48,7 +47,6 @@ class Case:
     allowed: str = ""
     next: str = ""
     arrange: Arrange = lambda folder, finished: None
-    trains: bool = False
 
 
 def study(**changes: Any) -> Arrange:
@@ -126,13 +124,13 @@ def photographs(classes: int = 3, broken: str = "") -> Arrange:
 CASES = [
     # These need a worker, which takes seconds, so they begin first.
     Case("encoder", RUN, "unknown encoder 'resnet35' (did you mean 'resnet", "base.model.encoder", "resnet35", "resnet34", "name one",
-         base(model={"encoder": "resnet35"}), trains=True),
+         base(model={"encoder": "resnet35"})),
     Case("too_many_classes", RUN, "a mask holds more classes than the configuration names", "data/masks/train/0.png", "value 3 in", "0 … 2 (3 classes) or 255",
-         "base.data.classes", photographs(classes=4), trains=True),
+         "base.data.classes", photographs(classes=4)),
     Case("broken_image", RUN, "an image file cannot be read", "data/images/train/3.png", "cannot identify", "", "mend or remove",
-         photographs(broken="data/images/train/3.png"), trains=True),
+         photographs(broken="data/images/train/3.png")),
     Case("no_data", RUN, "no images for the split 'train'", "data/images/train", "no such folder", ".png, .jpg", "base.data.root",
-         base(data=OWN_DATA), trains=True),
+         base(data=OWN_DATA)),
     # a study that cannot be understood
     Case("unknown_study", ("run", "--study", "focal_gama"), "unknown study 'focal_gama' (did you mean 'focal_gamma'?)", "--study", "focal_gama", "class_weights",
          "`search list`"),
@@ -276,20 +274,8 @@ def test_refused(case: Case, attempts: Attempts) -> None:
         words = getattr(case, part)
         if words:
             assert words in told.get(part, ""), f"{part} in {outcome.answer.err}"
-    if case.trains:
-        assert "best.yaml" not in outcome.after
-        assert [trial.state for trial in stored_trials_or_none(outcome.folder)] in ([], ["failed"])
-    else:
-        assert outcome.answer.out == ""
-        assert outcome.after == outcome.before
-
-
-def stored_trials_or_none(folder: Path) -> list[Any]:
-    """The trials in the folder's store; none where the study was taken out of it."""
-    try:
-        return list(stored_trials(url_in(folder)))
-    except LookupError:
-        return []
+    assert outcome.answer.out == ""
+    assert outcome.after == outcome.before
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,76 @@
+"""What was made in vain is taken away again, and nothing that anybody else could miss."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from storage.store import Store, open_store
+
+
+def files(folder: Path) -> list[str]:
+    """What is in it."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+class TestUnmake:
+    def test_made(self, sqlite_url: str, tmp_path: Path) -> None:
+        """A store that this opening made, and that holds no study, leaves no file behind."""
+        with open_store(sqlite_url) as store:
+            assert "search.db" in files(tmp_path)
+            assert store.unmake()
+        assert files(tmp_path) == []
+
+    def test_study(self, sqlite_url: str, tmp_path: Path) -> None:
+        """One that holds a study stays, and can be shared as before."""
+        with open_store(sqlite_url) as store:
+            store.register_study(1, "demo", {})
+            assert not store.unmake()
+            assert [study.name for study in store.studies()] == ["demo"]
+        with closing(sqlite3.connect(tmp_path / "search.db")) as database:
+            assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+    def test_found(self, sqlite_url: str, tmp_path: Path) -> None:
+        """One that was there before stays."""
+        open_store(sqlite_url).close()
+        with open_store(sqlite_url) as store:
+            assert not store.unmake()
+        assert files(tmp_path) == ["search.db"]
+
+    def test_in_use(self, sqlite_url: str) -> None:
+        """One that another process has open stays, with what that one writes."""
+        with open_store(sqlite_url) as store, open_store(sqlite_url) as other:
+            assert other.studies() == []
+            assert not store.unmake()
+            other.register_study(1, "demo", {})
+            assert [study.name for study in store.studies()] == ["demo"]
+
+    def test_server(self, postgresql_url: str) -> None:
+        """A server's database stays: it was not made here."""
+        with open_store(postgresql_url) as store:
+            assert not store.unmake()
+            assert store.studies() == []
+
+
+class TestForgetUntried:
+    @pytest.mark.parametrize("claims", [0, 2])
+    def test_untried(self, store: Store, claims: int) -> None:
+        """A study goes with the trials that were claimed, as long as none was given a configuration; others stay."""
+        kept = store.register_study(1, "kept", {})
+        made = store.register_study(2, "demo", {})
+        for _ in range(claims):
+            assert store.claim(made.id, 10, "a", 600)
+        assert store.forget_untried(made.id)
+        assert store.studies() == [kept]
+
+    def test_tried(self, store: Store) -> None:
+        """One that tried a trial stays, with it."""
+        made = store.register_study(1, "demo", {})
+        claim = store.claim(made.id, 10, "a", 600)
+        assert claim is not None
+        store.bind(claim, 0, 0, {})
+        assert not store.forget_untried(made.id)
+        assert [trial.number for trial in store.trials(made.id)] == [0]
