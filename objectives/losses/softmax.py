@@ -56,7 +56,10 @@ def softmax_sums(logits: Tensor, row_NL: Tensor, u_C: Tensor | None = None, powe
     """
     if torch.compiler.is_compiling():  # a compiler fuses the plain formulas by itself, and would unroll the pieces
         return plain_softmax_sums(logits, row_NL, u_C, power)
-    nll_NL, spread_NL, soft_NC = _SoftmaxSums.apply(logits, row_NL, u_C, power)
+    if torch.is_grad_enabled() and logits.requires_grad:
+        nll_NL, spread_NL, soft_NC = _SoftmaxSums.apply(logits, row_NL, u_C, power)
+    else:  # nobody will ask for a gradient, so the probabilities need no place
+        nll_NL, spread_NL, soft_NC = _forward(elements(logits), row_NL, u_C, power, None)
     return SoftmaxSums(nll_NL, None if u_C is None else spread_NL, None if power is None else soft_NC)
 
 
@@ -89,7 +92,7 @@ class _SoftmaxSums(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, row_NL: Tensor, u_C: Tensor | None, power: Power | None) -> tuple[Tensor, Tensor, Tensor]:
         z_NCL = elements(logits)
-        p_NCL = torch.empty_like(z_NCL, dtype=wide(logits.dtype)) if ctx.needs_input_grad[0] else None
+        p_NCL = torch.empty_like(z_NCL, dtype=wide(logits.dtype))
         sums = _forward(z_NCL, row_NL, u_C, power, p_NCL)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(p_NCL, row_NL, u_C)
@@ -97,8 +100,15 @@ class _SoftmaxSums(torch.autograd.Function):
         return sums
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *slopes: Tensor | None) -> tuple[Tensor, None, None, None]:
+        if torch.is_grad_enabled():  # create_graph: torch refuses a second derivative only if a slope has one, but p has one, too
+            slopes = tuple(None if slope is None else slope.detach().requires_grad_() for slope in slopes)
+        gradient: tuple[Tensor, None, None, None] = _SoftmaxSums._once(ctx, *slopes)
+        return gradient
+
+    @staticmethod
+    @once_differentiable
+    def _once(ctx: Any, *slopes: Tensor | None) -> tuple[Tensor, None, None, None]:
         p_NCL, row_NL, u_C = ctx.saved_tensors
         if torch._C._autograd._get_current_graph_task_keep_graph():  # noqa: SLF001 - as torch's own compiled backward asks
             p_NCL = p_NCL.clone()  # the graph is kept, so somebody may come back for the probabilities
