@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from objectives.contract import Objective
 from objectives.registry import objective
 from objectives.schedules import settled_from
+from search.needs import check_needs, check_preset
 from search.seeds import derive
 from spaces.config import TrialConfig
 from spaces.errors import StudyError, nearest
@@ -64,6 +65,10 @@ class Plan:
         base = nested(self.spec.base)
         return overlay(base, preset(preset_name, self.spec.epochs, focal=self._presets_are_focal())) if preset_name else base
 
+    def values(self, preset_name: str | None) -> dict[str, Any]:
+        """The same as a whole configuration, by dotted path: what is left out has its default."""
+        return dict(flatten(self.objective.config.model_validate(self.below(preset_name)).model_dump()))
+
     def preset_params(self, preset_name: str) -> Params:
         """Where a preset lies in the space: the values of the dimensions that exist under it.
 
@@ -71,7 +76,7 @@ class Plan:
             StudyError: when a value lies outside its dimension, or the preset does not go together with the base.
         """
         try:
-            values = dict(flatten(self.objective.config.model_validate(self.below(preset_name)).model_dump()))
+            values = self.values(preset_name)
         except ValidationError as problem:
             raise explain(problem, f"study {self.spec.name}, the preset {preset_name!r} over the base") from None
         params: Params = {}
@@ -111,8 +116,9 @@ def make_plan(spec: StudySpec) -> Plan:
     _check_paths(spec, kind)
     plan = Plan(spec, kind, _parents_first(spec))
     _check_bounds(plan)
+    check_needs(spec.space, plan.values(None), f"study {spec.name}")
     for name in spec.presets:
-        plan.preset_params(name)
+        check_preset(name, plan.preset_params(name), plan.values(name), f"study {spec.name}")
     return Plan(spec, kind, plan.order, tuple(_warnings(plan)))
 
 

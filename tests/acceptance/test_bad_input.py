@@ -147,6 +147,7 @@ CASES = [
          space("loss.gamma", kind="float", low=0, high=1, log=True)),
     Case("split", RUN, "the split must sum to 1, but ce_weight 0.7 + dice_weight 0.7 is 1.4", "base, loss", "'dice_weight': 0.7", "", "mend it",
          base(loss={"ce_weight": 0.7, "dice_weight": 0.7})),
+    Case("no_effect", RUN, "loss.gamma has no effect where loss.kind is ce", "space → loss.gamma", "can be ce", "focal", "set base.loss.kind", base(loss={"kind": "ce"})),
     Case("unknown_metric", RUN, "unknown metric 'mIoU' (did you mean 'miou'?)", "metric → name", "mIoU", "pixel_accuracy", "name one", study(metric={"name": "mIoU"})),
     Case("unknown_preset", RUN, "unknown preset 'recomended' (did you mean 'recommended'?)", "presets", "recomended", "untuned, recommended", "name one",
          study(presets=["recomended"])),

@@ -58,7 +58,7 @@ class TestAll:
         tried = diagnosed(signal, records, weights__method="inverse_freq", optimizer__lr_multiple=lr_multiple)
         before = dict(flatten(SegmentationConfig.model_validate(nested({"weights.method": "inverse_freq", "optimizer.lr_multiple": lr_multiple})).model_dump(mode="json")))
         for patch in patches(tried):
-            study = {"name": "next", "base": nested(patch), "space": {"loss.gamma": {"kind": "float", "low": 0, "high": 5}}}
+            study = {"name": "next", "base": nested(patch), "space": {"optimizer.weight_decay": {"kind": "float", "low": 0, "high": 0.1}}}
             assert make_plan(StudySpec.model_validate(study)).spec.base
             assert all(before[path] != value for path, value in patch.items())
 

@@ -112,12 +112,12 @@ class TestWarnings:
 
     def test_base_never_settles(self) -> None:
         """A warm-up that outlasts the training is told with both epochs."""
-        (warning,) = planned(epochs=10, base={"loss.dice_weight": 0.4, "schedule": {"dice_ce_only_epochs": 5, "dice_ramp_epochs": 10}}).warnings
+        (warning,) = planned(epochs=10, base={"loss": {"kind": "focal", "dice_weight": 0.4}, "schedule": {"dice_ce_only_epochs": 5, "dice_ramp_epochs": 10}}).warnings
         assert warning == "the base reaches its final split, smooth and clip ratio only at epoch 15 of 10"
 
     def test_stages_never_end(self) -> None:
         """So is a stage that does."""
-        (warning,) = planned(epochs=10, base={"weights": {"method": "inverse_freq", "clip_ratio": 25}, "schedule": {"stages": [{"before_epoch": 21, "clip_ratio": 4}]}}).warnings
+        (warning,) = planned(epochs=10, base={"loss.kind": "focal", "weights": {"method": "inverse_freq", "clip_ratio": 25}, "schedule": {"stages": [{"before_epoch": 21, "clip_ratio": 4}]}}).warnings
         assert "only at epoch 21 of 10" in warning
 
     def test_preset_never_settles(self) -> None:
@@ -128,7 +128,7 @@ class TestWarnings:
 
     def test_settles_in_time(self) -> None:
         """Settling in the very last epoch is in time."""
-        assert planned(epochs=15, base={"loss.dice_weight": 0.4, "schedule": {"dice_ce_only_epochs": 5, "dice_ramp_epochs": 10}}).warnings == ()
+        assert planned(epochs=15, base={"loss": {"kind": "focal", "dice_weight": 0.4}, "schedule": {"dice_ce_only_epochs": 5, "dice_ramp_epochs": 10}}).warnings == ()
 
     @pytest.mark.parametrize(("epochs", "count"), [(4, 1), (5, 0)])
     def test_mean_of_few(self, epochs: int, count: int) -> None:
