@@ -127,10 +127,12 @@ class WandbTracker:
 
 def figures(record: EpochRecord, class_names: tuple[str, ...]) -> dict[str, Any]:
     """A record as flat figures, class metrics by the class's name."""
-    skipped = {"used", "test", "class_metric", "metrics"}
+    skipped = {"used", "test", "class_metric", "metrics", "grad_shares", "class_grad_shares", "last_steps"}
     flat = {key: value for key, value in record.as_dict().items() if key not in skipped and value is not None}
     flat |= {f"metrics/{name}": value for name, value in record.metrics.items()}
-    flat |= {f"class/{name}": value for name, value in zip(class_names, record.class_metric, strict=True) if value is not None}
+    flat |= {f"grad_share/{part}": share for part, share in record.grad_shares.items()}
+    for kind, values in (("class", record.class_metric), ("class_grad_share", record.class_grad_shares or [None] * len(class_names))):
+        flat |= {f"{kind}/{name}": value for name, value in zip(class_names, values, strict=True) if value is not None}
     if record.test is not None:
         flat |= {"test/metric": record.test.metric}
     return flat

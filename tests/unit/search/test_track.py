@@ -25,6 +25,16 @@ class TestFigures:
         assert not {"class/sky", "metrics", "class_metric", "used", "test", "broken_step", "test/metric"} & told.keys()
         assert all(isinstance(value, int | float) for value in told.values())
 
+    def test_shares(self, make_record: Make) -> None:
+        """Who pulls at the logits, part by part and class by class, where it was measured."""
+        told = figures(make_record(3, grad_shares={"ce": 0.25, "dice": 0.75}, class_grad_shares=(0.5, None, 0.5)), NAMES)
+        assert (told["grad_share/ce"], told["grad_share/dice"]) == (0.25, 0.75)
+        assert {key: value for key, value in told.items() if key.startswith("class_grad_share/")} == {
+            "class_grad_share/road": 0.5,
+            "class_grad_share/pedestrian": 0.5,
+        }
+        assert all(isinstance(value, int | float) for value in told.values())
+
     def test_test_score(self, make_record: Make) -> None:
         """The test score, where there is one, and the broken step."""
         told = figures(make_record(3, test=TestScore(0.4, (0.8, None, 0.1)), broken_step=7), NAMES)
