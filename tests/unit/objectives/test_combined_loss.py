@@ -1,10 +1,9 @@
-"""The combined loss: its sum, its schedule, what it says it uses, and its normalised form."""
+"""The combined loss: its sum, its mixture, its schedule, the labels it has seen, and what it says it uses."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -18,7 +17,6 @@ from objectives.losses import (
     CrossEntropyLoss,
     DiceLoss,
     FocalLoss,
-    NormalizedCombinedLoss,
     build_criterion,
     cross_entropy,
     dice,
@@ -27,8 +25,9 @@ from objectives.losses import (
 )
 from objectives.schedules import EpochValues, values_at
 from spaces.config import LossConfig, OptimizerConfig, ScheduleConfig, Stage, WeightsConfig
-from spaces.errors import ConfigError
+from spaces.errors import ConfigError, DataError
 from spaces.records import ClassCounts
+from tests.unit.objectives.references import reference_dice, reference_focal
 
 torch.set_num_threads(1)
 
@@ -125,6 +124,106 @@ class TestForward:
         """A negative share is refused with its value."""
         with pytest.raises(ConfigError, match=r"dice_weight.*-0\.1"):
             CombinedLoss(CrossEntropyLoss(), DiceLoss(), dice_weight=-0.1)
+
+
+class TestMixture:
+    MIXED = LossConfig(kind="ce_focal", focal_share=0.3, gamma=1.5, alpha_tau=0.5, dice_weight=0.4, smooth=5.0)
+
+    def test_is_the_mean(self) -> None:
+        """Main part, total and gradient are those of focal and cross entropy, mixed by the share."""
+        logits, target = batch()
+        found = built(self.MIXED)(logits, target)
+        ce = reference_focal(logits, target, weight=weight_of(WEIGHTS))
+        bent = reference_focal(logits, target, 1.5, torch.from_numpy(focal_alpha(COUNTS, 0.5)), weight_of(WEIGHTS))
+        overlap = reference_dice(logits, target, 5.0, square=False, reduction="global")
+        expected = 0.6 * (0.3 * bent + 0.7 * ce) + 0.4 * overlap
+        torch.testing.assert_close(found.total, expected)
+        torch.testing.assert_close(found.ce, (0.3 * bent + 0.7 * ce).detach())
+        torch.testing.assert_close(torch.autograd.grad(found.total, logits), torch.autograd.grad(expected, logits))
+
+    def test_focal_is_told(self) -> None:
+        """The focal term is told by itself, without a graph; a loss that is no mixture tells none."""
+        logits, target = batch()
+        found = built(self.MIXED)(logits, target)
+        expected = reference_focal(logits, target, 1.5, torch.from_numpy(focal_alpha(COUNTS, 0.5)), weight_of(WEIGHTS))
+        assert found.focal is not None
+        assert not found.focal.requires_grad
+        torch.testing.assert_close(found.focal, expected.detach())
+        assert built()(logits, target).focal is built(LossConfig(kind="focal"))(logits, target).focal is None
+
+    def test_share_is_live(self) -> None:
+        """The share is a buffer: changed in place it changes the loss, and is told as it is there."""
+        criterion, (logits, target) = built(self.MIXED), batch()
+        assert isinstance(criterion.main, FocalLoss)
+        assert criterion.used()["loss.focal_share"] == 0.3
+        criterion.main.share.fill_(0.8)
+        torch.testing.assert_close(criterion(logits, target).total, built(self.MIXED.model_copy(update={"focal_share": 0.8}))(logits, target).total)
+        assert criterion.used() == built(self.MIXED).used() | {"loss.focal_share": 0.8}
+
+    def test_float32(self) -> None:
+        """The share's float64 does not leak into a float32 loss."""
+        found = built(self.MIXED)(*batch(dtype=torch.float32))
+        assert {found.total.dtype, found.ce.dtype} == {torch.float32}
+
+    def test_bad_share(self) -> None:
+        """A share outside 0 … 1 is refused with its value."""
+        with pytest.raises(ConfigError, match=r"share.*1\.5"):
+            FocalLoss(share=1.5)
+
+
+class TestCheckTargets:
+    @pytest.mark.parametrize("label", [-1, -100, 3, 7, 254])
+    def test_named(self, label: int) -> None:
+        """A label that is no class is named, with the classes and the ignored label, and costs nothing in the loss."""
+        criterion, (logits, target) = built(), batch()
+        target[1, 2] = label
+        left_out = built()(logits, target.masked_fill(target == label, IGNORED)).total
+        assert torch.equal(criterion(logits, target).total, left_out)
+        with pytest.raises(DataError, match="a target holds a value that is no class") as caught:
+            criterion.check_targets()
+        assert (caught.value.found, caught.value.allowed) == (str(label), "0 … 2 (3 classes) or 255 (ignored)")
+
+    def test_once(self) -> None:
+        """What has been named is forgotten: the next epoch is judged by its own labels."""
+        criterion, (logits, target) = built(), batch()
+        criterion(logits, torch.full_like(target, 9))
+        with pytest.raises(DataError):
+            criterion.check_targets()
+        criterion.check_targets()
+        criterion(logits, target)
+        criterion.check_targets()
+
+    def test_any_batch(self) -> None:
+        """One bad label among many batches is enough, wherever it was; empty batches are nobody's trouble."""
+        criterion, (logits, target) = built(), batch()
+        for seed in range(3):
+            criterion(*batch(seed))
+        criterion(logits, torch.full_like(target, -7))
+        criterion(*batch(4))
+        criterion(logits[:0], target[:0])
+        with pytest.raises(DataError, match="-7"):
+            criterion.check_targets()
+
+    @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64])
+    def test_label_types(self, dtype: torch.dtype) -> None:
+        """Labels of any integer type are watched."""
+        criterion, (logits, target) = built(), batch()
+        criterion(logits, target.to(dtype))
+        criterion.check_targets()
+        target[0, 0, 0] = 99
+        criterion(logits, target.to(dtype))
+        with pytest.raises(DataError, match="99"):
+            criterion.check_targets()
+
+    def test_negative_ignored(self) -> None:
+        """−100 as the ignored label is no bad label."""
+        criterion, (logits, target) = CombinedLoss(CrossEntropyLoss(), DiceLoss()), batch()
+        criterion(logits, target.masked_fill(target == IGNORED, -100))
+        criterion.check_targets()
+
+    def test_before_any_batch(self) -> None:
+        """Nothing seen is nothing wrong."""
+        built().check_targets()
 
 
 class TestSetEpoch:
@@ -312,74 +411,3 @@ class TestBuild:
         """Where no frequency is used, an absent class is nobody's trouble."""
         build_criterion(LOSS, EVEN, ClassCounts(("road", "ghost"), (9, 0)), IGNORED, "cpu")
         assert not recwarn.list
-
-
-class TestNormalized:
-    def test_running_mean(self) -> None:
-        """Each part is divided by the bias-corrected running mean of its own values, this batch's included."""
-        criterion, normalised = built(), NormalizedCombinedLoss(built())
-        history: list[tuple[float, float]] = []
-        for seed in range(5):
-            parts, found = criterion(*batch(seed)), normalised(*batch(seed))
-            assert parts.dice is not None
-            history.append((float(parts.ce), float(parts.dice)))
-            decay = np.array([0.99 ** (seed - past) for past in range(seed + 1)])
-            means = decay @ np.array(history) / decay.sum()
-            assert float(found.total.detach()) == pytest.approx(0.6 * history[-1][0] / means[0] + 0.4 * history[-1][1] / means[1])
-            assert (found.ce, found.dice) == (parts.ce, parts.dice)
-
-    def test_scale_is_lost(self) -> None:
-        """A factor on all logits' losses, such as alpha, changes neither value nor gradient."""
-        logits, target = batch()
-        found = []
-        for alpha in (0.01, 1.0):
-            main, overlap = FocalLoss(2.0, alpha, ignore_index=IGNORED), DiceLoss(ignore_index=IGNORED)
-            total = NormalizedCombinedLoss(CombinedLoss(main, overlap))(logits, target).total
-            found.append((total.detach(), *torch.autograd.grad(total, logits)))
-        torch.testing.assert_close(found[0], found[1])
-        assert float(found[0][0]) == pytest.approx(1)
-
-    def test_no_gradient_through_the_mean(self) -> None:
-        """The gradient is that of the part over a constant."""
-        logits, target = batch()
-        total = NormalizedCombinedLoss(built(LossConfig(), EVEN))(logits, target).total
-        ce = cross_entropy(logits, target, ignore_index=IGNORED)
-        torch.testing.assert_close(torch.autograd.grad(total, logits)[0], torch.autograd.grad(ce, logits)[0] / ce.detach())
-
-    def test_bad_batches_leave_no_trace(self) -> None:
-        """A batch with nothing valid costs 0, one with NaN costs NaN, and neither moves the means."""
-        logits, target = batch()
-        normalised = NormalizedCombinedLoss(built())
-        assert normalised(logits, torch.full_like(target, IGNORED)).total == 0
-        normalised(logits, target)
-        before = normalised.state_dict()["mean_2"].clone()
-        assert normalised(logits * float("nan"), target).total.isnan()
-        assert normalised(logits, torch.full_like(target, IGNORED)).total == 0
-        assert torch.equal(normalised.mean_2, before)
-
-    def test_evaluation_does_not_learn(self) -> None:
-        """In evaluation mode the means are used and left alone."""
-        normalised = NormalizedCombinedLoss(built())
-        normalised(*batch(0))
-        before = normalised.mean_2.clone()
-        normalised.eval()(*batch(1))
-        assert torch.equal(normalised.mean_2, before)
-
-    def test_checkpoint(self) -> None:
-        """The means travel in the state dict: a resumed loss goes on as if it had never stopped."""
-        first, second = NormalizedCombinedLoss(built()), NormalizedCombinedLoss(built())
-        first(*batch(0))
-        second.load_state_dict(first.state_dict())
-        assert torch.equal(first(*batch(1)).total, second(*batch(1)).total)
-
-    def test_schedule_and_used(self) -> None:
-        """Schedule and used values are those of the loss inside."""
-        normalised = NormalizedCombinedLoss(built())
-        normalised.set_epoch(epoch(0.0))
-        assert normalised(*batch()).dice is None
-        assert normalised.used() == built().used() | {"loss.normalize": True, "loss.normalize_momentum": 0.99}
-
-    def test_momentum(self) -> None:
-        """A momentum of 1 would never learn and is refused with its value."""
-        with pytest.raises(ConfigError, match=r"1\.0"):
-            NormalizedCombinedLoss(built(), momentum=1.0)
