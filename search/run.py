@@ -185,7 +185,7 @@ def _end(attempt: Attempt, verdict: Verdict) -> FinalState:
     if state == "complete" and final != final:
         raise TrialFailedError(f"trial {claim.number}: the metric {bench.plan.spec.metric.name} was never a number")
     evidence = verdict.evidence
-    diagnosis = diagnose(evidence, records, claim.config or {}) if evidence else None
+    diagnosis = diagnose(evidence, records, claim.config or {}, bench.counts) if evidence else None
     bench.store.extend(claim, LEASE_S)  # Optuna asks for no lease, so make sure of ours first
     attempt.trial.end(state, final, verdict.reason, evidence, diagnosis)
     bench.store.finish(claim, state, score=final, reason=verdict.reason, evidence=evidence, diagnosis=diagnosis)

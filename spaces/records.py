@@ -119,11 +119,21 @@ GO_ON = Verdict("go_on")
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """The likely cause of a kill and what to try, first remedy first."""
+    """The likely cause of a trial's trouble and what to try, first remedy first.
+
+    Attributes:
+        because: what speaks for the cause, the strongest first.
+        confidence: its likelihood against all other known causes and an unknown one, in 0 … 1.
+        against: what speaks against it.
+        others: the next likely causes, each with its likelihood.
+    """
 
     cause: str
     because: tuple[str, ...]
     remedies: tuple[Remedy, ...]
+    confidence: float = 1.0
+    against: tuple[str, ...] = ()
+    others: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

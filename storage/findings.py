@@ -63,4 +63,5 @@ def _finding(row: _Columns) -> Finding:
 
 def _diagnosis(told: Mapping[str, Any]) -> Diagnosis:
     remedies = tuple(Remedy(remedy["text"], remedy["patch"]) for remedy in told["remedies"])
-    return Diagnosis(told["cause"], tuple(told["because"]), remedies)
+    others = tuple((cause, likelihood) for cause, likelihood in told.get("others", ()))
+    return Diagnosis(told["cause"], tuple(told["because"]), remedies, told.get("confidence", 1.0), tuple(told.get("against", ())), others)

@@ -1,33 +1,70 @@
-"""From a signal to its cause, and to what can be tried."""
+"""From a trial to its likely cause, and to what can be tried."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
 from objectives.segmentation.config import SegmentationConfig
 from search.diagnosis import diagnose
+from search.diagnosis.causes import CAUSES, SUSPECTS
+from search.diagnosis.facts import Facts
+from search.diagnosis.remedies import remedies
 from search.plan import make_plan
 from spaces.paths import flatten, nested
-from spaces.records import Diagnosis, EpochRecord, Evidence
+from spaces.records import ClassCounts, Diagnosis, EpochRecord, Evidence
+from spaces.signals import SignalsConfig
 from spaces.study import StudySpec
 
 NAN = math.nan
 Make = Callable[..., EpochRecord]
 
-SIGNALS = ["nonfinite_loss", "gradient_explosion", "loss_rising", "metric_falling", "loss_metric_divorce", "class_collapse", "overfitting"]
-EXPLODING = SIGNALS[:3]
-UNBALANCED = SIGNALS[3:5]
+SIGNALS = [name for name in SignalsConfig.model_fields if name != "grace_epochs"]
+COUNTS = ClassCounts(("road", "car", "person", "rider"), (8800, 900, 250, 50))
+
+HEALTHY: dict[str, Any] = {
+    "metrics": {}, "dice_loss": 0.5, "val_loss": 0.8, "class_metric": (0.9, 0.5, 0.3, 0.2), "weight_ratio": 10.0, "grad_norm_median": 1.0, "grad_norm_max": 2.0,
+    "clipped_share": 0.1, "lr": 0.03, "ce_weight": 0.7, "dice_weight": 0.3, "smooth": 5.0, "steps": 24,
+    "grad_shares": {"ce": 0.8, "dice": 0.2}, "class_grad_shares": (0.3, 0.25, 0.25, 0.2),
+}  # fmt: skip
+"""Every epoch of a training of four classes in which nothing is wrong."""
+
+RECOMMENDED: dict[str, Any] = {
+    "weights.method": "sqrt_inv_freq", "weights.clip_ratio": 100.0, "loss.dice_weight": 0.3, "loss.ce_weight": 0.7, "loss.smooth": 5.0,
+    "loss.square_denominator": True, "optimizer.lr_multiple": 0.3, "optimizer.grad_clip_norm": 1.0,
+}  # fmt: skip
 
 
-def diagnosed(signal: str, records: list[EpochRecord], **values: Any) -> Diagnosis:
-    """The diagnosis for a trial with these values, by dotted path with __ for the dot, in its configuration."""
-    tree = nested({path.replace("__", "."): value for path, value in values.items()})
-    config = SegmentationConfig.model_validate(tree).model_dump(mode="json")
-    return diagnose(Evidence(signal, records[-1].epoch, None, "", {}, 1.0), records, config)
+@pytest.fixture
+def course(make_record: Make) -> Callable[..., list[EpochRecord]]:
+    """Twelve healthy epochs, with the same changes in each, and further ones by epoch."""
+
+    def make(by_epoch: dict[int, dict[str, Any]] | None = None, epochs: int = 12, **changes: Any) -> list[EpochRecord]:
+        made = []
+        for epoch in range(1, epochs + 1):
+            falling = {"ce_loss": 1.4 * 0.9**epoch, "train_loss": 1.2 * 0.9**epoch, "val_ce": 0.9 * 0.97**epoch, "metric": 0.2 + 0.01 * epoch}
+            made.append(make_record(epoch, **(HEALTHY | falling | changes | (by_epoch or {}).get(epoch, {}))))
+        return made
+
+    return make
+
+
+Course = Callable[..., list[EpochRecord]]
+
+
+def configuration(**changes: Any) -> dict[str, Any]:
+    """The recommended preset with changes, by dotted path with __ for the dot."""
+    values = RECOMMENDED | {path.replace("__", "."): value for path, value in changes.items()}
+    return SegmentationConfig.model_validate(nested(values)).model_dump(mode="json")
+
+
+def diagnosed(records: Sequence[EpochRecord], signal: str = "", counts: ClassCounts | None = COUNTS, **changes: Any) -> Diagnosis:
+    """The diagnosis of a trial of the recommended preset with changes."""
+    evidence = Evidence(signal, records[-1].epoch, None, "", {}, 1.0) if signal else None
+    return diagnose(evidence, records, configuration(**changes), counts)
 
 
 def patches(diagnosis: Diagnosis) -> list[dict[str, Any]]:
@@ -35,149 +72,223 @@ def patches(diagnosis: Diagnosis) -> list[dict[str, Any]]:
     return [dict(remedy.patch) for remedy in diagnosis.remedies]
 
 
-class TestAll:
-    @pytest.mark.parametrize("method", ["inverse_freq", "uniform"])
-    @pytest.mark.parametrize("ratio", [1.0, 50.0, 500.0])
-    @pytest.mark.parametrize("signal", SIGNALS)
-    def test_concrete(self, make_record: Make, signal: str, ratio: float, method: str) -> None:
-        """Every signal gets a cause, what speaks for it, and remedies whose text holds the old and the new value of all that they change."""
-        found = diagnosed(signal, [make_record(1, weight_ratio=ratio), make_record(2, weight_ratio=ratio, metric=0.3)], weights__method=method)
-        assert found.cause
-        assert all(found.because)
-        assert found.remedies
-        for remedy in found.remedies:
-            assert remedy.patch
-            assert all(f"{path} " in remedy.text for path in remedy.patch)
-            assert remedy.text.count(" → ") >= len(remedy.patch)
-
-    @pytest.mark.parametrize("lr_multiple", [0.3, 10.0])
-    @pytest.mark.parametrize("signal", SIGNALS)
-    def test_patch_fits(self, make_record: Make, signal: str, lr_multiple: float) -> None:
-        """Every remedy names paths that the configuration has, gives another value than the trial's, and can be laid over a study's base."""
-        records = [make_record(1, weight_ratio=500.0), make_record(2, weight_ratio=500.0, metric=0.3)]
-        tried = diagnosed(signal, records, weights__method="inverse_freq", optimizer__lr_multiple=lr_multiple)
-        before = dict(flatten(SegmentationConfig.model_validate(nested({"weights.method": "inverse_freq", "optimizer.lr_multiple": lr_multiple})).model_dump(mode="json")))
-        for patch in patches(tried):
-            study = {"name": "next", "base": nested(patch), "space": {"optimizer.weight_decay": {"kind": "float", "low": 0, "high": 0.1}}}
-            assert make_plan(StudySpec.model_validate(study)).spec.base
-            assert all(before[path] != value for path, value in patch.items())
-
-    @pytest.mark.parametrize("signal", EXPLODING)
-    def test_broken_epoch(self, make_record: Make, signal: str) -> None:
-        """A trial whose first epoch broke has nothing but NaN, and is diagnosed nevertheless."""
-        broken = make_record(1, train_loss=NAN, grad_norm_max=NAN, metric=NAN, class_metric=(None, None, None), broken_step=1)
-        assert diagnosed(signal, [broken]).remedies
+def broken(last_steps: tuple[tuple[float, float], ...], **changes: Any) -> dict[int, dict[str, Any]]:
+    """A first epoch that broke off."""
+    nothing = {"train_loss": NAN, "ce_loss": NAN, "grad_norm_max": NAN, "metric": NAN, "val_loss": NAN, "val_ce": NAN, "class_metric": (None,) * 4}
+    return {1: nothing | {"broken_step": len(last_steps), "last_steps": last_steps} | changes}
 
 
-@pytest.mark.parametrize("signal", EXPLODING)
-class TestExploding:
-    def test_too_fast(self, make_record: Make, signal: str) -> None:
-        """A high rate without clipping: half the rate, clipping at 1, a third of the rate, warm-up."""
-        found = diagnosed(signal, [make_record(3, lr=1.0, grad_norm_max=5000.0)], optimizer__lr_multiple=10.0)
+CALM = ((1.6, 1.9), (1.5, 2.0), (1.3, 1.4), (NAN, NAN))
+GROWING = ((1.6, 2.0), (1.9, 9.0), (6.0, 80.0), (900.0, 4e4))
+
+
+class TestCauses:
+    def test_rate_by_its_validation(self, course: Course) -> None:
+        """Weights that were thrown away show in the validation, and a high rate explains them."""
+        found = diagnosed(course({1: {"val_ce": 300.0}, 2: {"val_ce": 50.0}}, lr=3.0), optimizer__lr_multiple=30.0)
         assert found.cause == "learning rate too high"
-        assert found.because[0] == "the learning rate was 1, 10 times the base rate"
-        assert "gradients were not clipped" in found.because
-        assert "5e+03" in found.because[2]
-        assert {"optimizer.lr_multiple": 5.0} in patches(found)
-        assert {"optimizer.lr_multiple": 3.0} in patches(found)
-        assert {"optimizer.grad_clip_norm": 1.0} in patches(found)
-        assert {"schedule.lr_warmup_epochs": 5} in patches(found)
-        assert found.remedies[0].text == "learning rate × 0.5: optimizer.lr_multiple 10 → 5"
+        assert "the learning rate was 3, 30 times the base rate" in found.because
+        assert any("reached 300" in reason for reason in found.because)
 
-    def test_not_clipped(self, make_record: Make, signal: str) -> None:
-        """At an ordinary rate the missing clipping comes first."""
-        found = diagnosed(signal, [make_record(3)], optimizer__lr_multiple=0.3)
-        assert found.cause == "no gradient clipping"
+    def test_rate_by_its_norms(self, course: Course) -> None:
+        """A norm that grew step by step at a high rate is the rate's doing."""
+        found = diagnosed(course(broken(GROWING), 1, lr=0.8), "gradient_explosion", optimizer__lr_multiple=8.0, optimizer__grad_clip_norm=None)
+        assert found.cause == "learning rate too high"
+
+    def test_explosion(self, course: Course) -> None:
+        """The same at a documented rate is for want of clipping."""
+        found = diagnosed(course(broken(GROWING), 1), "gradient_explosion", optimizer__grad_clip_norm=None)
+        assert found.cause == "exploding gradient"
         assert patches(found)[0] == {"optimizer.grad_clip_norm": 1.0}
 
-    def test_clipped(self, make_record: Make, signal: str) -> None:
-        """What is clipped at 1 already, and warmed up, is not told to be."""
-        found = diagnosed(signal, [make_record(3)], optimizer__lr_multiple=0.3, optimizer__grad_clip_norm=1.0, schedule__lr_warmup_epochs=2)
-        assert found.cause == "learning rate too high"
-        assert "gradients were clipped at 1" in found.because
-        assert patches(found) == [{"optimizer.lr_multiple": pytest.approx(0.15)}, {"optimizer.lr_multiple": pytest.approx(0.09)}]
+    def test_inputs(self, course: Course) -> None:
+        """A bolt out of the blue with an input that is not finite is the input's doing, whatever the rate."""
+        found = diagnosed(course(broken(CALM, inputs_finite=False), 1), "nonfinite_loss", optimizer__lr_multiple=8.0)
+        assert found.cause == "inputs not finite"
+        assert found.confidence > 0.9
+        assert patches(found) == [{}]
 
+    @pytest.mark.parametrize(("first", "norm"), [(300.0, 400.0), (1e-4, 3e-4)])
+    def test_scale(self, course: Course, first: float, norm: float) -> None:
+        """A first loss far from that of a guess tells of the loss's scale, and so do its gradients."""
+        records = course({1: {"ce_loss": first}}, 3, grad_norm_median=norm, grad_norm_max=norm)
+        found = diagnosed(records, loss__kind="focal", loss__alpha=200.0, optimizer__grad_clip_norm=None)
+        assert found.cause == "loss scale changed"
+        assert patches(found)[:2] == [{"loss.alpha": None}, {"loss.normalize": True}]
 
-@pytest.mark.parametrize("signal", UNBALANCED)
-class TestUnbalanced:
-    def test_extreme(self, make_record: Make, signal: str) -> None:
-        """Extreme weights: milder ones, clip ratio 100, then 10, then two stages."""
-        records = [make_record(1, weight_ratio=500.0, class_metric=(0.9, None, 0.1)), make_record(2, weight_ratio=500.0, metric=0.3, class_metric=(0.4, None, 0.3))]
-        found = diagnosed(signal, records, weights__method="inverse_freq")
+    def test_weights(self, course: Course) -> None:
+        """Weights of a wide ratio, under which frequent classes hardly pull."""
+        records = course(weight_ratio=176.0, class_grad_shares=(0.05, 0.2, 0.35, 0.4))
+        found = diagnosed(records, "loss_metric_divorce", weights__method="inverse_freq", weights__clip_ratio=None)
         assert found.cause == "extreme class weights"
-        assert found.because == ("class weights differ by a factor of 500", "since epoch 1: gained class 2 +0.200; lost class 0 -0.500")
-        assert patches(found) == [
-            {"weights.method": "sqrt_inv_freq"},
-            {"weights.clip_ratio": 100.0},
-            {"weights.clip_ratio": 10.0},
-            {"schedule.stages": [{"before_epoch": 21, "clip_ratio": 4.0}]},
-        ]
-        assert found.remedies[1].text == "clip ratio 100: weights.clip_ratio none → 100"
+        assert "class weights differ by a factor of 176" in found.because
+        assert patches(found)[:3] == [{"weights.method": "sqrt_inv_freq"}, {"weights.clip_ratio": 100.0}, {"weights.clip_ratio": 10.0}]
 
-    def test_clipped(self, make_record: Make, signal: str) -> None:
-        """Only bounds below the ratio that was in use are told."""
-        found = diagnosed(signal, [make_record(1, weight_ratio=25.0)], weights__method="sqrt_inv_freq", weights__clip_ratio=25)
-        assert patches(found)[0] == {"weights.clip_ratio": 10.0}
-        assert found.remedies[0].text == "clip ratio 10: weights.clip_ratio 25 → 10"
+    def test_weights_mild(self, course: Course) -> None:
+        """Mild weights speak against themselves, whatever the signal."""
+        assert diagnosed(course(weight_ratio=3.0), "metric_falling").cause != "extreme class weights"
 
-    def test_mild(self, make_record: Make, signal: str) -> None:
-        """Mild weights are not the cause; the rate is suspected."""
-        found = diagnosed(signal, [make_record(1, weight_ratio=4.0)], optimizer__lr_multiple=10.0)
-        assert found.cause == "learning rate too high"
-        assert "the class weights are mild" in found.because[-1]
-        assert {"optimizer.lr_multiple": 5.0} in patches(found)
+    def test_dice(self, course: Course) -> None:
+        """Dice has the gradient, cross entropy rises and the validation swings."""
+        swings = {epoch: {"ce_loss": 1.5 + 0.1 * epoch, "val_ce": 1.0 + 2 * (epoch % 2)} for epoch in range(2, 13)}
+        records = course(swings, grad_shares={"ce": 0.1, "dice": 0.9}, smooth=1e-6, dice_weight=0.9)
+        found = diagnosed(records, loss__dice_weight=0.9, loss__ce_weight=0.1, loss__smooth=1e-6, loss__square_denominator=False)
+        assert found.cause == "Dice unstable early"
+        assert patches(found)[0] == {"loss.smooth": 5.0}
+        assert {"schedule.dice_ce_only_epochs": 5, "schedule.dice_ramp_epochs": 10} in patches(found)
+        assert {"loss.square_denominator": True} in patches(found)
 
-class TestOrder:
-    def test_order(self, make_record: Make) -> None:
-        """A rate that is too high is answered in the documented order: × 0.5, × 0.3, clipping at 1, warm-up."""
-        found = diagnosed("loss_rising", [make_record(3)], optimizer__lr_multiple=10.0)
-        assert [next(iter(patch)) for patch in patches(found)] == [
-            "optimizer.lr_multiple",
-            "optimizer.lr_multiple",
-            "optimizer.grad_clip_norm",
-            "schedule.lr_warmup_epochs",
-        ]
+    def test_batch(self, course: Course) -> None:
+        """A single sample a step, and norms all over the place."""
+        records = course(grad_norm_max=9.0, grad_shares={"ce": 0.5, "dice": 0.5})
+        found = diagnosed(records, batch_size=1)
+        assert found.cause == "batch too small"
+        assert patches(found)[0] == {"optimizer.accumulate": 8}
 
+    def test_imbalance(self, course: Course) -> None:
+        """Rare classes at 0 without weights and Dice."""
+        records = course(class_metric=(0.9, 0.4, 0.0, 0.0), weight_ratio=1.0, dice_loss=None, dice_weight=0.0, grad_shares={"ce": 1.0, "dice": 0.0})
+        found = diagnosed(records, "class_collapse", weights__method="uniform", weights__clip_ratio=None, loss__dice_weight=0.0, loss__ce_weight=1.0)
+        assert found.cause == "imbalance too strong"
+        assert "2 of 4 classes at 0: person, rider" in found.because
+        assert patches(found)[0] == {"weights.method": "sqrt_inv_freq", "weights.clip_ratio": 100.0}
 
-class TestGains:
-    def test_minimize(self, make_record: Make) -> None:
-        """Where less is better, gains and losses are told since the epoch with the lowest metric."""
-        records = [make_record(1, weight_ratio=500.0, metric=0.9), make_record(2, weight_ratio=500.0, metric=0.3), make_record(3, weight_ratio=500.0, metric=0.7)]
-        found = diagnosed("metric_falling", records, metric__name="val_ce", metric__direction="minimize")
-        assert found.because[1].startswith("since epoch 2")
+    def test_alpha(self, course: Course) -> None:
+        """A class at 0 whose pixels get no gradient, while a rarer one gets its."""
+        records = course(class_metric=(0.9, 0.0, 0.2, 0.2), class_grad_shares=(0.4, 0.0, 0.3, 0.3))
+        found = diagnosed(records, "class_collapse", loss__kind="focal", loss__alpha=(1.0, 0.0, 1.0, 1.0))
+        assert found.cause == "alpha wrong for a class"
+        assert "car" in found.because[0]
 
+    def test_dice_late(self, course: Course) -> None:
+        """Dice was to take part, and the warm-up never let it."""
+        records = course(class_metric=(0.9, 0.4, 0.0, 0.0), weight_ratio=1.0, dice_loss=None, dice_weight=0.0, grad_shares={"ce": 1.0, "dice": 0.0})
+        found = diagnosed(records, "class_collapse", weights__method="uniform", weights__clip_ratio=None, schedule__dice_ce_only_epochs=30)
+        assert found.cause == "Dice too late"
+        assert patches(found)[0] == {"schedule.dice_ce_only_epochs": 5, "schedule.dice_ramp_epochs": 10}
 
-class TestCollapsed:
-    def test_too_fast(self, make_record: Make) -> None:
-        """One class alone at a high rate: the rate threw the weights away."""
-        found = diagnosed("class_collapse", [make_record(4, class_metric=(0.7, 0.0, 0.0))], optimizer__lr_multiple=10.0)
-        assert found.cause == "learning rate too high"
+    def test_labels(self, course: Course) -> None:
+        """The loss jumps at an unchanged rate, is trained down again, and the metric never comes back."""
+        after = {epoch: {"metric": 0.02, "ce_loss": 3.0 * 0.7 ** (epoch - 7)} for epoch in range(7, 13)}
+        found = diagnosed(course(after), "loss_metric_divorce")
+        assert found.cause == "labels broken"
+        assert "epoch 7" in found.remedies[0].text
 
-    def test_unweighted(self, make_record: Make) -> None:
-        """Without weights and Dice: weights, Dice, a lower rate."""
-        found = diagnosed("class_collapse", [make_record(40, class_metric=(0.7, 0.4, 0.0, 0.0), weight_ratio=1.0)], optimizer__lr_multiple=1.0)
-        assert found.cause == "rare classes ignored"
-        assert found.because[:2] == ("weight method uniform, weights differ by a factor of 1", "Dice share 0")
-        assert patches(found) == [
-            {"weights.method": "sqrt_inv_freq", "weights.clip_ratio": 100.0},
-            {"loss.dice_weight": 0.3, "loss.smooth": 5.0},
-            {"optimizer.lr_multiple": 0.5},
-        ]
-
-    def test_weighted(self, make_record: Make) -> None:
-        """What is weighted and has Dice is not told to."""
-        found = diagnosed("class_collapse", [make_record(40)], weights__method="inverse_freq", loss__dice_weight=0.4)
-        assert patches(found) == [{"optimizer.lr_multiple": 0.5}]
-
-
-class TestOverfitted:
-    def test_regularise(self, make_record: Make) -> None:
-        """Label smoothing, weight decay, early stopping, each with its documented value."""
-        found = diagnosed("overfitting", [make_record(9, train_loss=0.1, val_loss=0.9)])
+    def test_overfitted(self, course: Course) -> None:
+        """A validation loss that rises from its minimum while the training split of eight images is learnt."""
+        rising = {epoch: {"val_loss": 0.8 + 0.03 * epoch} for epoch in range(4, 13)}
+        found = diagnosed(course(rising, steps=1), "overfitting")
         assert found.cause == "too little regularisation"
-        assert found.because[0] == "training loss 0.1, validation loss 0.9"
         assert patches(found) == [{"loss.label_smoothing": 0.1}, {"optimizer.weight_decay": 1e-4}, {"early_stopping_patience": 3}]
 
-    def test_more(self, make_record: Make) -> None:
-        """Weight decay that is there is raised tenfold."""
-        assert {"optimizer.weight_decay": pytest.approx(0.01)} in patches(diagnosed("overfitting", [make_record(9)], optimizer__weight_decay=1e-3))
+    def test_too_slow(self, course: Course) -> None:
+        """Nothing is learnt at a tiny rate."""
+        found = diagnosed(course(ce_loss=1.4, clipped_share=0.0), optimizer__lr_multiple=3e-4, optimizer__grad_clip_norm=None)
+        assert found.cause == "learning rate too low"
+        assert patches(found)[0] == {"optimizer.lr_multiple": 0.3}
+
+    def test_clipped_away(self, course: Course) -> None:
+        """Nothing is learnt where nearly all of the gradient is clipped."""
+        assert diagnosed(course(ce_loss=1.4, clipped_share=1.0), optimizer__grad_clip_norm=0.001).cause == "gradient clipped away"
+
+    def test_gamma(self, course: Course) -> None:
+        """The focal loss falls at a gamma under which the probabilities stay vague."""
+        assert diagnosed(course(val_ce=0.9), loss__kind="focal", loss__gamma=12.0).cause == "focusing too strong"
+
+    def test_decay(self, course: Course) -> None:
+        """Weights that are decayed faster than they are trained."""
+        records = course(class_metric=(0.9, 0.0, 0.0, 0.0))
+        assert diagnosed(records, "class_collapse", optimizer__weight_decay=0.3).cause == "weight decay too strong"
+
+
+class TestDiagnosis:
+    def test_likelihoods(self, course: Course) -> None:
+        """The likelihoods of all causes are at most 1 in sum, in falling order, and something unknown keeps a share."""
+        found = diagnosed(course(weight_ratio=60.0), weights__method="inverse_freq")
+        shares = [found.confidence, *(likelihood for _, likelihood in found.others)]
+        assert shares == sorted(shares, reverse=True)
+        assert 0 < sum(shares) < 1
+
+    def test_unsure(self, course: Course) -> None:
+        """A healthy trial gives no cause much confidence."""
+        assert diagnosed(course()).confidence < 0.5
+
+    def test_against(self, course: Course) -> None:
+        """What speaks against the cause is told as well."""
+        found = diagnosed(course({1: {"val_ce": 300.0}}), "nonfinite_loss", optimizer__lr_multiple=0.3)
+        assert found.cause == "learning rate too high"
+        assert any("0.3 times the base rate" in reason for reason in found.against)
+
+    @pytest.mark.parametrize(("direction", "since"), [("maximize", 3), ("minimize", 1)])
+    def test_gains(self, course: Course, direction: str, since: int) -> None:
+        """Gains and losses are told since the epoch with the best metric, by the classes' names."""
+        records = course({1: {"class_metric": (0.9, 0.8, 0.1, 0.0), "metric": 0.1}, 2: {"metric": 0.3}, 3: {"metric": 0.9, "class_metric": (0.5, 0.9, 0.1, 0.0)}}, 4)
+        name = "miou" if direction == "maximize" else "val_ce"
+        told = diagnosed(records, metric__name=name, metric__direction=direction).because[-1]
+        assert told.startswith(f"since epoch {since}: gained ")
+        assert "car" in told
+
+    def test_no_counts(self, course: Course) -> None:
+        """Without counts classes have numbers, and what needs frequencies is left out."""
+        found = diagnosed(course(class_metric=(0.9, 0.4, 0.0, 0.0), weight_ratio=1.0), "class_collapse", counts=None, weights__method="uniform", weights__clip_ratio=None)
+        assert "2 of 4 classes at 0: class 2, class 3" in found.because
+
+    @pytest.mark.parametrize("signal", SIGNALS)
+    def test_broken_first_epoch(self, course: Course, signal: str) -> None:
+        """A trial whose first epoch broke has nothing but NaN, and is diagnosed nevertheless."""
+        found = diagnosed(course(broken(()), 1), signal)
+        assert found.cause in CAUSES
+        assert all(found.because)
+
+    @pytest.mark.parametrize("bare", [{"grad_shares": {}, "class_grad_shares": ()}, {"grad_norm_median": NAN, "grad_norm_max": NAN}, {"val_loss": NAN, "val_ce": NAN}])
+    def test_curves_from_elsewhere(self, course: Course, bare: dict[str, Any]) -> None:
+        """Records that lack telemetry are diagnosed by what they have."""
+        assert diagnosed(course({4: {"val_ce": 300.0}} if "val_ce" not in bare else {}, **bare), optimizer__lr_multiple=30.0).cause == "learning rate too high"
+
+    def test_suspects(self) -> None:
+        """Every signal has its usual suspects, and they are known causes."""
+        assert set(SUSPECTS) == set(SIGNALS)
+        assert {cause for causes in SUSPECTS.values() for cause in causes} <= set(CAUSES)
+
+
+class TestRemedies:
+    def test_order_of_the_rate(self, course: Course) -> None:
+        """Back to the documented multiples of the base rate: × 0.5, × 0.3, clipping at 1, warm-up."""
+        facts = facts_of(course(), optimizer__lr_multiple=10.0, optimizer__grad_clip_norm=None)
+        assert [dict(remedy.patch) for remedy in remedies("learning rate too high", facts)] == [
+            {"optimizer.lr_multiple": 0.5},
+            {"optimizer.lr_multiple": 0.3},
+            {"optimizer.grad_clip_norm": 1.0},
+            {"schedule.lr_warmup_epochs": 5},
+        ]
+
+    def test_low_rate(self, course: Course) -> None:
+        """A rate at or under the base rate is multiplied as it is; what is clipped and warmed up is not told to be."""
+        facts = facts_of(course(), optimizer__lr_multiple=0.4, schedule__lr_warmup_epochs=2)
+        assert [dict(remedy.patch) for remedy in remedies("learning rate too high", facts)] == [
+            {"optimizer.lr_multiple": pytest.approx(0.2)},
+            {"optimizer.lr_multiple": pytest.approx(0.12)},
+        ]
+
+    def test_short_training(self, course: Course) -> None:
+        """Epoch numbers that are meant for 30 epochs are scaled down to a shorter training."""
+        found = remedies("Dice unstable early", facts_of(course(), epochs=12))
+        assert {"schedule.dice_ce_only_epochs": 2, "schedule.dice_ramp_epochs": 4} in [dict(remedy.patch) for remedy in found]
+
+    @pytest.mark.parametrize("changes", [{}, {"weights__method": "uniform", "weights__clip_ratio": None}, {"loss__kind": "focal", "loss__alpha": 5.0}])
+    @pytest.mark.parametrize("cause", CAUSES)
+    def test_fits(self, course: Course, cause: str, changes: dict[str, Any]) -> None:
+        """Every remedy tells old and new values, changes something, and can be laid over the trial's configuration and a study's base."""
+        facts = facts_of(course(weight_ratio=500.0), **changes)
+        for remedy in remedies(cause, facts):
+            assert all(f"{path} " in remedy.text for path in remedy.patch)
+            assert remedy.text.count(" → ") >= len(remedy.patch)
+            assert all(facts.values[path] != value for path, value in remedy.patch.items())
+            SegmentationConfig.model_validate(nested(dict(facts.values) | dict(remedy.patch)))
+            study = {"name": "next", "base": nested(remedy.patch), "space": {"optimizer.momentum": {"kind": "float", "low": 0, "high": 0.9}}}
+            assert make_plan(StudySpec.model_validate(study)).spec.name == "next"
+
+
+def facts_of(records: Sequence[EpochRecord], **changes: Any) -> Facts:
+    """The facts of a trial that ended by itself."""
+    return Facts(records, dict(flatten(configuration(**changes))), None, COUNTS)
