@@ -201,3 +201,104 @@ class TestPresets:
         assert [found[epoch].dice_weight for epoch in (5, 6, 15, 16)] == [0, 0.2, 0.2, 0.4]
         assert [found[epoch].lr for epoch in (5, 6, 30)] == [0.5, 0.3, 0.3]
         assert [found[epoch].smooth for epoch in (15, 16)] == [5, 1]
+
+
+class TestSmoothSteps:
+    def test_documented(self) -> None:
+        """Smooth is 10 before epoch 10, 5 before epoch 20, then the configured one; it is what the two stages written out give."""
+        found = plan(ScheduleConfig(smooth_steps=True))
+        assert [found[epoch].smooth for epoch in (1, 9, 10, 19, 20, 30)] == [10, 10, 5, 5, 1, 1]
+        assert [found[epoch].settled for epoch in (19, 20)] == [False, True]
+        assert found == plan(TestStages.SMOOTH)
+        assert settled_from(LOSS, OPTIMIZER, WEIGHTS, ScheduleConfig(smooth_steps=True), 30) == 20
+
+    @pytest.mark.parametrize(("epochs", "ends"), [(60, (10, 20)), (30, (10, 20)), (15, (5, 10)), (6, (2, 4)), (3, (2, 2))])
+    def test_scaled(self, epochs: int, ends: tuple[int, int]) -> None:
+        """A training of fewer than 30 epochs scales the steps down, so that the final value is still reached."""
+        smooths = [values.smooth for values in plan(ScheduleConfig(smooth_steps=True), epochs).values()]
+        expected = [10 if epoch < ends[0] else 5 if epoch < ends[1] else 1 for epoch in range(1, epochs + 1)]
+        assert smooths == expected
+        assert smooths[-1] == 1
+
+    def test_only_smooth(self) -> None:
+        """Nothing else moves."""
+        found = plan(ScheduleConfig(smooth_steps=True)).values()
+        assert {(values.lr, values.ce_weight, values.dice_weight, values.clip_ratio) for values in found} == {(0.3, 0.6, 0.4, 25.0)}
+
+    def test_written_out_wins(self) -> None:
+        """A stage that is written out wins over the named steps."""
+        found = plan(ScheduleConfig(smooth_steps=True, stages=(Stage(before_epoch=5, smooth=2.0),)))
+        assert [found[epoch].smooth for epoch in (4, 5, 10, 20)] == [2, 10, 5, 1]
+
+
+class TestLightClip:
+    def test_two_stages(self) -> None:
+        """A light clip for so many epochs, the configured one after; by default the light one is 4."""
+        found = plan(ScheduleConfig(light_clip_epochs=20))
+        assert [found[epoch].clip_ratio for epoch in (1, 20, 21, 30)] == [4, 4, 25, 25]
+        assert [found[epoch].settled for epoch in (20, 21)] == [False, True]
+        assert found == plan(ScheduleConfig(stages=(Stage(before_epoch=21, clip_ratio=4),)))
+
+    def test_ratio(self) -> None:
+        """The light ratio is the configured one, also where there is no bound after."""
+        found = plan(ScheduleConfig(light_clip_epochs=2, light_clip_ratio=7.5), weights=WeightsConfig(method="inverse_freq"))
+        assert [found[epoch].clip_ratio for epoch in (1, 2, 3)] == [7.5, 7.5, None]
+
+    def test_off(self) -> None:
+        """No epochs of it are none."""
+        assert plan(ScheduleConfig(light_clip_epochs=0, light_clip_ratio=2.0)) == plan(ScheduleConfig())
+
+    def test_settled_from(self) -> None:
+        """The first settled epoch is the one after; beyond the training where the light stage covers all of it; 1 where both ratios are the same."""
+        for epochs, expected in ((20, 21), (40, 41)):
+            assert settled_from(LOSS, OPTIMIZER, WEIGHTS, ScheduleConfig(light_clip_epochs=epochs), 30) == expected
+        assert settled_from(LOSS, OPTIMIZER, WEIGHTS, ScheduleConfig(light_clip_epochs=20, light_clip_ratio=25.0), 30) == 1
+
+
+class TestPlan:
+    @pytest.mark.parametrize("epochs", [30, 60, 12, 6, 3])
+    def test_is_the_preset(self, epochs: int) -> None:
+        """With ×0.3 and a Dice share of 0.4 the progressive plan has the progressive preset's numbers, epoch by epoch."""
+        given: dict[str, Any] = preset("progressive", epochs)
+        optimizer = OptimizerConfig(base_lr=1.0, **given["optimizer"])
+        loss, weights = LossConfig(**given["loss"]), WeightsConfig(**given["weights"])
+        assert (loss.dice_weight, optimizer.lr_multiple) == (0.4, 0.3)
+        preset_s = plan(ScheduleConfig(**given["schedule"]), epochs, loss, weights, optimizer)
+        assert plan(ScheduleConfig(plan="progressive"), epochs, loss, weights, optimizer) == preset_s
+
+    def test_relative(self) -> None:
+        """With other final values the plan moves along: 5/3 of the rate without Dice, then half the Dice share with smooth 5, then the final values."""
+        loss, optimizer = LossConfig(dice_weight=0.6, smooth=2.0), OptimizerConfig(base_lr=1.0, lr_multiple=0.9)
+        found = plan(ScheduleConfig(plan="progressive"), loss=loss, optimizer=optimizer)
+        phases = [(found[epoch].dice_weight, found[epoch].smooth, round(found[epoch].lr, 12)) for epoch in (1, 5, 6, 15, 16, 30)]
+        assert phases == [(0, 5, 1.5), (0, 5, 1.5), (0.3, 5, 0.9), (0.3, 5, 0.9), (0.6, 2, 0.9), (0.6, 2, 0.9)]
+        assert all(values.ce_weight + values.dice_weight == pytest.approx(1) for values in found.values())
+        assert settled_from(loss, optimizer, WEIGHTS, ScheduleConfig(plan="progressive"), 30) == 16
+
+    def test_under_the_cosine(self) -> None:
+        """The plan's rates are peaks, which warm-up and cosine scale as they scale any."""
+        found, bare = plan(ScheduleConfig(plan="progressive", lr="cosine", lr_warmup_epochs=3)), plan(ScheduleConfig(lr="cosine", lr_warmup_epochs=3))
+        assert [found[epoch].lr / bare[epoch].lr for epoch in (1, 5, 6, 30)] == pytest.approx([5 / 3, 5 / 3, 1, 1])
+
+    def test_together(self) -> None:
+        """All named schedules at once: the plan's own smooth wins while it lasts, the steps go on after, the clip goes its way."""
+        schedule = ScheduleConfig(plan="progressive", smooth_steps=True, light_clip_epochs=18)
+        found = plan(schedule)
+        assert [found[epoch].smooth for epoch in (1, 15, 16, 19, 20)] == [5, 5, 5, 5, 1]
+        assert [found[epoch].clip_ratio for epoch in (18, 19)] == [4, 25]
+        assert [values.settled for values in found.values()].index(True) + 1 == settled_from(LOSS, OPTIMIZER, WEIGHTS, schedule, 30) == 20
+
+    @given(
+        plan_name=st.sampled_from(["none", "progressive"]), steps=st.booleans(), light=st.integers(0, 12), alone=st.integers(0, 5), epochs=st.integers(1, 40),
+        share=st.sampled_from([0.0, 0.4]), smooth=st.sampled_from([1.0, 5.0]),
+    )  # fmt: skip
+    def test_settled_by_definition(self, plan_name: Literal["none", "progressive"], steps: bool, light: int, alone: int, epochs: int, share: float, smooth: float) -> None:
+        """Whatever is named, an epoch is settled when it and all later ones have the final split, smooth and clip ratio."""
+        schedule = ScheduleConfig(plan=plan_name, smooth_steps=steps, light_clip_epochs=light, dice_ce_only_epochs=alone)
+        loss = LossConfig(dice_weight=share, smooth=smooth)
+        found = plan(schedule, epochs, loss)
+        final = [(values.dice_weight, values.smooth, values.clip_ratio) == (share, smooth, 25.0) for values in found.values()]
+        assert [values.settled for values in found.values()] == [all(final[place:]) for place in range(epochs)]
+        first = settled_from(loss, OPTIMIZER, WEIGHTS, schedule, epochs)
+        assert first == next((place + 1 for place in range(epochs) if all(final[place:])), first)
+        assert first > epochs or found[first].settled
