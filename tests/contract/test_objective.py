@@ -6,8 +6,8 @@ import gc
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,107 +16,30 @@ import pytest
 import torch
 
 from objectives.class_weights import class_weights
-from objectives.contract import NoCheckpoints, Trainer
-from objectives.data.build import SceneSplit
 from objectives.data.loading import SegmentationData
-from objectives.registry import OBJECTIVES, objective
+from objectives.registry import OBJECTIVES
 from objectives.segmentation.train import Run
 from search.plan import make_plan
 from search.signals import fired
 from search.study import TrialSeededSampler, suggest
 from search.used import check_used
-from spaces.config import TrialConfig, WeightsConfig
+from spaces.config import WeightsConfig
 from spaces.errors import ConfigError, DataError
 from spaces.loader import load_study, shipped_studies
-from spaces.paths import nested, overlay
-from spaces.records import ClassCounts, EpochRecord, best_record
+from spaces.records import EpochRecord, best_record
 from spaces.signals import SignalsConfig
+from tests.contract.training import DIGITS, SMALL, Keeper, Kit, machine, make_kit, segmentation, split, told
 
-VOLATILE = ("seconds", "samples_per_s", "peak_mib")
-"""What two runs of the same training need not have in common."""
-
-DIGITS = {"train_scenes": 16, "val_scenes": 8, "test_scenes": 8, "size": 32}
-SMALL: dict[str, dict[str, Any]] = {"segmentation": {"epochs": 3, "seed": 5, "data": DIGITS, "loss": {"dice_weight": 0.4}, "weights": {"method": "sqrt_inv_freq"}}}
-"""For each objective the smallest training that has everything in it."""
-
+__all__ = ["machine", "segmentation"]
 
 RESTLESS = {"epochs": 6, "optimizer.lr_multiple": 20.0}
 """A rate at which the validation goes up and down."""
-
-
-@dataclass
-class Kit:
-    """An objective with its data, as a warm worker has it."""
-
-    name: str
-    trainer: Trainer
-    prepared: Any
-    counts: ClassCounts
-
-    def config(self, changes: Mapping[str, Any] | None = None) -> Any:
-        """The small configuration, with changes by dotted path."""
-        return OBJECTIVES[self.name].config.model_validate(overlay(SMALL[self.name], nested(changes or {})))
-
-    def start(self, config: TrialConfig, checkpoints: Any = None, data: Any = None) -> Iterator[EpochRecord]:
-        """A training that has not begun."""
-        return self.trainer.train(config, data or self.prepared, self.counts, "cpu", checkpoints or NoCheckpoints())
-
-    def train(self, changes: Mapping[str, Any] | None = None, checkpoints: Any = None, data: Any = None) -> list[EpochRecord]:
-        """The records of a whole training."""
-        return list(self.start(self.config(changes), checkpoints, data))
-
-
-@dataclass
-class Keeper:
-    """Keeps the state after some epochs, the newest in place of the one before."""
-
-    path: Path
-    epochs: tuple[int, ...] = ()
-    asked: list[int] = field(default_factory=list)
-
-    def latest(self) -> Path | None:
-        """The file, where there is one."""
-        return self.path if self.path.exists() else None
-
-    def due(self, epoch: int) -> bool:
-        """After the chosen epochs."""
-        self.asked.append(epoch)
-        return epoch in self.epochs
-
-    def write(self, save: Callable[[Path], None]) -> None:
-        """Through a draft."""
-        draft = self.path.with_suffix(".draft")
-        save(draft)
-        draft.replace(self.path)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One thread, and a cache of our own."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
-    torch.set_num_threads(threads)
-
-
-def make_kit(name: str) -> Kit:
-    """An objective by name, its data decoded and its classes counted."""
-    trainer, config = objective(name).load(), OBJECTIVES[name].config.model_validate(SMALL[name])
-    return Kit(name, trainer, trainer.prepare(config, "cpu"), trainer.count_classes(config))
 
 
 @pytest.fixture(scope="module", params=list(OBJECTIVES))
 def kit(request: pytest.FixtureRequest) -> Kit:
     """Each objective in turn."""
     return make_kit(request.param)
-
-
-@pytest.fixture(scope="module")
-def segmentation() -> Kit:
-    """Segmentation."""
-    return make_kit("segmentation")
 
 
 @pytest.fixture(scope="module")
@@ -129,18 +52,6 @@ def records(kit: Kit) -> list[EpochRecord]:
 def restless(segmentation: Kit) -> list[EpochRecord]:
     """A training whose validation goes up and down."""
     return segmentation.train(RESTLESS)
-
-
-def told(records: list[EpochRecord]) -> list[str]:
-    """The records without what may differ between two runs, NaN equal to NaN."""
-    return [repr({key: value for key, value in record.as_dict().items() if key not in VOLATILE}) for record in records]
-
-
-def split(images_NCHW: torch.Tensor, target_NHW: torch.Tensor) -> SceneSplit:
-    """A split of these images and targets."""
-    made = SceneSplit.__new__(SceneSplit)
-    made.images_NCHW, made.target_NHW = images_NCHW, target_NHW
-    return made
 
 
 @pytest.fixture
