@@ -1,18 +1,20 @@
 """The divergence signals: each a pure function of a trial's epoch records so far, the last one being the newest.
 
-A rule returns the evidence when it fires, else None. Rules that watch epochs compare like with like: losses are put
-together with the newest epoch's split, and epochs whose class weights differ, or which lie before the schedule has
-settled, are left out. Every threshold is documented in `spaces.signals`.
+A rule returns the evidence when it fires, else None. Where a rule says "keeps rising" or "keeps falling", noise is told
+from a course by a robust slope, by the share of pairs that agree with it, and by a margin in units of the trial's own
+noise. Losses are put together at the newest epoch's split and compared only among epochs with the same class weights and
+the same smooth, so that a schedule is no alarm. Rules look at a window, not at all of the past. A record without the
+numbers that a rule needs is passed over by it: a gap in the records counts as no time. Every threshold is documented in
+`spaces.signals`, and what the rules do to recorded trials in docs/backtest.md.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
-from statistics import median
 from typing import Any
 
+from search.robust import noise, rising_share, slope, smoothed
 from spaces.config import Direction
 from spaces.records import EpochRecord, Evidence
 from spaces.signals import (
@@ -28,6 +30,12 @@ from spaces.signals import (
 
 Records = Sequence[EpochRecord]
 
+NOISE_EPOCHS = 20
+"""The noise of a trial is that of so many last epochs."""
+
+NEEDS = {"gradient_explosion": "gradient norms", "class_collapse": "class metrics", "overfitting": "validation losses"}
+"""What a record may lack, by the signal that then cannot judge; epoch, loss and metric are always there."""
+
 
 def fired(records: Records, config: SignalsConfig, direction: Direction) -> Evidence | None:
     """The first signal that the records fire, step-wise ones before epoch-wise ones.
@@ -40,9 +48,8 @@ def fired(records: Records, config: SignalsConfig, direction: Direction) -> Evid
     if not records:
         return None
     found = nonfinite_loss(records, config.nonfinite_loss) or gradient_explosion(records, config.gradient_explosion)
-    if found is not None or records[-1].epoch <= config.grace_epochs or not _measured(records[-1]):
+    if found is not None or records[-1].epoch <= config.grace_epochs:
         return found
-    records = [record for record in records if _measured(record)]
     sign = 1.0 if direction == "maximize" else -1.0
     rules: tuple[Callable[[], Evidence | None], ...] = (
         lambda: loss_rising(records, config.loss_rising),
@@ -54,14 +61,24 @@ def fired(records: Records, config: SignalsConfig, direction: Direction) -> Evid
     return next((evidence for rule in rules if (evidence := rule()) is not None), None)
 
 
+def unjudged(signal: str, records: Records) -> bool:
+    """Whether the records lack what the signal needs, so that its silence means nothing."""
+    return not {
+        "gradient_explosion": lambda: any(record.steps for record in records),
+        "class_collapse": lambda: any(value is not None for record in records for value in record.class_metric),
+        "overfitting": lambda: any(math.isfinite(record.val_loss) for record in records),
+    }.get(signal, lambda: True)()
+
+
 def nonfinite_loss(records: Records, rule: NonfiniteLoss) -> Evidence | None:
-    """The loss or the gradient norm was NaN or infinite at a step."""
+    """The loss or the gradient norm was NaN or infinite at a step. Where no step was watched, the loss alone counts."""
     last = records[-1]
-    if not rule.enabled or (math.isfinite(last.train_loss) and math.isfinite(last.grad_norm_max)):
+    sound = math.isfinite(last.grad_norm_max) or not last.steps
+    if not rule.enabled or (math.isfinite(last.train_loss) and sound):
         return None
     numbers = {"train_loss": last.train_loss, "grad_norm_max": last.grad_norm_max, "lr": last.lr}
     what = "loss" if not math.isfinite(last.train_loss) else "gradient norm"
-    return _evidence("nonfinite_loss", last, f"the {what} was not finite at step {last.broken_step} of epoch {last.epoch}", numbers)
+    return _evidence("nonfinite_loss", last, f"the {what} was not finite at {_place(last)}", numbers)
 
 
 def gradient_explosion(records: Records, rule: GradientExplosion) -> Evidence | None:
@@ -70,116 +87,182 @@ def gradient_explosion(records: Records, rule: GradientExplosion) -> Evidence | 
     if not rule.enabled or not last.grad_norm_max > rule.max_norm:
         return None
     numbers = {"grad_norm_max": last.grad_norm_max, "grad_norm_median": last.grad_norm_median, "max_norm": rule.max_norm, "lr": last.lr}
-    step = f"step {last.broken_step} of " if last.broken_step else ""
-    return _evidence("gradient_explosion", last, f"the gradient norm was {last.grad_norm_max:.4g} at {step}epoch {last.epoch}, over {rule.max_norm:g}", numbers)
+    return _evidence("gradient_explosion", last, f"the gradient norm was {last.grad_norm_max:.4g} at {_place(last)}, over {rule.max_norm:g}", numbers)
 
 
 def loss_rising(records: Records, rule: LossRising) -> Evidence | None:
-    """The training loss rose in each of the last epochs, and by more than noise in all."""
-    window = _comparable(records)[-(rule.epochs + 1) :]
-    losses = _at_one_split(window)
-    if not rule.enabled or len(window) <= rule.epochs or not all(a < b for a, b in pairwise(losses)):
+    """The training loss, at one split, rose over the window: steadily, by enough, and by more than noise."""
+    if not rule.enabled:
         return None
-    if losses[-1] <= losses[0] + rule.rise * abs(losses[0]):
+    past = _comparable(records, max(NOISE_EPOCHS, rule.epochs + 1))
+    if len(past) <= rule.epochs:
         return None
-    numbers = {"epochs": [record.epoch for record in window], "train_loss": losses}
-    return _evidence("loss_rising", window[-1], f"the training loss rose {rule.epochs} epochs in a row, from {losses[0]:.4g} to {losses[-1]:.4g}", numbers)
+    losses = _at_one_split(past)
+    window = losses[-(rule.epochs + 1) :]
+    rise = slope(window) * rule.epochs
+    if rise <= rule.rise * abs(window[0]) or rising_share(window) < rule.agreement or rise <= rule.noise * noise(losses):
+        return None
+    numbers = {"epochs": _epochs(past, rule.epochs), "train_loss": window}
+    return _evidence("loss_rising", past[-1], f"the training loss rose over {rule.epochs} epochs, from {window[0]:.4g} to {window[-1]:.4g}", numbers)
 
 
 def metric_falling(records: Records, rule: MetricFalling, sign: float = 1.0) -> Evidence | None:
-    """The metric fell in each of the last epochs, and by more than noise in all."""
-    window = records[-(rule.epochs + 1) :]
-    values = [record.metric for record in window]
-    if not rule.enabled or len(window) <= rule.epochs or not all(sign * a > sign * b for a, b in pairwise(values)):
+    """The metric got worse over the window: steadily, by enough, and by more than noise."""
+    if not rule.enabled or not math.isfinite(records[-1].metric):
         return None
-    best = max(sign * record.metric for record in records)
-    if sign * values[0] - sign * values[-1] < rule.drop * abs(best):
+    past = _last(records, max(NOISE_EPOCHS, rule.epochs + 1), _has_metric)
+    if len(past) <= rule.epochs:
         return None
-    numbers = {"epochs": [record.epoch for record in window], "metric": values, "best_metric": sign * best}
-    return _evidence("metric_falling", window[-1], f"the metric got worse {rule.epochs} epochs in a row, from {values[0]:.4f} to {values[-1]:.4f}", numbers)
+    worse = [-sign * record.metric for record in past]
+    window = worse[-(rule.epochs + 1) :]
+    loss = slope(window) * rule.epochs
+    if loss <= 0 or rising_share(window) < rule.agreement or loss <= rule.noise * noise(worse):
+        return None
+    best = max(sign * record.metric for record in records if _has_metric(record))
+    if loss < rule.drop * abs(best):
+        return None
+    values = [-sign * value for value in window]
+    numbers = {"epochs": _epochs(past, rule.epochs), "metric": values, "best_metric": sign * best}
+    return _evidence("metric_falling", past[-1], f"the metric got worse over {rule.epochs} epochs, from {values[0]:.4f} to {values[-1]:.4f}", numbers)
 
 
 def loss_metric_divorce(records: Records, rule: LossMetricDivorce, sign: float = 1.0) -> Evidence | None:
     """Over the window the training loss fell and the smoothed metric fell, far below its best."""
-    settled = _comparable(records)
-    if not rule.enabled or len(settled) < rule.window + 3:
+    if not rule.enabled or not math.isfinite(records[-1].metric):
         return None
-    smooth = _smoothed([sign * record.metric for record in settled])
-    losses = _at_one_split(settled[-(rule.window + 1) :])
-    best = max(smooth)
-    if losses[-1] >= losses[0] or smooth[-1] >= smooth[-1 - rule.window] or best - smooth[-1] < rule.drop * abs(best):
+    window = _comparable(records, rule.window + 1)
+    if len(window) <= rule.window or slope(_at_one_split(window)) >= 0:
         return None
+    gains = [sign * record.metric for record in records if _has_metric(record)]
+    smooth = smoothed(gains)
+    best, lost = max(smooth), max(smooth) - smooth[-1]
+    if len(smooth) <= rule.window or slope(smooth[-(rule.window + 1) :]) >= 0 or lost < rule.drop * abs(best) or lost <= rule.noise * noise(gains[-NOISE_EPOCHS:]):
+        return None
+    losses = _at_one_split(window)
     numbers = {
-        "epochs": [record.epoch for record in settled[-(rule.window + 1) :]], "train_loss": losses,
-        "metric": [record.metric for record in settled[-(rule.window + 1) :]], "best_smoothed_metric": sign * best, "smoothed_metric": sign * smooth[-1],
+        "epochs": _epochs(window, rule.window), "train_loss": losses, "metric": [record.metric for record in window],
+        "best_smoothed_metric": sign * best, "smoothed_metric": sign * smooth[-1],
     }  # fmt: skip
     statement = f"over {rule.window} epochs the loss fell from {losses[0]:.4g} to {losses[-1]:.4g} while the metric went from {sign * best:.4f} at best to {sign * smooth[-1]:.4f}"
-    return _evidence("loss_metric_divorce", settled[-1], statement, numbers)
+    return _evidence("loss_metric_divorce", window[-1], statement, numbers)
 
 
 def overfitting(records: Records, rule: Overfitting, sign: float = 1.0) -> Evidence | None:
-    """The training loss fell while the validation loss rose for `patience` epochs, with no better metric in twice as many."""
-    settled = _comparable(records)
-    window = settled[-(rule.patience + 1) :]
-    if not rule.enabled or len(settled) <= 2 * rule.patience:
+    """The training loss fell while the validation loss rose for `patience` epochs and far, and the metric has stopped gaining.
+
+    Only once the schedule has settled: before, the validation loss is of a criterion that is not trained yet.
+    """
+    if not rule.enabled or not math.isfinite(records[-1].metric) or not math.isfinite(records[-1].val_loss):
         return None
-    train, val = _at_one_split(window), [record.val_loss for record in window]
-    lowest = min(record.val_loss for record in settled)
-    still = 2 * rule.patience
-    gaining = max(sign * record.metric for record in settled[-still:]) > max(sign * record.metric for record in settled[:-still])
-    if gaining or train[-1] >= train[0] or not all(a < b for a, b in pairwise(val)) or val[-1] <= lowest + rule.rise * abs(lowest):
+    window = _comparable(records, rule.patience + 1)
+    if len(window) <= rule.patience or not window[0].settled or slope(_at_one_split(window)) >= 0:
         return None
-    numbers = {"epochs": [record.epoch for record in window], "train_loss": train, "val_loss": val, "lowest_val_loss": lowest}
-    statement = f"the validation loss rose {rule.patience} epochs in a row to {val[-1]:.4g} (lowest {lowest:.4g}) while the training loss fell to {train[-1]:.4g}"
+    val = smoothed([record.val_loss for record in records if record.settled and math.isfinite(record.val_loss)])
+    rising = [record.val_loss for record in window if math.isfinite(record.val_loss)]
+    if len(rising) <= rule.patience or slope(rising) <= 0 or val[-1] <= min(val) + rule.rise * abs(min(val)):
+        return None
+    gains = [sign * record.metric for record in records if _has_metric(record)]
+    if len(gains) <= rule.stall_epochs or max(gains[-rule.stall_epochs :]) > max(gains[: -rule.stall_epochs]):
+        return None
+    smooth = smoothed(gains)
+    if max(smooth) - smooth[-1] < rule.drop * abs(max(smooth)):
+        return None
+    train = _at_one_split(window)
+    numbers = {"epochs": _epochs(window, rule.patience), "train_loss": train, "val_loss": [record.val_loss for record in window], "lowest_val_loss": min(val)}
+    statement = f"the validation loss rose to {val[-1]:.4g} (lowest {min(val):.4g}) while the training loss fell to {train[-1]:.4g} and the metric gained nothing in {rule.stall_epochs} epochs"
     return _evidence("overfitting", window[-1], statement, numbers)
 
 
 def class_collapse(records: Records, rule: ClassCollapse) -> Evidence | None:
-    """Many of the classes that the validation split holds stayed at 0 for long, or all but one for a few epochs."""
-    if not rule.enabled:
-        return None
+    """Many of the classes that the validation split holds stay at nothing after a grace, or all but one for a few epochs.
+
+    No epoch of the window may lie in a warm-up of Dice or of the learning rate, in which classes may sleep.
+    """
     held = [index for index, value in enumerate(records[-1].class_metric) if value is not None]
+    if not rule.enabled or not held:
+        return None
+    awake = _awake_epochs(records, max(rule.epochs, rule.all_but_one_epochs))
     window = records[-rule.all_but_one_epochs :]
-    dead = _dead(window, held)
-    if len(held) < 3 or len(window) < rule.all_but_one_epochs or len(dead) < len(held) - 1:
-        settled = _comparable(records)
-        window = settled[-rule.epochs :]
-        dead = _dead(window, held)
-        if not held or len(settled) < rule.grace_epochs + rule.epochs or len(dead) < rule.share * len(held):
+    dead = _dead(window, held, rule.level) if awake >= rule.all_but_one_epochs else []
+    if len(held) < 3 or len(dead) < len(held) - 1:
+        window = records[-rule.epochs :]
+        if awake < rule.epochs or window[0].epoch <= rule.grace_epochs:
+            return None
+        dead = _dead(window, held, rule.level)
+        if len(dead) < rule.share * len(held):
             return None
     numbers = {"dead_classes": dead, "held_classes": held, "epochs": [record.epoch for record in window]}
-    statement = f"{len(dead)} of {len(held)} classes stayed at 0 from epoch {window[0].epoch} to {window[-1].epoch}"
+    nothing = f"{rule.level:g} or less" if rule.level else "0"
+    statement = f"{len(dead)} of {len(held)} classes stayed at {nothing} from epoch {window[0].epoch} to {window[-1].epoch}"
     return _evidence("class_collapse", window[-1], statement, numbers)
 
 
-def _dead(window: Records, held: Sequence[int]) -> list[int]:
-    return [index for index in held if all(record.class_metric[index] == 0 for record in window)]
+def _dead(window: Records, held: Sequence[int], level: float) -> list[int]:
+    return [index for index in held if all(_at_most(record, index, level) for record in window)]
 
 
-def _measured(record: EpochRecord) -> bool:
-    """Whether the validation gave numbers; NaN is neither above nor below anything, and would void every threshold."""
-    return not math.isnan(record.metric) and not math.isnan(record.val_loss)
+def _at_most(record: EpochRecord, index: int, level: float) -> bool:
+    value = record.class_metric[index] if index < len(record.class_metric) else None
+    return value is not None and value <= level
 
 
-def _comparable(records: Records) -> list[EpochRecord]:
-    """The settled epochs that were trained with the newest epoch's class weights."""
-    ratio = records[-1].weight_ratio
-    return [record for record in records if record.settled and record.weight_ratio == ratio]
+def _awake_epochs(records: Records, most: int) -> int:
+    """How many of the last epochs, so many at most, lie behind the warm-ups of Dice and of the learning rate."""
+    for count, at in enumerate(range(len(records) - 1, max(-1, len(records) - 1 - most), -1)):
+        if _warming(records[at], records[at - 1] if at else records[at]):
+            return count
+    return min(most, len(records))
+
+
+def _warming(record: EpochRecord, before: EpochRecord) -> bool:
+    """Whether the rate is rising, or Dice has yet to come in with the whole of its weight."""
+    dice = not record.settled and (record.dice_weight == 0 or record.dice_weight > before.dice_weight)
+    return dice or record.lr > before.lr
+
+
+def _has_metric(record: EpochRecord) -> bool:
+    """Whether the validation gave a number; NaN is neither above nor below anything, and would void every threshold."""
+    return math.isfinite(record.metric)
+
+
+def _last(records: Records, count: int, kept: Callable[[EpochRecord], bool]) -> list[EpochRecord]:
+    """The last so many records that are kept, in order."""
+    found: list[EpochRecord] = []
+    for record in reversed(records):
+        if kept(record):
+            found.append(record)
+            if len(found) == count:
+                break
+    return found[::-1]
+
+
+def _comparable(records: Records, count: int) -> list[EpochRecord]:
+    """The last records, so many at most, whose losses mean the same as the newest one's: same class weights, same smooth."""
+    last = records[-1]
+    found: list[EpochRecord] = []
+    for record in reversed(records):
+        same_dice = (record.dice_loss is None) == (last.dice_loss is None) and (record.dice_loss is None or record.smooth == last.smooth)
+        if len(found) == count or record.weight_ratio != last.weight_ratio or not same_dice:
+            break
+        if math.isfinite(record.train_loss) and math.isfinite(record.ce_loss):
+            found.append(record)
+    return found[::-1]
 
 
 def _at_one_split(records: Records) -> list[float]:
     """Training losses put together with the newest epoch's split, so that a moving split moves nothing here."""
-    if not records:
-        return []
     last = records[-1]
-    if any(record.dice_loss is None for record in records):
+    if last.dice_loss is None:
         return [record.ce_loss for record in records]
     return [last.ce_weight * record.ce_loss + last.dice_weight * (record.dice_loss or 0.0) for record in records]
 
 
-def _smoothed(values: Sequence[float]) -> list[float]:
-    """Running median of three: one lucky or unlucky epoch is not a course."""
-    return [median(values[max(0, index - 2) : index + 1]) for index in range(len(values))]
+def _epochs(records: Records, steps: int) -> list[int]:
+    return [record.epoch for record in records[-(steps + 1) :]]
+
+
+def _place(record: EpochRecord) -> str:
+    return (f"step {record.broken_step} of " if record.broken_step else "") + f"epoch {record.epoch}"
 
 
 def _evidence(signal: str, record: EpochRecord, statement: str, numbers: Mapping[str, Any]) -> Evidence:

@@ -1,6 +1,7 @@
 """The thresholds of the divergence signals, named and validated, as a study's YAML can set them.
 
-The defaults are what the problem's description gives; where it gives none, the comment says why this value.
+The rules are those of the problem's description, made robust: it says "falls 5 epochs in a row", which noise breaks up in
+bad trials and, at fewer epochs, brings about in good ones.
 """
 
 from __future__ import annotations
@@ -24,49 +25,60 @@ class GradientExplosion(Frozen):
 
 
 class LossRising(Frozen):
-    """The training loss keeps rising: in every epoch of the window, and by more than noise."""
+    """The training loss keeps rising over the window: steadily, by enough, and by more than noise."""
 
     enabled: bool = True
-    epochs: int = Field(default=5, ge=2, description="rises in a row; 3 in a row kills good trials")
-    rise: float = Field(default=0.1, ge=0, description="relative rise over the window that counts")
+    epochs: int = Field(default=5, ge=2, description="length of the window")
+    agreement: float = Field(default=0.8, ge=0.5, le=1, description="share of all pairs of epochs in the window of which the later is higher; 1: rises in a row")
+    rise: float = Field(default=0.1, ge=0, description="relative rise over the window, by its robust slope, that counts")
+    noise: float = Field(default=3.0, ge=0, description="rise over the window, in units of the loss's own noise, that counts")
 
 
 class MetricFalling(Frozen):
-    """The metric falls epoch after epoch, and by more than noise."""
+    """The metric keeps falling over the window: steadily, by enough, and by more than noise."""
 
     enabled: bool = True
-    epochs: int = Field(default=5, ge=2, description="falls in a row")
-    drop: float = Field(default=0.0, ge=0, lt=1, description="fall over the window, relative to the best so far, that counts")
+    epochs: int = Field(default=5, ge=2, description="length of the window")
+    agreement: float = Field(default=0.8, ge=0.5, le=1, description="share of all pairs of epochs in the window of which the later is worse; 1: falls in a row")
+    drop: float = Field(default=0.2, ge=0, lt=1, description="fall over the window, by its robust slope, relative to the best so far, that counts")
+    noise: float = Field(default=3.0, ge=0, description="fall over the window, in units of the metric's own noise, that counts")
 
 
 class ClassCollapse(Frozen):
-    """Classes that the validation split holds stay at 0: some of them for long, or all but one for a few epochs."""
+    """Classes that the validation split holds stay at nothing: some of them after a grace, or all but one for a few epochs.
+
+    Epochs in which Dice or the learning rate warms up do not count: classes may sleep in them.
+    """
 
     enabled: bool = True
-    grace_epochs: int = Field(default=20, ge=1, description="epochs after the schedule has settled; rare classes wake late")
-    epochs: int = Field(default=10, ge=1, description="epochs in a row at 0")
-    share: float = Field(default=0.5, gt=0, le=1, description="share of the held classes that must be at 0: a single rare class sleeps in good trials, too")
-    all_but_one_epochs: int = Field(default=4, ge=1, description="epochs in a row, grace or not, in which one class alone is predicted")
+    grace_epochs: int = Field(default=8, ge=0, description="epochs from the start of a trial that do not count: rare classes wake late")
+    epochs: int = Field(default=5, ge=1, description="epochs in a row at nothing")
+    share: float = Field(default=0.4, gt=0, le=1, description="share of the held classes that must be at nothing: a single rare class sleeps in good trials, too")
+    level: float = Field(default=0.01, ge=0, lt=1, description="class metric that is nothing, up to this")
+    all_but_one_epochs: int = Field(default=5, ge=1, description="epochs in a row, grace or not, in which no more than one class is found")
 
 
 class Overfitting(Frozen):
     """The training loss falls while the validation loss has risen for `patience` epochs, and the metric has long stopped gaining.
 
     The validation loss is not what a study is judged by: it rises in good trials, too, as their weights grow. So the
-    metric must have stood still for twice the patience.
+    metric must have stood still as well.
     """
 
     enabled: bool = True
-    patience: int = Field(default=3, ge=1)
-    rise: float = Field(default=0.25, ge=0, description="relative rise of the validation loss over its minimum that counts")
+    patience: int = Field(default=3, ge=1, description="length of the window in which the validation loss rises")
+    rise: float = Field(default=0.25, ge=0, description="relative rise of the smoothed validation loss over its minimum that counts")
+    stall_epochs: int = Field(default=6, ge=1, description="epochs without a better metric")
+    drop: float = Field(default=0.1, ge=0, lt=1, description="share of its best value that the smoothed metric must have lost")
 
 
 class LossMetricDivorce(Frozen):
-    """The training loss falls and the metric falls over the same window, for good."""
+    """The training loss falls and the smoothed metric falls over the same window, far below its best."""
 
     enabled: bool = True
     window: int = Field(default=5, ge=2)
     drop: float = Field(default=0.25, ge=0, lt=1, description="share of its best value that the smoothed metric must have lost; 0.1 kills the best trials")
+    noise: float = Field(default=3.0, ge=0, description="the same loss in units of the metric's own noise")
 
 
 class SignalsConfig(Frozen):
@@ -80,3 +92,7 @@ class SignalsConfig(Frozen):
     class_collapse: ClassCollapse = ClassCollapse()
     overfitting: Overfitting = Overfitting()
     loss_metric_divorce: LossMetricDivorce = LossMetricDivorce()
+
+
+SIGNALS = tuple(name for name in SignalsConfig.model_fields if name != "grace_epochs")
+"""The signals by name, step-wise ones first."""
