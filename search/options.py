@@ -8,8 +8,10 @@ import re
 from typing import Any
 
 from spaces.errors import InputError
-from spaces.loader import load_study, parse_changes
-from spaces.study import StudySpec
+from spaces.loader import check, load_study, parse_changes
+from spaces.paths import nested, overlay
+from spaces.signals import SignalsConfig
+from spaces.study import PrunerConfig, StudySpec
 
 DEFAULT_STORE = "sqlite:///search.db"
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -46,6 +48,39 @@ def study_spec(
     changes: dict[str, Any] = parse_changes(assignments)
     changes |= {key: value for key, value in (("name", name), ("trials", trials), ("epochs", epochs), ("seed", seed)) if value is not None}
     return load_study(study, changes)
+
+
+def thresholds(assignments: list[str], base: SignalsConfig) -> SignalsConfig:
+    """The thresholds of a study with what `--signals` changes in them, such as `class_collapse.epochs=8`.
+
+    Raises:
+        StudyError: when there is no such signal or threshold, or a value does not fit.
+    """
+    changes = parse_changes(assignments, "--signals", "--signals class_collapse.epochs=8, --signals overfitting.enabled=false")
+    return check(SignalsConfig, overlay(base.model_dump(), nested(changes)), "--signals")
+
+
+def pruner_config(words: list[str], base: PrunerConfig) -> PrunerConfig:
+    """A study's pruner with what `--pruner` changes: `median`, `hyperband` or `none`, and settings such as `warmup_epochs=10`.
+
+    Raises:
+        StudyError: when there is no such pruner or setting, or a value does not fit.
+    """
+    kinds = [f"kind={word}" if "=" not in word else word for word in words]
+    return check(PrunerConfig, overlay(base.model_dump(), parse_changes(kinds, "--pruner", "--pruner median, --pruner warmup_epochs=10")), "--pruner")
+
+
+def columns(assignments: list[str]) -> dict[str, str]:
+    """`["loss=train/loss"]` as key → column.
+
+    Raises:
+        InputError: when one is not of the form key=column.
+    """
+    pairs = [assignment.partition("=") for assignment in assignments]
+    for key, equals, column in pairs:
+        if not (key and equals and column):
+            raise InputError("--column takes key=column", where="--column", found=f"{key}{equals}{column}", allowed="--column loss=train/loss", next_step="write a key, an equals sign and a column's name")
+    return {key: column for key, _, column in pairs}
 
 
 def schema_text() -> str:

@@ -201,8 +201,8 @@ def _change(path: str, value: Any) -> dict[str, Any]:
     return nested({path: value})
 
 
-def parse_changes(assignments: Sequence[str]) -> dict[str, Any]:
-    """`["epochs=8", "base.loss.gamma=1.5"]` as paths and YAML values.
+def parse_changes(assignments: Sequence[str], option: str = "--set", example: str = "--set epochs=8, --set base.data.size=64") -> dict[str, Any]:
+    """`["epochs=8", "base.loss.gamma=1.5"]` as paths and YAML values, given to `option`.
 
     Raises:
         StudyError: when one is not of the form path=value.
@@ -211,9 +211,9 @@ def parse_changes(assignments: Sequence[str]) -> dict[str, Any]:
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         if not equals or not path:
-            raise StudyError("--set takes path=value", where="--set", found=assignment, allowed="--set epochs=8, --set base.data.size=64", next_step="write a path, an equals sign and a value")
+            raise StudyError(f"{option} takes path=value", where=option, found=assignment, allowed=example, next_step="write a path, an equals sign and a value")
         try:
             changes[path] = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
         except yaml.YAMLError:
-            raise StudyError("--set cannot read the value", where=f"--set {path}", found=text, allowed="a YAML value", next_step="quote it") from None
+            raise StudyError(f"{option} cannot read the value", where=f"{option} {path}", found=text, allowed="a YAML value", next_step="quote it") from None
     return changes

@@ -7,16 +7,20 @@ from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.trial import TrialState
 
 from spaces.config import Direction
-from spaces.study import StudySpec
+from spaces.study import PrunerConfig, StudySpec
 
 
 def build_pruner(spec: StudySpec) -> BasePruner:
-    """The pruner that a study names. Steps are epochs, counted from 1."""
-    pruner = spec.pruner
+    """The pruner that a study names."""
+    return pruner_of(spec.pruner, spec.epochs)
+
+
+def pruner_of(pruner: PrunerConfig, epochs: int) -> BasePruner:
+    """The pruner of a setting, for trials of so many epochs. Steps are epochs, counted from 1."""
     if pruner.kind == "median":
         return MedianPruner(n_startup_trials=pruner.startup_trials, n_warmup_steps=pruner.warmup_epochs + 1)
     if pruner.kind == "hyperband":
-        return HyperbandPruner(min_resource=pruner.min_epochs, max_resource=spec.epochs, reduction_factor=pruner.reduction_factor)
+        return HyperbandPruner(min_resource=pruner.min_epochs, max_resource=epochs, reduction_factor=pruner.reduction_factor)
     return NopPruner()
 
 

@@ -9,9 +9,11 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from search.options import DEFAULT_STORE, schema_text, seconds, store_url, study_spec
+from search.options import DEFAULT_STORE, pruner_config, schema_text, seconds, store_url, study_spec, thresholds
 from spaces.errors import InputError, StudyError
 from spaces.loader import load_study, shipped_studies
+from spaces.signals import SignalsConfig
+from spaces.study import PrunerConfig
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +120,43 @@ class TestSchema:
         assert "focusing exponent; 0 is cross entropy" in text
         assert "at an epoch" not in json.loads(text)["title"]
         assert json.loads(text)["$schema"].startswith("https://json-schema.org/draft/2020-12")
+
+
+class TestThresholds:
+    def test_changed(self) -> None:
+        """Thresholds are changed one by one, over those that are given."""
+        below = SignalsConfig.model_validate({"overfitting": {"patience": 9}})
+        found = thresholds(["class_collapse.epochs=8", "loss_rising.enabled=false", "grace_epochs=1"], below)
+        assert (found.class_collapse.epochs, found.loss_rising.enabled, found.grace_epochs, found.overfitting.patience) == (8, False, 1, 9)
+        assert thresholds([], below) == below
+
+    @pytest.mark.parametrize(
+        ("given", "what", "where"),
+        [
+            ("class_colapse.epochs=8", r"unknown key 'class_colapse' \(did you mean 'class_collapse'\?\)", "--signals, class_colapse"),
+            ("class_collapse.epoch=8", r"unknown key 'epoch' \(did you mean 'epochs'\?\)", "--signals, class_collapse → epoch"),
+            ("class_collapse.epochs=0", "epochs: input should be greater than or equal to 1", "--signals, class_collapse → epochs"),
+            ("class_collapse.share=1.5", "share: input should be less than or equal to 1", "--signals, class_collapse → share"),
+            ("class_collapse", "--signals takes path=value", "--signals"),
+            ("grace_epochs=[", "--signals cannot read the value", "--signals grace_epochs"),
+        ],
+    )
+    def test_refused(self, given: str, what: str, where: str) -> None:
+        """Unknown names and values out of range are refused, with the nearest known name."""
+        with pytest.raises(StudyError, match=what) as caught:
+            thresholds([given], SignalsConfig())
+        assert caught.value.where == where
+
+
+class TestPrunerConfig:
+    def test_changed(self) -> None:
+        """A word names the pruner, an assignment one of its settings."""
+        found = pruner_config(["hyperband", "min_epochs=3"], PrunerConfig(startup_trials=5))
+        assert (found.kind, found.min_epochs, found.startup_trials) == ("hyperband", 3, 5)
+        assert pruner_config([], PrunerConfig(startup_trials=5)) == PrunerConfig(startup_trials=5)
+
+    @pytest.mark.parametrize(("given", "what"), [("medium", r"kind cannot be 'medium' \(did you mean 'median'\?\)"), ("warmup=3", "unknown key 'warmup'"), ("warmup_epochs=-1", "greater than or equal to 0")])
+    def test_refused(self, given: str, what: str) -> None:
+        """Unknown pruners and settings are refused."""
+        with pytest.raises(StudyError, match=what):
+            pruner_config([given], PrunerConfig())

@@ -1,0 +1,135 @@
+"""Training curves from elsewhere as a recording: tables with a row for every log call, such as W&B's export of a run's history.
+
+Rows of one epoch become one epoch: a loss is the mean of what was logged in it, a largest norm the largest, anything else
+the last that was there. Cells may be empty, as they are where training and validation log apart.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from spaces.config import Direction, MetricConfig
+from spaces.epoch_rows import PARTS, UNKNOWN, make_record
+from spaces.errors import RecordsError, nearest
+from spaces.recordings import RecordedStudy, RecordedTrial, Recording
+from spaces.records import EpochRecord
+
+Row = Mapping[str, Any]
+Columns = Mapping[str, str]
+
+COLUMNS = {"epoch": "epoch", "loss": "loss", "metric": "metric", "class_metric": "class/*"} | {key: key for key in (*PARTS, *UNKNOWN)}
+"""What an epoch can hold, and the column that it is looked for in; `class_metric` is a pattern that several may match."""
+
+MEANS = ("loss", "ce_loss", "dice_loss")
+LARGEST = ("grad_norm_max",)
+NEEDED = ("epoch", "loss", "metric")
+EMPTY = ("", "none", "null")
+"""Cells without a value. Tables may have NaN for them, too, so a NaN counts only where an epoch has no number beside it."""
+
+
+def convert(files: Sequence[Path], columns: Columns, direction: Direction, *, whole: bool = False) -> Recording:
+    """One trial a file, in the order given.
+
+    Args:
+        files: CSV, JSON Lines, or a JSON array of rows.
+        columns: key of an epoch → column, where they are called otherwise.
+        direction: of the metric.
+        whole: runs that are shorter than the longest ended by themselves; else they count as cut short.
+
+    Raises:
+        RecordsError: when a file cannot be read, or lacks a column.
+    """
+    wanted = COLUMNS | {_known(key): column for key, column in columns.items()}
+    trials = [_epochs(read_rows(path), wanted, columns, path) for path in files]
+    longest = max(records[-1].epoch for records in trials)
+    made = [
+        RecordedTrial(number, records, "complete" if whole or records[-1].epoch == longest else "pruned", {"run": path.stem})
+        for number, (path, records) in enumerate(zip(files, trials, strict=True))
+    ]
+    return Recording(RecordedStudy(metric=MetricConfig(name=wanted["metric"], direction=direction)), tuple(made))
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a table.
+
+    Raises:
+        RecordsError: when it cannot be read, or is no table.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix == ".csv":
+            return [dict(row) for row in csv.DictReader(text.splitlines())]
+        rows = json.loads(text) if text.lstrip().startswith("[") else [json.loads(line) for line in text.splitlines() if line.strip()]
+    except (OSError, ValueError, csv.Error) as problem:
+        raise RecordsError(f"cannot read {path}", where=str(path), found=str(problem)[:200], allowed="CSV (.csv), JSON Lines, or a JSON array of rows", next_step="export the history anew") from None
+    if not all(isinstance(row, dict) for row in rows):
+        raise RecordsError(f"{path.name} is no table", where=str(path), found=f"{rows!r:.80}", allowed="an object for every row", next_step="export with orient='records'")
+    return rows
+
+
+def _known(key: str) -> str:
+    if key not in COLUMNS:
+        raise RecordsError(f"unknown key {key!r}{nearest(key, COLUMNS)}", where="--column", found=key, allowed=", ".join(COLUMNS), next_step="write --column key=column")
+    return key
+
+
+def _epochs(rows: Sequence[Row], columns: Columns, named: Iterable[str], path: Path) -> tuple[EpochRecord, ...]:
+    """The epochs of one run; those without a loss are left out."""
+    _check_columns(rows, columns, dict.fromkeys((*NEEDED, *named)), path)
+    found: dict[int, list[Row]] = defaultdict(list)
+    for row in rows:
+        epoch = _number(row.get(columns["epoch"]), "epoch", path)
+        if epoch is not None and math.isfinite(epoch):
+            found[math.ceil(epoch)].append(row)  # some log 0.25, 0.5, … within the first epoch
+    first = min(found, default=1)
+    told = [{"epoch": epoch + (1 - first if first < 1 else 0)} | _told(found[epoch], columns, path) for epoch in sorted(found)]
+    records = tuple(make_record(row, f"{path}, epoch {row['epoch']}") for row in told if row.get("loss") is not None)
+    if not records:
+        raise RecordsError(f"{path.name} holds no epoch with a loss", where=str(path), found=f"{len(rows)} rows", allowed="rows with an epoch and a loss", next_step="name the columns with --column")
+    return records
+
+
+def _check_columns(rows: Sequence[Row], columns: Columns, wanted: Iterable[str], path: Path) -> None:
+    there = list(dict.fromkeys(name for row in rows for name in row))
+    for key in wanted:
+        if not any(fnmatchcase(name, columns[key]) for name in there):
+            found = ", ".join(there)[:300] or "no column"
+            raise RecordsError(f"{path.name} has no column {columns[key]!r} for {key}{nearest(columns[key], there)}", where=str(path), found=found, allowed="a column of the file", next_step=f"name it: --column {key}=…")
+
+
+def _told(rows: Sequence[Row], columns: Columns, path: Path) -> dict[str, Any]:
+    """What the rows of one epoch tell together."""
+    told: dict[str, Any] = {"metric": None}
+    for key, column in columns.items():
+        if key in ("epoch", "class_metric"):
+            continue
+        values = _values(rows, column, key, path)
+        if values:
+            told[key] = fmean(values) if key in MEANS else max(values) if key in LARGEST else values[-1]
+    names = list(dict.fromkeys(name for row in rows for name in row if fnmatchcase(name, columns["class_metric"])))
+    classes = [_values(rows, name, name, path) for name in names]
+    return told | ({"class_metric": [held[-1] if held else None for held in classes]} if any(classes) else {})
+
+
+def _values(rows: Sequence[Row], column: str, key: str, path: Path) -> list[float]:
+    """The numbers of a column; NaN only where it has no others."""
+    values = [value for row in rows if (value := _number(row.get(column), key, path)) is not None]
+    return [value for value in values if value == value] or values
+
+
+def _number(cell: Any, key: str, path: Path) -> float | None:
+    """A cell's number, None where it is empty."""
+    if cell is None or (isinstance(cell, str) and cell.strip().lower() in EMPTY):
+        return None
+    try:
+        return float(cell)
+    except (TypeError, ValueError):
+        raise RecordsError(f"{key} cannot be {cell!r:.60}", where=str(path), found=f"{cell!r:.60}", allowed="numbers", next_step="name another column with --column") from None
