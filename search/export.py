@@ -16,6 +16,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from objectives.registry import objective
+from search.health import health
 from spaces.config import Direction, ScoreRule, TrialConfig
 from spaces.errors import ConfigError, StoreError, StudyError
 from spaces.frozen import Frozen
@@ -70,6 +71,7 @@ class Export(Frozen):
     format: Literal[1] = Field(default=1, description="raised when the layout changes")
     config: dict[str, Any]
     score: Score
+    health: tuple[str, ...] = Field(default=(), description="the signs of health of its training, present and missing")
     provenance: Provenance
 
     def trial_config(self, where: str = "config") -> TrialConfig:
@@ -107,7 +109,7 @@ def make_export(store: Store, stored: StoredStudy, number: int | None) -> Export
     used = trial.used or {}
     return Export(
         config=dict(trial.config or {}),
-        score=_score(spec, trial, records, used),
+        score=_score(spec, trial, records, used), health=health(records, spec.metric.direction),
         provenance=Provenance(
             study=stored.name, trial=trial.number or 0, preset=trial.preset, store=store.where,
             exported=datetime.now(UTC).isoformat(timespec="seconds"), device=str(used.get("environment.device", "unknown")),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from search.signals import fired
-from spaces.records import GO_ON, EpochRecord, Verdict
+from spaces.records import GO_ON, EpochRecord, Evidence, Verdict
 from spaces.study import StudySpec
 
 
@@ -21,9 +21,19 @@ def judge(records: Sequence[EpochRecord], spec: StudySpec, worse_than_peers: Cal
     """
     evidence = fired(records, spec.signals, spec.metric.direction)
     if evidence is not None:
-        # The earlier a trial diverged, the farther it lies from what is feasible: 1 at the end, up to 2 at the start.
-        severity = evidence.severity + (1 - evidence.epoch / spec.epochs)
-        return Verdict("diverged", f"{evidence.signal}: {evidence.statement}", replace(evidence, severity=severity))
+        return Verdict("diverged", f"{evidence.signal}: {evidence.statement}", replace(evidence, severity=graded(evidence, spec.epochs)))
     if records[-1].epoch < spec.epochs and (reason := worse_than_peers()) is not None:
         return Verdict("prune", reason)
     return GO_ON
+
+
+def graded(evidence: Evidence, epochs: int | None) -> float:
+    """How far a diverged trial lies from what is feasible: the harder and the earlier it diverged, the farther.
+
+    The signal's own severity, above 0 and up to 1, and as much again for a trial that diverged at its start.
+
+    Args:
+        epochs: of a whole trial; None when they are not known, and the epoch then plays no part.
+    """
+    early = 0.0 if epochs is None else max(0.0, 1 - evidence.epoch / epochs)
+    return evidence.severity + early

@@ -42,13 +42,19 @@ class Plan:
     order: tuple[str, ...]
     warnings: tuple[str, ...] = field(default=())
 
-    def config(self, params: Mapping[str, Scalar], number: int, preset_name: str | None = None) -> TrialConfig:
+    def config(self, params: Mapping[str, Scalar], number: int, preset_name: str | None = None, patch: Tree | None = None) -> TrialConfig:
         """The whole configuration of a trial.
+
+        Args:
+            params: what was sampled, by dotted path.
+            number: of the trial; its seed follows from it.
+            preset_name: the preset that it starts from, if any.
+            patch: dotted path → value of what a remedy changed outside the space.
 
         Raises:
             StudyError: when the values do not go together.
         """
-        tree = overlay(self.below(preset_name), nested(params))
+        tree = overlay(self.below(preset_name, patch), nested(params))
         fixed: dict[str, Any] = {"objective": self.spec.objective, "epochs": self.spec.epochs, "metric": self.spec.metric.model_dump()}
         fixed["seed"] = derive(self.spec.seed, number, "training")
         if "max_grad_norm" in self.objective.config.model_fields:
@@ -60,10 +66,12 @@ class Plan:
         except ValidationError as problem:
             raise explain(problem, f"study {self.spec.name}, trial {number}", StudyError) from None
 
-    def below(self, preset_name: str | None) -> dict[str, Any]:
-        """What sampled values are laid over: the base, under the preset where there is one."""
-        base = nested(self.spec.base)
-        return overlay(base, preset(preset_name, self.spec.epochs, focal=self._presets_are_focal())) if preset_name else base
+    def below(self, preset_name: str | None, patch: Tree | None = None) -> dict[str, Any]:
+        """What sampled values are laid over: the base, under the preset and the patch where there are any."""
+        tree = nested(self.spec.base)
+        if preset_name:
+            tree = overlay(tree, preset(preset_name, self.spec.epochs, focal=self._presets_are_focal()))
+        return overlay(tree, nested(patch or {}))
 
     def values(self, preset_name: str | None) -> dict[str, Any]:
         """The same as a whole configuration, by dotted path: what is left out has its default."""

@@ -10,15 +10,18 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
-from statistics import fmean, stdev
+from statistics import stdev
 from typing import TYPE_CHECKING, Any
 
+from search.diagnosis import diagnose
+from search.health import health, signs
+from search.lessons import lessons
 from spaces.config import Direction, MetricConfig, ScoreRule
 from spaces.errors import StoreError, nearest
 from spaces.loader import check
 from spaces.parameters import active
 from spaces.paths import flatten
-from spaces.records import EpochRecord, best_record
+from spaces.records import ClassCounts, Diagnosis, EpochRecord, best_record
 from spaces.study import StudySpec
 from storage.rows import FINAL_STATES, Finding, StoredStudy, StoredTrial, TrialState
 
@@ -32,14 +35,8 @@ WORSE_THAN_PEERS = "worse than its peers"
 
 RATE, BASE_RATE = "optimizer.lr_multiple", "optimizer.base_lr"
 
-HEALTHY_NORM = (0.1, 10.0)
-"""Gradient norms before clipping."""
-
-STEADY_SHARE = 2 / 3
-"""A loss falls steadily when it fell in at least so many of the epochs; minibatch noise makes the others."""
-
-HELD_WITHIN = 0.02
-"""Frequent classes have held when their mean lost no more than this; it is about the noise between two epochs."""
+STANDS_OUT = 0.5
+"""A cause that is likelier than all others together is worth telling of a trial that nobody killed."""
 
 
 class Told:
@@ -96,7 +93,10 @@ class Kill:
 
 @dataclass(frozen=True, slots=True)
 class StudyReport(Told):
-    """How a study stands. `states` counts trials; `left` in it are those of the budget that have not begun."""
+    """How a study stands. `states` counts trials; `left` in it are those of the budget that have not begun.
+
+    `lessons` are the regions of the space in which trials diverged.
+    """
 
     name: str
     about: str
@@ -110,12 +110,16 @@ class StudyReport(Told):
     leaderboard: tuple[LeaderboardRow, ...]
     kills: tuple[Kill, ...]
     causes: Mapping[str, int]
+    lessons: tuple[str, ...]
     health: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class TrialReport(Told):
-    """Everything that is known of one trial. `attempts` counts the workers that had it."""
+    """Everything that is known of one trial. `attempts` counts the workers that had it.
+
+    `trouble` is the likely cause of what is amiss with a complete trial that lacks a sign of health.
+    """
 
     study: str
     number: int
@@ -136,22 +140,10 @@ class TrialReport(Told):
     findings: tuple[Finding, ...]
     health: tuple[str, ...]
     class_names: tuple[str, ...]
+    trouble: Diagnosis | None
     attempts: int
     worker: str
     host: str
-
-
-@dataclass(frozen=True, slots=True)
-class Sign:
-    """A sign of health: present, missing, or None when the records are too few to tell; with the numbers."""
-
-    name: str
-    present: bool | None
-    told: str
-
-    def __str__(self) -> str:
-        word = {True: "present", False: "missing", None: "not judged"}[self.present]
-        return f"{word}: {self.name} ({self.told})"
 
 
 def study_report(store: Store, name: str) -> StudyReport:
@@ -171,7 +163,7 @@ def study_report(store: Store, name: str) -> StudyReport:
         name=name, about=spec.about, objective=spec.objective, metric=spec.metric.name, direction=spec.metric.direction,
         score_rule=spec.metric.score, epochs=spec.epochs, budget=spec.trials, states=_states(trials, spec.trials),
         leaderboard=_leaderboard(complete, records, spec), kills=kills,
-        causes=dict(Counter(kill.cause for kill in kills).most_common()), health=_study_health(complete, records, spec.metric),
+        causes=dict(Counter(kill.cause for kill in kills).most_common()), lessons=_lessons(trials, spec), health=_study_health(complete, records, spec.metric),
     )  # fmt: skip
 
 
@@ -188,13 +180,22 @@ def trial_report(store: Store, name: str, number: int) -> TrialReport:
         raise _no_trial(store, stored, number)
     records = tuple(store.records(trial.id))
     params, lr = sampled(spec, trial.config or {})
+    names = _class_names(trial, records)
     return TrialReport(
         study=name, number=number, state=trial.state, preset=trial.preset or "", metric=spec.metric.name, direction=spec.metric.direction,
         score_rule=spec.metric.score, epochs=spec.epochs, score=trial.score, config=trial.config or {}, params=params, lr=lr,
         used=trial.used or {}, reason=trial.reason, error=trial.error, records=records, findings=tuple(store.evidence(trial.id)),
-        health=health(records, spec.metric.direction), class_names=_class_names(trial, records),
+        health=health(records, spec.metric.direction), class_names=names, trouble=_trouble(trial, records, spec.metric.direction, names),
         attempts=trial.attempt, worker=trial.worker, host=trial.host,
     )  # fmt: skip
+
+
+def _trouble(trial: StoredTrial, records: Sequence[EpochRecord], direction: Direction, names: tuple[str, ...]) -> Diagnosis | None:
+    """A diagnosis of a complete trial that lacks a sign of health, where one cause stands out."""
+    if trial.state != "complete" or all(sign.present is not False for sign in signs(records, direction)):
+        return None
+    found = diagnose(None, records, trial.config or {}, ClassCounts(names, (0,) * len(names)))  # names alone
+    return found if found.confidence > STANDS_OUT else None
 
 
 def find_study(store: Store, name: str) -> StoredStudy:
@@ -230,72 +231,6 @@ def noise(records: Sequence[EpochRecord]) -> float | None:
     return stdev(steps) / math.sqrt(2) if len(steps) > 1 else None
 
 
-def health(records: Sequence[EpochRecord], direction: Direction) -> tuple[str, ...]:
-    """The signs of health of a trial, present and missing, a line each with its numbers."""
-    return tuple(str(sign) for sign in signs(records, direction))
-
-
-def signs(records: Sequence[EpochRecord], direction: Direction) -> tuple[Sign, ...]:
-    """The signs of health of a trial. Epochs that broke off say nothing; losses are compared once the schedule has settled."""
-    whole = [record for record in records if record.broken_step is None]
-    settled = [record for record in whole if record.settled]
-    return _falling_loss(settled), _improving_metric(whole, direction), _healthy_norm(whole), _falling_parts(settled), _fair_gains(whole)
-
-
-def _falling_loss(records: Sequence[EpochRecord]) -> Sign:
-    name = "a steadily falling training loss"
-    if len(records) < 2:
-        return Sign(name, None, "fewer than 2 epochs with the final loss")
-    falls = sum(after.train_loss < before.train_loss for before, after in pairwise(records))
-    steps, first, last = len(records) - 1, records[0].train_loss, records[-1].train_loss
-    return Sign(name, last < first and falls >= STEADY_SHARE * steps, f"{first:.4g} → {last:.4g}, lower in {falls} of {steps} epochs")
-
-
-def _improving_metric(records: Sequence[EpochRecord], direction: Direction) -> Sign:
-    name, values = "an improving metric", [record.metric for record in records]
-    if len(values) < 2:
-        return Sign(name, None, "fewer than 2 epochs")
-    # Means of halves, and not the first and the last epoch: one of those may be lucky.
-    early, late = fmean(values[: len(values) // 2]), fmean(values[len(values) // 2 :])
-    told = f"mean of the first half {early:.4f}, of the second {late:.4f}"
-    return Sign(name, late > early if direction == "maximize" else late < early, told)
-
-
-def _healthy_norm(records: Sequence[EpochRecord]) -> Sign:
-    low, high = HEALTHY_NORM
-    name, medians = f"a gradient norm within {low:g} to {high:g}", [record.grad_norm_median for record in records]
-    if not medians:
-        return Sign(name, None, "no epoch")
-    inside = sum(low <= median <= high for median in medians)
-    return Sign(name, inside == len(medians), f"in {inside} of {len(medians)} epochs; medians {min(medians):.3g} to {max(medians):.3g}")
-
-
-def _falling_parts(records: Sequence[EpochRecord]) -> Sign:
-    name = "cross entropy and Dice both fall"
-    if len(records) < 2:
-        return Sign(name, None, "fewer than 2 epochs with the final loss")
-    ce, dice = [record.ce_loss for record in records], [record.dice_loss for record in records if record.dice_loss is not None]
-    told = f"cross entropy {ce[0]:.4g} → {ce[-1]:.4g}, " + (f"Dice {dice[0]:.4g} → {dice[-1]:.4g}" if dice else "no Dice in the loss")
-    return Sign(name, ce[-1] < ce[0] and (not dice or dice[-1] < dice[0]), told)
-
-
-def _fair_gains(records: Sequence[EpochRecord]) -> Sign:
-    """Records hold no class frequencies: the half of the classes that began lowest stands for the rare ones."""
-    name = "rare classes gain while frequent ones hold"
-    ends = zip(records[0].class_metric, records[-1].class_metric, strict=True) if records else ()
-    pairs = [(before, after) for before, after in ends if before is not None and after is not None]
-    if len(records) < 2 or len(pairs) < 2:
-        return Sign(name, None, "fewer than 2 epochs, or 2 classes")
-    pairs.sort()
-    rare, frequent = _means(pairs[: len(pairs) // 2]), _means(pairs[len(pairs) // 2 :])
-    told = f"the lower half at the start {rare[0]:.3f} → {rare[1]:.3f}, the upper half {frequent[0]:.3f} → {frequent[1]:.3f}"
-    return Sign(name, rare[1] > rare[0] and frequent[1] >= frequent[0] - HELD_WITHIN, told)
-
-
-def _means(pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    return fmean(before for before, _ in pairs), fmean(after for _, after in pairs)
-
-
 def _study_health(complete: Sequence[StoredTrial], records: Mapping[int, list[EpochRecord]], metric: MetricConfig) -> tuple[str, ...]:
     """Each sign with how many of the complete trials have it, and which have not."""
     found = {trial.number: signs(records.get(trial.id, []), metric.direction) for trial in complete}
@@ -306,6 +241,11 @@ def _study_health(complete: Sequence[StoredTrial], records: Mapping[int, list[Ep
         shown = f"; missing in trial {', '.join(missing[:8])}{' …' if len(missing) > 8 else ''}" if missing else ""
         lines.append(f"{column[0].name}: {judged - len(missing)} of {judged} complete trials{shown}")
     return tuple(lines)
+
+
+def _lessons(trials: Sequence[StoredTrial], spec: StudySpec) -> tuple[str, ...]:
+    ended = [trial for trial in trials if trial.state in ("complete", "pruned", "diverged")]
+    return tuple(map(str, lessons([(sampled(spec, trial.config or {})[0], trial.state == "diverged") for trial in ended])))
 
 
 def _states(trials: Sequence[StoredTrial], budget: int) -> dict[str, int]:

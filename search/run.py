@@ -15,7 +15,7 @@ from search.lease import LEASE_S, kept_alive
 from search.optuna_trial import OptunaTrial
 from search.plan import Plan
 from search.stop import StopNow, StopRequest
-from search.study import PRESET, WorkerStudy, suggest
+from search.study import WorkerStudy, start_of, suggest
 from search.track import Tracker
 from search.trial_checkpoints import TrialCheckpoints
 from search.used import check_used
@@ -131,9 +131,9 @@ def _sample(bench: Bench, claim: Claim, trial: optuna.Trial) -> Claim:
         params, sampled = bench.study.sample(trial, bench.plan)
     else:
         params, sampled = suggest(trial, bench.plan), None
-    preset = trial.user_attrs.get(PRESET)
-    config = bench.plan.config(params, trial.number, preset).model_dump(mode="json")
-    return bench.store.bind(claim, trial.number, trial._trial_id, config, preset, sampled)  # noqa: SLF001
+    start = start_of(trial.user_attrs)
+    config = bench.plan.config(params, trial.number, start.preset, start.patch).model_dump(mode="json")
+    return bench.store.bind(claim, trial.number, trial._trial_id, config, start.label, sampled)  # noqa: SLF001
 
 
 def _attempt(bench: Bench, claim: Claim, trial: OptunaTrial) -> Attempt:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import time
 import warnings
-from collections.abc import Callable, Container, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Container, Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -29,6 +29,9 @@ MADE_BY = "made by search"
 
 PRESET = "preset"
 """User attribute of a trial that a preset was enqueued for."""
+
+REMEDY = "remedy"
+"""User attribute of a trial that tries what was prescribed to another one: `of` which, its `preset`, and the `patch` outside the space."""
 
 MAKING_TRIES = 50
 MADE_TWICE = re.compile("already exists|unique constraint", re.IGNORECASE)
@@ -160,11 +163,32 @@ def enqueue(study: optuna.Study, waiting: Sequence[Waiting]) -> None:
         study.enqueue_trial(dict(each.params), user_attrs=dict(each.user_attrs))
 
 
+class Start(NamedTuple):
+    """What an enqueued trial starts from, over the study's base.
+
+    Attributes:
+        preset: the name of a preset, or None.
+        patch: what a remedy changed outside the space, by dotted path.
+        label: in words, for the store.
+    """
+
+    preset: str | None
+    patch: Mapping[str, Any]
+    label: str | None
+
+
+def start_of(user_attrs: Mapping[str, Any]) -> Start:
+    """From a trial's user attributes."""
+    remedy = user_attrs.get(REMEDY)
+    if remedy is not None:
+        return Start(remedy["preset"], remedy["patch"], f"remedy of {remedy['of']}")
+    return Start(user_attrs.get(PRESET), {}, user_attrs.get(PRESET))
+
+
 def suggest(trial: Trial, plan: Plan) -> Params:
     """Sample every dimension that exists for this trial; what was sampled or enqueued for it before stays."""
-    preset_name: str | None = trial.user_attrs.get(PRESET)
     params: Params = {}
-    for path, dimension in plan.dimensions(plan.below(preset_name), params):
+    for path, dimension in plan.dimensions(plan.below(*start_of(trial.user_attrs)[:2]), params):
         params[path] = _suggest(trial, path, dimension)
     return params
 

@@ -63,6 +63,13 @@ class Epochs(Room):
             rows = connection.execute(select(Epoch.record).where(Epoch.trial_id == trial_id).order_by(Epoch.epoch)).scalars().all()
         return [EpochRecord.from_dict(row) for row in rows]
 
+    def records_of_optuna(self, optuna_trial_id: int) -> list[EpochRecord]:
+        """The epochs of one trial by Optuna's id of it, in order; none for a trial that no worker of ours trained."""
+        wanted = select(Epoch.record).join(Trial, Trial.id == Epoch.trial_id).where(Trial.optuna_trial_id == optuna_trial_id)
+        with self._database.reading() as connection:
+            rows = connection.execute(wanted.order_by(Epoch.epoch)).scalars().all()
+        return [EpochRecord.from_dict(row) for row in rows]
+
     def study_records(self, study_id: int) -> dict[int, list[EpochRecord]]:
         """The epochs of every trial of a study, in order, by the trial's id; a trial without an epoch is left out."""
         wanted = select(Epoch.trial_id, Epoch.record).join(Trial, Trial.id == Epoch.trial_id).where(Trial.study_id == study_id)

@@ -196,14 +196,17 @@ def _change(records: Sequence[EpochRecord], index: int) -> str:
 
 
 def _print_end(report: TrialReport) -> None:
-    """Why it ended before its time, with the numbers, the likely cause, and what to try."""
+    """Why it ended before its time, with the numbers, the likely cause, and what to try; or what is amiss with a whole one."""
+    if report.trouble is not None:
+        screen.head("What is amiss")
+        _print_diagnosis(report.trouble, report)
     if not report.reason and not report.error and not report.findings:
         return
     screen.head(f"Why it {'was ' if report.state == 'pruned' else ''}{report.state}")
     for evidence, diagnosis in report.findings:
         _print_evidence(evidence)
         if diagnosis is not None:
-            _print_diagnosis(diagnosis, report.config)
+            _print_diagnosis(diagnosis, report)
     if not report.findings:
         screen.say(f"  {report.reason}")
     if report.error:
@@ -219,15 +222,22 @@ def _print_evidence(evidence: Evidence) -> None:
         screen.tell(f"{name:<{width}}  {setting(value)}", indent=4)
 
 
-def _print_diagnosis(diagnosis: Diagnosis, config: Mapping[str, Any]) -> None:
+def _print_diagnosis(diagnosis: Diagnosis, report: TrialReport) -> None:
     screen.say()
-    screen.say(f"  likely cause: {diagnosis.cause}", style="bold")
+    screen.say(f"  likely cause: {diagnosis.cause} ({diagnosis.confidence:.0%} sure)", style="bold")
     for because in diagnosis.because:
-        screen.tell(f"- {because}", indent=4)
+        screen.tell(f"+ {because}", indent=4)
+    for against in diagnosis.against:
+        screen.tell(f"- {against}", indent=4)
+    if diagnosis.others:
+        screen.tell("less likely: " + ", ".join(f"{cause} ({likelihood:.0%})" for cause, likelihood in diagnosis.others), indent=4)
     screen.say()
     screen.say("  to try, in this order:", style="bold")
-    held = dict(flatten(config))
+    held = dict(flatten(report.config))
     for place, remedy in enumerate(diagnosis.remedies, 1):
         changes = ", ".join(f"{path} {setting(held.get(path))} → {setting(new)}" for path, new in remedy.patch.items())
-        what = remedy.text.partition(f": {next(iter(remedy.patch), '')} ")[0]  # the text tells the changes, too, but with fewer digits
+        what = remedy.text.partition(f": {next(iter(remedy.patch), '')} ")[0] if remedy.patch else remedy.text
         screen.tell(f"{place}. {what}{': ' if changes else ''}{changes}", indent=4)
+    if any(remedy.patch for remedy in diagnosis.remedies):
+        screen.say()
+        screen.tell(f"try the first with: search run --study {report.study} --enqueue-remedy {report.number}", indent=2)

@@ -151,6 +151,8 @@ def print_kills(report: StudyReport, top: int | None = None) -> None:
     if top is not None and len(kills) > top:
         screen.tell(f"{len(kills) - top} more in `search show --study {report.name} --json`")
     screen.tell("By cause: " + ", ".join(f"{amount} × {cause}" for cause, amount in report.causes.items()))
+    for lesson in report.lessons:
+        screen.tell(f"Learnt: {lesson}")
 
 
 def _why(kill: Kill) -> str:

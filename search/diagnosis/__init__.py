@@ -41,7 +41,7 @@ def diagnose(
     first = ranked[0]
     others = tuple((cause, odds[cause] / whole) for cause in ranked[1:4] if odds[cause] / whole >= SHOWN_LIKELY)
     return Diagnosis(
-        cause=first, because=(*_told(held[first], 1), facts.gains()), remedies=remedies(first, facts), confidence=odds[first] / whole,
+        cause=first, because=(*_told(held[first], 1), *([facts.gains()] if facts.whole else [])), remedies=remedies(first, facts), confidence=odds[first] / whole,
         against=_told(held[first], -1), others=others,
     )  # fmt: skip
 

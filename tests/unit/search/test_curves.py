@@ -52,8 +52,9 @@ class TestTrial:
         assert f"gradient_explosion at epoch 2, step 13: {demo.statement}" in out
         assert "grad_norm_max 2011" in out
         assert "likely cause: learning rate too high" in out
-        assert "- it was [30] times the base rate" in out
+        assert "likely cause: learning rate too high (100% sure) + it was [30] times the base rate" in out
         assert "1. clip: the norm at 1: optimizer.grad_clip_norm none → 1 2. look at the masks" in out
+        assert "try the first with: search run --study focal_gamma --enqueue-remedy 3" in out
 
     def test_curves(self, demo: Demo, capsys: pytest.CaptureFixture[str]) -> None:
         """A letter marks every epoch of a curve: both losses together, the metric, the gradient norm."""

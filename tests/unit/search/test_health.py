@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from search.report import health, signs
+from search.health import health, signs
 from spaces.records import EpochRecord
 
 NAN = float("nan")
