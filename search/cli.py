@@ -47,6 +47,7 @@ def run(
     change: Annotated[Optional[list[str]], typer.Option("--set", help="path=value in the study's YAML, such as base.data.size=64")] = None,
     accept_change: Annotated[bool, typer.Option("--accept-change", help="go on with a stored study although its definition changed")] = False,
     out: Annotated[Path, typer.Option(help="where the best configuration goes")] = Path("best.yaml"),
+    remedy: Annotated[Optional[str], typer.Option("--enqueue-remedy", help="try next what `explain` prescribed to a trial: N, or N:2 for its second remedy")] = None,
     wandb: WandbOption = "off",
 ) -> None:
     """Search: start a study, or go on with it where it stopped.
@@ -66,10 +67,22 @@ def run(
     session = open_session(spec, store_url(store), accept_change=accept_change)
     arguments = ["--study", spec.name, "--wandb", wandb]
     with session.store:
+        if remedy is not None:
+            session = _prescribe(session, store_url(store), remedy)
         stops = _search(session, slots, arguments, store_url(store), timeout_s)
         _conclude(session, out, store_url(store), interrupted=stops > 0)
     if stops:
         raise typer.Exit(INTERRUPTED)
+
+
+def _prescribe(session: Session, url: str, text: str) -> Session:
+    from search.console import screen
+    from search.remedy import enqueue_remedy, parse_choice
+
+    choice = parse_choice(text)
+    session, remedy = enqueue_remedy(session, url, choice)
+    screen.tell(f"next: trial {choice.trial} again, with {remedy.text}")
+    return session
 
 
 def _search(session: Session, slots: list[Slot], arguments: list[str], url: str, timeout_s: float | None) -> int:
@@ -163,6 +176,58 @@ def explain(study: StudyOption, trial: Annotated[int, typer.Option("--trial", "-
 
     with _store(store) as held:
         curves.print_trial(trial_report(held, study, trial))
+
+
+@app.command(epilog="Examples: search backtest --study focal_gamma --pruner median · search backtest --records curves.jsonl --tune")
+def backtest(
+    study: Annotated[Optional[str], typer.Option("--study", "-s", help="a study in the store, by name")] = None,
+    records: Annotated[Optional[Path], typer.Option(help="recorded trials as JSON Lines instead (docs/backtest.md)")] = None,
+    signals: Annotated[Optional[list[str]], typer.Option(help="name.threshold=value, such as class_collapse.epochs=8")] = None,
+    pruner: Annotated[Optional[list[str]], typer.Option(help="median, hyperband or none; or setting=value")] = None,
+    tune: Annotated[bool, typer.Option("--tune", help="propose thresholds that save most and spare the best")] = False,
+    direction: Annotated[Optional[Literal["maximize", "minimize"]], typer.Option(help="of a file's metric, where it does not say")] = None,
+    store: StoreOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="for scripts")] = False,
+) -> None:
+    """Replay recorded trials: whom would each signal and the pruner have killed, what would that have saved, and at what price?"""
+    import json
+
+    from search import backtest as replay
+    from search.console import backtest as console
+    from search.console import screen
+    from search.options import pruner_config, thresholds
+    from search.recorded import source
+    from search.tune import tune as tuned_on
+
+    given = source(study, records, direction, lambda: _store(store))
+    on, peers = thresholds(signals or [], given.signals), pruner_config(pruner or [], given.pruner)
+    field = replay.make_field(given.recording)
+    result, tuned = replay.backtest(field, on, peers), tuned_on(field, on) if tune else None
+    if as_json:
+        screen.say_raw(json.dumps(result.as_dict() | ({"tuned": tuned.as_dict()} if tuned else {}), indent=2, allow_nan=False))
+        return
+    console.print_backtest(result)
+    if tuned:
+        console.print_tuned(tuned, len(result.best))
+
+
+@app.command(epilog="Example: search convert run1.csv run2.csv --column loss=train/loss --column metric=val/miou --out curves.jsonl")
+def convert(
+    files: Annotated[list[Path], typer.Argument(help="a table of each run: CSV, JSON Lines, or a JSON array, as W&B's history exports")],
+    column: Annotated[Optional[list[str]], typer.Option(help="key=column, such as loss=train/loss or 'class_metric=val/iou_*'")] = None,
+    direction: Annotated[Literal["maximize", "minimize"], typer.Option(help="of the metric")] = "maximize",
+    whole: Annotated[bool, typer.Option("--whole", help="short runs ended by themselves; else they count as cut short")] = False,
+    out: Annotated[Path, typer.Option(help="where to write; .gz compresses")] = Path("curves.jsonl"),
+) -> None:
+    """Training curves from elsewhere as a file for `search backtest --records`."""
+    from search.console import screen
+    from search.convert import convert as made_of
+    from search.options import columns
+    from spaces.recordings import write_recording
+
+    recording = made_of(files, columns(column or []), direction, whole=whole)
+    write_recording(out, recording)
+    screen.say(f"{len(recording.trials)} trials, {sum(len(trial.epochs) for trial in recording.trials)} epochs written to {out}")
 
 
 @app.command(epilog="Examples: search weights · search weights --study my.yaml --clip-ratio 25")
