@@ -33,6 +33,9 @@ Records = Sequence[EpochRecord]
 NOISE_EPOCHS = 20
 """The noise of a trial is that of so many last epochs."""
 
+LEAST_SEVERITY = 0.1
+"""Of a signal that fired; one that is not finite, or over its bound at a step, has 1."""
+
 NEEDS = {"gradient_explosion": "gradient norms", "class_collapse": "class metrics", "overfitting": "validation losses"}
 """What a record may lack, by the signal that then cannot judge; epoch, loss and metric are always there."""
 
@@ -103,7 +106,7 @@ def loss_rising(records: Records, rule: LossRising) -> Evidence | None:
     if rise <= rule.rise * abs(window[0]) or rising_share(window) < rule.agreement or rise <= rule.noise * noise(losses):
         return None
     numbers = {"epochs": _epochs(past, rule.epochs), "train_loss": window}
-    return _evidence("loss_rising", past[-1], f"the training loss rose over {rule.epochs} epochs, from {window[0]:.4g} to {window[-1]:.4g}", numbers)
+    return _evidence("loss_rising", past[-1], f"the training loss rose over {rule.epochs} epochs, from {window[0]:.4g} to {window[-1]:.4g}", numbers, _share(rise, window[0]))
 
 
 def metric_falling(records: Records, rule: MetricFalling, sign: float = 1.0) -> Evidence | None:
@@ -123,7 +126,7 @@ def metric_falling(records: Records, rule: MetricFalling, sign: float = 1.0) -> 
         return None
     values = [-sign * value for value in window]
     numbers = {"epochs": _epochs(past, rule.epochs), "metric": values, "best_metric": sign * best}
-    return _evidence("metric_falling", past[-1], f"the metric got worse over {rule.epochs} epochs, from {values[0]:.4f} to {values[-1]:.4f}", numbers)
+    return _evidence("metric_falling", past[-1], f"the metric got worse over {rule.epochs} epochs, from {values[0]:.4f} to {values[-1]:.4f}", numbers, _share(loss, best))
 
 
 def loss_metric_divorce(records: Records, rule: LossMetricDivorce, sign: float = 1.0) -> Evidence | None:
@@ -144,7 +147,7 @@ def loss_metric_divorce(records: Records, rule: LossMetricDivorce, sign: float =
         "best_smoothed_metric": sign * best, "smoothed_metric": sign * smooth[-1],
     }  # fmt: skip
     statement = f"over {rule.window} epochs the loss fell from {losses[0]:.4g} to {losses[-1]:.4g} while the metric went from {sign * best:.4f} at best to {sign * smooth[-1]:.4f}"
-    return _evidence("loss_metric_divorce", window[-1], statement, numbers)
+    return _evidence("loss_metric_divorce", window[-1], statement, numbers, _share(lost, best))
 
 
 def overfitting(records: Records, rule: Overfitting, sign: float = 1.0) -> Evidence | None:
@@ -170,7 +173,7 @@ def overfitting(records: Records, rule: Overfitting, sign: float = 1.0) -> Evide
     train = _at_one_split(window)
     numbers = {"epochs": _epochs(window, rule.patience), "train_loss": train, "val_loss": [record.val_loss for record in window], "lowest_val_loss": min(val)}
     statement = f"the validation loss rose to {val[-1]:.4g} (lowest {min(val):.4g}) while the training loss fell to {train[-1]:.4g} and the metric gained nothing in {rule.stall_epochs} epochs"
-    return _evidence("overfitting", window[-1], statement, numbers)
+    return _evidence("overfitting", window[-1], statement, numbers, _share(val[-1] - min(val), min(val)))
 
 
 def class_collapse(records: Records, rule: ClassCollapse) -> Evidence | None:
@@ -194,7 +197,7 @@ def class_collapse(records: Records, rule: ClassCollapse) -> Evidence | None:
     numbers = {"dead_classes": dead, "held_classes": held, "epochs": [record.epoch for record in window]}
     nothing = f"{rule.level:g} or less" if rule.level else "0"
     statement = f"{len(dead)} of {len(held)} classes stayed at {nothing} from epoch {window[0].epoch} to {window[-1].epoch}"
-    return _evidence("class_collapse", window[-1], statement, numbers)
+    return _evidence("class_collapse", window[-1], statement, numbers, len(dead) / len(held))
 
 
 def _dead(window: Records, held: Sequence[int], level: float) -> list[int]:
@@ -265,5 +268,10 @@ def _place(record: EpochRecord) -> str:
     return (f"step {record.broken_step} of " if record.broken_step else "") + f"epoch {record.epoch}"
 
 
-def _evidence(signal: str, record: EpochRecord, statement: str, numbers: Mapping[str, Any]) -> Evidence:
-    return Evidence(signal, record.epoch, record.broken_step, statement, numbers, severity=1.0)
+def _share(moved: float, of: float) -> float:
+    """How hard a trial diverged, above 0 and up to 1: what it moved the wrong way, as a share."""
+    return min(1.0, max(LEAST_SEVERITY, abs(moved / of) if of else 1.0))
+
+
+def _evidence(signal: str, record: EpochRecord, statement: str, numbers: Mapping[str, Any], severity: float = 1.0) -> Evidence:
+    return Evidence(signal, record.epoch, record.broken_step, statement, numbers, severity)

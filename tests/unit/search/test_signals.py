@@ -478,8 +478,9 @@ class TestFired:
         records = series(**healthy(40, seed))
         assert [signal(fired(records[:epochs], SignalsConfig(), "maximize")) for epochs in range(41)] == [None] * 41
 
-    def test_severity(self, series: Series) -> None:
-        """A signal says only that it fired: how bad it is depends on the study, and is the judge's to say."""
-        found = fired(series(loss=RISING), SignalsConfig(), "maximize")
+    @pytest.mark.parametrize(("to", "severity"), [(1.15, 0.15), (1.5, 0.5), (3.0, 1.0)])
+    def test_severity(self, series: Series, to: float, severity: float) -> None:
+        """The harder a trial diverged the more severe: a loss by its rise, up to its own size."""
+        found = fired(series(loss=[1.0 + (to - 1.0) * step / 5 for step in range(6)]), SignalsConfig(), "maximize")
         assert found is not None
-        assert (found.severity, found.step) == (1.0, None)
+        assert (found.severity, found.step) == (pytest.approx(severity), None)
