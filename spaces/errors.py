@@ -16,7 +16,8 @@ SearchError                       exit 1: something failed that the user could n
 
 from __future__ import annotations
 
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -96,6 +97,18 @@ class TrialFailedError(SearchError):
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str:
-    """` (did you mean 'x'?)` for the closest allowed word, or an empty string when none is close."""
-    close = get_close_matches(str(word), list(allowed), n=1, cutoff=0.5)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+    """` (did you mean 'x'?)` for the closest allowed word, or an empty string when none is close.
+
+    Of several that are as close, the one that begins alike for longest: `resnet35` is rather `resnet34` than `resnet50`.
+    """
+    word = str(word)
+    close = get_close_matches(word, list(allowed), n=5, cutoff=0.5)
+    if not close:
+        return ""
+    best = max(close, key=lambda each: (SequenceMatcher(None, each, word).ratio(), _alike(each, word)))
+    return f" (did you mean {best!r}?)"
+
+
+def _alike(one: str, other: str) -> int:
+    """How many letters they begin with in common."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))

@@ -20,6 +20,7 @@ _KNOWN = (
     ("disk is full", "the disk is full", "make room; nothing was written in part"),
     ("No space left", "the disk is full", "make room; nothing was written in part"),
     ("readonly database", "the store cannot be written", "change the rights of the file and its folder, or choose another place"),
+    ("unable to open database file", "the store's file cannot be opened", "check that its folder can be written, or choose another place"),
     ("not a database", "the file is not a database", "choose another file"),
     ("malformed", "the database is damaged", "restore it from a copy, or rescue it with `sqlite3 FILE .recover`"),
     ('database "', "the server has no such database", "create it with `createdb`, or check the name in the address"),

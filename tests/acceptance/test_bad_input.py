@@ -123,7 +123,7 @@ def photographs(classes: int = 3, broken: str = "") -> Arrange:
 
 CASES = [
     # These need a worker, which takes seconds, so they begin first.
-    Case("encoder", RUN, "unknown encoder 'resnet35' (did you mean 'resnet", "base.model.encoder", "resnet35", "resnet34", "name one",
+    Case("encoder", RUN, "unknown encoder 'resnet35' (did you mean 'resnet34'?)", "base.model.encoder", "resnet35", "resnet34", "name one",
          base(model={"encoder": "resnet35"})),
     Case("too_many_classes", RUN, "a mask holds more classes than the configuration names", "data/masks/train/0.png", "value 3 in", "0 … 2 (3 classes) or 255",
          "base.data.classes", photographs(classes=4)),
@@ -169,7 +169,8 @@ CASES = [
     # stores
     Case("unreachable", (*RUN, "--store", f"postgresql://me:{SECRET}@127.0.0.1:1/x"), "the store cannot be reached", "postgresql://me:***@127.0.0.1:1/x",
          "Connection refused", "", "check that the server runs", study()),
-    Case("read_only", (*RUN, "--store", "sqlite:////proc/search.db"), "the store", "sqlite:////proc/search.db", "", "", "check", study()),
+    Case("read_only", (*RUN, "--store", "sqlite:////proc/search.db"), "the store's file cannot be opened", "sqlite:////proc/search.db", "", "", "choose another place",
+         study()),
     Case("folder_as_store", (*RUN, "--store", "sqlite:///here"), "the store's address names a folder, not a file", "sqlite:///here", "folder", "", "search.db",
          lambda folder, finished: (write_study(folder), (folder / "here").mkdir())),
     Case("no_database", RUN, "the file is not a database", "sqlite:///search.db", "not an SQLite 3 file", "", "choose another file",

@@ -16,6 +16,7 @@ class TestSpoken:
             ("FATAL: password authentication failed for user", None, "refused the password", "check user and password"),
             ('FATAL:  role "nobody" does not exist', None, "does not let that user in", "check the user"),
             ("connection refused", None, "cannot be reached", "check that the server runs"),
+            ("unable to open database file", None, "the store's file cannot be opened", "choose another place"),
             ("no such table: search_trials", "SELECT 1", "the store failed", "look at `found`"),
             ("disk I/O error: No space left on device", "INSERT", "the disk is full", "make room"),
         ],
