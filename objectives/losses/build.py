@@ -44,7 +44,7 @@ def _main_part(loss: LossConfig, weights: WeightsConfig, counts: ClassCounts, ig
     if loss.kind == "ce":
         return CrossEntropyLoss(weight, ignore_index=ignore_index, label_smoothing=loss.label_smoothing)
     alpha = loss.alpha if loss.alpha_tau is None else torch.from_numpy(focal_alpha(counts, loss.alpha_tau))
-    _check_alpha_length(loss, counts)
+    check_alpha_length(loss, len(counts.names))
     share = loss.focal_share if loss.kind == "ce_focal" else 1.0
     return FocalLoss(loss.gamma, alpha, weight, ignore_index=ignore_index, label_smoothing=loss.label_smoothing, share=share)
 
@@ -57,8 +57,12 @@ def _overlap(loss: LossConfig, ignore_index: int) -> DiceLoss | LibraryLoss:
     )
 
 
-def _check_alpha_length(loss: LossConfig, counts: ClassCounts) -> None:
-    classes = len(counts.names)
+def check_alpha_length(loss: LossConfig, classes: int) -> None:
+    """Whether alpha is one number, or one for every class.
+
+    Raises:
+        ConfigError: when it is not.
+    """
     if isinstance(loss.alpha, tuple) and len(loss.alpha) != classes:
         given = len(loss.alpha)
         what = f"alpha has {given} values, but there are {classes} classes"

@@ -22,6 +22,7 @@ from objectives.data import build
 from objectives.data.loading import Batch, Batches, SegmentationData
 from objectives.guard import StepGuard
 from objectives.losses import build_criterion, gradient_shares
+from objectives.losses.build import check_alpha_length
 from objectives.optimizer import build_optimizer
 from objectives.schedules import EpochValues, values_at
 from objectives.segmentation.config import SegmentationConfig
@@ -51,9 +52,10 @@ def prepare(config: SegmentationConfig, device: str) -> SegmentationData:
 
     Raises:
         DataError: when the data cannot be read.
-        ConfigError: when the model cannot be built.
+        ConfigError: when the model cannot be built, or alpha has not one value for every class.
     """
     data = build.build_data(config.data)
+    check_alpha_length(config.loss, len(data.class_names))
     crop = getattr(config.data, "crop", None) or (data.height, data.width)
     with torch.random.fork_rng(devices=[]):
         model = build_model(config.model, data.channels, len(data.class_names))
@@ -135,7 +137,7 @@ class Run:
         self.model.train()
         self.optimizer.zero_grad()
         for group in gathered(self.train_batches.epoch(self.epoch), config.optimizer.accumulate):
-            loss = self.accumulate(group, means)
+            loss, logits_NCHW, target_NHW = self.accumulate(group, means)
             self.scaler.unscale_(self.optimizer)
             if not self.guard.check(loss):
                 break
@@ -143,11 +145,13 @@ class Run:
             self.scaler.step(self.optimizer)
             self.scaler.update()
             self.optimizer.zero_grad()
+            if means.steps <= SHARES_OF:
+                means.shares.append(gradient_shares(self.criterion, logits_NCHW, target_NHW))
         means.close(self.criterion.weight_ratio)  # of this epoch: validation uses the final weights
         return means
 
-    def accumulate(self, group: list[Batch], means: Means) -> Tensor:
-        """The gradients of one optimiser step, those of all its batches as one large batch; the step's loss."""
+    def accumulate(self, group: list[Batch], means: Means) -> tuple[Tensor, Tensor, Tensor]:
+        """The gradients of one optimiser step, those of all its batches as one large batch; the step's loss, and the last logits and target."""
         others = pool(self.criterion, self.model, self.predict, group)
         loss = torch.zeros((), device=self.device)
         for images_NCHW, target_NHW in group:
@@ -158,9 +162,7 @@ class Run:
             loss = loss + parts.total.detach()
             means.add(parts, len(target_NHW))
         means.steps += 1
-        if means.steps <= SHARES_OF:
-            means.shares.append(gradient_shares(self.criterion, logits_NCHW, target_NHW))
-        return loss
+        return loss, logits_NCHW.detach(), target_NHW
 
     def predict(self, images_NCHW: Tensor) -> Tensor:
         """The logits (N, C, H, W) of a batch."""

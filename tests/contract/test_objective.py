@@ -516,6 +516,8 @@ class TestModels:
         """An alpha for another number of classes is refused with both numbers."""
         with pytest.raises(ConfigError, match="alpha has 3 values, but there are 7 classes"):
             segmentation.train({"loss.kind": "focal", "loss.alpha": [0.1, 0.2, 0.3]})
+        with pytest.raises(ConfigError, match="alpha has 3 values"):  # before the first trial already
+            segmentation.trainer.prepare(segmentation.config({"loss.kind": "focal", "loss.alpha": [0.1, 0.2, 0.3]}), "cpu")
 
 
 class TestRegistry:
