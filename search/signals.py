@@ -110,7 +110,7 @@ def loss_rising(records: Records, rule: LossRising) -> Evidence | None:
 
 
 def metric_falling(records: Records, rule: MetricFalling, sign: float = 1.0) -> Evidence | None:
-    """The metric got worse over the window: steadily, by enough, and by more than noise."""
+    """The metric got worse over the window: in every epoch, or with slips and then farther, and by more than noise."""
     if not rule.enabled or not math.isfinite(records[-1].metric):
         return None
     past = _last(records, max(NOISE_EPOCHS, rule.epochs + 1), _has_metric)
@@ -118,11 +118,11 @@ def metric_falling(records: Records, rule: MetricFalling, sign: float = 1.0) -> 
         return None
     worse = [-sign * record.metric for record in past]
     window = worse[-(rule.epochs + 1) :]
-    loss = slope(window) * rule.epochs
-    if loss <= 0 or rising_share(window) < rule.agreement or loss <= rule.noise * noise(worse):
+    loss, agreement = slope(window) * rule.epochs, rising_share(window)
+    if loss <= 0 or agreement < rule.agreement or loss <= rule.noise * noise(worse):
         return None
     best = max(sign * record.metric for record in records if _has_metric(record))
-    if loss < rule.drop * abs(best):
+    if loss < (rule.drop if agreement == 1 else rule.slipping_drop) * abs(best):
         return None
     values = [-sign * value for value in window]
     numbers = {"epochs": _epochs(past, rule.epochs), "metric": values, "best_metric": sign * best}

@@ -35,12 +35,13 @@ class LossRising(Frozen):
 
 
 class MetricFalling(Frozen):
-    """The metric keeps falling over the window: steadily, by enough, and by more than noise."""
+    """The metric keeps falling over the window: epoch after epoch, or far though with slips, and by more than noise."""
 
     enabled: bool = True
     epochs: int = Field(default=5, ge=2, description="length of the window")
-    agreement: float = Field(default=0.8, ge=0.5, le=1, description="share of all pairs of epochs in the window of which the later is worse; 1: falls in a row")
-    drop: float = Field(default=0.2, ge=0, lt=1, description="fall over the window, by its robust slope, relative to the best so far, that counts")
+    drop: float = Field(default=0.1, ge=0, lt=1, description="fall over the window, relative to the best so far, that counts where it fell in every epoch")
+    slipping_drop: float = Field(default=0.4, ge=0, lt=1, description="the same where it slipped, by the robust slope of the window; must be the larger one to matter")
+    agreement: float = Field(default=0.8, ge=0.5, le=1, description="share of all pairs of epochs in the window of which the later must be worse, slips or not; 1: no slips")
     noise: float = Field(default=3.0, ge=0, description="fall over the window, in units of the metric's own noise, that counts")
 
 
@@ -51,10 +52,10 @@ class ClassCollapse(Frozen):
     """
 
     enabled: bool = True
-    grace_epochs: int = Field(default=8, ge=0, description="epochs from the start of a trial that do not count: rare classes wake late")
-    epochs: int = Field(default=5, ge=1, description="epochs in a row at nothing")
-    share: float = Field(default=0.4, gt=0, le=1, description="share of the held classes that must be at nothing: a single rare class sleeps in good trials, too")
-    level: float = Field(default=0.01, ge=0, lt=1, description="class metric that is nothing, up to this")
+    grace_epochs: int = Field(default=6, ge=0, description="epochs from the start of a trial that do not count: rare classes wake late")
+    epochs: int = Field(default=4, ge=1, description="epochs in a row at nothing")
+    share: float = Field(default=0.55, gt=0, le=1, description="share of the held classes that must be at nothing: rare classes sleep in good trials, too")
+    level: float = Field(default=0.02, ge=0, lt=1, description="class metric that is nothing, up to this")
     all_but_one_epochs: int = Field(default=5, ge=1, description="epochs in a row, grace or not, in which no more than one class is found")
 
 
@@ -68,8 +69,8 @@ class Overfitting(Frozen):
     enabled: bool = True
     patience: int = Field(default=3, ge=1, description="length of the window in which the validation loss rises")
     rise: float = Field(default=0.25, ge=0, description="relative rise of the smoothed validation loss over its minimum that counts")
-    stall_epochs: int = Field(default=6, ge=1, description="epochs without a better metric")
-    drop: float = Field(default=0.1, ge=0, lt=1, description="share of its best value that the smoothed metric must have lost")
+    stall_epochs: int = Field(default=8, ge=1, description="epochs without a better metric")
+    drop: float = Field(default=0.2, ge=0, lt=1, description="share of its best value that the smoothed metric must have lost")
 
 
 class LossMetricDivorce(Frozen):

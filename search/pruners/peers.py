@@ -6,6 +6,7 @@ import optuna
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.trial import TrialState
 
+from search.pruners.lenient import LenientPruner
 from spaces.config import Direction
 from spaces.study import PrunerConfig, StudySpec
 
@@ -18,7 +19,8 @@ def build_pruner(spec: StudySpec) -> BasePruner:
 def pruner_of(pruner: PrunerConfig, epochs: int) -> BasePruner:
     """The pruner of a setting, for trials of so many epochs. Steps are epochs, counted from 1."""
     if pruner.kind == "median":
-        return MedianPruner(n_startup_trials=pruner.startup_trials, n_warmup_steps=pruner.warmup_epochs + 1)
+        median = MedianPruner(n_startup_trials=pruner.startup_trials, n_warmup_steps=pruner.warmup_epochs + 1)
+        return LenientPruner(median, pruner.noise) if pruner.noise else median
     if pruner.kind == "hyperband":
         return HyperbandPruner(min_resource=pruner.min_epochs, max_resource=epochs, reduction_factor=pruner.reduction_factor)
     return NopPruner()

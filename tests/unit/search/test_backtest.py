@@ -162,7 +162,8 @@ class TestUnknown:
 
 
 class TestPeers:
-    MEDIAN = PrunerConfig(kind="median", startup_trials=2, warmup_epochs=1)
+    MEDIAN = PrunerConfig(kind="median", startup_trials=2, warmup_epochs=1, noise=0)
+    """The bare rule, to be counted by hand."""
 
     def test_median(self, trial: Trial) -> None:
         """By hand: with two finished trials at 0.5 and 0.3, a third is held against their median, 0.4, from epoch 2 on."""
@@ -174,13 +175,13 @@ class TestPeers:
     def test_warmup(self, trial: Trial) -> None:
         """The setting counts as it does in a study: nobody is pruned in the warm-up, nor before enough trials are complete."""
         made = field(trial(0, [0.5] * 4), trial(1, [0.3] * 4), trial(2, [0.1] * 4))
-        assert [held.epoch for held in rows(made, BOUND, PrunerConfig(startup_trials=2, warmup_epochs=2))["median"].killed] == [3]
-        assert rows(made, BOUND, PrunerConfig(startup_trials=3, warmup_epochs=2))["median"].killed == ()
+        assert [held.epoch for held in rows(made, BOUND, PrunerConfig(startup_trials=2, warmup_epochs=2, noise=0))["median"].killed] == [3]
+        assert rows(made, BOUND, PrunerConfig(startup_trials=3, warmup_epochs=2, noise=0))["median"].killed == ()
 
     def test_last_epoch(self, trial: Trial) -> None:
         """After the last epoch nobody is pruned: there is nothing to save."""
         made = field(trial(0, [0.5] * 3), trial(1, [0.5] * 3), trial(2, [0.6, 0.1, 0.1]), trial(3, [0.1] * 3))
-        assert [held.number for held in rows(made, BOUND, PrunerConfig(startup_trials=2, warmup_epochs=2))["median"].killed] == []
+        assert [held.number for held in rows(made, BOUND, PrunerConfig(startup_trials=2, warmup_epochs=2, noise=0))["median"].killed] == []
 
     def test_killed_are_no_peers(self, trial: Trial) -> None:
         """A trial that a signal killed, or that was cut short in the record, is nobody's peer."""
@@ -195,7 +196,7 @@ class TestPeers:
         made = field(trial(0, [0.5] * 4), trial(1, [0.5] * 4), trial(2, [0.1] * 4, bad=2))
         assert [(held.number, held.by) for held in rows(made, BOUND, self.MEDIAN)["all signals + median"].killed] == [(2, "gradient_explosion")]
 
-    @pytest.mark.parametrize("pruner", [PrunerConfig(kind="median", startup_trials=3, warmup_epochs=2), PrunerConfig(kind="hyperband", min_epochs=2)])
+    @pytest.mark.parametrize("pruner", [PrunerConfig(startup_trials=3, warmup_epochs=2, noise=0), PrunerConfig(kind="hyperband", min_epochs=2)])
     @pytest.mark.parametrize("direction", ["maximize", "minimize"])
     def test_as_optuna(self, trial: Trial, pruner: PrunerConfig, direction: Any) -> None:
         """Optuna's own loop over the same metrics prunes the same trials at the same epochs."""
@@ -217,6 +218,13 @@ class TestPeers:
         entrants = [Entrant(number, trial(number, curve).epochs, None, (max if direction == "maximize" else min)(curve)) for number, curve in enumerate(curves)]
         assert len(ended) > 5
         assert replay_peers(entrants, pruner, 12, direction, "demo") == ended
+
+    def test_noise(self, trial: Trial) -> None:
+        """As in a study, a noisy trial is held for better than it is: by default it lives where a quiet one with the same best dies."""
+        peers = [trial(number, [0.5] * 8) for number in range(5)]
+        made = field(*peers, trial(5, [0.4] * 8), trial(6, [0.3, 0.4] * 4))
+        assert [(held.number, held.epoch) for held in rows(made, BOUND, PrunerConfig())["median"].killed] == [(5, 4)]
+        assert [held.number for held in rows(made, BOUND, PrunerConfig(noise=0))["median"].killed] == [5, 6]
 
     def test_gaps(self, trial: Trial) -> None:
         """Hyperband deals its brackets by number: trials that are missing in the record keep theirs."""

@@ -188,6 +188,8 @@ class TestLossRising:
 
 
 class TestMetricFalling:
+    RULE = MetricFalling(epochs=5, drop=0.1, slipping_drop=0.2, agreement=0.8, noise=3)
+
     @pytest.mark.parametrize(
         ("metric", "name"),
         [
@@ -200,8 +202,16 @@ class TestMetricFalling:
         ],
     )
     def test_fires(self, series: Series, metric: list[float], name: str | None) -> None:
-        """Falling over five epochs, steadily but for one slip, by enough; neither noise nor one bad epoch is a course."""
-        assert signal(metric_falling(series(metric=metric), MetricFalling())) == name
+        """Falling over five epochs, each or all but one, by enough; neither noise nor one bad epoch is a course."""
+        assert signal(metric_falling(series(metric=metric), self.RULE)) == name
+
+    def test_slips(self, series: Series) -> None:
+        """Where it slipped it has to fall farther."""
+        steady, slipping = [0.5, 0.48, 0.46, 0.44, 0.42, 0.40], [0.5, 0.48, 0.46, 0.465, 0.42, 0.40]
+        assert signal(metric_falling(series(metric=steady), MetricFalling())) == "metric_falling"
+        assert signal(metric_falling(series(metric=slipping), MetricFalling())) is None
+        assert signal(metric_falling(series(metric=slipping), MetricFalling(slipping_drop=0.1))) == "metric_falling"
+        assert signal(metric_falling(series(metric=[0.5, 0.4, 0.3, 0.31, 0.2, 0.1]), MetricFalling())) == "metric_falling"
 
     def test_literal(self, series: Series) -> None:
         """With agreement 1 and no margins it is the rule of the book: five falls in a row, however small."""
@@ -212,28 +222,28 @@ class TestMetricFalling:
     def test_relative_to_the_best(self, series: Series) -> None:
         """A fall that is small beside the best so far is none."""
         low = [0.11, 0.1, 0.09, 0.08, 0.07, 0.06]
-        assert signal(metric_falling(series(metric=low), MetricFalling())) == "metric_falling"
-        assert signal(metric_falling(series(metric=[0.9, *low]), MetricFalling())) is None
+        assert signal(metric_falling(series(metric=low), self.RULE)) == "metric_falling"
+        assert signal(metric_falling(series(metric=[0.9, *low]), self.RULE)) is None
 
     def test_noise(self, series: Series) -> None:
         """A fall within the trial's own noise is none."""
         noisy = [0.3, 0.5] * 7
         fall = [0.46, 0.4, 0.38, 0.36, 0.34, 0.33]
-        assert signal(metric_falling(series(metric=fall), MetricFalling())) == "metric_falling"
-        assert signal(metric_falling(series(metric=[*noisy, *fall]), MetricFalling())) is None
+        assert signal(metric_falling(series(metric=fall), self.RULE)) == "metric_falling"
+        assert signal(metric_falling(series(metric=[*noisy, *fall]), self.RULE)) is None
 
     def test_minimize(self, series: Series) -> None:
         """Where less is better, a rise is the fall."""
-        found = metric_falling(series(metric=RISING), MetricFalling(), sign=-1)
+        found = metric_falling(series(metric=RISING), self.RULE, sign=-1)
         assert found is not None
         assert found.numbers["best_metric"] == 0.5
         assert found.statement == "the metric got worse over 5 epochs, from 0.5000 to 0.7500"
-        assert signal(metric_falling(series(metric=FALLING), MetricFalling(), sign=-1)) is None
+        assert signal(metric_falling(series(metric=FALLING), self.RULE, sign=-1)) is None
 
     def test_nan(self, series: Series) -> None:
         """An epoch without a metric is passed over, and is never the one that fires."""
-        assert signal(metric_falling(series(metric=[*FALLING[:3], NAN, *FALLING[3:]]), MetricFalling())) == "metric_falling"
-        assert signal(metric_falling(series(metric=[*FALLING, NAN]), MetricFalling())) is None
+        assert signal(metric_falling(series(metric=[*FALLING[:3], NAN, *FALLING[3:]]), self.RULE)) == "metric_falling"
+        assert signal(metric_falling(series(metric=[*FALLING, NAN]), self.RULE)) is None
 
 
 class TestLossMetricDivorce:
@@ -279,6 +289,7 @@ class TestLossMetricDivorce:
 
 
 class TestOverfitting:
+    RULE = Overfitting(patience=3, rise=0.25, stall_epochs=6, drop=0.1)
     TRAIN = (1.2, 1.1, 1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5)
     VAL = (1.1, 1.0, 1.0, 0.95, 0.9, 1.1, 1.3, 1.5, 1.7)
     STALLED = (0.4, 0.5, 0.5, 0.4, 0.4, 0.4, 0.4, 0.4, 0.4)
@@ -289,7 +300,7 @@ class TestOverfitting:
 
     def test_fires(self, series: Series) -> None:
         """The training loss falls, the validation loss has risen far for three epochs, and the metric is down and has gained nothing in six."""
-        found = overfitting(series(**self.given()), Overfitting())
+        found = overfitting(series(**self.given()), self.RULE)
         assert found is not None
         assert (found.epoch, found.numbers["epochs"], found.numbers["val_loss"], found.numbers["lowest_val_loss"]) == (9, [6, 7, 8, 9], [1.1, 1.3, 1.5, 1.7], 0.95)
         assert found.statement == "the validation loss rose to 1.5 (lowest 0.95) while the training loss fell to 0.5 and the metric gained nothing in 6 epochs"
@@ -311,25 +322,25 @@ class TestOverfitting:
     )
     def test_silent(self, series: Series, changes: dict[str, Any]) -> None:
         """Not while the metric gains or holds, the validation loss rises little, falls, or jumps once, the training loss rises, or nothing is comparable."""
-        assert signal(overfitting(series(**self.given(**changes)), Overfitting())) is None
+        assert signal(overfitting(series(**self.given(**changes)), self.RULE)) is None
 
     def test_minimize(self, series: Series) -> None:
         """Where less is better, a metric that falls is a gain."""
         worse = [1 - value for value in self.STALLED]
-        assert signal(overfitting(series(**self.given(metric=worse)), Overfitting(), sign=-1)) == "overfitting"
-        assert signal(overfitting(series(**self.given(metric=[*worse[:-1], 0.4])), Overfitting(), sign=-1)) is None
+        assert signal(overfitting(series(**self.given(metric=worse)), self.RULE, sign=-1)) == "overfitting"
+        assert signal(overfitting(series(**self.given(metric=[*worse[:-1], 0.4])), self.RULE, sign=-1)) is None
 
     def test_thresholds(self, series: Series) -> None:
         """Rise, patience, stall and drop can be set."""
         records = series(**self.given())
-        for rule in (Overfitting(rise=0.6), Overfitting(patience=9), Overfitting(stall_epochs=8), Overfitting(drop=0.25)):
-            assert signal(overfitting(records, rule)) is None
-        assert signal(overfitting(records[:8], Overfitting(patience=1, rise=0.1, stall_epochs=3))) == "overfitting"
+        for changes in ({"rise": 0.6}, {"patience": 9}, {"stall_epochs": 8}, {"drop": 0.25}):
+            assert signal(overfitting(records, self.RULE.model_copy(update=changes))) is None
+        assert signal(overfitting(records[:8], Overfitting(patience=1, rise=0.1, stall_epochs=3, drop=0.1))) == "overfitting"
 
     def test_unknown(self, series: Series) -> None:
         """Without validation losses there is nothing to judge."""
         records = series(**self.given(val_loss=NAN))
-        assert signal(overfitting(records, Overfitting())) is None
+        assert signal(overfitting(records, self.RULE)) is None
         assert unjudged("overfitting", records)
 
 
@@ -404,7 +415,7 @@ class TestClassCollapse:
         records = series(classes=[self.HALF] * 13)
         for changes in ({"share": 0.75}, {"level": 0.0}, {"epochs": 6}, {"grace_epochs": 9}):
             assert signal(class_collapse(records, self.RULE.model_copy(update=changes))) is None
-        assert signal(class_collapse(records[:3], ClassCollapse(grace_epochs=0, epochs=3))) == "class_collapse"
+        assert signal(class_collapse(records[:3], ClassCollapse(grace_epochs=0, epochs=3, share=0.4))) == "class_collapse"
 
 
 COURSES: dict[str, dict[str, Any]] = {
@@ -413,7 +424,7 @@ COURSES: dict[str, dict[str, Any]] = {
     "loss_rising": {"loss": RISING},
     "metric_falling": {"metric": FALLING},
     "loss_metric_divorce": {"loss": list(TestLossMetricDivorce.LOSS), "metric": [0.5, 0.5, 0.5, 0.4, 0.41, 0.35, 0.36, 0.3, 0.31]},
-    "overfitting": {"loss": list(TestOverfitting.TRAIN), "val_loss": list(TestOverfitting.VAL), "metric": list(TestOverfitting.STALLED)},
+    "overfitting": {"loss": [1.2 - 0.05 * epoch for epoch in range(12)], "val_loss": [1.0, 0.9, *(1 + 0.1 * epoch for epoch in range(10))], "metric": [0.4, 0.5, 0.5, *[0.3] * 9]},
     "class_collapse": {"classes": [(0.8, 0.0, 0.0)] * 5},
 }
 """The shortest course that fires each signal."""
