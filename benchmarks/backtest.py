@@ -1,18 +1,22 @@
 """What the default signals and pruner do to recorded campaigns, by the records that are committed: nothing is trained here.
 
 The thresholds were tuned on the first campaign. The second, and the presets, were made afterwards with other seeds and
-another architecture, and nothing was tuned on them.
+another architecture, and nothing was tuned on them. Beside them: the rules as one would write them down at first.
 """
 
 from __future__ import annotations
 
+import random
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from statistics import fmean
 from typing import Any
 
 from benchmarks import report
 from benchmarks.campaign import records
 from benchmarks.report import Figure, Result
-from search.backtest import Backtest, Row, backtest, make_field
+from search.backtest import Backtest, Field, Row, backtest, make_field, only, peer_kills, signal_kills
 from spaces.recordings import read_recording
 from spaces.signals import SignalsConfig
 from spaces.study import PrunerConfig
@@ -22,36 +26,79 @@ SIGNALS_SHARE, TOGETHER_SHARE = 20.0, 50.0
 
 TOLD = {"first": "tuned on", "second": "not tuned on"}
 
+NAIVE: Mapping[str, tuple[str, Mapping[str, float]]] = {
+    "metric falls 5 epochs in a row": ("metric_falling", {"epochs": 5, "agreement": 1, "drop": 0, "noise": 0}),
+    "metric falls 3 epochs in a row": ("metric_falling", {"epochs": 3, "agreement": 1, "drop": 0, "noise": 0}),
+    "loss, at one split, rises 5 epochs in a row": ("loss_rising", {"epochs": 5, "agreement": 1, "rise": 0, "noise": 0}),
+    "loss, at one split, rises 3 epochs in a row": ("loss_rising", {"epochs": 3, "agreement": 1, "rise": 0, "noise": 0}),
+    "a class at 0 for 5 epochs from epoch 6": ("class_collapse", {"grace_epochs": 5, "epochs": 5, "share": 0.01, "level": 0}),
+    "validation loss up over 3 epochs, no better metric": ("overfitting", {"patience": 3, "rise": 0, "stall_epochs": 3, "drop": 0}),
+    "loss and metric down over 5 epochs, 10% under its best": ("loss_metric_divorce", {"window": 5, "drop": 0.1, "noise": 0}),
+}
+"""Naive rules, as the thresholds that amount to them."""
 
-def measure() -> Result:
+BARE = PrunerConfig(startup_trials=5, warmup_epochs=3, noise=0)
+"""The default pruner without its margin for noise."""
+
+ORDERS = 20
+"""In which the trials might have come as well: which peers a trial meets is chance."""
+
+
+def measure(*, quick: bool) -> Result:
     """The figures of every campaign."""
     figures, details = [], {}
     for name, told in TOLD.items():
-        found = replay(name)
+        field, found = _replayed(name)
         figures += of_campaign(f"{name} campaign ({told})", found)
+        figures += in_other_orders(f"{name} campaign", field, 2 if quick else ORDERS)
         details[name] = detailed(found)
-    healthy = replay("presets")
-    killed = _row(healthy, "all signals").killed
-    figures.append(Figure(f"of {healthy.trials} healthy trials (presets), killed by a signal", len(killed), bound=0))
+    first, _ = _replayed("first")
+    figures += [Figure(f"first campaign, naively: {rule}: of the best {len(first.best())}, killed", killed) for rule, killed in naively(first).items()]
+    _, healthy = _replayed("presets")
+    figures.append(Figure(f"of {healthy.trials} healthy trials (presets), killed by a signal", len(_row(healthy, "all signals").killed), bound=0))
     details["presets"] = detailed(healthy)
     return Result(figures, details)
 
 
-def replay(name: str) -> Backtest:
-    """A campaign through the default signals and the default pruner."""
-    return backtest(make_field(read_recording(records(name))), SignalsConfig(), PrunerConfig())
+def _replayed(name: str) -> tuple[Field, Backtest]:
+    """A campaign, and what the default signals and the default pruner do to it."""
+    field = make_field(read_recording(records(name)))
+    return field, backtest(field, SignalsConfig(), PrunerConfig())
 
 
 def of_campaign(name: str, found: Backtest) -> list[Figure]:
-    """The two rows that are promised."""
+    """The rows that are promised."""
     signals, together = _row(found, "all signals"), _row(found, f"all signals + {PrunerConfig().kind}")
-    best = found.best[0].number
     return [
         Figure(f"{name}: of the best {len(found.best)}, killed by the signals", len(signals.best_killed), bound=0),
         Figure(f"{name}: epochs saved by the signals", 100 * signals.share_saved, "%", SIGNALS_SHARE, at_least=True),
-        Figure(f"{name}: best trial killed by signals and pruner", int(best in together.best_killed), bound=0),
+        Figure(f"{name}: best trial killed by signals and pruner", int(found.best[0].number in together.best_killed), bound=0),
         Figure(f"{name}: epochs saved by signals and pruner", 100 * together.share_saved, "%", TOGETHER_SHARE, at_least=True),
     ]
+
+
+def in_other_orders(name: str, field: Field, orders: int) -> list[Figure]:
+    """How often the best trial dies when the trials come in another order, with the margin for noise and without."""
+    killed = signal_kills(field.trials, SignalsConfig(), field.direction)
+    lost = {pruner.noise: [_best_dies(field, pruner, killed, seed) for seed in range(orders)] for pruner in (PrunerConfig(), BARE)}
+    figure = f"{name}: best trial killed, in {orders} other orders of the trials"
+    return [Figure(figure, 100 * fmean(lost[PrunerConfig().noise]), "%", peer="a bare median", peer_found=100 * fmean(lost[0]))]
+
+
+def _best_dies(field: Field, pruner: PrunerConfig, killed: Mapping[int, tuple[int, str]], seed: int) -> bool:
+    order = list(field.trials)
+    random.Random(seed).shuffle(order)
+    return field.ranked[0].number in peer_kills(replace(field, trials=tuple(order)), pruner, dict(killed))
+
+
+def naively(field: Field) -> dict[str, int]:
+    """How many of the best each naive rule kills."""
+    best = {held.number for held in field.best()}
+    dead = {}
+    for rule, (signal, thresholds) in NAIVE.items():
+        config = only(SignalsConfig.model_validate({signal: thresholds}), signal)
+        dead[rule] = len(best & set(signal_kills(field.trials, config, field.direction)))
+    return dead | {"worse than the median of the peers": len(best & set(peer_kills(field, BARE, {})))}
 
 
 def _row(found: Backtest, rule: str) -> Row:
@@ -61,16 +108,19 @@ def _row(found: Backtest, rule: str) -> Row:
 def detailed(found: Backtest) -> dict[str, Any]:
     """Every rule in short."""
     rules = {
-        row.rule: {"killed": len(row.killed), "share_saved": round(row.share_saved, 4), "best_killed": list(row.best_killed), "best_found": row.found.score if row.found else None}
+        row.rule: {
+            "killed": len(row.killed), "share_saved": round(row.share_saved, 4), "best_killed": list(row.best_killed),
+            "best_found": row.found.score if row.found else None,
+        }
         for row in found.rows
-    }
+    }  # fmt: skip
     return {"trials": found.trials, "epochs": found.epochs, "best": [held.number for held in found.best], "best_score": found.best[0].score, "rules": rules}
 
 
 def main() -> int:
-    """Replay and tell. There is no smaller run: it takes seconds."""
+    """Replay and tell."""
     options = report.parser(__doc__ or "").parse_args()
-    return report.publish("backtest", measure(), quick=options.quick)
+    return report.publish("backtest", measure(quick=options.quick), quick=options.quick)
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ class TestBacktest:
         answer = terminal.run("backtest", "--records", write_curves(tmp_path).name, "--pruner", "none", folder=tmp_path)
         assert (answer.code, answer.err) == (0, "")
         assert re.search(r"^nonfinite_loss +1 +0 \(0\.0%\) +0\.00 +none +0\.\d+ \(trial 0\)", answer.out, re.MULTILINE)
-        assert re.search(r"^class_collapse +7 ", answer.out, re.MULTILINE)
+        assert re.search(r"^class_collapse +8 ", answer.out, re.MULTILINE)
         assert "overfitting: 12 trials (0, 1, 2, 3, 4, 5 and 6 more) were not judged, for want of validation losses" in answer.out
         assert "gradient_explosion: 12 trials" in answer.out
 
@@ -74,6 +74,29 @@ class TestBacktest:
         assert (told["trials"], told["ranked"], told["best"][0]["number"]) == (12, 12, 0)
         assert told["rows"][4]["killed"][0] == {"number": 4, "epoch": told["rows"][4]["killed"][0]["epoch"], "by": "class_collapse", "epochs_saved": told["rows"][4]["killed"][0]["epochs_saved"]}
         assert "class_collapse" in told["tuned"]["signals"]
+
+
+class TestConvert:
+    def test_wandb(self, terminal: Terminal, tmp_path: Path) -> None:
+        """Histories as W&B exports them become a file that can be replayed; a run that is shorter than the others was cut short."""
+        for name, epochs in (("calm", 12), ("asleep", 12), ("short", 3)):
+            rows = [f"{epoch},{1 / (epoch + 1)},,," if step else f"{epoch},,{0.1 + 0.01 * epoch},0.5,{0.0 if name == 'asleep' else 0.3}" for epoch in range(epochs) for step in (1, 0)]
+            (tmp_path / f"{name}.csv").write_text("\n".join(["epoch,train/loss,val/miou,val/iou_a,val/iou_b", *rows]), encoding="utf-8")
+        columns = [part for pair in ("loss=train/loss", "metric=val/miou", "class_metric=val/iou_*") for part in ("--column", pair)]
+        made = terminal.run("convert", "calm.csv", "asleep.csv", "short.csv", *columns, "--out", "all.jsonl.gz", folder=tmp_path)
+        assert (made.code, made.err, made.out) == (0, "", "3 trials, 27 epochs written to all.jsonl.gz\n")
+        answer = terminal.run("backtest", "--records", "all.jsonl.gz", "--signals", "class_collapse.share=0.5", folder=tmp_path)
+        assert answer.code == 0
+        assert re.search(r"^class_collapse +1 +2 ", answer.out, re.MULTILINE)
+        assert "trial 2 was cut short in the record" in answer.out
+
+    def test_refused(self, terminal: Terminal, tmp_path: Path) -> None:
+        """A column that is not there is one message, with the columns that are."""
+        (tmp_path / "run.csv").write_text("epoch,train/loss,val/miou\n1,0.5,0.2\n", encoding="utf-8")
+        answer = terminal.run("convert", "run.csv", "--column", "loss=train_loss", folder=tmp_path)
+        assert (answer.code, answer.out) == (2, "")
+        assert answer.err.startswith("error: run.csv has no column 'train_loss' for loss (did you mean 'train/loss'?)")
+        assert "epoch, train/loss, val/miou" in answer.err
 
 
 @pytest.mark.parametrize(
