@@ -1,7 +1,9 @@
 """The thresholds of the divergence signals, named and validated, as a study's YAML can set them.
 
 The rules are those of the problem's description, made robust: it says "falls 5 epochs in a row", which noise breaks up in
-bad trials and, at fewer epochs, brings about in good ones.
+bad trials and, at fewer epochs, brings about in good ones. The rates below are of 160 random trials of 30 epochs (the first
+campaign in `benchmarks/campaign`, which the defaults were tuned on): how many are killed, and of the best 16 and the best 53
+of them. `python -m benchmarks.backtest` tells them again, and those of a campaign that nothing was tuned on.
 """
 
 from __future__ import annotations
@@ -25,7 +27,11 @@ class GradientExplosion(Frozen):
 
 
 class LossRising(Frozen):
-    """The training loss keeps rising over the window: steadily, by enough, and by more than noise."""
+    """The training loss keeps rising over the window: steadily, by enough, and by more than noise.
+
+    Killed 9, of the best 16 none, of the best 53 none. Rises 5 epochs in a row: 1, which is to miss the bad ones, for their
+    losses jump; 3 in a row: 15, of the best 53 one.
+    """
 
     enabled: bool = True
     epochs: int = Field(default=5, ge=2, description="length of the window")
@@ -35,7 +41,11 @@ class LossRising(Frozen):
 
 
 class MetricFalling(Frozen):
-    """The metric keeps falling over the window: epoch after epoch, or far though with slips, and by more than noise."""
+    """The metric keeps falling over the window: epoch after epoch, or far though with slips, and by more than noise.
+
+    Killed 5, of the best 16 none, of the best 53 one. Falls 5 epochs in a row, however small: none at all; 3 in a row: 48,
+    of the best 16 five.
+    """
 
     enabled: bool = True
     epochs: int = Field(default=5, ge=2, description="length of the window")
@@ -48,7 +58,10 @@ class MetricFalling(Frozen):
 class ClassCollapse(Frozen):
     """Classes that the validation split holds stay at nothing: some of them after a grace, or all but one for a few epochs.
 
-    Epochs in which Dice or the learning rate warms up do not count: classes may sleep in them.
+    Epochs in which Dice or the learning rate warms up do not count: classes may sleep in them. One rare class at 0 is no
+    collapse, for it wakes late in good trials; more than half of the classes below 2% is.
+
+    Killed 55, of the best 16 none, of the best 53 none. Any class at 0 for 5 epochs from epoch 6 on: 99, of the best 16 eleven.
     """
 
     enabled: bool = True
@@ -63,7 +76,9 @@ class Overfitting(Frozen):
     """The training loss falls while the validation loss has risen for `patience` epochs, and the metric has long stopped gaining.
 
     The validation loss is not what a study is judged by: it rises in good trials, too, as their weights grow. So the
-    metric must have stood still as well.
+    metric must have stood still as well, and lie below its best.
+
+    Killed 4, of the best 16 none, of the best 53 none. Without the drop, over 3 epochs: 94, of the best 16 ten.
     """
 
     enabled: bool = True
@@ -74,7 +89,11 @@ class Overfitting(Frozen):
 
 
 class LossMetricDivorce(Frozen):
-    """The training loss falls and the smoothed metric falls over the same window, far below its best."""
+    """The training loss falls and the smoothed metric falls over the same window, far below its best.
+
+    Killed 9, of the best 16 none, of the best 53 one. With a metric 10% below its best and no regard for noise: 43, of the
+    best 16 six.
+    """
 
     enabled: bool = True
     window: int = Field(default=5, ge=2)
