@@ -20,13 +20,10 @@ from torch import Tensor
 
 from objectives.losses import checks
 from objectives.losses.checks import Number
-from objectives.losses.softmax import Power, softmax_sums, wide
+from objectives.losses.elements import Numbers, element_sums, modulation
+from objectives.losses.softmax import Power, by_class, softmax_sums, wide
 
 Reduction = Literal["global", "image"]
-
-SMALLEST_P = 1e-6
-"""p_t stays in [this, 1 − this] where the target is not one class: there (1−p_t)^gamma with gamma < 1 has no bounded slope."""
-
 
 class Batch(NamedTuple):
     """What the losses of one batch share. Where an element does not count, every number of it is 0.
@@ -36,6 +33,7 @@ class Batch(NamedTuple):
         nll_NL: −log p of the label.
         spread_NL: −Σ_c w_c/C·log p_c, which label smoothing needs; None without.
         soft_NC: Σ p or Σ p² of every class, which Dice needs; None without.
+        hit_NC: Σ p of every class over its own elements, likewise.
         count_NC: elements of every class in every image.
     """
 
@@ -43,6 +41,7 @@ class Batch(NamedTuple):
     nll_NL: Tensor
     spread_NL: Tensor | None
     soft_NC: Tensor | None
+    hit_NC: Tensor | None
     count_NC: Tensor
 
 
@@ -90,19 +89,19 @@ def prepare(
     if smoothed:
         u_C = logits.new_full((classes,), 1 / classes, dtype=wide(logits.dtype)) if weight is None else _vector("weight", weight, logits) / classes
     sums = softmax_sums(logits, row_NL, u_C, power)
-    return Batch(row_NL, sums.nll_NL, sums.spread_NL, sums.soft_NC, counts(row_NL, classes))
+    return Batch(row_NL, *sums, counts(row_NL, classes))
 
 
 def rows(target: Tensor, classes: int, ignore_index: int) -> Tensor:
     """Labels (N, L) in 0 … C, where C stands for whatever does not count."""
     target_NL = target.long().flatten(1) if target.dim() > 1 else target.long().unsqueeze(1)
-    row_NL = target_NL.masked_fill(target_NL == ignore_index, classes)
-    return row_NL.masked_fill(row_NL < 0, classes).clamp_max(classes)
+    known_NL = (target_NL >= 0) & (target_NL < classes) & (target_NL != ignore_index)
+    return torch.where(known_NL, target_NL, classes)
 
 
 def counts(row_NL: Tensor, classes: int) -> Tensor:
     """Elements of every class in every image, (N, C) in float64."""
-    return _by_class(torch.ones_like(row_NL, dtype=torch.float64), row_NL, classes)
+    return by_class(torch.ones_like(row_NL, dtype=torch.float64), row_NL, classes)
 
 
 def others_of(counts_NC: list[Tensor], sums: list[tuple[Tensor, ...]], weight: Tensor | None) -> Others:
@@ -144,7 +143,8 @@ def cross_entropy(
 
 def cross_entropy_of(batch: Batch, weight: Tensor | None, label_smoothing: Number, others: Others | None = None) -> Tensor:
     """`cross_entropy` of a prepared batch."""
-    return _mean(weighted_nll(batch, weight, label_smoothing), batch, weight, others)
+    ce, _ = element_sums(batch.nll_NL, batch.spread_NL, batch.row_NL, _numbers(batch, weight, label_smoothing))
+    return _mean(ce, batch, weight, others)
 
 
 def focal(
@@ -185,11 +185,17 @@ def focal_of(
     batch: Batch, gamma: Number, alpha: Number | None, weight: Tensor | None, label_smoothing: Number, others: Others | None = None
 ) -> Tensor:
     """`focal` of a prepared batch."""
-    factor_NL = _modulation(batch.nll_NL, gamma, clamped=batch.spread_NL is not None)
-    loss_NL = factor_NL * weighted_nll(batch, weight, label_smoothing)
-    if alpha is not None:
-        loss_NL = loss_NL * (_of_label("alpha", alpha, batch) if isinstance(alpha, Tensor) and alpha.dim() else alpha)
-    return _mean(loss_NL, batch, weight, others)
+    numbers = _numbers(batch, weight, label_smoothing, gamma, alpha)
+    _, focal = element_sums(batch.nll_NL, batch.spread_NL, batch.row_NL, numbers, ce=False)
+    return _mean(focal, batch, weight, others)
+
+
+def both_of(
+    batch: Batch, gamma: Number, alpha: Number | None, weight: Tensor | None, label_smoothing: Number, others: Others | None = None
+) -> tuple[Tensor, Tensor]:
+    """`cross_entropy` and `focal` of a prepared batch, in one pass."""
+    ce, focal = element_sums(batch.nll_NL, batch.spread_NL, batch.row_NL, _numbers(batch, weight, label_smoothing, gamma, alpha))
+    return _mean(ce, batch, weight, others), _mean(focal, batch, weight, others)
 
 
 def dice(
@@ -245,9 +251,8 @@ def dice_of(batch: Batch, smooth: Number, reduction: Reduction, keep_absent: boo
 
 def dice_sums(batch: Batch) -> tuple[Tensor, ...]:
     """Σ p·g, Σ p + Σ g (or of squares; g² is g) and Σ g, each (N, C) in float64 over the valid elements of an image."""
-    assert batch.soft_NC is not None, "prepare was not told the power of Dice's denominator"
-    hit_NL = torch.exp(-batch.nll_NL)
-    return _by_class(hit_NL.double(), batch.row_NL, batch.count_NC.shape[1]), batch.soft_NC + batch.count_NC, batch.count_NC
+    assert batch.soft_NC is not None and batch.hit_NC is not None, "prepare was not told the power of Dice's denominator"  # noqa: PT018
+    return batch.hit_NC, batch.soft_NC + batch.count_NC, batch.count_NC
 
 
 def _mass(count_NC: Tensor, weight: Tensor | None) -> Tensor:
@@ -256,30 +261,24 @@ def _mass(count_NC: Tensor, weight: Tensor | None) -> Tensor:
     return count_C.sum() if weight is None else (count_C * weight.to(count_C.dtype)).sum()
 
 
-def weighted_nll(batch: Batch, weight: Tensor | None, label_smoothing: Number) -> Tensor:
-    """Every element's weighted and smoothed cross entropy, (N, L)."""
-    loss_NL = batch.nll_NL if weight is None else batch.nll_NL * _of_label("weight", weight, batch)
-    if batch.spread_NL is None:
-        return loss_NL
-    return ((1 - label_smoothing) * loss_NL + label_smoothing * batch.spread_NL).to(loss_NL.dtype)
-
-
-def _mean(loss_NL: Tensor, batch: Batch, weight: Tensor | None, others: Others | None) -> Tensor:
+def _mean(total: Tensor | None, batch: Batch, weight: Tensor | None, others: Others | None) -> Tensor:
     """Σ loss / Σ w_y, and 0 with zero gradient when nothing was valid."""
+    assert total is not None
     whole = _mass(batch.count_NC, weight) if others is None else others.mass
-    return (loss_NL.sum(dtype=torch.float64) / _where_positive(whole, whole)).to(loss_NL.dtype)
+    return (total / _where_positive(whole, whole)).to(batch.nll_NL.dtype)
 
 
-def _modulation(nll: Tensor, gamma: Number, *, clamped: bool) -> Tensor:
-    """(1−p)^gamma from −log p, with a finite gradient for every gamma ≥ 0 even at p = 1.
+def _numbers(batch: Batch, weight: Tensor | None, label_smoothing: Number, gamma: Number | None = None, alpha: Number | None = None) -> Numbers:
+    """Checked, and vectors with a last entry for what does not count."""
+    vector = isinstance(alpha, Tensor) and alpha.dim() > 0
+    table = _table("alpha", alpha, batch) if isinstance(alpha, Tensor) and vector else alpha
+    return Numbers(None if weight is None else _table("weight", weight, batch), label_smoothing, gamma, table)
 
-    1 − p is −expm1(−nll), which keeps its digits near p = 1. The floor under it makes the slope gamma·(1−p)^(gamma−1)
-    large but finite; it then meets −log p = 0 and leaves 0, which is the limit, where infinity would have left NaN.
-    """
-    one_minus_p = -torch.expm1(-nll)
-    if clamped:
-        return one_minus_p.clamp(SMALLEST_P, 1 - SMALLEST_P).pow(gamma)
-    return one_minus_p.clamp_min(torch.finfo(nll.dtype).tiny).pow(gamma)
+
+def _table(name: str, values: Tensor, batch: Batch) -> Tensor:
+    """A number for every label, and 0 for what does not count, (C + 1,)."""
+    checks.per_class(name, values, batch.count_NC.shape[1])
+    return torch.cat([values.to(batch.nll_NL.dtype), batch.nll_NL.new_zeros(1)])
 
 
 def _soft_focal(
@@ -291,26 +290,13 @@ def _soft_focal(
     log_p_NC = torch.log_softmax(logits, 1, dtype=wide(logits.dtype))
     q_NC = target.to(log_p_NC.dtype)
     top_N1 = q_NC.argmax(1, keepdim=True)
-    batch = Batch(top_N1, -log_p_NC.gather(1, top_N1), None, None, counts(top_N1, classes))
+    batch = Batch(top_N1, -log_p_NC.gather(1, top_N1), None, None, None, counts(top_N1, classes))
     q_NC = (1 - label_smoothing) * q_NC + label_smoothing / classes
     weighted_NC = q_NC if weight is None else q_NC * _vector("weight", weight, log_p_NC)
-    loss_N1 = -(weighted_NC * log_p_NC).sum(1, keepdim=True) * _modulation(batch.nll_NL, gamma, clamped=True)
+    loss_N = -(weighted_NC * log_p_NC).sum(1) * modulation(batch.nll_NL, gamma, clamped=True).squeeze(1)
     if alpha is not None:
-        loss_N1 = loss_N1 * (_of_label("alpha", alpha, batch) if isinstance(alpha, Tensor) and alpha.dim() else alpha)
-    return _mean(loss_N1, batch, weight, None)
-
-
-def _of_label(name: str, values: Tensor, batch: Batch) -> Tensor:
-    """Every element's entry of a vector of classes, 0 where nothing counts, (N, L)."""
-    checks.per_class(name, values, batch.count_NC.shape[1])
-    table = torch.cat([values.to(batch.nll_NL.dtype), batch.nll_NL.new_zeros(1)])
-    return table.index_select(0, batch.row_NL.flatten()).view_as(batch.nll_NL)
-
-
-def _by_class(value_NL: Tensor, row_NL: Tensor, classes: int) -> Tensor:
-    """(N, C) sums in float64: they run one after the other, and float32 would lose digits in large images."""
-    zeros = torch.zeros((len(row_NL), classes + 1), dtype=torch.float64, device=value_NL.device)
-    return zeros.scatter_add(1, row_NL, value_NL)[:, :classes]
+        loss_N = loss_N * (_table("alpha", alpha, batch)[top_N1.squeeze(1)] if isinstance(alpha, Tensor) and alpha.dim() else alpha)
+    return _mean(loss_N.sum(dtype=torch.float64), batch, weight, None)
 
 
 def _vector(name: str, values: Tensor, logits: Tensor) -> Tensor:

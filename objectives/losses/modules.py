@@ -116,10 +116,9 @@ class FocalLoss(nn.Module):
 
     def terms_of(self, batch: Batch, others: Others | None = None) -> Terms:
         """The same for a batch that several losses share (hard targets)."""
-        focal = functional.focal_of(batch, self.gamma, self.alpha, self.weight, self.label_smoothing, others)
         if not self.mixed:
-            return Terms(focal)
-        ce = functional.cross_entropy_of(batch, self.weight, self.label_smoothing, others)
+            return Terms(functional.focal_of(batch, self.gamma, self.alpha, self.weight, self.label_smoothing, others))
+        ce, focal = functional.both_of(batch, self.gamma, self.alpha, self.weight, self.label_smoothing, others)
         return Terms((self.share * focal + (1 - self.share) * ce).to(ce.dtype), ce, focal)
 
 

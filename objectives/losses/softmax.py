@@ -2,16 +2,17 @@
 
 Plain autograd would leave some ten tensors of the logits' size behind. Here the forward pass leaves one, the
 probabilities p, and the backward pass writes the gradient over it; both walk through the batch in pieces that fit a
-CPU's cache. The losses themselves are formulas over what comes out, tensors of one number an element or a class, and
-stay with autograd. With z the logits, p = softmax(z), y the label:
+CPU's cache. The losses themselves are formulas over what comes out, tensors of one number an element or a class. With z
+the logits, p = softmax(z), y the label:
 
     nll = −log p_y            ∂nll/∂z_c    = p_c − [c = y]
     spread = −Σ_k u_k·log p_k ∂spread/∂z_c = p_c·Σ_k u_k − u_c
     soft_k = Σ p_k (or p_k²)  ∂soft_k/∂p_k = h_k, which is 1 (or 2·p_k); and ∂p_k/∂z_c = p_k·([k = c] − p_c)
+    hit_k = Σ_{y = k} p_k     ∂hit_k/∂nll  = −p_k of the elements with y = k
 
-So with G, S and b the gradients that arrive at nll, spread and soft, element by element,
+So with G, S, b and o the gradients that arrive at nll, spread, soft and hit, element by element,
 
-    ∂L/∂z_c = p_c·(G + S·Σ_k u_k + b_c·h_c − Σ_k p_k·b_k·h_k) − [c = y]·G − S·u_c
+    ∂L/∂z_c = p_c·(G' + S·Σ_k u_k + b_c·h_c − Σ_k p_k·b_k·h_k) − [c = y]·G' − S·u_c,  G' = G − p_y·o_y
 """
 
 from __future__ import annotations
@@ -36,11 +37,13 @@ class SoftmaxSums(NamedTuple):
         nll_NL: −log p of the label.
         spread_NL: −Σ_c u_c·log p_c; None when not asked for.
         soft_NC: Σ p over the elements, or Σ p², float64; None when not asked for.
+        hit_NC: Σ p of every class over the elements of that label, float64; None when soft_NC is.
     """
 
     nll_NL: Tensor
     spread_NL: Tensor | None
     soft_NC: Tensor | None
+    hit_NC: Tensor | None
 
 
 def softmax_sums(logits: Tensor, row_NL: Tensor, u_C: Tensor | None = None, power: Power | None = None) -> SoftmaxSums:
@@ -52,15 +55,15 @@ def softmax_sums(logits: Tensor, row_NL: Tensor, u_C: Tensor | None = None, powe
         logits: (N, C, …), of any floating type.
         row_NL: labels in 0 … C; C stands for an element that does not count.
         u_C: asks for the spread under these factors.
-        power: asks for Σ p (1) or Σ p² (2).
+        power: asks for Σ p (1) or Σ p² (2), and for the hits.
     """
     if torch.compiler.is_compiling():  # a compiler fuses the plain formulas by itself, and would unroll the pieces
         return plain_softmax_sums(logits, row_NL, u_C, power)
     if torch.is_grad_enabled() and logits.requires_grad:
-        nll_NL, spread_NL, soft_NC = _SoftmaxSums.apply(logits, row_NL, u_C, power)
+        nll_NL, spread_NL, soft_NC, hit_NC = _SoftmaxSums.apply(logits, row_NL, u_C, power)
     else:  # nobody will ask for a gradient, so the probabilities need no place
-        nll_NL, spread_NL, soft_NC = _forward(elements(logits), row_NL, u_C, power, None)
-    return SoftmaxSums(nll_NL, None if u_C is None else spread_NL, None if power is None else soft_NC)
+        nll_NL, spread_NL, soft_NC, hit_NC = _forward(elements(logits), row_NL, u_C, power, None)
+    return SoftmaxSums(nll_NL, None if u_C is None else spread_NL, None if power is None else soft_NC, None if power is None else hit_NC)
 
 
 def plain_softmax_sums(logits: Tensor, row_NL: Tensor, u_C: Tensor | None = None, power: Power | None = None) -> SoftmaxSums:
@@ -68,12 +71,19 @@ def plain_softmax_sums(logits: Tensor, row_NL: Tensor, u_C: Tensor | None = None
     z_NCL = elements(logits)
     valid_NL = row_NL < z_NCL.shape[1]
     log_p_NCL = torch.log_softmax(z_NCL, 1, dtype=wide(logits.dtype))
-    nll_NL = -log_p_NCL.gather(1, _labels(row_NL, z_NCL).unsqueeze(1)).squeeze(1) * valid_NL
+    nll_NL = -log_p_NCL.gather(1, _labels(row_NL, z_NCL.shape[1])).squeeze(1) * valid_NL
     spread_NL = None if u_C is None else -(log_p_NCL * _column(u_C, log_p_NCL)).sum(1) * valid_NL
     if power is None:
-        return SoftmaxSums(nll_NL, spread_NL, None)
+        return SoftmaxSums(nll_NL, spread_NL, None, None)
     p_NCL = log_p_NCL.exp() * valid_NL.unsqueeze(1)
-    return SoftmaxSums(nll_NL, spread_NL, (p_NCL if power == 1 else p_NCL * p_NCL).sum(2, dtype=torch.float64))
+    soft_NC = (p_NCL if power == 1 else p_NCL * p_NCL).sum(2, dtype=torch.float64)
+    return SoftmaxSums(nll_NL, spread_NL, soft_NC, by_class((-nll_NL).exp(), row_NL, z_NCL.shape[1]))
+
+
+def by_class(value_NL: Tensor, row_NL: Tensor, classes: int) -> Tensor:
+    """(N, C) sums in float64: they run one after the other, and float32 would lose digits in large images."""
+    zeros = torch.zeros((len(row_NL), classes + 1), dtype=torch.float64, device=value_NL.device)
+    return zeros.scatter_add(1, row_NL, value_NL.double())[:, :classes]
 
 
 def elements(logits: Tensor) -> Tensor:
@@ -86,11 +96,25 @@ def wide(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
+def seen_by_torch(pulls: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+    """Gradients that arrive at a function which has no second derivative, marked under `create_graph`.
+
+    Torch refuses to go on through such a function only if what arrives there has a graph. But what it kept has one, too,
+    and to leave that out would be silently wrong.
+    """
+    return tuple(None if pull is None else pull.detach().requires_grad_() for pull in pulls) if torch.is_grad_enabled() else pulls
+
+
+def graph_is_kept() -> bool:
+    """Within a backward pass: whether another may come back for what was saved, so that it must not be written over."""
+    return bool(torch._C._autograd._get_current_graph_task_keep_graph())  # noqa: SLF001 - as torch's own compiled backward asks
+
+
 class _SoftmaxSums(torch.autograd.Function):
     """See the module's docstring for the gradient."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, row_NL: Tensor, u_C: Tensor | None, power: Power | None) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(ctx: Any, logits: Tensor, row_NL: Tensor, u_C: Tensor | None, power: Power | None) -> tuple[Tensor, ...]:
         z_NCL = elements(logits)
         p_NCL = torch.empty_like(z_NCL, dtype=wide(logits.dtype))
         sums = _forward(z_NCL, row_NL, u_C, power, p_NCL)
@@ -101,62 +125,66 @@ class _SoftmaxSums(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *slopes: Tensor | None) -> tuple[Tensor, None, None, None]:
-        if torch.is_grad_enabled():  # create_graph: torch refuses a second derivative only if a slope has one, but p has one, too
-            slopes = tuple(None if slope is None else slope.detach().requires_grad_() for slope in slopes)
-        gradient: tuple[Tensor, None, None, None] = _SoftmaxSums._once(ctx, *slopes)
+        gradient: tuple[Tensor, None, None, None] = _SoftmaxSums._once(ctx, *seen_by_torch(slopes))
         return gradient
 
     @staticmethod
     @once_differentiable
     def _once(ctx: Any, *slopes: Tensor | None) -> tuple[Tensor, None, None, None]:
         p_NCL, row_NL, u_C = ctx.saved_tensors
-        if torch._C._autograd._get_current_graph_task_keep_graph():  # noqa: SLF001 - as torch's own compiled backward asks
-            p_NCL = p_NCL.clone()  # the graph is kept, so somebody may come back for the probabilities
+        if graph_is_kept():
+            p_NCL = p_NCL.clone()
         _write_gradient(p_NCL, row_NL, u_C, ctx.power, slopes)
         return p_NCL.view_as(p_NCL).reshape(ctx.shape).to(ctx.dtype), None, None, None
 
 
-def _forward(z_NCL: Tensor, row_NL: Tensor, u_C: Tensor | None, power: Power | None, p_NCL: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+def _forward(z_NCL: Tensor, row_NL: Tensor, u_C: Tensor | None, power: Power | None, p_NCL: Tensor | None) -> tuple[Tensor, ...]:
     """Piece by piece; the probabilities go to `p_NCL`, where there is a place for them."""
-    valid_NL, label_NL, dtype = row_NL < z_NCL.shape[1], _labels(row_NL, z_NCL), wide(z_NCL.dtype)
-    nll_NL = torch.empty(row_NL.shape, dtype=dtype, device=z_NCL.device)
+    images, classes, _ = z_NCL.shape
+    nll_NL = torch.empty(row_NL.shape, dtype=wide(z_NCL.dtype), device=z_NCL.device)
     spread_NL = torch.empty_like(nll_NL if u_C is not None else nll_NL[:, :0])
-    soft_NC = torch.zeros(z_NCL.shape[:2], dtype=torch.float64, device=z_NCL.device)
+    soft_NC, hit_NC1 = (torch.zeros((images, size), dtype=torch.float64, device=z_NCL.device) for size in (classes, classes + 1))
     for ns, ls in pieces(z_NCL):
-        log_p = _log_softmax(z_NCL[ns, :, ls], dtype)
-        nll_NL[ns, ls] = log_p.gather(1, label_NL[ns, ls].unsqueeze(1)).squeeze(1)
+        row, log_p = row_NL[ns, ls], _log_softmax(z_NCL[ns, :, ls], nll_NL.dtype)
+        valid = row < classes
+        own = log_p.gather(1, _labels(row, classes)).squeeze(1)
+        nll_NL[ns, ls] = (own * valid).neg_()
         if u_C is not None:
-            spread_NL[ns, ls] = (log_p * _column(u_C, log_p)).sum(1)
+            spread_NL[ns, ls] = (log_p * _column(u_C, log_p)).sum(1).mul_(valid).neg_()
         if p_NCL is None and power is None:
             continue
         p = log_p.exp_() if p_NCL is None else torch.exp(log_p, out=p_NCL[ns, :, ls])
-        p.mul_(valid_NL[ns, ls].unsqueeze(1))
+        p.mul_(valid.unsqueeze(1))
         if power is not None:
-            soft_NC[ns] += (p if power == 1 else p * p).sum(2)
-    return nll_NL.neg_().mul_(valid_NL), spread_NL.neg_().mul_(valid_NL if u_C is not None else 1), soft_NC
+            soft_NC[ns].add_((p if power == 1 else p * p).sum(2))
+            hit_NC1[ns].scatter_add_(1, row, own.exp_().double())
+    return nll_NL, spread_NL, soft_NC, hit_NC1[:, :classes]
 
 
 def _write_gradient(p_NCL: Tensor, row_NL: Tensor, u_C: Tensor | None, power: Power | None, slopes: tuple[Tensor | None, ...]) -> None:
     """The gradient at the logits, over the probabilities; those are 0 where nothing counts, and so is their gradient."""
-    g_NL, s_NL, b_NC = slopes
-    valid_NL, label_NL = row_NL < p_NCL.shape[1], _labels(row_NL, p_NCL)
-    g_NL = None if g_NL is None else g_NL * valid_NL
-    s_NL = None if s_NL is None else s_NL * valid_NL
+    classes = p_NCL.shape[1]
+    g_NL, s_NL, b_NC, o_NC = slopes
     b_NC = None if b_NC is None else b_NC.to(p_NCL.dtype) * (power or 1)
     for ns, ls in pieces(p_NCL):
-        p, factor = p_NCL[ns, :, ls], p_NCL.new_zeros(())
-        if b_NC is not None:
-            slope = b_NC[ns].unsqueeze(2) if power == 1 else b_NC[ns].unsqueeze(2) * p
-            factor = slope - (p * slope).sum(1, keepdim=True)
-        if g_NL is not None:
-            factor = factor + g_NL[ns, ls].unsqueeze(1)
-        if s_NL is not None and u_C is not None:
-            factor = factor + (s_NL[ns, ls] * u_C.sum().to(p.dtype)).unsqueeze(1)
-        p.mul_(factor)
-        if g_NL is not None:
-            p.scatter_add_(1, label_NL[ns, ls].unsqueeze(1), -g_NL[ns, ls].unsqueeze(1))
-        if s_NL is not None and u_C is not None:
-            p.sub_(s_NL[ns, ls].unsqueeze(1) * _column(u_C, p))
+        p, row = p_NCL[ns, :, ls], row_NL[ns, ls]
+        valid, label = row < classes, _labels(row, classes)
+        g, s = (None if pull_NL is None else (pull_NL[ns, ls] * valid).unsqueeze(1) for pull_NL in (g_NL, s_NL))
+        if o_NC is not None:
+            hit = p.gather(1, label).mul_(o_NC[ns].to(p.dtype).gather(1, label.squeeze(1)).unsqueeze(1))
+            g = hit.neg_() if g is None else g.sub_(hit)
+        common = p.new_zeros(()) if g is None else g  # to all classes of an element
+        if s is not None and u_C is not None:
+            common = common + s * u_C.sum().to(p.dtype)
+        if b_NC is None:
+            p.mul_(common)
+        else:
+            pulled = p * b_NC[ns].unsqueeze(2) if power == 1 else (p * b_NC[ns].unsqueeze(2)).mul_(p)
+            torch.addcmul(pulled, p, common - pulled.sum(1, keepdim=True), out=p)
+        if g is not None:
+            p.scatter_add_(1, label, -g)
+        if s is not None and u_C is not None:
+            p.sub_(s * _column(u_C, p))
 
 
 def pieces(z_NCL: Tensor) -> Iterator[tuple[slice, slice]]:
@@ -176,9 +204,9 @@ def _log_softmax(z_nCl: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.log_softmax(z_nCl, 1, dtype=dtype)
 
 
-def _labels(row_NL: Tensor, z_NCL: Tensor) -> Tensor:
-    """A class for every element, also where none counts: something to look up."""
-    return row_NL.clamp(max=z_NCL.shape[1] - 1)
+def _labels(row_nl: Tensor, classes: int) -> Tensor:
+    """A class for every element, (N, 1, L), also where none counts: something to look up."""
+    return row_nl.clamp(max=classes - 1).unsqueeze(1)
 
 
 def _column(u_C: Tensor, like: Tensor) -> Tensor:

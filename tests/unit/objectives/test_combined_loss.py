@@ -85,15 +85,15 @@ class TestForward:
         assert not found.ce.requires_grad
         assert not found.dice.requires_grad
 
-    def test_one_log_softmax(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """All parts share one softmax (the batch is one piece)."""
-        real, calls = softmax._log_softmax, list[Tensor]()
+    def test_one_softmax(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """All parts share one softmax."""
+        real, calls = softmax._forward, list[Tensor]()
 
-        def counted(logits: Tensor, dtype: torch.dtype) -> Tensor:
+        def counted(logits: Tensor, *others: Any) -> tuple[Tensor, ...]:
             calls.append(logits)
-            return real(logits, dtype)
+            return real(logits, *others)
 
-        monkeypatch.setattr(softmax, "_log_softmax", counted)
+        monkeypatch.setattr(softmax, "_forward", counted)
         built(LOSS.model_copy(update={"kind": "focal"}))(*batch())
         assert len(calls) == 1
 

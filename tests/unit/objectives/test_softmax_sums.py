@@ -29,7 +29,7 @@ every_question = pytest.mark.parametrize(("u_C", "power"), ASKED, ids=["nll", "s
 
 
 def by_hand(logits: Tensor, row_NL: Tensor, u_C: Tensor | None, power: Power | None) -> SoftmaxSums:
-    """−log p_y, −Σ u·log p, Σ p^power: from exp z / Σ exp z in float64, one element after the other."""
+    """−log p_y, −Σ u·log p, Σ p^power, Σ p of the label: from exp z / Σ exp z in float64, one element after the other."""
     classes = logits.shape[1]
     p_NCL = reference_softmax(logits).reshape(*logits.shape[:2], -1)
     zero = p_NCL.sum() * 0
@@ -40,7 +40,9 @@ def by_hand(logits: Tensor, row_NL: Tensor, u_C: Tensor | None, power: Power | N
         for p_CL, row_L in zip(p_NCL, row_NL.tolist(), strict=True)
     ]
     counted_NCL = torch.stack([p_CL * (row_L < classes) for p_CL, row_L in zip(p_NCL, row_NL, strict=True)])
-    return SoftmaxSums(stacked(nll), None if u_C is None else stacked(spread), None if power is None else (counted_NCL**power).sum(2))
+    labelled_NCL = torch.stack([p_CL * (row_L == torch.arange(classes).unsqueeze(1)) for p_CL, row_L in zip(p_NCL, row_NL, strict=True)])
+    overlap = (None, None) if power is None else ((counted_NCL**power).sum(2), labelled_NCL.sum(2))
+    return SoftmaxSums(stacked(nll), None if u_C is None else stacked(spread), *overlap)
 
 
 def stacked(values: list[list[Tensor]]) -> Tensor:
@@ -283,11 +285,11 @@ class TestGraph:
         """So do passes from one output at a time: what each leaves is untouched by the other."""
         logits, row_NL = with_rows(13, (2, CLASSES, 6))
         sums, expected = softmax_sums(logits, row_NL, U_4, 1), by_hand(logits, row_NL, U_4, 1)
-        for place in range(3):
+        for place in range(4):
             ours, theirs = sums[place], expected[place]
             assert ours is not None
             assert theirs is not None
-            found = torch.autograd.grad((ours**2).sum(), logits, retain_graph=place < 2)
+            found = torch.autograd.grad((ours**2).sum(), logits, retain_graph=place < 3)
             torch.testing.assert_close(found, torch.autograd.grad((theirs**2).sum(), logits, retain_graph=True))
 
     def test_not_kept(self) -> None:
