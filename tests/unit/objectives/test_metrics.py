@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from objectives.losses import softmax
 from objectives.metrics import ConfusionMatrix, _histogram, _histogram_by_scatter
 from spaces.errors import ConfigError
 
@@ -58,6 +59,38 @@ class TestCounting:
         from_logits.update(logits_NCHW, target_NHW)
         from_classes.update(logits_NCHW.argmax(1), target_NHW)
         assert torch.equal(from_logits.matrix(), from_classes.matrix())
+
+    @given(
+        seed=st.integers(0, 2**31), classes=st.integers(1, 6), length=st.integers(0, 9), piece=st.integers(1, 40), last=st.booleans(),
+        dtype=st.sampled_from([torch.float16, torch.bfloat16, torch.float32, torch.float64]),
+    )  # fmt: skip
+    def test_first_of_the_largest(self, seed: int, classes: int, length: int, piece: int, last: bool, dtype: torch.dtype) -> None:
+        """Of logits the first of the largest counts, as argmax has it, ties and infinities included, wherever they lie in memory and however they are cut."""
+        random = torch.Generator().manual_seed(seed)
+        values = torch.tensor([-torch.inf, -1.0, 0.0, 1.0, torch.inf])
+        logits_NCL = values[torch.randint(5, (2, classes, length), generator=random)].to(dtype)
+        target_NL = torch.randint(classes, (2, length), generator=random)
+        if last:
+            logits_NCL = logits_NCL.transpose(1, 2).contiguous().transpose(1, 2)
+        matrix = ConfusionMatrix(classes, IGNORED)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(softmax, "PIECE_BYTES", 4 * piece)
+            matrix.update(logits_NCL, target_NL)
+        assert matrix.matrix().tolist() == by_loop(logits_NCL.argmax(1), target_NL, classes)
+
+    @pytest.mark.parametrize("classes", [255, 256, 300])
+    def test_many_classes(self, classes: int) -> None:
+        """More classes than a byte can rank are told apart as well."""
+        logits_NCL, target_NL = torch.randn(1, classes, 7, generator=torch.Generator().manual_seed(0)), torch.zeros(1, 7, dtype=torch.int64)
+        matrix = ConfusionMatrix(classes, IGNORED)
+        matrix.update(logits_NCL, target_NL)
+        assert matrix.matrix()[0].tolist() == torch.bincount(logits_NCL.argmax(1)[0], minlength=classes).tolist()
+
+    def test_nan(self) -> None:
+        """Where no logit is a number some class counts, and nothing breaks."""
+        matrix = ConfusionMatrix(3, IGNORED)
+        matrix.update(torch.full((1, 3, 2, 2), math.nan), torch.zeros(1, 2, 2, dtype=torch.int64))
+        assert matrix.matrix().sum() == 4
 
     def test_text(self) -> None:
         """Samples without height and width count, too, and −100 can be the ignored label."""
