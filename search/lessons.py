@@ -76,8 +76,14 @@ def _lines(path: str, trials: Sequence[Trial]) -> Iterator[Lesson]:
     for low, high in pairwise(numbers):
         between = (low * high) ** 0.5 if low > 0 else (low + high) / 2
         above = [float(value or 0) > between for value in values]
-        yield _lesson(path, f"> {between:.2g}", trials, above)
-        yield _lesson(path, f"< {between:.2g}", trials, [not far for far in above])
+        shown = _between(low, high, between)
+        yield _lesson(path, f"> {shown}", trials, above)
+        yield _lesson(path, f"< {shown}", trials, [not far for far in above])
+
+
+def _between(low: float, high: float, middle: float) -> str:
+    """The middle with as few digits as still part the two."""
+    return next((text for digits in range(2, 17) if low <= float(text := f"{middle:.{digits}g}") < high), repr(middle))
 
 
 def _lesson(path: str, condition: str, trials: Sequence[Trial], far: Sequence[bool]) -> Lesson:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import optuna
@@ -14,12 +16,18 @@ from search.judge import graded
 from search.signals import fired
 from spaces.config import Direction
 from spaces.epoch_rows import make_record
+from spaces.errors import RecordsError, nearest
 from spaces.loader import check
 from spaces.records import EpochRecord, Evidence
 from spaces.signals import SignalsConfig
 
 KILLED = "killed"
 """User attribute of a trial that diverged: which signal fired, and on what numbers."""
+
+Key = tuple[str, int]
+"""Name of a study, which is unique in a storage and random in memory, and the number of a trial."""
+
+FIGURES = tuple(item.name for item in fields(EpochRecord) if item.name not in ("epoch", "metric", "used", "test"))
 
 EpochLog = Callable[[int], Sequence[EpochRecord]]
 """The recorded epochs of a trial, by Optuna's id of it."""
@@ -56,8 +64,9 @@ class DivergencePruner(BasePruner):
         self.wrapped = NopPruner() if wrapped is None else wrapped
         self.signals = signals if isinstance(signals, SignalsConfig) else check(SignalsConfig, dict(signals or {}), "DivergencePruner, signals")
         self.epochs, self._epoch_log = epochs, epoch_log
-        self._told: dict[int, list[EpochRecord]] = {}
-        self._killed: set[int] = set()
+        # By study and trial: storages in memory count their trials from 0, each of them.
+        self._told: dict[Key, list[EpochRecord]] = {}
+        self._killed: set[Key] = set()
 
     def log(self, trial: Trial, epoch: int, *, loss: float, metric: float, **figures: Any) -> None:
         """Report an epoch's metric to Optuna, and remember all of it for the signals.
@@ -72,14 +81,18 @@ class DivergencePruner(BasePruner):
         Raises:
             InputError: for a figure that no epoch has, or of another type.
         """
-        record = make_record({"epoch": epoch, "loss": loss, "metric": metric, **figures}, f"trial {trial.number}, epoch {epoch}")
-        self._told.setdefault(trial._trial_id, []).append(record)  # noqa: SLF001
-        if metric == metric:
-            trial.report(metric, epoch)
+        place = f"trial {trial.number}, epoch {epoch}"
+        for name in figures:
+            if name not in FIGURES:
+                raise RecordsError(f"unknown figure {name!r}{nearest(name, FIGURES)}", where=place, found=name, allowed=", ".join(FIGURES), next_step="name one of these")
+        plain = {name: _plain(value) for name, value in {"epoch": epoch, "loss": loss, "metric": metric, **figures}.items()}
+        self._told.setdefault((trial.study.study_name, trial.number), []).append(make_record(plain, place))
+        if math.isfinite(plain["metric"]):
+            trial.report(plain["metric"], epoch)
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Whether the trial should end; Optuna asks through `trial.should_prune()`."""
-        if trial._trial_id in self._killed or KILLED in trial.user_attrs:  # noqa: SLF001 - asked again: a constraint is set once
+        if (study.study_name, trial.number) in self._killed or KILLED in trial.user_attrs:  # asked again: a constraint is set once
             return True
         evidence = self.evidence(study, trial)
         if evidence is None:
@@ -87,24 +100,30 @@ class DivergencePruner(BasePruner):
         live = Trial(study, trial._trial_id)  # noqa: SLF001
         live.set_constraint("diverged", graded(evidence, self.epochs))
         live.set_user_attr(KILLED, f"{evidence.signal}: {evidence.statement}")
-        self._killed.add(trial._trial_id)  # noqa: SLF001
+        self._killed.add((study.study_name, trial.number))
         return True
 
     def evidence(self, study: optuna.Study, trial: FrozenTrial) -> Evidence | None:
         """What fires on the trial as it stands, with the numbers; None when nothing does."""
         direction: Direction = "minimize" if study.direction == StudyDirection.MINIMIZE else "maximize"
-        return fired(self.records(trial), self.signals, direction)
+        return fired(self.records(study, trial), self.signals, direction)
 
-    def records(self, trial: FrozenTrial) -> Sequence[EpochRecord]:
+    def records(self, study: optuna.Study, trial: FrozenTrial) -> Sequence[EpochRecord]:
         """The epochs that are known: logged here, else in the epoch log, else what was reported to Optuna."""
-        trial_id = trial._trial_id  # noqa: SLF001
-        if trial_id in self._told:
-            return self._told[trial_id]
-        if self._epoch_log is not None and (found := self._epoch_log(trial_id)):
+        if told := self._told.get((study.study_name, trial.number)):
+            return told
+        if self._epoch_log is not None and (found := self._epoch_log(trial._trial_id)):  # noqa: SLF001
             return found
         # Reports tell the metric alone: a loss that stands still fires nothing.
         reported = enumerate((value for _, value in sorted(trial.intermediate_values.items())), 1)
         return [make_record({"epoch": epoch, "loss": 0.0, "metric": value}) for epoch, value in reported]
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's numbers as Python's own, in lists, too."""
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value.item() if hasattr(value, "item") else value
 
 
 def store_log(url: str) -> EpochLog:

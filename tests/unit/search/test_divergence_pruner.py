@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 from optuna.pruners import BasePruner, ThresholdPruner
@@ -107,6 +108,22 @@ class TestPrune:
         assert (trial.state == TrialState.PRUNED) == pruned
 
 
+    def test_two_studies(self) -> None:
+        """One pruner in two studies keeps their trials apart, though both count from 0."""
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        pruner = DivergencePruner()
+        first, second = (optuna.create_study(pruner=pruner, direction="maximize") for _ in range(2))
+        sick, healthy = first.ask(), second.ask()
+        pruner.log(sick, 1, loss=math.nan, metric=0.1)
+        pruner.log(healthy, 1, loss=1.0, metric=0.1)
+        assert [sick.should_prune(), healthy.should_prune()] == [True, False]
+
+    def test_numpy(self) -> None:
+        """Numbers as NumPy has them are numbers; a metric that was not measured is not reported."""
+        trial = ended(DivergencePruner(), InMemoryStorage(), [np.float32(1.0), np.float64(0.9)], [np.float32(0.3), math.nan], class_metric=[np.float32(0.5), None])  # type: ignore[list-item]
+        assert trial.intermediate_values == {1: pytest.approx(0.3)}
+
+
 class TestRecords:
     def test_reported_alone(self, storage: BaseStorage) -> None:
         """Without a log the reported values are judged: whatever their first step, a metric that falls for long ends the trial."""
@@ -148,6 +165,13 @@ class TestBadInput:
         with pytest.raises(StudyError) as caught:
             DivergencePruner(signals=signals)
         assert words in str(caught.value)
+
+    @pytest.mark.parametrize(("name", "near"), [("valloss", "val_loss"), ("grad_norm", "grad_norm_max")])
+    def test_unknown_figure(self, name: str, near: str) -> None:
+        """A figure that no epoch has is refused with the nearest that one has: left aside, it would silence its signal."""
+        trial = optuna.create_study().ask()
+        with pytest.raises(InputError, match=f"unknown figure '{name}'.*{near}"):
+            DivergencePruner().log(trial, 1, loss=1.0, metric=0.1, **{name: 3.0})
 
     def test_figure(self, storage: BaseStorage) -> None:
         """A figure of another type is refused with trial, epoch and name."""

@@ -21,6 +21,14 @@ class TestLessons:
         assert (found.path, found.killed, found.trials, found.killed_else, found.trials_else) == ("rate", 10, 10, 0, 20)
         assert str(found) == "10 of 10 trials with rate > 2 diverged (0 of 20 others)"
 
+    @pytest.mark.parametrize(("low", "high", "shown"), [(1239.5, 1245.0, 1242.0), (0.101, 0.1045, 0.103), (2.0, 2.1, 2.0)])
+    def test_digits(self, low: float, high: float, shown: float) -> None:
+        """A threshold is told with as many digits as part the trials on its sides."""
+        trials: list[Trial] = [({"x": low}, False)] * 12 + [({"x": high}, True)] * 12
+        (found,) = lessons(trials)
+        assert low <= float(found.condition.removeprefix("> ")) < high
+        assert float(found.condition.removeprefix("> ")) == pytest.approx(shown, rel=0.01)
+
     def test_below(self) -> None:
         """The far side may be the lower one."""
         trials: list[Trial] = [({"clip": value}, value < 1) for value in [0.1, 0.2, 0.3, 0.4, 0.5, *range(2, 12)]]
