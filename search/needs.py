@@ -38,6 +38,7 @@ def _one_of(path: str, *values: Scalar) -> Need:
 _FOCAL = _one_of("loss.kind", "focal", "ce_focal")
 _OVERLAP = Need("loss.dice_weight", lambda share: isinstance(share, (int, float)) and share > 0, "above 0")
 _DICE = _one_of("loss.overlap", "dice")
+_SMOOTHED = _one_of("loss.overlap", "dice", "jaccard", "tversky")
 _TVERSKY = _one_of("loss.overlap", "tversky")
 _WEIGHTED = Need("weights.method", lambda method: method != "uniform", "any but uniform")
 _TAKEN_UP = Need("loss.kind", lambda kind: kind != "soft_ce", "any but soft_ce, which takes no class weights")
@@ -48,7 +49,7 @@ NEEDS: dict[str, tuple[Need, ...]] = {
     "loss.alpha_tau": (_FOCAL,),
     "loss.focal_share": (_one_of("loss.kind", "ce_focal"),),
     "loss.overlap": (_OVERLAP,),
-    "loss.smooth": (_OVERLAP, _one_of("loss.overlap", "dice", "jaccard", "tversky")),
+    "loss.smooth": (_OVERLAP, _SMOOTHED),
     "loss.square_denominator": (_OVERLAP, _DICE),
     "loss.dice_reduction": (_OVERLAP, _DICE),
     "loss.tversky_alpha": (_OVERLAP, _TVERSKY),
@@ -58,9 +59,17 @@ NEEDS: dict[str, tuple[Need, ...]] = {
     "weights.beta": (_one_of("weights.method", "effective_number"), _TAKEN_UP),
     "schedule.dice_ce_only_epochs": (_OVERLAP,),
     "schedule.dice_ramp_epochs": (_OVERLAP,),
+    "schedule.smooth_steps": (_OVERLAP, _SMOOTHED),
+    "schedule.light_clip_epochs": (_WEIGHTED, _TAKEN_UP),
+    "schedule.light_clip_ratio": (Need("schedule.light_clip_epochs", lambda epochs: isinstance(epochs, int) and epochs > 0, "above 0"), _WEIGHTED, _TAKEN_UP),
     "optimizer.momentum": (_one_of("optimizer.kind", "sgd"),),
 }
 """Hyperparameter → everything that it needs. One that is absent needs nothing, or nothing that the configuration tells."""
+
+
+def takes_effect(path: str, values: Values) -> bool:
+    """Whether the hyperparameter reaches the training under a whole configuration, by dotted path."""
+    return all(need.met(values[need.path]) for need in _needs(path, values) if need.path in values)
 
 
 def check_needs(space: Mapping[str, Parameter], fixed: Values, where: str) -> None:

@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from search.diagnosis import diagnose
 from search.plan import Params, Plan, make_plan
+from search.report import trial_report
 from search.session import Session
-from spaces.errors import InputError, StoreError, StudyError
+from spaces.errors import InputError, StudyError
 from spaces.loader import explain
 from spaces.parameters import active
 from spaces.paths import flatten, nested, overlay
-from spaces.records import Diagnosis, Remedy
+from spaces.records import Remedy
 from storage.rows import StoredTrial, Waiting
 
 CHOICE = re.compile(r"(?P<trial>\d+)(?::(?P<remedy>[1-9]\d*))?")
@@ -46,8 +46,8 @@ def enqueue_remedy(session: Session, url: str, choice: Choice) -> tuple[Session,
     """The session with one more trial to be tried next, and the remedy that it tries; the budget grows by it where it is spent.
 
     Raises:
-        StoreError: when there is no such trial, or it has nothing that a remedy could be made of.
-        StudyError: when the remedy changes nothing, or lies outside the study's space.
+        StoreError: when there is no such trial.
+        StudyError: when nothing was prescribed to it, the remedy is none of a configuration, or lies outside the study's space.
     """
     from search.study import REMEDY, WorkerStudy, close_trials, enqueue, open_trials
 
@@ -94,30 +94,26 @@ def place(plan: Plan, trial: StoredTrial, remedy: Remedy) -> tuple[Params, dict[
 
 
 def _remedy(session: Session, choice: Choice) -> tuple[StoredTrial, Remedy]:
-    name, where = session.stored.name, f"study {session.stored.name}"
+    """The trial with the remedy that `explain` lists for it."""
+    name, explained = session.stored.name, f"`search explain --study {session.stored.name} --trial {choice.trial}`"
+    report = trial_report(session.store, name, choice.trial)
     trial = session.store.trial(session.stored.id, choice.trial)
-    if trial is None or not (records := session.store.records(trial.id)):
-        what = f"there is no trial {choice.trial}" if trial is None else f"trial {choice.trial} has recorded no epoch"
-        raise StoreError(what, where=where, found=str(choice.trial), next_step=f"`search show --study {name}` lists the trials")
-    found = told(session, trial, records)
+    found = next((diagnosis for _, diagnosis in reversed(report.findings) if diagnosis is not None), report.trouble)
+    if trial is None or found is None:
+        raise StudyError(
+            f"nothing was prescribed to trial {choice.trial}", where=f"study {name}", found=f"it is {report.state}",
+            allowed="a trial that diverged, or a complete one in which something is amiss", next_step=f"{explained} shows it",
+        )  # fmt: skip
     remedies = found.remedies
     if not 1 <= choice.remedy <= len(remedies):
         raise StudyError(
-            f"trial {choice.trial} has no remedy {choice.remedy}", where=where, found=str(choice.remedy), allowed=f"1 … {len(remedies)}" if remedies else "none",
-            next_step=f"`search explain --study {name} --trial {choice.trial}` lists them",
+            f"trial {choice.trial} has no remedy {choice.remedy}", where=f"study {name}", found=str(choice.remedy), allowed=f"1 … {len(remedies)}" if remedies else "none",
+            next_step=f"{explained} lists them",
         )  # fmt: skip
     remedy = remedies[choice.remedy - 1]
     if not remedy.patch:
-        raise StudyError("no configuration mends this trial", where=where, found=f"likely cause: {found.cause}", next_step=remedy.text)
+        raise StudyError("no configuration mends this trial", where=f"study {name}", found=f"likely cause: {found.cause}", next_step=remedy.text)
     return trial, remedy
-
-
-def told(session: Session, trial: StoredTrial, records: list[Any]) -> Diagnosis:
-    """The diagnosis that was made when the trial was killed, else one of the trial as it ended."""
-    for _, diagnosis in reversed(session.store.evidence(trial.id)):
-        if diagnosis is not None:
-            return diagnosis
-    return diagnose(None, records, trial.config or {})
 
 
 def _outside(plan: Plan, trial: StoredTrial, preset: str | None) -> dict[str, Any]:

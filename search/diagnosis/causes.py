@@ -164,7 +164,7 @@ def alpha_wrong(facts: Facts) -> Points:
         return
     yield Point(5.0, f"{', '.join(map(facts.name, facts.unpulled))} at 0, and its pixels get next to no gradient")
     if not facts.focal:
-        yield Point(-1.0, "no focal loss, so no alpha, takes part")
+        yield Point(-5.0, "no focal loss, so no alpha, takes part")
 
 
 def dice_too_late(facts: Facts) -> Points:

@@ -15,6 +15,9 @@ from spaces.records import ClassCounts, EpochRecord, Evidence, best_record
 LAST = 3
 """Epochs that stand for the end of a trial: a class must have been at 0 in all of them to count as dead."""
 
+SCHEDULED = ("weight_ratio", "ce_weight", "dice_weight", "smooth")
+"""What a schedule may change between two epochs, besides the rate."""
+
 RARE, FREQUENT = 0.05, 0.4
 """Shares of the pixels below which a class is rare, and above which it is frequent."""
 
@@ -117,11 +120,11 @@ class Facts:
 
     @cached_property
     def jump(self) -> tuple[int, float]:
-        """Epoch and size of the largest rise of the cross entropy loss from one epoch to the next, at an unchanged rate and weights."""
+        """Epoch and size of the largest rise of the cross entropy loss from one epoch to the next, where no schedule moved anything up."""
         rises = [
             (after.epoch, after.ce_loss / before.ce_loss)
             for before, after in pairwise(self.whole)
-            if before.ce_loss > 0 and after.lr <= 1.01 * before.lr and after.weight_ratio == before.weight_ratio
+            if before.ce_loss > 0 and after.lr <= 1.01 * before.lr and all(getattr(before, name) == getattr(after, name) for name in SCHEDULED)
         ]
         return max(rises, key=lambda rise: rise[1], default=(0, math.nan))
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from search.diagnosis.facts import Facts
+from search.needs import takes_effect
 from spaces.presets import scaled_to
 from spaces.records import Remedy
 
@@ -20,10 +21,11 @@ Options = Iterator[tuple[str, Changes]]
 
 
 def remedies(cause: str, facts: Facts) -> tuple[Remedy, ...]:
-    """What to try, first things first; changes that would change nothing are left out."""
+    """What to try, first things first; changes that would change nothing, or would not reach the training, are left out."""
     found = []
     for words, changes in _REMEDIES[cause](facts):
-        new = {path: value for path, value in changes.items() if facts.values.get(path) != value}
+        after = {**facts.values, **changes}
+        new = {path: value for path, value in changes.items() if facts.values.get(path) != value and takes_effect(path, after)}
         if not changes:
             found.append(Remedy(words, {}))
         elif new:
@@ -108,13 +110,17 @@ def _weigh_the_rare(facts: Facts) -> Options:
 
 
 def _alpha_by_frequency(facts: Facts) -> Options:
+    if not facts.focal:
+        yield "look at the weight of that class: its pixels get next to no gradient", {}
     yield "alphas from the class frequencies", {"loss.alpha": None, "loss.alpha_tau": 0.5}
     yield "no alpha", {"loss.alpha": None}
 
 
 def _dice_sooner(facts: Facts) -> Options:
     scaled = scaled_to(_epochs(facts))
-    yield "a shorter warm-up", {"schedule.dice_ce_only_epochs": scaled(5), "schedule.dice_ramp_epochs": scaled(10)}
+    held = [int(facts.values.get(f"schedule.dice_{name}_epochs", 0)) for name in ("ce_only", "ramp")]
+    if sum(held) > scaled(5) + scaled(10):
+        yield "a shorter warm-up", {"schedule.dice_ce_only_epochs": scaled(5), "schedule.dice_ramp_epochs": scaled(10)}
     yield "no warm-up", {"schedule.dice_ce_only_epochs": 0, "schedule.dice_ramp_epochs": 0}
 
 
@@ -127,15 +133,20 @@ def _look_at_the_inputs(facts: Facts) -> Options:
 
 
 def _regularise(facts: Facts) -> Options:
-    decay = float(facts.values.get("optimizer.weight_decay", 0.0))
-    yield "label smoothing", {"loss.label_smoothing": 0.1}
-    yield "weight decay", {"optimizer.weight_decay": max(1e-4, decay * 10)}
+    decay, smoothing = (float(facts.values.get(path, 0.0)) for path in ("optimizer.weight_decay", "loss.label_smoothing"))
+    if smoothing < 0.1:
+        yield "label smoothing", {"loss.label_smoothing": 0.1}
+    if decay < 0.01:
+        yield "weight decay", {"optimizer.weight_decay": max(1e-4, decay * 10)}
     yield "stop early", {"early_stopping_patience": 3}
 
 
 def _faster(facts: Facts) -> Options:
-    yield "the base rate × 0.3", {"optimizer.lr_multiple": max(0.3, 3 * facts.rate)}
-    yield "the base rate", {"optimizer.lr_multiple": max(1.0, 10 * facts.rate)}
+    for multiple, words in ((0.3, "the base rate × 0.3"), (1.0, "the base rate")):
+        if facts.rate < multiple:
+            yield words, {"optimizer.lr_multiple": multiple}
+    if facts.rate >= 0.3:
+        yield "learning rate × 3", {"optimizer.lr_multiple": facts.rate * 3}
 
 
 def _wider_clip(facts: Facts) -> Options:

@@ -174,6 +174,12 @@ class TestCauses:
         assert found.cause == "labels broken"
         assert "epoch 7" in found.remedies[0].text
 
+    def test_split_that_moves(self, course: Course) -> None:
+        """A loss that rises because a warm-up hands the gradient to Dice tells nothing of the labels."""
+        after = {epoch: {"ce_loss": 1.6 * 0.97 ** (epoch - 6), "dice_weight": 0.8, "ce_weight": 0.2} for epoch in range(6, 13)}
+        found = diagnosed(course(after, dice_weight=0.0, ce_weight=1.0), loss__dice_weight=0.8, loss__ce_weight=0.2)
+        assert found.cause != "labels broken"
+
     def test_overfitted(self, course: Course) -> None:
         """A validation loss that rises from its minimum while the training split of eight images is learnt."""
         rising = {epoch: {"val_loss": 0.8 + 0.03 * epoch} for epoch in range(4, 13)}
@@ -249,6 +255,40 @@ class TestDiagnosis:
         """Every signal has its usual suspects, and they are known causes."""
         assert set(SUSPECTS) == set(SIGNALS)
         assert {cause for causes in SUSPECTS.values() for cause in causes} <= set(CAUSES)
+
+
+class TestEffect:
+    def test_reaches_the_training(self, course: Course) -> None:
+        """What no part of the configuration takes up is not prescribed: two stages without weights, a denominator without Dice."""
+        uniform = remedies("imbalance too strong", facts_of(course(), weights__method="uniform", weights__clip_ratio=None))
+        assert {"schedule.light_clip_epochs": 20} not in [dict(remedy.patch) for remedy in uniform]
+        lovasz = remedies("Dice unstable early", facts_of(course(), loss__overlap="lovasz", loss__square_denominator=False))
+        assert not {"loss.square_denominator", "schedule.smooth_steps"} & {path for remedy in lovasz for path in remedy.patch}
+        plain = remedies("alpha wrong for a class", facts_of(course()))
+        assert [dict(remedy.patch) for remedy in plain] == [{}]
+
+    @pytest.mark.parametrize(
+        ("cause", "changes", "path"),
+        [
+            ("learning rate too low", {"optimizer__lr_multiple": 0.4}, "optimizer.lr_multiple"),
+            ("too little regularisation", {"optimizer__weight_decay": 0.001}, "optimizer.weight_decay"),
+        ],
+    )
+    def test_upwards(self, course: Course, cause: str, changes: dict[str, Any], path: str) -> None:
+        """More is more than before, and the words say by how much."""
+        facts = facts_of(course(), **changes)
+        values = [(remedy.text, remedy.patch[path]) for remedy in remedies(cause, facts) if path in remedy.patch]
+        assert values
+        assert all(value > facts.values[path] for _, value in values)
+        assert all("base rate ×" not in text for text, _ in values)
+
+    def test_not_less(self, course: Course) -> None:
+        """What is strong already is not made weaker, or longer, in the name of a remedy."""
+        assert [dict(remedy.patch) for remedy in remedies("too little regularisation", facts_of(course(), loss__label_smoothing=0.3, optimizer__weight_decay=0.5))] == [
+            {"early_stopping_patience": 3}
+        ]
+        late = facts_of(course(), schedule__dice_ce_only_epochs=2, schedule__dice_ramp_epochs=3)
+        assert [dict(remedy.patch) for remedy in remedies("Dice too late", late)] == [{"schedule.dice_ce_only_epochs": 0, "schedule.dice_ramp_epochs": 0}]
 
 
 class TestRemedies:

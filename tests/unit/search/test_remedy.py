@@ -167,6 +167,20 @@ class TestEnqueue:
         with pytest.raises(StoreError, match="no trial 5"):
             enqueue_remedy(session, url, Choice(5))
 
+    @pytest.mark.parametrize("state", ["complete", "pruned"])
+    def test_nothing_prescribed(self, session: Session, url: str, make_record: Any, state: Any) -> None:
+        """A trial that is healthy, or merely worse than its peers, has no remedy; `explain` lists none, either."""
+        store, stored = session.store, session.stored
+        claim = store.claim(stored.id, 1000, "w", 600)
+        assert claim is not None
+        claim = store.bind(claim, claim.number or 0, claim.optuna_trial_id or 0, session.plan.config(PARAMS, 0).model_dump(mode="json"))
+        for epoch in range(1, 5):
+            store.append(claim, make_record(epoch, train_loss=1 / epoch, ce_loss=1 / epoch, dice_loss=1 / epoch, metric=0.1 * epoch, class_metric=(0.5, None, 0.1 * epoch)), 600)
+        store.finish(claim, state, 0.4)
+        with pytest.raises(StudyError, match="nothing was prescribed to trial 0") as caught:
+            enqueue_remedy(session, url, Choice(0))
+        assert caught.value.found == f"it is {state}"
+
     def test_too_many(self, session: Session, url: str, make_record: Any) -> None:
         """A remedy that the trial does not have is refused with how many it has."""
         killed(session, slower(), make_record=make_record)
