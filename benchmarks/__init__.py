@@ -1,4 +1,4 @@
 """What this project promises in numbers, measured: each module prints a table and keeps its result as JSON."""
 
-NAMES = ("demo", "best_against_untuned", "epoch_cost", "warm_worker", "memory", "startup", "retrain", "judging", "backtest")
+NAMES = ("demo", "best_against_untuned", "epoch_cost", "warm_worker", "memory", "startup", "retrain", "judging", "backtest", "losses")
 """The benchmarks, in the order in which they run and are shown."""
