@@ -59,16 +59,16 @@ class ClassCollapse(Frozen):
     """Classes that the validation split holds stay at nothing: some of them after a grace, or all but one for a few epochs.
 
     Epochs in which Dice or the learning rate warms up do not count: classes may sleep in them. One rare class at 0 is no
-    collapse, for it wakes late in good trials; more than half of the classes below 2% is.
+    collapse, for it wakes late in good trials; more than half of the classes below 3% is.
 
-    Killed 55, of the best 16 none, of the best 53 none. Any class at 0 for 5 epochs from epoch 6 on: 99, of the best 16 eleven.
+    Killed 59, of the best 16 none, of the best 53 none. Any class at 0 for 5 epochs from epoch 6 on: 99, of the best 16 eleven.
     """
 
     enabled: bool = True
-    grace_epochs: int = Field(default=6, ge=0, description="epochs from the start of a trial that do not count: rare classes wake late")
+    grace_epochs: int = Field(default=8, ge=0, description="epochs from the start of a trial that do not count: rare classes wake late")
     epochs: int = Field(default=4, ge=1, description="epochs in a row at nothing")
     share: float = Field(default=0.55, gt=0, le=1, description="share of the held classes that must be at nothing: rare classes sleep in good trials, too")
-    level: float = Field(default=0.02, ge=0, lt=1, description="class metric that is nothing, up to this")
+    level: float = Field(default=0.03, ge=0, lt=1, description="class metric that is nothing, up to this")
     all_but_one_epochs: int = Field(default=5, ge=1, description="epochs in a row, grace or not, in which no more than one class is found")
 
 

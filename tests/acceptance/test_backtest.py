@@ -79,12 +79,12 @@ class TestBacktest:
 class TestConvert:
     def test_wandb(self, terminal: Terminal, tmp_path: Path) -> None:
         """Histories as W&B exports them become a file that can be replayed; a run that is shorter than the others was cut short."""
-        for name, epochs in (("calm", 12), ("asleep", 12), ("short", 3)):
+        for name, epochs in (("calm", 14), ("asleep", 14), ("short", 3)):
             rows = [f"{epoch},{1 / (epoch + 1)},,," if step else f"{epoch},,{0.1 + 0.01 * epoch},0.5,{0.0 if name == 'asleep' else 0.3}" for epoch in range(epochs) for step in (1, 0)]
             (tmp_path / f"{name}.csv").write_text("\n".join(["epoch,train/loss,val/miou,val/iou_a,val/iou_b", *rows]), encoding="utf-8")
         columns = [part for pair in ("loss=train/loss", "metric=val/miou", "class_metric=val/iou_*") for part in ("--column", pair)]
         made = terminal.run("convert", "calm.csv", "asleep.csv", "short.csv", *columns, "--out", "all.jsonl.gz", folder=tmp_path)
-        assert (made.code, made.err, made.out) == (0, "", "3 trials, 27 epochs written to all.jsonl.gz\n")
+        assert (made.code, made.err, made.out) == (0, "", "3 trials, 31 epochs written to all.jsonl.gz\n")
         answer = terminal.run("backtest", "--records", "all.jsonl.gz", "--signals", "class_collapse.share=0.5", folder=tmp_path)
         assert answer.code == 0
         assert re.search(r"^class_collapse +1 +2 ", answer.out, re.MULTILINE)
