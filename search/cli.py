@@ -223,8 +223,9 @@ def convert(
     from search.console import screen
     from search.convert import convert as made_of
     from search.options import columns
-    from spaces.recordings import write_recording
+    from spaces.recordings import check_out, write_recording
 
+    check_out(out)
     recording = made_of(files, columns(column or []), direction, whole=whole)
     write_recording(out, recording)
     screen.say(f"{len(recording.trials)} trials, {sum(len(trial.epochs) for trial in recording.trials)} epochs written to {out}")

@@ -48,7 +48,9 @@ def convert(files: Sequence[Path], columns: Columns, direction: Direction, *, wh
         RecordsError: when a file cannot be read, or lacks a column.
     """
     wanted = COLUMNS | {_known(key): column for key, column in columns.items()}
-    trials = [_epochs(read_rows(path), wanted, columns, path) for path in files]
+    tables = [read_rows(path) for path in files]
+    classes = tuple(dict.fromkeys(name for rows in tables for row in rows for name in row if fnmatchcase(name, wanted["class_metric"])))
+    trials = [_epochs(rows, wanted, columns, classes, path) for rows, path in zip(tables, files, strict=True)]
     longest = max(records[-1].epoch for records in trials)
     made = [
         RecordedTrial(number, records, "complete" if whole or records[-1].epoch == longest else "pruned", {"run": path.stem})
@@ -81,8 +83,8 @@ def _known(key: str) -> str:
     return key
 
 
-def _epochs(rows: Sequence[Row], columns: Columns, named: Iterable[str], path: Path) -> tuple[EpochRecord, ...]:
-    """The epochs of one run; those without a loss are left out."""
+def _epochs(rows: Sequence[Row], columns: Columns, named: Iterable[str], classes: Sequence[str], path: Path) -> tuple[EpochRecord, ...]:
+    """The epochs of one run; those without a loss are left out. `classes` are the columns of class metrics of all runs, in one order."""
     _check_columns(rows, columns, dict.fromkeys((*NEEDED, *named)), path)
     found: dict[int, list[Row]] = defaultdict(list)
     for row in rows:
@@ -90,7 +92,7 @@ def _epochs(rows: Sequence[Row], columns: Columns, named: Iterable[str], path: P
         if epoch is not None and math.isfinite(epoch):
             found[math.ceil(epoch)].append(row)  # some log 0.25, 0.5, … within the first epoch
     first = min(found, default=1)
-    told = [{"epoch": epoch + (1 - first if first < 1 else 0)} | _told(found[epoch], columns, path) for epoch in sorted(found)]
+    told = [{"epoch": epoch + (1 - first if first < 1 else 0)} | _told(found[epoch], columns, classes, path) for epoch in sorted(found)]
     records = tuple(make_record(row, f"{path}, epoch {row['epoch']}") for row in told if row.get("loss") is not None)
     if not records:
         raise RecordsError(f"{path.name} holds no epoch with a loss", where=str(path), found=f"{len(rows)} rows", allowed="rows with an epoch and a loss", next_step="name the columns with --column")
@@ -105,8 +107,8 @@ def _check_columns(rows: Sequence[Row], columns: Columns, wanted: Iterable[str],
             raise RecordsError(f"{path.name} has no column {columns[key]!r} for {key}{nearest(columns[key], there)}", where=str(path), found=found, allowed="a column of the file", next_step=f"name it: --column {key}=…")
 
 
-def _told(rows: Sequence[Row], columns: Columns, path: Path) -> dict[str, Any]:
-    """What the rows of one epoch tell together."""
+def _told(rows: Sequence[Row], columns: Columns, classes: Sequence[str], path: Path) -> dict[str, Any]:
+    """What the rows of one epoch tell together. A class without a number in it keeps its place."""
     told: dict[str, Any] = {"metric": None}
     for key, column in columns.items():
         if key in ("epoch", "class_metric"):
@@ -114,9 +116,8 @@ def _told(rows: Sequence[Row], columns: Columns, path: Path) -> dict[str, Any]:
         values = _values(rows, column, key, path)
         if values:
             told[key] = fmean(values) if key in MEANS else max(values) if key in LARGEST else values[-1]
-    names = list(dict.fromkeys(name for row in rows for name in row if fnmatchcase(name, columns["class_metric"])))
-    classes = [_values(rows, name, name, path) for name in names]
-    return told | ({"class_metric": [held[-1] if held else None for held in classes]} if any(classes) else {})
+    found = [_values(rows, name, name, path) for name in classes]
+    return told | ({"class_metric": [held[-1] if held else None for held in found]} if any(found) else {})
 
 
 def _values(rows: Sequence[Row], column: str, key: str, path: Path) -> list[float]:

@@ -34,6 +34,9 @@ WRITTEN = (
 )  # fmt: skip
 """Fields of a record that a row tells, besides epoch and loss."""
 
+SPELLED = frozenset(sign + word for sign in ("", "+", "-") for word in ("nan", "inf", "infinity"))
+"""Numbers that JSON has no word for, as text in small letters."""
+
 
 def make_record(row: Mapping[str, Any], place: str = "an epoch") -> EpochRecord:
     """An epoch from what is known of it: at least `epoch`, `loss` and `metric`, else whatever `EpochRecord` has.
@@ -111,7 +114,7 @@ def number(given: Any, place: str) -> float:
     Raises:
         RecordsError: for anything else.
     """
-    spelled = isinstance(given, str) and given.lower().lstrip("+-") in ("nan", "inf", "infinity")
+    spelled = isinstance(given, str) and given.lower() in SPELLED
     if not spelled and (not isinstance(given, int | float) or isinstance(given, bool)):
         raise wrong(given, place, 'a number, "NaN", "Infinity" or "-Infinity"')
     try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -78,12 +79,39 @@ def read_recording(path: Path) -> Recording:
     return Recording(lines[0].study, tuple(sorted((line.trial for line in lines), key=lambda trial: trial.number)))
 
 
+def check_out(path: Path) -> None:
+    """Whether a recording may be written there; asked before the work begins, not after.
+
+    Raises:
+        RecordsError: when it is a folder, or its folder is not there or cannot be written.
+    """
+    problems = (
+        (path.is_dir(), "a folder"),
+        (not path.parent.is_dir(), f"no folder {path.parent}"),
+        (not os.access(path if path.exists() else path.parent, os.W_OK), "no right to write"),
+    )
+    for met, found in problems:
+        if met:
+            raise _unwritable(path, found)
+
+
 def write_recording(path: Path, recording: Recording) -> None:
-    """Write trials as JSON Lines, through gzip where the name ends with .gz; floats are rounded."""
+    """Write trials as JSON Lines, through gzip where the name ends with .gz; floats are rounded.
+
+    Raises:
+        RecordsError: when the place cannot be written.
+    """
     study = {"study": recording.study.model_dump(mode="json")}
     lines = [json.dumps(study | _told(trial), separators=(",", ":"), allow_nan=False) for trial in recording.trials]
     data = "".join(f"{line}\n" for line in lines).encode()
-    path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+    try:
+        path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+    except OSError as problem:
+        raise _unwritable(path, problem.strerror or str(problem)) from None
+
+
+def _unwritable(path: Path, found: str) -> RecordsError:
+    return RecordsError(f"cannot write {path}", where=str(path), found=found, allowed="a file in a folder that is there", next_step="name another place with --out")
 
 
 def _told(trial: RecordedTrial) -> dict[str, Any]:

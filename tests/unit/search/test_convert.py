@@ -93,6 +93,16 @@ class TestConvert:
         assert (epoch.ce_loss, epoch.dice_loss, epoch.dice_weight) == (known.ce_loss, known.dice_loss, known.dice_weight)
         assert (epoch.class_metric, epoch.val_loss, epoch.grad_norm_max) == ((0.9, 0.2, 0.0), record.val_loss, record.grad_norm_max)
 
+    def test_classes(self, table: Callable[..., Path]) -> None:
+        """A class keeps its place in every epoch and every run, whatever order the keys come in and whichever are missing."""
+        rows = [{"class/road": 0.9, "class/car": 0.5, "class/sign": 0.1}, {"class/sign": 0.2, "class/road": 0.8}, {"class/car": 0.6, "class/sign": 0.3, "class/road": 0.7}]
+        plain = {"loss": 0.5, "metric": 0.2}
+        first = table(rows_of(*({"epoch": epoch} | plain | row for epoch, row in enumerate(rows, 1))), "a.jsonl")
+        second = table("epoch,loss,metric,class/sign,class/car\n1,0.5,0.2,0.4,0.6\n", "b.csv")
+        trials = convert([first, second], {}, "maximize").trials
+        assert [record.class_metric for record in trials[0].epochs] == [(0.9, 0.5, 0.1), (0.8, None, 0.2), (0.7, 0.6, 0.3)]
+        assert [record.class_metric for record in trials[1].epochs] == [(None, 0.6, 0.4)]
+
     @pytest.mark.parametrize(
         ("text", "columns", "what"),
         [
