@@ -31,24 +31,30 @@ def source(study: str | None, records: Path | None, direction: Direction | None,
     """A study in the store with its own thresholds, every signal on; or a file, with the defaults.
 
     Raises:
-        InputError: unless exactly one of the two is named, or when it cannot be read.
+        InputError: unless exactly one of the two is named, when it cannot be read, or when it says itself which way its
+            metric goes and `direction` is not that.
     """
     if (study is None) == (records is None):
         raise InputError("name one thing to replay", where="--study, --records", found="neither" if study is None else "both", allowed="--study NAME or --records FILE", next_step="`search show` lists the studies")
     if records is not None:
-        return Source(_told(read_recording(records), direction), SignalsConfig(), PrunerConfig())
+        return Source(_told(read_recording(records), records, direction), SignalsConfig(), PrunerConfig())
+    if direction is not None:
+        raise InputError("a study in the store says itself which way its metric goes", where="--direction", found=direction, allowed="--direction with --records FILE", next_step="leave it out")
     with open_store() as store:
         spec, recording = study_spec(store, str(study)), study_recording(store, str(study))
     on = {name: getattr(spec.signals, name).model_copy(update={"enabled": True}) for name in SIGNALS}
-    return Source(_told(recording, direction), spec.signals.model_copy(update=on), spec.pruner)
+    return Source(recording, spec.signals.model_copy(update=on), spec.pruner)
 
 
-def _told(recording: Recording, direction: Direction | None) -> Recording:
-    """The recording with the direction that the command line names; a file need not tell it."""
-    if direction is None:
+def _told(recording: Recording, path: Path, direction: Direction | None) -> Recording:
+    """The recording with the direction that the command line names, where the file is silent about it."""
+    metric = recording.study.metric
+    if direction in (None, metric.direction):
         return recording
-    metric = recording.study.metric.model_copy(update={"direction": direction})
-    return Recording(recording.study.model_copy(update={"metric": metric}), recording.trials)
+    if "direction" in metric.model_fields_set:
+        raise InputError(f"{path.name} says that its metric is to {metric.direction}", where="--direction", found=direction, allowed=metric.direction, next_step="leave it out, or mend the file")
+    told = metric.model_copy(update={"direction": direction})
+    return Recording(recording.study.model_copy(update={"metric": told}), recording.trials)
 
 
 def study_spec(store: Store, name: str) -> StudySpec:

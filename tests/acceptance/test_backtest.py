@@ -98,6 +98,13 @@ class TestConvert:
         assert answer.err.startswith("error: run.csv has no column 'train_loss' for loss (did you mean 'train/loss'?)")
         assert "epoch, train/loss, val/miou" in answer.err
 
+    @pytest.mark.parametrize("out", ["nowhere/x.jsonl", "."])
+    def test_out(self, terminal: Terminal, tmp_path: Path, out: str) -> None:
+        """A place that cannot be written is one message, told before any table is read."""
+        answer = terminal.run("convert", "no-such-table.csv", "--out", out, folder=tmp_path)
+        assert (answer.code, answer.out) == (2, "")
+        assert answer.err.startswith(f"error: cannot write {out}")
+
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
@@ -111,6 +118,7 @@ class TestConvert:
         (("--records", "curves.jsonl", "--signals", "overfitting.rise=-1"), ("--signals, overfitting → rise", "greater than or equal to 0")),
         (("--records", "curves.jsonl", "--pruner", "medium"), ("kind cannot be 'medium'", "none, median or hyperband")),
         (("--study", "tiny"), ("there is no store",)),
+        (("--study", "tiny", "--direction", "minimize"), ("a study in the store says itself", "leave it out")),
     ],
 )
 def test_refused(terminal: Terminal, tmp_path: Path, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from search.recorded import source, study_recording
+from spaces.config import Direction
 from spaces.errors import InputError, StoreError
 from spaces.recordings import RecordedStudy, read_recording, write_recording
 from spaces.signals import SIGNALS, SignalsConfig
@@ -60,6 +62,23 @@ class TestSource:
         found = source(None, path, "minimize", lambda: pytest.fail("no store is needed"))
         assert (found.signals, found.pruner, found.recording.study.metric.direction) == (SignalsConfig(), PrunerConfig(), "minimize")
         assert source(None, path, None, lambda: pytest.fail("no store is needed")).recording.study == RecordedStudy()
+
+    @pytest.mark.parametrize(("told", "asked", "used"), [({}, "minimize", "minimize"), ({"name": "ce"}, "minimize", "minimize"), ({"name": "ce", "direction": "minimize"}, "minimize", "minimize")])
+    def test_direction(self, tmp_path: Path, told: dict[str, str], asked: Direction, used: str) -> None:
+        """A direction on the command line is for a file that does not tell it, be its metric named or not."""
+        path = tmp_path / "curves.jsonl"
+        study = {"metric": told}
+        path.write_text(json.dumps({"study": study, "epochs": [{"epoch": 1, "loss": 0.8, "metric": 0.45}]}))
+        assert source(None, path, asked, lambda: pytest.fail("no store is needed")).recording.study.metric.direction == used
+
+    def test_direction_told(self, tmp_path: Path) -> None:
+        """What is recorded is not turned around: a file that says otherwise is an error, and so is any direction for a study."""
+        path = tmp_path / "curves.jsonl"
+        path.write_text('{"study": {"metric": {"direction": "maximize"}}, "epochs": [{"epoch": 1, "loss": 0.8, "metric": 0.45}]}')
+        with pytest.raises(InputError, match=r"curves.jsonl says that its metric is to maximize"):
+            source(None, path, "minimize", lambda: pytest.fail("no store is needed"))
+        with pytest.raises(InputError, match="a study in the store says itself"):
+            source("demo", None, "maximize", lambda: pytest.fail("nothing is opened"))
 
     @pytest.mark.parametrize(("study", "records", "found"), [(None, None, "neither"), ("demo", Path("curves.jsonl"), "both")])
     def test_one(self, study: str | None, records: Path | None, found: str) -> None:
