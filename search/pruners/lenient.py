@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import optuna
 from optuna.pruners import BasePruner
@@ -12,7 +13,7 @@ from optuna.trial import FrozenTrial
 from search.robust import noise
 
 NOISE_STEPS = 20
-"""The noise of a trial is that of so many last reports."""
+"""The noise of a trial is that of so many last reports that are numbers; a NaN among them would make all of it NaN."""
 
 
 class LenientPruner(BasePruner):
@@ -32,7 +33,7 @@ class LenientPruner(BasePruner):
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Whether the trial should end even at its best."""
-        values = [trial.intermediate_values[step] for step in sorted(trial.intermediate_values)]
+        values = [value for _, value in sorted(trial.intermediate_values.items()) if math.isfinite(value)]
         gain = self.margin * noise(values[-NOISE_STEPS:])
         sign = -1 if study.direction == StudyDirection.MINIMIZE else 1
         hopeful = copy.copy(trial)

@@ -79,6 +79,17 @@ class TestLenientPruner:
         assert recorder.asked[-1] == pytest.approx({step: value + sign * gain for step, value in enumerate(NOISY, 1)})
         assert study.trials[0].intermediate_values == dict(enumerate(NOISY, 1))
 
+    def test_not_finite(self) -> None:
+        """A report that is no number says nothing of the noise: it does not cost a leader its life."""
+        leader = [0.80, 0.90, float("nan"), 0.90, 0.85, 0.90, 0.88, 0.92]
+        assert pruned_at(study_of(LenientPruner(MedianPruner(2, 4), 2.0), "maximize", 0.35, 0.35), leader) is None
+        recorder = Recorder()
+        trial = study_of(LenientPruner(recorder, 3.0)).ask()
+        for step, value in enumerate([*NOISY, float("inf")], 1):
+            trial.report(value, step)
+        trial.should_prune()
+        assert recorder.asked[-1][1] == pytest.approx(NOISY[0] + 3.0 * noise(NOISY))
+
     def test_nothing_reported(self) -> None:
         """A trial without a report has no noise."""
         recorder = Recorder()
