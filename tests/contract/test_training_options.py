@@ -10,6 +10,7 @@ from typing import Any
 import optuna
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from objectives.data.loading import SegmentationData
@@ -329,6 +330,19 @@ class TestEveryDimension:
         training.close()  # type: ignore[attr-defined]
         with pytest.raises(UnusedHyperparameterError, match=path):
             check_used({path: value}, record.used)
+
+    @pytest.mark.parametrize(
+        ("path", "value"),
+        [
+            ("loss.focal_share", 0.0), ("loss.focal_share", 1.0), ("loss.tversky_alpha", -0.1), ("loss.tversky_beta", -0.1), ("loss.normalize_momentum", 1.0),
+            ("loss.label_smoothing", 1.0), ("loss.overlap", "dise"), ("loss.kind", "focall"), ("schedule.light_clip_epochs", -1), ("schedule.light_clip_ratio", 0.5),
+            ("schedule.plan", "regressive"), ("schedule.swa_from_epoch", 0), ("model.dropout", 1.0), ("optimizer.accumulate", 0), ("optimizer.weight_decay", -1e-3),
+        ],
+    )  # fmt: skip
+    def test_out_of_range(self, segmentation: Kit, path: str, value: Any) -> None:
+        """A value that cannot be is refused where the configuration is read, by its name."""
+        with pytest.raises(ValidationError, match=path.split(".")[-1]):
+            segmentation.config({path: value})
 
     def test_dropout_of_a_model_without(self, segmentation: Kit) -> None:
         """A dropout rate for a model that has none ends the trial at once, with words."""

@@ -166,6 +166,13 @@ class TestPairs:
         ce, overlap = CrossEntropyLoss(label_smoothing=0.1), DiceLoss(1.0, reduction="image", keep_absent=True)
         assert_peer(lambda x, t: ce(x, t) + overlap(x, t), lambda x, t: theirs(x, t.unsqueeze(1)), *batch(16, (2, 4, 3, 5), 0.0, torch.float32))
 
+    @pytest.mark.parametrize("pair", [monai.DiceCELoss, monai.DiceFocalLoss])
+    def test_monai_ignores_none(self, pair: Callable[..., Loss]) -> None:
+        """MONAI's pairs know no ignored label: 255 is an error."""
+        logits, target = batch(18, (2, 4, 3, 5), 0.2, torch.float32)
+        with pytest.raises(RuntimeError, match="255"):
+            pair(softmax=True, to_onehot_y=True)(logits, target.unsqueeze(1))
+
     def test_nothing_valid(self) -> None:
         """Torch's cross entropy of nothing valid is NaN; ours is 0 with the gradient 0."""
         logits, target = batch(17, (2, 4, 3, 5), 1.1, torch.float32)
