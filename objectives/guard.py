@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from statistics import median
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +32,8 @@ class StepGuard:
         clip_norm: `max_norm` of the global gradient norm; None only measures.
         max_norm: a larger norm, or one that is not finite, breaks the step.
         loss_scaled: float16 with loss scaling, where a norm that overflows is the scaler's business: it leaves the
-            step out and scales less. Only a loss that is not finite breaks the step then.
+            step out and scales less, and nothing is broken. A finite norm over the bound breaks the step, but the
+            device cannot leave it out by itself then, so that up to `CHECK_EVERY` − 1 further steps are applied.
     """
 
     def __init__(self, model: nn.Module, clip_norm: float | None, max_norm: float, *, loss_scaled: bool = False) -> None:
@@ -39,6 +41,7 @@ class StepGuard:
         self.clip_norm, self.max_norm, self.loss_scaled = clip_norm, max_norm, loss_scaled
         self.broken_step: int | None = None
         self.norms: list[float] = []
+        self._steps = 0
         self._tail: deque[tuple[float, float]] = deque(maxlen=TAIL)
         self._held: list[Tensor] = []
         self._every = CHECK_EVERY if self.parameters[0].is_cuda else 1
@@ -47,7 +50,7 @@ class StepGuard:
 
     def start_epoch(self) -> None:
         """Forget the epoch before, all but the last steps of it."""
-        self.norms, self._held, self.broken_step = [], [], None
+        self.norms, self._held, self.broken_step, self._steps = [], [], None, 0
 
     def see(self, inputs: Tensor) -> None:
         """Note, on the device, whether a batch's inputs are finite; their sum is, if and only if they all are (but for an overflow)."""
@@ -77,13 +80,14 @@ class StepGuard:
     def read(self) -> None:
         """Bring the norms to the host and look at them."""
         for norm, loss in torch.stack(self._held).tolist() if self._held else []:
+            self._steps += 1
             if norm == _LEFT_OUT:
                 continue
             self.norms.append(norm)
             if self.broken_step is None:
                 self._tail.append((loss, norm))
                 if not norm <= self.max_norm:
-                    self.broken_step = len(self.norms)
+                    self.broken_step = self._steps
         self._held = []
 
     def summary(self) -> tuple[float, float, float]:
@@ -93,6 +97,15 @@ class StepGuard:
         worst = next((norm for norm in self.norms if not math.isfinite(norm)), max(self.norms))
         clipped = sum(1 for norm in self.norms if self.clip_norm is not None and norm > self.clip_norm)
         return median(self.norms), worst, clipped / len(self.norms)
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint: what outlives an epoch."""
+        return {"tail": list(self._tail), "odd_inputs": bool(self._odd_inputs)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self._tail.extend((loss, norm) for loss, norm in state["tail"])
+        self._odd_inputs.fill_(state["odd_inputs"])
 
     def tail(self) -> tuple[tuple[float, float], ...]:
         """Loss and norm of the last steps up to the broken one; nothing where none broke."""

@@ -6,6 +6,7 @@ Epochs count from 1. A value holds for the whole epoch; the steps in it share it
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -87,8 +88,15 @@ def _settled_from(loss: LossConfig, weights: WeightsConfig, schedule: ScheduleCo
     # epoch just before each end tells whether what ends there differed from the final values.
     warm = schedule.dice_ce_only_epochs + max(schedule.dice_ramp_epochs, 1)
     ends = {warm, *(stage.before_epoch for stage in schedule.stages)}
+    overlaps = loss.dice_weight > 0 or any(stage.dice_weight for stage in schedule.stages)
+    counts = (True, overlaps and loss.overlap != "lovasz", weights.method != "uniform" and loss.kind != "soft_ce")
     final = (loss.dice_weight, loss.smooth, weights.clip_ratio)
-    return max((end for end in ends if _loss_values(end - 1, loss, weights, schedule) != final), default=1)
+    return max((end for end in ends if _differ(_loss_values(end - 1, loss, weights, schedule), final, counts)), default=1)
+
+
+def _differ(values: Sequence[float | None], final: Sequence[float | None], counts: Sequence[bool]) -> bool:
+    """Whether a value that takes part is another one: what no loss takes up may change as it likes."""
+    return any(value != end for value, end, counted in zip(values, final, counts, strict=True) if counted)
 
 
 def _loss_values(epoch: int, loss: LossConfig, weights: WeightsConfig, schedule: ScheduleConfig) -> tuple[float, float, float | None]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from search.plan import Plan, make_plan
 from spaces.errors import StudyError
@@ -14,7 +15,13 @@ from storage.address import safe_url
 from storage.rows import StoredStudy
 from storage.store import Store, open_store
 
+if TYPE_CHECKING:
+    from optuna.storages import RDBStorage
+
 ABSENT = "(absent)"
+
+MARKING_TRIES, MARKING_S = 20, 2.0
+"""A study is made and then marked as ours: two commits, between which another process waits for the mark."""
 
 Change = tuple[str, str, str]
 """Path, what is stored, what is given."""
@@ -87,12 +94,11 @@ def discard_untried(session: Session, url: str) -> bool:
 
 def _make(store: Store, plan: Plan, url: str) -> StoredStudy:
     # Optuna: not needed to take a study up
-    from search.study import MADE_BY, close_trials, enqueue, make_study, open_trials, waiting_presets
+    from search.study import close_trials, enqueue, make_study, open_trials, waiting_presets
 
     trials = open_trials(url)
     try:
-        held = {study.study_name: study.user_attrs for study in trials.get_all_studies()}
-        if plan.spec.name in held and MADE_BY not in held[plan.spec.name]:
+        if _is_anothers(trials, plan.spec.name):
             raise StudyError(
                 f"a study {plan.spec.name!r} that was not made by `search` is in the database", where=safe_url(url),
                 found="an Optuna study of that name", next_step="choose another name with --name",
@@ -105,6 +111,18 @@ def _make(store: Store, plan: Plan, url: str) -> StoredStudy:
         return store.register_study(study._study_id, plan.spec.name, plan.spec.model_dump(mode="json"), waiting)  # noqa: SLF001
     finally:
         close_trials(trials)
+
+
+def _is_anothers(trials: RDBStorage, name: str) -> bool:
+    """Whether an Optuna study of that name was not made by us. One that another process is making at this moment has no mark yet."""
+    from search.study import MADE_BY
+
+    for _ in range(MARKING_TRIES):
+        held = {study.study_name: study.user_attrs for study in trials.get_all_studies()}
+        if name not in held or MADE_BY in held[name]:
+            return False
+        time.sleep(MARKING_S / MARKING_TRIES)
+    return True
 
 
 def differences(stored: Mapping[str, Any], spec: StudySpec) -> list[Change]:

@@ -113,16 +113,18 @@ class CombinedLoss(nn.Module):
 
     def parts(self, logits: Tensor, target: Tensor, others: Others | None = None) -> tuple[Terms, Tensor | None]:
         """Both parts, unweighted and still in the graph; Dice is None where its weight is 0 now."""
-        batch, share = self._batch(logits, target), 1 if others is None else others.batches
-        main = Terms(self.main(logits, target) / share) if isinstance(self.main, LibraryLoss) else self.main.terms_of(batch, others)
-        if not self._dice_now:
+        self._watch(target, logits.shape[1])
+        share, dice = 1 if others is None else others.batches, self.dice if self._dice_now else None
+        foreign = isinstance(self.main, LibraryLoss) and not isinstance(dice, DiceLoss)  # these have a softmax of their own
+        batch = None if foreign else self._batch(logits, target)
+        main = self.main.terms_of(batch, others) if not isinstance(self.main, LibraryLoss) and batch else Terms(self.main(logits, target) / share)
+        if dice is None:
             return main, None
-        return main, self.dice(logits, target) / share if isinstance(self.dice, LibraryLoss) else self.dice.of(batch, others)
+        return main, dice.of(batch, others) if isinstance(dice, DiceLoss) and batch else dice(logits, target) / share
 
     def _batch(self, logits: Tensor, target: Tensor) -> Batch:
         """What the parts share."""
         main, dice = self.main, self.dice
-        self._watch(target, logits.shape[1])
         return functional.prepare(
             logits, target, main.ignore_index,
             weight=self._weight(), smoothed=not isinstance(main, LibraryLoss) and main.smoothed,

@@ -71,11 +71,12 @@ def plain_softmax_sums(logits: Tensor, row_NL: Tensor, u_C: Tensor | None = None
     z_NCL = elements(logits)
     valid_NL = row_NL < z_NCL.shape[1]
     log_p_NCL = torch.log_softmax(z_NCL, 1, dtype=wide(logits.dtype))
-    nll_NL = -log_p_NCL.gather(1, _labels(row_NL, z_NCL.shape[1])).squeeze(1) * valid_NL
-    spread_NL = None if u_C is None else -(log_p_NCL * _column(u_C, log_p_NCL)).sum(1) * valid_NL
+    # Filled and not multiplied by 0: what does not count may be infinite, and infinity times 0 is NaN.
+    nll_NL = -log_p_NCL.gather(1, _labels(row_NL, z_NCL.shape[1])).squeeze(1).masked_fill(~valid_NL, 0)
+    spread_NL = None if u_C is None else -(log_p_NCL * _column(u_C, log_p_NCL)).sum(1).masked_fill(~valid_NL, 0)
     if power is None:
         return SoftmaxSums(nll_NL, spread_NL, None, None)
-    p_NCL = log_p_NCL.exp() * valid_NL.unsqueeze(1)
+    p_NCL = log_p_NCL.exp().masked_fill(~valid_NL.unsqueeze(1), 0)
     soft_NC = (p_NCL if power == 1 else p_NCL * p_NCL).sum(2, dtype=torch.float64)
     return SoftmaxSums(nll_NL, spread_NL, soft_NC, by_class((-nll_NL).exp(), row_NL, z_NCL.shape[1]))
 
@@ -148,13 +149,14 @@ def _forward(z_NCL: Tensor, row_NL: Tensor, u_C: Tensor | None, power: Power | N
         row, log_p = row_NL[ns, ls], _log_softmax(z_NCL[ns, :, ls], nll_NL.dtype)
         valid = row < classes
         own = log_p.gather(1, _labels(row, classes)).squeeze(1)
-        nll_NL[ns, ls] = (own * valid).neg_()
+        nll_NL[ns, ls] = own.masked_fill_(~valid, 0).neg()
         if u_C is not None:
-            spread_NL[ns, ls] = (log_p * _column(u_C, log_p)).sum(1).mul_(valid).neg_()
+            spread_NL[ns, ls] = (log_p * _column(u_C, log_p)).sum(1).masked_fill_(~valid, 0).neg_()
         if p_NCL is None and power is None:
             continue
         p = log_p.exp_() if p_NCL is None else torch.exp(log_p, out=p_NCL[ns, :, ls])
-        p.mul_(valid.unsqueeze(1))
+        # NaN times 0 is NaN, and an element that does not count may hold it; where one does count, its nll tells.
+        p.nan_to_num_(0.0).mul_(valid.unsqueeze(1))
         if power is not None:
             soft_NC[ns].add_((p if power == 1 else p * p).sum(2))
             hit_NC1[ns].scatter_add_(1, row, own.exp_().double())

@@ -232,7 +232,7 @@ class Run:
         """Everything that the next epoch depends on, and the record that belongs to it."""
         return {
             "record": record.as_dict(), "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(),
-            "criterion": self.criterion.state_dict(), "averaged": self.averager.state(),
+            "criterion": self.criterion.state_dict(), "averaged": self.averager.state(), "guard": self.guard.state(),
             "torch_rng": torch.get_rng_state(), "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
             "best_weights": self.best_weights, "best_metric": self.best_metric, "best_val_loss": self.best_val_loss,
             "epochs_without_gain": self.epochs_without_gain, "finished": self.finished,
@@ -243,8 +243,9 @@ class Run:
         record = EpochRecord.from_dict(state["record"])
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.criterion.load_state_dict(state["criterion"])
-        self.averager.restore(state["averaged"])
+        self.criterion.load_state_dict(state.get("criterion", {}))  # a checkpoint of an earlier version lacks these three
+        self.averager.restore(state.get("averaged"))
+        self.guard.restore(state.get("guard", {"tail": [], "odd_inputs": False}))
         if state["scaler"] and self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["torch_rng"])

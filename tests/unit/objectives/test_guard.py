@@ -134,6 +134,30 @@ class TestHoldBack:
 
 
 class TestTail:
+    def test_checkpoint(self, model: nn.Module) -> None:
+        """The last steps and an odd input outlive a checkpoint, so that a resumed training tells the same of its break."""
+        guard, resumed = (StepGuard(model, clip_norm=None, max_norm=1000.0) for _ in range(2))
+        guard.start_epoch()
+        for loss in range(12):
+            step(guard, model, 1.0, loss)
+        guard.see(torch.tensor([math.nan]))
+        resumed.restore(guard.state())
+        for each in (guard, resumed):
+            each.start_epoch()
+            step(each, model, 1e4, 12.0)
+        assert resumed.tail() == guard.tail()
+        assert len(resumed.tail()) == 10
+        assert not resumed.inputs_finite()
+
+    def test_left_out(self, model: nn.Module) -> None:
+        """A step that the loss scaler leaves out is counted, so that the broken step is told by its place."""
+        guard = StepGuard(model, clip_norm=None, max_norm=10.0, loss_scaled=True)
+        guard.start_epoch()
+        for gradient in (1.0, math.inf, math.inf, 1.0):
+            assert step(guard, model, gradient)
+        assert not step(guard, model, 50.0)
+        assert guard.broken_step == 5
+
     def test_last_steps(self, model: nn.Module) -> None:
         """Loss and norm of the ten steps up to the broken one, those of the epoch before included."""
         guard = StepGuard(model, clip_norm=None, max_norm=1000.0)

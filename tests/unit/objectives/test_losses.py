@@ -230,6 +230,19 @@ class TestEveryLoss:
         assert found.masked_select(holes).abs().sum() == 0
         assert found.abs().sum() > 0
 
+    @pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan])
+    @every_loss
+    def test_ignored_infinity(self, name: str, value: float) -> None:
+        """Infinite or undefined logits of an ignored element change neither the loss nor the gradient of the others."""
+        logits, target = batch()
+        clean = logits.detach().clone().requires_grad_()
+        odd = logits.detach().clone()
+        ignored = (target == IGNORED).nonzero()[0]
+        odd[ignored[0], -1, ignored[1], ignored[2]] = value
+        odd.requires_grad_()
+        torch.testing.assert_close(EVERY_LOSS[name](odd, target), EVERY_LOSS[name](clean, target))
+        torch.testing.assert_close(gradient(EVERY_LOSS[name], odd, target), gradient(EVERY_LOSS[name], clean, target))
+
     @every_loss
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
     def test_extreme_logits(self, name: str, dtype: torch.dtype) -> None:

@@ -293,12 +293,31 @@ class TestPlan:
         share=st.sampled_from([0.0, 0.4]), smooth=st.sampled_from([1.0, 5.0]),
     )  # fmt: skip
     def test_settled_by_definition(self, plan_name: Literal["none", "progressive"], steps: bool, light: int, alone: int, epochs: int, share: float, smooth: float) -> None:
-        """Whatever is named, an epoch is settled when it and all later ones have the final split, smooth and clip ratio."""
+        """Whatever is named, an epoch is settled when it and all later ones have the final split, clip ratio and, where Dice takes part, smooth."""
         schedule = ScheduleConfig(plan=plan_name, smooth_steps=steps, light_clip_epochs=light, dice_ce_only_epochs=alone)
         loss = LossConfig(dice_weight=share, smooth=smooth)
         found = plan(schedule, epochs, loss)
-        final = [(values.dice_weight, values.smooth, values.clip_ratio) == (share, smooth, 25.0) for values in found.values()]
+        final = [
+            (values.dice_weight, values.clip_ratio) == (share, 25.0) and (not share or values.smooth == smooth) for values in found.values()
+        ]
         assert [values.settled for values in found.values()] == [all(final[place:]) for place in range(epochs)]
         first = settled_from(loss, OPTIMIZER, WEIGHTS, schedule, epochs)
         assert first == next((place + 1 for place in range(epochs) if all(final[place:])), first)
         assert first > epochs or found[first].settled
+
+
+class TestTakesPart:
+    @pytest.mark.parametrize(
+        ("loss", "weights", "schedule", "settled"),
+        [
+            (LossConfig(), WEIGHTS, ScheduleConfig(smooth_steps=True), 1),
+            (LOSS, WEIGHTS, ScheduleConfig(smooth_steps=True), 20),
+            (LossConfig(dice_weight=0.4, overlap="lovasz"), WEIGHTS, ScheduleConfig(smooth_steps=True), 1),
+            (LOSS, WeightsConfig(), ScheduleConfig(light_clip_epochs=20), 1),
+            (LOSS, WEIGHTS, ScheduleConfig(light_clip_epochs=20), 21),
+            (LossConfig(kind="soft_ce"), WEIGHTS, ScheduleConfig(light_clip_epochs=20), 1),
+        ],
+    )
+    def test_settled(self, loss: LossConfig, weights: WeightsConfig, schedule: ScheduleConfig, settled: int) -> None:
+        """A smooth without an overlap that uses it, or a clip ratio without weights, unsettles nothing."""
+        assert settled_from(loss, OPTIMIZER, weights, schedule, 30) == settled
