@@ -14,14 +14,14 @@ from spaces.signals import SignalsConfig
 
 GRIDS: Mapping[str, Mapping[str, tuple[float, ...]]] = {
     "loss_rising": {"epochs": (3, 4, 5, 6, 8), "agreement": (0.7, 0.8, 0.9, 1.0), "rise": (0.05, 0.1, 0.2, 0.4), "noise": (3.0, 5.0)},
-    "metric_falling": {"epochs": (4, 5, 6, 8), "drop": (0.1, 0.2, 0.4), "slipping_drop": (0.2, 0.3, 0.4, 0.5), "agreement": (0.7, 0.8, 0.9), "noise": (3.0, 5.0)},
+    "metric_falling": {"epochs": (4, 5, 6, 8), "drop": (0.0, 0.1, 0.2, 0.4), "slipping_drop": (0.2, 0.3, 0.4, 0.5), "agreement": (0.7, 0.8, 0.9), "noise": (3.0, 5.0)},
     "class_collapse": {
-        "grace_epochs": (4, 6, 8, 10, 15), "epochs": (3, 4, 6, 8), "share": (0.4, 0.55, 0.7), "level": (0.0, 0.01, 0.03), "all_but_one_epochs": (4, 6),
+        "grace_epochs": (4, 6, 8, 10, 15), "epochs": (3, 4, 6, 8), "share": (0.4, 0.55, 0.7), "level": (0.05, 0.02, 0.0), "all_but_one_epochs": (4, 6),
     },
     "overfitting": {"patience": (3, 5), "rise": (0.1, 0.25, 0.5, 1.0), "stall_epochs": (6, 8, 10), "drop": (0.1, 0.2, 0.3)},
-    "loss_metric_divorce": {"window": (4, 5, 6, 8), "drop": (0.15, 0.2, 0.25, 0.3, 0.4), "noise": (3.0, 5.0)},
+    "loss_metric_divorce": {"window": (4, 5, 6, 8), "drop": (0.15, 0.2, 0.25, 0.3, 0.4), "unbroken_drop": (0.2, 0.4), "noise": (3.0, 5.0)},
 }  # fmt: skip
-"""Signal → threshold → the values that are tried; step-wise signals have a bound that is no matter of taste."""
+"""Signal → threshold → the values that are tried, the strictest last; step-wise signals have a bound that is no matter of taste."""
 
 SPARED_SHARE = 0.2
 """Of the ranked trials. Twice the best tenth that counts: the next trials will not be these, and need some room."""
@@ -45,8 +45,8 @@ class Tuned(Told):
 def tune(field: Field, base: SignalsConfig) -> Tuned:
     """For every signal that is on, and can judge these records, the thresholds that save most epochs and spare the best.
 
-    A signal that would kill one of the best at any threshold is switched off. Each is tuned by itself: what none of them
-    kills, all together do not kill either.
+    A signal that these records gave no occasion for keeps the thresholds that it has; one that would kill one of the best
+    at any threshold is switched off. Each is tuned by itself: what none of them kills, all together do not kill either.
     """
     proposed = {name: _tuned(field, base, name) for name in GRIDS if getattr(base, name).enabled and _judges(field, name)}
     config = SignalsConfig.model_validate(base.model_dump() | proposed)
@@ -61,20 +61,28 @@ def _judges(field: Field, name: str) -> bool:
 
 
 def _tuned(field: Field, base: SignalsConfig, name: str) -> dict[str, Any]:
-    """The thresholds of one signal; of several that save as much the first, so that fewer trials die for nothing."""
+    """The thresholds of one signal.
+
+    Of several that save as much those that kill the fewest, so that none dies for nothing; of these the given ones, for
+    there is no reason to change them, else the strictest.
+    """
     given: dict[str, Any] = getattr(base, name).model_dump()
-    best, saved = given | {"enabled": False}, 0
-    for thresholds in _combinations(name):
+    best, merit = given | {"enabled": False}, (-1, 0)
+    for thresholds in ({}, *_strictest_first(name)):
         wanted = given | thresholds
         kills = _kills(field, only(SignalsConfig.model_validate(base.model_dump() | {name: wanted}), name))
-        if kills is not None and (found := sum(len(trial.epochs) - kills[trial.number][0] for trial in field.trials if trial.number in kills)) > saved:
-            best, saved = wanted, found
+        if kills is not None and (found := (_epochs_saved(field, kills), -len(kills))) > merit:
+            best, merit = wanted, found
     return best
 
 
-def _combinations(name: str) -> Iterator[dict[str, Any]]:
+def _strictest_first(name: str) -> Iterator[dict[str, Any]]:
     grid = GRIDS[name]
-    return (dict(zip(grid, values, strict=True)) for values in product(*grid.values()))
+    return (dict(zip(grid, values, strict=True)) for values in product(*(reversed(values) for values in grid.values())))
+
+
+def _epochs_saved(field: Field, kills: Kills) -> int:
+    return sum(len(trial.epochs) - kills[trial.number][0] for trial in field.trials if trial.number in kills)
 
 
 def _kills(field: Field, signals: SignalsConfig) -> Kills | None:
