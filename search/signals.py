@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from search.robust import noise, rising_share, slope, smoothed
@@ -110,7 +111,7 @@ def loss_rising(records: Records, rule: LossRising) -> Evidence | None:
 
 
 def metric_falling(records: Records, rule: MetricFalling, sign: float = 1.0) -> Evidence | None:
-    """The metric got worse over the window: in every epoch, or with slips and then farther, and by more than noise."""
+    """The metric got worse over the window: in every epoch; or with slips, and then by far and by more than noise."""
     if not rule.enabled or not math.isfinite(records[-1].metric):
         return None
     past = _last(records, max(NOISE_EPOCHS, rule.epochs + 1), _has_metric)
@@ -119,10 +120,11 @@ def metric_falling(records: Records, rule: MetricFalling, sign: float = 1.0) -> 
     worse = [-sign * record.metric for record in past]
     window = worse[-(rule.epochs + 1) :]
     loss, agreement = slope(window) * rule.epochs, rising_share(window)
-    if loss <= 0 or agreement < rule.agreement or loss <= rule.noise * noise(worse):
+    if loss <= 0 or agreement < rule.agreement:
         return None
     best = max(sign * record.metric for record in records if _has_metric(record))
-    if loss < (rule.drop if agreement == 1 else rule.slipping_drop) * abs(best):
+    slips = agreement < 1
+    if loss < (rule.slipping_drop if slips else rule.drop) * abs(best) or (slips and loss <= rule.noise * noise(worse)):
         return None
     values = [-sign * value for value in window]
     numbers = {"epochs": _epochs(past, rule.epochs), "metric": values, "best_metric": sign * best}
@@ -130,24 +132,43 @@ def metric_falling(records: Records, rule: MetricFalling, sign: float = 1.0) -> 
 
 
 def loss_metric_divorce(records: Records, rule: LossMetricDivorce, sign: float = 1.0) -> Evidence | None:
-    """Over the window the training loss fell and the smoothed metric fell, far below its best."""
+    """Over the window the training loss fell and the smoothed metric fell, far below its best; or both fell in each of a few epochs."""
     if not rule.enabled or not math.isfinite(records[-1].metric):
-        return None
-    window = _comparable(records, rule.window + 1)
-    if len(window) <= rule.window or slope(_at_one_split(window)) >= 0:
         return None
     gains = [sign * record.metric for record in records if _has_metric(record)]
     smooth = smoothed(gains)
     best, lost = max(smooth), max(smooth) - smooth[-1]
-    if len(smooth) <= rule.window or slope(smooth[-(rule.window + 1) :]) >= 0 or lost < rule.drop * abs(best) or lost <= rule.noise * noise(gains[-NOISE_EPOCHS:]):
+    if lost <= rule.noise * noise(gains[-NOISE_EPOCHS:]):
         return None
+    comparable = _comparable(records, 1 + max(rule.window, rule.unbroken_epochs))
+    if lost >= rule.drop * abs(best) and _apart(comparable, smooth, rule.window):
+        steps = rule.window
+    elif lost >= rule.unbroken_drop * abs(best) and _apart_unbroken(comparable, sign, rule.unbroken_epochs):
+        steps = rule.unbroken_epochs
+    else:
+        return None
+    window = comparable[-(steps + 1) :]
     losses = _at_one_split(window)
     numbers = {
-        "epochs": _epochs(window, rule.window), "train_loss": losses, "metric": [record.metric for record in window],
+        "epochs": _epochs(window, steps), "train_loss": losses, "metric": [record.metric for record in window],
         "best_smoothed_metric": sign * best, "smoothed_metric": sign * smooth[-1],
     }  # fmt: skip
-    statement = f"over {rule.window} epochs the loss fell from {losses[0]:.4g} to {losses[-1]:.4g} while the metric went from {sign * best:.4f} at best to {sign * smooth[-1]:.4f}"
+    statement = f"over {steps} epochs the loss fell from {losses[0]:.4g} to {losses[-1]:.4g} while the metric went from {sign * best:.4f} at best to {sign * smooth[-1]:.4f}"
     return _evidence("loss_metric_divorce", window[-1], statement, numbers, _share(lost, best))
+
+
+def _apart(comparable: Records, smooth: Sequence[float], steps: int) -> bool:
+    """Whether loss and smoothed metric fell over so many steps, slips or not."""
+    if min(len(comparable), len(smooth)) <= steps:
+        return False
+    return slope(_at_one_split(comparable[-(steps + 1) :])) < 0 and slope(smooth[-(steps + 1) :]) < 0
+
+
+def _apart_unbroken(comparable: Records, sign: float, steps: int) -> bool:
+    """Whether loss and metric, as they are, fell in each of so many steps."""
+    window = comparable[-(steps + 1) :]
+    falls = (_at_one_split(window), [sign * record.metric for record in window])
+    return len(window) > steps and all(later < earlier for values in falls for earlier, later in pairwise(values))
 
 
 def overfitting(records: Records, rule: Overfitting, sign: float = 1.0) -> Evidence | None:
@@ -184,7 +205,7 @@ def class_collapse(records: Records, rule: ClassCollapse) -> Evidence | None:
     held = [index for index, value in enumerate(records[-1].class_metric) if value is not None]
     if not rule.enabled or not held:
         return None
-    awake = _awake_epochs(records, max(rule.epochs, rule.all_but_one_epochs))
+    awake = _awake_epochs(records, max(rule.epochs, rule.all_but_one_epochs), rule.grace_epochs)
     window = records[-rule.all_but_one_epochs :]
     dead = _dead(window, held, rule.level) if awake >= rule.all_but_one_epochs else []
     if len(held) < 3 or len(dead) < len(held) - 1:
@@ -209,18 +230,28 @@ def _at_most(record: EpochRecord, index: int, level: float) -> bool:
     return value is not None and value <= level
 
 
-def _awake_epochs(records: Records, most: int) -> int:
+def _awake_epochs(records: Records, most: int, grace_epochs: int) -> int:
     """How many of the last epochs, so many at most, lie behind the warm-ups of Dice and of the learning rate."""
+    came = next((at for at, record in enumerate(records) if record.dice_weight > 0), None)
     for count, at in enumerate(range(len(records) - 1, max(-1, len(records) - 1 - most), -1)):
-        if _warming(records[at], records[at - 1] if at else records[at]):
+        waits = _waits_for_dice(records[at], grace_epochs) if came is None else at < came and not records[at].settled
+        if waits or (at and _warming(records[at], records[at - 1])):
             return count
     return min(most, len(records))
 
 
+def _waits_for_dice(record: EpochRecord, grace_epochs: int) -> bool:
+    """Whether Dice, of which nothing was seen so far, can be held to be still to come.
+
+    Something has not settled. Where classes weigh the same that can be Dice alone. Else it may as well be the clip ratio
+    of a trial that never has Dice, and records tell only what was: so it has the benefit of the doubt during the grace.
+    """
+    return not record.settled and (record.weight_ratio == 1 or record.epoch <= grace_epochs)
+
+
 def _warming(record: EpochRecord, before: EpochRecord) -> bool:
     """Whether the rate is rising, or Dice has yet to come in with the whole of its weight."""
-    dice = not record.settled and (record.dice_weight == 0 or record.dice_weight > before.dice_weight)
-    return dice or record.lr > before.lr
+    return record.lr > before.lr or (not record.settled and record.dice_weight > before.dice_weight)
 
 
 def _has_metric(record: EpochRecord) -> bool:

@@ -12,7 +12,7 @@ import pytest
 
 from search.backtest import Field, Row, backtest, cut_short, make_field, only, signal_kills
 from search.pruners.replay import Entrant, replay_peers
-from search.tune import SPARED_SHARE, tune
+from search.tune import GRIDS, SPARED_SHARE, tune
 from spaces.config import MetricConfig
 from spaces.errors import RecordsError
 from spaces.recordings import RecordedStudy, RecordedTrial, Recording
@@ -263,13 +263,44 @@ class TestTune:
         assert last.share_saved > 0.4
 
     def test_off(self, trial: Trial) -> None:
-        """A signal that saves nothing without killing one of the best is switched off; one that was off is not tuned."""
+        """A signal that kills one of the best whatever its thresholds is switched off; one that was off is not tuned."""
         made = field(*(trial(number, [0.1] * 8, class_metric=(0.9, 0.0, 0.0)) for number in range(6)))
         base = SignalsConfig.model_validate({"overfitting": {"enabled": False}})
         found = tune(made, base).signals
         assert found["class_collapse"]["enabled"] is False
         assert "overfitting" not in found
         assert SignalsConfig.model_validate(base.model_dump() | dict(found)).class_collapse.enabled is False
+
+    def test_no_occasion(self, trial: Trial) -> None:
+        """A signal that these trials gave no occasion for is no danger to the best, and keeps its thresholds."""
+        made = field(*(trial(number, [0.1 * epoch for epoch in range(1, 9)]) for number in range(6)))
+        base = SignalsConfig.model_validate({"loss_rising": {"epochs": 7, "rise": 0.3}})
+        found = tune(made, base).signals
+        assert found["loss_rising"] == base.loss_rising.model_dump()
+        assert all(found[name]["enabled"] for name in found)
+
+    def test_strictest(self, trial: Trial) -> None:
+        """Of thresholds that save as much and kill as many the strictest are proposed, though others come first."""
+        good = [trial(number, [0.1 * epoch for epoch in range(1, 21)], class_metric=(0.9, 0.4, 0.3)) for number in range(4)]
+        sleepy = [trial(number, [0.2] * 20, class_metric=(0.9, 0.01, 0.01)) for number in range(4, 12)]
+        found = tune(field(*good, *sleepy), SignalsConfig.model_validate({"class_collapse": {"level": 0.0}})).signals["class_collapse"]
+        grid = GRIDS["class_collapse"]
+        assert (found["level"], found["all_but_one_epochs"]) == (min(level for level in grid["level"] if level >= 0.01), min(grid["all_but_one_epochs"]))
+        assert {key: found[key] for key in ("grace_epochs", "epochs")} == {key: max(grid[key]) for key in ("grace_epochs", "epochs")}
+
+    def test_fewest(self, trial: Trial, make_record: Make) -> None:
+        """A trial whose death saves nothing is spared, also by the thresholds that are set; those that do as well stay."""
+        good = [trial(number, [0.1 * epoch for epoch in range(1, 21)], class_metric=(0.9, 0.4, 0.3)) for number in range(4)]
+        sleepy = [trial(number, [0.2] * 20, class_metric=(0.9, 0.0, 0.0)) for number in range(4, 12)]
+        classes = [(0.9, 0.2, 0.2) if epoch < 18 else (0.9, 0.0, 0.0) for epoch in range(1, 21)]
+        late = RecordedTrial(12, tuple(make_record(epoch, metric=0.3, class_metric=held) for epoch, held in enumerate(classes, 1)))
+        made = field(*good, *sleepy, late)
+        happy = {"grace_epochs": 4, "epochs": 3, "all_but_one_epochs": 4}
+        proposed = tune(made, SignalsConfig.model_validate({"class_collapse": happy}))
+        row = next(row for row in proposed.rows if row.rule == "class_collapse")
+        assert ({held.number for held in row.killed}, proposed.signals["class_collapse"]["epochs"] > 3) == (set(range(4, 12)), True)
+        calm = SignalsConfig.model_validate({"class_collapse": happy | {"epochs": 5}})
+        assert tune(made, calm).signals["class_collapse"] == calm.class_collapse.model_dump()
 
     def test_cannot_judge(self, trial: Trial) -> None:
         """A signal that lacks its numbers in every trial is not tuned on them."""

@@ -214,10 +214,18 @@ class TestMetricFalling:
         assert signal(metric_falling(series(metric=[0.5, 0.4, 0.3, 0.31, 0.2, 0.1]), MetricFalling())) == "metric_falling"
 
     def test_literal(self, series: Series) -> None:
-        """With agreement 1 and no margins it is the rule of the book: five falls in a row, however small."""
-        literal = MetricFalling(agreement=1, drop=0, noise=0)
+        """With agreement 1 it is the rule of the book alone: five falls in a row, however small."""
+        literal = MetricFalling(agreement=1)
         assert signal(metric_falling(series(metric=[0.50, 0.499, 0.498, 0.497, 0.496, 0.495]), literal)) == "metric_falling"
         assert signal(metric_falling(series(metric=[0.50, 0.499, 0.498, 0.498, 0.496, 0.495]), literal)) is None
+
+    @pytest.mark.parametrize("before", [[], [0.1, 0.2, 0.3], [0.30, 0.45, 0.31, 0.47, 0.33]])
+    def test_every_epoch(self, series: Series, before: list[float]) -> None:
+        """A metric that fell in each of the last five epochs has fallen, however little, and however it moved before."""
+        fall = [0.50, 0.499, 0.498, 0.497, 0.496, 0.495]
+        assert signal(fired(series(metric=[*before, *fall]), SignalsConfig(), "maximize")) == "metric_falling"
+        assert fired(series(metric=[*before, *fall[:-1]]), SignalsConfig(), "maximize") is None
+        assert fired(series(metric=[*before, *fall[:-1], 0.497]), SignalsConfig(), "maximize") is None
 
     def test_relative_to_the_best(self, series: Series) -> None:
         """A fall that is small beside the best so far is none."""
@@ -226,9 +234,9 @@ class TestMetricFalling:
         assert signal(metric_falling(series(metric=[0.9, *low]), self.RULE)) is None
 
     def test_noise(self, series: Series) -> None:
-        """A fall within the trial's own noise is none."""
+        """A fall with slips that lies within the trial's own noise is none."""
         noisy = [0.3, 0.5] * 7
-        fall = [0.46, 0.4, 0.38, 0.36, 0.34, 0.33]
+        fall = [0.46, 0.4, 0.38, 0.385, 0.34, 0.33]
         assert signal(metric_falling(series(metric=fall), self.RULE)) == "metric_falling"
         assert signal(metric_falling(series(metric=[*noisy, *fall]), self.RULE)) is None
 
@@ -247,12 +255,13 @@ class TestMetricFalling:
 
 
 class TestLossMetricDivorce:
+    RULE = LossMetricDivorce(window=5, drop=0.25, unbroken_epochs=9, noise=3)
     LOSS = (0.8, 0.7, 0.65, 0.6, 0.57, 0.55, 0.52, 0.5, 0.49)
     METRIC = (0.45, 0.45, 0.44, 0.42, 0.40, 0.38, 0.35, 0.32, 0.30)
 
     def test_fires(self, series: Series) -> None:
-        """The table that the problem begins with: the loss falls and the metric with it, a quarter under its best once smoothed."""
-        found = loss_metric_divorce(series(loss=list(self.LOSS), metric=list(self.METRIC)), LossMetricDivorce(drop=0.25))
+        """The loss falls and the metric with it, a quarter under its best once smoothed."""
+        found = loss_metric_divorce(series(loss=list(self.LOSS), metric=list(self.METRIC)), self.RULE)
         assert found is not None
         assert (found.signal, found.epoch, found.numbers["epochs"]) == ("loss_metric_divorce", 9, [4, 5, 6, 7, 8, 9])
         assert (found.numbers["best_smoothed_metric"], found.numbers["smoothed_metric"]) == (0.45, 0.32)
@@ -270,7 +279,33 @@ class TestLossMetricDivorce:
     )
     def test_silent(self, series: Series, loss: tuple[float, ...], metric: tuple[float, ...]) -> None:
         """Not while it is less than a quarter down, the loss rises too, the trial is young, the metric climbs, an epoch falls out, or all is noise."""
-        assert signal(loss_metric_divorce(series(loss=list(loss), metric=list(metric)), LossMetricDivorce(drop=0.25))) is None
+        assert signal(loss_metric_divorce(series(loss=list(loss), metric=list(metric)), self.RULE)) is None
+
+    TABLE_LOSS, TABLE_METRIC = (0.8, 0.7, 0.6, 0.55, 0.5), (0.45, 0.42, 0.38, 0.35, 0.32)
+
+    def test_table(self, series: Series) -> None:
+        """The table that the problem begins with: the loss falls and the metric with it, from the first epoch to the fifth."""
+        records = series(loss=list(self.TABLE_LOSS), metric=list(self.TABLE_METRIC))
+        assert [signal(fired(records[:epochs], SignalsConfig(), "maximize")) for epochs in range(1, 6)] == [None] * 4 + ["loss_metric_divorce"]
+        found = loss_metric_divorce(records, LossMetricDivorce())
+        assert found is not None
+        assert (found.numbers["epochs"], found.numbers["metric"]) == ([1, 2, 3, 4, 5], list(self.TABLE_METRIC))
+        assert found.statement == "over 4 epochs the loss fell from 0.8 to 0.5 while the metric went from 0.4500 at best to 0.3500"
+        better = series(loss=list(self.TABLE_LOSS), metric=[1 - value for value in self.TABLE_METRIC])
+        assert loss_metric_divorce(better, LossMetricDivorce()) is None
+
+    @pytest.mark.parametrize(
+        ("loss", "metric"),
+        [
+            ((0.8, 0.7, 0.6, 0.61, 0.5), TABLE_METRIC),
+            (TABLE_LOSS, (0.45, 0.42, 0.38, 0.385, 0.32)),
+            (TABLE_LOSS, (0.45, 0.44, 0.43, 0.42, 0.41)),
+            ((*[0.9] * 12, *TABLE_LOSS), (*[0.3, 0.48] * 6, *TABLE_METRIC)),
+        ],
+    )
+    def test_not_the_table(self, series: Series, loss: tuple[float, ...], metric: tuple[float, ...]) -> None:
+        """A slip of either, a small fall, or one within the trial's own noise is not that table."""
+        assert signal(loss_metric_divorce(series(loss=list(loss), metric=list(metric)), LossMetricDivorce())) is None
 
     def test_minimize(self, series: Series) -> None:
         """Where less is better, a metric that rises is the one that falls."""
@@ -284,8 +319,8 @@ class TestLossMetricDivorce:
     def test_comparable(self, series: Series, changes: dict[str, Any]) -> None:
         """Losses under another smooth or with other class weights are not compared."""
         given = {"loss": list(self.LOSS), "metric": list(self.METRIC)}
-        assert signal(loss_metric_divorce(series(**given), LossMetricDivorce(drop=0.25))) == "loss_metric_divorce"
-        assert signal(loss_metric_divorce(series(**given, **changes), LossMetricDivorce(drop=0.25))) is None
+        assert signal(loss_metric_divorce(series(**given), self.RULE)) == "loss_metric_divorce"
+        assert signal(loss_metric_divorce(series(**given, **changes), self.RULE)) is None
 
 
 class TestOverfitting:
@@ -385,6 +420,20 @@ class TestClassCollapse:
         alone = series(classes=[(0.8, 0.0, 0.0, 0.0, None)] * 13, **changes)
         assert signal(class_collapse(alone, self.RULE)) is None
 
+    def test_no_dice(self, series: Series) -> None:
+        """Two stages of class weights, without Dice ever, are no warm-up of Dice once the grace is over; where nothing else is scheduled Dice is to come."""
+        given = {"classes": [self.HALF] * 13, "dice_weight": 0.0, "ce_weight": 1.0, "settled": False}
+        assert signal(class_collapse(series(**given, weight_ratio=4.0), self.RULE)) == "class_collapse"
+        assert signal(class_collapse(series(**given, weight_ratio=1.0), self.RULE)) is None
+        sleepy = given | {"classes": [(0.8, 0.0, 0.0, 0.0, None)] * 13}
+        assert [signal(class_collapse(series(**sleepy, weight_ratio=4.0)[:epochs], self.RULE)) for epochs in (8, 12, 13)] == [None, None, "class_collapse"]
+
+    def test_dice_gone(self, series: Series) -> None:
+        """Once Dice has come an epoch without it is no warm-up, whatever else has not settled."""
+        weights = [*[0.0] * 3, *[0.4] * 2, *[0.0] * 8]
+        records = series(classes=[self.HALF] * 13, dice_weight=weights, settled=False)
+        assert signal(class_collapse(records, self.RULE)) == "class_collapse"
+
     @pytest.mark.parametrize("changes", [{"settled": False}, {"weight_ratio": [*[4.0] * 12, 25.0]}, {"lr": [1.0 / epoch for epoch in range(1, 14)]}])
     def test_other_schedules(self, series: Series, changes: dict[str, Any]) -> None:
         """Other schedules, such as the smooth, the second stage of the weights or a falling rate, put no class to sleep."""
@@ -475,8 +524,8 @@ class TestFired:
     @pytest.mark.parametrize("direction", ["maximize", "minimize"])
     def test_nan_validation(self, series: Series, direction: Any) -> None:
         """A validation that gave no numbers neither fires a signal nor lowers the threshold of one."""
-        falls = [NAN, 0.5, 0.499, 0.498, 0.497, 0.496, 0.495, 0.494, 0.493]
-        rises = [NAN, 0.5, 0.501, 0.502, 0.503, 0.504, 0.505, 0.506, 0.507]
+        falls = [NAN, 0.5, 0.499, 0.498, 0.497, 0.496, 0.4965, 0.494, 0.493]
+        rises = [NAN, 0.5, 0.501, 0.502, 0.503, 0.504, 0.5035, 0.506, 0.507]
         metric, loss = (falls if direction == "maximize" else rises), [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1]
         records = series(loss=loss, metric=metric, val_loss=[NAN, 1.0, 1.001, 1.002, 1.003, 1.004, 1.005, 1.006, 1.007])
         config = SignalsConfig.model_validate({"metric_falling": {"drop": 0.1}})
