@@ -21,7 +21,7 @@ from benchmarks import report
 from benchmarks.report import Figure, Result
 from objectives.contract import NoCheckpoints
 from objectives.data.build import SceneSplit
-from objectives.data.loading import SegmentationData
+from objectives.data.loading import SegmentationData, _EpochOrder
 from objectives.segmentation import train as segmentation
 from objectives.segmentation.config import SegmentationConfig
 from search.diagnosis import diagnose
@@ -37,6 +37,9 @@ HEALTHY_SEEDS, QUICK_HEALTHY_SEEDS = 60, 2
 TO_REACH = 0.85
 PRESETS = ("recommended", "safe", "progressive")
 BASE = {"epochs": EPOCHS, "data": {"train_scenes": 96, "val_scenes": 48, "test_scenes": 8, "size": 40}, "schedule": {"lr": "cosine"}}
+
+SPOILT = 11
+"""The image with a NaN in it."""
 
 CE_ONLY = {"loss.ce_weight": 1.0, "loss.dice_weight": 0.0}
 DICE_ONLY = {"loss.ce_weight": 0.0, "loss.dice_weight": 1.0, "loss.square_denominator": False, "optimizer.grad_clip_norm": None}
@@ -60,7 +63,7 @@ class Fault:
 def nan_in_an_image(data: SegmentationData, epoch: int) -> SegmentationData:
     """One pixel of one training image is NaN."""
     images_NCHW = data.train.images_NCHW.clone()  # type: ignore[attr-defined]
-    images_NCHW[11, 0, 5, 5] = torch.nan
+    images_NCHW[SPOILT, 0, 5, 5] = torch.nan
     return replace(data, train=_split(images_NCHW, data.train.target_NHW))  # type: ignore[attr-defined]
 
 
@@ -151,8 +154,9 @@ def epochs(config: SegmentationConfig, spoil: Spoil | None) -> Iterator[EpochRec
 
 def measure(*, quick: bool, seeds: range, workers: int) -> Result:
     """Every kind with every seed, and the presets."""
-    healthy = range(seeds.start, seeds.start + (QUICK_HEALTHY_SEEDS if quick else HEALTHY_SEEDS) // (1 if quick else len(PRESETS)))
-    jobs = [(kind, seed) for kind in FAULTS for seed in seeds] + [(name, seed) for name in PRESETS for seed in healthy]
+    jobs = [(kind, seed) for kind in FAULTS for seed in seeds]
+    healthy = range(seeds.start, seeds.start + (QUICK_HEALTHY_SEEDS if quick else HEALTHY_SEEDS))
+    jobs += [(PRESETS[seed % len(PRESETS)], seed) for seed in healthy]  # the seeds are dealt out round the presets
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         outcomes = list(pool.map(trial, *zip(*jobs, strict=True), chunksize=4))
     return told(outcomes)
@@ -180,10 +184,20 @@ def told(outcomes: list[Outcome]) -> Result:
         Figure("trials whose planted cause is named first", named / total, "", TO_REACH, at_least=True),
         Figure("trials with a planted fault", total),
         Figure(f"healthy trials of {healthy} killed by a signal", len(killed), "", 0),
-        Figure("trials with a planted NaN that were not ended in the epoch of it", sum(o.epoch != 1 or o.step is None for o in poisoned), "", 0),
+        Figure("steps from a planted NaN to the kill, at most", max((_late(outcome) for outcome in poisoned), default=0), "", 10),
     ]
     details = {"table": rows, "outcomes": [[o.kind, o.seed, o.signal, o.epoch, o.step, o.cause, round(o.confidence, 3)] for o in outcomes]}
     return Result(figures, details)
+
+
+def _late(outcome: Outcome) -> float:
+    """Optimiser steps between the batch that held the NaN, which is in the first epoch, and the end of the trial."""
+    if outcome.epoch != 1 or outcome.step is None:
+        return 1e6
+    order = _EpochOrder(BASE["data"]["train_scenes"], 8, outcome.seed)  # type: ignore[index]
+    order.epoch = 1
+    held = next(step for step, keys in enumerate(order, 1) if any(index == SPOILT for index, _ in keys))
+    return outcome.step - held
 
 
 def main() -> int:
