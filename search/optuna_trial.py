@@ -44,7 +44,7 @@ class OptunaTrial:
         """The pruner's reason to end the trial, or None."""
         if self.finished or not self.trial.should_prune():
             return None
-        return reason(self.study, self.trial, epoch, plan.spec.pruner.kind, plan.spec.metric.direction)
+        return reason(self.study, self.trial, epoch, plan.spec.pruner, plan.spec.metric.direction)
 
     def end(self, state: FinalState, score: float | None, why: str, evidence: Evidence | None, diagnosis: Diagnosis | None) -> None:
         """Tell the end. A diverged trial is PRUNED and infeasible, so that the sampler learns to stay away."""

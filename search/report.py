@@ -9,13 +9,12 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import pairwise
-from statistics import stdev
 from typing import TYPE_CHECKING, Any
 
 from search.diagnosis import diagnose
 from search.health import health, signs
 from search.lessons import lessons
+from search.robust import NOISE_EPOCHS, noise
 from spaces.config import Direction, MetricConfig, ScoreRule
 from spaces.errors import StoreError, nearest
 from spaces.loader import check
@@ -55,7 +54,7 @@ class LeaderboardRow:
     """A complete trial in its place.
 
     Attributes:
-        noise: how much the metric moves from epoch to epoch for no reason (see `noise`); None for a short trial.
+        noise: how much the metric moves from epoch to epoch for no reason (see `metric_noise`); None for a short trial.
         best_epoch: the epoch with the best metric; the score is of that one by default.
         params: what was sampled for it, dimensions that do not exist under its choices left out.
         lr: the learning rate that a sampled multiple amounts to.
@@ -220,15 +219,13 @@ def sampled(spec: StudySpec, config: Mapping[str, Any]) -> tuple[dict[str, Any],
     return params, values[BASE_RATE] * params[RATE] if RATE in params and BASE_RATE in values else None
 
 
-def noise(records: Sequence[EpochRecord]) -> float | None:
-    """How far one epoch's metric is from where it would be without noise, read from the second half of the epochs.
+def metric_noise(records: Sequence[EpochRecord]) -> float | None:
+    """How far one epoch's metric is from where it would be without noise; None for fewer than four epochs with a metric.
 
-    The standard deviation of successive differences, divided by √2, as each difference holds the noise of two epochs;
-    a steady trend drops out. It is a lower bound: another seed adds more. None when there are fewer than two differences.
+    The noise that the signals and the pruner judge by. It is a lower bound: another seed adds more.
     """
-    values = [record.metric for record in records[len(records) // 2 :] if math.isfinite(record.metric)]
-    steps = [after - before for before, after in pairwise(values)]
-    return stdev(steps) / math.sqrt(2) if len(steps) > 1 else None
+    values = [record.metric for record in records if math.isfinite(record.metric)]
+    return noise(values[-NOISE_EPOCHS:]) if len(values) > 3 else None
 
 
 def _study_health(complete: Sequence[StoredTrial], records: Mapping[int, list[EpochRecord]], metric: MetricConfig) -> tuple[str, ...]:
@@ -273,7 +270,7 @@ def _row(score: float, trial: StoredTrial, records: list[EpochRecord], spec: Stu
     tests = [record.test.metric for record in records if record.test is not None]
     best_epoch, test = best_record(records, spec.metric.direction).epoch, tests[-1] if tests else None
     return LeaderboardRow(
-        rank=1, number=trial.number or 0, score=score, noise=noise(records), best_epoch=best_epoch, epochs=records[-1].epoch,
+        rank=1, number=trial.number or 0, score=score, noise=metric_noise(records), best_epoch=best_epoch, epochs=records[-1].epoch,
         preset=trial.preset or "", params=params, lr=lr, test=test, tied=False,
     )  # fmt: skip
 

@@ -5,16 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import combinations
+from statistics import median
 
 _NORMAL = 0.6745 * math.sqrt(6)
 """Median of |a − 2b + c| for three values with normal noise of deviation 1 around a straight line."""
 
-
-def median(values: Sequence[float]) -> float:
-    """The middle value, or the mean of the two in the middle."""
-    ordered = sorted(values)
-    middle = len(ordered) // 2
-    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+NOISE_EPOCHS = 20
+"""A trial's noise is that of so many last values: what it was long ago says little."""
 
 
 def slope(values: Sequence[float]) -> float:

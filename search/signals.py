@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from search.robust import noise, rising_share, slope, smoothed
+from search.robust import NOISE_EPOCHS, noise, rising_share, slope, smoothed
 from spaces.config import Direction
 from spaces.records import EpochRecord, Evidence
 from spaces.signals import (
@@ -30,9 +30,6 @@ from spaces.signals import (
 )
 
 Records = Sequence[EpochRecord]
-
-NOISE_EPOCHS = 20
-"""The noise of a trial is that of so many last epochs."""
 
 LEAST_SEVERITY = 0.1
 """Of a signal that fired; one that is not finite, or over its bound at a step, has 1."""

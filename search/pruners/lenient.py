@@ -10,10 +10,7 @@ from optuna.pruners import BasePruner
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
-from search.robust import noise
-
-NOISE_STEPS = 20
-"""The noise of a trial is that of so many last reports that are numbers; a NaN among them would make all of it NaN."""
+from search.robust import NOISE_EPOCHS, noise
 
 
 class LenientPruner(BasePruner):
@@ -33,9 +30,14 @@ class LenientPruner(BasePruner):
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Whether the trial should end even at its best."""
-        values = [value for _, value in sorted(trial.intermediate_values.items()) if math.isfinite(value)]
-        gain = self.margin * noise(values[-NOISE_STEPS:])
+        gain = self.margin * noise_of(trial)
         sign = -1 if study.direction == StudyDirection.MINIMIZE else 1
         hopeful = copy.copy(trial)
         hopeful.intermediate_values = {step: value + sign * gain for step, value in trial.intermediate_values.items()}
         return self.wrapped.prune(study, hopeful)
+
+
+def noise_of(trial: FrozenTrial) -> float:
+    """The noise of its last reports that are numbers; a NaN among them would make all of it NaN."""
+    values = [value for _, value in sorted(trial.intermediate_values.items()) if math.isfinite(value)]
+    return noise(values[-NOISE_EPOCHS:])

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from search.report import LeaderboardRow, StudyReport, noise, study_report, trial_report
+from search.report import LeaderboardRow, StudyReport, metric_noise, study_report, trial_report
 from spaces.config import MetricConfig
 from spaces.errors import StoreError
 from spaces.paths import nested
@@ -219,10 +219,10 @@ class TestLeaderboard:
 
         assert [(row.preset, row.test, row.best_epoch) for row in rows] == [("safe", 0.25, 2), ("", None, 2)]
 
-    @pytest.mark.parametrize(("behind", "tied"), [(0.029, True), (0.031, False)])
+    @pytest.mark.parametrize(("behind", "tied"), [(0.036, True), (0.037, False)])
     def test_tied(self, demo: Demo, behind: float, tied: bool) -> None:
         """A row is tied when it lies within the noise of its own run and the first row's, put together."""
-        noisy, calm = [0, 0, 0, 0.30, 0.34, 0.32], [0.1] * 6  # noise 0.03 and 0
+        noisy, calm = [0.30, 0.33] * 3, [0.1] * 6  # noise 0.0363 and 0
         demo.complete(0.4, noisy)
         demo.complete(0.4 - behind, calm)
 
@@ -238,19 +238,20 @@ class TestLeaderboard:
 
 class TestNoise:
     def test_by_hand(self, make_record: Make) -> None:
-        """Differences of the second half, 0.04 and −0.02, deviate by 0.03·√2; the noise of one epoch is 0.03."""
-        records = [make_record(epoch, metric=metric) for epoch, metric in enumerate([0, 9, 0, 0.30, 0.34, 0.32], 1)]
+        """Second differences of 0.06 throughout are those of noise of 0.06 / (0.6745·√6); a NaN is left out, and what is long past."""
+        metrics = [0, 9] * 20 + [0.30, 0.33, NAN] + [0.30, 0.33] * 9
+        records = [make_record(epoch, metric=metric) for epoch, metric in enumerate(metrics, 1)]
 
-        assert noise(records) == pytest.approx(0.03)
+        assert metric_noise(records) == pytest.approx(0.06 / (0.6745 * math.sqrt(6)))
 
     def test_trend_is_no_noise(self, make_record: Make) -> None:
         """A metric that rises evenly has no noise."""
-        assert noise([make_record(epoch, metric=0.01 * epoch) for epoch in range(1, 11)]) == pytest.approx(0, abs=1e-12)
+        assert metric_noise([make_record(epoch, metric=0.01 * epoch) for epoch in range(1, 11)]) == pytest.approx(0, abs=1e-12)
 
-    @pytest.mark.parametrize("metrics", [[], [0.1], [0.1, 0.2, 0.3, 0.4], [0.1, 0.1, 0.1, 0.2, NAN, 0.3]])
+    @pytest.mark.parametrize("metrics", [[], [0.1], [0.1, 0.2, 0.4], [0.1, 0.2, NAN, 0.3]])
     def test_too_few(self, make_record: Make, metrics: list[float]) -> None:
-        """Fewer than two differences in the second half say nothing."""
-        assert noise([make_record(epoch, metric=metric) for epoch, metric in enumerate(metrics, 1)]) is None
+        """Fewer than two second differences say nothing."""
+        assert metric_noise([make_record(epoch, metric=metric) for epoch, metric in enumerate(metrics, 1)]) is None
 
 
 class TestKills:

@@ -5,14 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from search.robust import median, noise, rising_share, slope, smoothed
-
-
-class TestMedian:
-    @pytest.mark.parametrize(("values", "middle"), [([3.0], 3.0), ([3.0, 1.0], 2.0), ([9.0, 1.0, 2.0], 2.0), ([4.0, 1.0, 3.0, 2.0], 2.5)])
-    def test_middle(self, values: list[float], middle: float) -> None:
-        """The middle value, or the mean of two."""
-        assert median(values) == middle
+from search.robust import noise, rising_share, slope, smoothed
 
 
 class TestSlope:
