@@ -59,7 +59,7 @@ class TestStudy:
         assert re.search(r"3\.0e-02 (\()?0\.3", out[first:second])
         assert "a suggestion, not a verdict" in out
 
-    @pytest.mark.parametrize(("columns", "lines"), [(50, 3), (62, 1), (80, 1)])
+    @pytest.mark.parametrize(("columns", "lines"), [(50, 3), (64, 1), (80, 1)])
     def test_packed(self, demo: Demo, width: Width, capsys: pytest.CaptureFixture[str], columns: int, lines: int) -> None:
         """A trial takes one line as long as its columns fit, closer together if need be; then what was sampled goes below."""
         width(columns)
