@@ -1,9 +1,9 @@
 """The thresholds of the divergence signals, named and validated, as a study's YAML can set them.
 
 The rules are those of the problem's description, made robust: it says "falls 5 epochs in a row", which noise breaks up in
-bad trials and, at fewer epochs, brings about in good ones. The rates below are of 160 random trials of 30 epochs (the first
-campaign in `benchmarks/campaign`, which the defaults were tuned on): how many are killed, and of the best 16 and the best 54
-of them. `python -m benchmarks.backtest` tells them again, and those of a campaign that nothing was tuned on.
+bad trials and, at fewer epochs, brings about in good ones. Whom each rule kills of 160 recorded trials, which the defaults
+were tuned on, `search backtest --records benchmarks/campaign/first.jsonl.gz` tells, with other thresholds by `--signals`;
+docs/studies.md has what the literal rules would kill, and `python -m benchmarks.backtest` what nothing was tuned on.
 """
 
 from __future__ import annotations
@@ -29,8 +29,7 @@ class GradientExplosion(Frozen):
 class LossRising(Frozen):
     """The training loss keeps rising over the window: steadily, by enough, and by more than noise.
 
-    Killed 9, of the best 16 none, of the best 54 none. Rises 5 epochs in a row: 1, which is to miss the bad ones, for their
-    losses jump; 3 in a row: 15, of the best 54 one.
+    That it rises 5 epochs in a row hardly ever happens, for the losses of bad trials jump.
     """
 
     enabled: bool = True
@@ -41,10 +40,9 @@ class LossRising(Frozen):
 
 
 class MetricFalling(Frozen):
-    """The metric keeps falling over the window: epoch after epoch, or far though with slips, and by more than noise.
+    """The metric fell in each epoch of the window, however little; or far though with slips, and by more than noise.
 
-    Killed 5, of the best 16 none, of the best 54 one. Falls 5 epochs in a row, however small: none at all; 3 in a row: 48,
-    of the best 16 five.
+    A course that stands still but for noise falls five times in a row by chance, too, so long trials may want a `drop`.
     """
 
     enabled: bool = True
@@ -52,7 +50,7 @@ class MetricFalling(Frozen):
     drop: float = Field(default=0.0, ge=0, lt=1, description="fall over the window, relative to the best so far, that counts where it fell in every epoch; 0: any")
     slipping_drop: float = Field(default=0.4, ge=0, lt=1, description="the same where it slipped, by the robust slope of the window; must be the larger one to matter")
     agreement: float = Field(default=0.8, ge=0.5, le=1, description="share of all pairs of epochs in the window of which the later must be worse, slips or not; 1: no slips")
-    noise: float = Field(default=3.0, ge=0, description="fall over the window, in units of the metric's own noise, that counts")
+    noise: float = Field(default=3.0, ge=0, description="fall over the window, in units of the metric's own noise, that counts where it slipped")
 
 
 class ClassCollapse(Frozen):
@@ -60,8 +58,6 @@ class ClassCollapse(Frozen):
 
     Epochs in which Dice or the learning rate warms up do not count: classes may sleep in them. One rare class at 0 is no
     collapse, for it wakes late in good trials; more than half of the classes below 5% is.
-
-    Killed 70, of the best 16 none, of the best 54 one. Any class at 0 for 5 epochs from epoch 6 on: 99, of the best 16 eleven.
     """
 
     enabled: bool = True
@@ -77,8 +73,6 @@ class Overfitting(Frozen):
 
     The validation loss is not what a study is judged by: it rises in good trials, too, as their weights grow. So the
     metric must have stood still as well, and lie below its best.
-
-    Killed 4, of the best 16 none, of the best 54 none. Without the drop, over 3 epochs: 94, of the best 16 ten.
     """
 
     enabled: bool = True
@@ -91,13 +85,12 @@ class Overfitting(Frozen):
 class LossMetricDivorce(Frozen):
     """The training loss falls and the smoothed metric falls over the same window, far below its best.
 
-    Killed 9, of the best 16 none, of the best 54 one. With a metric 10% below its best and no regard for noise: 43, of the
-    best 16 six.
+    Or both fall in each of a few epochs, as in the table that the problem begins with, which is shorter than the window.
     """
 
     enabled: bool = True
     window: int = Field(default=5, ge=2)
-    drop: float = Field(default=0.25, ge=0, lt=1, description="share of its best value that the smoothed metric must have lost; 0.1 kills the best trials")
+    drop: float = Field(default=0.25, ge=0, lt=1, description="share of its best value that the smoothed metric must have lost")
     unbroken_epochs: int = Field(default=4, ge=2, description="epochs in a row, each with a lower loss and a lower metric, that are enough without the window")
     unbroken_drop: float = Field(default=0.2, ge=0, lt=1, description="share of its best value that the smoothed metric must have lost in them")
     noise: float = Field(default=3.0, ge=0, description="the same loss in units of the metric's own noise, for both")

@@ -1,4 +1,4 @@
-"""What docs/backtest.md shows is what happens."""
+"""What docs/backtest.md shows is what happens, and what docs/studies.md says of the signals is what they do to recorded trials."""
 
 from __future__ import annotations
 
@@ -6,11 +6,18 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
+
+from benchmarks.campaign import records
+from search.backtest import backtest, make_field, only, signal_kills
 from search.convert import COLUMNS
 from spaces.epoch_rows import PARTS, REQUIRED, WRITTEN
 from spaces.recordings import STATES, read_recording
+from spaces.signals import SignalsConfig
+from spaces.study import PrunerConfig
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "backtest.md").read_text(encoding="utf-8")
@@ -38,3 +45,35 @@ class TestPage:
         """Every key that an epoch can have is told, and so is every state of a trial."""
         for key in (*REQUIRED, *PARTS, *WRITTEN, *COLUMNS, *STATES):
             assert f"`{key}`" in PAGE, key
+
+
+STUDIES = (ROOT / "docs" / "studies.md").read_text(encoding="utf-8")
+ROW = re.compile(r"^\|[^|]*\| `(\w+)`: `([^`]*)` \| (\d+), (\d+) \|[^|]*\| (\d+), (\d+) \|$", re.MULTILINE)
+
+
+class TestDepartures:
+    FIELD = make_field(read_recording(records("first")))
+
+    def killed(self, signal: str, thresholds: Mapping[str, float]) -> tuple[int, int]:
+        """How many the signal kills with these thresholds, and how many of the best."""
+        kills = signal_kills(self.FIELD.trials, only(SignalsConfig.model_validate({signal: thresholds}), signal), self.FIELD.direction)
+        return len(kills), sum(held.number in kills for held in self.FIELD.best())
+
+    def test_rows(self) -> None:
+        """Every departure from a plain rule is told with what the recorded trials say of both."""
+        assert {row[0] for row in ROW.findall(STUDIES)} == {"loss_rising", "class_collapse", "overfitting", "loss_metric_divorce"}
+
+    @pytest.mark.parametrize("row", ROW.findall(STUDIES), ids=lambda row: row[0])
+    def test_numbers(self, row: tuple[str, ...]) -> None:
+        """The numbers of the plain rule and of the signal are those of the recorded campaign."""
+        signal, words, *told = row
+        plain = {key: float(value) for key, _, value in (word.partition("=") for word in words.split())}
+        assert (*self.killed(signal, plain), *self.killed(signal, {})) == tuple(map(int, told))
+
+    def test_promises(self) -> None:
+        """Five falls in a row kill nobody of the campaign; the signals spare its best tenth and save a fifth, with the pruner a half, and not its best trial."""
+        assert self.killed("metric_falling", {"agreement": 1, "drop": 0, "noise": 0}) == (0, 0)
+        found = {row.rule: row for row in backtest(self.FIELD, SignalsConfig(), PrunerConfig()).rows}
+        signals, together = found["all signals"], found["all signals + median"]
+        assert (signals.best_killed, signals.share_saved >= 0.2) == ((), True)
+        assert (self.FIELD.ranked[0].number in together.best_killed, together.share_saved >= 0.5) == (False, True)
