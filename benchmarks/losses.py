@@ -23,7 +23,7 @@ from benchmarks.report import Figure, Result
 
 ROOT = Path(__file__).parents[1]
 TIMEOUT_S = 3600.0
-ROUNDS, QUICK_ROUNDS = 15, 2
+ROUNDS, QUICK_ROUNDS = 7, 2
 PACKAGES = ("segmentation-models-pytorch", "monai", "kornia", "torchmetrics")
 
 AT_LEAST: dict[str, dict[str, float]] = {

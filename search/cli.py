@@ -16,6 +16,7 @@ from spaces.errors import InputError, SearchError
 if TYPE_CHECKING:
     from search.launch.devices import Slot
     from search.session import Session
+    from spaces.study import StudySpec
     from storage.store import Store
 
 INTERRUPTED = 130
@@ -60,7 +61,10 @@ def run(
     from search.options import seconds, store_url, study_spec
     from search.session import open_session
 
-    spec = study_spec(study, change or [], name=name, trials=trials, epochs=epochs, seed=seed)
+    if remedy is None:
+        spec = study_spec(study, change or [], name=name, trials=trials, epochs=epochs, seed=seed)
+    else:
+        spec = _stored_spec(name or study, store_url(store), trials)
     slots = plan_slots(devices, workers, workers_per_device)
     timeout_s = seconds(timeout)
     check_out(out)
@@ -75,6 +79,19 @@ def run(
         raise typer.Exit(INTERRUPTED)
 
 
+def _stored_spec(study: str, url: str, trials: Optional[int]) -> StudySpec:
+    """A remedy is of a study as it stands in the store, whatever options it was started with."""
+    from search.report import find_study
+    from spaces.loader import check, load_study
+    from spaces.study import StudySpec
+    from storage.store import open_store
+
+    with open_store(url, create=False) as held:
+        named = study if held.study(study) or not study.endswith((".yaml", ".yml")) else load_study(study).name
+        definition = find_study(held, named).definition
+    return check(StudySpec, {**definition, **({} if trials is None else {"trials": trials})}, f"study {named} in the store")
+
+
 def _prescribe(session: Session, url: str, text: str) -> Session:
     from search.console import screen
     from search.remedy import enqueue_remedy, parse_choice
@@ -83,6 +100,15 @@ def _prescribe(session: Session, url: str, text: str) -> Session:
     session, remedy = enqueue_remedy(session, url, choice)
     screen.tell(f"next: trial {choice.trial} again, with {remedy.text}")
     return session
+
+
+def _told_store(store: Optional[str]) -> str:
+    """The option that finds the store again, for a command that is printed; nothing for the usual one."""
+    from search.options import store_url
+    from storage.address import safe_url
+
+    url = store_url(store)
+    return "" if url == "sqlite:///search.db" else f" --store {safe_url(url)}"
 
 
 def _search(session: Session, slots: list[Slot], arguments: list[str], url: str, timeout_s: float | None) -> int:
@@ -122,9 +148,7 @@ def _conclude(session: Session, out: Path, url: str, *, interrupted: bool) -> No
         screen.say(f"\nno trial is complete, so {out} was not written")
         return
     write_export(make_export(session.store, session.stored, None), out)
-    from storage.address import safe_url
-
-    where = "" if url == "sqlite:///search.db" else f" --store {safe_url(url)}"
+    where = _told_store(url)
     screen.say(f"\nbest configuration written to {out}\n\nnext:")
     for command, why in (
         (f"search explain --study {session.stored.name} --trial {report.leaderboard[0].number}{where}", "its curves and classes"),
@@ -175,7 +199,7 @@ def explain(study: StudyOption, trial: Annotated[int, typer.Option("--trial", "-
     from search.report import trial_report
 
     with _store(store) as held:
-        curves.print_trial(trial_report(held, study, trial))
+        curves.print_trial(trial_report(held, study, trial), _told_store(store))
 
 
 @app.command(epilog="Examples: search backtest --study focal_gamma --pruner median · search backtest --records curves.jsonl --tune")
@@ -225,7 +249,7 @@ def convert(
     from search.options import columns
     from spaces.recordings import check_out, write_recording
 
-    check_out(out)
+    check_out(out, files)
     recording = made_of(files, columns(column or []), direction, whole=whole)
     write_recording(out, recording)
     screen.say(f"{len(recording.trials)} trials, {sum(len(trial.epochs) for trial in recording.trials)} epochs written to {out}")

@@ -68,13 +68,27 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix == ".csv":
-            return [dict(row) for row in csv.DictReader(text.splitlines())]
+            return _table(text, path)
         rows = json.loads(text) if text.lstrip().startswith("[") else [json.loads(line) for line in text.splitlines() if line.strip()]
     except (OSError, ValueError, csv.Error) as problem:
         raise RecordsError(f"cannot read {path}", where=str(path), found=str(problem)[:200], allowed="CSV (.csv), JSON Lines, or a JSON array of rows", next_step="export the history anew") from None
     if not all(isinstance(row, dict) for row in rows):
         raise RecordsError(f"{path.name} is no table", where=str(path), found=f"{rows!r:.80}", allowed="an object for every row", next_step="export with orient='records'")
     return rows
+
+
+def _table(text: str, path: Path) -> list[dict[str, Any]]:
+    """The rows of a CSV file, each with a cell for every column."""
+    reader = csv.reader(text.splitlines())
+    head = next(reader, [])
+    rows = [(reader.line_num, row) for row in reader if row]
+    for line, row in rows:
+        if len(row) != len(head):
+            raise RecordsError(
+                f"a row of {path.name} has {len(row)} cells", where=f"{path}, line {line}", found=",".join(row)[:200], allowed=f"{len(head)} cells, as the first line has",
+                next_step="put text with commas in quotes, or export the table anew",
+            )  # fmt: skip
+    return [dict(zip(head, row, strict=True)) for _, row in rows]
 
 
 def _known(key: str) -> str:

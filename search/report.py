@@ -34,6 +34,9 @@ WORSE_THAN_PEERS = "worse than its peers"
 
 RATE, BASE_RATE = "optimizer.lr_multiple", "optimizer.base_lr"
 
+CLEAR, UNCLEAR = 0.3, "no clear cause"
+"""A diagnosis that is less sure is counted as none."""
+
 STANDS_OUT = 0.5
 """A cause that is likelier than all others together is worth telling of a trial that nobody killed."""
 
@@ -88,6 +91,7 @@ class Kill:
     cause: str
     remedy: str
     severity: float | None
+    confidence: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +166,7 @@ def study_report(store: Store, name: str) -> StudyReport:
         name=name, about=spec.about, objective=spec.objective, metric=spec.metric.name, direction=spec.metric.direction,
         score_rule=spec.metric.score, epochs=spec.epochs, budget=spec.trials, states=_states(trials, spec.trials),
         leaderboard=_leaderboard(complete, records, spec), kills=kills,
-        causes=dict(Counter(kill.cause for kill in kills).most_common()), lessons=_lessons(trials, spec), health=_study_health(complete, records, spec.metric),
+        causes=dict(Counter(map(_counted_as, kills)).most_common()), lessons=_lessons(trials, spec), health=_study_health(complete, records, spec.metric),
     )  # fmt: skip
 
 
@@ -240,6 +244,11 @@ def _study_health(complete: Sequence[StoredTrial], records: Mapping[int, list[Ep
     return tuple(lines)
 
 
+def _counted_as(kill: Kill) -> str:
+    """A guess is no cause to be counted."""
+    return kill.cause if kill.confidence is None or kill.confidence >= CLEAR else UNCLEAR
+
+
 def _lessons(trials: Sequence[StoredTrial], spec: StudySpec) -> tuple[str, ...]:
     ended = [trial for trial in trials if trial.state in ("complete", "pruned", "diverged")]
     return tuple(map(str, lessons([(sampled(spec, trial.config or {})[0], trial.state == "diverged") for trial in ended])))
@@ -284,7 +293,8 @@ def _kill(trial: StoredTrial, records: Sequence[EpochRecord], findings: Sequence
     evidence, diagnosis = findings[-1]
     cause, remedies = (diagnosis.cause, diagnosis.remedies) if diagnosis else ("unknown", ())
     remedy = remedies[0].text if remedies else ""
-    return Kill(trial.number, trial.state, evidence.signal, evidence.epoch, evidence.step, trial.reason, cause, remedy, evidence.severity)
+    confidence = None if diagnosis is None else diagnosis.confidence
+    return Kill(trial.number, trial.state, evidence.signal, evidence.epoch, evidence.step, trial.reason, cause, remedy, evidence.severity, confidence)
 
 
 def _class_names(trial: StoredTrial, records: Sequence[EpochRecord]) -> tuple[str, ...]:

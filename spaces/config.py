@@ -122,6 +122,6 @@ class TrialConfig(Frozen):
     """What every objective's configuration has; an objective subclasses it with its own sections."""
 
     objective: str = "segmentation"
-    epochs: int = Field(default=30, ge=1)
+    epochs: int = Field(default=30, ge=1, le=100_000)
     seed: int = Field(default=0, ge=0)
     metric: MetricConfig = MetricConfig()

@@ -79,13 +79,18 @@ def read_recording(path: Path) -> Recording:
     return Recording(lines[0].study, tuple(sorted((line.trial for line in lines), key=lambda trial: trial.number)))
 
 
-def check_out(path: Path) -> None:
+def check_out(path: Path, sources: Sequence[Path] = ()) -> None:
     """Whether a recording may be written there; asked before the work begins, not after.
+
+    Args:
+        path: where it is to go.
+        sources: what it is made of, and must not be written over.
 
     Raises:
         RecordsError: when it is a folder, or its folder is not there or cannot be written.
     """
     problems = (
+        (any(path.resolve() == source.resolve() for source in sources), "the table that is to be read"),
         (path.is_dir(), "a folder"),
         (not path.parent.is_dir(), f"no folder {path.parent}"),
         (not os.access(path if path.exists() else path.parent, os.W_OK), "no right to write"),

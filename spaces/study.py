@@ -38,7 +38,7 @@ class StudySpec(Frozen):
     about: str = ""
     objective: str = "segmentation"
     metric: MetricConfig = MetricConfig()
-    epochs: int = Field(default=30, ge=1)
+    epochs: int = Field(default=30, ge=1, le=100_000)
     trials: int = Field(default=50, ge=1, description="trials in all, presets included")
     seed: int = Field(default=0, ge=0, lt=2**32)
     base: dict[str, Any] = Field(default={}, description="the configuration that every trial starts from")

@@ -44,8 +44,8 @@ class Series:
     values: Sequence[float]
 
 
-def print_trial(report: TrialReport) -> None:
-    """Everything about a trial that a person may ask for, the reason of its end last."""
+def print_trial(report: TrialReport, store: str = "") -> None:
+    """Everything about a trial that a person may ask for, the reason of its end last; `store` is the option that finds it again."""
     _print_head(report)
     _print_config(report)
     _print_curves(report)
@@ -54,7 +54,7 @@ def print_trial(report: TrialReport) -> None:
         screen.head("Signs of health")
         for line in report.health:
             screen.tell(line, indent=2)
-    _print_end(report)
+    _print_end(report, store)
 
 
 def _print_head(report: TrialReport) -> None:
@@ -195,18 +195,18 @@ def _change(records: Sequence[EpochRecord], index: int) -> str:
     return "-" if first is None or last is None else f"{last - first:+.4f}"
 
 
-def _print_end(report: TrialReport) -> None:
+def _print_end(report: TrialReport, store: str) -> None:
     """Why it ended before its time, with the numbers, the likely cause, and what to try; or what is amiss with a whole one."""
     if report.trouble is not None:
         screen.head("What is amiss")
-        _print_diagnosis(report.trouble, report)
+        _print_diagnosis(report.trouble, report, store)
     if not report.reason and not report.error and not report.findings:
         return
     screen.head(f"Why it {'was ' if report.state == 'pruned' else ''}{report.state}")
     for evidence, diagnosis in report.findings:
         _print_evidence(evidence)
         if diagnosis is not None:
-            _print_diagnosis(diagnosis, report)
+            _print_diagnosis(diagnosis, report, store)
     if not report.findings:
         screen.say(f"  {report.reason}")
     if report.error:
@@ -222,7 +222,7 @@ def _print_evidence(evidence: Evidence) -> None:
         screen.tell(f"{name:<{width}}  {setting(value)}", indent=4)
 
 
-def _print_diagnosis(diagnosis: Diagnosis, report: TrialReport) -> None:
+def _print_diagnosis(diagnosis: Diagnosis, report: TrialReport, store: str) -> None:
     screen.say()
     screen.say(f"  likely cause: {diagnosis.cause} ({diagnosis.confidence:.0%} sure)", style="bold")
     for because in diagnosis.because:
@@ -240,4 +240,4 @@ def _print_diagnosis(diagnosis: Diagnosis, report: TrialReport) -> None:
         screen.tell(f"{place}. {what}{': ' if changes else ''}{changes}", indent=4)
     if any(remedy.patch for remedy in diagnosis.remedies):
         screen.say()
-        screen.tell(f"try the first with: search run --study {report.study} --enqueue-remedy {report.number}", indent=2)
+        screen.tell(f"try the first with: search run --study {report.study} --enqueue-remedy {report.number}{store}", indent=2)

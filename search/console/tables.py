@@ -159,7 +159,7 @@ def _why(kill: Kill) -> str:
     """The numbers, then the cause and the first remedy where somebody diagnosed them."""
     lines = [kill.reason.removeprefix(f"{kill.signal}: ")]
     if kill.state == "diverged":
-        lines.append(f"likely cause: {kill.cause}")
+        lines.append(f"likely cause: {kill.cause}" + (f" ({kill.confidence:.0%} sure)" if kill.confidence is not None else ""))
     if kill.remedy:
         lines.append(f"try: {kill.remedy}")
     return "\n".join(lines)

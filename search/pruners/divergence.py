@@ -16,7 +16,7 @@ from search.judge import graded
 from search.signals import fired
 from spaces.config import Direction
 from spaces.epoch_rows import make_record
-from spaces.errors import RecordsError, nearest
+from spaces.errors import ConfigError, RecordsError, nearest
 from spaces.loader import check
 from spaces.records import EpochRecord, Evidence
 from spaces.signals import SignalsConfig
@@ -48,6 +48,7 @@ class DivergencePruner(BasePruner):
 
     Raises:
         StudyError: for an unknown signal or threshold, or one out of range.
+        ConfigError: for a pruner, epochs or signals of another kind.
 
     >>> pruner = DivergencePruner(optuna.pruners.MedianPruner(), {"gradient_explosion": {"max_norm": 100.0}}, epochs=30)
     >>> study = optuna.create_study(pruner=pruner)
@@ -61,6 +62,12 @@ class DivergencePruner(BasePruner):
         epochs: int | None = None,
         epoch_log: EpochLog | None = None,
     ) -> None:
+        if not isinstance(wrapped, BasePruner | None):
+            raise ConfigError("that is no pruner", where="DivergencePruner, wrapped", found=repr(wrapped)[:80], allowed="a pruner of Optuna's, or None", next_step="such as optuna.pruners.MedianPruner()")
+        if epochs is not None and (not isinstance(epochs, int) or epochs < 1):
+            raise ConfigError("a trial has at least one epoch", where="DivergencePruner, epochs", found=repr(epochs)[:80], allowed="a whole number from 1 on, or None", next_step="give the epochs of a whole trial")
+        if not isinstance(signals, SignalsConfig | Mapping | None):
+            raise ConfigError("thresholds are given by signal", where="DivergencePruner, signals", found=repr(signals)[:80], allowed="a mapping such as {'loss_rising': {'epochs': 6}}", next_step="see docs/studies.md for the names")
         self.wrapped = NopPruner() if wrapped is None else wrapped
         self.signals = signals if isinstance(signals, SignalsConfig) else check(SignalsConfig, dict(signals or {}), "DivergencePruner, signals")
         self.epochs, self._epoch_log = epochs, epoch_log
@@ -68,14 +75,14 @@ class DivergencePruner(BasePruner):
         self._told: dict[Key, list[EpochRecord]] = {}
         self._killed: set[Key] = set()
 
-    def log(self, trial: Trial, epoch: int, *, loss: float, metric: float, **figures: Any) -> None:
+    def log(self, trial: Trial, epoch: int, *, loss: float, metric: float | None, **figures: Any) -> None:
         """Report an epoch's metric to Optuna, and remember all of it for the signals.
 
         Args:
             trial: the one at hand.
             epoch: counted from 1; the step of Optuna's report.
             loss: the training loss.
-            metric: what the study is judged by.
+            metric: what the study is judged by; None where the epoch was not validated.
             figures: whatever else an epoch recorded, by the names of `EpochRecord`: val_loss, grad_norm_max, class_metric, …
 
         Raises:
@@ -87,7 +94,7 @@ class DivergencePruner(BasePruner):
                 raise RecordsError(f"unknown figure {name!r}{nearest(name, FIGURES)}", where=place, found=name, allowed=", ".join(FIGURES), next_step="name one of these")
         plain = {name: _plain(value) for name, value in {"epoch": epoch, "loss": loss, "metric": metric, **figures}.items()}
         self._told.setdefault((trial.study.study_name, trial.number), []).append(make_record(plain, place))
-        if math.isfinite(plain["metric"]):
+        if plain["metric"] is not None and math.isfinite(plain["metric"]):
             trial.report(plain["metric"], epoch)
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:

@@ -47,7 +47,7 @@ class TestRun:
         board = finished.more.out.partition("Leaderboard")[2].partition("Kills")[0]
         complete = sorted((trial for trial in finished.trials if trial.state == "complete"), key=lambda trial: -(trial.score or 0))
         assert len(complete) >= 2
-        rows = re.findall(r"^(\d+)(?: ≈)? +(\d+) +(0\.\d{4})", board, re.MULTILINE)
+        rows = re.findall(r"^ *(\d+)(?: ≈)? +(\d+) +(0\.\d{4})", board, re.MULTILINE)
         assert rows == [(str(rank), str(trial.number), f"{trial.score:.4f}") for rank, trial in enumerate(complete, 1)]
 
     def test_presets_first(self, finished: Finished) -> None:

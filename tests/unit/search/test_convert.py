@@ -128,6 +128,14 @@ class TestReadRows:
         with pytest.raises(RecordsError):
             read_rows(table(text, "run.jsonl"))
 
+    @pytest.mark.parametrize("row", ["1,0.5,0.1,9", "1,0.5"])
+    def test_ragged(self, table: Callable[..., Path], row: str) -> None:
+        """A row with more or fewer cells than the first line is refused with its line and both numbers."""
+        with pytest.raises(RecordsError, match=f"has {row.count(',') + 1} cells") as caught:
+            read_rows(table(f"epoch,loss,metric\n0,1,1\n{row}\n", "x.csv"))
+        assert caught.value.where.endswith("line 3")
+        assert caught.value.allowed.startswith("3 cells")
+
     def test_absent(self, tmp_path: Path) -> None:
         """So is what is not there."""
         with pytest.raises(RecordsError, match="cannot read"):

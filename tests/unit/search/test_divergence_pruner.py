@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import math
 import re
 import subprocess
@@ -23,6 +24,7 @@ from search.pruners.divergence import DivergencePruner, store_log
 from spaces.errors import InputError, StudyError
 from spaces.loader import load_study
 from spaces.records import EpochRecord
+from spaces.signals import SignalsConfig
 from storage.store import open_store
 
 PAGE = Path(__file__).parents[3] / "docs" / "pruner.md"
@@ -120,7 +122,7 @@ class TestPrune:
 
     def test_numpy(self) -> None:
         """Numbers as NumPy has them are numbers; a metric that was not measured is not reported."""
-        trial = ended(DivergencePruner(), InMemoryStorage(), [np.float32(1.0), np.float64(0.9)], [np.float32(0.3), math.nan], class_metric=[np.float32(0.5), None])  # type: ignore[list-item]
+        trial = ended(DivergencePruner(), InMemoryStorage(), [np.float32(1.0), np.float64(0.9)], [np.float32(0.3), None], class_metric=[np.float32(0.5), None])  # type: ignore[list-item]
         assert trial.intermediate_values == {1: pytest.approx(0.3)}
 
 
@@ -166,6 +168,15 @@ class TestBadInput:
             DivergencePruner(signals=signals)
         assert words in str(caught.value)
 
+    @pytest.mark.parametrize(
+        ("arguments", "where"), [({"wrapped": "median"}, "wrapped"), ({"epochs": 0}, "epochs"), ({"epochs": "x"}, "epochs"), ({"signals": ["x"]}, "signals")]
+    )
+    def test_arguments(self, arguments: dict[str, Any], where: str) -> None:
+        """What is no pruner, no number of epochs or no mapping is refused at once, by the argument's name."""
+        with pytest.raises(InputError) as caught:
+            DivergencePruner(**arguments)
+        assert caught.value.where == f"DivergencePruner, {where}"
+
     @pytest.mark.parametrize(("name", "near"), [("valloss", "val_loss"), ("grad_norm", "grad_norm_max")])
     def test_unknown_figure(self, name: str, near: str) -> None:
         """A figure that no epoch has is refused with the nearest that one has: left aside, it would silence its signal."""
@@ -192,4 +203,6 @@ def test_page(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(code.replace("n_trials=30", "n_trials=12"), encoding="utf-8")
     answer = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=250, check=True)
-    assert "class_collapse: " in answer.stdout
+    killed = ast.literal_eval(answer.stdout)
+    assert killed
+    assert {reason.partition(":")[0] for reason in killed.values()} <= set(SignalsConfig.model_fields)
