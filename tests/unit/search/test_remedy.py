@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
 from optuna.trial import TrialState
 
+from search.cli import _stored_spec
 from search.plan import Plan
 from search.remedy import Choice, enqueue_remedy, parse_choice, place
 from search.session import Session, open_session
@@ -74,6 +76,26 @@ class TestChoice:
         with pytest.raises(InputError, match="no trial's remedy") as caught:
             parse_choice(text)
         assert caught.value.where == "--enqueue-remedy"
+
+
+class TestStoredSpec:
+    def test_as_stored(self, session: Session, url: str) -> None:
+        """A remedy is of the study as it stands in the store, by its name there; only the budget can be told anew."""
+        assert _stored_spec("demo", url, None) == session.plan.spec
+        assert _stored_spec("demo", url, 9) == session.plan.spec.model_copy(update={"trials": 9})
+
+    def test_unknown(self, session: Session, url: str) -> None:
+        """A study that the store does not have is refused with those that it has, and not made."""
+        with pytest.raises(StoreError, match="no study 'lr_clip'") as caught:
+            _stored_spec("lr_clip", url, None)
+        assert caught.value.allowed == "demo"
+        assert [study.name for study in session.store.studies()] == ["demo"]
+
+    def test_no_store(self, tmp_path: Path) -> None:
+        """Without a store none is made."""
+        with pytest.raises(StoreError):
+            _stored_spec("demo", f"sqlite:///{tmp_path / 'none.db'}", None)
+        assert list(tmp_path.iterdir()) == []
 
 
 class TestPlace:
