@@ -31,9 +31,9 @@ HOMES = {
     "psycopg": ("storage/",),
     "optuna": ("search/",),
     "optuna_dashboard": ("search/",),
-    "typer": ("search/cli.py",),
-    "rich": ("search/console/", "search/cli.py"),
-    "plotext": ("search/console/", "search/cli.py"),
+    "typer": ("search/cli/",),
+    "rich": ("search/console/", "search/cli/"),
+    "plotext": ("search/console/", "search/cli/"),
 }
 """Library → the only places that may import it."""
 

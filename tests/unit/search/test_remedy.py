@@ -11,7 +11,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from search.cli import _stored_spec
+from search.cli.running import _stored_spec
 from search.plan import Plan
 from search.remedy import Choice, enqueue_remedy, parse_choice, place
 from search.session import Session, open_session

@@ -1,0 +1,35 @@
+"""The commands. Each one reads its options, calls the room that does the work, and hands the result to the console.
+
+Imports stand inside the commands: `search --help` must not wait for Optuna, SQLAlchemy or torch.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from search.cli import configuring, looking, replaying, running  # each joins its commands to the application
+from search.cli.common import INTERRUPTED, app
+from spaces.errors import SearchError
+
+__all__ = ["app", "configuring", "looking", "main", "replaying", "running"]
+
+ORDER = ("run", "list", "show", "explain", "backtest", "convert", "weights", "export", "train", "dashboard", "worker", "schema")
+"""As the help lists the commands."""
+
+app.registered_commands.sort(key=lambda command: ORDER.index(command.name or str(getattr(command.callback, "__name__", ""))))
+
+
+def main() -> None:
+    """Run a command; whatever was foreseen ends in one message and an exit code, never in a traceback."""
+    try:
+        app()
+    except SearchError as problem:
+        from search.console import screen
+
+        screen.print_error(problem)
+        raise SystemExit(problem.exit_code) from None
+    except KeyboardInterrupt:
+        raise SystemExit(INTERRUPTED) from None
+    except BrokenPipeError:  # `search show | head`
+        sys.stderr.close()
+        raise SystemExit(0) from None

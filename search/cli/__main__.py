@@ -1,0 +1,5 @@
+"""`python -m search.cli`, which workers are started by."""
+
+from search.cli import main
+
+main()

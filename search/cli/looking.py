@@ -1,0 +1,66 @@
+"""The commands that look at a store: `list`, `show`, `explain`, `dashboard`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import typer
+
+from search.cli.common import StoreOption, StudyOption, app, existing_store, told_store
+
+
+@app.command("list", epilog="Example: search list")
+def list_studies() -> None:
+    """The shipped studies and what they search."""
+    from search.console import tables
+    from spaces.loader import load_study, shipped_studies
+
+    tables.print_studies([load_study(name) for name in shipped_studies()])
+
+
+@app.command(epilog="Examples: search show · search show --study focal_gamma --json | jq .leaderboard")
+def show(
+    study: Annotated[Optional[str], typer.Option("--study", "-s", help="a study in the store; left out: all of them")] = None,
+    store: StoreOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="for scripts")] = False,
+) -> None:
+    """States, leaderboard and kills of a running or finished study."""
+    import json
+
+    from search.console import screen, tables
+    from search.report import study_report
+
+    with existing_store(store) as held:
+        names = [study] if study else [stored.name for stored in held.studies()]
+        reports = [study_report(held, name) for name in names]
+    if as_json:
+        told = [report.as_dict() for report in reports]
+        screen.say_raw(json.dumps(told[0] if study else told, indent=2, allow_nan=False))
+        return
+    for report in reports:
+        tables.print_study(report)
+    if not reports:
+        screen.say("the store holds no study yet; start one with: search run --study focal_gamma")
+
+
+@app.command(epilog="Example: search explain --study focal_gamma --trial 7")
+def explain(study: StudyOption, trial: Annotated[int, typer.Option("--trial", "-t", help="its number")], store: StoreOption = None) -> None:
+    """One trial: its configuration, its curves, and why it died, with the numbers."""
+    from search.console import curves
+    from search.report import trial_report
+
+    with existing_store(store) as held:
+        curves.print_trial(trial_report(held, study, trial), told_store(store))
+
+
+@app.command(epilog="Example: search dashboard --study focal_gamma --port 8080")
+def dashboard(
+    study: Annotated[Optional[str], typer.Option("--study", "-s", help="open at this study")] = None,
+    port: Annotated[int, typer.Option(help="on 127.0.0.1 only", min=1, max=65535)] = 8080,
+    store: StoreOption = None,
+) -> None:
+    """optuna-dashboard on the store, reachable from this machine alone."""
+    from search.dashboard import serve
+    from search.options import store_url
+
+    serve(store_url(store), study, port)

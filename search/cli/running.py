@@ -1,0 +1,151 @@
+"""The commands that train: `run` and `worker`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from search.cli.common import INTERRUPTED, StoreOption, StudyOption, TimeoutOption, WandbOption, app, told_store
+from spaces.errors import InputError
+
+if TYPE_CHECKING:
+    from search.launch.devices import Slot
+    from search.session import Session
+    from spaces.study import StudySpec
+
+
+@app.command(epilog="Examples: search run --study focal_gamma · search run --study my.yaml --trials 40 --devices cuda:0,cuda:1 --timeout 8h")
+def run(
+    study: Annotated[str, typer.Option("--study", "-s", help="a shipped study's name (see `search list`), or the path of your own YAML")],
+    trials: Annotated[Optional[int], typer.Option(help="trials in all, those of earlier runs included", min=1)] = None,
+    epochs: Annotated[Optional[int], typer.Option(help="epochs a trial", min=1)] = None,
+    workers: Annotated[Optional[int], typer.Option(help="worker processes; default: one a GPU, or one a core (four at most)", min=1)] = None,
+    devices: Annotated[str, typer.Option(help="auto, cpu, or cuda:0,cuda:1")] = "auto",
+    workers_per_device: Annotated[int, typer.Option(help="workers that share a GPU", min=1)] = 1,
+    store: StoreOption = None,
+    name: Annotated[Optional[str], typer.Option(help="the study's name in the store; default: as in its YAML")] = None,
+    seed: Annotated[Optional[int], typer.Option(help="everything random follows from it and the trial's number", min=0)] = None,
+    timeout: TimeoutOption = None,
+    change: Annotated[Optional[list[str]], typer.Option("--set", help="path=value in the study's YAML, such as base.data.size=64")] = None,
+    accept_change: Annotated[bool, typer.Option("--accept-change", help="go on with a stored study although its definition changed")] = False,
+    out: Annotated[Path, typer.Option(help="where the best configuration goes")] = Path("best.yaml"),
+    remedy: Annotated[Optional[str], typer.Option("--enqueue-remedy", help="try next what `explain` prescribed to a trial: N, or N:2 for its second remedy")] = None,
+    wandb: WandbOption = "off",
+) -> None:
+    """Search: start a study, or go on with it where it stopped.
+
+    The same command goes on after Ctrl-C, a crash or a power cut. Once Ctrl-C: finish the epochs, then stop.
+    Twice: stop at once. Exit code 0: done; 2: bad input; 130: interrupted.
+    """
+    from search.export import check_out
+    from search.launch.devices import plan_slots
+    from search.options import seconds, store_url, study_spec
+    from search.session import open_session
+
+    if remedy is None:
+        spec = study_spec(study, change or [], name=name, trials=trials, epochs=epochs, seed=seed)
+    else:
+        spec = _stored_spec(name or study, store_url(store), trials)
+    slots = plan_slots(devices, workers, workers_per_device)
+    timeout_s = seconds(timeout)
+    check_out(out)
+    session = open_session(spec, store_url(store), accept_change=accept_change)
+    arguments = ["--study", spec.name, "--wandb", wandb]
+    with session.store:
+        if remedy is not None:
+            session = _prescribe(session, store_url(store), remedy)
+        stops = _search(session, slots, arguments, store_url(store), timeout_s)
+        _conclude(session, out, store_url(store), interrupted=stops > 0)
+    if stops:
+        raise typer.Exit(INTERRUPTED)
+
+
+def _stored_spec(study: str, url: str, trials: Optional[int]) -> StudySpec:
+    """A remedy is of a study as it stands in the store, whatever options it was started with."""
+    from search.report import find_study
+    from spaces.loader import check, load_study
+    from spaces.study import StudySpec
+    from storage.store import open_store
+
+    with open_store(url, create=False) as held:
+        named = study if held.study(study) or not study.endswith((".yaml", ".yml")) else load_study(study).name
+        definition = find_study(held, named).definition
+    return check(StudySpec, {**definition, **({} if trials is None else {"trials": trials})}, f"study {named} in the store")
+
+
+def _prescribe(session: Session, url: str, text: str) -> Session:
+    from search.console import screen
+    from search.remedy import enqueue_remedy, parse_choice
+
+    choice = parse_choice(text)
+    session, remedy = enqueue_remedy(session, url, choice)
+    screen.tell(f"next: trial {choice.trial} again, with {remedy.text}")
+    return session
+
+
+def _search(session: Session, slots: list[Slot], arguments: list[str], url: str, timeout_s: float | None) -> int:
+    """Run the workers under the live display; how often a stop was asked for."""
+    from search.console import live, screen
+    from search.launch.local import LocalWorkers
+    from search.session import discard_untried
+    from storage.store import open_files
+
+    for warning in session.plan.warnings:
+        screen.warn(warning)
+    logs = open_files(url).root / session.stored.name
+    with LocalWorkers(slots, arguments, url, logs, timeout_s).running() as team:
+        live.watch(session.store, session.stored, session.plan, until=team.finished, note=team.note)
+    for warning in team.warnings():
+        screen.warn(warning)
+    try:
+        team.check()
+    except InputError:
+        if discard_untried(session, url):
+            team.forget_logs()
+        raise
+    return team.stops
+
+
+def _conclude(session: Session, out: Path, url: str, *, interrupted: bool) -> None:
+    """Leaderboard, every kill with its cause, best.yaml, and what to do next."""
+    from search.console import screen, tables
+    from search.export import make_export, write_export
+    from search.report import study_report
+
+    report = study_report(session.store, session.stored.name)
+    tables.print_study(report)
+    if interrupted or report.states["left"] or report.states["paused"]:
+        screen.say(f"\n{'interrupted' if interrupted else 'the time is over'}; the same command goes on where it stopped")
+    if not report.leaderboard:
+        screen.say(f"\nno trial is complete, so {out} was not written")
+        return
+    write_export(make_export(session.store, session.stored, None), out)
+    where = told_store(url)
+    screen.say(f"\nbest configuration written to {out}\n\nnext:")
+    for command, why in (
+        (f"search explain --study {session.stored.name} --trial {report.leaderboard[0].number}{where}", "its curves and classes"),
+        (f"search train {out}", "train it again and compare"),
+        (f"search dashboard --study {session.stored.name}{where}", "look at the study in the browser"),
+    ):
+        screen.say(f"  {command:<60}  # {why}")
+
+
+@app.command(epilog="Example: SEARCH_STORE=postgresql://host/db search worker --study focal_gamma --device cuda:1")
+def worker(
+    study: StudyOption,
+    store: StoreOption = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda:N")] = "cpu",
+    threads: Annotated[int, typer.Option(help="CPU threads", min=1)] = 1,
+    wandb: WandbOption = "off",
+    timeout: TimeoutOption = None,
+    parent: Annotated[Optional[int], typer.Option(hidden=True)] = None,
+) -> None:
+    """Join a study that `search run` started, from another shell or another machine."""
+    from search.options import seconds, store_url
+    from search.worker import WorkerSettings, work
+
+    interrupted = work(WorkerSettings(store_url(store), study, device, threads, wandb, seconds(timeout), parent))
+    if interrupted:
+        raise typer.Exit(INTERRUPTED)
