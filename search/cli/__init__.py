@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 from search.cli import configuring, looking, replaying, running  # each joins its commands to the application
-from search.cli.common import INTERRUPTED, app
+from search.cli.application import INTERRUPTED, app
 from spaces.errors import SearchError
 
 __all__ = ["app", "configuring", "looking", "main", "replaying", "running"]

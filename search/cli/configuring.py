@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from search.cli.common import StoreOption, StudyOption, app, existing_store
+from search.cli.application import StoreOption, StudyOption, app, existing_store
 
 
 @app.command(epilog="Examples: search weights · search weights --study my.yaml --clip-ratio 25")

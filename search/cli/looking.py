@@ -6,7 +6,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from search.cli.common import StoreOption, StudyOption, app, existing_store, told_store
+from search.cli.application import StoreOption, StudyOption, app, existing_store, told_store
 
 
 @app.command("list", epilog="Example: search list")

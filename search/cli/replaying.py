@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Optional
 
 import typer
 
-from search.cli.common import StoreOption, app, existing_store
+from search.cli.application import StoreOption, app, existing_store
 
 
 @app.command(epilog="Examples: search backtest --study focal_gamma --pruner median · search backtest --records curves.jsonl --tune")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from search.cli.common import INTERRUPTED, StoreOption, StudyOption, TimeoutOption, WandbOption, app, told_store
+from search.cli.application import INTERRUPTED, StoreOption, StudyOption, TimeoutOption, WandbOption, app, told_store
 from spaces.errors import InputError
 
 if TYPE_CHECKING:
