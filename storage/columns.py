@@ -1,4 +1,4 @@
-"""Column types that both databases keep alike: JSON with NaN and infinity, floats that may be NaN, and any text at all."""
+"""Column types that all databases keep alike: JSON with NaN and infinity, floats that may be NaN, and any text at all."""
 
 from __future__ import annotations
 
@@ -8,8 +8,19 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sqlalchemy import Dialect, Double, Text
-from sqlalchemy.types import TypeDecorator
+from sqlalchemy import Dialect, Double, String, Text
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+MYSQL = ("mysql", "mariadb")
+
+KEY = Text().with_variant(String(255, collation="utf8mb4_bin"), *MYSQL)
+"""Text in a key or an index: MySQL wants a length there, and takes 'a' for 'A' unless it is told not to."""
+
+LONG = Text().with_variant(Text(2**24 - 1), *MYSQL)
+"""Text of any length: MySQL's plain one ends at 64 KB."""
+
+NUMBER: TypeEngine[Any] = Double().with_variant(String(32), *MYSQL)
+"""A float that may be NaN or infinite: MySQL's floats are neither, so there it is the float's own spelling."""
 
 _MARK = "$float"
 _MARK_OR_ESCAPED = re.compile(r"\$+float")
@@ -69,7 +80,7 @@ def _is_marker(node: Mapping[str, Any]) -> bool:
 class Json(TypeDecorator[Any]):
     """Any JSON value, with NaN and infinity. It is text, because PostgreSQL's own json types refuse both."""
 
-    impl = Text
+    impl = LONG
     cache_ok = True
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
@@ -84,16 +95,22 @@ class Json(TypeDecorator[Any]):
 class Number(TypeDecorator[float]):
     """A float that may be NaN. SQLite turns NaN into NULL, so there it is the text 'nan', which a REAL column may hold."""
 
-    impl = Double
+    impl = NUMBER
     cache_ok = True
 
     def bind_processor(self, dialect: Dialect) -> Callable[[Any], Any] | None:
         """To the database. It takes the place of Double's own one, which would make a float of the text again."""
+        if dialect.name in MYSQL:
+            return _spelled
         return _nan_as_text if dialect.name == "sqlite" else super().bind_processor(dialect)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> float | None:
         """From the database."""
         return None if value is None else float(value)
+
+
+def _spelled(value: float | None) -> str | None:
+    return None if value is None else repr(float(value))
 
 
 def _nan_as_text(value: float | None) -> float | str | None:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from sqlalchemy import Double, ForeignKey, Index, MetaData, Text, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from storage.columns import Json, Number, Words
+from storage.columns import KEY, Json, Number, Words
 from storage.rows import TrialState
 
 PREFIX = "search_"
@@ -32,28 +32,47 @@ class Table(DeclarativeBase):
 
 
 class Study(Table):
-    """A study, and the definition that it was started with."""
+    """A study, and the definition that it was started with.
+
+    `device_budget_s` is how many seconds of device time its trials may take in all, and `device_s` how many are charged
+    against that; the latter is kept up to date only while there is a budget.
+    """
 
     __tablename__ = f"{PREFIX}studies"
 
     id: Mapped[int] = mapped_column(primary_key=True)
     optuna_study_id: Mapped[int] = mapped_column(unique=True)
-    name: Mapped[str] = mapped_column(unique=True)
+    name: Mapped[str] = mapped_column(KEY, unique=True)
     definition: Mapped[Any] = mapped_column(Json, nullable=False)
     created_at: Mapped[float]
+    device_s: Mapped[float] = mapped_column(server_default="0")
+    device_budget_s: Mapped[float | None]
 
 
 class Trial(Table):
-    """A trial and its current attempt. `lost` counts the attempts whose worker vanished without a word."""
+    """A trial and its current attempt.
+
+    Attributes:
+        lost: how many attempts there were whose worker vanished without a word.
+        device: where it ran last; None where that is not known.
+        device_s: seconds of device time that all its attempts are charged with.
+        charged_until: up to when the current attempt is charged; None when nobody works on it.
+        halvings: how often its batch was halved after it ran out of memory.
+        seen_at: the last sign of life of its worker.
+    """
 
     __tablename__ = f"{PREFIX}trials"
-    __table_args__ = (UniqueConstraint("study_id", "number"), Index(f"ix_{PREFIX}trials_study_id_state", "study_id", "state"))
+    __table_args__ = (
+        UniqueConstraint("study_id", "number"),
+        Index(f"ix_{PREFIX}trials_study_id_state", "study_id", "state"),
+        Index(f"ix_{PREFIX}trials_study_id_finished_at", "study_id", "finished_at"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     study_id: Mapped[int] = mapped_column(ForeignKey(Study.id))
     number: Mapped[int | None]
     optuna_trial_id: Mapped[int | None]
-    state: Mapped[TrialState] = mapped_column(Text)
+    state: Mapped[TrialState] = mapped_column(KEY)
     attempt: Mapped[int]
     lost: Mapped[int]
     worker: Mapped[str] = mapped_column(Words)
@@ -69,6 +88,11 @@ class Trial(Table):
     created_at: Mapped[float]
     started_at: Mapped[float | None]
     finished_at: Mapped[float | None]
+    device: Mapped[str | None] = mapped_column(Words)
+    device_s: Mapped[float] = mapped_column(server_default="0")
+    charged_until: Mapped[float | None]
+    halvings: Mapped[int] = mapped_column(server_default="0")
+    seen_at: Mapped[float | None]
 
 
 class Epoch(Table):
@@ -90,7 +114,7 @@ class Signal(Table):
     __tablename__ = f"{PREFIX}signals"
 
     trial_id: Mapped[int] = mapped_column(ForeignKey(Trial.id), primary_key=True)
-    signal: Mapped[str] = mapped_column(primary_key=True)
+    signal: Mapped[str] = mapped_column(KEY, primary_key=True)
     epoch: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     step: Mapped[int | None]
     severity: Mapped[float] = mapped_column(Number)
@@ -104,7 +128,7 @@ class ClassCount(Table):
 
     __tablename__ = f"{PREFIX}class_counts"
 
-    fingerprint: Mapped[str] = mapped_column(primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(KEY, primary_key=True)
     names: Mapped[Any] = mapped_column(Json, nullable=False)
     counts: Mapped[Any] = mapped_column(Json, nullable=False)
     made_at: Mapped[float]

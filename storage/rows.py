@@ -77,7 +77,11 @@ class StoredStudy:
 
 @dataclass(frozen=True, slots=True)
 class StoredTrial:
-    """A trial as it stands: `config` as sampled, `used` as read back by the objective, the text of an error in full."""
+    """A trial as it stands.
+
+    `config` is as sampled, `used` as read back by the objective, the text of an error in full, `device` where it ran last,
+    `device_s` the device time of all its attempts, as charged, and `halvings` how often its batch was halved.
+    """
 
     id: int
     study_id: int
@@ -98,6 +102,9 @@ class StoredTrial:
     created_at: float
     started_at: float | None
     finished_at: float | None
+    device: str | None
+    device_s: float
+    halvings: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,6 +70,14 @@ def set_version(url: str, version: str) -> None:
         connection.execute(text(f"UPDATE {schema.VERSION_TABLE} SET version_num = :version"), {"version": version})
 
 
+def _is_ours(item: SchemaItem, name: str | None, kind: str, *_: object) -> bool:
+    return kind != "table" or (str(name).startswith(PREFIX) and name != schema.VERSION_TABLE)
+
+
+OURS: dict[str, Any] = {"compare_type": True, "include_object": _is_ours, "version_table": schema.VERSION_TABLE}
+"""What Alembic compares with the models: our own tables, with the types of their columns."""
+
+
 def tables(connection: Connection) -> set[str]:
     """The names of the tables."""
     return set(inspect(connection).get_table_names())
@@ -141,16 +149,42 @@ class TestOpen:
 
     def test_models_are_migrations(self, store_url: str) -> None:
         """The migrations make the very tables of the models, and the last of them is the version that is checked for."""
-
-        def ours(item: SchemaItem, name: str | None, kind: str, *_: object) -> bool:
-            return kind != "table" or (str(name).startswith(PREFIX) and name != schema.VERSION_TABLE)
-
         open_store(store_url).close()
-        options = {"compare_type": True, "include_object": ours, "version_table": schema.VERSION_TABLE}
         with closing(Database(store_url)) as database, database.reading() as connection:
-            assert compare_metadata(MigrationContext.configure(connection, opts=options), Table.metadata) == []
+            assert compare_metadata(MigrationContext.configure(connection, opts=OURS), Table.metadata) == []
             assert tables(connection) == {*Table.metadata.tables, schema.VERSION_TABLE}
         assert ScriptDirectory(str(schema.MIGRATIONS)).get_heads() == [schema.HEAD]
+
+
+class TestUpgrade:
+    OLD = (
+        "INSERT INTO search_studies VALUES (1, 11, 'demo', '{}', 1.5)",
+        "INSERT INTO search_trials (id, study_id, number, state, attempt, lost, worker, host, pid, reason, error, created_at)"
+        " VALUES (1, 1, 0, 'paused', 3, 1, 'box:1', 'box', 1, '', '', 2.5)",
+    )
+    """A study with a trial, as a program of version 0001 left them."""
+
+    def test_first_version(self, store_url: str) -> None:
+        """A store of version 0001 keeps its trials when it is upgraded, has the very tables of the models, and is worked on as any other."""
+        with closing(Database(store_url)) as database, database.writing() as connection:
+            schema._migrate(connection, "0001")
+            for row in self.OLD:
+                connection.execute(text(row))
+        with pytest.raises(StoreError, match="older program"):
+            open_store(store_url)
+
+        for _ in range(2):  # the second time there is nothing left to do
+            upgrade_store(store_url)
+
+        with closing(Database(store_url)) as database, database.reading() as connection:
+            assert compare_metadata(MigrationContext.configure(connection, opts=OURS), Table.metadata) == []
+        with open_store(store_url) as store:
+            (trial,) = store.trials(1)
+            assert (trial.number, trial.state, trial.attempt, trial.created_at) == (0, "paused", 3, 2.5)
+            assert (trial.device, trial.device_s, trial.halvings) == (None, 0.0, 0)
+            claim = store.claim(1, 1, "b", 600)
+            assert claim is not None
+            assert (claim.trial_id, claim.attempt) == (1, 4)
 
 
 class TestRefused:

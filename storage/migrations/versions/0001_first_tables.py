@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from storage.columns import KEY, LONG, NUMBER
+
 revision = "0001"
 down_revision = None
 
@@ -13,9 +15,9 @@ def upgrade() -> None:
     _what_trials_leave()
     op.create_table(
         "search_class_counts",
-        sa.Column("fingerprint", sa.Text(), nullable=False),
-        sa.Column("names", sa.Text(), nullable=False),
-        sa.Column("counts", sa.Text(), nullable=False),
+        sa.Column("fingerprint", KEY, nullable=False),
+        sa.Column("names", LONG, nullable=False),
+        sa.Column("counts", LONG, nullable=False),
         sa.Column("made_at", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("fingerprint", name="pk_search_class_counts"),
     )
@@ -26,8 +28,8 @@ def _studies_and_trials() -> None:
         "search_studies",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("optuna_study_id", sa.Integer(), nullable=False),
-        sa.Column("name", sa.Text(), nullable=False),
-        sa.Column("definition", sa.Text(), nullable=False),
+        sa.Column("name", KEY, nullable=False),
+        sa.Column("definition", LONG, nullable=False),
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_search_studies"),
         sa.UniqueConstraint("optuna_study_id", name="uq_search_studies_optuna_study_id"),
@@ -39,17 +41,17 @@ def _studies_and_trials() -> None:
         sa.Column("study_id", sa.Integer(), nullable=False),
         sa.Column("number", sa.Integer(), nullable=True),
         sa.Column("optuna_trial_id", sa.Integer(), nullable=True),
-        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("state", KEY, nullable=False),
         sa.Column("attempt", sa.Integer(), nullable=False),
         sa.Column("lost", sa.Integer(), nullable=False),
         sa.Column("worker", sa.Text(), nullable=False),
         sa.Column("host", sa.Text(), nullable=False),
         sa.Column("pid", sa.Integer(), nullable=False),
         sa.Column("lease_until", sa.Double(), nullable=True),
-        sa.Column("config", sa.Text(), nullable=True),
-        sa.Column("used", sa.Text(), nullable=True),
+        sa.Column("config", LONG, nullable=True),
+        sa.Column("used", LONG, nullable=True),
         sa.Column("preset", sa.Text(), nullable=True),
-        sa.Column("score", sa.Double(), nullable=True),
+        sa.Column("score", NUMBER, nullable=True),
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("error", sa.Text(), nullable=False),
         sa.Column("created_at", sa.Double(), nullable=False),
@@ -68,8 +70,8 @@ def _what_trials_leave() -> None:
         sa.Column("trial_id", sa.Integer(), nullable=False),
         sa.Column("epoch", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("attempt", sa.Integer(), nullable=False),
-        sa.Column("metric", sa.Double(), nullable=False),
-        sa.Column("record", sa.Text(), nullable=False),
+        sa.Column("metric", NUMBER, nullable=False),
+        sa.Column("record", LONG, nullable=False),
         sa.Column("at", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("trial_id", "epoch", name="pk_search_epochs"),
         sa.ForeignKeyConstraint(["trial_id"], ["search_trials.id"], name="fk_search_epochs_trial_id"),
@@ -77,13 +79,13 @@ def _what_trials_leave() -> None:
     op.create_table(
         "search_signals",
         sa.Column("trial_id", sa.Integer(), nullable=False),
-        sa.Column("signal", sa.Text(), nullable=False),
+        sa.Column("signal", KEY, nullable=False),
         sa.Column("epoch", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("step", sa.Integer(), nullable=True),
-        sa.Column("severity", sa.Double(), nullable=False),
+        sa.Column("severity", NUMBER, nullable=False),
         sa.Column("statement", sa.Text(), nullable=False),
-        sa.Column("numbers", sa.Text(), nullable=False),
-        sa.Column("diagnosis", sa.Text(), nullable=True),
+        sa.Column("numbers", LONG, nullable=False),
+        sa.Column("diagnosis", LONG, nullable=True),
         sa.PrimaryKeyConstraint("trial_id", "signal", "epoch", name="pk_search_signals"),
         sa.ForeignKeyConstraint(["trial_id"], ["search_trials.id"], name="fk_search_signals_trial_id"),
     )
