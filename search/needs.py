@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from spaces.errors import StudyError
-from spaces.parameters import Choice, Parameter, Scalar, active
+from spaces.parameters import Choice, Parameter, Scalar, active, extremes
 
 Values = Mapping[str, Any]
 """Dotted path → value of a whole configuration."""
@@ -35,6 +35,7 @@ def _one_of(path: str, *values: Scalar) -> Need:
     return Need(path, lambda value: value in values, " or ".join(str(value).lower() if isinstance(value, bool) else str(value) for value in values))
 
 
+_SWA = "schedule.swa_from_epoch"
 _FOCAL = _one_of("loss.kind", "focal", "ce_focal")
 _OVERLAP = Need("loss.dice_weight", lambda share: isinstance(share, (int, float)) and share > 0, "above 0")
 _DICE = _one_of("loss.overlap", "dice")
@@ -112,6 +113,29 @@ def check_preset(name: str, paths: Iterable[str], values: Values, where: str) ->
                     f"{path} has no effect under the preset {name!r}", where=f"{where}, space → {path}", found=f"{need.path} = {values[need.path]}",
                     allowed=f"{need.path}: {need.words}", next_step=f"give {path} a `when`, or leave {name!r} out of presets",
                 )  # fmt: skip
+
+
+def check_swa(space: Mapping[str, Parameter], fixed: Values, epochs: int, where: str) -> None:
+    """Refuse an averaging of weights that begins after the last epoch: it would average nothing.
+
+    Args:
+        space: the dimensions.
+        fixed: the configuration that they are laid over.
+        epochs: of a trial.
+        where: the study.
+
+    Raises:
+        StudyError: when it does, or when a value that can be sampled does.
+    """
+    searched = space.get(_SWA)
+    given = [fixed.get(_SWA)] if searched is None or searched.when else []
+    for place, values in ((f"base → {_SWA}", given), (f"space → {_SWA}", [] if searched is None else extremes(searched))):
+        late = [value for value in values if isinstance(value, (int, float)) and value > epochs]
+        if late:
+            raise StudyError(
+                f"averaging the weights from epoch {late[0]} on would never begin in a training of {epochs} epochs", where=f"{where}, {place}",
+                found=f"{late[0]}, with epochs: {epochs}", allowed=f"1 … {epochs}, or null for no average", next_step="begin earlier, or give the trials more epochs",
+            )  # fmt: skip
 
 
 def _needs(path: str, values: Values) -> Iterator[Need]:

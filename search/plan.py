@@ -11,12 +11,12 @@ from pydantic import BaseModel, ValidationError
 from objectives.contract import Objective
 from objectives.registry import objective
 from objectives.schedules import settled_from
-from search.needs import check_needs, check_preset
+from search.needs import check_needs, check_preset, check_swa
 from search.seeds import derive
 from spaces.config import TrialConfig
 from spaces.errors import StudyError, nearest
 from spaces.loader import explain
-from spaces.parameters import Choice, Parameter, Scalar, active
+from spaces.parameters import Choice, Parameter, Scalar, active, extremes
 from spaces.paths import Tree, flatten, nested, overlay
 from spaces.presets import preset
 from spaces.study import StudySpec
@@ -125,6 +125,7 @@ def make_plan(spec: StudySpec) -> Plan:
     plan = Plan(spec, kind, _parents_first(spec))
     _check_bounds(plan)
     check_needs(spec.space, plan.values(None), f"study {spec.name}")
+    check_swa(spec.space, plan.values(None), spec.epochs, f"study {spec.name}")
     for name in spec.presets:
         check_preset(name, plan.preset_params(name), plan.values(name), f"study {spec.name}")
     return Plan(spec, kind, plan.order, tuple(_warnings(plan)))
@@ -200,9 +201,7 @@ def _parents_first(spec: StudySpec) -> tuple[str, ...]:
 def _check_bounds(plan: Plan) -> None:
     """Every bound and every choice must be a value that the configuration accepts, in the place where it would be used."""
     for path in plan.order:
-        dimension = plan.spec.space[path]
-        values: tuple[Scalar, ...] = dimension.choices if isinstance(dimension, Choice) else (dimension.low, dimension.high)
-        for value in values:
+        for value in extremes(plan.spec.space[path]):
             tree = overlay(nested(plan.spec.base), nested({path: value}))
             try:
                 plan.objective.config.model_validate(tree)

@@ -9,6 +9,8 @@ from typing import Any
 from spaces.errors import UnusedHyperparameterError
 from spaces.parameters import Scalar
 
+NEXT_STEP = "give the dimension a `when`, so that it exists only where it has an effect"
+
 
 def check_used(sampled: Mapping[str, Scalar], used: Mapping[str, Any]) -> None:
     """Compare what was sampled with what the objective read back from its live parts.
@@ -21,10 +23,10 @@ def check_used(sampled: Mapping[str, Scalar], used: Mapping[str, Any]) -> None:
             raise UnusedHyperparameterError(
                 f"the sampled {path} = {value} never reached the training\n"
                 f"  used:    {', '.join(sorted(used))}\n"
-                f"  next:    give the dimension a `when`, so that it exists only where it has an effect"
+                f"  next:    {NEXT_STEP}"
             )
         if not _same(value, used[path]):
-            raise UnusedHyperparameterError(f"{path} was sampled as {value}, but the training used {used[path]}")
+            raise UnusedHyperparameterError(f"{path} was sampled as {value}, but the training used {used[path]}\n  next:    {NEXT_STEP}")
 
 
 def _same(sampled: Scalar, used: Any) -> bool:

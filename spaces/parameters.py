@@ -90,6 +90,15 @@ class Choice(Frozen):
 Parameter = Annotated[FloatRange | IntRange | Choice, Field(discriminator="kind")]
 
 
+def extremes(dimension: Parameter) -> tuple[Scalar, ...]:
+    """Every choice, or the lowest and the highest value that can be sampled."""
+    if isinstance(dimension, Choice):
+        return dimension.choices
+    if isinstance(dimension, IntRange):
+        return dimension.low, dimension.high - (dimension.high - dimension.low) % dimension.step
+    return dimension.low, dimension.high
+
+
 def _check_bounds(low: float, high: float, *, log: bool, stepped: bool) -> None:
     context = {"low": f"{low:g}", "high": f"{high:g}"}
     if low > high:

@@ -16,6 +16,9 @@ GAMMA = {"kind": "float", "low": 0, "high": 5}
 LR = {"kind": "float", "low": 0.1, "high": 10, "log": True}
 
 
+SWA = "schedule.swa_from_epoch"
+
+
 def planned(**given: Any) -> Plan:
     """The plan of a study with these keys."""
     return make_plan(StudySpec.model_validate({"name": "demo", "base": {"loss.kind": "focal"}, "space": {"loss.gamma": GAMMA}, **given}))
@@ -92,6 +95,37 @@ class TestRefused:
     def test_off_the_grid(self) -> None:
         """A preset between two steps of a grid is outside, too."""
         assert refusal(presets=["safe"], space={"loss.dice_weight": {"kind": "float", "low": 0.1, "high": 0.85, "step": 0.25}}).found == "0.4"
+
+
+class TestAveraging:
+    @pytest.mark.parametrize(
+        ("given", "place"),
+        [
+            ({"base": {"loss.kind": "focal", "schedule.swa_from_epoch": 9}}, "base"),
+            ({"space": {SWA: {"kind": "int", "low": 2, "high": 9}}}, "space"),
+            ({"space": {SWA: {"kind": "int", "low": 9, "high": 12}}, "epochs": 8}, "space"),
+            ({"space": {SWA: {"kind": "choice", "choices": [None, 9]}}}, "space"),
+            ({"base": {"loss.kind": "focal", SWA: 9}, "space": {SWA: {"kind": "choice", "choices": [2], "when": {"loss.kind": "ce"}}, "loss.kind": {"kind": "choice", "choices": ["ce", "focal"]}}}, "base"),
+        ],
+    )  # fmt: skip
+    def test_too_late(self, given: dict[str, Any], place: str) -> None:
+        """An average that would begin after the last epoch is refused, whether the base or a searched value has it so."""
+        error = refusal(**{"epochs": 8, **given})
+        assert error.what == "averaging the weights from epoch 9 on would never begin in a training of 8 epochs"
+        assert (error.where, error.found, error.allowed) == (f"study demo, {place} → {SWA}", "9, with epochs: 8", "1 … 8, or null for no average")
+
+    @pytest.mark.parametrize(
+        "given",
+        [
+            {"base": {"loss.kind": "focal", "schedule.swa_from_epoch": 8}},
+            {"space": {SWA: {"kind": "int", "low": 2, "high": 11, "step": 6}}},
+            {"space": {SWA: {"kind": "choice", "choices": [None, 8]}}},
+            {"base": {"loss.kind": "focal", "schedule.swa_from_epoch": 9}, "space": {SWA: {"kind": "choice", "choices": [None, 8]}}},
+        ],
+    )
+    def test_in_time(self, given: dict[str, Any]) -> None:
+        """One that begins with the last epoch is in time; what is searched stands in the base's place."""
+        assert planned(epochs=8, **given).warnings == ()
 
 
 class TestWarnings:
