@@ -6,22 +6,19 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 from search.launch.devices import Slot
-from spaces.errors import InputError, SearchError, WorkerSpentError
+from search.launch.team import WITHOUT_MERCY, Team, failed
+from spaces.errors import WorkerSpentError
 
 STORE_VARIABLE = "SEARCH_STORE"
 """The store's address travels in the environment: a password must not show in a list of processes."""
 
 MAX_RESTARTS = 3
-POLITE_S = 10.0
-"""How long a worker has to end after it was told to stop at once."""
 
 
 @dataclass
@@ -69,18 +66,8 @@ class WorkerProcess:
         elif self.began_at is not None:
             os.truncate(self.log, self.began_at)
 
-    def last_words(self, lines: int = 12) -> str:
-        """The end of its log: from the last error on where there is one."""
-        text = self.told()
-        starts = [index for index, line in enumerate(text) if line.startswith("error: ")]
-        if starts:
-            return "\n".join(text[starts[-1] :])
-        if any(line.startswith("Traceback") for line in text):
-            return f"a worker ended unexpectedly: {text[-1]}"  # the whole of it is in the log, which is named below
-        return "\n".join(text[-lines:])
 
-
-class LocalWorkers:
+class LocalWorkers(Team):
     """The workers of one `search run`.
 
     Args:
@@ -92,13 +79,11 @@ class LocalWorkers:
     """
 
     def __init__(self, slots: Sequence[Slot], arguments: Sequence[str], url: str, logs: Path, timeout_s: float | None = None) -> None:
+        super().__init__(timeout_s)
         self.workers = [
             WorkerProcess(slot, self._command(slot, arguments), self._environment(slot, url), logs / f"worker-{index}.log")
             for index, slot in enumerate(slots)
         ]
-        self.stops = 0
-        self.expired = False
-        self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
         self.failure: WorkerProcess | None = None
 
     @staticmethod
@@ -117,11 +102,8 @@ class LocalWorkers:
         for worker in self.workers:
             worker.start()
 
-    def finished(self) -> bool:
-        """Whether all have ended. Replaces a worker that died, and stops the others when one met bad input."""
-        if self._deadline is not None and not self.expired and time.monotonic() >= self._deadline:
-            self.expired = True
-            self._send(signal.SIGINT)
+    def look(self) -> bool:
+        """Replace a worker that died, stop the others when one met bad input, and say whether all have ended."""
         for worker in self.workers:
             code = worker.exit_code
             if code in (None, 0) or self.stops or self.expired:
@@ -132,27 +114,20 @@ class LocalWorkers:
             elif self.failure is None:
                 self.failure = worker
                 self.stop()
-        return all(worker.exit_code is not None for worker in self.workers)
+        return self.gone()
 
-    def stop(self) -> None:
-        """First call: every worker finishes its epoch. Second: at once. Third: without mercy."""
-        self.stops += 1
-        self._send(signal.SIGINT if self.stops < 3 else signal.SIGKILL)
-
-    def _send(self, number: int) -> None:
+    def ask(self, times: int) -> None:
+        """Pass a request to stop on to every worker."""
         for worker in self.workers:
-            worker.send(number)
+            worker.send(signal.SIGKILL if times >= WITHOUT_MERCY else signal.SIGINT)
 
-    def warnings(self) -> list[str]:
-        """What the workers warned of in this run, each warning once."""
-        lines = (line for worker in self.workers for line in worker.told() if line.startswith("warning: "))
-        return list(dict.fromkeys(line.removeprefix("warning: ") for line in lines))
+    def told(self) -> Iterator[str]:
+        """The lines of all logs from this run."""
+        return (line for worker in self.workers for line in worker.told())
 
     def note(self) -> str:
         """What a person who asked for a stop is waiting for."""
-        if not self.stops or self.failure is not None:
-            return ""
-        return "stopping after the epochs at hand; Ctrl-C again stops at once" if self.stops == 1 else "stopping at once"
+        return "" if self.failure is not None else super().note()
 
     def check(self) -> None:
         """Say what ended the workers, if it was not the end of the work.
@@ -161,10 +136,7 @@ class LocalWorkers:
             SearchError: with the failed worker's own words and exit code.
         """
         if self.failure is not None:
-            words = self.failure.last_words().removeprefix("error: ")
-            if self.failure.exit_code == InputError.exit_code:
-                raise InputError(words)  # which says all that there is to say
-            raise SearchError(f"{words}\n  log:     {self.failure.log}")
+            raise failed(self.failure.exit_code, self.failure.told(), str(self.failure.log))
 
     def forget_logs(self) -> None:
         """Remove the logs of this run, and their folders where nothing else is in them; earlier runs keep theirs."""
@@ -174,33 +146,6 @@ class LocalWorkers:
             with suppress(OSError):  # something else is in it, or it is gone
                 folder.rmdir()
 
-    @contextmanager
-    def running(self) -> Iterator[LocalWorkers]:
-        """Start the workers, turn Ctrl-C and SIGTERM into `stop`, and leave none behind."""
-
-        def on_signal(number: int, frame: FrameType | None) -> None:
-            self.stop()
-
-        before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            self.start()
-            yield self
-        finally:
-            self._end()
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def _end(self) -> None:
-        """However the block ended, no worker survives it."""
-        for number in (signal.SIGINT, signal.SIGINT, signal.SIGKILL):
-            if self.finished_all():
-                return
-            for worker in self.workers:
-                worker.send(number)
-            deadline = time.monotonic() + POLITE_S
-            while not self.finished_all() and time.monotonic() < deadline:
-                time.sleep(0.05)
-
-    def finished_all(self) -> bool:
+    def gone(self) -> bool:
         """Whether every process has ended."""
         return all(worker.process is None or worker.process.poll() is not None for worker in self.workers)
