@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from objectives.data.config import FolderData
 from objectives.data.loading import Batch, Key, SegmentationData
@@ -23,6 +23,8 @@ from spaces.records import ClassCounts
 
 IMAGE_TYPES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 MASK_TYPES = (".png", ".bmp", ".tif", ".tiff")
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+"""What Pillow raises for files that are no image, are cut off, or are damaged."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def _open(path: Path) -> Image.Image:
         with Image.open(path) as image:
             image.load()
             return image
-    except (OSError, UnidentifiedImageError, SyntaxError) as problem:
+    except UNREADABLE as problem:
         raise DataError("an image file cannot be read", where=str(path), found=str(problem)[:120] or type(problem).__name__, next_step="mend or remove the file") from None
 
 
@@ -79,7 +81,11 @@ def read_mask(path: Path, size: tuple[int, int] | None = None) -> NDArray[np.int
     Raises:
         DataError: when the file is unreadable or has several channels.
     """
-    image = _open(path)
+    return _indices(_open(path), path, size)
+
+
+def _indices(image: Image.Image, path: Path, size: tuple[int, int] | None = None) -> NDArray[np.int64]:
+    """The class indices of a decoded mask."""
     if image.mode not in ("L", "P", "1", "I", "I;16"):
         raise DataError("a mask must have one channel of class indices", where=str(path), found=f"image mode {image.mode}", allowed="L or P (a palette)", next_step="save the mask as class indices")
     if size is not None:
@@ -146,15 +152,17 @@ def build_folder(config: FolderData) -> SegmentationData:
 
 
 def file_marks(config: FolderData) -> list[str]:
-    """Name, size and time of every mask: a changed mask gives other counts."""
-    return [f"{pair.mask}:{pair.mask.stat().st_size}:{pair.mask.stat().st_mtime_ns}" for split in ("train", "val", "test") for pair in pairs(config, split)]
+    """Name, size and time of every mask and image: a changed mask gives other counts, and a changed image may be broken."""
+    files = (path for split in ("train", "val", "test") for pair in pairs(config, split) for path in (pair.mask, pair.image))
+    return [f"{path}:{held.st_size}:{held.st_mtime_ns}" for path in files for held in (path.stat(),)]
 
 
 def count_folder(config: FolderData) -> ClassCounts:
-    """Training pixels of every class; the masks of the other splits are looked at, too, for values that are no class.
+    """Training pixels of every class. Every image and mask of the other splits is decoded, too, to find what is broken before a trial does.
 
     Raises:
-        DataError: for the first mask with a value that is neither a class nor ignored, or when every pixel is ignored.
+        DataError: for the first file that cannot be read, a mask that does not fit its image or holds a value that is
+            neither a class nor ignored, or when every pixel is ignored.
     """
     _needed(config, "train")
     _needed(config, "val")
@@ -169,21 +177,19 @@ def count_folder(config: FolderData) -> ClassCounts:
 
 
 def _count_pair(pair: Pair, config: FolderData) -> NDArray[np.int64]:
-    """The mask's counts, after a look at the image's header: a mask of another size would be stretched over it."""
-    try:
-        with Image.open(pair.image) as image, Image.open(pair.mask) as mask:
-            sizes = image.size, mask.size
-    except (OSError, UnidentifiedImageError, SyntaxError):
-        _open(pair.image)
-        sizes = (0, 0), (0, 0)
-    if sizes[0] != sizes[1]:
-        found = f"image {sizes[0][0]} × {sizes[0][1]}, mask {sizes[1][0]} × {sizes[1][1]}"
+    """The mask's counts, once the image has been decoded, too: one that is cut off behind its header would else be found in the middle of a trial.
+
+    A mask of another size would be stretched over its image.
+    """
+    size, mask = _open(pair.image).size, _open(pair.mask)
+    if size != mask.size:
+        found = f"image {size[0]} × {size[1]}, mask {mask.size[0]} × {mask.size[1]}"
         raise DataError("an image and its mask differ in size", where=str(pair.mask), found=found, allowed="the same width and height", next_step="export the mask at the image's size")
-    return _count_mask(pair.mask, config)
+    return _count_mask(_indices(mask, pair.mask), pair.mask, config)
 
 
-def _count_mask(path: Path, config: FolderData) -> NDArray[np.int64]:
-    values, counts = np.unique(read_mask(path), return_counts=True)
+def _count_mask(mask_HW: NDArray[np.int64], path: Path, config: FolderData) -> NDArray[np.int64]:
+    values, counts = np.unique(mask_HW, return_counts=True)
     totals = np.zeros(len(config.classes), np.int64)
     for value, count in _valid(values, counts, config):
         if value < 0 or value >= len(config.classes):

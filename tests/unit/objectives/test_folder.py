@@ -203,14 +203,15 @@ class TestCounts:
             count_classes(configure())
         assert (caught.value.where, caught.value.found) == (str(path), f"image {WIDTH} × {HEIGHT}, mask {WIDTH // 2} × {HEIGHT}")
 
-    @pytest.mark.parametrize("folder", ["images", "masks"])
-    def test_unreadable(self, root: Path, configure: Configure, folder: str) -> None:
-        """A file that cannot be read, image or mask, is found when the classes are counted."""
-        path = root / folder / "val" / "scene_1.png"
-        path.write_bytes(b"")
+    @pytest.mark.parametrize("split", ["train", "val"])
+    @pytest.mark.parametrize(("folder", "kept"), [("images", 0), ("masks", 0), ("images", -200), ("masks", -8)])
+    def test_unreadable(self, root: Path, configure: Configure, split: str, folder: str, kept: int) -> None:
+        """A file that cannot be read, image or mask, empty or cut off behind its header, is found when the classes are counted."""
+        path = root / folder / split / "scene_1.png"
+        path.write_bytes(path.read_bytes()[:kept])
         with pytest.raises(DataError, match="an image file cannot be read") as caught:
             count_classes(configure())
-        assert caught.value.where == str(path)
+        assert (caught.value.where, caught.value.next_step) == (str(path), "mend or remove the file")
 
     def test_named_twice(self, configure: Configure) -> None:
         """A class that is named twice is a mistake of the configuration."""
@@ -241,18 +242,18 @@ class TestCounts:
 
 class TestFingerprint:
     def test_same(self, configure: Configure) -> None:
-        """It stays while the masks do, however the images are decoded."""
+        """It stays while the files do, however the images are decoded."""
         assert len({fingerprint(configure(**changes)) for changes in ({}, {}, {"height": 64}, {"crop": (32, 32)}, {"flip": False}, {"loader_workers": 3})}) == 1
 
     def test_changes(self, root: Path, configure: Configure) -> None:
-        """It changes with a mask's content, with a mask more, and with the configuration."""
+        """It changes with the content of a mask or an image, with a mask more, and with the configuration."""
         marks = [fingerprint(configure()), fingerprint(configure(ignore_index=0))]
-        path = write_pair(root, "train", "scene_0", np.zeros((HEIGHT, WIDTH)))
-        os.utime(path, ns=(1, 1))
-        marks.append(fingerprint(configure()))
+        for path in (root / "masks" / "train" / "scene_0.png", root / "images" / "train" / "scene_0.png"):
+            os.utime(path, ns=(1, 1))
+            marks.append(fingerprint(configure()))
         write_pair(root, "test", "scene_0")
         marks.append(fingerprint(configure()))
-        assert len(set(marks)) == 4
+        assert len(set(marks)) == 5
 
 
 class TestBuild:
