@@ -2,13 +2,14 @@
 
 reserved ──bind──▶ running ──finish──▶ complete · pruned · diverged · failed
                    ▲     │
-             claim └─paused◀─give_back          a claim also takes over what is reserved or running, once its lease is over
+             claim └─paused◀─give_back          what is reserved or running is paused, too, once its lease is over
 A lease is a promise to write again soon, judged on the database's clock. Every write names its attempt, so a worker
 that slept through its lease and lost the trial cannot write; one whose lease ran out unnoticed may still go on.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 from collections.abc import Iterator, Mapping
@@ -16,47 +17,70 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, case, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, func, insert, null, select, update
 from sqlalchemy.exc import IntegrityError
 
 from spaces.errors import LeaseLostError, StoreError
 from spaces.records import Diagnosis, Evidence
 from storage import findings
+from storage.device_time import Budget, locked_budget, reserve, settle, used
 from storage.engine import now
 from storage.models import Study, Trial
+from storage.reaping import MAX_ATTEMPTS, release
 from storage.room import Room
 from storage.rows import FINAL_STATES, HELD_STATES, Claim, FinalState, Sampled
-
-MAX_ATTEMPTS = 5
 
 
 class Attempts(Room):
     """Claiming trials, holding them, and letting them go."""
 
-    def claim(self, study_id: int, budget: int, worker: str, lease_s: float, max_attempts: int = MAX_ATTEMPTS) -> Claim | None:
+    def claim(
+        self, study_id: int, budget: int, worker: str, lease_s: float, max_attempts: int = MAX_ATTEMPTS, device: str | None = None
+    ) -> Claim | None:
         """A trial to work on for `lease_s` seconds, None when nothing is left to do; exact under any number of processes.
 
         First comes what was paused, or what another worker left behind when it vanished; then, while the study has
         fewer than `budget` trials, a new one, which is running in Optuna's tables, too, where the store knows them. A
-        trial that cost `max_attempts` workers their lives is failed instead.
+        trial that cost `max_attempts` workers their lives is failed instead. Nothing is handed out once the study's
+        budget of device time is spent.
 
         Raises:
             StoreError: when there is no such study, or the database fails.
             ValueError: when the lease is not positive.
         """
-        holder = {"worker": worker, "host": socket.gethostname(), "pid": os.getpid(), "lease_until": until(lease_s)}
+        holder = {"worker": worker, "host": socket.gethostname(), "pid": os.getpid(), "device": device}
+        holder |= {"lease_until": until(lease_s), "seen_at": now()}
         with self._numbering() as connection:
-            optuna_study_id = _lock_study(connection, study_id, self._database.where)
-            self._fail_worn_out(connection, study_id, max_attempts)
-            free = _free_trial(connection, study_id)
-            if free is not None:
-                return _take_over(connection, free, holder)
-            if _trials(connection, study_id) >= budget:
+            optuna_study_id, device_time = _lock_study(connection, study_id, self._database.where)
+            release(connection, self._optuna, study_id, None, max_attempts)
+            if device_time is not None and device_time.spent:
                 return None
-            optuna_trial_id, number = self._optuna.take(connection, optuna_study_id) or (None, None)
-            new = {"study_id": study_id, "state": "reserved", "attempt": 1, "lost": 0, "reason": "", "error": "", "created_at": now()}
-            theirs = {"number": number, "optuna_trial_id": optuna_trial_id}
-            trial_id = connection.execute(insert(Trial).values(**new, **theirs, **holder).returning(Trial.id)).scalar_one()
+            holder["charged_until"] = now() if device_time is None else null()
+            claim = self._take_over(connection, study_id, holder) or self._make(connection, study_id, optuna_study_id, budget, holder)
+            if claim is None or device_time is None:
+                return claim
+            return replace(claim, device_left_s=reserve(connection, claim.trial_id, device_time, lease_s))
+
+    def _take_over(self, connection: Connection, study_id: int, holder: Mapping[str, Any]) -> Claim | None:
+        """The oldest trial that nobody works on, None when there is none."""
+        columns = (Trial.id, Trial.study_id, Trial.attempt, Trial.number, Trial.optuna_trial_id, Trial.config, Trial.preset)
+        paused = select(*columns).where(Trial.study_id == study_id, Trial.state == "paused").order_by(Trial.id).limit(1)
+        free = connection.execute(paused.with_for_update(skip_locked=True)).one_or_none()
+        if free is None:
+            return None
+        bound = free.config is not None
+        taken = {"attempt": free.attempt + 1, "state": "running" if bound else "reserved", **holder}
+        connection.execute(update(Trial).where(Trial.id == free.id).values(taken))
+        return Claim(free.id, free.study_id, free.attempt + 1, bound, free.number, free.optuna_trial_id, free.config, free.preset)
+
+    def _make(self, connection: Connection, study_id: int, optuna_study_id: int, budget: int, holder: Mapping[str, Any]) -> Claim | None:
+        """A new trial, None when the study has as many as its budget."""
+        if _trials(connection, study_id) >= budget:
+            return None
+        optuna_trial_id, number = self._optuna.take(connection, optuna_study_id) or (None, None)
+        new = {"study_id": study_id, "state": "reserved", "attempt": 1, "lost": 0, "reason": "", "error": "", "created_at": now()}
+        theirs = {"number": number, "optuna_trial_id": optuna_trial_id}
+        trial_id = connection.execute(insert(Trial).values(**new, **theirs, **holder).returning(Trial.id)).scalar_one()
         return Claim(trial_id=trial_id, study_id=study_id, attempt=1, number=number, optuna_trial_id=optuna_trial_id)
 
     def knows_optuna(self) -> bool:
@@ -102,15 +126,19 @@ class Attempts(Room):
                 self._optuna.write(connection, optuna_trial_id, sampled)
         return replace(claim, **bound)
 
-    def extend(self, claim: Claim, lease_s: float) -> None:
-        """Holds the trial for `lease_s` seconds from now.
+    def extend(self, claim: Claim, lease_s: float) -> float:
+        """Holds the trial for `lease_s` seconds from now; how many seconds it may still run if device time is all but spent.
+
+        That is infinity as long as the budget of device time holds out, or when there is none.
 
         Raises:
             LeaseLostError: when another attempt took the trial over, or it ended.
             ValueError: when the lease is not positive.
         """
         with self._database.writing() as connection:
-            hold(connection, claim, lease_until=until(lease_s))
+            budget = locked_budget(connection, claim.study_id)
+            hold(connection, claim, lease_until=until(lease_s), seen_at=now(), **(used() if budget is None else {}))
+            return math.inf if budget is None else reserve(connection, claim.trial_id, budget, lease_s)
 
     def give_back(self, claim: Claim) -> None:
         """Pauses the trial, so that the next claim carries it on.
@@ -119,7 +147,7 @@ class Attempts(Room):
             LeaseLostError: when another attempt took the trial over, or it ended.
         """
         with self._database.writing() as connection:
-            hold(connection, claim, state="paused", lease_until=None)
+            _let_go(connection, claim, state="paused")
 
     def finish(
         self,
@@ -140,7 +168,7 @@ class Attempts(Room):
         if state not in FINAL_STATES:
             raise ValueError(f"a trial ends as one of {', '.join(FINAL_STATES)}, not {state!r}")
         with self._database.writing() as connection:
-            hold(connection, claim, state=state, score=score, reason=reason, error=error, lease_until=None, finished_at=now())
+            _let_go(connection, claim, state=state, score=score, reason=reason, error=error, finished_at=now())
             if evidence is not None:
                 findings.keep(connection, claim.trial_id, evidence, diagnosis)
 
@@ -158,15 +186,6 @@ class Attempts(Room):
         except IntegrityError as error:
             what, found = "another trial of the study has that number", " ".join(str(error.orig).split())
             raise StoreError(what, where=self._database.where, found=found, next_step="use one store with one study of Optuna only") from error
-
-    def _fail_worn_out(self, connection: Connection, study_id: int, max_attempts: int) -> None:
-        reason = f"given up: {max_attempts} workers vanished while they worked on it"
-        worn_out = and_(Trial.study_id == study_id, _silent(), Trial.lost + 1 >= max_attempts)
-        given_up = {"state": "failed", "lost": Trial.lost + 1, "reason": reason, "lease_until": None, "finished_at": now()}
-        ended = connection.execute(update(Trial).where(worn_out).values(given_up).returning(Trial.optuna_trial_id)).scalars().all()
-        theirs = [trial_id for trial_id in ended if trial_id is not None]
-        if theirs and self._optuna.known(connection):
-            self._optuna.give_up(connection, theirs, reason)
 
 
 def until(lease_s: float) -> ColumnElement[float]:
@@ -201,34 +220,28 @@ def lost(connection: Connection, claim: Claim) -> LeaseLostError:
     return LeaseLostError(f"{trial} {now_is}; attempt {claim.attempt} may not write to it any more")
 
 
-def _lock_study(connection: Connection, study_id: int, where: str) -> int:
-    """One claim at a time; the study's id in Optuna.
+def _let_go(connection: Connection, claim: Claim, **values: Any) -> None:
+    """The last write of an attempt, which is charged for the time that it took.
+
+    Raises:
+        LeaseLostError: when another attempt took the trial over, or it ended.
+    """
+    budget = locked_budget(connection, claim.study_id)
+    hold(connection, claim, lease_until=None, **values, **(used(over=True) if budget is None else {}))
+    if budget is not None:
+        settle(connection, claim.trial_id, budget)
+
+
+def _lock_study(connection: Connection, study_id: int, where: str) -> tuple[int, Budget | None]:
+    """One claim at a time; the study's id in Optuna, and its budget of device time.
 
     SQLite has no lock for a row and ignores this one: its writers come one at a time anyway.
     """
-    optuna_study_id = connection.execute(select(Study.optuna_study_id).where(Study.id == study_id).with_for_update()).scalar()
-    if optuna_study_id is None:
+    columns = (Study.optuna_study_id, Study.device_budget_s, Study.device_s)
+    row = connection.execute(select(*columns).where(Study.id == study_id).with_for_update()).one_or_none()
+    if row is None:
         raise StoreError(f"there is no study with id {study_id}", where=where, next_step="register the study first")
-    return optuna_study_id
-
-
-def _silent() -> ColumnElement[bool]:
-    return and_(Trial.state.in_(HELD_STATES), Trial.lease_until < now())
-
-
-def _free_trial(connection: Connection, study_id: int) -> Row[Any] | None:
-    """The oldest trial that nobody works on. One whose row is locked has an owner who is extending the lease right now."""
-    columns = (Trial.id, Trial.study_id, Trial.attempt, Trial.number, Trial.optuna_trial_id, Trial.config, Trial.preset)
-    free = and_(Trial.study_id == study_id, or_(Trial.state == "paused", _silent()))
-    return connection.execute(select(*columns).where(free).order_by(Trial.id).limit(1).with_for_update(skip_locked=True)).one_or_none()
-
-
-def _take_over(connection: Connection, free: Row[Any], holder: Mapping[str, Any]) -> Claim:
-    bound = free.config is not None
-    losses = case((Trial.state == "paused", Trial.lost), else_=Trial.lost + 1)
-    taken = {"attempt": free.attempt + 1, "state": "running" if bound else "reserved", "lost": losses, **holder}
-    connection.execute(update(Trial).where(Trial.id == free.id).values(taken))
-    return Claim(free.id, free.study_id, free.attempt + 1, bound, free.number, free.optuna_trial_id, free.config, free.preset)
+    return row[0], None if row[1] is None else Budget(study_id, row[1] - row[2])
 
 
 def _trials(connection: Connection, study_id: int) -> int:

@@ -111,7 +111,7 @@ def _last(column: Any) -> ScalarSelect[Any]:
 _HOLD = (
     update(Trial)
     .where(Trial.id == bindparam("b_trial"), Trial.attempt == bindparam("b_attempt"), Trial.state.in_(HELD_STATES))
-    .values(lease_until=now() + bindparam("b_lease_s"))
+    .values(lease_until=now() + bindparam("b_lease_s"), seen_at=now())
     .returning(_last(Epoch.epoch).label("epoch"), _last(Epoch.attempt).label("attempt"))
 )
 _HOLD_AND_NOTE = _HOLD.values(used=bindparam("b_used", type_=Json))

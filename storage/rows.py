@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -26,7 +27,7 @@ class Claim:
 
     `config` is None until the trial is bound; `number` and `optuna_trial_id` are until then only where the store does not
     know Optuna's tables. `resume` says that an earlier attempt bound it, so that its epochs and its checkpoint, if any,
-    are to be carried on.
+    are to be carried on. `device_left_s` is how many seconds of device time it may take when there will be no more.
     """
 
     trial_id: int
@@ -37,6 +38,39 @@ class Claim:
     optuna_trial_id: int | None = None
     config: Mapping[str, Any] | None = None
     preset: str | None = None
+    device_left_s: float = field(default=math.inf, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """What is known of a worker that died: how, such as `was ended by SIGKILL`, and the end of its log."""
+
+    worker: str
+    how: str = ""
+    last_words: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reaped:
+    """A trial whose worker vanished, as it did with `lost` workers in all; `ended` when it was failed for that."""
+
+    number: int | None
+    worker: str
+    lost: int
+    ended: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceTime:
+    """Seconds of device time that the trials of a study are charged with, and what they may take in all, if that is bounded."""
+
+    charged_s: float
+    budget_s: float | None
+
+    @property
+    def spent(self) -> bool:
+        """Whether nothing is left."""
+        return self.budget_s is not None and self.charged_s > self.budget_s - 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +143,14 @@ class StoredTrial:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One line of a live display. `epochs` are done; `lease_left_s` is negative once the worker has gone silent."""
+    """One line of a live display.
+
+    Attributes:
+        epochs: that are done.
+        lease_left_s: negative once the worker has gone silent.
+        lost: how many workers vanished while they worked on it.
+        silent_s: seconds since the worker's last sign of life; None for a trial that nobody works on.
+    """
 
     trial_id: int
     number: int | None
@@ -121,3 +162,7 @@ class Progress:
     worker: str
     preset: str | None
     lease_left_s: float | None
+    lost: int = 0
+    host: str = ""
+    device: str | None = None
+    silent_s: float | None = None

@@ -9,16 +9,18 @@ from storage.address import check_file, database_file, safe_url
 from storage.attempts import Attempts
 from storage.checkpoints import CheckpointFiles, files_root
 from storage.counts import Counts
+from storage.device_time import DeviceTimes
 from storage.engine import Database
 from storage.epochs import Epochs
 from storage.findings import Findings
 from storage.models import Study
+from storage.reaping import Reaping
 from storage.schema import ensure, upgrade
 from storage.studies import Studies
 from storage.trials import Trials
 
 
-class Store(Studies, Attempts, Epochs, Trials, Findings, Counts):
+class Store(Studies, Attempts, Reaping, DeviceTimes, Epochs, Trials, Findings, Counts):
     """One database. Threads may share a store; processes open their own.
 
     Any method raises StoreError when the database fails. The transaction is undone then, so it can be tried again.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Row, Select, func, select
+from sqlalchemy import Row, Select, case, func, null, select
 
 from storage.engine import now
 from storage.models import Epoch, Trial
 from storage.room import Room
-from storage.rows import OPEN_STATES, Progress, StoredTrial, TrialState
+from storage.rows import HELD_STATES, OPEN_STATES, Progress, StoredTrial, TrialState
 
 
 class Trials(Room):
@@ -31,7 +31,8 @@ class Trials(Room):
         """How far every trial is, cheaply enough to ask every second: one query that touches the last epoch of each trial only."""
         last = select(func.max(Epoch.epoch)).where(Epoch.trial_id == Trial.id).correlate(Trial).scalar_subquery()
         told = (func.coalesce(Epoch.epoch, 0), Epoch.metric, Trial.score, Trial.worker, Trial.preset, Trial.lease_until - now())
-        columns: tuple[Any, ...] = (Trial.id, Trial.number, Trial.state, Trial.attempt, *told)
+        silent_s = case((Trial.state.in_(HELD_STATES), now() - Trial.seen_at), else_=null())
+        columns: tuple[Any, ...] = (Trial.id, Trial.number, Trial.state, Trial.attempt, *told, Trial.lost, Trial.host, Trial.device, silent_s)
         with_last = select(*columns).outerjoin(Epoch, (Epoch.trial_id == Trial.id) & (Epoch.epoch == last))
         with self._database.reading() as connection:
             rows = connection.execute(with_last.where(Trial.study_id == study_id).order_by(Trial.id)).all()

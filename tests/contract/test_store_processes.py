@@ -19,6 +19,7 @@ from storage.store import Store, open_store
 
 PROCESSES = 8
 NEW, PAUSED = 40, 16
+LEASE_S = 600.0
 Claimed = tuple[str, int, int, bool]
 
 
@@ -94,6 +95,44 @@ class TestProcesses:
         assert (len(ids["fresh"]), len(ids["resumed"])) == (NEW, PAUSED)
         fresh = {("fresh", trial_id, 1, False): 1 for trial_id in ids["fresh"]}
         assert claimed == fresh | {("resumed", trial_id, 2, True): 1 for trial_id in ids["resumed"]}
+
+
+def compete_for_device_time(url: str, worker: int) -> tuple[float, float] | None:
+    """One process: claims a trial when all others do, and extends the lease when all have claimed; the device time that was left each time."""
+    _start.wait(60)
+    with open_store(url, create=False) as store:
+        study_id = store.studies()[0].id
+        _start.wait(60)
+        claim = store.claim(study_id, 100, f"w{worker}", LEASE_S)
+        _start.wait(60)
+        left_s = (claim.device_left_s, store.extend(claim, LEASE_S)) if claim is not None else None
+        _start.wait(60)
+        if claim is not None:
+            store.give_back(claim)
+        return left_s
+
+
+class TestDeviceTime:
+    @pytest.mark.timeout(120)
+    def test_exact(self, store_url: str, crew: ProcessPoolExecutor) -> None:
+        """Of eight processes that claim at once, as many get a trial as the device time lasts for, and none is promised more of it."""
+        with open_store(store_url) as store:
+            study_id = store.register_study(1, "demo", {}).id
+            store.set_device_budget(study_id, 5.5 * LEASE_S)
+
+        answers = [answer.result(timeout=100) for answer in [crew.submit(compete_for_device_time, store_url, n) for n in range(PROCESSES)]]
+
+        promised = [answer for answer in answers if answer is not None]
+        assert len(promised) == 6
+        assert sorted(left for left, _ in promised)[1:] == [float("inf")] * 5
+        assert min(left for left, _ in promised) == pytest.approx(LEASE_S / 2)
+        assert all(left <= LEASE_S for _, left in promised)  # nothing is left to extend them by
+        with open_store(store_url, create=False) as store:
+            taken = store.device_time(study_id)
+            assert 0 < taken.charged_s < 5.5 * LEASE_S
+            assert sum(trial.device_s for trial in store.trials(study_id)) == pytest.approx(taken.charged_s)
+            claim = store.claim(study_id, 100, "late", LEASE_S)  # what was not used came back
+            assert claim is not None
 
 
 class TestThreads:

@@ -1,0 +1,181 @@
+"""What a store promises when workers vanish, and when device time runs out, on SQLite and on PostgreSQL alike."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+import pytest
+
+from spaces.errors import LeaseLostError
+from spaces.records import EpochRecord
+from storage.rows import Claim, Death
+from storage.store import Store
+
+Make = Callable[..., EpochRecord]
+FOREVER_S = 600.0
+
+
+@pytest.fixture
+def study_id(store: Store) -> int:
+    """A study that is registered."""
+    return store.register_study(11, "demo", {"space": {}}).id
+
+
+def bound(store: Store, study_id: int, worker: str = "a", number: int = 0) -> Claim:
+    """A trial, bound to a number."""
+    claim = store.claim(study_id, 1000, worker, FOREVER_S, device="cuda:1")
+    assert claim is not None
+    return store.bind(claim, number, 100 + number, {"loss": {"gamma": 2.0}}, "safe")
+
+
+def let_lapse(store: Store, claim: Claim) -> None:
+    """Waits until the lease of the claim is over, on the database's clock."""
+    store.extend(claim, 0.001)
+    while any((line.lease_left_s or 0) >= 0 for line in store.progress(claim.study_id) if line.trial_id == claim.trial_id):
+        time.sleep(0.001)
+
+
+class TestReap:
+    def test_only_expired(self, store: Store, study_id: int) -> None:
+        """Whoever looks gives back what a silent worker left, and leaves alone what is held; the worker is told when it writes again."""
+        gone, held = bound(store, study_id, "a", 0), bound(store, study_id, "b", 1)
+        let_lapse(store, gone)
+
+        (reaped,) = store.reap(study_id)
+
+        assert (reaped.number, reaped.worker, reaped.lost, reaped.ended) == (0, "a", 1, False)
+        assert store.reap(study_id) == []
+        assert [(line.state, line.lost) for line in store.progress(study_id)] == [("paused", 1), ("running", 0)]
+        store.extend(held, FOREVER_S)
+        with pytest.raises(LeaseLostError, match="is paused since attempt 1 of worker 'a'"):
+            store.extend(gone, FOREVER_S)
+
+    def test_known_to_be_dead(self, store: Store, study_id: int) -> None:
+        """The trial of a worker that is known to be dead is given back before its lease is over, and others' trials are not."""
+        bound(store, study_id, "box:1", 0)
+        bound(store, study_id, "box:11", 1)
+
+        assert [each.number for each in store.reap(study_id, Death("box:1"))] == [0]
+        taken = store.claim(study_id, 2, "box:2", FOREVER_S)
+        assert taken is not None
+        assert (taken.number, taken.attempt, taken.resume) == (0, 2, True)
+
+    def test_third_death(self, store: Store, study_id: int) -> None:
+        """A trial that kills its third worker is failed with how that one ended and its last words, and is never handed out again."""
+        for worker in ("box:1", "box:2", "box:3"):
+            assert store.claim(study_id, 1, worker, FOREVER_S)
+            (reaped,) = store.reap(study_id, Death(worker, "was ended by SIGSEGV", "loading\nFatal Python error"))
+
+        assert (reaped.lost, reaped.ended) == (3, True)
+        (trial,) = store.trials(study_id)
+        assert (trial.state, trial.attempt, trial.lease_until) == ("failed", 3, None)
+        assert trial.reason == "given up: 3 workers vanished while they worked on it; the last one, box:3, was ended by SIGSEGV"
+        assert trial.error == "loading\nFatal Python error"
+        assert store.claim(study_id, 1, "box:4", FOREVER_S) is None
+
+    def test_let_go(self, store: Store, study_id: int) -> None:
+        """What stands in the name of a worker that has no trial goes back to the study and counts for no death."""
+        bound(store, study_id, "a", 0)
+        bound(store, study_id, "b", 1)
+
+        assert store.let_go(study_id, "a") == 1
+
+        assert [(line.state, line.lost) for line in store.progress(study_id)] == [("paused", 0), ("running", 0)]
+        assert store.let_go(study_id, "a") == 0
+
+
+class TestSignsOfLife:
+    def test_worker(self, store: Store, study_id: int, make_record: Make) -> None:
+        """Who works on a trial, where, and how long ago that was heard, is known while it is held and not afterwards."""
+        claim = bound(store, study_id, "box:1")
+        store.append(claim, make_record(1), FOREVER_S)
+
+        (line,) = store.progress(study_id)
+        assert (line.worker, line.device) == ("box:1", "cuda:1")
+        assert line.silent_s is not None
+        assert 0 <= line.silent_s < FOREVER_S
+        store.give_back(claim)
+        assert [line.silent_s for line in store.progress(study_id)] == [None]
+
+    def test_last_progress(self, store: Store, study_id: int, make_record: Make) -> None:
+        """A study gets on with every epoch and every end, but not with a trial that failed."""
+        assert store.last_progress(study_id) == 0
+        claim = bound(store, study_id)
+        store.finish(bound(store, study_id, number=1), "failed")
+        assert store.last_progress(study_id) == 0
+
+        store.append(claim, make_record(1), FOREVER_S)
+        epoch = store.last_progress(study_id)
+        store.finish(claim, "complete", 0.5)
+
+        assert 0 < epoch <= store.last_progress(study_id)
+
+
+class TestDeviceTime:
+    def test_charged(self, store: Store, study_id: int) -> None:
+        """A trial is charged for the time that its attempts held it, whether or not the study has a budget."""
+        for budget_s in (None, FOREVER_S):
+            if budget_s is not None:
+                store.set_device_budget(study_id, budget_s)
+            before = store.device_time(study_id).charged_s
+            claim = store.claim(study_id, 1, "a", 1.0)
+            assert claim is not None
+            assert claim.device_left_s == math.inf
+            assert store.extend(claim, 1.0) == math.inf
+            store.give_back(claim)
+            assert before < store.device_time(study_id).charged_s
+        assert store.device_time(study_id).budget_s == FOREVER_S
+        assert store.device_time(study_id).charged_s == pytest.approx(store.trials(study_id)[0].device_s)
+
+    def test_spent(self, store: Store, study_id: int) -> None:
+        """What is left is promised once; nothing is handed out when nothing is left, until the budget is raised."""
+        store.set_device_budget(study_id, 100.0)
+        first = bound(store, study_id)  # for 100 of its 600 s
+
+        assert store.extend(first, FOREVER_S) <= 100
+        assert store.device_time(study_id).spent
+        assert store.claim(study_id, 9, "b", FOREVER_S) is None
+
+        store.set_device_budget(study_id, 2000.0)
+        assert store.claim(study_id, 9, "b", FOREVER_S) is not None
+        assert store.extend(first, FOREVER_S) == math.inf
+
+    def test_unused(self, store: Store, study_id: int) -> None:
+        """What an attempt was promised and did not use comes back when it ends, or when its worker is known to be dead."""
+        store.set_device_budget(study_id, 100.0)
+        for end in (store.give_back, lambda claim: store.finish(claim, "failed"), lambda _: store.reap(study_id, Death("a"))):
+            claim = store.claim(study_id, 9, "a", FOREVER_S)
+            assert claim is not None
+            assert store.device_time(study_id).spent
+            end(claim)
+            assert not store.device_time(study_id).spent
+
+    def test_silent(self, store: Store, study_id: int) -> None:
+        """Nobody knows when a worker that fell silent stopped, so all that it was promised counts as used."""
+        store.set_device_budget(study_id, 100.0)
+        claim = bound(store, study_id)
+        let_lapse(store, claim)
+        promised = store.device_time(study_id).charged_s
+        store.reap(study_id)
+
+        assert store.device_time(study_id).charged_s >= promised
+
+    def test_overrun(self, store: Store, study_id: int) -> None:
+        """A step that ran on beyond what was left is charged as it was, and the study has nothing left."""
+        store.set_device_budget(study_id, 0.01)
+        claim = store.claim(study_id, 9, "a", FOREVER_S)
+        assert claim is not None
+        time.sleep(0.05)
+        store.give_back(claim)
+
+        taken = store.device_time(study_id)
+        assert taken.charged_s > 0.04
+        assert taken.spent
+
+    @pytest.mark.parametrize("budget_s", [0, -1, math.nan])
+    def test_no_budget(self, store: Store, study_id: int, budget_s: float) -> None:
+        """A budget is more than nothing."""
+        with pytest.raises(ValueError, match="more than 0 seconds"):
+            store.set_device_budget(study_id, budget_s)
