@@ -20,6 +20,9 @@ SHIPPED = Path(__file__).parent / "studies"
 UNION_TAGS = {"float", "int", "choice", "digits", "folder", "bool"}
 """What pydantic puts into the place of an error for the branch of a union that it took; nothing that stands in the file."""
 
+PREFIX = re.compile(r"^(Value error|Assertion failed), ")
+"""What pydantic puts before the words of a check of one's own."""
+
 OPTIONS = ("name", "trials", "epochs", "seed")
 """Keys of a study that have an option of their own on the command line."""
 
@@ -150,7 +153,8 @@ def _words(detail: ErrorDetails, name: str) -> tuple[str, str]:
         case "union_tag_not_found":
             return f"{name} names no kind", "kind: float, kind: int or kind: choice" if "float" in str(context) or len(detail["loc"]) > 1 else "kind: …"
         case _:
-            return f"{name}: {detail['msg'][0].lower()}{detail['msg'][1:]}", ""
+            said = PREFIX.sub("", detail["msg"])
+            return f"{name}: {said[:1].lower()}{said[1:]}", ""
 
 
 def shipped_studies() -> dict[str, Path]:

@@ -6,10 +6,13 @@ Imports stand inside the commands: `search --help` must not wait for Optuna, SQL
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from typing import NoReturn
 
 from search.cli import configuring, looking, replaying, running  # each joins its commands to the application
 from search.cli.application import INTERRUPTED, app
-from spaces.errors import SearchError
+from search.cli.refusal import UsageError, is_help, refusal
+from spaces.errors import InputError, SearchError
 
 __all__ = ["app", "configuring", "looking", "main", "replaying", "running"]
 
@@ -19,17 +22,31 @@ ORDER = ("run", "list", "show", "explain", "backtest", "convert", "weights", "ex
 app.registered_commands.sort(key=lambda command: ORDER.index(command.name or str(getattr(command.callback, "__name__", ""))))
 
 
-def main() -> None:
-    """Run a command; whatever was foreseen ends in one message and an exit code, never in a traceback."""
-    try:
-        app()
-    except SearchError as problem:
-        from search.console import screen
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command; whatever was foreseen ends in one message and an exit code, never in a traceback.
 
-        screen.print_error(problem)
-        raise SystemExit(problem.exit_code) from None
+    Args:
+        arguments: of the command line; None: those of this process.
+    """
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        raise SystemExit(app(given, standalone_mode=False))
+    except UsageError as problem:
+        if is_help(problem):
+            problem.show()  # type: ignore[attr-defined]
+            raise SystemExit(InputError.exit_code) from None
+        _end(refusal(problem, given))
+    except SearchError as problem:
+        _end(problem)
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
     except BrokenPipeError:  # `search show | head`
         sys.stderr.close()
         raise SystemExit(0) from None
+
+
+def _end(problem: SearchError) -> NoReturn:
+    from search.console import screen
+
+    screen.print_error(problem)
+    raise SystemExit(problem.exit_code) from None

@@ -161,6 +161,9 @@ CASES = [
          study()),
     Case("absent_device", ("run", "--study", "tiny.yaml", "--devices", "cuda:99"), "there is no device 'cuda:99' here", "--devices", "cuda:99", "auto, cpu",
          "name a device", study()),
+    Case("no_epochs", (*RUN, "--epochs", "0"), "--epochs cannot be '0'", "--epochs", "0", "a whole number, 1 or more", "search run --help", study()),
+    Case("unknown_option", (*RUN, "--trails", "3"), "there is no option --trails (did you mean '--trials'?)", "search run", "--trails", "--trials",
+         "search run --help", study()),
     Case("timeout", (*RUN, "--timeout", "soon"), "--timeout is not a duration", "--timeout", "soon", "90s, 30m", "a number and a unit", study()),
     Case("set_without_value", (*RUN, "--set", "epochs"), "--set takes path=value", "--set", "epochs", "--set epochs=8", "write a path", study()),
     Case("set_broken", (*RUN, "--set", "epochs=[1"), "--set cannot read the value", "--set epochs", "[1", "a YAML value", "quote it", study()),
@@ -278,21 +281,6 @@ def test_refused(case: Case, attempts: Attempts) -> None:
             assert words in told.get(part, ""), f"{part} in {outcome.answer.err}"
     assert outcome.answer.out == ""
     assert outcome.after == outcome.before
-
-
-@pytest.mark.parametrize(
-    "arguments", [("--trials", "0"), ("--epochs", "-1"), ("--workers", "none"), ("--wandb", "sometimes"), ("--trails", "3")], ids=" ".join
-)
-def test_options(terminal: Terminal, tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    """An option that is unknown, or has an impossible value, is refused with its name and where to find help."""
-    write_study(tmp_path)
-    answer = terminal.run(*RUN, *arguments, folder=tmp_path)
-    assert (answer.code, answer.out) == (BAD_INPUT, "")
-    assert len(re.findall("^error:", answer.err, re.MULTILINE | re.IGNORECASE)) == 1
-    assert arguments[0] in answer.err
-    assert "search run --help" in answer.err
-    assert "Traceback" not in answer.err
-    assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
 
 
 def test_port_taken(terminal: Terminal, finished: Finished) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel, field_validator
 
 from spaces.config import LossConfig
 from spaces.errors import ConfigError, InputError, StudyError
@@ -95,6 +96,21 @@ class TestBadStudy:
         """The line is that of the deepest step that stands in the file."""
         path = write("name: mine\nspace:\n  loss.gamma:\n    kind: choice\n    choices:\n      - 1\n      - [2]\n")
         assert refusal(path).where == f"{path}, line 7, space → loss.gamma → choices → 1"
+
+    def test_own_check(self) -> None:
+        """What a model's own check says is told without the validator's words before it."""
+
+        class Even(BaseModel):
+            size: int
+
+            @field_validator("size")
+            @classmethod
+            def _even(cls, size: int) -> int:
+                raise ValueError("Must be even")
+
+        with pytest.raises(StudyError) as caught:
+            check(Even, {"size": 3}, "here")
+        assert caught.value.what == "size: must be even"
 
     def test_several(self, write: Write) -> None:
         """The first complaint is told, and how many may follow."""
