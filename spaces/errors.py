@@ -7,7 +7,8 @@ SearchError                       exit 1: something failed that the user could n
 │   ├── DataError                 images, masks, labels
 │   ├── RecordsError              recorded epochs that cannot be replayed
 │   ├── StoreError                the database: address, rights, schema version
-│   └── DeviceError               a device that is not there
+│   ├── DeviceError               a device that is not there
+│   └── LauncherError             Ray or Slurm: not installed, not reached, or asked for what it does not have
 ├── UnusedHyperparameterError     exit 2: a sampled value never reached the loss, the optimiser or the model
 ├── WorkerSpentError              exit 75: this process should be replaced by a fresh one
 ├── LeaseLostError                another worker owns the trial now; this attempt may write no more
@@ -74,6 +75,10 @@ class StoreError(InputError):
 
 class DeviceError(InputError):
     """A device that was asked for is not there."""
+
+
+class LauncherError(InputError):
+    """The engine that was to place the workers cannot be used as asked."""
 
 
 class UnusedHyperparameterError(SearchError):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import typer
 
@@ -11,7 +12,7 @@ from search.cli.application import INTERRUPTED, StoreOption, StudyOption, Timeou
 from spaces.errors import InputError
 
 if TYPE_CHECKING:
-    from search.launch.devices import Slot
+    from search.launch.engines import Hire
     from search.session import Session
     from spaces.study import StudySpec
 
@@ -22,8 +23,12 @@ def run(
     trials: Annotated[Optional[int], typer.Option(help="trials in all, those of earlier runs included", min=1)] = None,
     epochs: Annotated[Optional[int], typer.Option(help="epochs a trial", min=1)] = None,
     workers: Annotated[Optional[int], typer.Option(help="worker processes; default: one a GPU, or one a core (four at most)", min=1)] = None,
-    devices: Annotated[str, typer.Option(help="auto, cpu, or cuda:0,cuda:1")] = "auto",
+    devices: Annotated[str, typer.Option(help="auto, cpu, or cuda:0,cuda:1; on a cluster auto, cpu or cuda")] = "auto",
     workers_per_device: Annotated[int, typer.Option(help="workers that share a GPU", min=1)] = 1,
+    cpus_per_worker: Annotated[Optional[int], typer.Option(help="CPU threads of a worker; default: the cores, divided among the workers", min=1)] = None,
+    launcher: Annotated[Literal["local", "ray", "slurm"], typer.Option(help="who places the workers: this machine, a Ray cluster, a Slurm cluster")] = "local",
+    ray_address: Annotated[Optional[str], typer.Option(help="host:port of a Ray cluster's head; default: the one of this machine, else a new one")] = None,
+    slurm: Annotated[Optional[list[str]], typer.Option(help="name=value for sbatch, such as partition=gpu, time=2:00:00, gres=gpu:1")] = None,
     store: StoreOption = None,
     name: Annotated[Optional[str], typer.Option(help="the study's name in the store; default: as in its YAML")] = None,
     seed: Annotated[Optional[int], typer.Option(help="everything random follows from it and the trial's number", min=0)] = None,
@@ -40,7 +45,7 @@ def run(
     Twice: stop at once. Exit code 0: done; 2: bad input; 130: interrupted.
     """
     from search.export import check_out
-    from search.launch.devices import plan_slots
+    from search.launch.engines import Placement, prepare
     from search.options import seconds, store_url, study_spec
     from search.session import open_session
 
@@ -48,15 +53,16 @@ def run(
         spec = study_spec(study, change or [], name=name, trials=trials, epochs=epochs, seed=seed)
     else:
         spec = _stored_spec(name or study, store_url(store), trials)
-    slots = plan_slots(devices, workers, workers_per_device)
     timeout_s = seconds(timeout)
     check_out(out)
+    place = Placement(launcher, devices, workers, workers_per_device, cpus_per_worker, ray_address, slurm or [])
+    hire, warnings = prepare(place, store_url(store), sys.argv)
     session = open_session(spec, store_url(store), accept_change=accept_change)
     arguments = ["--study", spec.name, "--wandb", wandb]
     with session.store:
         if remedy is not None:
             session = _prescribe(session, store_url(store), remedy)
-        stops = _search(session, slots, arguments, store_url(store), timeout_s)
+        stops = _search(session, hire, [*session.plan.warnings, *warnings], arguments, store_url(store), timeout_s)
         _conclude(session, out, store_url(store), interrupted=stops > 0)
     if stops:
         raise typer.Exit(INTERRUPTED)
@@ -85,17 +91,16 @@ def _prescribe(session: Session, url: str, text: str) -> Session:
     return session
 
 
-def _search(session: Session, slots: list[Slot], arguments: list[str], url: str, timeout_s: float | None) -> int:
+def _search(session: Session, hire: Hire, warnings: list[str], arguments: list[str], url: str, timeout_s: float | None) -> int:
     """Run the workers under the live display; how often a stop was asked for."""
     from search.console import live, screen
-    from search.launch.local import LocalWorkers
     from search.session import discard_untried
     from storage.store import open_files
 
-    for warning in session.plan.warnings:
+    for warning in warnings:
         screen.warn(warning)
     logs = open_files(url).root / session.stored.name
-    with LocalWorkers(slots, arguments, url, logs, timeout_s).running() as team:
+    with hire(arguments, url, logs, timeout_s).running() as team:
         live.watch(session.store, session.stored, session.plan, until=team.finished, note=team.note)
     for warning in team.warnings():
         screen.warn(warning)
@@ -136,16 +141,17 @@ def _conclude(session: Session, out: Path, url: str, *, interrupted: bool) -> No
 def worker(
     study: StudyOption,
     store: StoreOption = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda:N")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu, cuda:N, or auto: the first GPU that CUDA_VISIBLE_DEVICES leaves, else the CPU")] = "cpu",
     threads: Annotated[int, typer.Option(help="CPU threads", min=1)] = 1,
     wandb: WandbOption = "off",
     timeout: TimeoutOption = None,
     parent: Annotated[Optional[int], typer.Option(hidden=True)] = None,
 ) -> None:
     """Join a study that `search run` started, from another shell or another machine."""
+    from search.launch.devices import own_device
     from search.options import seconds, store_url
     from search.worker import WorkerSettings, work
 
-    interrupted = work(WorkerSettings(store_url(store), study, device, threads, wandb, seconds(timeout), parent))
+    interrupted = work(WorkerSettings(store_url(store), study, own_device(device), threads, wandb, seconds(timeout), parent))
     if interrupted:
         raise typer.Exit(INTERRUPTED)

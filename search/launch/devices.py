@@ -37,6 +37,11 @@ def present_devices() -> tuple[str, ...]:
     return ("cpu", *(f"cuda:{index}" for index in range(count)))
 
 
+def own_device(name: str) -> str:
+    """`auto` as the first GPU that this process may use, else the CPU; an engine says by CUDA_VISIBLE_DEVICES which that is."""
+    return _names("auto", present_devices())[0] if name == "auto" else name
+
+
 def plan_slots(devices: str, workers: int | None, per_device: int, present: tuple[str, ...] | None = None) -> list[Slot]:
     """One slot a worker; the CPU's threads are divided among them.
 

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,11 @@ STORE_VARIABLE = "SEARCH_STORE"
 MAX_RESTARTS = 3
 
 
+def thread_variables(threads: int) -> dict[str, str]:
+    """Libraries read these when they are imported, long before torch can be told."""
+    return dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
+
+
 @dataclass
 class WorkerProcess:
     """One worker and its log."""
@@ -29,6 +34,8 @@ class WorkerProcess:
     command: list[str]
     environment: dict[str, str]
     log: Path
+    folder: Path | None = None
+    """Where it runs; None: where its parent does."""
     restarts: int = 0
     process: subprocess.Popen[bytes] | None = None
     began_at: int | None = None
@@ -39,9 +46,11 @@ class WorkerProcess:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as file:
             self.began_at = file.tell() if self.began_at is None else self.began_at
-            self.process = subprocess.Popen(
-                self.command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, env=self.environment, start_new_session=True
-            )
+            with _interruptible():
+                self.process = subprocess.Popen(
+                    self.command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
+                    env=self.environment, cwd=self.folder, start_new_session=True,
+                )  # fmt: skip
 
     @property
     def exit_code(self) -> int | None:
@@ -65,6 +74,16 @@ class WorkerProcess:
             self.log.unlink(missing_ok=True)
         elif self.began_at is not None:
             os.truncate(self.log, self.began_at)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """What is started in here listens to SIGINT also where this process, as those of Ray, keeps it from itself and so from its children."""
+    before = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class LocalWorkers(Team):
@@ -93,9 +112,7 @@ class LocalWorkers(Team):
 
     @staticmethod
     def _environment(slot: Slot, url: str) -> dict[str, str]:
-        # Libraries read these when they are imported, long before torch can be told.
-        threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(slot.threads))
-        return os.environ | threads | {STORE_VARIABLE: url, "PYTHONUNBUFFERED": "1"}
+        return os.environ | thread_variables(slot.threads) | {STORE_VARIABLE: url, "PYTHONUNBUFFERED": "1"}
 
     def start(self) -> None:
         """Start all of them."""

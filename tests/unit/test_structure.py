@@ -31,13 +31,15 @@ HOMES = {
     "psycopg": ("storage/",),
     "optuna": ("search/",),
     "optuna_dashboard": ("search/",),
+    "ray": ("search/launch/ray.py", "search/launch/ray_cluster.py"),
+    "submitit": ("search/launch/slurm.py",),
     "typer": ("search/cli/",),
     "rich": ("search/console/", "search/cli/"),
     "plotext": ("search/console/", "search/cli/"),
 }
 """Library → the only places that may import it."""
 
-HEAVY = {"torch", "torchvision", "segmentation_models_pytorch", "timm", "optuna", "sqlalchemy", "alembic", "psycopg", "sklearn", "wandb"}
+HEAVY = {"torch", "torchvision", "segmentation_models_pytorch", "timm", "optuna", "sqlalchemy", "alembic", "psycopg", "sklearn", "wandb", "ray", "submitit"}
 
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 50
