@@ -31,7 +31,7 @@ NAIVE: Mapping[str, tuple[str, Mapping[str, float]]] = {
     "metric falls 3 epochs in a row": ("metric_falling", {"epochs": 3, "agreement": 1, "drop": 0, "noise": 0}),
     "loss, at one split, rises 5 epochs in a row": ("loss_rising", {"epochs": 5, "agreement": 1, "rise": 0, "noise": 0}),
     "loss, at one split, rises 3 epochs in a row": ("loss_rising", {"epochs": 3, "agreement": 1, "rise": 0, "noise": 0}),
-    "a class at 0 for 5 epochs from epoch 6": ("class_collapse", {"grace_epochs": 5, "epochs": 5, "share": 0.01, "level": 0}),
+    "a class at 0 for 5 epochs from epoch 6": ("class_collapse", {"grace_epochs": 5, "grace_steps": 0, "epochs": 5, "share": 0.01, "level": 0}),
     "validation loss up over 3 epochs, no better metric": ("overfitting", {"patience": 3, "rise": 0, "stall_epochs": 3, "drop": 0}),
     "loss and metric down over 5 epochs, 10% under its best": ("loss_metric_divorce", {"window": 5, "drop": 0.1, "noise": 0}),
 }

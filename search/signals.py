@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
+from statistics import fmean
 from typing import Any
 
 from search.robust import NOISE_EPOCHS, noise, rising_share, slope, smoothed
@@ -195,7 +196,7 @@ def overfitting(records: Records, rule: Overfitting, sign: float = 1.0) -> Evide
 
 
 def class_collapse(records: Records, rule: ClassCollapse) -> Evidence | None:
-    """Many of the classes that the validation split holds stay at nothing after a grace, or all but one for a few epochs.
+    """Many of the classes that the validation split holds are hardly found, and not waking, after a grace; or all but one for a few epochs.
 
     No epoch of the window may lie in a warm-up of Dice or of the learning rate, in which classes may sleep.
     """
@@ -203,28 +204,49 @@ def class_collapse(records: Records, rule: ClassCollapse) -> Evidence | None:
     if not rule.enabled or not held:
         return None
     awake = _awake_epochs(records, max(rule.epochs, rule.all_but_one_epochs), rule.grace_epochs)
-    window = records[-rule.all_but_one_epochs :]
-    dead = _dead(window, held, rule.level) if awake >= rule.all_but_one_epochs else []
+    window = rule.all_but_one_epochs
+    dead = _dead(records, held, window, rule) if awake >= window else []
     if len(held) < 3 or len(dead) < len(held) - 1:
-        window = records[-rule.epochs :]
-        if awake < rule.epochs or window[0].epoch <= rule.grace_epochs:
+        window = rule.epochs
+        if awake < window or records[-window].epoch <= rule.grace_epochs or _few_steps(records, rule.grace_steps):
             return None
-        dead = _dead(window, held, rule.level)
+        dead = _dead(records, held, window, rule)
         if len(dead) < rule.share * len(held):
             return None
-    numbers = {"dead_classes": dead, "held_classes": held, "epochs": [record.epoch for record in window]}
+    first, last = records[-window].epoch, records[-1].epoch
+    numbers = {"dead_classes": dead, "held_classes": held, "epochs": [record.epoch for record in records[-window:]]}
     nothing = f"{rule.level:g} or less" if rule.level else "0"
-    statement = f"{len(dead)} of {len(held)} classes stayed at {nothing} from epoch {window[0].epoch} to {window[-1].epoch}"
-    return _evidence("class_collapse", window[-1], statement, numbers, len(dead) / len(held))
+    statement = f"{len(dead)} of {len(held)} classes stayed at {nothing} from epoch {first} to {last}"
+    return _evidence("class_collapse", records[-1], statement, numbers, len(dead) / len(held))
 
 
-def _dead(window: Records, held: Sequence[int], level: float) -> list[int]:
-    return [index for index in held if all(_at_most(record, index, level) for record in window)]
+def _dead(records: Records, held: Sequence[int], epochs: int, rule: ClassCollapse) -> list[int]:
+    """The classes that were at the level or below in each of the last epochs, and are not waking."""
+    window = records[-epochs:]
+    low = [index for index in held if all(_at_most(record, index, rule.level) for record in window)]
+    return [index for index in low if not _waking(records, index, epochs, rule)]
 
 
 def _at_most(record: EpochRecord, index: int, level: float) -> bool:
-    value = record.class_metric[index] if index < len(record.class_metric) else None
+    value = _of_class(record, index)
     return value is not None and value <= level
+
+
+def _of_class(record: EpochRecord, index: int) -> float | None:
+    return record.class_metric[index] if index < len(record.class_metric) else None
+
+
+def _waking(records: Records, index: int, epochs: int, rule: ClassCollapse) -> bool:
+    """Whether a class is found by much more over the last epochs than over as many before; nothing is known to be as good as 0."""
+    before = [value for record in records[-2 * epochs : -epochs] if (value := _of_class(record, index)) is not None]
+    now = fmean(_of_class(record, index) or 0.0 for record in records[-epochs:])
+    return now > max(rule.waking_level, rule.waking_gain * (fmean(before) if before else 0.0))
+
+
+def _few_steps(records: Records, steps: int) -> bool:
+    """Whether the trial has made fewer optimiser steps; where every epoch counts as one step nobody recorded them."""
+    made = [record.steps for record in records]
+    return max(made) > 1 and sum(made) < steps
 
 
 def _awake_epochs(records: Records, most: int, grace_epochs: int) -> int:

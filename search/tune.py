@@ -16,7 +16,7 @@ GRIDS: Mapping[str, Mapping[str, tuple[float, ...]]] = {
     "loss_rising": {"epochs": (3, 4, 5, 6, 8), "agreement": (0.7, 0.8, 0.9, 1.0), "rise": (0.05, 0.1, 0.2, 0.4), "noise": (3.0, 5.0)},
     "metric_falling": {"epochs": (4, 5, 6, 8), "drop": (0.0, 0.1, 0.2, 0.4), "slipping_drop": (0.2, 0.3, 0.4, 0.5), "agreement": (0.7, 0.8, 0.9), "noise": (3.0, 5.0)},
     "class_collapse": {
-        "grace_epochs": (4, 6, 8, 10, 15), "epochs": (3, 4, 6, 8), "share": (0.4, 0.55, 0.7), "level": (0.05, 0.02, 0.0), "all_but_one_epochs": (4, 6),
+        "grace_epochs": (4, 6, 8, 10, 15), "epochs": (3, 4, 6, 8), "share": (0.4, 0.55, 0.7), "level": (0.1, 0.05, 0.02, 0.0), "all_but_one_epochs": (4, 6),
     },
     "overfitting": {"patience": (3, 5), "rise": (0.1, 0.25, 0.5, 1.0), "stall_epochs": (6, 8, 10), "drop": (0.1, 0.2, 0.3)},
     "loss_metric_divorce": {"window": (4, 5, 6, 8), "drop": (0.15, 0.2, 0.25, 0.3, 0.4), "unbroken_drop": (0.2, 0.4), "noise": (3.0, 5.0)},

@@ -54,17 +54,21 @@ class MetricFalling(Frozen):
 
 
 class ClassCollapse(Frozen):
-    """Classes that the validation split holds stay at nothing: some of them after a grace, or all but one for a few epochs.
+    """Classes that the validation split holds are hardly found and not waking: more than half after a grace, or all but one for a few epochs.
 
     Epochs in which Dice or the learning rate warms up do not count: classes may sleep in them. One rare class at 0 is no
-    collapse, for it wakes late in good trials; more than half of the classes below 5% is.
+    collapse, for it wakes late in good trials, and a class that gains is waking, however little of it is found so far.
+    Classes wake by steps rather than by epochs, so the grace has both.
     """
 
     enabled: bool = True
-    grace_epochs: int = Field(default=8, ge=0, description="epochs from the start of a trial that do not count: rare classes wake late")
-    epochs: int = Field(default=4, ge=1, description="epochs in a row at nothing")
-    share: float = Field(default=0.55, gt=0, le=1, description="share of the held classes that must be at nothing: rare classes sleep in good trials, too")
-    level: float = Field(default=0.05, ge=0, lt=1, description="class metric that is nothing, up to this")
+    grace_epochs: int = Field(default=7, ge=0, description="epochs from the start of a trial that do not count: rare classes wake late")
+    grace_steps: int = Field(default=200, ge=0, description="optimiser steps that a trial must have made, where they are recorded: short epochs teach little")
+    epochs: int = Field(default=4, ge=1, description="epochs in a row in which a class is hardly found")
+    share: float = Field(default=0.55, gt=0, le=1, description="share of the held classes that must be so: rare classes sleep in good trials, too")
+    level: float = Field(default=0.1, ge=0, lt=1, description="class metric up to which a class is hardly found")
+    waking_gain: float = Field(default=1.5, ge=1, description="a class is waking when its mean over the epochs is more than so many times that of as many epochs before")
+    waking_level: float = Field(default=0.01, ge=0, lt=1, description="mean class metric above which a gain counts: below it everything is chance")
     all_but_one_epochs: int = Field(default=5, ge=1, description="epochs in a row, grace or not, in which no more than one class is found")
 
 

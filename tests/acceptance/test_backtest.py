@@ -87,7 +87,7 @@ class TestConvert:
         assert (made.code, made.err, made.out) == (0, "", "3 trials, 31 epochs written to all.jsonl.gz\n")
         answer = terminal.run("backtest", "--records", "all.jsonl.gz", "--signals", "class_collapse.share=0.5", folder=tmp_path)
         assert answer.code == 0
-        assert re.search(r"^class_collapse +1 +2 ", answer.out, re.MULTILINE)
+        assert re.search(r"^class_collapse +1 +3 ", answer.out, re.MULTILINE)
         assert "trial 2 was cut short in the record" in answer.out
 
     def test_refused(self, terminal: Terminal, tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ class TestSignals:
 
     def test_each_alone(self, trial: Trial) -> None:
         """Every signal has a row of its own, and all together one: the earliest kill counts."""
-        made = field(trial(0, [0.1] * 8, bad=6, class_metric=(0.9, 0.0, 0.0)), trial(1, [0.2] * 8, class_metric=(0.9, 0.1, 0.1)))
+        made = field(trial(0, [0.1] * 8, bad=6, class_metric=(0.9, 0.0, 0.0)), trial(1, [0.2] * 8, class_metric=(0.9, 0.2, 0.2)))
         found = rows(made, SignalsConfig())
         assert list(found) == [*SIGNALS, "all signals"]
         alone = SignalsConfig().class_collapse.all_but_one_epochs

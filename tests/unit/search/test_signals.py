@@ -459,6 +459,27 @@ class TestClassCollapse:
         assert signal(class_collapse(records, self.RULE)) is None
         assert unjudged("class_collapse", records)
 
+    @pytest.mark.parametrize(("course", "found"), [((0.002, 0.012), None), ((0.002, 0.006), "class_collapse"), ((0.012, 0.016), "class_collapse"), ((0.03, 0.0), "class_collapse")])
+    def test_waking(self, series: Series, course: tuple[float, float], found: str | None) -> None:
+        """A class that gains half as much again, and is found by more than 1%, is waking; less, or the other way round, is none."""
+        before, now = course
+        classes = [(0.8, 0.3, 0.0, before, None)] * 8 + [(0.8, 0.3, 0.0, now, None)] * 5
+        rule = self.RULE.model_copy(update={"level": 0.1})
+        assert signal(class_collapse(series(classes=classes), rule)) == found
+
+    def test_waking_at_once(self, series: Series) -> None:
+        """Where nothing came before, a class that is found a little is waking."""
+        classes = [(0.8, 0.02, 0.0, 0.03, None)] * 5
+        rule = self.RULE.model_copy(update={"level": 0.1})
+        assert signal(class_collapse(series(classes=classes), rule)) is None
+        assert signal(class_collapse(series(classes=classes), rule.model_copy(update={"waking_level": 0.05}))) == "class_collapse"
+
+    def test_few_steps(self, series: Series) -> None:
+        """Classes wake by steps: a trial of few steps is not judged, but for one class alone; records without steps have no such grace."""
+        rule = self.RULE.model_copy(update={"grace_steps": 200})
+        assert [signal(class_collapse(series(classes=[self.HALF] * 13, steps=steps), rule)) for steps in (15, 16, 1, 0)] == [None, *["class_collapse"] * 3]
+        assert signal(class_collapse(series(classes=[(0.8, 0.0, 0.0, 0.0, None)] * 5, steps=15), rule)) == "class_collapse"
+
     def test_thresholds(self, series: Series) -> None:
         """Share, level, window and grace can be set."""
         records = series(classes=[self.HALF] * 13)
