@@ -10,18 +10,22 @@ from search.pruners.peers import reason
 from spaces.parameters import Scalar
 from spaces.records import Diagnosis, EpochRecord, Evidence
 from storage.optuna_tables import KILLED
-from storage.rows import FinalState
+from storage.rows import FinalState, OptunaEnd
 
 
 class OptunaTrial:
     """A trial of Optuna's, new or taken up again.
 
-    A worker may have died between telling Optuna the end and telling the store. Then the next worker finds a trial
-    that is finished there and not here: it trains the lost epochs again, comes to the same end, and tells Optuna nothing.
+    Where the store knows Optuna's tables it tells Optuna, in the transaction of its own row; what was told is only noted here.
+    Else Optuna's class does, in one of its own. A worker may die between the two. Then the next worker finds a trial that is
+    finished there and not here: it trains the lost epochs again, comes to the same end, and tells Optuna nothing.
+
+    Args:
+        by_store: whether the store tells Optuna.
     """
 
-    def __init__(self, study: optuna.Study, trial: optuna.Trial) -> None:
-        self.study, self.trial = study, trial
+    def __init__(self, study: optuna.Study, trial: optuna.Trial, *, by_store: bool) -> None:
+        self.study, self.trial, self.by_store = study, trial, by_store
         self.finished = trial._cached_frozen_trial.state.is_finished()  # noqa: SLF001 - as it was read a moment ago
 
     @property
@@ -34,11 +38,22 @@ class OptunaTrial:
         """What was sampled, by dotted path."""
         return self.trial.params
 
+    @property
+    def reported(self) -> dict[int, float]:
+        """Metrics by epoch, as the pruner is shown them."""
+        return self.trial._cached_frozen_trial.intermediate_values  # noqa: SLF001
+
     def report(self, record: EpochRecord) -> None:
-        """Tell the epoch's metric; a broken epoch has none, and a resumed one is known already (Optuna would warn)."""
-        known = self.trial._cached_frozen_trial.intermediate_values  # noqa: SLF001
-        if not self.finished and record.metric == record.metric and record.epoch not in known:
-            self.trial.report(record.metric, record.epoch)
+        """Tell the epoch's metric; a broken epoch has none. Whatever an older attempt told of this epoch and later ones is forgotten."""
+        if self.finished:
+            return
+        for later in [epoch for epoch in self.reported if epoch >= record.epoch]:
+            del self.reported[later]
+        if record.metric != record.metric:
+            return
+        if not self.by_store:
+            self.trial.storage.set_trial_intermediate_value(self.id, record.epoch, record.metric)
+        self.reported[record.epoch] = record.metric
 
     def worse_than_peers(self, plan: Plan, epoch: int) -> str | None:
         """The pruner's reason to end the trial, or None."""
@@ -46,15 +61,25 @@ class OptunaTrial:
             return None
         return reason(self.study, self.trial, epoch, plan.spec.pruner, plan.spec.metric.direction)
 
-    def end(self, state: FinalState, score: float | None, why: str, evidence: Evidence | None, diagnosis: Diagnosis | None) -> None:
-        """Tell the end. A diverged trial is PRUNED and infeasible, so that the sampler learns to stay away."""
-        if self.finished:
+    def end(self, told: OptunaEnd) -> None:
+        """Tell the end, unless the store does."""
+        if self.finished or self.by_store:
             return
-        if evidence is not None and diagnosis is not None:
-            self.trial.set_constraint("diverged", evidence.severity)
-            self.trial.set_user_attr("cause", diagnosis.cause)
-        if state != "complete":
-            self.trial.set_user_attr(KILLED, why)
-        ends = {"complete": TrialState.COMPLETE, "failed": TrialState.FAIL}.get(state, TrialState.PRUNED)
-        self.study.tell(self.trial, score if state == "complete" else None, state=ends, skip_if_finished=True)
+        for name, value in told.constraints.items():
+            self.trial.set_constraint(name, value)
+        for key, value in told.user_attrs.items():
+            self.trial.set_user_attr(key, value)
+        self.study.tell(self.trial, told.value, state=TrialState[told.state], skip_if_finished=True)
         self.finished = True
+
+
+def end_of(state: FinalState, score: float | None, why: str, evidence: Evidence | None, diagnosis: Diagnosis | None) -> OptunaEnd:
+    """What Optuna is told of an end. A diverged trial is PRUNED and infeasible, so that the sampler learns to stay away."""
+    constraints: dict[str, float] = {}
+    attrs: dict[str, str] = {}
+    if evidence is not None and diagnosis is not None:
+        constraints["diverged"] = float(evidence.severity)
+        attrs["cause"] = diagnosis.cause
+    if state == "complete":
+        return OptunaEnd("COMPLETE", score, constraints, attrs)
+    return OptunaEnd("FAIL" if state == "failed" else "PRUNED", None, constraints, attrs | {KILLED: why})

@@ -12,7 +12,7 @@ from objectives.contract import Trainer
 from search.diagnosis import diagnose
 from search.judge import judge
 from search.lease import LEASE_S, kept_alive
-from search.optuna_trial import OptunaTrial
+from search.optuna_trial import OptunaTrial, end_of
 from search.plan import Plan
 from search.stop import StopNow, StopRequest
 from search.study import WorkerStudy, start_of, suggest
@@ -21,7 +21,7 @@ from search.trial_checkpoints import TrialCheckpoints
 from search.used import check_used
 from spaces.config import TrialConfig
 from spaces.errors import InputError, LeaseLostError, SearchError, StoreError, TrialFailedError, UnusedHyperparameterError
-from spaces.records import ClassCounts, EpochRecord, Verdict, score
+from spaces.records import ClassCounts, Diagnosis, EpochRecord, Evidence, Verdict, score
 from storage.checkpoints import CheckpointFiles
 from storage.faults import is_fault, store_error
 from storage.rows import Claim, FinalState, StoredStudy
@@ -122,7 +122,7 @@ def _ask(bench: Bench, claim: Claim) -> tuple[Claim, OptunaTrial]:
         trial = bench.study.take(claim.optuna_trial_id)
     if claim.config is None:
         claim = _sample(bench, claim, trial)
-    return claim, OptunaTrial(bench.study, trial)
+    return claim, OptunaTrial(bench.study, trial, by_store=bench.store.knows_optuna())
 
 
 def _sample(bench: Bench, claim: Claim, trial: optuna.Trial) -> Claim:
@@ -186,20 +186,33 @@ def _end(attempt: Attempt, verdict: Verdict) -> FinalState:
         raise TrialFailedError(f"trial {claim.number}: the metric {bench.plan.spec.metric.name} was never a number")
     evidence = verdict.evidence
     diagnosis = diagnose(evidence, records, claim.config or {}, bench.counts) if evidence else None
-    bench.store.extend(claim, LEASE_S)  # Optuna asks for no lease, so make sure of ours first
-    attempt.trial.end(state, final, verdict.reason, evidence, diagnosis)
-    bench.store.finish(claim, state, score=final, reason=verdict.reason, evidence=evidence, diagnosis=diagnosis)
+    _finish(attempt, state, final, verdict.reason, evidence, diagnosis)
     bench.tracker.finish(state, verdict.reason)
     attempt.checkpoints.remove()
     return state
 
 
 def _fail(attempt: Attempt, problem: Exception) -> None:
-    bench, claim = attempt.bench, attempt.claim
+    bench = attempt.bench
     words = str(problem) if isinstance(problem, SearchError) else "".join(traceback.format_exception(problem))
     short = f"{type(problem).__name__}: {problem}".splitlines()[0]
-    bench.store.extend(claim, LEASE_S)
-    attempt.trial.end("failed", None, short[:500], None, None)
-    bench.store.finish(claim, "failed", reason=short[:500], error=words[-10_000:])
+    _finish(attempt, "failed", None, short[:500], error=words[-10_000:])
     bench.tracker.finish("failed", short)
     attempt.checkpoints.remove()
+
+
+def _finish(
+    attempt: Attempt,
+    state: FinalState,
+    final: float | None,
+    why: str,
+    evidence: Evidence | None = None,
+    diagnosis: Diagnosis | None = None,
+    error: str = "",
+) -> None:
+    """The end in both books: in one transaction, where the store knows Optuna's tables."""
+    told, store = end_of(state, final, why, evidence, diagnosis), attempt.bench.store
+    if not attempt.trial.by_store:
+        store.extend(attempt.claim, LEASE_S)  # Optuna asks for no lease, so make sure of ours first
+        attempt.trial.end(told)
+    store.finish(attempt.claim, state, score=final, reason=why, evidence=evidence, diagnosis=diagnosis, error=error, told=told)

@@ -28,7 +28,7 @@ from storage.engine import now
 from storage.models import Study, Trial
 from storage.reaping import MAX_ATTEMPTS, release
 from storage.room import Room
-from storage.rows import FINAL_STATES, HELD_STATES, Claim, FinalState, Sampled
+from storage.rows import FINAL_STATES, HELD_STATES, Claim, FinalState, OptunaEnd, Sampled
 
 
 class Attempts(Room):
@@ -84,7 +84,7 @@ class Attempts(Room):
         return Claim(trial_id=trial_id, study_id=study_id, attempt=1, number=number, optuna_trial_id=optuna_trial_id)
 
     def knows_optuna(self) -> bool:
-        """Whether `claim` takes trials from Optuna's tables and `bind` writes to them; else Optuna's own class has to."""
+        """Whether `claim` takes trials from Optuna's tables, and `bind`, `append` and `finish` write to them; else Optuna's own class has to."""
         if self._optuna.seen:
             return True
         with self._database.reading() as connection:
@@ -158,8 +158,9 @@ class Attempts(Room):
         evidence: Evidence | None = None,
         diagnosis: Diagnosis | None = None,
         error: str = "",
+        told: OptunaEnd | None = None,
     ) -> None:
-        """Ends the trial, and keeps why.
+        """Ends the trial, and keeps why; in Optuna's tables, too, where the store knows them and `told` says how.
 
         Raises:
             LeaseLostError: when another attempt took the trial over, or it ended.
@@ -171,7 +172,8 @@ class Attempts(Room):
             _let_go(connection, claim, state=state, score=score, reason=reason, error=error, finished_at=now())
             if evidence is not None:
                 findings.keep(connection, claim.trial_id, evidence, diagnosis)
-
+            if told is not None and claim.optuna_trial_id is not None and self._optuna.known(connection):
+                self._optuna.end(connection, claim.optuna_trial_id, told)
 
     @contextmanager
     def _numbering(self) -> Iterator[Connection]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
-from sqlalchemy import Row, ScalarSelect, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, ScalarSelect, bindparam, delete, func, insert, select, update
 
 from spaces.errors import TrialFailedError
 from spaces.records import EpochRecord
@@ -26,6 +26,9 @@ class Epochs(Room):
 
     def append(self, claim: Claim, record: EpochRecord, lease_s: float) -> None:
         """Keeps one epoch, holds the trial for `lease_s` seconds more, and notes what was used: one transaction.
+
+        Where the store knows Optuna's tables the metric is reported there in it, too, unless it is no number: a broken epoch
+        has none. A newer attempt's epoch takes the place of what older ones wrote and reported from there on.
 
         Raises:
             LeaseLostError: when another attempt took the trial over, or it ended.
@@ -44,8 +47,10 @@ class Epochs(Room):
             if last is None:
                 raise lost(connection, claim)
             if _overwrites(last, claim, record.epoch):
-                connection.execute(_DELETE, {"b_trial": claim.trial_id, "b_after": record.epoch - 1})
+                self._forget(connection, claim, record.epoch - 1)
             connection.execute(_INSERT, {**epoch, "record": record.as_dict()})
+            if claim.optuna_trial_id is not None and record.metric == record.metric and self._optuna.known(connection):
+                self._optuna.report(connection, claim.optuna_trial_id, record.epoch, record.metric)
 
     def forget_epochs_after(self, claim: Claim, epoch: int) -> None:
         """Drops the later epochs, because the checkpoint that the attempt starts from knows nothing of them; 0 drops all.
@@ -55,7 +60,12 @@ class Epochs(Room):
         """
         with self._database.writing() as connection:
             hold(connection, claim, attempt=claim.attempt)
-            connection.execute(_DELETE, {"b_trial": claim.trial_id, "b_after": epoch})
+            self._forget(connection, claim, epoch)
+
+    def _forget(self, connection: Connection, claim: Claim, epoch: int) -> None:
+        connection.execute(_DELETE, {"b_trial": claim.trial_id, "b_after": epoch})
+        if claim.optuna_trial_id is not None and self._optuna.known(connection):
+            self._optuna.forget_reports_after(connection, claim.optuna_trial_id, epoch)
 
     def records(self, trial_id: int) -> list[EpochRecord]:
         """The epochs of one trial, in order."""

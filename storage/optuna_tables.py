@@ -1,26 +1,32 @@
-"""Optuna's own tables, written directly, so that a trial is taken or made, and given all that was sampled, in few transactions.
+"""Optuna's own tables, written directly, so that what both books hold is written in one transaction.
 
 Optuna's class opens a transaction for every parameter, and one more for whatever else it is told. Here a trial is running
-as soon as it is claimed, and its parameters go with its configuration. The rows are those that Optuna's class writes, in
-its order and under its locks; nothing of its schema is altered. All of this is tied to the version of the schema below:
-with any other one `known` is false, and the caller has Optuna's class do the writing.
+as soon as it is claimed, its parameters go with its configuration, a report with the epoch, and its end with ours. The rows
+are those that Optuna's class writes, in its order and under its locks; nothing of its schema is altered. All of this is
+tied to the version of the schema below: with any other one `known` is false, and the caller has Optuna's class do the writing.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, TableClause, bindparam, column
+from sqlalchemy.dialects import postgresql, sqlite
 
-from storage.rows import Sampled, Waiting
+from storage.rows import OptunaEnd, Sampled, Waiting
 
 SCHEMA = "v3.2.0.a"
 """The migration of Optuna's that made the tables which this file knows."""
 
 VERSION_TABLE = "alembic_version"
+
+CONSTRAINTS = "constraints"
+"""What the keys of constraints among the system attributes begin with."""
 
 KILLED = "killed"
 """User attribute of a trial that did not complete: why."""
@@ -30,6 +36,16 @@ _studies = sa.table("studies", column("study_id", sa.Integer))
 _trials = sa.table(
     "trials", column("trial_id", sa.Integer), column("number", sa.Integer), column("study_id", sa.Integer),
     column("state", _STATE), column("datetime_start", sa.DateTime), column("datetime_complete", sa.DateTime),
+)  # fmt: skip
+_FLOATS = ("FINITE", "INF_POS", "INF_NEG")
+_VALUE_TYPE, _REPORT_TYPE = sa.Enum(*_FLOATS, name="trialvaluetype"), sa.Enum(*_FLOATS, "NAN", name="trialintermediatevaluetype")
+_values = sa.table(
+    "trial_values", column("trial_id", sa.Integer), column("objective", sa.Integer),
+    column("value", sa.Double), column("value_type", _VALUE_TYPE),
+)  # fmt: skip
+_reports = sa.table(
+    "trial_intermediate_values", column("trial_id", sa.Integer), column("step", sa.Integer),
+    column("intermediate_value", sa.Double), column("intermediate_value_type", _REPORT_TYPE),
 )  # fmt: skip
 _ATTRIBUTE = ("trial_id", "key", "value_json")
 _params = sa.table("trial_params", *map(column, ("trial_id", "param_name", "param_value", "distribution_json")))
@@ -76,6 +92,28 @@ class OptunaTables:
             connection.execute(_INSERT_PARAM, rows)
         _write_attributes(connection, _system_attributes, trial_id, sampled.system_attrs)
 
+    def report(self, connection: Connection, trial_id: int, step: int, value: float) -> None:
+        """The value of a trial that runs at one step, in the place of what was reported for that step before."""
+        stored, kind = _spelled(value)
+        told = {"b_trial": trial_id, "b_step": step, "b_value": stored, "b_kind": kind}
+        connection.execute(_REPORT[connection.dialect.name], told)
+
+    def forget_reports_after(self, connection: Connection, trial_id: int, step: int) -> None:
+        """Drop what a running trial reported later, as an attempt that went on from an older checkpoint knows nothing of it."""
+        connection.execute(_FORGET, {"b_trial": trial_id, "b_step": step})
+
+    def end(self, connection: Connection, trial_id: int, told: OptunaEnd) -> None:
+        """The end of a trial, if it runs; one that has ended keeps the end that it has."""
+        if connection.execute(_END, {"b_trial": trial_id, "b_state": told.state, "b_completed": _now()}).rowcount != 1:
+            return
+        _write_attributes(connection, _system_attributes, trial_id, {f"{CONSTRAINTS}:{key}": json.dumps(v) for key, v in told.constraints.items()})
+        _write_attributes(connection, _user_attributes, trial_id, {key: json.dumps(value) for key, value in told.user_attrs.items()})
+        value, kind = (None, "NAN") if told.value is None else _spelled(told.value)
+        if told.state == "PRUNED":
+            value, kind = connection.execute(_LAST_REPORT, {"b_trial": trial_id}).one_or_none() or (None, "NAN")
+        if kind != "NAN":
+            connection.execute(_INSERT_VALUE, {"trial_id": trial_id, "objective": 0, "value": value, "value_type": kind})
+
     def give_up(self, connection: Connection, trial_ids: Sequence[int], reason: str) -> None:
         """Fail those of the trials that still run, so that no sampler reckons with them any more."""
         running = (_trials.c.trial_id.in_(trial_ids), _trials.c.state == "RUNNING")
@@ -94,6 +132,13 @@ def _write_attributes(connection: Connection, table: TableClause, trial_id: int,
     if attributes:
         connection.execute(sa.delete(table).where(table.c.trial_id == trial_id, table.c.key.in_(attributes)))
         connection.execute(sa.insert(table), [{"trial_id": trial_id, "key": key, "value_json": value} for key, value in attributes.items()])
+
+
+def _spelled(value: float) -> tuple[float | None, str]:
+    """A float as Optuna keeps it: databases do not agree on what is none."""
+    if math.isfinite(value):
+        return value, "FINITE"
+    return None, "NAN" if math.isnan(value) else "INF_POS" if value > 0 else "INF_NEG"
 
 
 def _now() -> datetime:
@@ -124,4 +169,27 @@ _MAKE = (
     )
     .returning(_trials.c.trial_id, _trials.c.number)
 )
-_INSERT_PARAM = sa.insert(_params)
+_INSERT_PARAM, _INSERT_VALUE = sa.insert(_params), sa.insert(_values)
+
+_OF_RUNNING = (_trials.c.trial_id == bindparam("b_trial"), _trials.c.state == "RUNNING")
+_REPORTED: tuple[Any, ...] = (bindparam("b_value", type_=sa.Double()), bindparam("b_kind", type_=_REPORT_TYPE))
+_ROW = sa.select(_trials.c.trial_id, bindparam("b_step", type_=sa.Integer()), *_REPORTED).where(*_OF_RUNNING)
+_REPORT = {
+    name: insert(_reports)
+    .from_select(["trial_id", "step", "intermediate_value", "intermediate_value_type"], _ROW)
+    .on_conflict_do_update(
+        index_elements=["trial_id", "step"],
+        set_=dict(zip(("intermediate_value", "intermediate_value_type"), _REPORTED, strict=True)),
+    )
+    for name, insert in (("sqlite", sqlite.insert), ("postgresql", postgresql.insert))
+}
+_FORGET = sa.delete(_reports).where(
+    _reports.c.trial_id.in_(sa.select(_trials.c.trial_id).where(*_OF_RUNNING)), _reports.c.step > bindparam("b_step")
+)
+_LAST_REPORT = (
+    sa.select(_reports.c.intermediate_value, _reports.c.intermediate_value_type)
+    .where(_reports.c.trial_id == bindparam("b_trial"))
+    .order_by(_reports.c.step.desc())
+    .limit(1)
+)
+_END = sa.update(_trials).where(*_OF_RUNNING).values(state=bindparam("b_state", type_=_STATE), datetime_complete=bindparam("b_completed"))

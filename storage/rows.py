@@ -91,6 +91,21 @@ class Sampled:
 
 
 @dataclass(frozen=True, slots=True)
+class OptunaEnd:
+    """What Optuna is to be told of the end of a trial.
+
+    Attributes:
+        value: of a complete trial; a pruned one ends with its last report, and a failed one with none.
+        constraints: by name; a trial with one above 0 is infeasible.
+    """
+
+    state: Literal["COMPLETE", "PRUNED", "FAIL"]
+    value: float | None = None
+    constraints: Mapping[str, float] = field(default_factory=dict)
+    user_attrs: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Waiting:
     """A configuration that is to be tried before anything is sampled."""
 

@@ -30,7 +30,7 @@ def pruner_of(pruner: PrunerConfig, epochs: int) -> BasePruner:
 
 def reason(study: optuna.Study, trial: optuna.Trial, epoch: int, pruner: PrunerConfig, direction: Direction) -> str:
     """Why a trial was pruned: its best metric so far, with what its noise was worth, against the finished trials at the same epoch."""
-    frozen = trial.storage.get_trial(trial._trial_id)  # noqa: SLF001
+    frozen = trial._cached_frozen_trial  # noqa: SLF001 - with what it reported
     own = list(frozen.intermediate_values.values())
     best, sign = (max(own), 1) if direction == "maximize" else (min(own), -1)
     if pruner.kind == "hyperband":

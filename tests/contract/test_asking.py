@@ -8,6 +8,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any, cast
@@ -22,10 +23,11 @@ from search.session import Session, open_session
 from search.stop import StopRequest
 from search.study import PRESET, WorkerStudy, open_trials
 from spaces.loader import load_study
-from spaces.records import ClassCounts, Evidence
+from spaces.records import ClassCounts, Diagnosis, Evidence
 from spaces.study import StudySpec
 from storage.checkpoints import CheckpointFiles
 from storage.rows import Claim
+from tests.conftest import RECORD
 from tests.contract.test_store import let_lapse
 
 PROCESSES, BUDGET = 4, 24
@@ -60,8 +62,13 @@ def end(bench: Bench, claim: Claim, trial: run.OptunaTrial) -> Ending:
     rate, number = claim.config["optimizer"]["lr_multiple"], claim.number or 0
     state: Any = ("complete", "pruned", "complete", "diverged", "failed")[number % 5]
     evidence = Evidence("metric_falling", 1, None, "it fell", {}, severity=1.0) if state == "diverged" else None
-    trial.end(state, -abs(rate - 1), "why", evidence, None)
-    bench.store.finish(claim, state, score=-abs(rate - 1))
+    diagnosis = Diagnosis("rate_too_high", (), ()) if evidence else None
+    attempt = run.Attempt(bench, claim, trial, cast(Any, None), [])
+    for epoch in range(1, number % 3 + 1):
+        record = replace(RECORD, epoch=epoch, metric=-abs(rate - epoch))
+        bench.store.append(claim, record, 600)
+        trial.report(record)
+    run._finish(attempt, state, None if state == "failed" else -abs(rate - 1), "why", evidence, diagnosis)
     return cast(Ending, state)
 
 
@@ -95,6 +102,7 @@ class TestSameTrials:
         for one, other in zip(kept, kept_by_class, strict=True):
             assert (one.params, one.distributions, one.state, one.values) == (other.params, other.distributions, other.state, other.values)
             assert (one.user_attrs, one.system_attrs) == (other.user_attrs, other.system_attrs)
+            assert one.intermediate_values == other.intermediate_values
 
     @pytest.mark.parametrize("schema", ["v3.2.0.a", "v9.9.9.a"])
     def test_died_asking(self, sqlite_url: str, monkeypatch: pytest.MonkeyPatch, schema: str) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import timedelta
 from typing import Any
@@ -16,11 +17,13 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy import inspect, text
 
+from search.optuna_trial import OptunaTrial, end_of
 from search.study import open_trials
 from spaces.errors import LeaseLostError, StoreError
+from spaces.records import Diagnosis, EpochRecord, Evidence
 from storage.engine import Database
-from storage.optuna_tables import KILLED, SCHEMA, VERSION_TABLE
-from storage.rows import Claim, Sampled, SampledParam, Waiting
+from storage.optuna_tables import KILLED, SCHEMA, VERSION_TABLE, OptunaTables
+from storage.rows import Claim, OptunaEnd, Sampled, SampledParam, Waiting
 from storage.store import Store
 from tests.contract.test_store import let_lapse
 
@@ -31,6 +34,19 @@ PARAMS: list[tuple[str, Any, BaseDistribution]] = [
     ("kind", None, CategoricalDistribution((None, True, 1.5, "é"))),
 ]
 SHARED = json.dumps({"rate": 0.3})
+FALLING = Evidence("metric_falling", 2, None, "it fell", {}, severity=1.25)
+ENDS = {
+    "complete": (end_of("complete", 0.1 + 0.2, "", None, None), [0.5]),
+    "complete, infinite": (end_of("complete", math.inf, "", None, None), []),
+    "pruned": (end_of("pruned", 0.5, "worse than its peers", None, None), [0.5, 0.25, math.nan]),
+    "pruned, not finite": (end_of("pruned", 0.5, "worse than its peers", None, None), [0.5, -math.inf]),
+    "pruned, nothing reported": (end_of("pruned", 0.5, "worse than its peers", None, None), [math.nan]),
+    "diverged": (end_of("diverged", 0.5, "é", FALLING, Diagnosis("rate_too_high", (), ())), [0.25]),
+    "failed": (end_of("failed", None, "ValueError: what", None, None), [0.25]),
+}
+"""How a trial ends, and the metrics of its epochs."""
+
+MakeRecord = Callable[..., EpochRecord]
 PRESETS = [Waiting({"rate": 0.25, "kind": None}, {"preset": "safe"}), Waiting({"rate": 1.0}, {"preset": "bold", "note": "é"})]
 
 
@@ -141,6 +157,50 @@ class TestSameRows:
             assert rows(database, ours) == rows(database, theirs)
         assert frozen(trials, ours) == frozen(trials, theirs)
 
+    def test_reports(self, store: Store, trials: RDBStorage, theirs: int, ours: int, study_id: int, make_record: MakeRecord, store_url: str) -> None:
+        """Reports of every kind of float: NaN, which is reported by Optuna's class alone, has no row of ours."""
+        told = {1: 0.1 + 0.2, 2: math.nan, 3: math.inf, 4: -math.inf, 5: 5e-324}
+        trial_id = trials.create_new_trial(theirs)
+        for epoch, value in told.items():
+            if not math.isnan(value):
+                trials.set_trial_intermediate_value(trial_id, epoch, value)
+        claim = bound(store, claimed(store, study_id), Sampled())
+        for epoch, value in told.items():
+            store.append(claim, make_record(epoch, metric=value), 600)
+
+        with closing(Database(store_url)) as database:
+            assert rows(database, ours) == rows(database, theirs)
+        assert frozen(trials, ours) == frozen(trials, theirs)
+
+    def test_nan_reported(self, store: Store, trials: RDBStorage, theirs: int, ours: int, study_id: int, store_url: str) -> None:
+        """A value that is reported twice is the later one, and NaN is spelled as Optuna spells it."""
+        mine, other = claimed(store, study_id).optuna_trial_id, trials.create_new_trial(theirs)
+        assert mine is not None
+        with closing(Database(store_url)) as database:
+            for step, value in ((1, 0.5), (2, math.nan), (1, math.inf), (1, 0.25), (3, math.nan)):
+                trials.set_trial_intermediate_value(other, step, value)
+                with database.writing() as connection:
+                    OptunaTables().report(connection, mine, step, value)
+            trials.set_trial_state_values(other, TrialState.PRUNED)  # without a value, as the last one is no number
+            with database.writing() as connection:
+                OptunaTables().end(connection, mine, OptunaEnd("PRUNED"))
+            assert rows(database, ours) == rows(database, theirs)
+
+    def test_ends(self, store: Store, trials: RDBStorage, theirs: int, ours: int, study_id: int, make_record: MakeRecord, store_url: str) -> None:
+        """The end of a trial, with its value, constraint and attributes, is what `tell` makes of it."""
+        study = optuna.load_study(study_name="theirs", storage=trials)
+        for told, metrics in ENDS.values():
+            asked, claim = OptunaTrial(study, study.ask(), by_store=False), bound(store, claimed(store, study_id), Sampled())
+            for epoch, value in enumerate(metrics, 1):
+                asked.report(make_record(epoch, metric=value))
+                store.append(claim, make_record(epoch, metric=value), 600)
+            asked.end(told)
+            store.finish(claim, "failed", told=told)
+
+        with closing(Database(store_url)) as database:
+            assert rows(database, ours) == rows(database, theirs)
+        assert frozen(trials, ours) == frozen(trials, theirs)
+
     def test_time(self, store: Store, trials: RDBStorage, ours: int, study_id: int, theirs: int) -> None:
         """A trial begins at the time that Optuna's class would give it, in the same zone."""
         claimed(store, study_id)
@@ -223,6 +283,45 @@ class TestBind:
         assert [trial.params for trial in trials.get_all_trials(ours)] == [{}]
 
 
+class TestReport:
+    def test_resumed(self, store: Store, trials: RDBStorage, ours: int, study_id: int, make_record: MakeRecord) -> None:
+        """An epoch that a newer attempt stores again replaces what was reported for it, and what came after it is gone in both books."""
+        claim = bound(store, claimed(store, study_id), Sampled())
+        for epoch in (1, 2, 3):
+            store.append(claim, make_record(epoch, metric=epoch / 10), 600)
+        let_lapse(store, claim)
+        taken = store.claim(study_id, 1, "b", 600)
+        assert taken is not None
+        store.append(taken, make_record(2, metric=0.9), 600)
+        assert trials.get_all_trials(ours)[0].intermediate_values == {1: 0.1, 2: 0.9}
+        store.forget_epochs_after(taken, 0)
+        assert trials.get_all_trials(ours)[0].intermediate_values == {}
+
+    def test_lost(self, store: Store, trials: RDBStorage, ours: int, study_id: int, make_record: MakeRecord) -> None:
+        """A worker that lost its trial neither reports nor ends it there."""
+        claim = bound(store, claimed(store, study_id), Sampled())
+        let_lapse(store, claim)
+        assert store.claim(study_id, 1, "b", 600)
+        for write in (lambda: store.append(claim, make_record(1), 600), lambda: store.finish(claim, "failed", told=OptunaEnd("FAIL"))):
+            with pytest.raises(LeaseLostError):
+                write()
+        (trial,) = trials.get_all_trials(ours)
+        assert (trial.state, trial.intermediate_values) == (TrialState.RUNNING, {})
+
+    def test_ended_there(self, store: Store, trials: RDBStorage, ours: int, study_id: int, make_record: MakeRecord) -> None:
+        """A trial that has ended in Optuna's book, as by an older program, keeps what it has there while ours is written."""
+        claim = bound(store, claimed(store, study_id), Sampled())
+        assert claim.optuna_trial_id is not None
+        trials.set_trial_intermediate_value(claim.optuna_trial_id, 1, 0.5)
+        trials.set_trial_state_values(claim.optuna_trial_id, TrialState.COMPLETE, [0.5])
+        store.append(claim, make_record(1, metric=0.25), 600)
+        store.forget_epochs_after(claim, 0)
+        store.finish(claim, "failed", told=OptunaEnd("FAIL", user_attrs={KILLED: "why"}))
+        (trial,) = trials.get_all_trials(ours)
+        assert (trial.state, trial.value, trial.intermediate_values, trial.user_attrs) == (TrialState.COMPLETE, 0.5, {1: 0.5}, {})
+        assert [line.state for line in store.trials(study_id)] == ["failed"]
+
+
 class TestRegister:
     def test_once(self, store: Store, trials: RDBStorage, ours: int) -> None:
         """Only the one that registers the study has its presets wait; whoever comes later leaves nothing."""
@@ -252,16 +351,18 @@ class TestOtherVersion:
         with closing(Database(store_url)) as database, database.writing() as connection:
             connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = 'v9.9.9.a'"))
 
-    def test_untouched(self, other: None, store: Store, trials: RDBStorage, ours: int, study_id: int) -> None:
+    def test_untouched(self, other: None, store: Store, trials: RDBStorage, ours: int, study_id: int, make_record: MakeRecord) -> None:
         """Tables of an unknown version are left to Optuna's own class."""
         assert not store.knows_optuna()
         claim = claimed(store, study_id)
         assert (claim.number, claim.optuna_trial_id) == (None, None)
         asked = optuna.load_study(study_name="ours", storage=trials).ask()
         claim = store.note_asked(claim, asked.number, asked._trial_id)
+        store.append(claim, make_record(1), 600)
         let_lapse(store, claim)
         assert store.claim(study_id, 0, "b", 600, max_attempts=1) is None
-        assert [trial.state for trial in trials.get_all_trials(ours)] == [TrialState.RUNNING]
+        store.finish(claimed(store, study_id), "failed", told=OptunaEnd("FAIL"))
+        assert [(trial.state, trial.intermediate_values) for trial in trials.get_all_trials(ours)] == [(TrialState.RUNNING, {})]
 
     def test_known(self, store: Store, study_id: int) -> None:
         """Those of the known one are not."""
