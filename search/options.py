@@ -37,6 +37,19 @@ def seconds(text: str | None) -> float | None:
     return sum(float(number) * UNITS_S[unit] for number, unit in parts)
 
 
+def device_seconds(hours: float | None) -> float | None:
+    """`--device-hours` in seconds.
+
+    Raises:
+        InputError: when it is not more than nothing.
+    """
+    if hours is None:
+        return None
+    if not 0 < hours < float("inf"):
+        raise InputError("--device-hours is no budget", where="--device-hours", found=f"{hours:g}", allowed="more than 0", next_step="write hours, such as 0.5 or 24")
+    return hours * UNITS_S["h"]
+
+
 def study_spec(
     study: str, assignments: list[str], *, name: str | None = None, trials: int | None = None, epochs: int | None = None, seed: int | None = None
 ) -> StudySpec:

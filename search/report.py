@@ -22,7 +22,7 @@ from spaces.parameters import active
 from spaces.paths import flatten
 from spaces.records import ClassCounts, Diagnosis, EpochRecord, best_record
 from spaces.study import StudySpec
-from storage.rows import FINAL_STATES, Finding, StoredStudy, StoredTrial, TrialState
+from storage.rows import FINAL_STATES, HELD_STATES, Finding, Progress, StoredStudy, StoredTrial, TrialState
 
 if TYPE_CHECKING:
     from storage.store import Store
@@ -95,10 +95,35 @@ class Kill:
 
 
 @dataclass(frozen=True, slots=True)
+class Holder:
+    """Who works on a trial.
+
+    Attributes:
+        trial: its number; None before it has one.
+        epochs: that are done.
+        silent_s: seconds since the worker's last sign of life.
+        overdue: whether its lease is over, so that anybody may give the trial back.
+        attempts: how many workers had it.
+        lost: how many of them vanished.
+    """
+
+    worker: str
+    host: str
+    device: str
+    trial: int | None
+    epochs: int
+    silent_s: float | None
+    overdue: bool
+    attempts: int
+    lost: int
+
+
+@dataclass(frozen=True, slots=True)
 class StudyReport(Told):
     """How a study stands. `states` counts trials; `left` in it are those of the budget that have not begun.
 
-    `lessons` are the regions of the space in which trials diverged.
+    `lessons` are the regions of the space in which trials diverged, `workers` who works on what, `device_s` the device time
+    of all trials, as charged, and `device_budget_s` what it may be in all, None for no limit.
     """
 
     name: str
@@ -115,6 +140,9 @@ class StudyReport(Told):
     causes: Mapping[str, int]
     lessons: tuple[str, ...]
     health: tuple[str, ...]
+    workers: tuple[Holder, ...]
+    device_s: float
+    device_budget_s: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,11 +190,13 @@ def study_report(store: Store, name: str) -> StudyReport:
     killed = [trial for trial in trials if trial.state in KILLED_STATES]
     kills = tuple(_kill(trial, records.get(trial.id, []), findings.get(trial.id, [])) for trial in killed)
     complete = [trial for trial in trials if trial.state == "complete"]
+    taken = store.device_time(stored.id)
     return StudyReport(
         name=name, about=spec.about, objective=spec.objective, metric=spec.metric.name, direction=spec.metric.direction,
         score_rule=spec.metric.score, epochs=spec.epochs, budget=spec.trials, states=_states(trials, spec.trials),
         leaderboard=_leaderboard(complete, records, spec), kills=kills,
         causes=dict(Counter(map(_counted_as, kills)).most_common()), lessons=_lessons(trials, spec), health=_study_health(complete, records, spec.metric),
+        workers=holders(store.progress(stored.id)), device_s=taken.charged_s, device_budget_s=taken.budget_s,
     )  # fmt: skip
 
 
@@ -191,6 +221,15 @@ def trial_report(store: Store, name: str, number: int) -> TrialReport:
         health=health(records, spec.metric.direction), class_names=names, trouble=_trouble(trial, records, spec.metric.direction, names),
         attempts=trial.attempt, worker=trial.worker, host=trial.host,
     )  # fmt: skip
+
+
+def holders(lines: Sequence[Progress]) -> tuple[Holder, ...]:
+    """Who works on what, by the numbers of the trials."""
+    return tuple(
+        Holder(line.worker, line.host, line.device or "", line.number, line.epochs, line.silent_s, (line.lease_left_s or 0) < 0, line.attempt, line.lost)
+        for line in lines
+        if line.state in HELD_STATES
+    )
 
 
 def _trouble(trial: StoredTrial, records: Sequence[EpochRecord], direction: Direction, names: tuple[str, ...]) -> Diagnosis | None:

@@ -70,7 +70,7 @@ def run_trial(bench: Bench, claim: Claim) -> Ending:
         InputError: when the data or the configuration turn out to be unusable; the trial is failed.
         UnusedHyperparameterError: when a sampled value never reached the training; the trial is failed.
     """
-    with kept_alive(bench.store, claim):
+    with kept_alive(bench.store, claim, bench.stop):
         try:
             return _guarded(_attempt(bench, *_bind(bench, claim)))
         except (LeaseLostError, StoreError):

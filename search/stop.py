@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
@@ -19,6 +20,7 @@ class StopRequest:
     def __init__(self, deadline_s: float | None = None) -> None:
         self._asked = threading.Event()
         self._deadline = None if deadline_s is None else time.monotonic() + deadline_s
+        self._device_end = math.inf
 
     @property
     def interrupted(self) -> bool:
@@ -28,7 +30,16 @@ class StopRequest:
     @property
     def requested(self) -> bool:
         """Whether to stop after the epoch at hand."""
-        return self._asked.is_set() or (self._deadline is not None and time.monotonic() >= self._deadline)
+        return self._asked.is_set() or self.spent or (self._deadline is not None and time.monotonic() >= self._deadline)
+
+    @property
+    def spent(self) -> bool:
+        """Whether the device time that the study may take is over."""
+        return time.monotonic() >= self._device_end
+
+    def allow(self, seconds: float) -> None:
+        """So many seconds of device time are left, from now on; infinity takes an earlier limit back."""
+        self._device_end = time.monotonic() + seconds
 
     def request(self) -> None:
         """Ask for it."""

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import gc
 import os
-import socket
 import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 from objectives.contract import Trainer
-from search.lease import LEASE_S
+from search.lease import LEASE_S, worker_name
 from search.plan import Plan, make_plan
 from search.report import find_study
 from search.run import Bench, run_trial
@@ -35,6 +34,8 @@ STORE_PATIENCE_S = 600.0
 
 FAILURES_IN_A_ROW = 3
 """So many failed trials, one after the other, are the objective's fault and not the configuration's."""
+
+SPENT = "the study's device time is spent; a larger `search run --device-hours` goes on"
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def _loop(bench: Bench, stored: StoredStudy) -> None:
     """Claim and train until nothing is left. A database that does not answer is asked again, for a while."""
     gc.collect()
     gc.freeze()  # what a worker keeps is never garbage; looking at all of torch after every trial takes 0.3 s
-    worker, failures, silent_since = f"{socket.gethostname()}:{os.getpid()}", 0, None
+    worker, failures, silent_since = worker_name(os.getpid()), 0, None
     while not bench.stop.requested:
         try:
             state = _next_trial(bench, stored, worker)
@@ -150,14 +151,19 @@ def _loop(bench: Bench, stored: StoredStudy) -> None:
             raise WorkerSpentError("a trial failed on the device; a fresh process goes on, as its memory may be in no good state")
         if failures >= FAILURES_IN_A_ROW:
             raise TrialFailedError(f"{failures} trials failed one after the other; `search show --study {stored.name}` says how")
+    if bench.stop.spent:
+        print(SPENT, flush=True)
 
 
 def _next_trial(bench: Bench, stored: StoredStudy, worker: str) -> str:
     """Claim a trial and train it; how it ended, `waiting`, or `nothing left`."""
-    claim = bench.store.claim(stored.id, budget=_budget(bench.store, stored), worker=worker, lease_s=LEASE_S)
+    claim = bench.store.claim(stored.id, budget=_budget(bench.store, stored), worker=worker, lease_s=LEASE_S, device=bench.device)
     if claim is not None:
         return run_trial(bench, claim)
     if bench.store.open_count(stored.id) == 0:
+        return "nothing left"
+    if bench.store.device_time_spent(stored.id):
+        print(SPENT, flush=True)
         return "nothing left"
     bench.stop.wait(IDLE_POLL_S)  # others still train; one of them may die and leave its trial
     return "waiting"

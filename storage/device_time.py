@@ -45,6 +45,13 @@ class DeviceTimes(Room):
             row = connection.execute(select(charged, Study.device_budget_s).where(Study.id == study_id)).one_or_none()
         return DeviceTime(0.0, None) if row is None else DeviceTime(*row)
 
+    def device_time_spent(self, study_id: int) -> bool:
+        """Whether the study has a budget of device time, and nothing is left of it; cheap enough to ask twice a second."""
+        left = select(Study.device_budget_s - Study.device_s).where(Study.id == study_id)
+        with self._database.reading() as connection:
+            left_s = connection.execute(left).scalar()
+        return left_s is not None and left_s < ROUNDING_S
+
 
 @dataclass(frozen=True, slots=True)
 class Budget:

@@ -22,21 +22,27 @@ def list_studies() -> None:
 def show(
     study: Annotated[Optional[str], typer.Option("--study", "-s", help="a study in the store; left out: all of them")] = None,
     store: StoreOption = None,
+    reap: Annotated[bool, typer.Option("--reap", help="first give trials back whose workers fell silent, so that another worker takes them up")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="for scripts")] = False,
 ) -> None:
-    """States, leaderboard and kills of a running or finished study."""
+    """States, who works on what, leaderboard and kills of a running or finished study."""
     import json
 
     from search.console import screen, tables
-    from search.report import study_report
+    from search.report import find_study, study_report
 
     with existing_store(store) as held:
         names = [study] if study else [stored.name for stored in held.studies()]
+        reaped = [(name, each) for name in names if reap for each in held.reap(find_study(held, name).id)]
         reports = [study_report(held, name) for name in names]
     if as_json:
         told = [report.as_dict() for report in reports]
         screen.say_raw(json.dumps(told[0] if study else told, indent=2, allow_nan=False))
         return
+    for name, each in reaped:
+        trial = "a trial" if each.number is None else f"trial {each.number}"
+        end = f"is failed, as the last of {each.lost} workers that it cost" if each.ended else "waits for another worker"
+        screen.say(f"{name}: {trial} of {each.worker}, who fell silent, {end}")
     for report in reports:
         tables.print_study(report)
     if not reports:

@@ -33,6 +33,7 @@ def run(
     name: Annotated[Optional[str], typer.Option(help="the study's name in the store; default: as in its YAML")] = None,
     seed: Annotated[Optional[int], typer.Option(help="everything random follows from it and the trial's number", min=0)] = None,
     timeout: TimeoutOption = None,
+    device_hours: Annotated[Optional[float], typer.Option(help="device time of all trials together, those of earlier runs included; stays with the study")] = None,
     change: Annotated[Optional[list[str]], typer.Option("--set", help="path=value in the study's YAML, such as base.data.size=64")] = None,
     accept_change: Annotated[bool, typer.Option("--accept-change", help="go on with a stored study although its definition changed")] = False,
     out: Annotated[Path, typer.Option(help="where the best configuration goes")] = Path("best.yaml"),
@@ -46,20 +47,22 @@ def run(
     """
     from search.export import check_out
     from search.launch.engines import Placement, prepare
-    from search.options import seconds, store_url, study_spec
+    from search.options import device_seconds, seconds, store_url, study_spec
     from search.session import open_session
 
     if remedy is None:
         spec = study_spec(study, change or [], name=name, trials=trials, epochs=epochs, seed=seed)
     else:
         spec = _stored_spec(name or study, store_url(store), trials)
-    timeout_s = seconds(timeout)
+    timeout_s, device_s = seconds(timeout), device_seconds(device_hours)
     check_out(out)
     place = Placement(launcher, devices, workers, workers_per_device, cpus_per_worker, ray_address, slurm or [])
     hire, warnings = prepare(place, store_url(store), sys.argv)
     session = open_session(spec, store_url(store), accept_change=accept_change)
     arguments = ["--study", spec.name, "--wandb", wandb]
     with session.store:
+        if device_s is not None:
+            session.store.set_device_budget(session.stored.id, device_s)
         if remedy is not None:
             session = _prescribe(session, store_url(store), remedy)
         stops = _search(session, hire, [*session.plan.warnings, *warnings], arguments, store_url(store), timeout_s)
@@ -94,13 +97,16 @@ def _prescribe(session: Session, url: str, text: str) -> Session:
 def _search(session: Session, hire: Hire, warnings: list[str], arguments: list[str], url: str, timeout_s: float | None) -> int:
     """Run the workers under the live display; how often a stop was asked for."""
     from search.console import live, screen
+    from search.launch.care import TrialCare
     from search.session import discard_untried
     from storage.store import open_files
 
     for warning in warnings:
         screen.warn(warning)
     logs = open_files(url).root / session.stored.name
-    with hire(arguments, url, logs, timeout_s).running() as team:
+    team = hire(arguments, url, logs, timeout_s)
+    team.care = TrialCare(session.store, session.stored.id)
+    with team.running():
         live.watch(session.store, session.stored, session.plan, until=team.finished, note=team.note)
     for warning in team.warnings():
         screen.warn(warning)
@@ -116,13 +122,16 @@ def _search(session: Session, hire: Hire, warnings: list[str], arguments: list[s
 def _conclude(session: Session, out: Path, url: str, *, interrupted: bool) -> None:
     """Leaderboard, every kill with its cause, best.yaml, and what to do next."""
     from search.console import screen, tables
+    from search.console.workers import spent_device_time
     from search.export import make_export, write_export
     from search.report import study_report
 
     report = study_report(session.store, session.stored.name)
     tables.print_study(report)
     if interrupted or report.states["left"] or report.states["paused"]:
-        screen.say(f"\n{'interrupted' if interrupted else 'the time is over'}; the same command goes on where it stopped")
+        over = "interrupted" if interrupted else "the device time is spent" if spent_device_time(report) else "the time is over"
+        goes_on = "the same command" if interrupted or not spent_device_time(report) else "a larger --device-hours"
+        screen.say(f"\n{over}; {goes_on} goes on where it stopped")
     if not report.leaderboard:
         screen.say(f"\nno trial is complete, so {out} was not written")
         return

@@ -17,7 +17,8 @@ from rich.text import Text
 from search.console import screen
 from search.console.tables import STATE_STYLES
 from search.console.words import count, duration, pairs, score, short_names
-from search.report import sampled
+from search.console.workers import attempts, seen
+from search.report import holders, sampled
 from spaces.errors import StoreError
 from spaces.records import better
 from spaces.study import StudySpec
@@ -33,7 +34,7 @@ EVENTS_SHOWN = 5
 LINES_AROUND = 14
 """Lines of the display that are not running trials."""
 
-TRIAL_BAR, STUDY_BAR = 16, 30
+TRIAL_BAR, STUDY_BAR = 10, 30
 """Widths, columns."""
 
 BAR = "blue"
@@ -139,12 +140,13 @@ class Watcher:
         if (before is None or before.state == "reserved") and now.number is not None:
             yield self._started(now)
         elif before is not None and now.attempt > before.attempt:
-            came = "goes on" if before.state == "paused" else f"was left by {before.worker} and goes on"
+            came = f"was left by {before.worker} and goes on" if now.lost > before.lost else "goes on"
             yield Event(f"trial {now.number} {came} after epoch {before.epochs}, with {now.worker} (attempt {now.attempt})")
         if before is not None and (before.state, before.attempt) == (now.state, now.attempt):
             return
         if now.state == "paused":
-            yield Event(f"trial {now.number} was given back after epoch {now.epochs}")
+            left = f"left by {now.worker}" if before is not None and now.lost > before.lost else "given back"
+            yield Event(f"trial {now.number} was {left} after epoch {now.epochs}")
         elif now.state in FINAL_STATES:
             yield self._ended(now)
 
@@ -221,10 +223,11 @@ def _running(watcher: Watcher, running: Sequence[Progress]) -> RenderableType:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("trial", "epoch", "", watcher.spec.metric.name):
         table.add_column(name, justify="left" if not name else "right", no_wrap=True)
-    table.add_column("worker", overflow="fold")
-    for line in running:
+    for name in ("worker", "device", "seen", "attempt"):
+        table.add_column(name, overflow="fold")
+    for line, holder in zip(running, holders(running), strict=True):
         epochs = f"{line.epochs}/{watcher.spec.epochs}"
-        silent = " (silent)" if line.lease_left_s is not None and line.lease_left_s < 0 else ""
         bar = ProgressBar(total=watcher.spec.epochs, completed=line.epochs, width=TRIAL_BAR, complete_style=BAR, finished_style=BAR)
-        table.add_row(str(line.number), epochs, bar, score(line.metric), screen.fit(f"{line.worker}{silent}"))
+        told = (screen.fit(line.worker), screen.fit(holder.device or "-"), seen(holder), attempts(holder))
+        table.add_row(str(line.number), epochs, bar, score(line.metric), *told)
     return table

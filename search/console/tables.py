@@ -11,6 +11,7 @@ from rich.text import Text
 
 from search.console import screen
 from search.console.words import count, joined, number, pairs, sampled, score, setting, short_names
+from search.console.workers import device_time_line, print_workers
 from search.report import Kill, LeaderboardRow, StudyReport
 from spaces.parameters import Choice, Condition
 from spaces.records import ClassCounts
@@ -34,11 +35,14 @@ UNBOUNDED = 10_000
 
 
 def print_study(report: StudyReport, top: int = 10) -> None:
-    """How a study stands: states, leaderboard, kills and signs of health."""
+    """How a study stands: states, who works on what, leaderboard, kills and signs of health."""
     screen.head(f"Study {report.name}: {report.objective}, {report.metric} ({report.direction}, {SCORE_RULES[report.score_rule]})")
     if report.about:
         screen.tell(report.about)
     screen.tell(states_line(report))
+    if report.device_budget_s is not None:
+        screen.tell(device_time_line(report))
+    print_workers(report)
     print_leaderboard(report, top)
     print_kills(report)
     if report.health:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,7 +19,11 @@ from spaces.errors import WorkerSpentError
 STORE_VARIABLE = "SEARCH_STORE"
 """The store's address travels in the environment: a password must not show in a list of processes."""
 
-MAX_RESTARTS = 3
+MAX_DEATHS = 6
+"""Deaths of workers in one place, one after the other, in the course of which the study did not get on: then it is given up."""
+
+BACKOFF_S, MAX_BACKOFF_S = 1.0, 30.0
+"""How long the place of a worker stays empty after its second death of that kind, twice as long after the next, and so on."""
 
 
 def thread_variables(threads: int) -> dict[str, str]:
@@ -36,13 +41,16 @@ class WorkerProcess:
     log: Path
     folder: Path | None = None
     """Where it runs; None: where its parent does."""
-    restarts: int = 0
+    deaths: int = 0
+    start_at: float | None = None
+    """When it is to be started again, by the monotonic clock; None when it is not."""
     process: subprocess.Popen[bytes] | None = None
     began_at: int | None = None
     """Size of the log when this run began: it is kept from run to run."""
 
     def start(self) -> None:
         """Start it, in a process group of its own: Ctrl-C reaches the supervisor, which passes it on in order."""
+        self.start_at = None
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as file:
             self.began_at = file.tell() if self.began_at is None else self.began_at
@@ -122,16 +130,33 @@ class LocalWorkers(Team):
     def look(self) -> bool:
         """Replace a worker that died, stop the others when one met bad input, and say whether all have ended."""
         for worker in self.workers:
-            code = worker.exit_code
-            if code in (None, 0) or self.stops or self.expired:
-                continue
-            if code is not None and (code < 0 or code == WorkerSpentError.exit_code) and worker.restarts < MAX_RESTARTS:
-                worker.restarts += 1
+            if worker.start_at is not None and (self.stops or self.expired):
+                worker.start_at = None  # nobody waits for it any more
+            elif worker.start_at is not None and time.monotonic() >= worker.start_at:
                 worker.start()
-            elif self.failure is None:
-                self.failure = worker
-                self.stop()
-        return self.gone()
+            elif worker.start_at is None and worker.exit_code not in (None, 0) and not (self.stops or self.expired):
+                self._replace(worker)
+        return self.gone() and all(worker.start_at is None for worker in self.workers)
+
+    def _replace(self, worker: WorkerProcess) -> None:
+        """A process that died makes room for a fresh one, later and later as long as the study does not get on; one that cannot go on ends all."""
+        code = worker.exit_code or 0
+        got_on = False
+        if self.care is not None and worker.process is not None:
+            self.care.died(worker.process.pid, code, worker.told())
+            got_on = self.care.got_on()
+        worker.deaths = 1 if got_on else worker.deaths + 1
+        if (code < 0 or code == WorkerSpentError.exit_code) and worker.deaths <= MAX_DEATHS:
+            worker.start_at = time.monotonic() + (0.0 if worker.deaths == 1 else min(MAX_BACKOFF_S, BACKOFF_S * 2 ** (worker.deaths - 2)))
+        elif self.failure is None:
+            self.failure = worker
+            self.stop()
+
+    def release(self) -> None:
+        """What a worker that was killed for a stop held goes back at once."""
+        for worker in self.workers:
+            if self.care is not None and worker.process is not None and (worker.exit_code or 0) < 0:
+                self.care.stopped(worker.process.pid)
 
     def ask(self, times: int) -> None:
         """Pass a request to stop on to every worker."""

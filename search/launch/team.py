@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Self
 
+from search.launch.care import TrialCare
 from spaces.errors import InputError, SearchError
 
 POLITE_S = 10.0
@@ -24,7 +25,12 @@ class Team(ABC):
 
     Args:
         timeout_s: after so long the workers finish their epochs and stop.
+
+    Attributes:
+        care: of the trials; None where nobody cares for them, as in a test of the workers alone.
     """
+
+    care: TrialCare | None = None
 
     def __init__(self, timeout_s: float | None = None) -> None:
         self.stops = 0
@@ -71,6 +77,8 @@ class Team(ABC):
         if self._deadline is not None and not self.expired and time.monotonic() >= self._deadline:
             self.expired = True
             self.ask(POLITELY)
+        if self.care is not None:
+            self.care.look()
         return self.look()
 
     def stop(self) -> None:

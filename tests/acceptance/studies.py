@@ -98,10 +98,10 @@ def repeatable(records: dict[int, list[EpochRecord]]) -> dict[int, list[dict[str
     }
 
 
-def expire_leases(url: str, seconds: float) -> None:
-    """Set the end of every lease back, as if so much time had gone by. SQLite only."""
+def expire_lease(url: str, number: int, seconds: float) -> None:
+    """Set the end of a trial's lease back, as if so much time had gone by. SQLite only."""
     with closing(sqlite3.connect(url.removeprefix("sqlite:///"), timeout=30)) as database, database:
-        database.execute("UPDATE search_trials SET lease_until = lease_until - ?", (seconds,))
+        database.execute("UPDATE search_trials SET lease_until = lease_until - ? WHERE number = ?", (seconds, number))
 
 
 def _id(store: Store, name: str) -> int:

@@ -49,11 +49,11 @@ class Demo:
         assert claim is not None
         return claim
 
-    def start(self, metrics: Sequence[float] = (), preset: str | None = None, **params: Scalar) -> Claim:
+    def start(self, metrics: Sequence[float] = (), preset: str | None = None, worker: str = "box:1", **params: Scalar) -> Claim:
         """The next trial, with an epoch for every metric."""
         given = PARAMS | {path.replace("__", "."): value for path, value in params.items()}
         config = self.plan.config(given, self.count, preset).model_dump(mode="json")
-        claim = self.store.bind(self.claim(), self.count, self.count, config, preset)
+        claim = self.store.bind(self.claim(worker), self.count, self.count, config, preset)
         self.count += 1
         self.epochs(claim, metrics)
         return claim

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from search.console import live, screen
 from spaces.errors import SearchError, StoreError
-from storage.rows import Claim
+from storage.rows import Claim, Death
 
 if TYPE_CHECKING:
     from tests.unit.search.conftest import Demo
@@ -104,12 +104,14 @@ class TestWatch:
             lambda: held.append(demo.claim("box:2")),
             vanish,
             lambda: held.append(demo.claim("box:3")),
+            lambda: demo.store.reap(demo.stored.id, Death("box:3")),
         )  # fmt: skip
 
         assert told[1:] == [
             "trial 0 was given back after epoch 1",
             "trial 0 goes on after epoch 1, with box:2 (attempt 2)",
             "trial 0 was left by box:2 and goes on after epoch 1, with box:3 (attempt 3)",
+            "trial 0 was left by box:3 after epoch 1",
         ]
 
     def test_found(self, demo: Demo, capsys: pytest.CaptureFixture[str]) -> None:
@@ -183,7 +185,7 @@ class TestLive:
         assert re.search("focal_gamma .* 5/6 trials 0 s", lines[0])
         assert "2 complete, 1 pruned, 1 diverged, 1 failed, 1 running" in lines
         assert lines[2].startswith("best so far: miou 0.3712, trial 0: gamma 2.5, lr 3.0e-02 (0.3 × base)")
-        assert any(re.fullmatch("5 2/4 .* 0.2000 box:1", line) for line in lines)
+        assert any(re.fullmatch("5 2/4 .* 0.2000 box:1 - 0 s ago 1", line) for line in lines)
         assert any(line.startswith("trial 5 is running") for line in lines)
         assert lines[-1] == "stopping"
 
@@ -199,7 +201,7 @@ class TestLive:
         claim = demo.start([0.1])
         demo.store.extend(claim, 1e-9)
 
-        assert any("box:1 (silent)" in line for line in self.frame(demo))
+        assert any(re.search(r"box:1 .* ago [(]silent[)]", line) for line in self.frame(demo))
 
     def test_many_workers(self, demo: Demo) -> None:
         """More running trials than lines: the display keeps to the screen and says how many it leaves out."""

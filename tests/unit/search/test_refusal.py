@@ -38,7 +38,7 @@ class TestRefusal:
             (("weights", "--clip-ratio", "much"), "--clip-ratio cannot be 'much'", "--clip-ratio", "much", "a number, 1 or more"),
             ((*RUN, "--wandb", "onlin"), "--wandb cannot be 'onlin' (did you mean 'online'?)", "--wandb", "onlin", "off, offline, online"),
             ((*RUN, "--trails", "3"), "there is no option --trails (did you mean '--trials'?)", "run", "--trails", "--study, --trials, --epochs"),
-            (("show", "-q"), "there is no option -q", "show", "-q", "--study, --store, --json, --help"),
+            (("show", "-q"), "there is no option -q", "show", "-q", "--study, --store, --reap, --json, --help"),
             (("explain", "--study", "x"), "the option --trial is missing", "explain", "", "--trial: its number"),
             (("train",), "the argument file is missing", "train", "", "file: a file that `search export`"),
             (("rum",), "there is no command rum (did you mean 'run'?)", "", "rum", "run, list, show"),

@@ -127,11 +127,11 @@ class TestStudy:
 
     def test_unnumbered_kill(self, demo: Demo, capsys: pytest.CaptureFixture[str]) -> None:
         """A trial that failed before it was given a number is listed without one."""
-        demo.store.finish(demo.claim(), "failed", reason="given up: 5 workers vanished")
+        demo.store.finish(demo.claim(), "failed", reason="given up: 3 workers vanished")
 
         tables.print_kills(study_report(demo.store, "focal_gamma"))
 
-        assert re.search(r"^ +-  +-  error +given up: 5 workers", capsys.readouterr().out, re.MULTILINE)
+        assert re.search(r"^ +-  +-  error +given up: 3 workers", capsys.readouterr().out, re.MULTILINE)
 
 
 @pytest.mark.usefixtures("width")
