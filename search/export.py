@@ -22,6 +22,7 @@ from spaces.errors import ConfigError, StoreError, StudyError
 from spaces.frozen import Frozen
 from spaces.loader import Document, Dumper, check, explain
 from spaces.paths import flatten
+from spaces.places import obstacle
 from spaces.records import EpochRecord, best_record
 from spaces.study import StudySpec
 from storage.rows import StoredStudy, StoredTrial
@@ -180,16 +181,20 @@ def write_export(export: Export, path: Path) -> None:
         f"# Train it again and compare: search train {path.name}\n"
     )
     text = head + yaml.dump(export.model_dump(mode="json"), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=120)
+    draft: Path | None = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         umask = os.umask(0)
         os.umask(umask)
         with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False, encoding="utf-8") as file:
+            draft = Path(file.name)
             file.write(text)
-        os.chmod(file.name, 0o666 & ~umask)  # a temporary file is the owner's alone; this one is to be shared as others are
-        os.replace(file.name, path)
+        draft.chmod(0o666 & ~umask)  # a temporary file is the owner's alone; this one is to be shared as others are
+        draft.replace(path)
     except OSError as problem:
-        raise ConfigError("the file cannot be written", where=str(path), found=problem.strerror or str(problem), next_step="name another place with --out") from None
+        raise _unwritable(path, problem.strerror or str(problem), "name another place with --out") from None
+    finally:
+        if draft is not None:
+            draft.unlink(missing_ok=True)  # of a full disk
 
 
 def check_out(path: Path) -> None:
@@ -198,11 +203,25 @@ def check_out(path: Path) -> None:
     Raises:
         ConfigError: when another kind of file stands there, or the folder is not there or cannot be written.
     """
-    if path.is_dir() or (path.exists() and not _is_export(path)):
+    if path.exists() and not path.is_dir() and not _is_export(path):
         raise ConfigError("another file stands in the way", where=str(path), found="no export of `search`", next_step="name another place with --out")
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise ConfigError("the file cannot be written", where=str(path), found=f"{folder} cannot be written", next_step="name another place with --out")
+    check_place(path, "--out")
+
+
+def check_place(path: Path, option: str) -> None:
+    """Whether a file can be written at the place that an option names.
+
+    Raises:
+        ConfigError: when not, with what to do.
+    """
+    special = path.exists() and not path.is_dir() and not path.is_file()  # /dev/null would be replaced by the file
+    met = ("no ordinary file", f"name another place with {option}") if special else obstacle(path, option)
+    if met:
+        raise _unwritable(path, *met)
+
+
+def _unwritable(path: Path, found: str, next_step: str) -> ConfigError:
+    return ConfigError("the file cannot be written", where=str(path), found=found, allowed="a file in a folder that is there", next_step=next_step)
 
 
 def _is_export(path: Path) -> bool:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
-from spaces.errors import InputError
-from spaces.loader import check, load_study, parse_changes
+from spaces.errors import InputError, StudyError
+from spaces.loader import check, load_study, option_of, parse_changes
 from spaces.paths import nested, overlay
 from spaces.signals import SignalsConfig
 from spaces.study import PrunerConfig, StudySpec
@@ -58,9 +59,25 @@ def study_spec(
     Raises:
         StudyError: when it cannot be found, or a change does not fit.
     """
-    changes: dict[str, Any] = parse_changes(assignments)
-    changes |= {key: value for key, value in (("name", name), ("trials", trials), ("epochs", epochs), ("seed", seed)) if value is not None}
-    return load_study(study, changes)
+    given = {key: value for key, value in (("name", name), ("trials", trials), ("epochs", epochs), ("seed", seed)) if value is not None}
+    return load_study(study, parse_changes(assignments) | given, given)
+
+
+@contextmanager
+def blaming(assignments: Sequence[str], study: str) -> Iterator[None]:
+    """Has a complaint about the study as a whole name the `--set` that brought it about, as one about a single value does.
+
+    Raises:
+        StudyError: whatever was raised within, with its place told.
+    """
+    try:
+        yield
+    except StudyError as problem:
+        place, _, _ = problem.where.removeprefix(f"study {study}, ").partition(", tried with")
+        option = option_of(place.replace(", ", ".").replace(" → ", "."), [assignment.partition("=")[0] for assignment in assignments])
+        if option is not None:
+            problem.where = f"--set {option}, over {problem.where}"
+        raise
 
 
 def thresholds(assignments: list[str], base: SignalsConfig) -> SignalsConfig:

@@ -46,9 +46,12 @@ class _LastState:
     def write(self, save: Callable[[Path], None]) -> None:
         """Through a temporary file beside it."""
         assert self.path is not None
-        draft = self.path.with_suffix(".tmp")
-        save(draft)
-        draft.replace(self.path)
+        draft = self.path.with_name(f"{self.path.name}.tmp")
+        try:
+            save(draft)
+            draft.replace(self.path)
+        finally:
+            draft.unlink(missing_ok=True)
 
 
 class Retraining:

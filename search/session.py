@@ -69,9 +69,10 @@ def _check_changes(changes: list[Change], name: str, url: str, *, accept_change:
     if accept_change:
         what = f"metric, objective and space of the study {name!r} cannot change under its name: its trials would not compare"
         raise StudyError(what, where=safe_url(url), found=shown, next_step="give the new one a name of its own with --name")
+    again = " ".join(f"--{path} {old}" for path, old, _ in changes if path in ("epochs", "seed"))
     raise StudyError(
         f"the study {name!r} is in the store with another definition", where=safe_url(url), found=shown,
-        next_step="give the new one a name of its own with --name"
+        next_step=f"repeat the options of its first command{f' ({again})' if again else ''} to go on with it, give the new one a name of its own with --name"
         + ("" if lasting else ", or say that the change is meant with --accept-change"),
     )  # fmt: skip
 

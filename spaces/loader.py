@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,9 +22,6 @@ UNION_TAGS = {"float", "int", "choice", "digits", "folder", "bool"}
 
 PREFIX = re.compile(r"^(Value error|Assertion failed), ")
 """What pydantic puts before the words of a check of one's own."""
-
-OPTIONS = ("name", "trials", "epochs", "seed")
-"""Keys of a study that have an option of their own on the command line."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -64,6 +61,8 @@ class Document:
         self.path = path
         self.overrides: tuple[str, ...] = ()
         """Dotted paths whose values came from the command line and not from the file."""
+        self.options: tuple[str, ...] = ()
+        """Those of them that came from an option of their own, such as --epochs, and not from --set."""
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as problem:
@@ -91,12 +90,29 @@ class Document:
 
     def where(self, place: Sequence[str | int]) -> str:
         """`study.yaml, line 12, space → loss.gamma → low`."""
-        dotted = ".".join(str(step) for step in place)
-        given = next((path for path in self.overrides if dotted == path or dotted.startswith(f"{path}.")), None)
-        if given is not None:
-            return f"--set {given}" if given not in OPTIONS else f"--{given}"
         line = self.line(place)
-        return f"{self.path}" + (f", line {line}" if line else "") + (", " + " → ".join(str(step) for step in place) if place else "")
+        stands = f"{self.path}" + (f", line {line}" if line else "") + (", " + " → ".join(str(step) for step in place) if place else "")
+        option = option_of(".".join(str(step) for step in place), self.overrides)
+        if option is None:
+            return stands
+        told = f"--{option}" if option in self.options else f"--set {option}"
+        return f"{told}, over {stands}" if self._holds(place) and option != ".".join(map(str, place)) else told
+
+    def _holds(self, place: Sequence[str | int]) -> bool:
+        """Whether something stands there in the file."""
+        node = self._root
+        for step in place:
+            child = _child(node, step)
+            if child is None:
+                return False
+            node = child[0]
+        return True
+
+
+def option_of(place: str, changed: Iterable[str]) -> str | None:
+    """The dotted path that the command line changed and that a complaint about `place` is about: there, above, or within it."""
+    near = (path for path in changed if f"{place}.".startswith(f"{path}.") or f"{path}.".startswith(f"{place}."))
+    return next(near, None)
 
 
 def _child(node: yaml.Node | None, step: str | int) -> tuple[yaml.Node, int] | None:
@@ -178,14 +194,19 @@ def study_file(name_or_path: str) -> Path:
     raise StudyError(what, where="--study", found=name_or_path, allowed=f"{', '.join(shipped)}, or the path of a YAML file", next_step="`search list` shows the studies")
 
 
-def load_study(name_or_path: str, changes: Mapping[str, Any] | None = None) -> StudySpec:
+def load_study(name_or_path: str, changes: Mapping[str, Any] | None = None, options: Collection[str] = ()) -> StudySpec:
     """A study by shipped name or path, with `changes` (dotted paths of its YAML) laid over it.
+
+    Args:
+        name_or_path: of the study.
+        changes: dotted path → value.
+        options: those of the paths that were given by an option of their own, such as --epochs, and not by --set.
 
     Raises:
         StudyError: when it cannot be found, read or understood.
     """
     document = Document(study_file(name_or_path))
-    document.overrides = tuple(changes or ())
+    document.overrides, document.options = tuple(changes or ()), tuple(options)
     data = dict(document.data)
     if isinstance(data.get("base"), Mapping):
         data["base"] = nested(data["base"])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from spaces.epoch_rows import make_record, plain, told_row, whole, wrong
 from spaces.errors import RecordsError, nearest
 from spaces.frozen import Frozen
 from spaces.loader import check
+from spaces.places import obstacle
 from spaces.records import EpochRecord
 
 RecordedState = Literal["complete", "pruned", "diverged", "failed", "running"]
@@ -89,15 +89,11 @@ def check_out(path: Path, sources: Sequence[Path] = ()) -> None:
     Raises:
         RecordsError: when it is a folder, or its folder is not there or cannot be written.
     """
-    problems = (
-        (any(path.resolve() == source.resolve() for source in sources), "the table that is to be read"),
-        (path.is_dir(), "a folder"),
-        (not path.parent.is_dir(), f"no folder {path.parent}"),
-        (not os.access(path if path.exists() else path.parent, os.W_OK), "no right to write"),
-    )
-    for met, found in problems:
-        if met:
-            raise _unwritable(path, found)
+    if any(path.resolve() == source.resolve() for source in sources):
+        raise _unwritable(path, "the table that is to be read")
+    met = obstacle(path, "--out")
+    if met:
+        raise _unwritable(path, *met)
 
 
 def write_recording(path: Path, recording: Recording) -> None:
@@ -115,8 +111,8 @@ def write_recording(path: Path, recording: Recording) -> None:
         raise _unwritable(path, problem.strerror or str(problem)) from None
 
 
-def _unwritable(path: Path, found: str) -> RecordsError:
-    return RecordsError(f"cannot write {path}", where=str(path), found=found, allowed="a file in a folder that is there", next_step="name another place with --out")
+def _unwritable(path: Path, found: str, next_step: str = "name another place with --out") -> RecordsError:
+    return RecordsError(f"cannot write {path}", where=str(path), found=found, allowed="a file in a folder that is there", next_step=next_step)
 
 
 def _told(trial: RecordedTrial) -> dict[str, Any]:

@@ -21,11 +21,13 @@ def weights(
 
     from objectives.class_weights import class_weights
     from search.console import tables
-    from search.options import study_spec
+    from search.options import blaming, study_spec
     from search.plan import make_plan
     from spaces.config import WeightMethod, WeightsConfig
 
-    plan = make_plan(study_spec(study, change or []))
+    spec = study_spec(study, change or [])
+    with blaming(change or [], spec.name):
+        plan = make_plan(spec)
     counts = plan.objective.load().count_classes(plan.config({}, 0))
     made = {method: class_weights(counts, WeightsConfig(method=method, clip_ratio=clip_ratio)).weights.tolist() for method in get_args(WeightMethod)}
     tables.print_weights(counts, made)
@@ -40,9 +42,10 @@ def export(
 ) -> None:
     """Write a trial's configuration, scores and provenance to YAML."""
     from search.console import screen
-    from search.export import make_export, write_export
+    from search.export import check_out, make_export, write_export
     from search.report import find_study
 
+    check_out(out)
     with existing_store(store) as held:
         made = make_export(held, find_study(held, study), trial)
     write_export(made, out)
@@ -61,9 +64,11 @@ def train(
     Exit code 1 when the score differs although device, threads and torch are the same.
     """
     from search.console import screen
-    from search.export import load_export
+    from search.export import check_place, load_export
     from search.retrain import Retraining
 
+    if save is not None:
+        check_place(save, "--save")
     training = Retraining(load_export(file), device, threads, save)
     for record in training.epochs():
         loss = f"loss {record.train_loss:.4f}  val loss {record.val_loss:.4f}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
@@ -47,18 +48,20 @@ def run(
     """
     from search.export import check_out
     from search.launch.engines import Placement, prepare
-    from search.options import device_seconds, seconds, store_url, study_spec
+    from search.options import blaming, device_seconds, seconds, store_url, study_spec
     from search.session import open_session
 
     if remedy is None:
         spec = study_spec(study, change or [], name=name, trials=trials, epochs=epochs, seed=seed)
     else:
+        _check_as_stored(remedy, {"--set": change, "--epochs": epochs, "--seed": seed})
         spec = _stored_spec(name or study, store_url(store), trials)
     timeout_s, device_s = seconds(timeout), device_seconds(device_hours)
     check_out(out)
     place = Placement(launcher, devices, workers, workers_per_device, cpus_per_worker, ray_address, slurm or [])
     hire, warnings = prepare(place, store_url(store), sys.argv)
-    session = open_session(spec, store_url(store), accept_change=accept_change)
+    with blaming(change or [], spec.name):
+        session = open_session(spec, store_url(store), accept_change=accept_change)
     arguments = ["--study", spec.name, "--wandb", wandb]
     with session.store:
         if device_s is not None:
@@ -69,6 +72,23 @@ def run(
         _conclude(session, out, store_url(store), interrupted=stops > 0)
     if stops:
         raise typer.Exit(INTERRUPTED)
+
+
+def _check_as_stored(remedy: str, given: Mapping[str, object]) -> None:
+    """A remedy is tried in the study as it is stored: what would change the study is refused beside it, and not left aside.
+
+    Raises:
+        InputError: when something would, or when the remedy itself is not well named.
+    """
+    from search.remedy import parse_choice
+
+    parse_choice(remedy)
+    beside = [option for option, value in given.items() if value is not None]
+    if beside:
+        raise InputError(
+            f"{' and '.join(beside)} cannot stand beside --enqueue-remedy: it takes the study as it is stored", where="--enqueue-remedy",
+            found=", ".join(beside), allowed="--study or --name, --trials, and how to run", next_step="leave it out, or start a study of its own with --name and without --enqueue-remedy",
+        )  # fmt: skip
 
 
 def _stored_spec(study: str, url: str, trials: Optional[int]) -> StudySpec:

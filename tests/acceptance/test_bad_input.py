@@ -169,6 +169,12 @@ CASES = [
     Case("set_broken", (*RUN, "--set", "epochs=[1"), "--set cannot read the value", "--set epochs", "[1", "a YAML value", "quote it", study()),
     Case("set_nonsense", (*RUN, "--set", "epochs=many"), "epochs: input should be a valid integer", "epochs", "'many'", "", "mend it", study()),
     Case("out_of_others", (*RUN, "--out", "notes.txt"), "another file stands in the way", "notes.txt", "no export", "", "--out", text("notes.txt", "call mum")),
+    Case("set_in_base", (*RUN, "--set", "base.loss.gama=1"), "unknown key 'gama'", "--set base.loss.gama, over study tiny, base", "", "gamma", "mend it", study()),
+    Case("out_nowhere", (*RUN, "--out", "new/best.yaml"), "the file cannot be written", "new/best.yaml", "there is no folder new", "", "`mkdir -p new`, or name", study()),
+    Case("remedy_with_others", (*RUN, "--enqueue-remedy", "0", "--set", "base.batch_size=4", "--epochs", "5", "--seed", "1"),
+         "--set and --epochs and --seed cannot stand beside --enqueue-remedy", "--enqueue-remedy", "--set, --epochs, --seed", "--trials", "leave it out", copied()),
+    Case("late_average", (*RUN, "--epochs", "2", "--set", "base.schedule.swa_from_epoch=3"), "averaging the weights from epoch 3 on would never begin",
+         "base → schedule.swa_from_epoch", "epochs: 2", "1 … 2", "more epochs", study()),
     # stores
     Case("unreachable", (*RUN, "--store", f"postgresql://me:{SECRET}@127.0.0.1:1/x"), "the store cannot be reached", "postgresql://me:***@127.0.0.1:1/x",
          "Connection refused", "", "check that the server runs", study()),
@@ -180,7 +186,7 @@ CASES = [
          text("search.db", "These are my notes, and no database.")),
     Case("newer_store", RUN, "the store was made by a newer program", "sqlite:///search.db", "version 9999", "version 0", "install that newer program", copied(newer)),
     Case("other_definition", (*RUN, "--set", "epochs=6"), "the study 'tiny' is in the store with another definition", "sqlite:///search.db", "epochs: 4 → 6", "",
-         "--accept-change", copied()),
+         "repeat the options of its first command (--epochs 4)", copied()),
     # a study or trial that is not there
     *(Case(f"{command}_no_study", (command, "--study", "tony", *more), "there is no study 'tony' in the store (did you mean 'tiny'?)", "sqlite:///search.db", "tony",
            "tiny", "search run", copied())
@@ -189,7 +195,11 @@ CASES = [
     Case("explain_no_trial", ("explain", "--study", "tiny", "--trial", "99"), "has no trial 99", "sqlite:///search.db", "99", "0, 1, 2", "search show", copied()),
     Case("export_no_trial", ("export", "--study", "tiny", "--trial", "99"), "no trial 99", "", "99", "0", "search show", copied()),
     Case("export_over_others", ("export", "--study", "tiny", "--out", "tiny.yaml"), "another file stands in the way", "tiny.yaml", "no export", "", "--out", copied()),
+    Case("export_nowhere", ("export", "--study", "tiny", "--out", "new/it.yaml"), "the file cannot be written", "new/it.yaml", "there is no folder new", "",
+         "`mkdir -p new`, or name", copied()),
     # exports
+    Case("save_nowhere", ("train", "best.yaml", "--save", "new/model.pt"), "the file cannot be written", "new/model.pt", "there is no folder new", "",
+         "`mkdir -p new`, or name another place with --save", copied()),
     Case("export_without_section", ("train", "best.yaml"), "the key 'loss' is missing", "best.yaml", "", "loss, optimizer", "export the trial again",
          exported(lambda told: told["config"].pop("loss"))),
     Case("export_without_score", ("train", "best.yaml"), "the key 'score' is missing", "best.yaml", "", "score", "mend it", exported(lambda told: told.pop("score"))),

@@ -134,11 +134,9 @@ class TestShow:
     @pytest.mark.parametrize("trial", [0, 1])
     def test_export(self, finished: Finished, terminal: Terminal, tmp_path: Path, trial: int) -> None:
         """`export --trial` writes that trial, be it the best or not, where it is told to."""
-        answer = terminal.run(
-            "export", "--study", "tiny", "--trial", str(trial), "--out", str(tmp_path / "a" / "it.yaml"), folder=finished.folder
-        )
+        answer = terminal.run("export", "--study", "tiny", "--trial", str(trial), "--out", str(tmp_path / "it.yaml"), folder=finished.folder)
         assert (answer.code, answer.err) == (0, "")
-        export = load_export(tmp_path / "a" / "it.yaml")
+        export = load_export(tmp_path / "it.yaml")
         stored = finished.trials[trial]
         assert (export.provenance.trial, export.provenance.preset) == (trial, stored.preset)
         assert math.isclose(export.score.validation, stored.score or 0, rel_tol=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import stat
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from search.export import Export, load_export, make_export, write_export
+from search.export import Export, check_out, check_place, load_export, make_export, write_export
 from search.plan import Plan, make_plan
 from spaces.errors import ConfigError, StoreError
 from spaces.loader import load_study
@@ -206,23 +207,42 @@ class TestWriteExport:
         assert (caught.value.where, caught.value.next_step) == (str(path), "name another place with --out")
 
     def test_binary(self, finished: Finished, tmp_path: Path) -> None:
-        """So does one that is no text, and a folder."""
+        """So does one that is no text."""
         (tmp_path / "model.pt").write_bytes(b"\xff\xfe\x00")
-        (tmp_path / "folder").mkdir()
-        for name in ("model.pt", "folder"):
-            with pytest.raises(ConfigError, match="another file stands in the way"):
-                write_export(finished.export(), tmp_path / name)
+        with pytest.raises(ConfigError, match="another file stands in the way"):
+            write_export(finished.export(), tmp_path / "model.pt")
 
-    def test_folders_made(self, finished: Finished, tmp_path: Path) -> None:
-        """Folders on the way are made, and nothing but the file is left in them."""
-        write_export(finished.export(), tmp_path / "a" / "b" / "best.yaml")
-        assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == ["best.yaml"]
-
-    def test_no_place(self, finished: Finished, tmp_path: Path) -> None:
-        """A place where no file can be is told."""
+    @pytest.mark.parametrize(
+        ("place", "found", "next_step"),
+        [("a/b/best.yaml", "there is no folder {}/a/b", "`mkdir -p {}/a/b`, or "), ("", "a folder", "--out {}/NAME"), ("file/best.yaml", "{}/file is no folder", "--out")],
+    )
+    def test_no_place(self, finished: Finished, tmp_path: Path, place: str, found: str, next_step: str) -> None:
+        """A place where no file can be is told, with what to do, and no folder is made."""
         (tmp_path / "file").write_text("in the way")
-        with pytest.raises(ConfigError, match="the file cannot be written"):
-            write_export(finished.export(), tmp_path / "file" / "best.yaml")
+        with pytest.raises(ConfigError, match="the file cannot be written") as caught:
+            write_export(finished.export(), tmp_path / place)
+        assert (caught.value.where, caught.value.found) == (str(tmp_path / place), found.format(tmp_path))
+        assert next_step.format(tmp_path) in caught.value.next_step
+        assert [path.name for path in tmp_path.iterdir() if not path.name.startswith("search.db")] == ["file"]
+
+    def test_device(self) -> None:
+        """What is no ordinary file is never replaced by one."""
+        for check in (check_out, lambda path: check_place(path, "--save")):
+            with pytest.raises(ConfigError):
+                check(Path("/dev/null"))
+        assert not Path("/dev/null").is_file()
+
+    def test_full(self, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A file that cannot be put in its place leaves nothing half-written behind."""
+
+        def full(*_: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(Path, "replace", full)
+        with pytest.raises(ConfigError, match="the file cannot be written") as caught:
+            write_export(finished.export(), tmp_path / "best.yaml")
+        assert caught.value.found == "No space left on device"
+        assert [path.name for path in tmp_path.iterdir() if not path.name.startswith("search.db")] == []
 
     def test_rights(self, file: Path, tmp_path: Path) -> None:
         """It has the rights that any new file has here."""

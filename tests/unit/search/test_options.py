@@ -9,7 +9,8 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from search.options import DEFAULT_STORE, pruner_config, schema_text, seconds, store_url, study_spec, thresholds
+from search.options import DEFAULT_STORE, blaming, pruner_config, schema_text, seconds, store_url, study_spec, thresholds
+from search.plan import make_plan
 from spaces.errors import InputError, StudyError
 from spaces.loader import load_study, shipped_studies
 from spaces.signals import SignalsConfig
@@ -79,6 +80,42 @@ class TestStudySpec:
         """An option is checked as the file is."""
         with pytest.raises(StudyError, match=next(iter(options))):
             study_spec("focal_gamma", [], **options)
+
+
+    @pytest.mark.parametrize(("assignments", "epochs", "where"), [([], 0, "--epochs"), (["epochs=0"], None, "--set epochs"), (["epochs=3"], 0, "--epochs")])
+    def test_named(self, assignments: list[str], epochs: int | None, where: str) -> None:
+        """A complaint names the option by which the value was given."""
+        with pytest.raises(StudyError) as caught:
+            study_spec("focal_gamma", assignments, epochs=epochs)
+        assert caught.value.where == where
+
+
+class TestBlaming:
+    @pytest.mark.parametrize(
+        ("assignment", "where"),
+        [
+            ("base.loss.gama=1", "study focal_gamma, base, loss → gama"),
+            ("base.loss.gamma=-1", "study focal_gamma, base, loss → gamma"),
+            ("base.loss.ce_weight=0.9", "study focal_gamma, base, loss"),
+            ("metric.name=mious", "study focal_gamma, metric → name"),
+            ("presets=[save]", "presets"),
+            ("base.schedule.swa_from_epoch=99", "study focal_gamma, base → schedule.swa_from_epoch"),
+            ("space.loss.gamma.low=-1", "study focal_gamma, space → loss.gamma, tried with -1.0, loss → gamma"),
+        ],
+    )
+    def test_named(self, assignment: str, where: str) -> None:
+        """A complaint about the study as a whole names the change that brought it about, and its place."""
+        spec = study_spec("focal_gamma", [assignment])
+        with pytest.raises(StudyError) as caught, blaming(["trials=9", assignment], spec.name):
+            make_plan(spec)
+        assert caught.value.where == f"--set {assignment.partition('=')[0]}, over {where}"
+
+    def test_others(self) -> None:
+        """One that no change brought about keeps its place."""
+        spec = study_spec("focal_gamma", ["base.loss.gama=1"])
+        with pytest.raises(StudyError) as caught, blaming(["base.data.size=64", "base.loss.gamma=2"], spec.name):
+            make_plan(spec)
+        assert caught.value.where == "study focal_gamma, base, loss → gama"
 
 
 class TestSchema:

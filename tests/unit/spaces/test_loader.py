@@ -308,17 +308,24 @@ class TestWhereChanged:
     @pytest.mark.parametrize(
         ("changes", "where"),
         [
-            ({"epochs": 0}, "--epochs"),
-            ({"name": "a b"}, "--name"),
+            ({"epochs": 0}, "--set epochs"),
+            ({"name": "a b"}, "--set name"),
             ({"metric.score": "bets"}, "--set metric.score"),
             ({"signals.overfitting": {"patience": 0}}, "--set signals.overfitting"),
             ({"space.loss.gamma.low": "x"}, "--set space.loss.gamma.low"),
             ({"epoch": 3}, "--set epoch"),
+            ({"loss.gamma": 3}, "--set loss.gamma"),
+            ({"space.loss.tau.low": 3}, "--set space.loss.tau.low"),
         ],
     )
     def test_option(self, changes: dict[str, Any], where: str) -> None:
         """What came from the command line is not looked for in the file: the complaint names the option."""
         assert refusal("focal_gamma", changes).where == where
+
+    def test_laid_over(self, write: Write) -> None:
+        """Where a change and the file do not go together, both are named."""
+        path = write(STUDY)
+        assert refusal(path, {"space.loss.gamma.low": 9}).where == f"--set space.loss.gamma.low, over {path}, line 3, space → loss.gamma"
 
     def test_file(self, write: Write) -> None:
         """What did not still has its line."""

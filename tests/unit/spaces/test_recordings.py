@@ -216,14 +216,15 @@ class TestWrite:
         told = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda word: pytest.fail(word))
         assert (told["epochs"][0]["loss"], told["epochs"][0]["metric"]) == ("Infinity", 0.12346)
 
-    @pytest.mark.parametrize(("out", "found"), [("nowhere/x.jsonl", "no folder"), ("", "a folder"), ("there.txt/x.jsonl", "no folder")])
+    @pytest.mark.parametrize(("out", "found"), [("nowhere/x.jsonl", "no folder"), ("", "a folder"), ("there.txt/x.jsonl", "is no folder")])
     def test_unwritable(self, tmp_path: Path, out: str, found: str) -> None:
         """A place that cannot be written is one clear error, before the work and at its end."""
         (tmp_path / "there.txt").write_text("")
         for write in (check_out, lambda path: write_recording(path, Recording(RecordedStudy(), ()))):
             with pytest.raises(RecordsError, match="cannot write") as problem:
                 write(tmp_path / out)
-            assert (problem.value.next_step, problem.value.where) == ("name another place with --out", str(tmp_path / out))
+            assert problem.value.where == str(tmp_path / out)
+            assert "--out" in problem.value.next_step
         with pytest.raises(RecordsError) as problem:
             check_out(tmp_path / out)
         assert found in problem.value.found
