@@ -12,6 +12,7 @@ from spaces.errors import StudyError
 from spaces.paths import flatten
 from spaces.study import StudySpec
 from storage.address import safe_url
+from storage.optuna_schema import MADE_BY
 from storage.rows import StoredStudy
 from storage.store import Store, open_store
 
@@ -116,8 +117,6 @@ def _make(store: Store, plan: Plan, url: str) -> StoredStudy:
 
 def _is_anothers(trials: RDBStorage, name: str) -> bool:
     """Whether an Optuna study of that name was not made by us. One that another process is making at this moment has no mark yet."""
-    from search.study import MADE_BY
-
     for _ in range(MARKING_TRIES):
         held = {study.study_name: study.user_attrs for study in trials.get_all_studies()}
         if name not in held or MADE_BY in held[name]:

@@ -18,14 +18,13 @@ from search.optuna_storage import HoldingStorage
 from search.plan import Params, Plan
 from search.pruners.peers import build_pruner
 from search.seeds import derive
+from spaces.errors import StoreError
 from spaces.parameters import Choice, FloatRange, Parameter
 from spaces.study import StudySpec
-from storage.address import optuna_url
+from storage.address import optuna_url, safe_url
 from storage.engine import tune
+from storage.optuna_schema import MADE_BY
 from storage.rows import Sampled, Waiting
-
-MADE_BY = "made by search"
-"""User attribute of a study: one of that name that lacks it is somebody else's."""
 
 PRESET = "preset"
 """User attribute of a trial that a preset was enqueued for."""
@@ -87,9 +86,28 @@ def _sampler(spec: StudySpec, seed: int) -> BaseSampler:
 def open_trials(url: str) -> RDBStorage:
     """Optuna's storage on the store's database, tuned as our own tables are."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    storage = _with_tables(optuna_url(url))
+    try:
+        storage = _with_tables(_without_templates(optuna_url(url)))
+    except RuntimeError as problem:
+        if "no longer compatible" not in str(problem):
+            raise
+        raise StoreError(
+            "Optuna's tables in the store are of another version than the Optuna that is installed", where=safe_url(url),
+            found=str(problem).split(" Please")[0], next_step="search store migrate, if they are older; else install that newer Optuna",
+        ) from None  # fmt: skip
     tune(storage.engine)
     return storage
+
+
+def _without_templates(url: str) -> str:
+    """Optuna takes braces in an address for a template of its own."""
+    return url.replace("{", "{{").replace("}", "}}")
+
+
+def any_version(url: str) -> RDBStorage:
+    """Optuna's storage on tables of whatever version, to be asked for it, or to upgrade them."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return RDBStorage(_without_templates(optuna_url(url)), skip_compatibility_check=True, skip_table_creation=True)
 
 
 def close_trials(storage: RDBStorage) -> None:

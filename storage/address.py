@@ -67,6 +67,21 @@ def database_file(url: str) -> Path | None:
     return Path(str(parsed.database)) if parsed.drivername == "sqlite" else None
 
 
+def dump_command(url: str) -> str:
+    """The command that copies a server's database into a file; it asks for the password itself.
+
+    Raises:
+        StoreError: as `parse` does.
+    """
+    parsed = parse(url)
+    if parsed.drivername.startswith("postgresql"):
+        bare = parsed.set(drivername="postgresql", password=None).difference_update_query(["password"])
+        return f"pg_dump --format=custom --file=search.dump '{bare.render_as_string()}'"
+    options = (("host", parsed.host), ("port", parsed.port), ("user", parsed.username))
+    told = " ".join(f"--{name}={value}" for name, value in options if value)
+    return f"mysqldump --single-transaction {told} --password {parsed.database} > search.sql"
+
+
 def check_file(path: Path, where: str, *, create: bool) -> None:
     """Finds what would keep SQLite from using `path`, without touching it.
 

@@ -134,6 +134,8 @@ class Database:
         self.where = safe_url(url)
         self._password = self.engine.url.password or str(self.engine.url.query.get("password", ""))
         self._writer = self.engine.execution_options(**{_WRITES: True})
+        whole = {} if self.engine.dialect.name == "sqlite" else {"isolation_level": "REPEATABLE READ"}  # SQLite has no other
+        self._snapshots = self.engine.execution_options(**whole)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -143,6 +145,16 @@ class Database:
             StoreError: when the database fails.
         """
         with spoken(self.where, self._password), self.engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """A transaction in which every query sees the database as it was at the first one.
+
+        Raises:
+            StoreError: when the database fails.
+        """
+        with spoken(self.where, self._password), self._snapshots.connect() as connection:
             yield connection
 
     @contextmanager

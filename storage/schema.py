@@ -25,7 +25,7 @@ def ensure(database: Database, *, create: bool = True) -> None:
     with database.reading() as connection:
         found = version(connection)
     if found is None and not create:
-        raise no_store(database.where, "a database without our tables")
+        raise nothing_there(database.where)
     if found is None:
         _create(database)
     elif found != HEAD:
@@ -33,20 +33,28 @@ def ensure(database: Database, *, create: bool = True) -> None:
     database.share()
 
 
-def upgrade(database: Database) -> None:
-    """Brings the tables of an older program to the version of this one, in one transaction.
+def nothing_there(where: str) -> StoreError:
+    """The error for a database that is no store."""
+    return no_store(where, "a database without our tables")
+
+
+def check_upgradable(connection: Connection, where: str) -> str:
+    """The version of the tables, which is this program's or an older one.
 
     Raises:
         StoreError: when there are no tables of ours, or newer ones.
     """
-    with database.writing() as connection:
-        database.lock_schema(connection)
-        found = version(connection)
-        if found is None:
-            raise no_store(database.where, "a database without our tables")
-        if found > HEAD:
-            raise _mismatch(found, database.where)
-        _migrate(connection)
+    found = version(connection)
+    if found is None:
+        raise nothing_there(where)
+    if found > HEAD:
+        raise _mismatch(found, where)
+    return found
+
+
+def upgrade(connection: Connection) -> None:
+    """Brings the tables of an older program to the version of this one, within the caller's transaction."""
+    _migrate(connection)
 
 
 def version(connection: Connection) -> str | None:
@@ -83,7 +91,10 @@ def _mismatch(found: str, where: str) -> StoreError:
             allowed=program,
             next_step="install that newer program, or choose another store",
         )
-    upgrade_it = f"""copy the database, then run: python -c "from storage.store import upgrade_store; upgrade_store('{where}')\""""
     return StoreError(
-        "the store was made by an older program", where=where, found=f"version {found}", allowed=program, next_step=upgrade_it
+        "the store was made by an older program",
+        where=where,
+        found=f"version {found}",
+        allowed=program,
+        next_step="search store migrate --store URL, which makes a copy first",
     )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from types import TracebackType
 from typing import Self
 
 from storage.address import check_file, database_file, safe_url
 from storage.attempts import Attempts
-from storage.checkpoints import CheckpointFiles, files_root
+from storage.checkpoints import ROOT_VARIABLE, CheckpointFiles, files_root
 from storage.counts import Counts
 from storage.device_time import DeviceTimes
 from storage.engine import Database
@@ -15,9 +16,10 @@ from storage.epochs import Epochs
 from storage.findings import Findings
 from storage.models import Study
 from storage.reaping import Reaping
-from storage.schema import ensure, upgrade
+from storage.schema import check_upgradable, ensure, upgrade
 from storage.studies import Studies
 from storage.trials import Trials
+from storage.upkeep import lock_against_claims, refuse_held
 
 
 class Store(Studies, Attempts, Reaping, DeviceTimes, Epochs, Trials, Findings, Counts):
@@ -61,15 +63,28 @@ def open_store(url: str, create: bool = True) -> Store:
     return Store(database)
 
 
+def open_database(url: str) -> Database:
+    """The database of a store that is there, whatever its version; the caller closes it.
+
+    Raises:
+        StoreError: when the address is malformed, or there is nothing.
+    """
+    return _reach(url, create=False)
+
+
 def upgrade_store(url: str) -> None:
     """Brings a store of an older program to the version of this one; a store of this version stays as it is.
 
     Raises:
-        StoreError: when there is no store, or a newer one, or the database cannot be reached or written.
+        StoreError: when there is no store, or a newer one, or workers hold trials, or the database cannot be reached or written.
     """
-    database = _reach(url, create=False)
+    database = open_database(url)
     try:
-        upgrade(database)
+        with database.writing() as connection:
+            lock_against_claims(database, connection)
+            check_upgradable(connection, database.where)
+            refuse_held(connection, database.where, "migrated")
+            upgrade(connection)
     finally:
         database.close()
 
@@ -81,6 +96,15 @@ def open_files(url: str) -> CheckpointFiles:
         StoreError: when the address is malformed.
     """
     return CheckpointFiles(files_root(database_file(url)))
+
+
+def shares_files(url: str) -> bool:
+    """Whether other stores may keep files in the same folder: it was named for all of them, or is that of a working directory.
+
+    Raises:
+        StoreError: when the address is malformed.
+    """
+    return database_file(url) is None or bool(os.environ.get(ROOT_VARIABLE))
 
 
 def _reach(url: str, *, create: bool) -> Database:

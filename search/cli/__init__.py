@@ -9,12 +9,12 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from search.cli import configuring, looking, replaying, running  # each joins its commands to the application
+from search.cli import configuring, looking, replaying, running, storing  # each joins its commands to the application
 from search.cli.application import INTERRUPTED, app
 from search.cli.refusal import UsageError, is_help, refusal
 from spaces.errors import InputError, SearchError
 
-__all__ = ["app", "configuring", "looking", "main", "replaying", "running"]
+__all__ = ["app", "configuring", "looking", "main", "replaying", "running", "storing"]
 
 ORDER = ("run", "list", "show", "explain", "backtest", "convert", "weights", "export", "train", "dashboard", "worker", "schema")
 """As the help lists the commands."""

@@ -266,7 +266,7 @@ class TestRefused:
         set_version(store_url, "0000")
 
         with pytest.raises(
-            StoreError, match=rf"older program\n(.|\n)*found: +version 0000\n +allowed: version {schema.HEAD},(.|\n)*upgrade_store"
+            StoreError, match=rf"older program\n(.|\n)*found: +version 0000\n +allowed: version {schema.HEAD},(.|\n)*search store migrate"
         ):
             open_store(store_url)
 

@@ -1,0 +1,60 @@
+"""Files in the folder of a store that belong to no trial and no study of it any more."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from storage.store import Store
+
+_TRIAL_FILE = re.compile(r"\.?trial-(\d+)\b.*")
+_WORKER_LOG = re.compile(r"worker-.*\.log")
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """A file without an owner: the study it was of, and the trial, unless it is a log."""
+
+    path: Path
+    study: str
+    trial: int | None
+    size_bytes: int
+
+
+def leftovers(store: Store, root: Path) -> list[Leftover]:
+    """The checkpoints of trials, and the logs of studies, that are not in the store. Nothing else is looked at, no link is followed."""
+    found = list(_ours(root))  # before the store is read: a trial comes into the store before its first file
+    numbers = {study.name: {trial.number for trial in store.trials(study.id)} for study in store.studies()}
+    return [file for file in found if _lonely(file, numbers)]
+
+
+def remove_leftovers(files: list[Leftover], root: Path) -> int:
+    """Removes them, and the folders that are empty then; how many could be removed."""
+    removed = 0
+    for file in files:
+        with suppress(OSError):
+            file.path.unlink()
+            removed += 1
+    for folder in {root / file.study for file in files}:
+        with suppress(OSError):  # something else is in it
+            folder.rmdir()
+    return removed
+
+
+def _lonely(file: Leftover, numbers: Mapping[str, set[int | None]]) -> bool:
+    return file.study not in numbers or (file.trial is not None and file.trial not in numbers[file.study])
+
+
+def _ours(root: Path) -> Iterator[Leftover]:
+    """Every file that bears the name of a checkpoint or of a log."""
+    folders = sorted(root.iterdir()) if root.is_dir() else []
+    for folder in folders:
+        if folder.is_symlink() or not folder.is_dir():
+            continue
+        for path in sorted(folder.iterdir()):
+            trial = _TRIAL_FILE.fullmatch(path.name)
+            if (trial or _WORKER_LOG.fullmatch(path.name)) and path.is_file() and not path.is_symlink():
+                yield Leftover(path, folder.name, int(trial[1]) if trial else None, path.stat().st_size)

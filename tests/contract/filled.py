@@ -1,0 +1,118 @@
+"""A store with a trial of every kind in both books, and all that its public interface tells of a study."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from typing import Any
+
+import optuna
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.storages import RDBStorage
+from optuna.trial import TrialState
+
+from search.study import close_trials, open_trials
+from spaces.records import ClassCounts, Diagnosis, EpochRecord, Evidence, Remedy
+from storage.optuna_schema import MADE_BY
+from storage.rows import Claim, FinalState, Waiting
+from storage.store import Store, open_store
+
+NAN = float("nan")
+STATES: tuple[FinalState, ...] = ("complete", "pruned", "diverged", "failed")
+EVIDENCE = Evidence("metric_falling", 2, 12, "fell", {"slope": NAN}, severity=float("inf"))
+DIAGNOSIS = Diagnosis("weights", ("ratio 500",), (Remedy("clip", {"weights.clip_ratio": 10}),))
+DEFINITION = {"space": {"lr": [1e-5, float("inf")]}, "trials": 7, "about": "é " * 40_000}  # longer than 64 KB
+
+Make = Callable[..., EpochRecord]
+
+
+def fill(url: str, make: Make, name: str = "demo") -> None:
+    """A study with a trial in every state but `reserved`, and presets, of which one waits; trial 4 is running."""
+    with open_store(url) as store:
+        trials = open_trials(url)
+        study = optuna.create_study(storage=trials, study_name=name, direction="maximize")
+        study.set_user_attr(MADE_BY, True)
+        waiting = [Waiting({"lr": 0.5}, {"preset": "safe"})]
+        stored = store.register_study(study._study_id, name, DEFINITION, waiting)
+        for index, state in enumerate((*STATES, "running", "paused")):
+            _trial(store, stored.id, study, make, index, state)
+        study.enqueue_trial({"lr": 0.25}, user_attrs={"preset": "bold"})
+        store.save_class_counts("f", ClassCounts(("road", "car"), (5, 2**40)))
+        close_trials(trials)
+
+
+def _trial(store: Store, study_id: int, study: optuna.Study, make: Make, index: int, state: str) -> None:
+    claim = store.claim(study_id, 100, f"w{index}", 600)
+    assert claim is not None
+    assert claim.optuna_trial_id is not None
+    assert claim.number is not None
+    study.get_trials(deepcopy=False)  # Optuna learns of the trial that the store made
+    trial = optuna.Trial(study, claim.optuna_trial_id)
+    trial.suggest_float("lr", 1e-5, 1.0, log=True)
+    trial.suggest_categorical("kind", (None, True, 1.5, "é"))
+    claim = store.bind(claim, claim.number, claim.optuna_trial_id, {"n": index, "x": NAN}, "safe" if index == 0 else None)
+    for epoch in range(1, min(index + 2, 4)):
+        metric = NAN if epoch == 2 and index > 1 else 0.1 + 0.2 * epoch
+        store.append(claim, make(epoch, metric=metric, train_loss=float("inf"), used={"n": index}), 600)
+        trial.report(metric, epoch)
+    if state == "paused":
+        store.give_back(claim)
+    elif state != "running":
+        _end(store, claim, study, trial, state)  # type: ignore[arg-type]
+
+
+def _end(store: Store, claim: Claim, study: optuna.Study, trial: optuna.Trial, state: FinalState) -> None:
+    ends = {"complete": TrialState.COMPLETE, "failed": TrialState.FAIL}.get(state, TrialState.PRUNED)
+    if state == "diverged":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            trial.set_constraint("diverged", 0.5)
+    killed = state == "diverged"
+    study.tell(trial, 0.1 + 0.2 if state == "complete" else None, state=ends, skip_if_finished=True)
+    told = (EVIDENCE, DIAGNOSIS) if killed else (None, None)
+    store.finish(claim, state, 0.1 + 0.2 if state == "complete" else NAN, f"it was {state}", *told, error="a \0 b" if state == "failed" else "")
+
+
+def contents(url: str, name: str = "demo") -> dict[str, Any]:
+    """All that the public interface tells of a study, ids left out."""
+    with open_store(url, create=False) as store:
+        stored = store.study(name)
+        assert stored is not None
+        trials = store.trials(stored.id)
+        evidence, records = store.study_evidence(stored.id), store.study_records(stored.id)
+        return {
+            "study": replace(stored, id=0, optuna_study_id=0),
+            "trials": [asdict(replace(trial, id=0, study_id=0, optuna_trial_id=None)) for trial in trials],
+            "records": [[epoch.as_dict() for epoch in records.get(trial.id, [])] for trial in trials],
+            "evidence": [evidence.get(trial.id) for trial in trials],
+            "progress": [replace(line, trial_id=0, lease_left_s=None) for line in store.progress(stored.id)],
+            "tally": sorted(store.tally(stored.id).items()),
+            "counts": store.class_counts("f"),
+            "optuna": optuna_contents(url, name),
+        }
+
+
+def optuna_contents(url: str, name: str = "demo") -> list[dict[str, Any]]:
+    """The same of Optuna's tables; times to the second, for MariaDB keeps no more of them."""
+    trials = open_trials(url)
+    study = optuna.load_study(storage=trials, study_name=name)
+    told = [_plain(trial) for trial in study.trials]
+    close_trials(trials)
+    return [{"direction": study.direction, "attributes": study.user_attrs}, *told]
+
+
+def _plain(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
+    kept = ("number", "state", "values", "params", "distributions", "user_attrs", "system_attrs", "intermediate_values")
+    times = [moment and moment.replace(microsecond=0) for moment in (trial.datetime_start, trial.datetime_complete)]
+    return {key: getattr(trial, key) for key in kept} | {"times": times}
+
+
+def plain_trials(trials: RDBStorage) -> int:
+    """A study of somebody else's in the same database; its id."""
+    study = optuna.create_study(storage=trials, study_name="theirs")
+    study.enqueue_trial({})
+    study.add_trial(
+        optuna.create_trial(params={"a": 1.0, "b": "x"}, distributions={"a": FloatDistribution(0, 2), "b": CategoricalDistribution(("x",))}, value=1.0)
+    )
+    return study._study_id

@@ -1,0 +1,150 @@
+"""What copying from one store to another promises: all of a study, in both books, or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from search.study import close_trials, open_trials
+from search.upkeep import copy
+from spaces.errors import StoreError
+from spaces.records import EpochRecord
+from storage import transfer
+from storage.store import Store, open_store
+from tests.contract.filled import contents, fill, plain_trials
+
+Make = Callable[..., EpochRecord]
+
+
+@pytest.fixture(params=["sqlite → postgresql", "postgresql → sqlite"])
+def ways(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, str]:
+    """Where from, and where to."""
+    urls = [str(request.getfixturevalue(f"{kind}_url")) for kind in request.param.split(" → ")]
+    return urls[0], urls[1]
+
+
+def stop(url: str) -> None:
+    """The worker of the running trial is interrupted: it gives the trial back."""
+    execute(url, "UPDATE search_trials SET state = 'paused', lease_until = NULL WHERE state = 'running'")
+
+
+def execute(url: str, statement: str) -> None:
+    """Runs one statement."""
+    with open_store(url) as store, store._database.writing() as connection:
+        connection.execute(text(statement))
+
+
+class TestCopy:
+    def test_whole(self, ways: tuple[str, str], make_record: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A copy tells all that the original tells, number for number, in a store that held others before, and can be gone on with."""
+        monkeypatch.setattr(transfer, "TRIALS_AT_ONCE", 2)
+        source, target = ways
+        fill(source, make_record, "other")
+        fill(source, make_record)
+        stop(source)
+        fill(target, make_record, "before")
+        before = contents(target, "before")
+
+        made = copy(source, target, ["demo"])
+
+        assert [(study.name, study.trials, study.epochs, study.held) for study in made] == [("demo", 6, 15, 0)]
+        assert repr(contents(target)) == repr(contents(source))  # NaN is not equal to itself
+        assert repr(contents(target, "before")) == repr(before)
+        with open_store(target) as store:
+            assert [study.name for study in store.studies()] == ["before", "demo"]
+            _go_on(store)
+
+    def test_all_but_others(self, sqlite_url: str, tmp_path: Path, make_record: Make) -> None:
+        """Without names every study comes along, but not one in Optuna's tables that somebody else made."""
+        source, target = sqlite_url, f"sqlite:///{tmp_path}/other.db"
+        for name in ("demo", "other"):
+            fill(source, make_record, name)
+        stop(source)
+        trials = open_trials(source)
+        plain_trials(trials)
+        close_trials(trials)
+
+        assert [study.name for study in copy(source, target)] == ["demo", "other"]
+
+        trials = open_trials(target)
+        assert [study.study_name for study in trials.get_all_studies()] == ["demo", "other"]
+        close_trials(trials)
+
+    def test_held(self, ways: tuple[str, str], make_record: Make) -> None:
+        """While a worker holds a trial nothing is copied, unless it is said so: then that trial is paused in the copy alone."""
+        source, target = ways
+        fill(source, make_record)
+
+        with pytest.raises(StoreError, match=r"cannot be copied while workers hold trials\n(.|\n)*study demo, trial 4: worker w4"):
+            copy(source, target)
+        assert [study.held for study in copy(source, target, running=True)] == [1]
+
+        with open_store(source) as ours, open_store(target) as theirs:
+            states = [[trial.state for trial in store.trials(1)] for store in (ours, theirs)]
+        ended = ["complete", "pruned", "diverged", "failed"]
+        assert states == [[*ended, "running", "paused"], [*ended, "paused", "paused"]]
+
+    @pytest.mark.parametrize("ours", [True, False])
+    def test_taken(self, sqlite_url: str, tmp_path: Path, make_record: Make, ours: bool) -> None:
+        """A study whose name the target has, be it in Optuna's tables alone, is refused by name, and nothing is copied."""
+        source, target = sqlite_url, f"sqlite:///{tmp_path}/other.db"
+        for name in ("demo", "other"):
+            fill(source, make_record, name)
+        stop(source)
+        fill(target, make_record)
+        if not ours:
+            for table in ("epochs", "signals", "trials", "studies"):
+                execute(target, f"DELETE FROM search_{table}")
+
+        with pytest.raises(StoreError, match=r"the target has a study of that name\n(.|\n)*found: +demo\n"):
+            copy(source, target)
+
+        with open_store(target) as store:
+            assert [study.name for study in store.studies()] == (["demo"] if ours else [])
+
+    def test_undone(self, ways: tuple[str, str], make_record: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        """A copy that fails in the middle leaves nothing of itself, and no file that was not there before."""
+        source, target = ways
+        fill(source, make_record)
+        stop(source)
+        before = sorted(path.name for path in tmp_path.iterdir())
+
+        def fail(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(transfer, "_copy_counts", fail)
+        with pytest.raises(KeyboardInterrupt):
+            copy(source, target)
+
+        if target.startswith("sqlite"):
+            assert sorted(path.name for path in tmp_path.iterdir()) == before
+        else:
+            with open_store(target) as store:
+                assert store.studies() == []
+            trials = open_trials(target)
+            assert trials.get_all_studies() == []
+            close_trials(trials)
+
+    def test_unknown(self, sqlite_url: str, tmp_path: Path, make_record: Make) -> None:
+        """A study that is not there is named with the nearest that is; a store is not copied into itself."""
+        fill(sqlite_url, make_record)
+        stop(sqlite_url)
+
+        with pytest.raises(StoreError, match=r"no study 'dmo' in the store \(did you mean 'demo'\?\)"):
+            copy(sqlite_url, f"sqlite:///{tmp_path}/other.db", ["dmo"])
+        with pytest.raises(StoreError, match="cannot be copied into itself"):
+            copy(sqlite_url, sqlite_url)
+        assert not (tmp_path / "other.db").exists()
+
+
+def _go_on(store: Store) -> None:
+    """The paused trials are carried on first, then the preset that waits, then a new one, under the next numbers."""
+    study = store.study("demo")
+    assert study is not None
+    claims = [store.claim(study.id, 100, "b", 600) for _ in range(4)]
+    assert [(claim.number, claim.resume, claim.attempt) for claim in claims if claim] == [(4, True, 2), (5, True, 2), (6, False, 1), (7, False, 1)]
+    optuna_ids = [claim.optuna_trial_id for claim in claims if claim]
+    assert len(set(optuna_ids)) == 4

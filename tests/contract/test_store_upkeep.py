@@ -1,0 +1,247 @@
+"""What checking, migrating and tidying a store promise."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from search.study import any_version, close_trials, open_trials
+from search.upkeep import inspect_store, migrate, vacuum
+from spaces.errors import StoreError
+from spaces.records import EpochRecord
+from storage import schema
+from storage.optuna_tables import SCHEMA
+from storage.store import open_files, open_store
+from tests.contract.filled import contents, fill, plain_trials
+
+Make = Callable[..., EpochRecord]
+
+
+@pytest.fixture
+def filled(store_url: str, make_record: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """The address of a store with a trial of every kind; its files go to a folder of the test's own."""
+    monkeypatch.chdir(tmp_path)
+    fill(store_url, make_record)
+    return store_url
+
+
+def execute(url: str, *statements: str) -> None:
+    """Runs statements behind the store's back."""
+    with open_store(url) as store, store._database.writing() as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("SET LOCAL session_replication_role = replica"))  # no foreign keys
+        for statement in statements:
+            connection.execute(text(statement))
+
+
+def release(url: str) -> None:
+    """Nobody works on the store any more."""
+    execute(url, "UPDATE search_trials SET state = 'paused', lease_until = NULL WHERE state = 'running'")
+
+
+class TestCheck:
+    def test_sound(self, filled: str) -> None:
+        """A store in which nothing is wrong says so, with its versions and what is in it; a study of somebody else's is no fault."""
+        trials = open_trials(filled)
+        plain_trials(trials)
+        close_trials(trials)
+
+        found = inspect_store(filled)
+
+        assert (found.sound, found.store.faults) == (True, ())
+        assert (found.store.version, found.store.optuna_version) == (schema.HEAD, SCHEMA)
+        assert found.store.size_bytes > 50_000
+        states = dict.fromkeys(("complete", "pruned", "diverged", "failed", "running", "paused"), 1)
+        assert [(study.name, study.trials, study.epochs) for study in found.store.studies] == [("demo", states, 15)]
+
+    def test_faults(self, filled: str) -> None:
+        """Everything that is wrong is found, each thing once, and with what to do."""
+        execute(
+            filled,
+            "UPDATE search_trials SET lease_until = lease_until - 6000 WHERE state = 'running'",
+            "UPDATE trials SET state = 'RUNNING' WHERE number = 0",
+            "UPDATE trials SET number = 77 WHERE number = 1",
+            "DELETE FROM search_epochs WHERE epoch = 1 AND trial_id = (SELECT id FROM search_trials WHERE number = 2)",
+            "DELETE FROM trials WHERE number = 3",
+            "UPDATE search_trials SET optuna_trial_id = (SELECT trial_id FROM trials WHERE number = 4) WHERE number = 5",
+            "INSERT INTO search_signals (trial_id, signal, epoch, severity, statement, numbers) VALUES (999, 's', 1, 1, '', '{}')",
+            "INSERT INTO studies (study_id, study_name) VALUES (900, 'begun')",
+            "INSERT INTO study_user_attributes (study_id, key, value_json) VALUES (900, 'made by search', 'true')",
+        )
+
+        faults = inspect_store(filled).store.faults
+
+        told = sorted(fault.what.split(" s after")[0] for fault in faults)
+        expected = [
+            "1 rows of search_signals belong to no row of search_trials",
+            "study begun: it was begun in Optuna's tables only",
+            "study demo, trial 0: it is complete, and RUNNING in Optuna's tables",
+            "study demo, trial 1: Optuna's tables give it the number 77",
+            "study demo, trial 2: 2 epochs from 2 to 3, so some are missing",
+            "study demo, trial 3: it is not in Optuna's tables",
+            "study demo, trial 4: another trial has the same one of Optuna's",
+            "study demo, trial 4: worker w4 has not been heard of for",
+            "study demo, trial 5: Optuna's tables give it the number 4",
+            "study demo, trial 5: another trial has the same one of Optuna's",
+            "study demo, trial 5: it is in Optuna's tables only (RUNNING)",
+        ]
+        assert [line if "not been heard" not in line else line[: len(expected[7])] for line in told] == expected
+        assert all(fault.next_step for fault in faults)
+        assert [fault.next_step for fault in faults if fault.kind == "lease"] == ["start a worker, which carries it on: search worker --study demo"]
+
+    def test_many(self, filled: str) -> None:
+        """Of a fault that is there a hundred times the first are named, and the others counted."""
+        lonely = [f"INSERT INTO trials (study_id, number, state) VALUES (1, {100 + number}, 'RUNNING')" for number in range(30)]
+        execute(filled, *lonely)
+
+        faults = inspect_store(filled).store.faults
+
+        assert len(faults) == 21
+        assert faults[-1].what == "10 more findings of this kind (end)"
+
+    def test_other_version(self, filled: str) -> None:
+        """A store of another version is told by it, and not looked at any further."""
+        execute(filled, f"UPDATE {schema.VERSION_TABLE} SET version_num = '0000'")
+
+        assert [(fault.kind, fault.next_step) for fault in inspect_store(filled).store.faults] == [("version", "search store migrate")]
+
+    def test_damaged(self, sqlite_url: str, make_record: Make) -> None:
+        """A file that was overwritten in part is told to be damaged."""
+        fill(sqlite_url, make_record)
+        file = Path(sqlite_url.removeprefix("sqlite:///"))
+        with closing(sqlite3.connect(file)) as database:
+            database.execute("PRAGMA journal_mode = DELETE")
+        data = bytearray(file.read_bytes())
+        data[4096 * 3 : 4096 * 6] = b"\x5a" * 4096 * 3
+        file.write_bytes(data)
+
+        faults = inspect_store(sqlite_url).store.faults
+
+        assert {fault.kind for fault in faults} == {"damage"}
+        assert "recover" in faults[0].next_step
+
+
+class TestFiles:
+    def test_leftovers(self, filled: str, tmp_path: Path) -> None:
+        """Files of trials and studies that are gone are found, and removed with their folder; others stay, and so do links."""
+        root = open_files(filled).root
+        (tmp_path / "elsewhere").mkdir()
+        gone = ("demo/trial-00099.ckpt", "demo/.trial-00099.ckpt.12-ab", "old/trial-00000.json", "old/worker-0.log")
+        kept = ("demo/trial-00005.ckpt", "demo/worker-0.log", "demo/notes.txt", "../elsewhere/trial-00000.ckpt")
+        for name in (*gone, *kept):
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_text("x")
+        (root / "link").symlink_to(tmp_path / "elsewhere")
+        release(filled)
+
+        assert sorted(file.path.relative_to(root).as_posix() for file in inspect_store(filled).leftovers) == sorted(gone)
+        assert vacuum(filled, dry_run=True).removed == 0
+        shared = not filled.startswith("sqlite")
+        assert vacuum(filled).removed == (0 if shared else 4)
+        assert vacuum(filled, shared_files=True).removed == (4 if shared else 0)
+
+        assert [name for name in gone if (root / name).exists()] == []
+        assert [name for name in kept if not (root / name).exists()] == []
+        assert not (root / "old").exists()
+
+    def test_named_folder(self, sqlite_url: str, make_record: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """In a folder that SEARCH_FILES names for all stores, the files of another one are not taken for leftovers."""
+        monkeypatch.setenv("SEARCH_FILES", str(tmp_path / "all"))
+        fill(sqlite_url, make_record)
+        release(sqlite_url)
+        (tmp_path / "all" / "another").mkdir(parents=True)
+        (tmp_path / "all" / "another" / "trial-00000.ckpt").write_text("x")
+
+        done = vacuum(sqlite_url)
+
+        assert (len(done.leftovers), done.removed, done.shared) == (1, 0, True)
+
+
+class TestVacuum:
+    def test_room(self, filled: str) -> None:
+        """What is in a store stays as it is, and an SQLite file gives the room of deleted rows back."""
+        release(filled)
+        with open_store(filled) as store, store._database.writing() as connection:
+            connection.execute(text("CREATE TABLE junk (t TEXT)"))
+            connection.execute(text("INSERT INTO junk VALUES (:t)"), {"t": "x" * 1_000_000})
+        execute(filled, "DROP TABLE junk")
+        before = repr(contents(filled))
+
+        done = vacuum(filled)
+
+        assert repr(contents(filled)) == before
+        if filled.startswith("sqlite"):
+            assert done.after_bytes < done.before_bytes - 900_000
+
+    def test_held(self, sqlite_url: str, make_record: Make) -> None:
+        """An SQLite store that workers write to is not locked under them."""
+        fill(sqlite_url, make_record)
+
+        with pytest.raises(StoreError, match="cannot be vacuumed while workers hold trials"):
+            vacuum(sqlite_url)
+
+
+class TestMigrate:
+    def test_current(self, filled: str) -> None:
+        """A store of this version is left alone."""
+        assert migrate(filled) == []
+
+    def test_newer(self, filled: str) -> None:
+        """A store of a newer program is refused, and so are tables of a newer Optuna."""
+        execute(filled, "UPDATE alembic_version SET version_num = 'v9.0.0.a'")
+        with pytest.raises(StoreError, match=r"made by a newer Optuna\n(.|\n)*found: +version v9.0.0.a"):
+            migrate(filled, backed_up=True)
+
+        execute(filled, f"UPDATE {schema.VERSION_TABLE} SET version_num = '0999'")
+        with pytest.raises(StoreError, match="made by a newer program"):
+            migrate(filled, backed_up=True)
+
+    def test_optuna(self, filled: str) -> None:
+        """Optuna's tables of an older version are refused by name, and brought to the version of this Optuna after a copy."""
+        execute(filled, "UPDATE alembic_version SET version_num = 'v3.0.0.d'")
+        with pytest.raises(StoreError, match=r"another version than the Optuna that is installed\n(.|\n)*search store migrate"):
+            open_trials(filled)
+        with pytest.raises(StoreError, match="cannot be migrated while workers hold trials"):
+            migrate(filled, backed_up=True)
+        release(filled)
+        before = repr(_ours(filled))
+        if not filled.startswith("sqlite"):
+            with pytest.raises(StoreError, match=r"pg_dump --format=custom --file=search.dump 'postgresql://(.|\n)*--backed-up|mysqldump"):
+                migrate(filled)
+
+        done = migrate(filled, backed_up=True)
+
+        assert done[-1] == f"Optuna's tables: version v3.0.0.d → {SCHEMA}"
+        assert repr(_ours(filled)) == before
+        trials = any_version(filled)
+        assert trials.get_current_version() == trials.get_head_version()
+        close_trials(trials)
+
+    def test_copy(self, sqlite_url: str, make_record: Make, tmp_path: Path) -> None:
+        """An SQLite file is copied as it was, and a copy that is there already is not written over."""
+        fill(sqlite_url, make_record)
+        release(sqlite_url)
+        execute(sqlite_url, "UPDATE alembic_version SET version_num = 'v3.0.0.d'")
+        copy = tmp_path / f"search.db.backup-{schema.HEAD}"
+
+        assert migrate(sqlite_url)[0] == f"copied to {copy}"
+
+        before = copy.read_bytes()
+        with closing(sqlite3.connect(copy)) as database:
+            assert database.execute("SELECT version_num FROM alembic_version").fetchone() == ("v3.0.0.d",)
+            assert database.execute("SELECT COUNT(*) FROM search_epochs").fetchone() == (15,)
+        execute(sqlite_url, "UPDATE alembic_version SET version_num = 'v3.0.0.d'", "DROP INDEX trials_study_id_key")
+        with pytest.raises(StoreError, match=r"the copy is there already\n(.|\n)*--no-backup"):
+            migrate(sqlite_url)
+        assert copy.read_bytes() == before
+        assert len(migrate(sqlite_url, backup=False)) == 1
+
+
+def _ours(url: str) -> list[object]:
+    with open_store(url) as store:
+        return [(study, store.trials(study.id), store.study_records(study.id)) for study in store.studies()]
