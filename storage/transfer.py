@@ -138,7 +138,7 @@ class _Transfer:
             rows.append(dict(row) | {"study_id": new, "optuna_trial_id": None if theirs is None else optuna_trials[theirs]})
         held = [row for row in rows if row["state"] in HELD_STATES]
         for trial in held:
-            trial.update(state="paused", lease_until=None)
+            trial.update(state="paused", lease_until=None, charged_until=None)
         return self._insert(table, rows, "id", table.c.study_id == new), len(held)
 
     def _optuna_study(self, old: int, name: str) -> tuple[int, Numbers]:

@@ -86,7 +86,7 @@ def contents(url: str, name: str = "demo") -> dict[str, Any]:
             "trials": [asdict(replace(trial, id=0, study_id=0, optuna_trial_id=None)) for trial in trials],
             "records": [[epoch.as_dict() for epoch in records.get(trial.id, [])] for trial in trials],
             "evidence": [evidence.get(trial.id) for trial in trials],
-            "progress": [replace(line, trial_id=0, lease_left_s=None) for line in store.progress(stored.id)],
+            "progress": [replace(line, trial_id=0, lease_left_s=None, silent_s=None) for line in store.progress(stored.id)],
             "tally": sorted(store.tally(stored.id).items()),
             "counts": store.class_counts("f"),
             "optuna": optuna_contents(url, name),

@@ -15,9 +15,11 @@ from search.upkeep import inspect_store, migrate, vacuum
 from spaces.errors import StoreError
 from spaces.records import EpochRecord
 from storage import schema
+from storage.engine import Database
 from storage.optuna_tables import SCHEMA
 from storage.store import open_files, open_store
 from tests.contract.filled import contents, fill, plain_trials
+from tests.contract.test_store_opening import TestUpgrade as Upgrade
 
 Make = Callable[..., EpochRecord]
 
@@ -221,6 +223,24 @@ class TestMigrate:
         trials = any_version(filled)
         assert trials.get_current_version() == trials.get_head_version()
         close_trials(trials)
+
+    def test_first_version(self, sqlite_url: str, tmp_path: Path) -> None:
+        """A store of version 0001 is copied, and brought to this version, once no worker holds a trial of it."""
+        with closing(Database(sqlite_url)) as database, database.writing() as connection:
+            schema._migrate(connection, "0001")
+            for row in Upgrade.OLD:
+                connection.execute(text(row))
+            connection.execute(text("UPDATE search_trials SET state = 'running', lease_until = 1e12"))
+        with pytest.raises(StoreError, match=r"cannot be migrated while workers hold trials\n(.|\n)*study demo, trial 0: worker box:1"):
+            migrate(sqlite_url)
+        with closing(Database(sqlite_url)) as database, database.writing() as connection:
+            connection.execute(text("UPDATE search_trials SET state = 'paused', lease_until = NULL"))
+
+        done = migrate(sqlite_url)
+
+        assert done == [f"copied to {tmp_path / 'search.db.backup-0001'}", f"our tables: version 0001 → {schema.HEAD}"]
+        with open_store(sqlite_url) as store:
+            assert [trial.number for trial in store.trials(1)] == [0]
 
     def test_copy(self, sqlite_url: str, make_record: Make, tmp_path: Path) -> None:
         """An SQLite file is copied as it was, and a copy that is there already is not written over."""
