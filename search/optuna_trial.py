@@ -6,7 +6,9 @@ import optuna
 from optuna.trial import TrialState
 
 from search.plan import Plan
+from search.pruners.median import falls_short
 from search.pruners.peers import reason
+from search.study import WorkerStudy
 from spaces.parameters import Scalar
 from spaces.records import Diagnosis, EpochRecord, Evidence
 from storage.optuna_tables import KILLED
@@ -24,7 +26,7 @@ class OptunaTrial:
         by_store: whether the store tells Optuna.
     """
 
-    def __init__(self, study: optuna.Study, trial: optuna.Trial, *, by_store: bool) -> None:
+    def __init__(self, study: WorkerStudy, trial: optuna.Trial, *, by_store: bool) -> None:
         self.study, self.trial, self.by_store = study, trial, by_store
         self.finished = trial._cached_frozen_trial.state.is_finished()  # noqa: SLF001 - as it was read a moment ago
 
@@ -57,9 +59,18 @@ class OptunaTrial:
 
     def worse_than_peers(self, plan: Plan, epoch: int) -> str | None:
         """The pruner's reason to end the trial, or None."""
-        if self.finished or not self.trial.should_prune():
+        if self.finished or not self.falls_short(plan):
             return None
-        return reason(self.study, self.trial, epoch, plan.spec.pruner, plan.spec.metric.direction)
+        return reason(self.reported, epoch, plan.spec.pruner, plan.spec.metric.direction, self.study.peers_at(epoch))
+
+    def falls_short(self, plan: Plan) -> bool:
+        """Whether the pruner wants the trial to end."""
+        pruner = plan.spec.pruner
+        if pruner.kind != "median" or self.study.peers is None:
+            return self.trial.should_prune()
+        if pruner.warmup_epochs < max(self.reported, default=0):
+            self.study.peers.refresh()
+        return falls_short(self.reported, self.study.peers, pruner, plan.spec.metric.direction)
 
     def end(self, told: OptunaEnd) -> None:
         """Tell the end, unless the store does."""

@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from search.optuna_storage import HoldingStorage
 from search.plan import Params, Plan
+from search.pruners.median import Peers
 from search.pruners.peers import build_pruner
 from search.seeds import derive
 from spaces.errors import StoreError
@@ -129,13 +130,19 @@ def _with_tables(url: str) -> RDBStorage:
 
 
 class WorkerStudy(optuna.Study):
-    """A study as a worker needs it: it takes up trials that the store made, and reads its past no more often than needed."""
+    """A study as a worker needs it: it takes up trials that the store made, and reads its past no more often than needed.
 
-    def __init__(self, storage: RDBStorage, plan: Plan, name: str, completed: Callable[[], int]) -> None:
+    Args:
+        completed: tells how many trials are complete.
+        peers: the curves of complete trials; None where the store does not know Optuna's tables.
+    """
+
+    def __init__(self, storage: RDBStorage, plan: Plan, name: str, completed: Callable[[], int], peers: Peers | None = None) -> None:
         self._holding = HoldingStorage(storage)
         super().__init__(name, cast(BaseStorage, self._holding), sampler=TrialSeededSampler(plan.spec), pruner=build_pruner(plan.spec))
         self._completed = completed
-        self._peers: tuple[int, list[FrozenTrial]] | None = None
+        self.peers = peers
+        self._complete: tuple[int, list[FrozenTrial]] | None = None
 
     def take(self, trial_id: int) -> Trial:
         """A trial that runs already, to be sampled from all that is known by now, as `ask` does with a new one."""
@@ -148,6 +155,13 @@ class WorkerStudy(optuna.Study):
             params = suggest(trial, plan)
         return params, held.sampled()
 
+    def peers_at(self, epoch: int) -> list[float]:
+        """The metrics of the complete trials at one epoch, of those that have one."""
+        if self.peers is not None:
+            return self.peers.at(epoch)
+        complete = self.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        return [trial.intermediate_values[epoch] for trial in complete if epoch in trial.intermediate_values]
+
     def get_trials(self, deepcopy: bool = True, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
         """As Optuna's, but complete trials that need no copy are read again only when there are more of them.
 
@@ -157,9 +171,9 @@ class WorkerStudy(optuna.Study):
         if deepcopy or states != (TrialState.COMPLETE,):
             return super().get_trials(deepcopy, states)
         completed = self._completed()
-        if self._peers is None or self._peers[0] != completed:
-            self._peers = (completed, super().get_trials(deepcopy=False, states=states))
-        return self._peers[1]
+        if self._complete is None or self._complete[0] != completed:
+            self._complete = (completed, super().get_trials(deepcopy=False, states=states))
+        return self._complete[1]
 
 
 def make_study(storage: RDBStorage, plan: Plan, name: str) -> optuna.Study:

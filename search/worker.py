@@ -12,6 +12,7 @@ from pathlib import Path
 from objectives.contract import Trainer
 from search.lease import LEASE_S, worker_name
 from search.plan import Plan, make_plan
+from search.pruners.median import Peers
 from search.report import find_study
 from search.run import Bench, run_trial
 from search.stop import StopNow, StopRequest
@@ -100,7 +101,8 @@ def _bench(settings: WorkerSettings, store: Store, stored: StoredStudy, stop: St
     counts = class_counts(store, trainer, config)
     files = open_files(settings.store_url)
     try:
-        study = WorkerStudy(open_trials(settings.store_url), plan, stored.name, lambda: store.completed(stored.id))
+        peers = Peers(store, stored.id) if store.knows_optuna() else None
+        study = WorkerStudy(open_trials(settings.store_url), plan, stored.name, lambda: store.completed(stored.id), peers)
     except KeyError:
         raise StoreError(
             "the study's trials are gone from the database", where=store.where, found="the store was deleted or replaced while the study ran",

@@ -43,7 +43,7 @@ _values = sa.table(
     "trial_values", column("trial_id", sa.Integer), column("objective", sa.Integer),
     column("value", sa.Double), column("value_type", _VALUE_TYPE),
 )  # fmt: skip
-_reports = sa.table(
+reports = sa.table(
     "trial_intermediate_values", column("trial_id", sa.Integer), column("step", sa.Integer),
     column("intermediate_value", sa.Double), column("intermediate_value_type", _REPORT_TYPE),
 )  # fmt: skip
@@ -141,6 +141,13 @@ def _spelled(value: float) -> tuple[float | None, str]:
     return None, "NAN" if math.isnan(value) else "INF_POS" if value > 0 else "INF_NEG"
 
 
+def float_of(value: float | None, kind: str) -> float:
+    """The inverse of how Optuna keeps a float."""
+    if value is not None:
+        return value
+    return {"INF_POS": math.inf, "INF_NEG": -math.inf}.get(kind, math.nan)
+
+
 def _now() -> datetime:
     """The worker's own clock, in UTC and without saying so: that is how Optuna keeps times."""
     return datetime.now(UTC).replace(tzinfo=None)
@@ -175,7 +182,7 @@ _OF_RUNNING = (_trials.c.trial_id == bindparam("b_trial"), _trials.c.state == "R
 _REPORTED: tuple[Any, ...] = (bindparam("b_value", type_=sa.Double()), bindparam("b_kind", type_=_REPORT_TYPE))
 _ROW = sa.select(_trials.c.trial_id, bindparam("b_step", type_=sa.Integer()), *_REPORTED).where(*_OF_RUNNING)
 _REPORT = {
-    name: insert(_reports)
+    name: insert(reports)
     .from_select(["trial_id", "step", "intermediate_value", "intermediate_value_type"], _ROW)
     .on_conflict_do_update(
         index_elements=["trial_id", "step"],
@@ -183,13 +190,13 @@ _REPORT = {
     )
     for name, insert in (("sqlite", sqlite.insert), ("postgresql", postgresql.insert))
 }
-_FORGET = sa.delete(_reports).where(
-    _reports.c.trial_id.in_(sa.select(_trials.c.trial_id).where(*_OF_RUNNING)), _reports.c.step > bindparam("b_step")
+_FORGET = sa.delete(reports).where(
+    reports.c.trial_id.in_(sa.select(_trials.c.trial_id).where(*_OF_RUNNING)), reports.c.step > bindparam("b_step")
 )
 _LAST_REPORT = (
-    sa.select(_reports.c.intermediate_value, _reports.c.intermediate_value_type)
-    .where(_reports.c.trial_id == bindparam("b_trial"))
-    .order_by(_reports.c.step.desc())
+    sa.select(reports.c.intermediate_value, reports.c.intermediate_value_type)
+    .where(reports.c.trial_id == bindparam("b_trial"))
+    .order_by(reports.c.step.desc())
     .limit(1)
 )
 _END = sa.update(_trials).where(*_OF_RUNNING).values(state=bindparam("b_state", type_=_STATE), datetime_complete=bindparam("b_completed"))

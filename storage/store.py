@@ -10,6 +10,7 @@ from storage.address import check_file, database_file, safe_url
 from storage.attempts import Attempts
 from storage.checkpoints import ROOT_VARIABLE, CheckpointFiles, files_root
 from storage.counts import Counts
+from storage.curves import Curves
 from storage.device_time import DeviceTimes
 from storage.engine import Database
 from storage.epochs import Epochs
@@ -22,7 +23,7 @@ from storage.trials import Trials
 from storage.upkeep import lock_against_claims, refuse_held
 
 
-class Store(Studies, Attempts, Reaping, DeviceTimes, Epochs, Trials, Findings, Counts):
+class Store(Studies, Attempts, Reaping, DeviceTimes, Epochs, Trials, Findings, Counts, Curves):
     """One database. Threads may share a store; processes open their own.
 
     Any method raises StoreError when the database fails. The transaction is undone then, so it can be tried again.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
 
 import optuna
 from optuna.pruners import BasePruner
@@ -30,14 +31,14 @@ class LenientPruner(BasePruner):
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Whether the trial should end even at its best."""
-        gain = self.margin * noise_of(trial)
+        gain = self.margin * noise_of(trial.intermediate_values)
         sign = -1 if study.direction == StudyDirection.MINIMIZE else 1
         hopeful = copy.copy(trial)
         hopeful.intermediate_values = {step: value + sign * gain for step, value in trial.intermediate_values.items()}
         return self.wrapped.prune(study, hopeful)
 
 
-def noise_of(trial: FrozenTrial) -> float:
-    """The noise of its last reports that are numbers; a NaN among them would make all of it NaN."""
-    values = [value for _, value in sorted(trial.intermediate_values.items()) if math.isfinite(value)]
+def noise_of(reported: Mapping[int, float]) -> float:
+    """The noise of a trial's last reports that are numbers; a NaN among them would make all of it NaN."""
+    values = [value for _, value in sorted(reported.items()) if math.isfinite(value)]
     return noise(values[-NOISE_EPOCHS:])

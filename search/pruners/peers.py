@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from statistics import median
 
-import optuna
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
-from optuna.trial import TrialState
 
 from search.pruners.lenient import LenientPruner, noise_of
 from spaces.config import Direction
@@ -28,16 +27,12 @@ def pruner_of(pruner: PrunerConfig, epochs: int) -> BasePruner:
     return NopPruner()
 
 
-def reason(study: optuna.Study, trial: optuna.Trial, epoch: int, pruner: PrunerConfig, direction: Direction) -> str:
+def reason(own: Mapping[int, float], epoch: int, pruner: PrunerConfig, direction: Direction, peers: Sequence[float]) -> str:
     """Why a trial was pruned: its best metric so far, with what its noise was worth, against the finished trials at the same epoch."""
-    frozen = trial._cached_frozen_trial  # noqa: SLF001 - with what it reported
-    own = list(frozen.intermediate_values.values())
-    best, sign = (max(own), 1) if direction == "maximize" else (min(own), -1)
+    best, sign = (max(own.values()), 1) if direction == "maximize" else (min(own.values()), -1)
     if pruner.kind == "hyperband":
         return f"hyperband: best metric {best:.4f} by epoch {epoch}, not among the best of its rung"
-    held = best + sign * pruner.noise * noise_of(frozen)
+    held = best + sign * pruner.noise * noise_of(own)
     margin = f" ({held:.4f} with {pruner.noise:g} × its noise)" if pruner.noise else ""
-    finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    peers = [t.intermediate_values[epoch] for t in finished if epoch in t.intermediate_values]
     against = f" against a median of {median(peers):.4f} among {len(peers)} finished trials" if peers else ""
     return f"{pruner.kind}: best metric {best:.4f} by epoch {epoch}{margin}{against}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import optuna
 import pytest
 
 from search.pruners.peers import reason
@@ -15,16 +14,7 @@ from spaces.study import PrunerConfig
 
 def asked(own: list[float], pruner: PrunerConfig, direction: Direction = "maximize", peers: tuple[float, ...] = (0.5, 0.3, 0.6, 0.4)) -> str:
     """The reason for a trial with these metrics, after peers that stood still at theirs."""
-    study = optuna.create_study(direction=direction)
-    for peer in peers:
-        trial = study.ask()
-        for epoch in range(1, 7):
-            trial.report(peer, epoch)
-        study.tell(trial, peer)
-    trial = study.ask()
-    for epoch, metric in enumerate(own, 1):
-        trial.report(metric, epoch)
-    return reason(study, trial, len(own), pruner, direction)
+    return reason(dict(enumerate(own, 1)), len(own), pruner, direction, peers)
 
 
 class TestReason:

@@ -1,0 +1,89 @@
+"""Curves of complete trials: read all at once or as they come, they are the same, on SQLite and on PostgreSQL."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import closing
+
+import pytest
+from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
+from sqlalchemy import text
+
+from search.pruners.median import Peers
+from search.study import close_trials, open_trials
+from spaces.records import EpochRecord
+from storage.curves import OVERLAP_S
+from storage.engine import Database
+from storage.rows import FinalState, OptunaEnd, Sampled
+from storage.store import Store
+
+MakeRecord = Callable[..., EpochRecord]
+
+
+@pytest.fixture
+def trials(store_url: str) -> Iterator[RDBStorage]:
+    """Optuna's own class on the store's database."""
+    storage = open_trials(store_url)
+    yield storage
+    close_trials(storage)
+
+
+@pytest.fixture
+def study_id(store: Store, trials: RDBStorage) -> int:
+    """A study; its id in the store."""
+    return store.register_study(trials.create_new_study([StudyDirection.MAXIMIZE], "demo"), "demo", {}).id
+
+
+@pytest.fixture
+def end(store: Store, study_id: int, make_record: MakeRecord) -> Callable[..., int]:
+    """Runs a trial with the metrics given to an end; returns its id."""
+
+    def run(*metrics: float, state: FinalState = "complete") -> int:
+        claim = store.claim(study_id, 1000, "a", 600)
+        assert claim is not None
+        assert claim.number is not None
+        assert claim.optuna_trial_id is not None
+        claim = store.bind(claim, claim.number, claim.optuna_trial_id, {}, None, Sampled())
+        for epoch, metric in enumerate(metrics, 1):
+            store.append(claim, make_record(epoch, metric=metric), 600)
+        store.finish(claim, state, told=OptunaEnd("COMPLETE", 0.5) if state == "complete" else OptunaEnd("PRUNED"))
+        return claim.trial_id
+
+    return run
+
+
+def told(peers: Peers) -> tuple[int, dict[int, list[float]]]:
+    """How many there are, and their metrics at every epoch."""
+    return len(peers), {epoch: sorted(peers.at(epoch)) for epoch in range(1, 5)}
+
+
+class TestPeers:
+    def test_as_they_come(self, store: Store, study_id: int, end: Callable[..., int]) -> None:
+        """Whoever watched from the start knows what a newcomer reads; only complete trials count, each of them once."""
+        peers = Peers(store, study_id)
+        for metrics, state in (((0.5, 0.25), "complete"), ((0.9,), "pruned"), ((0.125, math.nan, math.inf), "complete"), ((), "complete"), ((0.75,), "complete")):
+            peers.refresh()
+            end(*metrics, state=state)
+        peers.refresh()
+        peers.refresh()
+        newcomer = Peers(store, study_id)
+        newcomer.refresh()
+        assert told(peers) == told(newcomer) == (4, {1: [0.125, 0.5, 0.75], 2: [0.25], 3: [math.inf], 4: []})
+
+    def test_seen_late(self, store: Store, study_id: int, end: Callable[..., int], store_url: str) -> None:
+        """An end that others could see only after a later one is found all the same."""
+        peers = Peers(store, study_id)
+        late = end(0.5)
+        end(0.25)
+        with closing(Database(store_url)) as database:
+            set_state = text("UPDATE search_trials SET state = :state, finished_at = finished_at - :back WHERE id = :id")
+            with database.writing() as connection:
+                connection.execute(set_state, {"state": "running", "back": OVERLAP_S / 2, "id": late})
+            peers.refresh()
+            assert peers.at(1) == [0.25]
+            with database.writing() as connection:
+                connection.execute(set_state, {"state": "complete", "back": 0, "id": late})
+        peers.refresh()
+        assert peers.at(1) == [0.25, 0.5]
