@@ -1,0 +1,132 @@
+"""A campaign of random faults against real workers, and whether the study came out as if nothing had happened.
+
+    python -m benchmarks.chaos --store sqlite --faults 200
+    python -m benchmarks.chaos --store postgresql --faults 500
+
+A study of many short trials runs once undisturbed, and once while its workers, `search worker` processes of which a dead one
+is replaced, are killed, frozen beyond their lease and told to end at random; on PostgreSQL the server is restarted and
+crashed, too, and connections are cut, some between a commit and its answer. One planted trial kills every worker that takes
+it. Then both books of the store, our tables and Optuna's, are held against the undisturbed run. Exit code 1 when anything is
+lost, doubled, or other than in that run.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks import report
+from benchmarks.chaos import checks
+from benchmarks.chaos.books import Books
+from benchmarks.chaos.campaign import ABOUT, FULL, PLANTED, QUICK, STUDY, Scale, StoreKind
+from benchmarks.chaos.checks import Contents, Findings
+from benchmarks.chaos.crew import Exit
+from benchmarks.chaos.run import Campaign, Place, disturbed, place, undisturbed
+from benchmarks.report import Figure, Result
+from search.lease import LEASE_S
+from search.trial_checkpoints import CHECKPOINT_EVERY_S
+
+RUNS_AGAIN_S = 15.0
+GIVES_BACK_S = 10.0
+STRIKES = 3
+SHOWN = 5
+"""So many places of one kind of trouble are printed."""
+
+
+def measure(kind: StoreKind, scale: Scale, seed: int, kept: Path | None) -> Result:
+    """Both runs, and what they differ in."""
+    with tempfile.TemporaryDirectory(prefix="search-chaos-", ignore_cleanup_errors=True) as held:
+        folder = kept or Path(held)
+        print(f"{scale.trials} trials without a fault", flush=True)
+        reference = checks.read(undisturbed(scale, seed, folder / "undisturbed"), str(STUDY["name"]))
+        epochs = sum(len(records) for records in reference.records.values())
+        own = folder / kind
+        own.mkdir()
+        print(f"\n{scale.trials} trials of {epochs} epochs with {scale.faults} faults on {kind}", flush=True)
+        with place(kind, own) as where:
+            campaign = disturbed(kind, where, scale, seed, own, epochs)
+            return told(campaign, where, reference, checks.read(where.direct, str(STUDY["name"])))
+
+
+def told(campaign: Campaign, where: Place, reference: Contents, found: Contents) -> Result:
+    """The tables and the figures."""
+    books = Books(where.direct)
+    findings = checks.check(campaign.scale.trials, reference, found, books)
+    rows = {row.number: row for row in books.trials()}
+    books.close()
+    assert campaign.tormentor is not None
+    struck = campaign.tormentor.struck
+    print()
+    print(report.table(("fault", "times"), [(ABOUT[kind], str(count)) for kind, count in struck.most_common()]), end="\n\n")
+    _print_findings(findings)
+    planted = rows.get(PLANTED)
+    details = {
+        "faults": dict(struck), "planted_trial_kills": campaign.tormentor.planted_kills,
+        "trials": dict(Counter(trial.state for trial in found.trials)), "attempts": sum(trial.attempt for trial in found.trials),
+        "workers_started": campaign.crew.started, "workers": campaign.scale.workers, "took_s": round(campaign.took_s, 1),
+        "wrong": {what: places for what, places in findings.wrong.items() if places},
+        "recoveries_s": [round(seconds, 2) for seconds in campaign.watch.recoveries()],
+        "lost_work_s": [round(seconds, 2) for seconds in campaign.watch.losses()],
+    }  # fmt: skip
+    caught = planted is not None and planted.state == "failed" and planted.lost == STRIKES and campaign.tormentor.planted_kills == STRIKES
+    figures = [
+        Figure("faults that struck", sum(struck.values()), "", campaign.scale.faults, at_least=True),
+        Figure("trials", len(found.trials), "", campaign.scale.trials),
+        Figure("trials that diverged", details["trials"].get("diverged", 0)),  # type: ignore[attr-defined]
+        *(Figure(what, len(places), "", 0) for what, places in findings.wrong.items()),
+        Figure(f"the trial that kills its worker ended after {STRIKES} of them", int(caught), "", 1, at_least=True),
+        *_of_workers(campaign),
+    ]
+    return Result(figures, details, {} if not where.version else {"postgresql": where.version})
+
+
+def _of_workers(campaign: Campaign) -> Iterator[Figure]:
+    unexpected = [each for each in campaign.crew.exits if not _explained(each)]
+    for each in unexpected[:SHOWN]:
+        print(f"a worker ended by itself with exit code {each.code}: {' | '.join(each.log.read_text(errors='replace').splitlines()[-4:])}")
+    yield Figure("workers that ended by themselves", len(unexpected), "", 0)
+    yield Figure('"database is locked" in the logs', len(campaign.crew.lines("database is locked")), "", 0)
+    yield Figure("workers that lost their lease, said so and went on", len(campaign.crew.lines("going on with other work")))
+    yield Figure("the longest from SIGTERM to a worker's end", max((each.took_s for each in campaign.crew.exits if each.meant == "terminate"), default=0.0), "s", GIVES_BACK_S)
+    again, lost = campaign.watch.recoveries(), campaign.watch.losses()
+    if again:
+        yield Figure("a killed worker's trial runs again after, median", statistics.median(again), "s")
+        yield Figure("a killed worker's trial runs again after, at most", max(again), "s", RUNS_AGAIN_S)
+    if lost:
+        yield Figure("work lost by a kill, median", statistics.median(lost), "s")
+        yield Figure("work lost by a kill, at most", max(lost), "s", CHECKPOINT_EVERY_S)
+
+
+def _explained(each: Exit) -> bool:
+    """Whether it was made to end, or saw that nothing was left to do."""
+    return each.expected or each.code == 0
+
+
+def _print_findings(findings: Findings) -> None:
+    for what, places in findings.wrong.items():
+        for place_ in places[:SHOWN]:
+            print(f"{what}: {place_}")
+
+
+def main() -> int:
+    """Measure and tell."""
+    parser = report.parser(__doc__ or "")
+    parser.add_argument("--store", choices=list(FULL), default="sqlite")
+    parser.add_argument("--faults", type=int, help=f"default {', '.join(f'{name} {scale.faults}' for name, scale in FULL.items())}")
+    parser.add_argument("--trials", type=int, help=f"default {', '.join(f'{name} {scale.trials}' for name, scale in FULL.items())}")
+    parser.add_argument("--seed", type=int, default=0, help="of the study and of the faults")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="an empty folder for stores and logs, which stay there")
+    options = parser.parse_args()
+    scale = QUICK if options.quick else FULL[options.store]
+    scale = replace(scale, faults=options.faults or scale.faults, trials=options.trials or scale.trials)
+    print(f"a lease lasts {LEASE_S:g} s, a checkpoint is written every {CHECKPOINT_EVERY_S:g} s", flush=True)
+    return report.publish(f"chaos_{options.store}", measure(options.store, scale, options.seed, options.keep), quick=options.quick)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

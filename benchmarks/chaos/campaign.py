@@ -1,0 +1,77 @@
+"""How large a campaign is, and the study that it runs: many short trials, of which each is decided by seed and number alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from spaces.study import StudySpec
+
+StoreKind = Literal["sqlite", "postgresql"]
+Kind = Literal["kill", "freeze", "terminate", "cut one", "cut all", "unheard", "restart", "crash"]
+
+MIX: dict[StoreKind, dict[Kind, float]] = {
+    "sqlite": {"kill": 0.4, "freeze": 0.3, "terminate": 0.3},
+    "postgresql": {"kill": 0.22, "freeze": 0.13, "terminate": 0.15, "cut one": 0.2, "cut all": 0.08, "unheard": 0.17, "restart": 0.03, "crash": 0.02},
+}
+"""The share of every kind of fault. A kill costs a start of a process, which is seconds of imports; a cut costs nothing."""
+
+ABOUT: dict[Kind, str] = {
+    "kill": "SIGKILL of a worker",
+    "freeze": "SIGSTOP of a worker beyond its lease, then SIGCONT",
+    "terminate": "SIGTERM of a worker",
+    "cut one": "a connection ended by the server",
+    "cut all": "all connections ended by the server",
+    "unheard": "a connection cut after a commit, before its answer",
+    "restart": "restart of the server, fast",
+    "crash": "restart of the server, immediate: as after a crash",
+}
+
+PLANTED = 5
+"""The number of the trial that kills every worker that takes it."""
+
+STUDY: dict[str, Any] = {
+    "name": "chaos",
+    "about": "short trials with nothing between them: what a trial is given depends on the seed and its number alone",
+    "epochs": 8,
+    "base": {
+        "data": {"train_scenes": 24, "val_scenes": 8, "test_scenes": 8, "size": 32},
+        "batch_size": 4,
+        "loss": {"kind": "focal", "dice_weight": 0.3, "smooth": 5, "square_denominator": True},
+    },
+    "space": {
+        "loss.gamma": {"kind": "float", "low": 0.0, "high": 5.0},
+        "optimizer.lr_multiple": {"kind": "float", "low": 0.03, "high": 300.0, "log": True},
+        "optimizer.grad_clip_norm": {"kind": "choice", "choices": [None, 1.0]},
+    },
+    "sampler": {"kind": "random"},
+    "pruner": {"kind": "none"},
+}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much of everything.
+
+    Attributes:
+        gap_s: mean time between two faults.
+        workers: how many run at a time; more than cores, for some are starting and some are frozen.
+    """
+
+    trials: int
+    faults: int
+    workers: int
+    gap_s: float
+
+    @property
+    def limit_s(self) -> float:
+        """When a campaign that does not end is given up."""
+        return 300.0 + self.faults * 6.0 + self.trials * 6.0
+
+    def study(self, seed: int) -> StudySpec:
+        """The study."""
+        return StudySpec.model_validate({**STUDY, "trials": self.trials, "seed": seed})
+
+
+FULL: dict[StoreKind, Scale] = {"sqlite": Scale(trials=120, faults=200, workers=5, gap_s=2.0), "postgresql": Scale(trials=160, faults=500, workers=6, gap_s=1.5)}
+QUICK = Scale(trials=12, faults=10, workers=3, gap_s=2.0)

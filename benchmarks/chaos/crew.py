@@ -1,0 +1,121 @@
+"""The workers of a campaign: the real command, `search worker`, replaced whenever one ends before the study does."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.commands import ONE_THREAD, environment, script
+
+EXPECTED: dict[str, tuple[int, ...]] = {"kill": (-signal.SIGKILL,), "terminate": (130, -signal.SIGTERM, 128 + signal.SIGTERM), "": ()}
+"""Exit codes of a worker by what was done to it; a worker that is told to end while it imports dies of the signal itself."""
+
+
+@dataclass
+class Member:
+    """One worker."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    meant: str = ""
+    ended_by_us_at: float | None = None
+    frozen_until: float | None = None
+
+    @property
+    def pid(self) -> int:
+        """Of the process, which is also what it writes into the store."""
+        return self.process.pid
+
+    @property
+    def at_large(self) -> bool:
+        """Whether it runs and nothing was done to it."""
+        return self.process.poll() is None and not self.meant and self.frozen_until is None
+
+    def send(self, number: int) -> None:
+        """Send a signal, if it still runs."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How a worker ended."""
+
+    code: int
+    meant: str
+    took_s: float
+    log: Path
+
+    @property
+    def expected(self) -> bool:
+        """Whether it ended as one does to which that was done."""
+        return self.code in EXPECTED[self.meant]
+
+
+@dataclass
+class Crew:
+    """Workers on one study.
+
+    Args:
+        size: how many at a time.
+        study: its name in the store.
+        url: the store's address, which travels in the environment.
+        folder: for logs and checkpoints.
+    """
+
+    size: int
+    study: str
+    url: str
+    folder: Path
+    variables: Mapping[str, str] = field(default_factory=dict)
+    members: list[Member] = field(default_factory=list)
+    exits: list[Exit] = field(default_factory=list)
+    started: int = 0
+
+    def start(self) -> None:
+        """One more worker."""
+        log = self.folder / f"worker-{self.started:04d}.log"
+        own = ONE_THREAD | {"SEARCH_STORE": self.url, "SEARCH_FILES": str(self.folder / "files"), "PYTHONUNBUFFERED": "1"}
+        command = [script("search"), "worker", "--study", self.study, "--threads", "1"]
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                command, cwd=self.folder, env=environment(**own, **self.variables), stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT
+            )
+        self.started += 1
+        self.members.append(Member(process, log))
+
+    def tend(self, *, refill: bool) -> None:
+        """Note who ended, and let others take their places."""
+        for member in [member for member in self.members if member.process.poll() is not None]:
+            self.members.remove(member)
+            took_s = 0.0 if member.ended_by_us_at is None else time.time() - member.ended_by_us_at
+            self.exits.append(Exit(member.process.returncode, member.meant, took_s, member.log))
+        while refill and len(self.members) < self.size:
+            self.start()
+
+    def thaw(self, now_s: float) -> None:
+        """Let those go on whose time has come."""
+        for member in self.members:
+            if member.frozen_until is not None and now_s >= member.frozen_until:
+                member.send(signal.SIGCONT)
+                member.frozen_until = None
+
+    def lines(self, needle: str) -> list[str]:
+        """Lines of all logs that hold it."""
+        return [line for log in sorted(self.folder.glob("worker-*.log")) for line in log.read_text(errors="replace").splitlines() if needle in line]
+
+    @contextmanager
+    def running(self) -> Iterator[Crew]:
+        """All of them; at the end of the block none is left."""
+        try:
+            self.tend(refill=True)
+            yield self
+        finally:
+            for member in self.members:
+                member.process.kill()
+                member.process.wait()

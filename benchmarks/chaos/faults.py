@@ -1,0 +1,139 @@
+"""The faults: which comes next, whom it hits, and what is done to them."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from benchmarks.chaos.books import TrialRow
+from benchmarks.chaos.campaign import PLANTED, Kind, Scale
+from benchmarks.chaos.crew import Crew, Member
+from benchmarks.chaos.server import Server
+from benchmarks.chaos.watch import Kill, Watch
+from search.lease import LEASE_S
+
+SPARED_AT = 2
+"""A trial that lost so many workers loses no other one to chance: the third would end it, as it should end one that kills."""
+
+AT_WORK = 0.85
+"""The share of blows that look for a worker with a trial; the others hit any, also one that starts or waits."""
+
+STILL_AT_LARGE = 2
+"""So many workers are left in peace at any time, or nothing would go on."""
+
+LONGEST_GAP = 4.0
+"""In mean gaps."""
+
+SLOWER, FASTER = 1.5, 0.2
+"""How far the gaps may be stretched, or shortened, to follow the study."""
+
+AFTERWARDS = 0.05
+"""The share of the study's epochs that is left for after the last fault."""
+
+
+def schedule(scale: Scale, mix: Mapping[Kind, float], seed: int) -> list[tuple[float, Kind]]:
+    """Gaps, in seconds, and kinds, drawn by a seed."""
+    drawn = random.Random(seed)
+    kinds = drawn.choices(list(mix), list(mix.values()), k=scale.faults)
+    return [(min(drawn.expovariate(1 / scale.gap_s), LONGEST_GAP * scale.gap_s), kind) for kind in kinds]
+
+
+@dataclass
+class Tormentor:
+    """Does what the schedule says.
+
+    Args:
+        listen: has the next commit's answer lost, where there is a proxy that can.
+        struck: faults that hit something, by kind.
+    """
+
+    crew: Crew
+    watch: Watch
+    drawn: random.Random
+    server: Server | None = None
+    lose_an_answer: Callable[[], bool] | None = None
+    struck: Counter[Kind] = field(default_factory=Counter)
+    planted_kills: int = 0
+
+    def strike(self, kind: Kind) -> bool:
+        """One fault. False when there is nobody whom it could hit right now."""
+        hit = self._hit(kind)
+        self.struck[kind] += hit
+        return hit
+
+    def _hit(self, kind: Kind) -> bool:
+        if kind in ("kill", "freeze", "terminate"):
+            return self._on_a_worker(kind)
+        if kind == "unheard":
+            return self.lose_an_answer is not None and self.lose_an_answer()
+        assert self.server is not None
+        if kind in ("restart", "crash"):
+            self.server.restart("fast" if kind == "restart" else "immediate")
+            return True
+        backends = self.server.backends()
+        return bool(backends) and self.server.cut(backends if kind == "cut all" else [self.drawn.choice(backends)]) > 0
+
+    def _on_a_worker(self, kind: Kind) -> bool:
+        at_large = [member for member in self.crew.members if member.at_large]
+        if len(at_large) <= STILL_AT_LARGE:
+            return False
+        working = [member for member in at_large if self.watch.held_by(member.pid) is not None]
+        if kind == "freeze" or self.drawn.random() < AT_WORK:
+            at_large = working
+        if not at_large:
+            return False
+        return self._blow(self.drawn.choice(at_large), kind)
+
+    def _blow(self, member: Member, kind: Kind) -> bool:
+        if kind == "terminate":
+            member.meant, member.ended_by_us_at = "terminate", time.time()
+            member.send(signal.SIGTERM)
+            return True
+        held = self._caught(member)
+        if held is not None and (held.number == PLANTED or held.lost >= SPARED_AT):
+            member.send(signal.SIGCONT)
+            return False
+        if kind == "freeze":
+            member.frozen_until = time.time() + LEASE_S + self.drawn.uniform(1.0, 4.0)
+        else:
+            self._kill(member, held)
+        return True
+
+    def _caught(self, member: Member) -> TrialRow | None:
+        """Hold a worker and see which trial it has; nobody can change that while it is held."""
+        member.send(signal.SIGSTOP)
+        self.watch.look()
+        return self.watch.held_by(member.pid)
+
+    def _kill(self, member: Member, held: TrialRow | None) -> None:
+        member.meant = "kill"
+        if held is not None:
+            self.watch.kills.append(Kill(held.id, held.attempt, time.time()))
+        member.send(signal.SIGKILL)
+
+    def guard_the_planted(self) -> None:
+        """Whoever works on the planted trial dies of it."""
+        row = next((row for row in self.watch.trials.values() if row.number == PLANTED and row.state == "running"), None)
+        victim = None if row is None else next((member for member in self.crew.members if member.pid == row.pid and not member.meant), None)
+        if victim is None or victim.process.poll() is not None:
+            return
+        held = self._caught(victim)
+        if held is not None and held.number == PLANTED:
+            self.planted_kills += 1
+            victim.frozen_until = None
+            self._kill(victim, held)
+        elif victim.frozen_until is None:
+            victim.send(signal.SIGCONT)
+
+
+def stretched(gap_s: float, left_faults: float, left_epochs: float) -> float:
+    """The gap as it is to be waited for, from the shares of faults and of epochs that are still to come.
+
+    The faults are to end a little before the study: the gaps are shorter when it is ahead of them, and longer when it is behind.
+    """
+    left_for_faults = max(left_epochs - AFTERWARDS, 0.0) / (1 - AFTERWARDS)
+    return gap_s * min(max(left_for_faults / max(left_faults, 1e-3), FASTER), SLOWER)

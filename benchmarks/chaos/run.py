@@ -1,0 +1,145 @@
+"""A campaign from its start to its end: a study, its workers, and the faults that strike them."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.chaos.books import Books
+from benchmarks.chaos.campaign import MIX, Kind, Scale, StoreKind
+from benchmarks.chaos.crew import Crew
+from benchmarks.chaos.faults import Tormentor, schedule, stretched
+from benchmarks.chaos.proxy import proxy
+from benchmarks.chaos.server import Server, server
+from benchmarks.chaos.watch import Watch
+from search.session import open_session
+
+STEP_S = 0.1
+"""How often the store is looked at."""
+
+TELL_S = 15.0
+"""How often something is printed."""
+
+RETRY_S = 0.3
+"""So much later another fault is tried in the place of one that would have hit nobody."""
+
+REFERENCE_WORKERS = 2
+
+
+@dataclass(frozen=True)
+class Place:
+    """A store: the workers' way to it, the direct one, and what can be done to it."""
+
+    url: str
+    direct: str
+    server: Server | None = None
+    lose_an_answer: Callable[[], bool] | None = None
+    version: str = ""
+
+
+@contextmanager
+def place(kind: StoreKind, folder: Path) -> Iterator[Place]:
+    """A fresh store."""
+    if kind == "sqlite":
+        url = f"sqlite:///{folder / 'search.db'}"
+        yield Place(url, url)
+        return
+    with server() as held, proxy(held.url, folder) as between:
+        yield Place(between.url, f"{held.url}&application_name=watch", held, between.lose_an_answer, held.version())
+
+
+@dataclass
+class Campaign:
+    """One study, with or without somebody who torments its workers.
+
+    Args:
+        epochs: how many the study has, which the pace of the faults follows.
+        faults: what is still to come.
+    """
+
+    scale: Scale
+    crew: Crew
+    watch: Watch
+    tormentor: Tormentor | None = None
+    epochs: int = 0
+    faults: deque[tuple[float, Kind]] = field(default_factory=deque)
+    took_s: float = 0.0
+    _due: float = 0.0
+
+    def run(self) -> None:
+        """Until every trial has ended, and the workers have seen it.
+
+        Raises:
+            SystemExit: when that takes too long.
+        """
+        began = told = time.monotonic()
+        while self.crew.members or not self._over():
+            now_s = time.monotonic()
+            if now_s - began > self.scale.limit_s:
+                raise SystemExit(f"the campaign did not end within {self.scale.limit_s:.0f} s: {self._told()}")
+            if self.watch.look() and self.tormentor is not None:
+                self._torment(self.tormentor)
+            self.crew.thaw(time.time())
+            self.crew.tend(refill=not self._over())
+            if now_s - told > TELL_S:
+                told = now_s
+                print(f"{now_s - began:5.0f} s: {self._told()}", flush=True)
+            time.sleep(STEP_S)
+        self.took_s = time.monotonic() - began
+
+    def _over(self) -> bool:
+        return self.watch.ended() >= self.scale.trials
+
+    def _torment(self, tormentor: Tormentor) -> None:
+        tormentor.guard_the_planted()
+        if not self.faults or not self.watch.taken_at or time.monotonic() < self._due:
+            return
+        gap_s, kind = self.faults[0]
+        if not tormentor.strike(kind):
+            self.faults.rotate(-1)
+            self._due = time.monotonic() + RETRY_S
+            return
+        self.faults.popleft()
+        left = len(self.faults) / self.scale.faults
+        self._due = time.monotonic() + stretched(gap_s, left, 1 - self.watch.epochs_written() / self.epochs)
+
+    def _told(self) -> str:
+        struck = "" if self.tormentor is None else f"{sum(self.tormentor.struck.values())} faults, {len(self.faults)} to come, "
+        return f"{self.watch.ended()} of {self.scale.trials} trials ended, {struck}{self.crew.started} workers started, load {os.getloadavg()[0]:.1f}"
+
+
+def undisturbed(scale: Scale, seed: int, folder: Path) -> str:
+    """The study without a fault, on SQLite. Returns the address of its store."""
+    folder.mkdir()
+    with place("sqlite", folder) as where, started(where, scale, seed, folder, REFERENCE_WORKERS) as campaign:
+        campaign.run()
+        return where.url
+
+
+def disturbed(kind: StoreKind, where: Place, scale: Scale, seed: int, folder: Path, epochs: int) -> Campaign:
+    """The study under faults."""
+    with started(where, scale, seed, folder, scale.workers) as campaign:
+        campaign.epochs = epochs
+        campaign.faults = deque(schedule(scale, MIX[kind], seed))
+        campaign.tormentor = Tormentor(campaign.crew, campaign.watch, random.Random(seed + 1), where.server, where.lose_an_answer)
+        campaign.run()
+        return campaign
+
+
+@contextmanager
+def started(where: Place, scale: Scale, seed: int, folder: Path, workers: int) -> Iterator[Campaign]:
+    """A study with its first workers; none is left at the end of the block."""
+    spec = scale.study(seed)
+    open_session(spec, where.url).store.close()  # as `search run` makes it, before it starts a worker
+    books = Books(where.direct)
+    try:
+        with Crew(workers, spec.name, where.url, folder).running() as crew:
+            yield Campaign(scale, crew, Watch(books))
+    finally:
+        books.close()

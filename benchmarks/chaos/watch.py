@@ -1,0 +1,108 @@
+"""What a campaign looks like while it runs, in short steps: who took which trial when, and which epochs were written when."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from benchmarks.chaos.books import Books, EpochRow, TrialRow
+
+OVERLAP_S = 3.0
+"""Epochs are asked for again for so long: one that is written later may have come by an earlier time."""
+
+
+@dataclass(frozen=True)
+class Kill:
+    """A worker that was killed while it worked on a trial."""
+
+    trial_id: int
+    attempt: int
+    at: float
+
+
+@dataclass
+class Watch:
+    """Looks into the store. The database runs on this machine, so that its clock and ours are one.
+
+    Attributes:
+        trials: as they were when last looked at.
+        taken_at: (trial, attempt) → when that attempt was first seen.
+        epochs: trial → every version of its epochs that was seen, in the order of time.
+    """
+
+    books: Books
+    trials: dict[int, TrialRow] = field(default_factory=dict)
+    taken_at: dict[tuple[int, int], float] = field(default_factory=dict)
+    epochs: dict[int, list[EpochRow]] = field(default_factory=lambda: defaultdict(list))
+    kills: list[Kill] = field(default_factory=list)
+    _since: float = 0.0
+    _seen: set[tuple[int, int, int, float]] = field(default_factory=set)
+
+    def look(self) -> bool:
+        """See what is new; False when the database does not answer."""
+        try:
+            rows, epochs = self.books.trials(), self.books.epochs_since(self._since)
+        except ConnectionError:
+            return False
+        now_s = time.time()
+        self.trials = {row.id: row for row in rows}
+        for row in rows:
+            if row.held:
+                self.taken_at.setdefault((row.id, row.attempt), now_s)
+        for epoch in epochs:
+            key = (epoch.trial_id, epoch.epoch, epoch.attempt, epoch.at)
+            if key not in self._seen:
+                self._seen.add(key)
+                self.epochs[epoch.trial_id].append(epoch)
+        self._since = max(self._since, max((epoch.at for epoch in epochs), default=0.0) - OVERLAP_S)
+        return True
+
+    def held_by(self, pid: int) -> TrialRow | None:
+        """The trial that a worker works on."""
+        return next((row for row in self.trials.values() if row.held and row.pid == pid), None)
+
+    def ended(self) -> int:
+        """How many trials have ended."""
+        return sum(not row.held and row.state != "paused" for row in self.trials.values())
+
+    def epochs_written(self) -> int:
+        """How many epochs were seen, each once however often it was written."""
+        return sum(len({row.epoch for row in rows}) for rows in self.epochs.values())
+
+    def recoveries(self) -> list[float]:
+        """Seconds from every kill to the moment at which the next attempt was seen; infinite where none came and the trial is open."""
+        told = []
+        for kill in self.kills:
+            later = [at for (trial_id, attempt), at in self.taken_at.items() if trial_id == kill.trial_id and attempt > kill.attempt]
+            if later:
+                told.append(min(later) - kill.at)
+            elif self.trials[kill.trial_id].held:
+                told.append(float("inf"))
+        return told
+
+    def losses(self) -> list[float]:
+        """Seconds of training that every kill cost, at most: from the state that the next attempt went on from, to the kill."""
+        return [lost for kill in self.kills if (lost := self._lost(kill)) is not None]
+
+    def _lost(self, kill: Kill) -> float | None:
+        """None where the trial was not trained again. An epoch that a checkpoint brought along tells the seconds that it told before."""
+        rows, began = self.epochs.get(kill.trial_id, []), self.taken_at.get((kill.trial_id, kill.attempt))
+        after = [row for row in rows if row.attempt > kill.attempt]
+        if began is None or not after:
+            return None
+        before = {row.epoch: row for row in rows if row.attempt <= kill.attempt and row.at <= kill.at}
+        fresh = [row.epoch for row in after if row.attempt == after[0].attempt and not _same(row, before.get(row.epoch))]
+        first = min(fresh, default=after[0].epoch)
+        own = [row.at for row in before.values() if row.attempt == kill.attempt]
+        lost = kill.at - max([began, *own])
+        return lost + sum(self._worked(row, before) for epoch, row in before.items() if epoch >= first)
+
+    def _worked(self, row: EpochRow, before: dict[int, EpochRow]) -> float:
+        """Seconds from the epoch before, or from the start of its attempt, to the end of this one."""
+        began, last = self.taken_at.get((row.trial_id, row.attempt), row.at - row.seconds), before.get(row.epoch - 1)
+        return row.at - (max(began, last.at) if last is not None else began)
+
+
+def _same(row: EpochRow, earlier: EpochRow | None) -> bool:
+    return earlier is not None and row.seconds == earlier.seconds
