@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks import NAMES
+from benchmarks import COMMANDS, NAMES
 
 ROOT = Path(__file__).parents[1]
 TIMEOUT_S = 7200.0
@@ -32,7 +32,8 @@ def main() -> int:
 
 def _passes(name: str, *, quick: bool) -> bool:
     print(f"\n── {name} ──", flush=True)
-    command = [sys.executable, "-m", f"benchmarks.{name}", *(["--quick"] if quick else [])]
+    module, *options = COMMANDS.get(name, (name,))
+    command = [sys.executable, "-m", f"benchmarks.{module}", *options, *(["--quick"] if quick else [])]
     try:
         return subprocess.run(command, cwd=ROOT, check=False, timeout=TIMEOUT_S).returncode == 0
     except subprocess.TimeoutExpired:
