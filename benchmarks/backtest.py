@@ -42,7 +42,7 @@ NAIVE: Mapping[str, tuple[str, Mapping[str, float]]] = {
 }
 """Naive rules, as the thresholds that amount to them."""
 
-BARE = PrunerConfig(startup_trials=5, warmup_epochs=3, noise=0)
+BARE = PrunerConfig(noise=0)
 """The default pruner without its margin for noise."""
 
 ORDERS = 20

@@ -24,7 +24,7 @@ class PrunerConfig(Frozen):
     """Which of Optuna's pruners compares a trial with its peers."""
 
     kind: Literal["none", "median", "hyperband"] = "median"
-    startup_trials: int = Field(default=5, ge=0, description="median: finished trials before it prunes")
+    startup_trials: int = Field(default=8, ge=0, description="median: finished trials before it prunes")
     warmup_epochs: int = Field(default=3, ge=0, description="median: epochs that a trial is left alone")
     noise: float = Field(default=2.5, ge=0, description="median: a trial is held for better than it is by so many times its own noise; 0: bare values, which kill the best")
     min_epochs: int = Field(default=1, ge=1, description="hyperband: epochs of the smallest rung")

@@ -221,10 +221,10 @@ class TestPeers:
 
     def test_noise(self, trial: Trial) -> None:
         """As in a study, a noisy trial is held for better than it is: by default it lives where a quiet one with the same best dies."""
-        peers = [trial(number, [0.5] * 8) for number in range(5)]
-        made = field(*peers, trial(5, [0.4] * 8), trial(6, [0.3, 0.4] * 4))
-        assert [(held.number, held.epoch) for held in rows(made, BOUND, PrunerConfig())["median"].killed] == [(5, 4)]
-        assert [held.number for held in rows(made, BOUND, PrunerConfig(noise=0))["median"].killed] == [5, 6]
+        peers = [trial(number, [0.5] * 8) for number in range(8)]
+        made = field(*peers, trial(8, [0.4] * 8), trial(9, [0.3, 0.4] * 4))
+        assert [(held.number, held.epoch) for held in rows(made, BOUND, PrunerConfig())["median"].killed] == [(8, 4)]
+        assert [held.number for held in rows(made, BOUND, PrunerConfig(noise=0))["median"].killed] == [8, 9]
 
     def test_gaps(self, trial: Trial) -> None:
         """Hyperband deals its brackets by number: trials that are missing in the record keep theirs."""
