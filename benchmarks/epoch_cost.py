@@ -28,6 +28,7 @@ from benchmarks.report import Figure, Result
 from benchmarks.stopwatch import Stopwatch
 from objectives.contract import Checkpoints
 from search.lease import LEASE_S
+from search.optuna_trial import OptunaTrial
 from search.plan import Plan, make_plan
 from search.run import Bench, run_trial
 from search.session import open_session
@@ -185,10 +186,10 @@ def parts(bench: Bench) -> Iterator[tuple[object, str, str]]:
     """The calls that an epoch is made of."""
     yield search.run, "check_used", "check_used"
     yield type(bench.store), "append", "store.append"
-    yield search.run, "_report", "report to Optuna"
     yield search.run, "judge", "judge"
     yield search.judge, "fired", "signals"
-    yield search.run, "_worse_than_peers", "peer pruner"
+    yield OptunaTrial, "worse_than_peers", "peer pruner"
+    yield type(bench.store), "complete_since", "curves that are new"
     storage = bench.study._storage
     yield storage, "get_trial", "Optuna reads the trial"
     yield storage, "set_trial_intermediate_value", "Optuna writes the value"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -13,7 +13,7 @@ from optuna.distributions import BaseDistribution
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.trial import TrialState
-from sqlalchemy import insert, select
+from sqlalchemy import func, insert, select, text
 
 from search.plan import Plan
 from search.study import distribution_of
@@ -68,62 +68,69 @@ def top_metric(rng: random.Random) -> float:
 
 
 def fill(storage: RDBStorage, study: optuna.Study, plan: Plan, trials: int, epochs: int) -> dict[int, int]:
-    """Give an Optuna study finished trials, a thousand times faster than one by one. Returns trial number → Optuna's id.
+    """Give an Optuna study finished trials. Returns trial number → Optuna's id.
 
     Raises:
-        SystemExit: when Optuna does not read them back as they were meant.
+        SystemExit: when Optuna does not read the first and the last back as they were meant.
     """
     rng = random.Random(0)
     drawn = [(sample(plan, rng), top_metric(rng)) for _ in range(trials)]
-    with storage.scoped_session() as session:
+    with storage.engine.begin() as connection:
         at = datetime.now(UTC).replace(tzinfo=None)
         rows = [{"number": number, "study_id": study._study_id, "state": TrialState.COMPLETE, "_datetime_start_utc": at, "_datetime_complete_utc": at} for number in range(trials)]
-        session.execute(insert(models.TrialModel), rows)
-        ids = {row.number: row.trial_id for row in session.execute(select(models.TrialModel.number, models.TrialModel.trial_id))}
-        for model, values in _optuna_rows(plan, drawn, ids, epochs).items():
+        connection.execute(insert(models.TrialModel), rows)
+        own = select(models.TrialModel.number, models.TrialModel.trial_id).where(models.TrialModel.study_id == study._study_id)
+        ids = {row.number: row.trial_id for row in connection.execute(own)}
+        for model, values in _optuna_rows(plan, drawn, ids).items():
             for start in range(0, len(values), CHUNK):
-                session.execute(insert(model), values[start : start + CHUNK])
-        session.commit()
-    read = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    if len(read) != trials or any(trial.params != params or len(trial.intermediate_values) != epochs for trial, (params, _) in zip(read, drawn, strict=True)):
-        raise SystemExit("Optuna does not read the history as it was written: its tables are others now")
+                connection.execute(insert(model), values[start : start + CHUNK])
+        connection.execute(text(_REPORTS), {"study": study._study_id, "epochs": epochs})
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("ANALYZE"))
+    for number in (0, trials - 1):
+        read, (params, _) = storage.get_trial(ids[number]), drawn[number]
+        if read.params != params or len(read.intermediate_values) != epochs or read.state != TrialState.COMPLETE:
+            raise SystemExit("Optuna does not read the history as it was written: its tables are others now")
     return ids
 
 
-def _optuna_rows(plan: Plan, drawn: list[tuple[dict[str, Scalar], float]], ids: Mapping[int, int], epochs: int) -> dict[Any, list[dict[str, Any]]]:
+_EPOCHS = "WITH RECURSIVE epochs(epoch) AS (SELECT 1 UNION ALL SELECT epoch + 1 FROM epochs WHERE epoch < :epochs) "
+_REPORTS = f"""INSERT INTO trial_intermediate_values (trial_id, step, intermediate_value, intermediate_value_type)
+{_EPOCHS} SELECT own.trial_id, epoch, value * epoch / :epochs, 'FINITE'
+FROM trials own JOIN trial_values ON trial_values.trial_id = own.trial_id CROSS JOIN epochs WHERE own.study_id = :study"""
+"""Written by the database itself, which takes a twentieth of the time that it takes to send the rows."""
+
+
+def _optuna_rows(plan: Plan, drawn: list[tuple[dict[str, Scalar], float]], ids: Mapping[int, int]) -> dict[Any, list[dict[str, Any]]]:
     """The rows that stand below the trials, by their table."""
-    params, values, reports = [], [], []
+    params, values = [], []
     known: dict[str, BaseDistribution] = {path: distribution_of(dimension) for path, dimension in plan.spec.space.items()}
     spelled = {path: optuna.distributions.distribution_to_json(distribution) for path, distribution in known.items()}
-    finite = models.TrialIntermediateValueModel.TrialIntermediateValueType.FINITE
     for number, (chosen, top) in enumerate(drawn):
         own = {"trial_id": ids[number]}
         params += [{**own, "param_name": path, "param_value": known[path].to_internal_repr(value), "distribution_json": spelled[path]} for path, value in chosen.items()]
         values.append({**own, "objective": 0, "value": top, "value_type": models.TrialValueModel.TrialValueType.FINITE})
-        reports += [{**own, "step": epoch, "intermediate_value": top * epoch / epochs, "intermediate_value_type": finite} for epoch in range(1, epochs + 1)]
-    return {models.TrialParamModel: params, models.TrialValueModel: values, models.TrialIntermediateValueModel: reports}
+    return {models.TrialParamModel: params, models.TrialValueModel: values}
 
 
 def fill_ours(store: Store, stored: StoredStudy, plan: Plan, ids: Mapping[int, int], epochs: int) -> None:
     """The same past in our own tables, beside Optuna's."""
     config = plan.config({}, 0).model_dump(mode="json")
-    used = healthy(1, epochs, config, 0.3).used
+    told = [healthy(epoch, epochs, config, 0.3) for epoch in range(1, epochs + 1)]
     with store._database.writing() as connection:
         fixed = {"study_id": stored.id, "state": "complete", "attempt": 1, "lost": 0, "worker": "past", "host": "past", "pid": 1, "score": 0.3, "reason": "", "error": ""}
         times = {"created_at": 0.0, "started_at": 0.0, "finished_at": 1.0}
-        rows = [{**fixed, **times, "number": number, "optuna_trial_id": held, "config": config, "used": used} for number, held in ids.items()]
-        connection.execute(insert(Trial), rows)
-        own = connection.execute(select(Trial.id).where(Trial.study_id == stored.id)).scalars().all()
-        for chunk in _epoch_rows(list(own), config, epochs):
-            connection.execute(insert(Epoch), chunk)
+        rows = [{**fixed, **times, "number": number, "optuna_trial_id": held, "config": config, "used": told[0].used} for number, held in ids.items()]
+        for start in range(0, len(rows), CHUNK):
+            connection.execute(insert(Trial), rows[start : start + CHUNK])
+        first = connection.execute(select(func.min(Trial.id)).where(Trial.study_id == stored.id)).scalar_one()
+        own = [{"trial_id": first, "epoch": record.epoch, "attempt": 1, "metric": record.metric, "record": record.as_dict(), "at": 1.0} for record in told]
+        connection.execute(insert(Epoch), own)
+        connection.execute(text(_EPOCHS_OF_ALL), {"study": stored.id, "first": first})
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("ANALYZE"))
 
 
-def _epoch_rows(trial_ids: list[int], config: Mapping[str, Any], epochs: int) -> Iterator[list[dict[str, Any]]]:
-    told = [(record.metric, record.as_dict()) for record in (healthy(epoch, epochs, config, 0.3) for epoch in range(1, epochs + 1))]
-    each = max(1, CHUNK // epochs)
-    for start in range(0, len(trial_ids), each):
-        yield [
-            {"trial_id": trial_id, "epoch": epoch, "attempt": 1, "metric": metric, "record": record, "at": 1.0}
-            for trial_id in trial_ids[start : start + each]
-            for epoch, (metric, record) in enumerate(told, 1)
-        ]
+_EPOCHS_OF_ALL = """INSERT INTO search_epochs (trial_id, epoch, attempt, metric, record, at)
+SELECT search_trials.id, epoch, 1, metric, record, at FROM search_trials JOIN search_epochs told ON told.trial_id = :first
+WHERE search_trials.study_id = :study AND search_trials.id <> :first"""

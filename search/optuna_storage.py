@@ -12,6 +12,7 @@ from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.storages import BaseStorage, RDBStorage, get_storage
 from optuna.trial import FrozenTrial, TrialState
 
+from search.history import History
 from storage.rows import Sampled, SampledParam
 
 
@@ -33,9 +34,13 @@ class HoldingStorage:
 
     A sampler reads the history several times and writes every parameter on its own, each time in a transaction. Within
     `holding` the history is read once, and nothing is written.
+
+    Args:
+        history: reads the history faster, without failed and waiting trials; None for Optuna's own way.
     """
 
-    def __init__(self, storage: RDBStorage) -> None:
+    def __init__(self, storage: RDBStorage, history: History | None = None) -> None:
+        self._history = history
         self._storage: BaseStorage = get_storage(storage)
         self._held: Held | None = None
 
@@ -70,5 +75,6 @@ class HoldingStorage:
         if self._held is None or deepcopy:
             return self._storage.get_all_trials(study_id, deepcopy, states)
         if self._held.history is None:
-            self._held.history = self._storage.get_all_trials(study_id, deepcopy=False)
+            own = self._history
+            self._held.history = self._storage.get_all_trials(study_id, deepcopy=False) if own is None else own.trials()
         return [trial for trial in self._held.history if states is None or trial.state in states]

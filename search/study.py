@@ -14,6 +14,7 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from search.history import DistinctGroups, History
 from search.optuna_storage import HoldingStorage
 from search.plan import Params, Plan
 from search.pruners.median import Peers
@@ -78,10 +79,12 @@ def _sampler(spec: StudySpec, seed: int) -> BaseSampler:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         # group: a conditional dimension is sampled jointly with those that always stand beside it.
-        return TPESampler(
+        sampler = TPESampler(
             n_startup_trials=spec.sampler.startup_trials, n_ei_candidates=spec.sampler.candidates,
             multivariate=True, group=True, constant_liar=True, seed=seed,
         )  # fmt: skip
+    sampler._group_decomposed_search_space = DistinctGroups(include_pruned=True)  # noqa: SLF001
+    return sampler
 
 
 def open_trials(url: str) -> RDBStorage:
@@ -134,11 +137,15 @@ class WorkerStudy(optuna.Study):
 
     Args:
         completed: tells how many trials are complete.
-        peers: the curves of complete trials; None where the store does not know Optuna's tables.
+        peers: the curves of complete trials, and
+        history: what the sampler learns from; None where the store does not know Optuna's tables, for Optuna's class to read them.
     """
 
-    def __init__(self, storage: RDBStorage, plan: Plan, name: str, completed: Callable[[], int], peers: Peers | None = None) -> None:
-        self._holding = HoldingStorage(storage)
+    def __init__(
+        self, storage: RDBStorage, plan: Plan, name: str, completed: Callable[[], int],
+        peers: Peers | None = None, history: History | None = None,
+    ) -> None:  # fmt: skip
+        self._holding = HoldingStorage(storage, history)
         super().__init__(name, cast(BaseStorage, self._holding), sampler=TrialSeededSampler(plan.spec), pruner=build_pruner(plan.spec))
         self._completed = completed
         self.peers = peers

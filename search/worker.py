@@ -7,9 +7,11 @@ import os
 import time
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from objectives.contract import Trainer
+from search.history import History
 from search.lease import LEASE_S, worker_name
 from search.plan import Plan, make_plan
 from search.pruners.median import Peers
@@ -101,8 +103,7 @@ def _bench(settings: WorkerSettings, store: Store, stored: StoredStudy, stop: St
     counts = class_counts(store, trainer, config)
     files = open_files(settings.store_url)
     try:
-        peers = Peers(store, stored.id) if store.knows_optuna() else None
-        study = WorkerStudy(open_trials(settings.store_url), plan, stored.name, lambda: store.completed(stored.id), peers)
+        study = open_worker_study(settings.store_url, store, stored, plan)
     except KeyError:
         raise StoreError(
             "the study's trials are gone from the database", where=store.where, found="the store was deleted or replaced while the study ran",
@@ -112,6 +113,18 @@ def _bench(settings: WorkerSettings, store: Store, stored: StoredStudy, stop: St
         store=store, stored=stored, files=files, study=study, plan=plan, trainer=trainer, prepared=prepared, counts=counts,
         device=settings.device, stop=stop, tracker=make_tracker(settings.wandb, stored.name, Path(os.environ.get("WANDB_DIR", "."))),
     )  # fmt: skip
+
+
+def open_worker_study(url: str, store: Store, stored: StoredStudy, plan: Plan) -> WorkerStudy:
+    """Optuna's side of a stored study, which reads its past through the store where that knows Optuna's tables.
+
+    Raises:
+        KeyError: when Optuna knows no such study.
+    """
+    peers, history = None, None
+    if store.knows_optuna():
+        peers, history = Peers(store, stored.id), History(partial(store.past, stored.optuna_study_id))
+    return WorkerStudy(open_trials(url), plan, stored.name, lambda: store.completed(stored.id), peers, history)
 
 
 def class_counts(store: Store, trainer: Trainer, config: TrialConfig) -> ClassCounts:

@@ -32,14 +32,14 @@ KILLED = "killed"
 """User attribute of a trial that did not complete: why."""
 
 _STATE = sa.Enum("RUNNING", "COMPLETE", "PRUNED", "FAIL", "WAITING", name="trialstate")
-_studies = sa.table("studies", column("study_id", sa.Integer))
-_trials = sa.table(
+studies = sa.table("studies", column("study_id", sa.Integer))
+trials = sa.table(
     "trials", column("trial_id", sa.Integer), column("number", sa.Integer), column("study_id", sa.Integer),
     column("state", _STATE), column("datetime_start", sa.DateTime), column("datetime_complete", sa.DateTime),
 )  # fmt: skip
 _FLOATS = ("FINITE", "INF_POS", "INF_NEG")
 _VALUE_TYPE, _REPORT_TYPE = sa.Enum(*_FLOATS, name="trialvaluetype"), sa.Enum(*_FLOATS, "NAN", name="trialintermediatevaluetype")
-_values = sa.table(
+values = sa.table(
     "trial_values", column("trial_id", sa.Integer), column("objective", sa.Integer),
     column("value", sa.Double), column("value_type", _VALUE_TYPE),
 )  # fmt: skip
@@ -48,8 +48,8 @@ reports = sa.table(
     column("intermediate_value", sa.Double), column("intermediate_value_type", _REPORT_TYPE),
 )  # fmt: skip
 _ATTRIBUTE = ("trial_id", "key", "value_json")
-_params = sa.table("trial_params", *map(column, ("trial_id", "param_name", "param_value", "distribution_json")))
-_user_attributes, _system_attributes = (sa.table(f"trial_{owner}_attributes", *map(column, _ATTRIBUTE)) for owner in ("user", "system"))
+params = sa.table("trial_params", *map(column, ("param_id", "trial_id", "param_name", "param_value", "distribution_json")))
+user_attributes, system_attributes = (sa.table(f"trial_{owner}_attributes", *map(column, _ATTRIBUTE)) for owner in ("user", "system"))
 
 
 class OptunaTables:
@@ -79,8 +79,8 @@ class OptunaTables:
         connection.execute(_LOCK, {"b_study": study_id})
         for each in waiting:
             trial_id, _ = _make(connection, study_id, state="WAITING", started=None)
-            _write_attributes(connection, _user_attributes, trial_id, {key: json.dumps(value) for key, value in each.user_attrs.items()})
-            _write_attributes(connection, _system_attributes, trial_id, {"fixed_params": json.dumps(each.params)})
+            _write_attributes(connection, user_attributes, trial_id, {key: json.dumps(value) for key, value in each.user_attrs.items()})
+            _write_attributes(connection, system_attributes, trial_id, {"fixed_params": json.dumps(each.params)})
 
     def write(self, connection: Connection, trial_id: int, sampled: Sampled) -> None:
         """What was sampled for a trial."""
@@ -90,7 +90,7 @@ class OptunaTables:
         ]
         if rows:
             connection.execute(_INSERT_PARAM, rows)
-        _write_attributes(connection, _system_attributes, trial_id, sampled.system_attrs)
+        _write_attributes(connection, system_attributes, trial_id, sampled.system_attrs)
 
     def report(self, connection: Connection, trial_id: int, step: int, value: float) -> None:
         """The value of a trial that runs at one step, in the place of what was reported for that step before."""
@@ -106,8 +106,8 @@ class OptunaTables:
         """The end of a trial, if it runs; one that has ended keeps the end that it has."""
         if connection.execute(_END, {"b_trial": trial_id, "b_state": told.state, "b_completed": _now()}).rowcount != 1:
             return
-        _write_attributes(connection, _system_attributes, trial_id, {f"{CONSTRAINTS}:{key}": json.dumps(v) for key, v in told.constraints.items()})
-        _write_attributes(connection, _user_attributes, trial_id, {key: json.dumps(value) for key, value in told.user_attrs.items()})
+        _write_attributes(connection, system_attributes, trial_id, {f"{CONSTRAINTS}:{key}": json.dumps(v) for key, v in told.constraints.items()})
+        _write_attributes(connection, user_attributes, trial_id, {key: json.dumps(value) for key, value in told.user_attrs.items()})
         value, kind = (None, "NAN") if told.value is None else _spelled(told.value)
         if told.state == "PRUNED":
             value, kind = connection.execute(_LAST_REPORT, {"b_trial": trial_id}).one_or_none() or (None, "NAN")
@@ -116,10 +116,10 @@ class OptunaTables:
 
     def give_up(self, connection: Connection, trial_ids: Sequence[int], reason: str) -> None:
         """Fail those of the trials that still run, so that no sampler reckons with them any more."""
-        running = (_trials.c.trial_id.in_(trial_ids), _trials.c.state == "RUNNING")
-        ended = sa.update(_trials).where(*running).values(state="FAIL", datetime_complete=_now()).returning(_trials.c.trial_id)
+        running = (trials.c.trial_id.in_(trial_ids), trials.c.state == "RUNNING")
+        ended = sa.update(trials).where(*running).values(state="FAIL", datetime_complete=_now()).returning(trials.c.trial_id)
         for trial_id in connection.execute(ended).scalars().all():
-            _write_attributes(connection, _user_attributes, trial_id, {KILLED: json.dumps(reason)})
+            _write_attributes(connection, user_attributes, trial_id, {KILLED: json.dumps(reason)})
 
 
 def _make(connection: Connection, study_id: int, *, state: str, started: datetime | None) -> tuple[int, int]:
@@ -155,32 +155,32 @@ def _now() -> datetime:
 
 # Built once, as building a statement takes as long as running it. The lock on the study makes trials come one at a time:
 # a trial's number is how many the study had before it. SQLite has no such lock and needs none; its writers take turns.
-_past = _trials.alias("past")
-_OF_STUDY = _trials.c.study_id == bindparam("b_study")
-_LOCK = sa.select(_studies.c.study_id).where(_studies.c.study_id == bindparam("b_study")).with_for_update()
+_past = trials.alias("past")
+_OF_STUDY = trials.c.study_id == bindparam("b_study")
+_LOCK = sa.select(studies.c.study_id).where(studies.c.study_id == bindparam("b_study")).with_for_update()
 _FIRST_WAITING = (
-    sa.select(_trials.c.trial_id, _trials.c.number)
-    .where(_OF_STUDY, _trials.c.state == "WAITING")
-    .order_by(_trials.c.number)
+    sa.select(trials.c.trial_id, trials.c.number)
+    .where(_OF_STUDY, trials.c.state == "WAITING")
+    .order_by(trials.c.number)
     .limit(1)
     .with_for_update(skip_locked=True)
 )
-_START = sa.update(_trials).where(_trials.c.trial_id == bindparam("b_trial")).values(state="RUNNING", datetime_start=bindparam("b_started"))
+_START = sa.update(trials).where(trials.c.trial_id == bindparam("b_trial")).values(state="RUNNING", datetime_start=bindparam("b_started"))
 _MAKE = (
-    sa.insert(_trials)
+    sa.insert(trials)
     .values(
         study_id=bindparam("b_study"),
         number=sa.select(sa.func.count()).select_from(_past).where(_past.c.study_id == bindparam("b_study")).scalar_subquery(),
         state=bindparam("b_state"),
         datetime_start=bindparam("b_started"),
     )
-    .returning(_trials.c.trial_id, _trials.c.number)
+    .returning(trials.c.trial_id, trials.c.number)
 )
-_INSERT_PARAM, _INSERT_VALUE = sa.insert(_params), sa.insert(_values)
+_INSERT_PARAM, _INSERT_VALUE = sa.insert(params), sa.insert(values)
 
-_OF_RUNNING = (_trials.c.trial_id == bindparam("b_trial"), _trials.c.state == "RUNNING")
+_OF_RUNNING = (trials.c.trial_id == bindparam("b_trial"), trials.c.state == "RUNNING")
 _REPORTED: tuple[Any, ...] = (bindparam("b_value", type_=sa.Double()), bindparam("b_kind", type_=_REPORT_TYPE))
-_ROW = sa.select(_trials.c.trial_id, bindparam("b_step", type_=sa.Integer()), *_REPORTED).where(*_OF_RUNNING)
+_ROW = sa.select(trials.c.trial_id, bindparam("b_step", type_=sa.Integer()), *_REPORTED).where(*_OF_RUNNING)
 _REPORT = {
     name: insert(reports)
     .from_select(["trial_id", "step", "intermediate_value", "intermediate_value_type"], _ROW)
@@ -191,7 +191,7 @@ _REPORT = {
     for name, insert in (("sqlite", sqlite.insert), ("postgresql", postgresql.insert))
 }
 _FORGET = sa.delete(reports).where(
-    reports.c.trial_id.in_(sa.select(_trials.c.trial_id).where(*_OF_RUNNING)), reports.c.step > bindparam("b_step")
+    reports.c.trial_id.in_(sa.select(trials.c.trial_id).where(*_OF_RUNNING)), reports.c.step > bindparam("b_step")
 )
 _LAST_REPORT = (
     sa.select(reports.c.intermediate_value, reports.c.intermediate_value_type)
@@ -199,4 +199,4 @@ _LAST_REPORT = (
     .order_by(reports.c.step.desc())
     .limit(1)
 )
-_END = sa.update(_trials).where(*_OF_RUNNING).values(state=bindparam("b_state", type_=_STATE), datetime_complete=bindparam("b_completed"))
+_END = sa.update(trials).where(*_OF_RUNNING).values(state=bindparam("b_state", type_=_STATE), datetime_complete=bindparam("b_completed"))

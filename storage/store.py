@@ -15,6 +15,7 @@ from storage.device_time import DeviceTimes
 from storage.engine import Database
 from storage.epochs import Epochs
 from storage.findings import Findings
+from storage.history import History
 from storage.models import Study
 from storage.reaping import Reaping
 from storage.schema import check_upgradable, ensure, upgrade
@@ -23,7 +24,7 @@ from storage.trials import Trials
 from storage.upkeep import lock_against_claims, refuse_held
 
 
-class Store(Studies, Attempts, Reaping, DeviceTimes, Epochs, Trials, Findings, Counts, Curves):
+class Store(Studies, Attempts, Reaping, DeviceTimes, Epochs, Trials, Findings, Counts, Curves, History):
     """One database. Threads may share a store; processes open their own.
 
     Any method raises StoreError when the database fails. The transaction is undone then, so it can be tried again.

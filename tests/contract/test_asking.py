@@ -21,7 +21,8 @@ from search.plan import Plan
 from search.run import Bench, Ending
 from search.session import Session, open_session
 from search.stop import StopRequest
-from search.study import PRESET, WorkerStudy, open_trials
+from search.study import PRESET, open_trials
+from search.worker import open_worker_study
 from spaces.loader import load_study
 from spaces.records import ClassCounts, Diagnosis, Evidence
 from spaces.study import StudySpec
@@ -45,7 +46,7 @@ def spec(**changes: Any) -> StudySpec:
 def bench_of(session: Session, url: str) -> Bench:
     """What a worker has, but for data and a trainer: nothing is trained here."""
     store, stored, plan = session.store, session.stored, session.plan
-    study = WorkerStudy(open_trials(url), plan, stored.name, lambda: store.completed(stored.id))
+    study = open_worker_study(url, store, stored, plan)
     nothing = cast(Any, None)
     return Bench(store, stored, CheckpointFiles(Path("unused")), study, plan, nothing, nothing, ClassCounts(("a",), (1,)), "cpu", StopRequest(), nothing)
 

@@ -1,0 +1,105 @@
+"""What a sampler is shown of the past: the same suggestions, value for value, as by Optuna's own class, on SQLite and on PostgreSQL."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator
+
+import pytest
+from optuna.storages import RDBStorage
+from optuna.study import Study
+from optuna.trial import TrialState, create_trial
+
+from search.plan import Params, Plan, make_plan
+from search.study import WorkerStudy, close_trials, distribution_of, make_study, open_trials
+from search.worker import open_worker_study
+from spaces.loader import load_study
+from spaces.parameters import Choice
+from storage.rows import Sampled, StoredStudy
+from storage.store import Store
+
+ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED)
+
+
+@pytest.fixture
+def plan() -> Plan:
+    """A study with dimensions that exist only under others."""
+    return make_plan(load_study("combined", {"sampler.startup_trials": 5, "presets": []}))
+
+
+@pytest.fixture
+def trials(store_url: str) -> Iterator[RDBStorage]:
+    """Optuna's own class on the store's database."""
+    storage = open_trials(store_url)
+    yield storage
+    close_trials(storage)
+
+
+@pytest.fixture
+def study(trials: RDBStorage, plan: Plan) -> Study:
+    """An empty study of Optuna's."""
+    return make_study(trials, plan, "demo")
+
+
+@pytest.fixture
+def stored(store: Store, study: Study) -> StoredStudy:
+    """The same in the store."""
+    return store.register_study(study._study_id, "demo", {})
+
+
+def add(study: Study, plan: Plan, rng: random.Random, count: int) -> None:
+    """Trials as they end: ties, infinite and infeasible ones, and pruned ones with reports, without, and with a last one that is no number."""
+    for number in range(count):
+        params: Params = {}
+        for path, dimension in plan.dimensions(plan.below(None), params):
+            params[path] = rng.choice(dimension.choices) if isinstance(dimension, Choice) else dimension.low
+        state = ENDED[number % len(ENDED)]
+        reports = {step: rng.choice([0.25, 0.5, rng.random(), math.nan]) for step in range(1, rng.randint(1, 4))}
+        study.add_trial(
+            create_trial(
+                state=state, value=rng.choice([0.5, rng.random(), math.inf, -math.inf]) if state == TrialState.COMPLETE else None, params=params,
+                distributions={path: distribution_of(plan.spec.space[path]) for path in params}, intermediate_values=reports,
+                constraints={"diverged": rng.random()} if rng.random() < 0.2 else None, user_attrs={"cause": "é"},
+            )
+        )  # fmt: skip
+
+
+def sampled(worker: WorkerStudy, plan: Plan, trial_id: int) -> tuple[Params, Sampled]:
+    """What a trial is given; nothing is written."""
+    return worker.sample(worker.take(trial_id), plan)
+
+
+class TestSameSuggestions:
+    def test_as_they_come(self, store: Store, stored: StoredStudy, study: Study, trials: RDBStorage, plan: Plan, store_url: str) -> None:
+        """From a past of every kind, read at once or as it came, beside running and waiting trials, and after some of those have ended."""
+        rng = random.Random(1)
+        worker, plain = open_worker_study(store_url, store, stored, plan), WorkerStudy(trials, plan, "demo", lambda: 0)
+        add(study, plan, rng, 3)
+        study.enqueue_trial({"loss.gamma": 2.0})
+        given: list[Sampled] = []
+        for more in (0, 12, 25):
+            add(study, plan, rng, more)
+            running = [trials.create_new_trial(study._study_id) for _ in range(3)]
+            for trial_id in running:
+                params, told = sampled(worker, plan, trial_id)
+                assert (params, told) == sampled(plain, plan, trial_id)
+                newcomer = open_worker_study(store_url, store, stored, plan)
+                assert (params, told) == sampled(newcomer, plan, trial_id)
+                given.append(told)
+                with store._database.writing() as connection:
+                    store._optuna.write(connection, trial_id, told)
+            trials.set_trial_state_values(running[0], TrialState.COMPLETE, [0.75])
+            trials.set_trial_state_values(running[1], TrialState.FAIL)
+        assert len({str(told.params) for told in given}) == len(given)
+        assert any(told.system_attrs for told in given)  # by TPE, not at random
+
+    def test_only_looked_at(self, store: Store, stored: StoredStudy, study: Study, plan: Plan) -> None:
+        """What ended before is not read a second time; what had not ended is."""
+        add(study, plan, random.Random(1), 5)
+        asked = study.ask()
+        first = store.past(stored.optuna_study_id)
+        assert [trial.number for trial in first] == [0, 1, 2, 3, 4, 5]
+        study.tell(asked, 0.5)
+        (again,) = store.past(stored.optuna_study_id, first[-1].trial_id, [first[-1].trial_id])
+        assert (again.number, again.state, again.value) == (5, "COMPLETE", 0.5)
