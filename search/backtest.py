@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from search.pruners.replay import Entrant, replay_peers
 from search.report import Told
@@ -117,21 +118,34 @@ class Field:
         return self.ranked[: math.ceil(share * len(self.ranked))]
 
 
-def make_field(recording: Recording) -> Field:
+def make_field(recording: Recording, file: Path | None = None) -> Field:
     """The trials of a recording, ranked.
 
+    Args:
+        recording: of the trials.
+        file: that it was read from; None for a study in the store.
+
     Raises:
-        RecordsError: when there is no epoch in it, or no trial that ran to its end.
+        RecordsError: when there is no epoch in it, no trial that ran to its end, or none with a score.
     """
     name, metric = recording.study.name, recording.study.metric
+    where = f"study {name}" if file is None else str(file)
     trials = tuple(trial for trial in recording.trials if trial.epochs)
     if not trials:
-        raise RecordsError(f"{name} has no recorded epochs", found=f"{len(recording.trials)} trials", allowed="trials with epochs", next_step="run the study first")
+        next_step = "run the study first" if file is None else "add the epochs of at least one trial; docs/backtest.md has the format"
+        raise RecordsError(f"{name} has no recorded epochs", where=where, found=f"{len(recording.trials)} trials, none with an epoch", allowed="trials with epochs", next_step=next_step)
     scored = [Ranked(trial.number, score(trial.epochs, metric)) for trial in trials if not cut_short(trial)]
+    if not scored:
+        next_step = "run the study with its kills off" if file is None else 'say of a trial that ran to its end that it is: "state": "complete"'
+        raise RecordsError(f"no trial of {name} ran to its end", where=where, found=f"{len(trials)} trials, all of them cut short", allowed="a trial that is complete", next_step=next_step)
     sign = -1 if metric.direction == "maximize" else 1
     ranked = sorted((held for held in scored if math.isfinite(held.score)), key=lambda held: (sign * held.score, held.number))
     if not ranked:
-        raise RecordsError(f"no trial of {name} ran to its end", found=f"{len(trials)} trials, all of them cut short", allowed="a trial that is complete", next_step="run the study with its kills off")
+        next_step = "`search show` tells how its trials ended" if file is None else "record the metric of every epoch that was validated"
+        raise RecordsError(
+            f"no trial of {name} that ran to its end has a {metric.name} that is a number", where=where, found=f"{len(scored)} trials whose {metric.name} is NaN, null or infinite",
+            allowed="a trial with a finite score", next_step=next_step,
+        )  # fmt: skip
     return Field(recording, trials, tuple(ranked))
 
 

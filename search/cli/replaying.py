@@ -33,7 +33,7 @@ def backtest(
 
     given = source(study, records, direction, lambda: existing_store(store))
     on, peers = thresholds(signals or [], given.signals), pruner_config(pruner or [], given.pruner)
-    field = replay.make_field(given.recording)
+    field = replay.make_field(given.recording, records)
     result, tuned = replay.backtest(field, on, peers), tuned_on(field, on) if tune else None
     if as_json:
         screen.say_raw(json.dumps(result.as_dict() | ({"tuned": tuned.as_dict()} if tuned else {}), indent=2, allow_nan=False))

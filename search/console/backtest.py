@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import yaml
 from rich import box
 from rich.table import Table
 
-from search.backtest import Backtest, Ranked, Row
+from search.backtest import Backtest, Row
 from search.console import screen
-from search.console.tables import SCORE_RULES
+from search.console.tables import SCORE_RULES, fits
 from search.console.words import count, score
 from search.tune import Tuned
 
@@ -33,20 +34,52 @@ def print_backtest(result: Backtest) -> None:
 
 
 def print_rows(rows: tuple[Row, ...], best: int) -> None:
-    """A line for each rule."""
+    """A line for each rule; a narrow screen has shares alone in the place of epochs, and the best that were killed below the table."""
     screen.say()
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold", show_edge=False)
-    table.add_column("rule", no_wrap=True)
-    for name in ("killed", "epochs saved", "hours"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column(f"best {best}\nkilled", overflow="fold")
+    none_killed = tuple(replace(row, best_killed=()) for row in rows)  # those break their lines anywhere
+    if fits(_wide(none_killed, best)):
+        screen.show(_wide(rows, best))
+        return
+    screen.show(_narrow(rows, best))
+    for row in rows:
+        if row.best_killed:
+            screen.tell(f"{row.rule} kills of the best {best}: trial {_list(row.best_killed)}", indent=2)
+
+
+def _wide(rows: tuple[Row, ...], best: int) -> Table:
+    table = _table("killed", "epochs saved", "hours")
+    table.add_column(f"best {best}\nkilled", overflow="fold", min_width=7)
     table.add_column("best found", no_wrap=True)
     for row in rows:
-        hours = "-" if row.hours_saved is None else f"{row.hours_saved:.2f}"
         died = _list(row.best_killed) if row.best_killed else "none"
-        saved = f"{row.epochs_saved} ({100 * row.share_saved:.1f}%)"
-        table.add_row(screen.fit(row.rule), str(len(row.killed)), saved, hours, died, _found(row.found))
-    screen.show(table)
+        found = "none" if row.found is None else f"{score(row.found.score)} (trial {row.found.number})"
+        table.add_row(screen.fit(row.rule), str(len(row.killed)), f"{row.epochs_saved} ({_share(row)})", _hours(row), died, found)
+    return table
+
+
+def _narrow(rows: tuple[Row, ...], best: int) -> Table:
+    table = _table("killed", "epochs\nsaved", "hours", f"best {best}\nkilled", "best\nfound", gap=1)
+    for row in rows:
+        found = "none" if row.found is None else score(row.found.score)
+        table.add_row(screen.fit(row.rule), str(len(row.killed)), _share(row), _hours(row), str(len(row.best_killed)), found)
+    return table
+
+
+def _table(*figures: str, gap: int = 2) -> Table:
+    """A column for the rule, and columns of figures, with `gap` spaces between them."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, gap - 1, 0, 0), pad_edge=False, header_style="bold", show_edge=False)
+    table.add_column("rule", no_wrap=True)
+    for name in figures:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def _share(row: Row) -> str:
+    return f"{100 * row.share_saved:.1f}%"
+
+
+def _hours(row: Row) -> str:
+    return "-" if row.hours_saved is None else f"{row.hours_saved:.2f}"
 
 
 def print_tuned(tuned: Tuned, best: int) -> None:
@@ -56,10 +89,6 @@ def print_tuned(tuned: Tuned, best: int) -> None:
     print_rows(tuned.rows, best)
     screen.say()
     screen.say(yaml.safe_dump({"signals": tuned.signals}, sort_keys=False).rstrip())
-
-
-def _found(found: Ranked | None) -> str:
-    return "none" if found is None else f"{score(found.score)} (trial {found.number})"
 
 
 def _list(numbers: Sequence[int]) -> str:

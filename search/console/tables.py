@@ -86,7 +86,7 @@ def _print_rows(report: StudyReport, rows: Sequence[LeaderboardRow]) -> None:
     words = _dimensions(rows, names) | preset
     for gap in (2, 1):
         table = _leaderboard(figures, words, gap)
-        if _fits(table):
+        if fits(table):
             screen.show(table)
             return
     for row, cells in zip(rows, _lines(figures), strict=True):
@@ -208,7 +208,7 @@ def _print_methods(counts: ClassCounts, table: Mapping[str, Sequence[float]]) ->
     """One table, or two with half of the methods each where the screen is narrow."""
     for gap in (2, 1):
         shown = _weights(counts, table, gap)
-        if _fits(shown) or len(table) < 2:
+        if fits(shown) or len(table) < 2:
             screen.show(shown)
             return
     names = list(table)
@@ -234,7 +234,7 @@ def _weight(value: float) -> str:
     return f"{value:.4f}" if 0.01 <= value < 100 else number(value)
 
 
-def _fits(table: Table) -> bool:
+def fits(table: Table) -> bool:
     """Whether the screen is wide enough for every cell in one line."""
     console = screen.console()
     return Measurement.get(console, console.options.update(max_width=UNBOUNDED), table).maximum <= console.width

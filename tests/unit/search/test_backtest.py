@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
 
 from search.backtest import Field, Row, backtest, cut_short, make_field, only, signal_kills
+from search.console.backtest import print_backtest
 from search.pruners.replay import Entrant, replay_peers
 from search.tune import GRIDS, SPARED_SHARE, tune
 from spaces.config import MetricConfig
@@ -81,8 +84,27 @@ class TestField:
         """Without an epoch there is nothing to replay, and without a trial that ran to its end nothing to compare with."""
         with pytest.raises(RecordsError, match="demo has no recorded epochs"):
             field(trial(0, []))
-        with pytest.raises(RecordsError, match="no trial of demo ran to its end"):
+        with pytest.raises(RecordsError, match="no trial of demo ran to its end") as caught:
             field(trial(0, [0.1], "pruned"), trial(1, []))
+        assert (caught.value.where, caught.value.next_step) == ("study demo", "run the study with its kills off")
+        with pytest.raises(RecordsError, match="no trial of demo that ran to its end has a miou that is a number"):
+            field(trial(0, [NAN, NAN]), trial(1, [0.1], "pruned"))
+
+    @pytest.mark.parametrize(
+        ("metrics", "state", "what", "found", "next_step"),
+        [
+            ([], "complete", "has no recorded epochs", "1 trials, none with an epoch", "add the epochs of at least one trial"),
+            ([0.1], "running", "ran to its end", "1 trials, all of them cut short", '"state": "complete"'),
+            ([NAN, NAN], "complete", "has a miou that is a number", "1 trials whose miou is NaN", "record the metric of every epoch"),
+        ],
+    )
+    def test_nothing_in_a_file(self, trial: Trial, metrics: list[float], state: Any, what: str, found: str, next_step: str) -> None:
+        """Of a file it is told what to mend in it."""
+        with pytest.raises(RecordsError, match=what) as caught:
+            make_field(Recording(RecordedStudy(metric=MetricConfig(name="miou")), (trial(0, metrics, state),)), Path("curves.jsonl"))
+        assert caught.value.where == "curves.jsonl"
+        assert caught.value.found.startswith(found)
+        assert next_step in caught.value.next_step
 
 
 class TestSignals:
@@ -314,3 +336,25 @@ class TestJson:
         made = field(trial(0, [0.1] * 4, bad=1), trial(1, [0.2] * 4))
         for told in (backtest(made, SignalsConfig(), PrunerConfig()).as_dict(), tune(made, SignalsConfig()).as_dict()):
             assert json.loads(json.dumps(told, allow_nan=False)) == told
+
+
+class TestTable:
+    @pytest.mark.parametrize("columns", [60, 80, 120])
+    @pytest.mark.parametrize("kind", ["median", "hyperband"])
+    def test_readable(self, trial: Trial, width: Callable[[int], None], capsys: pytest.CaptureFixture[str], columns: int, kind: Any) -> None:
+        """At any usual width nothing is cut: every rule with its figures in one line, and the best that it kills by number."""
+        trials = [trial(number, [0.1] * 3 + [0.5 - number / 1000] * 9, bad=3) for number in range(100, 220)]
+        result = backtest(field(*trials), SignalsConfig(), PrunerConfig(kind=kind))
+        width(columns)
+        print_backtest(result)
+        said = capsys.readouterr().out
+        lines = said.splitlines()
+
+        assert max(map(len, lines)) <= columns
+        assert re.findall(r"\S*…", re.sub(r"…\s+\d+\s+more", "", said)) == []
+        for row in result.rows:
+            (line,) = [line for line in lines if re.match(f"{re.escape(row.rule)} +[0-9]", line)]
+            assert f"{100 * row.share_saved:.1f}%" in line
+            assert f"{row.hours_saved:.2f}" in line
+            assert str(len(row.killed)) in line
+        assert "100, 101, 102" in said
