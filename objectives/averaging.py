@@ -22,21 +22,24 @@ class Averager:
         self.model, self.from_epoch = model, from_epoch
         self._averaged: AveragedModel | None = None if from_epoch is None else AveragedModel(model)
 
+    def takes(self, epoch: int) -> bool:
+        """Whether the weights of that epoch take part."""
+        return self._averaged is not None and self.from_epoch is not None and epoch >= self.from_epoch
+
     def add(self, epoch: int, inputs: Iterable[tuple[torch.Tensor, Any]]) -> None:
         """Take the weights of a finished epoch in, and measure the batch statistics of the mean anew.
 
         Args:
             inputs: batches of the training split whose first item goes through the model.
         """
-        if self._averaged is not None and self.from_epoch is not None and epoch >= self.from_epoch:
+        if self._averaged is not None and self.takes(epoch):
             self._averaged.update_parameters(self.model)
             device = next(self.model.parameters()).device
             update_bn(inputs, self._averaged.module, device)
 
     def counting(self, epoch: int) -> nn.Module:
         """The model that is validated and kept after this epoch."""
-        begun = self._averaged is not None and self.from_epoch is not None and epoch >= self.from_epoch
-        return self._averaged.module if begun and self._averaged is not None else self.model
+        return self._averaged.module if self._averaged is not None and self.takes(epoch) else self.model
 
     def state(self) -> dict[str, Any] | None:
         """For a checkpoint; None when nothing is averaged."""

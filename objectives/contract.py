@@ -12,10 +12,26 @@ from spaces.records import ClassCounts, EpochRecord
 
 
 class Checkpoints(Protocol):
-    """Where a training keeps its state. The caller decides when it is worth the time to write."""
+    """Where a training keeps its state. The caller decides when it is worth the time to write.
+
+    What an objective has to do:
+
+    * start from `latest`, where there is one, and yield the record of its last finished epoch once more, if there is one;
+    * call `step` after every optimiser step, and between the batches of everything else that takes long (validation, a
+      test): it costs nothing, and it is the sign that the training lives. Where it says so, `write` a state from which the
+      rest of the epoch, and every later one, comes out to the last bit as if nothing had happened. An objective that can
+      be resumed between epochs only may leave the answer aside, and then loses the epoch when its machine is taken away;
+    * ask `due` after every epoch, and `write` where it says so, before the epoch's record is yielded.
+
+    `step` and `write` end the training where a stop was asked for that cannot wait for the end of the epoch: they raise
+    what is no `Exception`, and no objective is to catch it.
+    """
 
     def latest(self) -> Path | None:
         """The file to go on from, or None to start anew."""
+
+    def step(self) -> bool:
+        """Told of every step; whether the state should be written now, in the midst of the epoch. Waits for nothing."""
 
     def due(self, epoch: int) -> bool:
         """Whether the state after this epoch should be written."""
@@ -30,6 +46,10 @@ class NoCheckpoints:
     def latest(self) -> Path | None:
         """None: it starts anew."""
         return None
+
+    def step(self) -> bool:
+        """Never."""
+        return False
 
     def due(self, epoch: int) -> bool:
         """Never."""

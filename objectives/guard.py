@@ -107,6 +107,17 @@ class StepGuard:
         self._tail.extend((loss, norm) for loss, norm in state["tail"])
         self._odd_inputs.fill_(state["odd_inputs"])
 
+    def epoch_state(self) -> dict[str, Any]:
+        """For a checkpoint in the midst of an epoch: what `start_epoch` forgets, with the steps that were not read yet."""
+        held = torch.stack(self._held) if self._held else None
+        return {"norms": list(self.norms), "steps": self._steps, "held": held, "broken": self._broken}
+
+    def restore_epoch(self, state: dict[str, Any]) -> None:
+        """Go on in the midst of an epoch."""
+        self.norms, self._steps = list(state["norms"]), state["steps"]
+        self._held = [] if state["held"] is None else list(state["held"].to(self._broken.device))
+        self._broken.copy_(state["broken"])
+
     def tail(self) -> tuple[tuple[float, float], ...]:
         """Loss and norm of the last steps up to the broken one; nothing where none broke."""
         return tuple(self._tail) if self.broken_step is not None else ()

@@ -39,6 +39,10 @@ class _LastState:
         """Always from the start."""
         return None
 
+    def step(self) -> bool:
+        """Never in the midst of an epoch."""
+        return False
+
     def due(self, epoch: int) -> bool:
         """After every epoch where a file is wanted: the training may stop early."""
         return self.path is not None

@@ -14,7 +14,7 @@ from search.judge import judge
 from search.lease import LEASE_S, kept_alive
 from search.optuna_trial import OptunaTrial, end_of
 from search.plan import Plan
-from search.stop import StopNow, StopRequest
+from search.stop import StopNow, StopRequest, StopTraining
 from search.study import WorkerStudy, start_of, suggest
 from search.track import Tracker
 from search.trial_checkpoints import TrialCheckpoints
@@ -168,12 +168,19 @@ def _train(attempt: Attempt) -> Ending:
                 return _end(attempt, verdict)
             kept = attempt.checkpoints.declined != record.epoch  # asked for a moment too late, the next epoch's state is kept
             if bench.stop.requested and kept and record.test is None and record.epoch < config.epochs:
-                bench.store.give_back(claim)
-                bench.tracker.finish("paused", "")
-                return "paused"
+                return _pause(attempt)
+    except StopTraining:  # in the midst of an epoch
+        return _pause(attempt)
     finally:
         training.close()  # type: ignore[attr-defined]
     return _end(attempt, Verdict("go_on"))
+
+
+def _pause(attempt: Attempt) -> Ending:
+    """Give the trial back as it was last checkpointed."""
+    attempt.bench.store.give_back(attempt.claim)
+    attempt.bench.tracker.finish("paused", "")
+    return "paused"
 
 
 def _end(attempt: Attempt, verdict: Verdict) -> FinalState:

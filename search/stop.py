@@ -1,4 +1,8 @@
-"""How a worker is asked to stop: once, and it finishes the epoch; twice, and it stops at once."""
+"""How a worker is asked to stop.
+
+Ctrl-C (SIGINT) once: it finishes the epoch; twice: it stops at once. SIGTERM, by which a machine is taken away (Slurm,
+Kubernetes, spot machines), and the death of the supervisor: it finishes the step, however often it is told.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,8 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 
@@ -14,11 +20,21 @@ class StopNow(BaseException):
     """The second request: leave everything as it is. No `except Exception` may hold it up."""
 
 
+class StopTraining(BaseException):
+    """The step is done and its state is written, or there is none to write: the trial goes back. No objective is to catch it."""
+
+
 class StopRequest:
-    """Set by SIGINT or SIGTERM, by a deadline, or by the death of the process that started this one."""
+    """Set by SIGINT or SIGTERM, by a deadline, or by the death of the process that started this one.
+
+    Args:
+        deadline_s: so many seconds from now it asks by itself, for the end of the epoch.
+    """
 
     def __init__(self, deadline_s: float | None = None) -> None:
-        self._asked = threading.Event()
+        self._asked, self._hurried = threading.Event(), threading.Event()
+        self._interrupts = 0
+        self._idle = False
         self._deadline = None if deadline_s is None else time.monotonic() + deadline_s
         self._device_end = math.inf
 
@@ -41,8 +57,18 @@ class StopRequest:
         """So many seconds of device time are left, from now on; infinity takes an earlier limit back."""
         self._device_end = time.monotonic() + seconds
 
+    @property
+    def hurried(self) -> bool:
+        """Whether to stop after the step at hand, in the midst of an epoch."""
+        return self._hurried.is_set()
+
     def request(self) -> None:
-        """Ask for it."""
+        """Ask for the end of the epoch."""
+        self._asked.set()
+
+    def hurry(self) -> None:
+        """Ask for the end of the step."""
+        self._hurried.set()
         self._asked.set()
 
     def wait(self, seconds: float) -> None:
@@ -51,13 +77,30 @@ class StopRequest:
 
     def listen(self) -> None:
         """Take SIGINT and SIGTERM as requests; only the main thread may call this."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._on_signal)
+        signal.signal(signal.SIGINT, self._on_interrupt)
+        signal.signal(signal.SIGTERM, self._on_termination)
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self._asked.is_set():
+    @contextmanager
+    def nothing_at_hand(self) -> Iterator[None]:
+        """A block, such as decoding the data, that SIGTERM ends at once: there is no trial to give back."""
+        if self.hurried:
             raise StopNow
-        self._asked.set()
+        self._idle = True
+        try:
+            yield
+        finally:
+            self._idle = False
+
+    def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
+        if self._interrupts or self.hurried:
+            raise StopNow
+        self._interrupts += 1
+        self.request()
+
+    def _on_termination(self, number: int, frame: FrameType | None) -> None:
+        self.hurry()  # a second one is no other wish: whoever signals a whole group of processes is passed on by the supervisor as well
+        if self._idle:
+            raise StopNow
 
     def follow_parent(self, parent: int) -> None:
         """Stop when the process `parent` is gone, so that no worker is left behind by a killed supervisor."""
@@ -65,6 +108,6 @@ class StopRequest:
         def watch() -> None:
             while os.getppid() == parent:
                 time.sleep(1)
-            self._asked.set()
+            self.hurry()
 
         threading.Thread(target=watch, daemon=True, name="follow-parent").start()

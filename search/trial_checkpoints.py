@@ -9,11 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from search.stop import StopRequest
+from search.stop import StopRequest, StopTraining
 from storage.checkpoints import CheckpointFiles
 
 CHECKPOINT_EVERY_S = 10.0
-"""At most so much work is lost with a worker."""
+"""At most so much work is lost with a worker, unless a state takes long to write."""
+
+WRITING_SHARE = 0.05
+"""At most so much of the time goes into writing states."""
 
 
 @dataclass
@@ -29,8 +32,11 @@ class TrialCheckpoints:
         path: of the state.
         owner: what tells this trial from every other one.
         stored_epochs: how many of its epochs the store has.
-        stop: on a request to stop the next state is written, however young the last one is.
+        stop: on a request to stop the next state is written, however young the last one is; one that cannot wait for the
+            end of the epoch also ends the training there.
+        epoch: the last whole one of the state.
         declined: the epoch whose state was not asked for, being the newest; a trial that stops there would lose it.
+        every_s: seconds between two states.
     """
 
     files: CheckpointFiles
@@ -41,6 +47,8 @@ class TrialCheckpoints:
     epoch: int = 0
     declined: int | None = None
     last_written: float = field(default_factory=time.monotonic)
+    every_s: float = CHECKPOINT_EVERY_S
+    _leaving: bool = False
 
     @property
     def note(self) -> Path:
@@ -54,17 +62,41 @@ class TrialCheckpoints:
         except (OSError, ValueError):
             return None
         mine = note.get("owner") == dict(self.owner) and note.get("epoch", 0) <= self.stored_epochs + 1
-        return self.path if mine and self.path.exists() else None
+        if not mine or not self.path.exists():
+            return None
+        self.epoch = note.get("epoch", 0)
+        return self.path
+
+    def step(self) -> bool:
+        """Whether enough time has passed, or a stop was asked for that cannot wait for the end of the epoch.
+
+        Raises:
+            StopTraining: when the training was told so before, and had nothing to write.
+        """
+        if self.stop.hurried:
+            if self._leaving:
+                raise StopTraining
+            self._leaving = True
+            return True
+        return self._time()
 
     def due(self, epoch: int) -> bool:
         """Whether enough time has passed, or a stop was asked for."""
         self.epoch = epoch
-        wanted = self.stop.requested or time.monotonic() - self.last_written >= CHECKPOINT_EVERY_S
-        self.declined = None if wanted else epoch
+        wanted = self.stop.requested or self._time()
+        self.declined, self._leaving = None if wanted else epoch, False
         return wanted
 
+    def _time(self) -> bool:
+        return time.monotonic() - self.last_written >= self.every_s
+
     def write(self, save: Callable[[Path], None]) -> None:
-        """Put a state in place. A disk that is full costs the checkpoint, not the trial."""
+        """Put a state in place. A disk that is full costs the checkpoint, not the trial.
+
+        Raises:
+            StopTraining: in the midst of an epoch, when a stop was asked for that cannot wait for its end.
+        """
+        began = time.monotonic()
         note = json.dumps({"owner": dict(self.owner), "epoch": self.epoch})
         try:
             self.note.unlink(missing_ok=True)  # between the two files there is no checkpoint, rather than a wrong note
@@ -73,6 +105,9 @@ class TrialCheckpoints:
         except OSError as problem:
             print(f"warning: no checkpoint written to {self.path}: {problem}", flush=True)
         self.last_written = time.monotonic()
+        self.every_s = max(CHECKPOINT_EVERY_S, (self.last_written - began) / WRITING_SHARE)
+        if self._leaving:
+            raise StopTraining
 
     def remove(self) -> None:
         """The trial is over."""

@@ -68,7 +68,8 @@ def work(settings: WorkerSettings) -> bool:
     try:
         with open_store(settings.store_url, create=False) as store:
             stored = find_study(store, settings.study)
-            bench = _bench(settings, store, stored, stop)
+            with stop.nothing_at_hand():
+                bench = _bench(settings, store, stored, stop)
             try:
                 _loop(bench, stored)
             finally:

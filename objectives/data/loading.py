@@ -52,14 +52,14 @@ class _EpochOrder(Sampler[list[Key]]):
 
     def __init__(self, size: int, batch_size: int, seed: int | None) -> None:
         self.size, self.batch_size, self.seed = size, batch_size, seed
-        self.epoch = 0
+        self.epoch = self.skipped = 0
 
     def __iter__(self) -> Iterator[list[Key]]:
         keys: list[Key] = [(index, 0) for index in range(self.size)]
         if self.seed is not None:
             rng = np.random.default_rng([self.seed, self.epoch])
             keys = [(int(index), int(rng.integers(1, 2**31))) for index in rng.permutation(self.size)]
-        for start in range(0, len(self) * self.batch_size, self.batch_size):
+        for start in range(self.skipped * self.batch_size, len(self) * self.batch_size, self.batch_size):
             yield keys[start : start + self.batch_size]
 
     def __len__(self) -> int:
@@ -96,9 +96,13 @@ class Batches:
         """Batches in an epoch."""
         return len(self._order)
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
-        """The batches of `epoch`, on the device; images in channels_last, which convolutions like best."""
-        self._order.epoch = epoch
+    def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
+        """The batches of `epoch`, on the device; images in channels_last, which convolutions like best.
+
+        Args:
+            skip: so many batches from the start are left out, and not decoded either.
+        """
+        self._order.epoch, self._order.skipped = epoch, skip
         for batch in self._loader:
             if isinstance(batch, DataError):
                 raise batch

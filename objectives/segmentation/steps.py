@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -87,10 +88,21 @@ class Means:
             self.dice += parts.dice.double()
         self.samples += samples
 
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint in the midst of an epoch."""
+        sums = {"total": self.total, "ce": self.ce, "dice": self.dice}
+        return sums | {"steps": self.steps, "samples": self.samples, "shares": [list(held) for held in self.shares]}
+
+    @classmethod
+    def of(cls, state: dict[str, Any], device: torch.device) -> Means:
+        """As they were when a checkpoint was written."""
+        total, ce, dice = (state[name].to(device) for name in ("total", "ce", "dice"))
+        shares = [GradientShares(*(part.to(device) for part in held)) for held in state["shares"]]
+        return cls(total, ce, dice, steps=state["steps"], samples=state["samples"], shares=shares)
+
     def close(self, weight_ratio: float) -> None:
-        """Sums become means over the steps."""
-        for total in (self.total, self.ce, self.dice):
-            total /= max(self.steps, 1)
+        """Sums become means over the steps; whoever holds a state of before keeps its sums."""
+        self.total, self.ce, self.dice = (total / max(self.steps, 1) for total in (self.total, self.ce, self.dice))
         self.weight_ratio = weight_ratio
 
     def part_shares(self) -> dict[str, float]:

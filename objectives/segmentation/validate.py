@@ -25,6 +25,11 @@ class Validation:
     class_f1: tuple[float | None, ...]
 
 
+def plain_loss(criterion: Criterion) -> CombinedLoss:
+    """The criterion as it is before it is normalised: a normalised loss has a scale that moves from epoch to epoch."""
+    return criterion if isinstance(criterion, CombinedLoss) else criterion.combined
+
+
 @torch.no_grad()
 def validate(model: nn.Module, batches: Iterable[Batch], criterion: Criterion, classes: int, ignore_index: int) -> Validation:
     """Measure the model on a split.
@@ -33,8 +38,7 @@ def validate(model: nn.Module, batches: Iterable[Batch], criterion: Criterion, c
         DataError: when a target is neither a class nor ignored.
     """
     device = next(model.parameters()).device
-    # A normalised loss has a scale that moves from epoch to epoch: it is measured as it is before.
-    plain = criterion if isinstance(criterion, CombinedLoss) else criterion.combined
+    plain = plain_loss(criterion)
     matrix = ConfusionMatrix(classes, ignore_index, device)
     loss_sum, ce_sum, images, valid = (torch.zeros((), dtype=torch.float64, device=device) for _ in range(4))
     model.eval()

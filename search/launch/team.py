@@ -34,6 +34,7 @@ class Team(ABC):
 
     def __init__(self, timeout_s: float | None = None) -> None:
         self.stops = 0
+        self.terminated = False
         self.expired = False
         self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
 
@@ -44,6 +45,10 @@ class Team(ABC):
     @abstractmethod
     def ask(self, times: int) -> None:
         """Ask every worker to stop: `POLITELY`, `AT_ONCE` or `WITHOUT_MERCY`."""
+
+    def hurry(self) -> None:
+        """This machine is taken away: workers on it have to stop after the step. Those elsewhere may finish their epochs."""
+        self.ask(POLITELY)
 
     @abstractmethod
     def look(self) -> bool:
@@ -86,6 +91,11 @@ class Team(ABC):
         self.stops += 1
         self.ask(min(self.stops, WITHOUT_MERCY))
 
+    def terminate(self) -> None:
+        """SIGTERM: hurry, however often it comes."""
+        self.terminated, self.stops = True, max(self.stops, POLITELY)
+        self.hurry()
+
     def warnings(self) -> list[str]:
         """What the workers warned of in this run, each warning once."""
         return list(dict.fromkeys(line.removeprefix("warning: ") for line in self.told() if line.startswith("warning: ")))
@@ -94,14 +104,19 @@ class Team(ABC):
         """What a person who asked for a stop is waiting for."""
         if not self.stops:
             return ""
-        return "stopping after the epochs at hand; Ctrl-C again stops at once" if self.stops == 1 else "stopping at once"
+        if self.stops > POLITELY:
+            return "stopping at once"
+        return f"stopping after the {'steps' if self.terminated else 'epochs'} at hand; Ctrl-C again stops at once"
 
     @contextmanager
     def running(self) -> Iterator[Self]:
-        """Start the workers, turn Ctrl-C and SIGTERM into `stop`, and leave none behind."""
+        """Start the workers, pass Ctrl-C and SIGTERM on to them, and leave none behind."""
 
         def on_signal(number: int, frame: FrameType | None) -> None:
-            self.stop()
+            if number == signal.SIGTERM:
+                self.terminate()
+            else:
+                self.stop()
 
         before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:

@@ -87,6 +87,10 @@ class Job:
         """As Ctrl-C does."""
         self._process.send_signal(signal.SIGINT)
 
+    def terminate(self) -> None:
+        """As a cluster does that takes the machine away."""
+        self._process.terminate()
+
     def kill(self) -> None:
         """At once, without a chance to clean up."""
         self._process.kill()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
 from search.lease import LEASE_S
 from spaces.records import EpochRecord
@@ -35,6 +36,9 @@ LONG = {
     "base": BASE | {"schedule": {"lr": "cosine", "dice_ce_only_epochs": 2}},
 }
 """Trials of several seconds, so that there is time to interrupt one in its midst."""
+
+ENDLESS = BASE | {"data": BASE["data"] | {"train_scenes": 4000, "digits_per_scene": 1}, "batch_size": 1}
+"""An epoch that no test waits for."""
 
 RUN = ("run", "--study", "tiny.yaml", "--devices", "cpu")
 INTERRUPTED = 130
@@ -115,8 +119,7 @@ class TestInterrupt:
 
     def test_twice(self, terminal: Terminal, tmp_path: Path) -> None:
         """A second Ctrl-C ends the command in the midst of an epoch, and the trial goes back to the study."""
-        endless = BASE | {"data": BASE["data"] | {"train_scenes": 4000, "digits_per_scene": 1}, "batch_size": 1}
-        write_study(tmp_path, trials=1, base=endless, presets=[])
+        write_study(tmp_path, trials=1, base=ENDLESS, presets=[])
         job = terminal.start(*RUN, "--workers", "1", folder=tmp_path)
         until(lambda: [trial.state for trial in progress(url_in(tmp_path))] == ["running"], "the trial runs")
         job.interrupt()
@@ -129,6 +132,43 @@ class TestInterrupt:
         assert job.alive() == []
         assert [(trial.state, trial.epochs) for trial in progress(url_in(tmp_path))] == [("paused", 0)]
         assert checkpoints(tmp_path) == []
+
+    def test_terminated(self, terminal: Terminal, tmp_path: Path, undisturbed: Undisturbed) -> None:
+        """After SIGTERM the trial at hand waits with its checkpoint, in the midst of an epoch or not; it goes on to the scores of an unbroken one."""
+        write_study(tmp_path, **LONG | {"trials": 1})
+        job = terminal.start(*RUN, "--workers", "1", folder=tmp_path)
+        until(lambda: reached(tmp_path, 0, 4), "the trial is on its way")
+        job.terminate()
+        stopped, paused = job.wait(), kept(tmp_path)
+
+        assert stopped.code == INTERRUPTED, stopped.text
+        assert job.alive() == []
+        assert [trial.state for trial in paused.trials] == ["paused"]
+        assert len(checkpoints(tmp_path)) == 1
+
+        resumed = terminal.run(*RUN, "--workers", "1", folder=tmp_path)
+        ended, unbroken = kept(tmp_path), undisturbed.kept()
+        assert resumed.code == 0, resumed.text
+        assert [(trial.state, trial.attempt) for trial in ended.trials] == [("complete", 2)]
+        assert ended.trials[0].score == unbroken.trials[0].score
+        assert repeatable(ended.records)[0] == repeatable(unbroken.records)[0]
+
+    def test_terminated_midway(self, terminal: Terminal, tmp_path: Path) -> None:
+        """SIGTERM, sent to every process at once as a cluster does, does not wait for the end of a long epoch, and what was trained of it is kept."""
+        write_study(tmp_path, trials=1, base=ENDLESS, presets=[])
+        job = terminal.start(*RUN, "--workers", "1", folder=tmp_path)
+        until(lambda: [trial.state for trial in progress(url_in(tmp_path))] == ["running"], "the trial runs")
+        time.sleep(1)
+        for process in job.workers():
+            process.terminate()
+        job.terminate()
+        stopped = job.wait(30)
+
+        assert (stopped.code, stopped.err) == (INTERRUPTED, "")
+        assert job.alive() == []
+        assert [(trial.state, trial.epochs) for trial in progress(url_in(tmp_path))] == [("paused", 0)]
+        (path,) = (tmp_path / "search.files").rglob("*.ckpt")
+        assert torch.load(path, weights_only=True)["midway"]["means"]["steps"] >= 1
 
     def test_at_the_start(self, terminal: Terminal, tmp_path: Path) -> None:
         """Ctrl-C while the workers are still starting ends them without a complaint, and the study can begin later."""

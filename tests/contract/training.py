@@ -47,17 +47,37 @@ class Kit:
         return list(self.start(self.config(changes), checkpoints, data))
 
 
+class Left(BaseException):
+    """A training was ended in the midst of an epoch."""
+
+
 @dataclass
 class Keeper:
-    """Keeps the state after some epochs, the newest in place of the one before."""
+    """Keeps the state after some epochs and in the midst of some, the newest in place of the one before.
+
+    Attributes:
+        epochs: after which a state is asked for.
+        steps: at which one is asked for, counted from 1 over all epochs, those of validation among them.
+        asked: the epochs that the training told of.
+        seen: so many steps it told of.
+        leave: end the training with a state that was asked for at a step.
+    """
 
     path: Path
     epochs: tuple[int, ...] = ()
+    steps: tuple[int, ...] = ()
     asked: list[int] = field(default_factory=list)
+    seen: int = 0
+    leave: bool = False
 
     def latest(self) -> Path | None:
         """The file, where there is one."""
         return self.path if self.path.exists() else None
+
+    def step(self) -> bool:
+        """At the chosen steps."""
+        self.seen += 1
+        return self.seen in self.steps
 
     def due(self, epoch: int) -> bool:
         """After the chosen epochs."""
@@ -69,6 +89,8 @@ class Keeper:
         draft = self.path.with_suffix(".draft")
         save(draft)
         draft.replace(self.path)
+        if self.leave and self.seen in self.steps:
+            raise Left
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from search.stop import StopNow, StopRequest
+from search.stop import StopNow, StopRequest, StopTraining
 
 ORPHAN = """
 import os, sys, time
@@ -21,7 +21,7 @@ stop.follow_parent(int(sys.argv[1]))
 print("asked" if stop.requested else "not asked", flush=True)
 while not stop.requested:
     time.sleep(0.01)
-print("gone", flush=True)
+print("gone" if stop.hurried else "asked for the end of the epoch", flush=True)
 """
 """A worker that waits for the death of its parent."""
 
@@ -56,19 +56,43 @@ class TestStopRequest:
 
     @pytest.mark.usefixtures("handlers")
     @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
-    @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
-    def test_signals(self, first: int, second: int) -> None:
-        """The first signal of either kind asks for it, the second does not wait."""
+    def test_interrupt_again(self, first: int) -> None:
+        """The first signal of either kind asks for it; Ctrl-C after it does not wait."""
         stop = StopRequest()
         stop.listen()
         os.kill(os.getpid(), first)
         assert stop.requested
+        assert stop.interrupted
         with pytest.raises(StopNow):
-            os.kill(os.getpid(), second)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    @pytest.mark.usefixtures("handlers")
+    def test_hurried(self) -> None:
+        """Ctrl-C waits for the epoch, SIGTERM for the step, also after Ctrl-C and however often it comes."""
+        stop = StopRequest()
+        stop.listen()
+        os.kill(os.getpid(), signal.SIGINT)
+        assert not stop.hurried
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert stop.hurried
+
+    @pytest.mark.usefixtures("handlers")
+    def test_nothing_at_hand(self) -> None:
+        """While there is no trial to give back, SIGTERM ends the work at once, Ctrl-C does not; and work that was asked to hurry is not begun."""
+        stop = StopRequest()
+        stop.listen()
+        with pytest.raises(StopNow), stop.nothing_at_hand():  # noqa: PT012 - the order is what is tested
+            os.kill(os.getpid(), signal.SIGINT)
+            assert stop.requested
+            os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(StopNow), stop.nothing_at_hand():
+            pass
 
     def test_unstoppable(self) -> None:
-        """No `except Exception` of an objective holds the second signal up."""
+        """No `except Exception` of an objective holds a stop up."""
         assert not issubclass(StopNow, Exception)
+        assert not issubclass(StopTraining, Exception)
 
 
 class TestFollowParent:

@@ -1,0 +1,138 @@
+"""A training that is broken off in the midst of an epoch goes on from there as if nothing had happened."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from objectives.data.loading import Batch, Batches, Key
+from spaces.errors import DataError
+from spaces.records import EpochRecord
+from tests.contract.test_training_options import NO_BATCH_NORM
+from tests.contract.training import Keeper, Kit, Left, machine, segmentation, split, told
+
+__all__ = ["machine", "segmentation"]
+
+MANY = 100
+"""Steps in all of a small training, at most."""
+
+
+def broken_off(kit: Kit, changes: dict[str, Any], path: Path, at: int) -> tuple[list[EpochRecord], Keeper]:
+    """What a training tells that goes on from the state in place, and is left with a new one at a step."""
+    keeper, records = Keeper(path, steps=(at,), leave=True), []
+    with suppress(Left):
+        for record in kit.start(kit.config(changes), keeper):
+            records.append(record)
+    torch.rand(3)
+    return records, keeper
+
+
+class TestResume:
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"batch_size": 4},
+            {"loss.normalize": True, "optimizer.accumulate": 3, "batch_size": 2},
+            {"loss.normalize": True, "loss.normalize_momentum": 0.7, "optimizer.kind": "adamw", "optimizer.base_lr": 0.01, "batch_size": 3},
+            {"schedule": {"plan": "progressive", "smooth_steps": True, "light_clip_epochs": 1}, "weights.clip_ratio": 25.0, "batch_size": 4},
+            NO_BATCH_NORM | {"model.dropout": 0.3, "schedule.swa_from_epoch": 2, "batch_size": 4},
+            {"epochs": 2, "schedule.swa_from_epoch": 1, "loss.kind": "focal", "optimizer.accumulate": 2, "batch_size": 2, "metric.score": "last"},
+            {"optimizer.lr_multiple": 20.0, "epochs": 6, "early_stopping_patience": 2, "optimizer.grad_clip_norm": 0.5},
+        ],
+        ids=["dice", "normalize+accumulate", "normalize+adamw", "schedules", "dropout+swa", "swa+accumulate", "early stop"],
+    )
+    def test_bit_for_bit(self, segmentation: Kit, tmp_path: Path, changes: dict[str, Any]) -> None:
+        """Left again and again, after its first step, then after two more, then three, and so on, in training, averaging, validation and test, it tells what an unbroken one tells."""
+        whole = segmentation.train(changes)
+        found: dict[int, str] = {}
+        for at in range(1, MANY):
+            records, keeper = broken_off(segmentation, changes, tmp_path / "state", at)
+            for record, line in zip(records, told(records), strict=True):
+                assert found.setdefault(record.epoch, line) == line, "an epoch that is told once more is the same"
+            if keeper.seen < at:
+                break
+        assert list(found.values()) == told(whole)
+        assert at > 4
+
+    def test_every_place(self, segmentation: Kit, tmp_path: Path) -> None:
+        """Each single step can be the last one, those of averaging, validation and test among them."""
+        changes = {"epochs": 2, "batch_size": 16, "schedule.swa_from_epoch": 2, "metric.score": "last"}
+        count = Keeper(tmp_path / "none")
+        whole = told(segmentation.train(changes, count))
+        assert count.seen == (1 + 1) + (1 + 1 + 1 + 1)
+        for at in range(1, count.seen + 1):
+            path = tmp_path / f"state-{at}"
+            first, _ = broken_off(segmentation, changes, path, at)
+            then = segmentation.train(changes, Keeper(path))
+            assert told(first) == whole[: len(first)]
+            assert told(then) == whole[max(0, len(first) - 1) :]
+
+    def test_went_on(self, segmentation: Kit, tmp_path: Path) -> None:
+        """Writing a state in the midst of an epoch changes nothing for the training that goes on."""
+        keeper = Keeper(tmp_path / "state", steps=tuple(range(1, MANY)))
+        changes = {"batch_size": 4, "loss.normalize": True, "schedule.swa_from_epoch": 2}
+        assert told(segmentation.train(changes, keeper)) == told(segmentation.train(changes))
+        assert keeper.path.exists()
+
+    def test_time_spent(self, segmentation: Kit, tmp_path: Path) -> None:
+        """The seconds of an epoch that was broken off are those that were spent on it, before and after."""
+        changes = {"epochs": 1, "batch_size": 4}
+        _, keeper = broken_off(segmentation, changes, tmp_path / "state", 3)
+        state = torch.load(keeper.path, weights_only=True)
+        state["midway"]["seconds"] += 1000
+        torch.save(state, keeper.path)
+        (record,) = segmentation.train(changes, Keeper(keeper.path))
+        assert 1000 < record.seconds < 1000 + 300
+        assert record.steps == 4
+
+    def test_no_code(self, segmentation: Kit, tmp_path: Path) -> None:
+        """Such a checkpoint, too, holds tensors and plain data, and says how far it is."""
+        _, keeper = broken_off(segmentation, {"batch_size": 4}, tmp_path / "state", 4 + 1 + 2)
+        state = torch.load(keeper.path, weights_only=True)
+        assert (state["record"]["epoch"], state["midway"]["means"]["steps"]) == (1, 2)
+
+    def test_broken_step(self, segmentation: Kit, tmp_path: Path) -> None:
+        """A step that breaks after the training went on is told as in an unbroken one, with the steps before it."""
+        train = segmentation.prepared.train
+        poisoned = split(train.images_NCHW.clone(), train.target_NHW)
+        poisoned.images_NCHW[7, 0, 10, 10] = float("nan")
+        data, config = replace(segmentation.prepared, train=poisoned), segmentation.config({"batch_size": 2, "seed": 1})
+        whole = list(segmentation.start(config, data=data))
+        (record,) = whole
+        assert record.broken_step is not None
+        assert record.broken_step > 1
+        keeper = Keeper(tmp_path / "state", steps=(record.broken_step - 1,), leave=True)
+        with pytest.raises(Left):
+            list(segmentation.start(config, keeper, data))
+        assert told(list(segmentation.start(config, Keeper(keeper.path), data))) == told(whole)
+
+
+class Counted:
+    """A split that notes what is asked of it."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.asked: list[Key] = []
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitems__(self, keys: list[Key]) -> Batch | DataError:
+        self.asked += keys
+        return torch.zeros(len(keys), 1, 2, 2), torch.zeros(len(keys), 2, 2, dtype=torch.int64)
+
+
+@pytest.mark.parametrize("skip", [0, 1, 3, 4])
+def test_skipped_batches(skip: int) -> None:
+    """Batches that were trained on before are not decoded again, and those that are left are the same ones; the next epoch is whole."""
+    whole, rest = Counted(9), Counted(9)
+    assert len(list(Batches(whole, 2, 5, 0, torch.device("cpu")).epoch(3))) == 4
+    batches = Batches(rest, 2, 5, 0, torch.device("cpu"))
+    assert len(list(batches.epoch(3, skip))) == 4 - skip
+    assert rest.asked == whole.asked[2 * skip :]
+    assert len(list(batches.epoch(4))) == 4
