@@ -33,8 +33,14 @@ class Checkpoints(Protocol):
     def step(self) -> bool:
         """Told of every step; whether the state should be written now, in the midst of the epoch. Waits for nothing."""
 
-    def due(self, epoch: int) -> bool:
-        """Whether the state after this epoch should be written."""
+    def due(self, record: EpochRecord, *, last: bool) -> bool:
+        """Whether the state after this epoch should be written.
+
+        Args:
+            record: of the epoch.
+            last: the training ends with it. Its state then holds the weights that people keep as `best_weights`, a mapping
+                that the model loads.
+        """
 
     def write(self, save: Callable[[Path], None]) -> None:
         """Have `save` write the state to a temporary file, and put it in place when it is whole."""
@@ -51,7 +57,7 @@ class NoCheckpoints:
         """Never."""
         return False
 
-    def due(self, epoch: int) -> bool:
+    def due(self, record: EpochRecord, *, last: bool) -> bool:
         """Never."""
         return False
 

@@ -25,6 +25,8 @@ from spaces.paths import flatten
 from spaces.places import obstacle
 from spaces.records import EpochRecord, best_record
 from spaces.study import StudySpec
+from storage.artifacts import Artifacts
+from storage.checkpoints import CheckpointFiles
 from storage.rows import StoredStudy, StoredTrial
 from storage.store import Store
 
@@ -64,6 +66,7 @@ class Provenance(Frozen):
     host: str
     machine: str
     versions: dict[str, str]
+    weights: str | None = Field(default=None, description="file of the trained state, where it was kept; its `best_weights` are the model's")
 
 
 class Export(Frozen):
@@ -98,8 +101,11 @@ class Export(Frozen):
         return config
 
 
-def make_export(store: Store, stored: StoredStudy, number: int | None) -> Export:
+def make_export(store: Store, stored: StoredStudy, number: int | None, files: CheckpointFiles | None = None) -> Export:
     """The export of a trial, or of the best complete one.
+
+    Args:
+        files: of the studies, where the trained state of the best trial may lie.
 
     Raises:
         StoreError: when there is no such trial, or it has nothing to export.
@@ -115,8 +121,16 @@ def make_export(store: Store, stored: StoredStudy, number: int | None) -> Export
             study=stored.name, trial=trial.number or 0, preset=trial.preset, store=store.where,
             exported=datetime.now(UTC).isoformat(timespec="seconds"), device=str(used.get("environment.device", "unknown")),
             threads=int(used.get("environment.threads", 0)), host=trial.host, machine=platform.processor() or platform.machine(), versions=_versions() | _torch(used),
+            weights=None if files is None else best_weights(files, stored, trial.number),
         ),
     )  # fmt: skip
+
+
+def best_weights(files: CheckpointFiles, stored: StoredStudy, trial: int | None) -> str | None:
+    """The file of the trained state of that trial, if it is the one that was kept in this folder."""
+    artifacts = Artifacts(files, stored.name, stored.created_at)
+    held = artifacts.best()
+    return None if held is None or held.trial != trial else str(artifacts.path(held))
 
 
 def _best(store: Store, stored: StoredStudy, spec: StudySpec) -> StoredTrial:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from search.diagnosis import diagnose
+from search.export import best_weights
 from search.health import health, signs
 from search.lessons import lessons
 from search.robust import NOISE_EPOCHS, noise
@@ -25,6 +26,7 @@ from spaces.study import StudySpec
 from storage.rows import FINAL_STATES, HELD_STATES, Finding, Progress, StoredStudy, StoredTrial, TrialState
 
 if TYPE_CHECKING:
+    from storage.checkpoints import CheckpointFiles
     from storage.store import Store
 
 KILLED_STATES = tuple(state for state in FINAL_STATES if state != "complete")
@@ -123,7 +125,8 @@ class StudyReport(Told):
     """How a study stands. `states` counts trials; `left` in it are those of the budget that have not begun.
 
     `lessons` are the regions of the space in which trials diverged, `workers` who works on what, `device_s` the device time
-    of all trials, as charged, and `device_budget_s` what it may be in all, None for no limit.
+    of all trials, as charged, and `device_budget_s` what it may be in all, None for no limit. `weights` is the file of the
+    trained state of the leaderboard's first trial, where it lies on this machine.
     """
 
     name: str
@@ -143,6 +146,7 @@ class StudyReport(Told):
     workers: tuple[Holder, ...]
     device_s: float
     device_budget_s: float | None
+    weights: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +181,11 @@ class TrialReport(Told):
     host: str
 
 
-def study_report(store: Store, name: str) -> StudyReport:
+def study_report(store: Store, name: str, files: CheckpointFiles | None = None) -> StudyReport:
     """How the study called `name` stands.
+
+    Args:
+        files: of the studies, where the trained state of the best trial may lie.
 
     Raises:
         StoreError: when there is none.
@@ -191,12 +198,14 @@ def study_report(store: Store, name: str) -> StudyReport:
     kills = tuple(_kill(trial, records.get(trial.id, []), findings.get(trial.id, [])) for trial in killed)
     complete = [trial for trial in trials if trial.state == "complete"]
     taken = store.device_time(stored.id)
+    leaderboard = _leaderboard(complete, records, spec)
     return StudyReport(
         name=name, about=spec.about, objective=spec.objective, metric=spec.metric.name, direction=spec.metric.direction,
         score_rule=spec.metric.score, epochs=spec.epochs, budget=spec.trials, states=_states(trials, spec.trials),
-        leaderboard=_leaderboard(complete, records, spec), kills=kills,
+        leaderboard=leaderboard, kills=kills,
         causes=dict(Counter(map(_counted_as, kills)).most_common()), lessons=_lessons(trials, spec), health=_study_health(complete, records, spec.metric),
         workers=holders(store.progress(stored.id)), device_s=taken.charged_s, device_budget_s=taken.budget_s,
+        weights=best_weights(files, stored, leaderboard[0].number) if files is not None and leaderboard else None,
     )  # fmt: skip
 
 

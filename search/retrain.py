@@ -43,9 +43,9 @@ class _LastState:
         """Never in the midst of an epoch."""
         return False
 
-    def due(self, epoch: int) -> bool:
-        """After every epoch where a file is wanted: the training may stop early."""
-        return self.path is not None
+    def due(self, record: EpochRecord, *, last: bool) -> bool:
+        """After the last epoch, where a file is wanted."""
+        return last and self.path is not None
 
     def write(self, save: Callable[[Path], None]) -> None:
         """Through a temporary file beside it."""

@@ -22,10 +22,12 @@ from search.used import check_used
 from spaces.config import TrialConfig
 from spaces.errors import InputError, LeaseLostError, SearchError, StoreError, TrialFailedError, UnusedHyperparameterError
 from spaces.records import ClassCounts, Diagnosis, EpochRecord, Evidence, Verdict, score
+from storage.artifacts import Artifacts
 from storage.checkpoints import CheckpointFiles
 from storage.faults import is_fault, store_error
 from storage.rows import Claim, FinalState, StoredStudy
 from storage.store import Store
+from storage.trial_states import TrialStates
 
 Ending = FinalState | Literal["paused"]
 
@@ -140,14 +142,27 @@ def _attempt(bench: Bench, claim: Claim, trial: OptunaTrial) -> Attempt:
     """The trial with what is left of earlier attempts: the epochs, if there is a checkpoint that goes on from them."""
     records = bench.store.records(claim.trial_id) if claim.resume else []
     owner = {"study": bench.stored.name, "since": bench.stored.created_at, "trial": claim.trial_id, "seed": (claim.config or {}).get("seed")}
-    path = bench.files.path(bench.stored.name, claim.number or 0)
-    checkpoints = TrialCheckpoints(bench.files, path, owner, len(records), bench.stop)
+    states = TrialStates(bench.files, bench.files.path(bench.stored.name, claim.number or 0))
+    checkpoints = TrialCheckpoints(states, claim.attempt, owner, len(records), bench.stop)
     if checkpoints.latest() is None:
         checkpoints.remove()
         if records:
             bench.store.forget_epochs_after(claim, 0)
         records = []
-    return Attempt(bench, claim, trial, checkpoints, records)
+    attempt = Attempt(bench, claim, trial, checkpoints, records)
+    checkpoints.promising = lambda record: _promising(attempt, record)
+    return attempt
+
+
+def _promising(attempt: Attempt, record: EpochRecord) -> bool:
+    """Whether a trial that ends with this record may be the best so far."""
+    metric = attempt.bench.plan.spec.metric
+    reached = score([*(held for held in attempt.records if held.epoch < record.epoch), record], metric)
+    return _artifacts(attempt.bench).beats(attempt.claim.number or 0, reached, metric.direction)
+
+
+def _artifacts(bench: Bench) -> Artifacts:
+    return Artifacts(bench.files, bench.stored.name, bench.stored.created_at)
 
 
 def _train(attempt: Attempt) -> Ending:
@@ -195,6 +210,8 @@ def _end(attempt: Attempt, verdict: Verdict) -> FinalState:
     diagnosis = diagnose(evidence, records, claim.config or {}, bench.counts) if evidence else None
     _finish(attempt, state, final, verdict.reason, evidence, diagnosis)
     bench.tracker.finish(state, verdict.reason)
+    if state == "complete":
+        attempt.checkpoints.keep(_artifacts(bench), claim.number or 0, final, bench.plan.spec.metric.direction)
     attempt.checkpoints.remove()
     return state
 

@@ -60,7 +60,7 @@ class StopRequest:
     @property
     def hurried(self) -> bool:
         """Whether to stop after the step at hand, in the midst of an epoch."""
-        return self._hurried.is_set()
+        return self._hurried.is_set() or self.spent
 
     def request(self) -> None:
         """Ask for the end of the epoch."""

@@ -1,8 +1,7 @@
-"""The checkpoint of one trial: when it is written, and whether one that lies there belongs to this trial at all."""
+"""The checkpoints of one trial: when one is written, which one it goes on from, and what is kept of it in the end."""
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from search.stop import StopRequest, StopTraining
-from storage.checkpoints import CheckpointFiles
+from spaces.config import Direction
+from spaces.records import EpochRecord
+from storage.artifacts import Artifacts
+from storage.trial_states import TrialState, TrialStates
 
 CHECKPOINT_EVERY_S = 10.0
 """At most so much work is lost with a worker, unless a state takes long to write."""
@@ -23,49 +25,48 @@ WRITING_SHARE = 0.05
 class TrialCheckpoints:
     """What a trainer is handed to keep its state in.
 
-    Beside the state lies a note of whose it is. Files outlive a store that was deleted, and hosts that share a store
+    Beside a state lies a note of whose it is. Files outlive a store that was deleted, and hosts that share a store
     may not share their files: a state that another study's trial left, or that is newer than the epochs in the store, is
-    not gone on from.
+    not gone on from. Nor is one that is broken: then the one before it counts.
 
     Args:
-        files: where files are written.
-        path: of the state.
+        states: where they lie.
+        attempt: whose states these are, of those of one trial.
         owner: what tells this trial from every other one.
         stored_epochs: how many of its epochs the store has.
         stop: on a request to stop the next state is written, however young the last one is; one that cannot wait for the
             end of the epoch also ends the training there.
+        promising: whether the record of a last epoch may make the trial the study's best; then its state is worth keeping.
         epoch: the last whole one of the state.
         declined: the epoch whose state was not asked for, being the newest; a trial that stops there would lose it.
         every_s: seconds between two states.
+        newest: the last state that was written or gone on from.
     """
 
-    files: CheckpointFiles
-    path: Path
+    states: TrialStates
+    attempt: int
     owner: Mapping[str, Any]
     stored_epochs: int
     stop: StopRequest
+    promising: Callable[[EpochRecord], bool] = lambda record: False
     epoch: int = 0
     declined: int | None = None
     last_written: float = field(default_factory=time.monotonic)
     every_s: float = CHECKPOINT_EVERY_S
+    newest: TrialState | None = None
+    _within: bool = False
     _leaving: bool = False
-
-    @property
-    def note(self) -> Path:
-        """The file that says whose state it is."""
-        return self.path.with_suffix(".json")
 
     def latest(self) -> Path | None:
         """The state to go on from, if there is one of this trial."""
-        try:
-            note = json.loads(self.note.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        mine = note.get("owner") == dict(self.owner) and note.get("epoch", 0) <= self.stored_epochs + 1
-        if not mine or not self.path.exists():
-            return None
-        self.epoch = note.get("epoch", 0)
-        return self.path
+        for state in self.states.newest_first():
+            if state.note.get("owner") != dict(self.owner) or state.note.get("epoch", 0) > self.stored_epochs + 1:
+                continue
+            if state.whole():
+                self.newest, self.epoch = state, state.note.get("epoch", 0)
+                return state.path
+            print(f"warning: the checkpoint {state.path} is broken: its checksum is not the one noted; the one before it counts", flush=True)
+        return None
 
     def step(self) -> bool:
         """Whether enough time has passed, or a stop was asked for that cannot wait for the end of the epoch.
@@ -73,6 +74,7 @@ class TrialCheckpoints:
         Raises:
             StopTraining: when the training was told so before, and had nothing to write.
         """
+        self._within = True
         if self.stop.hurried:
             if self._leaving:
                 raise StopTraining
@@ -80,11 +82,11 @@ class TrialCheckpoints:
             return True
         return self._time()
 
-    def due(self, epoch: int) -> bool:
-        """Whether enough time has passed, or a stop was asked for."""
-        self.epoch = epoch
-        wanted = self.stop.requested or self._time()
-        self.declined, self._leaving = None if wanted else epoch, False
+    def due(self, record: EpochRecord, *, last: bool) -> bool:
+        """Whether enough time has passed, a stop was asked for, or this is the end of what may be the best trial."""
+        self.epoch, self._within, self._leaving = record.epoch, False, False
+        wanted = self.stop.requested or self._time() or (last and self.promising(record))
+        self.declined = None if wanted else record.epoch
         return wanted
 
     def _time(self) -> bool:
@@ -97,26 +99,28 @@ class TrialCheckpoints:
             StopTraining: in the midst of an epoch, when a stop was asked for that cannot wait for its end.
         """
         began = time.monotonic()
-        note = json.dumps({"owner": dict(self.owner), "epoch": self.epoch})
         try:
-            self.note.unlink(missing_ok=True)  # between the two files there is no checkpoint, rather than a wrong note
-            self.files.write(self.path, save)
-            self.files.write(self.note, lambda path: _write_text(path, note))
+            self.newest = self.states.write(self.attempt, save, {"owner": dict(self.owner), "epoch": self.epoch, "within": self._within})
         except OSError as problem:
-            print(f"warning: no checkpoint written to {self.path}: {problem}", flush=True)
+            print(f"warning: no checkpoint written to {self.states.stem}: {problem}", flush=True)
         self.last_written = time.monotonic()
         self.every_s = max(CHECKPOINT_EVERY_S, (self.last_written - began) / WRITING_SHARE)
         if self._leaving:
             raise StopTraining
 
+    def keep(self, artifacts: Artifacts, trial: int, score: float, direction: Direction) -> None:
+        """The trial is complete: keep the state of its last epoch, if it is the best of the study."""
+        state = self.newest
+        if state is None or state.note.get("within") or state.note.get("epoch") != self.epoch:
+            return
+        try:
+            artifacts.keep(trial, score, direction, state)
+        except OSError as problem:
+            print(f"warning: the best weights were not kept in {artifacts.folder}: {problem}", flush=True)
+
     def remove(self) -> None:
         """The trial is over."""
         try:
-            self.files.remove(self.note)
-            self.files.remove(self.path)
+            self.states.remove()
         except OSError as problem:
             print(f"warning: a checkpoint could not be removed: {problem}", flush=True)
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")

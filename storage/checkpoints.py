@@ -1,12 +1,14 @@
-"""The files of trials: checkpoints, which are whole or not there, and end with the trial."""
+"""The files of studies and trials, which are whole or not there."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from spaces.errors import StoreError
 
@@ -27,13 +29,13 @@ def files_root(database_file: Path | None) -> Path:
 
 
 class CheckpointFiles:
-    """One file for each trial, in one folder for each study."""
+    """One folder for each study, in it the files of its trials. They are written with the user's umask."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def path(self, study: str, number: int) -> Path:
-        """Where the checkpoint of that trial is, or will be.
+        """What the names of all files of that trial begin with.
 
         Raises:
             StoreError: when the name or the number could lead out of the folder.
@@ -43,13 +45,10 @@ class CheckpointFiles:
             raise StoreError(
                 "a study's name must do as a folder", where=str(self.root), found=f"{study!r}, trial {number}", allowed=allowed
             )
-        return self.root / study / f"trial-{number:05d}.ckpt"
+        return self.root / study / f"trial-{number:05d}"
 
     def write(self, path: Path, save: Callable[[Path], None]) -> None:
         """Puts what `save` writes in the place of `path` at once, so that a reader, or a crash, finds the old file or the new one.
-
-        A worker that lost its lease may still replace a newer checkpoint by an older one. That is harmless: a
-        checkpoint says its own epoch, and a trial resumes from there.
 
         Raises:
             OSError: when the disk is full or cannot be written; the former file stays, and nothing else.
@@ -65,15 +64,18 @@ class CheckpointFiles:
             raise
         _sync(path.parent)
 
-    def remove(self, path: Path) -> None:
-        """Removes the checkpoint of a trial that ended, and drafts that a killed process left; there may be none.
+    def write_json(self, path: Path, value: Mapping[str, Any]) -> None:
+        """A note, in the same way.
 
         Raises:
-            OSError: when the folder cannot be written.
+            OSError: when the disk is full or cannot be written; the former file stays, and nothing else.
         """
-        for draft in path.parent.glob(f".{path.name}.*"):
-            draft.unlink(missing_ok=True)
-        path.unlink(missing_ok=True)
+        text = json.dumps(value)
+
+        def save(draft: Path) -> None:
+            draft.write_text(text, encoding="utf-8")
+
+        self.write(path, save)
 
 
 def _sync(path: Path) -> None:

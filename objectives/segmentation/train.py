@@ -79,7 +79,7 @@ def train(config: SegmentationConfig, data: SegmentationData, counts: ClassCount
             yield run.told
     while run.epoch < config.epochs and not run.finished:
         record = run.next_epoch()
-        if record.broken_step is None and checkpoints.due(record.epoch):
+        if record.broken_step is None and checkpoints.due(record, last=run.finished or run.epoch == config.epochs):
             checkpoints.write(lambda path: save_state(run.state(), path))
         yield record
 

@@ -43,13 +43,17 @@ def export(
     """Write a trial's configuration, scores and provenance to YAML."""
     from search.console import screen
     from search.export import check_out, make_export, write_export
+    from search.options import store_url
     from search.report import find_study
+    from storage.store import open_files
 
     check_out(out)
     with existing_store(store) as held:
-        made = make_export(held, find_study(held, study), trial)
+        made = make_export(held, find_study(held, study), trial, open_files(store_url(store)))
     write_export(made, out)
     screen.say(f"trial {made.provenance.trial} of {study}: {made.score.metric} {made.score.validation:.4f} on validation; written to {out}")
+    if made.provenance.weights is not None:
+        screen.say(f"its trained state: {made.provenance.weights}")
 
 
 @app.command(epilog="Example: search train best.yaml --save model.pt")

@@ -29,12 +29,14 @@ def show(
     import json
 
     from search.console import screen, tables
+    from search.options import store_url
     from search.report import find_study, study_report
+    from storage.store import open_files
 
     with existing_store(store) as held:
         names = [study] if study else [stored.name for stored in held.studies()]
         reaped = [(name, each) for name in names if reap for each in held.reap(find_study(held, name).id)]
-        reports = [study_report(held, name) for name in names]
+        reports = [study_report(held, name, open_files(store_url(store))) for name in names]
     if as_json:
         told = [report.as_dict() for report in reports]
         screen.say_raw(json.dumps(told[0] if study else told, indent=2, allow_nan=False))

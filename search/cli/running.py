@@ -145,8 +145,9 @@ def _conclude(session: Session, out: Path, url: str, *, interrupted: bool) -> No
     from search.console.workers import spent_device_time
     from search.export import make_export, write_export
     from search.report import study_report
+    from storage.store import open_files
 
-    report = study_report(session.store, session.stored.name)
+    report = study_report(session.store, session.stored.name, open_files(url))
     tables.print_study(report)
     if interrupted or report.states["left"] or report.states["paused"]:
         over = "interrupted" if interrupted else "the device time is spent" if spent_device_time(report) else "the time is over"
@@ -155,7 +156,7 @@ def _conclude(session: Session, out: Path, url: str, *, interrupted: bool) -> No
     if not report.leaderboard:
         screen.say(f"\nno trial is complete, so {out} was not written")
         return
-    write_export(make_export(session.store, session.stored, None), out)
+    write_export(make_export(session.store, session.stored, None, open_files(url)), out)
     where = told_store(url)
     screen.say(f"\nbest configuration written to {out}\n\nnext:")
     for command, why in (

@@ -44,6 +44,8 @@ def print_study(report: StudyReport, top: int = 10) -> None:
         screen.tell(device_time_line(report))
     print_workers(report)
     print_leaderboard(report, top)
+    if report.weights is not None:
+        screen.tell(f"the trained state of trial {report.leaderboard[0].number}: {report.weights}")
     print_kills(report)
     if report.health:
         screen.head("Signs of health")

@@ -103,7 +103,8 @@ class TestInterrupt:
         assert job.alive() == []
         assert [trial.state for trial in paused.trials] == ["complete", "paused"]
         assert 4 <= len(paused.records[1]) < 24
-        assert checkpoints(tmp_path) == ["trial-00001.ckpt"]
+        assert 1 <= len(checkpoints(tmp_path)) <= 2
+        assert all(name.startswith("trial-00001.1.") for name in checkpoints(tmp_path))
         assert "trial 1 was given back after epoch" in stopped.out
 
         resumed = terminal.run(*RUN, "--workers", "1", folder=tmp_path)
@@ -197,7 +198,7 @@ class TestKill:
         left = kept(tmp_path)
         assert [trial.state for trial in left.trials] == ["paused", "paused"]
         assert all(2 <= len(records) < 200 for records in left.records.values())
-        assert checkpoints(tmp_path) == ["trial-00000.ckpt", "trial-00001.ckpt"]
+        assert {name.split(".")[0] for name in checkpoints(tmp_path)} == {"trial-00000", "trial-00001"}
 
     def test_worker(self, terminal: Terminal, tmp_path: Path, undisturbed: Undisturbed) -> None:
         """A killed worker is replaced, its trial is given back at once and carried on, and the budget stays exact."""

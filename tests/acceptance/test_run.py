@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -11,8 +12,10 @@ from typing import Any
 import jsonschema
 import pexpect
 import pytest
+import torch
 import yaml
 
+from objectives.segmentation import train
 from search.export import load_export
 from spaces.loader import shipped_studies
 from storage.store import open_store
@@ -89,10 +92,30 @@ class TestRun:
         assert export.trial_config().model_dump(mode="json") == best.config
 
     def test_nothing_else(self, finished: Finished) -> None:
-        """A finished study leaves the store, the best configuration and the workers' logs, which are empty when all went well."""
+        """A finished study leaves the store, the best configuration and weights, and the workers' logs, which are empty when all went well."""
         assert sorted(path.name for path in finished.folder.iterdir()) == ["best.yaml", "search.db", "search.files", "tiny.yaml"]
-        logs = sorted((finished.folder / "search.files" / "tiny").iterdir())
+        logs = sorted((finished.folder / "search.files" / "tiny").glob("*.*"))
         assert {log.name: log.read_text() for log in logs} == {"worker-0.log": "", "worker-1.log": ""}
+
+
+    def test_best_weights(self, finished: Finished, terminal: Terminal) -> None:
+        """The trained state of the best complete trial is the one that is kept, under its content's hash; its weights load without code and score what was recorded."""
+        artifacts = finished.folder / "search.files" / "tiny" / "artifacts"
+        (file,) = (path for path in artifacts.iterdir() if len(path.name) == 64)
+        export = load_export(finished.folder / "best.yaml")
+        state = torch.load(file, weights_only=True)
+        config, fresh = export.trial_config(), finished.folder / "again.yaml"
+        data, counts = train.prepare(config, "cpu"), train.count_classes(config)  # type: ignore[arg-type]
+        training = train.Run(config, data, counts, torch.device("cpu"))  # type: ignore[arg-type]
+        training.model.load_state_dict(state["best_weights"])
+        told = terminal.run("export", "--study", "tiny", "--out", str(fresh), folder=finished.folder)
+        shown = json.loads(terminal.run("show", "--study", "tiny", "--json", folder=finished.folder).out)
+        fresh.unlink()
+
+        assert hashlib.sha256(file.read_bytes()).hexdigest() == file.name
+        assert training.validate().metrics["miou"] == pytest.approx(export.score.validation, abs=1e-6)
+        assert export.provenance.weights == shown["weights"] == str(file)
+        assert f"its trained state: {file}" in told.out.replace("\n", "")
 
 
 class TestShow:

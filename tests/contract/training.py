@@ -60,6 +60,7 @@ class Keeper:
         steps: at which one is asked for, counted from 1 over all epochs, those of validation among them.
         asked: the epochs that the training told of.
         seen: so many steps it told of.
+        ended: whether the training told that the last epoch was its last one.
         leave: end the training with a state that was asked for at a step.
     """
 
@@ -69,6 +70,7 @@ class Keeper:
     asked: list[int] = field(default_factory=list)
     seen: int = 0
     leave: bool = False
+    ended: bool = False
 
     def latest(self) -> Path | None:
         """The file, where there is one."""
@@ -79,10 +81,11 @@ class Keeper:
         self.seen += 1
         return self.seen in self.steps
 
-    def due(self, epoch: int) -> bool:
+    def due(self, record: EpochRecord, *, last: bool) -> bool:
         """After the chosen epochs."""
-        self.asked.append(epoch)
-        return epoch in self.epochs
+        self.asked.append(record.epoch)
+        self.ended = last
+        return record.epoch in self.epochs
 
     def write(self, save: Callable[[Path], None]) -> None:
         """Through a draft."""

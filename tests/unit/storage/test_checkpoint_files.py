@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 from pathlib import Path
 
@@ -53,7 +54,7 @@ class TestWrite:
         files.write(path, save)
 
         assert seen == [None, b"whole"]
-        assert left(files) == {"trial-00003.ckpt": b"whole"}
+        assert left(files) == {"trial-00003": b"whole"}
 
     @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("boom"), KeyboardInterrupt()])
     def test_failed(self, files: CheckpointFiles, error: BaseException) -> None:
@@ -68,7 +69,7 @@ class TestWrite:
         with pytest.raises(type(error)):
             files.write(path, save)
 
-        assert left(files) == {"trial-00003.ckpt": b"former"}
+        assert left(files) == {"trial-00003": b"former"}
 
     def test_too_large(self, files: CheckpointFiles) -> None:
         """When the system refuses to write more, the former file stays, and no draft of the new one."""
@@ -82,7 +83,7 @@ class TestWrite:
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
-        assert left(files) == {"trial-00003.ckpt": b"former"}
+        assert left(files) == {"trial-00003": b"former"}
 
     def test_no_folder(self, tmp_path: Path) -> None:
         """A place where no folder can be is an error for the caller."""
@@ -93,22 +94,16 @@ class TestWrite:
             files.write(files.path("demo", 0), lambda draft: draft.write_bytes(b"x") and None)
 
 
-class TestRemove:
-    def test_removed(self, files: CheckpointFiles) -> None:
-        """The file of a trial goes, with drafts that a killed process left, and those of other trials stay."""
-        for number in (1, 11):
-            files.write(files.path("demo", number), lambda draft: draft.write_bytes(b"x") and None)
-        (files.root / "demo" / ".trial-00001.ckpt.99-abcd").write_bytes(b"half")
+    @pytest.mark.parametrize("umask", [0o022, 0o077])
+    def test_umask(self, files: CheckpointFiles, umask: int) -> None:
+        """Files are as open to others as the user's umask says."""
+        before = os.umask(umask)
+        try:
+            files.write_json(files.path("demo", 3), {"a": 1})
+        finally:
+            os.umask(before)
 
-        files.remove(files.path("demo", 1))
-
-        assert left(files) == {"trial-00011.ckpt": b"x"}
-
-    def test_none(self, files: CheckpointFiles) -> None:
-        """A trial that never wrote one has nothing to remove."""
-        files.remove(files.path("demo", 1))
-
-        assert not files.root.exists()
+        assert files.path("demo", 3).stat().st_mode & 0o777 == 0o666 & ~umask
 
 
 class TestRoot:
