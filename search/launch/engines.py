@@ -114,6 +114,8 @@ def _on_slurm(placement: Placement, url: str) -> Hire:
     named = {*parameters, *parameters["additional_parameters"]}
     if placement.devices == "cuda" and not named & {"gres", "gpus", "gpus_per_node", "gpus_per_task"}:
         parameters["gpus_per_node"] = 1
+    plain = {name: value for name, value in parameters.items() if name not in (*NUMBERS, "additional_parameters")}
+    slurm_queue.check_accepted({**plain, **parameters["additional_parameters"], "cpus_per_task": placement.cpus or 1})
     _check_reach(url, slurm_queue.other_machines(), "slurm")
     device = "cuda:0" if placement.devices == "cuda" else placement.devices
     return partial(SlurmWorkers, Array(placement.workers, device, placement.cpus or 1, parameters))

@@ -110,6 +110,8 @@ class SlurmWorkers(Team):
             with queue.without(STORE_VARIABLE):
                 jobs = executor.map_array(SlurmTask.__call__, [worker.task for worker in workers])
         except FailedJobError as problem:
+            for worker in workers:
+                worker.over = True
             raise LauncherError(
                 "Slurm does not take the jobs", where="--slurm", found=str(problem.__cause__ or problem).strip().splitlines()[-1],
                 next_step="see `sinfo` for the partitions, and `sbatch --help` for the options",

@@ -7,7 +7,7 @@ import re
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from spaces.errors import LauncherError
@@ -80,6 +80,22 @@ def other_machines() -> list[str]:
 def sbatch_options() -> set[str]:
     """The long options of `sbatch`, written with underscores."""
     return {name.replace("-", "_") for name in re.findall(r"--([a-z][a-z-]+)", _run("sbatch", "--help"))}
+
+
+def check_accepted(options: Mapping[str, object]) -> None:
+    """Ask Slurm whether it would take such a job, without submitting one.
+
+    Raises:
+        LauncherError: in Slurm's words, when it would not.
+    """
+    given = [f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}") for name, value in options.items()]
+    try:
+        _run("sbatch", "--test-only", *given, "--wrap=true")
+    except LauncherError as problem:
+        raise LauncherError(
+            "Slurm does not take such a job", where="--slurm", found=problem.found.replace("sbatch: error: ", ""),
+            next_step="see `sinfo` for the partitions, and `sbatch --help` for the options",
+        ) from None  # fmt: skip
 
 
 @contextmanager

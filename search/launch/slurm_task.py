@@ -54,6 +54,8 @@ class SlurmTask:
         os.chdir(self.working)
         os.environ[ROOT_VARIABLE] = str(self.files)
         code, words = self._work()
+        for number in (signal.SIGINT, signal.SIGTERM):  # Slurm's next one, for a job that it takes back, has nothing to stop any more
+            signal.signal(number, signal.SIG_IGN)
         if code == INTERRUPTED and not (self.folder / STOP_MARK).exists() and _requeued():
             return code
         whole = end_file(self.folder, self.index)

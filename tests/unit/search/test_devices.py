@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from search.launch.devices import MAX_CPU_WORKERS, Slot, plan_slots, present_devices
+from search.launch.devices import MAX_CPU_WORKERS, Slot, own_device, plan_slots, present_devices
 from spaces.errors import DeviceError
 
 HERE = ("cpu", "cuda:0", "cuda:1")
@@ -116,6 +116,15 @@ class TestPresentDevices:
         if visible is not None:
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
         assert present_devices() == devices
+
+    @pytest.mark.usefixtures("driver")
+    @pytest.mark.parametrize(("visible", "device"), [(None, "cuda:0"), ("1", "cuda:0"), ("", "cpu")])
+    def test_own(self, monkeypatch: pytest.MonkeyPatch, visible: str | None, device: str) -> None:
+        """A single worker's `auto` is the first GPU that it may use, else the CPU; any other name stays."""
+        if visible is not None:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        assert own_device("auto") == device
+        assert own_device("cuda:7") == "cuda:7"
 
     def test_broken_driver(self, driver: Path) -> None:
         """A driver that cannot be asked has no GPUs."""
