@@ -83,6 +83,7 @@ def cluster() -> Iterator[dict[str, str]]:
             time.sleep(1)
         _wait_until_up(folder, variables)
         yield variables
+        _wait_until_empty(variables)
 
 
 def told(variables: dict[str, str], *command: str) -> str:
@@ -99,6 +100,13 @@ def _wait_until_up(folder: Path, variables: dict[str, str]) -> None:
         time.sleep(0.5)
     words = [f"{log.parent.name}: {' '.join(log.read_text(errors='replace').splitlines()[-3:])}" for log in folder.glob("*/log.txt")]
     raise SystemExit("\n".join([f"Slurm did not come up within {UP_S:.0f} s", *words]))
+
+
+def _wait_until_empty(variables: dict[str, str]) -> None:
+    """The last processes of a job end only while there is a controller that they can tell."""
+    deadline = time.monotonic() + UP_S
+    while told(variables, "squeue", "-h").strip() and time.monotonic() < deadline:
+        time.sleep(0.5)
 
 
 def _free_ports() -> tuple[int, int, int]:

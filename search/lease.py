@@ -19,9 +19,9 @@ EXTENSIONS = 3.3
 """So often in its length a lease is extended."""
 
 
-def worker_name(pid: int) -> str:
-    """What a worker process of this machine is called in the store."""
-    return f"{socket.gethostname()}:{pid}"
+def worker_name(pid: int, host: str = "") -> str:
+    """What a worker process, of this machine unless another is named, is called in the store."""
+    return f"{host or socket.gethostname()}:{pid}"
 
 
 @contextmanager

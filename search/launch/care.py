@@ -33,9 +33,9 @@ class TrialCare:
         self._next_look = 0.0
         self._got_on = 0.0
 
-    def died(self, pid: int, exit_code: int, last_lines: list[str]) -> None:
-        """A worker of this machine is dead: its trial goes back at once."""
-        self._deaths.append(Death(worker_name(pid), ended_by(exit_code), "\n".join(last_lines[-LAST_LINES:])))
+    def died(self, pid: int, exit_code: int, last_lines: list[str], host: str = "") -> None:
+        """A worker, of this machine unless another is named, is dead: its trial goes back at once."""
+        self._deaths.append(Death(worker_name(pid, host), ended_by(exit_code), "\n".join(last_lines[-LAST_LINES:])))
         self._next_look = 0.0
         self.look()
 

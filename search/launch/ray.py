@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import ActorUnavailableError, RayActorError, RayError
 
 from search.launch.devices import Slot
 from search.launch.local import STORE_VARIABLE, WorkerProcess, thread_variables
@@ -31,7 +31,7 @@ TOLD_LINES = 100
 """Of the end of a worker's log, which come back from its node; its warnings come all."""
 
 RESTARTS, RESTARTS_S = 5, 600.0
-"""So many new starts of one worker in so many seconds are not the nodes' fault any more."""
+"""So many new starts of one worker in so many seconds, in which the study did not get on, are not the nodes' fault any more."""
 
 OURS = ("SEARCH_", "WANDB_")
 """Variables that a node takes over from the supervisor; all others are its own."""
@@ -62,7 +62,14 @@ class End:
 
     code: int
     told: list[str]
-    log: str
+    host: str
+    pid: int
+    log: Path
+
+    @property
+    def place(self) -> str:
+        """Where its log lies."""
+        return f"{self.host}:{self.log}"
 
 
 class Place:
@@ -77,7 +84,17 @@ class Place:
         return socket.gethostname()
 
     def run(self, order: Order) -> End:
-        """Run the worker to its end."""
+        """Run the worker to its end; one that still runs, because only the word from it was lost, is not joined by a second."""
+        if self._worker is None or self._worker.exit_code is not None:
+            self._start(order)
+        assert self._worker is not None
+        assert self._worker.process is not None
+        code = self._worker.process.wait()
+        told = self._worker.told()
+        warnings = [line for line in told[:-TOLD_LINES] if line.startswith("warning: ")]
+        return End(code, [*warnings, *told[-TOLD_LINES:]], socket.gethostname(), self._worker.process.pid, self._worker.log)
+
+    def _start(self, order: Order) -> None:
         own = ["--device", order.slot.device, "--threads", str(order.slot.threads), "--parent", str(os.getpid())]
         self._worker = WorkerProcess(
             order.slot, [sys.executable, "-m", "search.cli", "worker", *order.arguments, *own], os.environ | order.variables,
@@ -86,11 +103,6 @@ class Place:
         self._worker.start()
         if self._asked:  # before there was anything to pass it on to
             self._worker.send(signal.SIGINT)
-        assert self._worker.process is not None
-        code = self._worker.process.wait()
-        told = self._worker.told()
-        warnings = [line for line in told[:-TOLD_LINES] if line.startswith("warning: ")]
-        return End(code, [*warnings, *told[-TOLD_LINES:]], f"{socket.gethostname()}:{self._worker.log}")
 
     def ask(self, times: int) -> None:
         """Pass a request to stop on."""
@@ -120,9 +132,9 @@ class RayWorker:
     starts: list[float] = field(default_factory=list)
 
     def place(self) -> None:
-        """Wait for a place, however many nodes die meanwhile."""
+        """Wait for a place."""
         self.ended = None
-        self.placed = self.actor.host.options(max_task_retries=-1).remote()
+        self.placed = self.actor.host.remote()
 
     def begin(self) -> None:
         """Run the worker in its place."""
@@ -182,12 +194,15 @@ class RayWorkers(Team):
 
     def _look_at(self, worker: RayWorker) -> None:
         awaited = worker.placed if worker.ended is None else worker.ended
+        if self._done and worker.ended is None:
+            worker.dismiss()  # the work was done before there was a place for it
+            return
         if not ray.wait([awaited], timeout=0)[0]:
-            if self._done and worker.ended is None:
-                worker.dismiss()  # the work was done before there was a place for it
             return
         try:
             told = ray.get(awaited)
+        except ActorUnavailableError as loss:  # Ray is finding it another place, and does not say when
+            worker.place() if worker.ended is None else self._again(worker, None, str(loss))
         except RayActorError as loss:
             self._again(worker, loss if worker.ended is None else None, str(loss))
         except RayError as problem:
@@ -200,16 +215,19 @@ class RayWorkers(Team):
         if end.code == 0:  # there is nothing left to do, and so nothing for the others to begin with
             self._done = True
             worker.dismiss()
-        elif end.code < 0 or end.code in (WorkerSpentError.exit_code, INTERRUPTED):
-            self._again(worker, None, failed(end.code, end.told, end.log).args[0])
+            return
+        if self.care is not None and end.code != INTERRUPTED:
+            self.care.died(end.pid, end.code, end.told, end.host)
+        if end.code < 0 or end.code in (WorkerSpentError.exit_code, INTERRUPTED):
+            self._again(worker, None, failed(end.code, end.told, end.place).args[0])
         else:
-            self._fail(worker, failed(end.code, end.told, end.log))
+            self._fail(worker, failed(end.code, end.told, end.place))
 
     def _again(self, worker: RayWorker, final: RayActorError | None, why: str) -> None:
         """A worker that was lost, or told by its node to stop, begins anew unless everything is to stop."""
         if self._asked or self._done:
             worker.dismiss()
-        elif final is not None or len(worker.starts) > RESTARTS:
+        elif final is not None or (len(worker.starts) > RESTARTS and not (self.care is not None and self.care.got_on())):
             self._fail(worker, SearchError(f"a worker ended again and again on the cluster: {why}"))
         else:
             worker.place()

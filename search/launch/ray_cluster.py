@@ -27,6 +27,7 @@ def join(address: str | None) -> None:
         LauncherError: when there is no cluster there, or it takes no one in.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_COLOR_PREFIX", "0")  # what it says of lost nodes is mixed with our own lines
     address = address or os.environ.get("RAY_ADDRESS") or None
     if address not in (None, "auto", "local"):
         _check_reachable(address)

@@ -31,7 +31,7 @@ UNHEARD_S = 600.0
 """How long it may leave that unanswered."""
 
 RESTARTS, RESTARTS_S = 5, 600.0
-"""So many new jobs for one worker in so many seconds are not the nodes' fault any more."""
+"""So many new jobs for one worker in so many seconds, in which the study did not get on, are not the nodes' fault any more."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ class SlurmWorkers(Team):
 
     def _replace(self, lost: list[SlurmWorker]) -> None:
         for worker in lost:
-            if len(worker.starts) > RESTARTS:
+            if len(worker.starts) > RESTARTS and not (self.care is not None and self.care.got_on()):
                 words = self._log(worker).read_text(errors="replace").splitlines() if self._log(worker).exists() else []
                 self._fail(failed(None, [*words, f"error: job {worker.job} ended as {worker.state} again and again"], str(self._log(worker))))
                 return
