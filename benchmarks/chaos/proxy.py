@@ -42,6 +42,11 @@ class Proxy:
         self._listener.listen(128)
         self._armed, self._lost = threading.Event(), threading.Event()
 
+    @property
+    def armed(self) -> bool:
+        """Whether the next commit's answer will be lost."""
+        return self._armed.is_set()
+
     def lose_an_answer(self) -> bool:
         """Let the next commit take place and its answer be lost, with the connection. False when none comes by."""
         self._lost.clear()

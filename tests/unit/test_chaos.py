@@ -1,0 +1,161 @@
+"""The fault campaign's own judgement: that it finds what is lost, doubled or changed, and reckons what a kill cost."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from benchmarks.chaos import checks
+from benchmarks.chaos.books import Books, EpochRow
+from benchmarks.chaos.campaign import FULL, MIX, PLANTED, QUICK, StoreKind
+from benchmarks.chaos.checks import Contents, Findings
+from benchmarks.chaos.faults import FASTER, SLOWER, schedule, stretched
+from benchmarks.chaos.watch import Kill, Watch
+from search.optuna_trial import end_of
+from search.session import open_session
+from spaces.records import EpochRecord
+
+TRIALS = 7
+EPOCHS = 3
+
+HARM = {
+    "trials lost": "DELETE FROM search_trials WHERE number = 2",
+    "trials over the budget": "UPDATE search_trials SET number = 7 WHERE number = 2",
+    "trials stuck": "UPDATE search_trials SET state = 'paused' WHERE number = 2",
+    "trials failed": "UPDATE search_trials SET state = 'failed' WHERE number = 2",
+    "epochs lost": "DELETE FROM search_epochs WHERE trial_id = 3 AND epoch = 2",
+    "epochs doubled": "INSERT INTO search_epochs SELECT trial_id, 4, attempt, metric, replace(record, '\"epoch\":3', '\"epoch\":4'), at FROM search_epochs WHERE trial_id = 3 AND epoch = 3",
+    "epoch records unlike the undisturbed run's": "UPDATE search_epochs SET record = replace(record, '\"train_loss\":0.8,', '\"train_loss\":0.8000000000000002,') WHERE trial_id = 3",
+    "scores unlike the undisturbed run's": "UPDATE search_trials SET score = score + 6e-17 WHERE number = 2",
+    "ends unlike the undisturbed run's": "UPDATE search_trials SET reason = 'other' WHERE number = 2",
+    "configurations unlike the undisturbed run's": "UPDATE search_trials SET config = '{}' WHERE number = 2",
+    "trials that only one book has": "INSERT INTO trials (number, study_id, state) VALUES (7, 1, 'RUNNING')",
+    "ends on which the books differ": "UPDATE trials SET state = 'RUNNING' WHERE number = 2",
+    "epochs on which the books differ": "DELETE FROM trial_intermediate_values WHERE trial_id = 3 AND step = 2",
+}
+"""What can be wrong, and how it is brought about in the store of seven sound trials."""
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of a finished study, as an undisturbed run leaves it."""
+    from tests.conftest import RECORD
+
+    path = tmp_path_factory.mktemp("chaos") / "search.db"
+    session = open_session(QUICK.study(0), f"sqlite:///{path}")
+    with session.store as store:
+        for number in range(TRIALS):
+            claim = store.claim(session.stored.id, budget=TRIALS, worker="anyone", lease_s=60)
+            assert claim is not None
+            assert claim.optuna_trial_id is not None
+            claim = store.bind(claim, number, claim.optuna_trial_id, {"seed": number})
+            records = [EpochRecord.from_dict({**RECORD.as_dict(), "epoch": epoch, "metric": 0.1 * epoch}) for epoch in range(1, EPOCHS + 1)]
+            for record in records:
+                store.append(claim, record, 60)
+            score = records[-1].metric
+            store.finish(claim, "complete", score=score, told=end_of("complete", score, "", None, None))
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return path
+
+
+@pytest.fixture
+def judged(sound: Path, tmp_path: Path) -> Callable[[str], Findings]:
+    """What the checks find in a copy of the sound store after a statement of SQL."""
+
+    def judge(harm: str) -> Findings:
+        copy = tmp_path / "search.db"
+        shutil.copy(sound, copy)
+        with closing(sqlite3.connect(copy)) as database, database:
+            database.execute(harm)
+        books = Books(f"sqlite:///{copy}")
+        try:
+            return checks.check(TRIALS, _contents(sound), _contents(copy), books)
+        finally:
+            books.close()
+
+    return judge
+
+
+def _contents(path: Path) -> Contents:
+    return checks.read(f"sqlite:///{path}", "chaos")
+
+
+class TestChecks:
+    """Both books against the undisturbed run."""
+
+    def test_sound(self, judged: Callable[[str], Findings]) -> None:
+        """Nothing is found where nothing is wrong, and everything that could be is named."""
+        found = judged("SELECT 1").wrong
+        assert [what for what, places in found.items() if places] == []
+        assert set(HARM) <= set(found)
+
+    @pytest.mark.parametrize("what", HARM)
+    def test_harm(self, judged: Callable[[str], Findings], what: str) -> None:
+        """Each kind of harm is found by its name, and its place is told."""
+        places = judged(HARM[what]).wrong[what]
+        assert places
+        assert all("trial" in place for place in places)
+
+    def test_clock(self, judged: Callable[[str], Findings]) -> None:
+        """What the clock decides may differ."""
+        found = judged("UPDATE search_epochs SET record = replace(record, '\"seconds\":12.5', '\"seconds\":99.5')").wrong
+        assert not any(found.values())
+
+    def test_planted(self, judged: Callable[[str], Findings]) -> None:
+        """The planted trial may fail, and is compared with nothing; Optuna has to know of its end."""
+        found = judged(f"UPDATE search_trials SET state = 'failed', score = NULL WHERE number = {PLANTED}").wrong
+        assert [what for what, places in found.items() if places] == ["ends on which the books differ"]
+
+
+class TestSchedule:
+    """Which faults come, and when."""
+
+    @pytest.mark.parametrize("store", FULL)
+    def test_drawn(self, store: StoreKind) -> None:
+        """The same seed draws the same faults, of every kind; another one draws others."""
+        first = schedule(FULL[store], MIX[store], seed=1)
+        assert first == schedule(FULL[store], MIX[store], seed=1)
+        assert first != schedule(FULL[store], MIX[store], seed=2)
+        assert len(first) == FULL[store].faults
+        assert {kind for _, kind in first} == set(MIX[store])
+
+    def test_pace(self) -> None:
+        """Faults hurry when the study is ahead of them, and take their time when it is behind, within limits."""
+        assert stretched(2.0, left_faults=0.5, left_epochs=0.5) == pytest.approx(2.0, rel=0.06)
+        assert stretched(2.0, left_faults=0.9, left_epochs=0.1) == 2.0 * FASTER
+        assert stretched(2.0, left_faults=0.1, left_epochs=0.9) == 2.0 * SLOWER
+
+
+class TestWatch:
+    """What a kill cost."""
+
+    def watch(self, *epochs: tuple[int, int, float, float]) -> Watch:
+        """A trial whose first attempt began at 100 s and was killed at 110 s, and whose second began at 118 s; epoch, attempt, end, seconds."""
+        held = Watch(Books("sqlite:///nowhere.db"))
+        held.taken_at = {(1, 1): 100.0, (1, 2): 118.0}
+        held.kills = [Kill(1, 1, 110.0)]
+        held.epochs[1] = [EpochRow(1, epoch, attempt, at, seconds) for epoch, attempt, at, seconds in epochs]
+        return held
+
+    def test_recovery(self) -> None:
+        """From the kill to the next attempt."""
+        assert self.watch().recoveries() == [8.0]
+
+    def test_anew(self) -> None:
+        """A trial that starts anew lost all that was done."""
+        assert self.watch((1, 1, 103.0, 3.0), (2, 1, 106.0, 2.9), (1, 2, 121.0, 3.1)).losses() == [10.0]
+
+    def test_checkpoint(self) -> None:
+        """One that goes on from the state after epoch 2, whose record comes once more, lost what followed it."""
+        assert self.watch((1, 1, 103.0, 3.0), (2, 1, 106.0, 2.9), (2, 2, 119.0, 2.9), (3, 2, 122.0, 3.0)).losses() == [4.0]
+
+    def test_between(self) -> None:
+        """One that goes on after epoch 1 lost epoch 2 as well."""
+        assert self.watch((1, 1, 103.0, 3.0), (2, 1, 106.0, 2.9), (1, 2, 119.0, 3.0), (2, 2, 122.0, 3.0)).losses() == [7.0]
+
