@@ -109,7 +109,7 @@ class TestConvert:
             (WANDB_CSV, {}, r"run.csv has no column 'loss' for loss \(did you mean"),
             (WANDB_CSV, COLUMNS | {"val_ce": "val/ce"}, "has no column 'val/ce' for val_ce"),
             (WANDB_CSV, {"los": "train/loss"}, r"unknown key 'los' \(did you mean 'loss'\?\)"),
-            ("epoch,loss,metric\n1,low,0.1\n", {}, "loss cannot be 'low'"),
+            ("epoch,loss,metric\n1,low,0.1\n", {}, r"loss \(column 'loss'\) cannot be 'low'"),
             ("epoch,loss,metric\n,0.1,0.1\n", {}, "holds no epoch with a loss"),
             ("", {}, "has no column 'epoch'"),
         ],
@@ -120,8 +120,36 @@ class TestConvert:
             convert([table(text)], columns, "maximize")
         assert found.value.allowed
 
+    @pytest.mark.parametrize(
+        ("text", "name", "column"),
+        [
+            ("epoch,train/loss,metric\n1,0.5,0.1\n\n2,low,0.2\n", "run.csv", "loss (column 'train/loss')"),
+            ('{"epoch": 1, "train/loss": 1, "metric": 1}\n{"epoch": "low", "train/loss": 1, "metric": 1}', "run.jsonl", "epoch (column 'epoch')"),
+        ],
+    )
+    def test_row(self, table: Callable[..., Path], text: str, name: str, column: str) -> None:
+        """Of a cell that is no number the file, the row and the column are told."""
+        path = table(text, name)
+        with pytest.raises(RecordsError) as caught:
+            convert([path], {"loss": "train/loss"}, "maximize")
+        assert (caught.value.what, caught.value.where) == (f"{column} cannot be 'low'", f"{path}, row 2")
+
+    def test_twice(self, table: Callable[..., Path]) -> None:
+        """A table that is given twice, however it is spelled, is refused."""
+        path = table("epoch,loss,metric\n1,0.5,0.1\n")
+        for again in (path, path.parent / ".." / path.parent.name / path.name):
+            with pytest.raises(RecordsError, match="is given twice") as caught:
+                convert([path, again], {}, "maximize")
+            assert caught.value.found == f"{path}, {again}"
+
 
 class TestReadRows:
+    def test_line(self, table: Callable[..., Path]) -> None:
+        """A line that is no JSON is named by its number."""
+        with pytest.raises(RecordsError, match=r"a line of run\.jsonl is not JSON") as caught:
+            read_rows(table('{"epoch": 1}\n\n{"epoch": \n', "run.jsonl"))
+        assert caught.value.where.endswith("run.jsonl, line 3")
+
     @pytest.mark.parametrize("text", ["{", "[1]", "3"])
     def test_refused(self, table: Callable[..., Path], text: str) -> None:
         """What is no table is refused."""
