@@ -180,6 +180,11 @@ class TrialReport(Told):
     worker: str
     host: str
 
+    def as_dict(self) -> dict[str, Any]:
+        """The same, with a name for either half of a finding."""
+        told = Told.as_dict(self)
+        return told | {"findings": [{"evidence": evidence, "diagnosis": diagnosis} for evidence, diagnosis in told["findings"]]}
+
 
 def study_report(store: Store, name: str, files: CheckpointFiles | None = None) -> StudyReport:
     """How the study called `name` stands.

@@ -19,6 +19,7 @@ app = typer.Typer(
 
 StudyOption = Annotated[str, typer.Option("--study", "-s", help="a study in the store, by name")]
 StoreOption = Annotated[Optional[str], typer.Option("--store", help="database URL; default: $SEARCH_STORE, else sqlite:///search.db here")]
+JsonOption = Annotated[bool, typer.Option("--json", help="for scripts; docs/scripts.md has the keys")]
 WandbOption = Annotated[Literal["off", "offline", "online"], typer.Option("--wandb", help="one Weights & Biases run a trial")]
 TimeoutOption = Annotated[Optional[str], typer.Option("--timeout", help="stop after so long: 90s, 30m, 2h")]
 

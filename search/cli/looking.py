@@ -6,16 +6,20 @@ from typing import Annotated, Optional
 
 import typer
 
-from search.cli.application import StoreOption, StudyOption, app, existing_store, told_store
+from search.cli.application import JsonOption, StoreOption, StudyOption, app, existing_store, told_store
 
 
-@app.command("list", epilog="Example: search list")
-def list_studies() -> None:
+@app.command("list", epilog="Examples: search list · search list --json | jq '.[].name'")
+def list_studies(as_json: JsonOption = False) -> None:
     """The shipped studies and what they search."""
     from search.console import tables
     from spaces.loader import load_study, shipped_studies
 
-    tables.print_studies([load_study(name) for name in shipped_studies()])
+    studies = [load_study(name) for name in shipped_studies()]
+    if as_json:
+        _say_json([study.model_dump(mode="json") for study in studies])
+        return
+    tables.print_studies(studies)
 
 
 @app.command(epilog="Examples: search show · search show --study focal_gamma --json | jq .leaderboard")
@@ -23,10 +27,9 @@ def show(
     study: Annotated[Optional[str], typer.Option("--study", "-s", help="a study in the store; left out: all of them")] = None,
     store: StoreOption = None,
     reap: Annotated[bool, typer.Option("--reap", help="first give trials back whose workers fell silent, so that another worker takes them up")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="for scripts")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """States, who works on what, leaderboard and kills of a running or finished study."""
-    import json
 
     from search.console import screen, tables
     from search.options import store_url
@@ -39,7 +42,7 @@ def show(
         reports = [study_report(held, name, open_files(store_url(store))) for name in names]
     if as_json:
         told = [report.as_dict() for report in reports]
-        screen.say_raw(json.dumps(told[0] if study else told, indent=2, allow_nan=False))
+        _say_json(told[0] if study else told)
         return
     for name, each in reaped:
         trial = "a trial" if each.number is None else f"trial {each.number}"
@@ -51,14 +54,23 @@ def show(
         screen.say("the store holds no study yet; start one with: search run --study focal_gamma")
 
 
-@app.command(epilog="Example: search explain --study focal_gamma --trial 7")
-def explain(study: StudyOption, trial: Annotated[int, typer.Option("--trial", "-t", help="its number")], store: StoreOption = None) -> None:
+@app.command(epilog="Examples: search explain --study focal_gamma --trial 7 · search explain --study focal_gamma --trial 7 --json | jq .findings")
+def explain(
+    study: StudyOption,
+    trial: Annotated[int, typer.Option("--trial", "-t", help="its number")],
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """One trial: its configuration, its curves, and why it died, with the numbers."""
     from search.console import curves
     from search.report import trial_report
 
     with existing_store(store) as held:
-        curves.print_trial(trial_report(held, study, trial), told_store(store))
+        report = trial_report(held, study, trial)
+    if as_json:
+        _say_json(report.as_dict())
+        return
+    curves.print_trial(report, told_store(store))
 
 
 @app.command(epilog="Example: search dashboard --study focal_gamma --port 8080")
@@ -72,3 +84,12 @@ def dashboard(
     from search.options import store_url
 
     serve(store_url(store), study, port)
+
+
+def _say_json(told: object) -> None:
+    """For another program; docs/scripts.md has the keys."""
+    import json
+
+    from search.console import screen
+
+    screen.say_raw(json.dumps(told, indent=2, allow_nan=False))

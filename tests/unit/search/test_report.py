@@ -374,8 +374,8 @@ class TestTrialReport:
 
         assert [record["metric"] for record in told["records"]] == [0.1, None]
         assert told["records"][0]["grad_norm_max"] is None
-        assert told["findings"][0][0]["numbers"] == {"grad_norm_max": 2011.0, "lr": None}
-        assert told["findings"][0][1]["remedies"][0]["patch"] == {"optimizer.lr_multiple": 15.0}
+        assert told["findings"][0]["evidence"]["numbers"] == {"grad_norm_max": 2011.0, "lr": None}
+        assert told["findings"][0]["diagnosis"]["remedies"][0]["patch"] == {"optimizer.lr_multiple": 15.0}
 
     def test_unknown_number(self, demo: Demo) -> None:
         """A number that no trial has is an error that says which there are, and what to do."""

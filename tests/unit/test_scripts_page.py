@@ -1,0 +1,77 @@
+"""docs/scripts.md: the keys that scripts may count on are those that the commands print."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search.cli import main
+from spaces.records import Diagnosis, EpochRecord, Evidence, Remedy
+from spaces.study import StudySpec
+from storage.store import open_store
+
+PAGE = (Path(__file__).parents[2] / "docs" / "scripts.md").read_text(encoding="utf-8")
+NAN = float("nan")
+
+
+def documented(command: str) -> set[str]:
+    """The keys in the table of a command."""
+    section = PAGE.partition(f"## `search {command} --json`")[2].partition("\n## ")[0]
+    cells = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    return {key for cell in cells for key in re.findall(r"`(\w+)`", cell)}
+
+
+def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
+    """What a command prints, read as strict JSON."""
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments, "--json"])
+    said = capsys.readouterr()
+    assert (ended.value.code or 0, said.err) == (0, "")
+    return json.loads(said.out, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
+
+
+@pytest.fixture
+def store(sqlite_url: str, make_record: Any) -> str:
+    """A store with one trial that diverged, its numbers beyond what JSON knows."""
+    spec = StudySpec.model_validate({"name": "demo", "space": {"optimizer.lr_multiple": {"kind": "float", "low": 0.1, "high": 9}}})
+    with open_store(sqlite_url) as held:
+        stored = held.register_study(1, "demo", spec.model_dump(mode="json"))
+        claim = held.claim(stored.id, budget=9, worker="w", lease_s=600)
+        assert claim is not None
+        claim = held.bind(claim, 0, 1, {"optimizer": {"lr_multiple": 2.0, "base_lr": 0.1}}, None)
+        record: EpochRecord = make_record(1, metric=NAN, train_loss=NAN, grad_norm_max=float("inf"))
+        held.append(claim, record, 600)
+        evidence = Evidence("nonfinite_loss", 1, 3, "the loss was NaN", {"loss": NAN}, NAN)
+        held.finish(claim, "diverged", NAN, "nonfinite_loss: …", evidence, Diagnosis("lr", ("it grew",), (Remedy("less", {"optimizer.lr_multiple": 1.0}),)))
+    return sqlite_url
+
+
+def test_list(capsys: pytest.CaptureFixture[str]) -> None:
+    """`list --json` has every shipped study with the documented keys, and loads again as what it was."""
+    studies = told(capsys, "list")
+    assert {"focal_gamma", "combined"} <= {study["name"] for study in studies}
+    for study in studies:
+        assert set(study) == documented("list")
+        assert StudySpec.model_validate(study).model_dump(mode="json") == study
+
+
+def test_show(store: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """`show --json` has the documented keys, too."""
+    assert set(told(capsys, "show", "--study", "demo", "--store", store)) == documented("show")
+
+
+def test_explain(store: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """`explain --json` has the documented keys; what is no number is null."""
+    trial = told(capsys, "explain", "--study", "demo", "--trial", "0", "--store", store)
+    assert set(trial) == documented("explain")
+    assert (trial["state"], trial["score"], trial["params"], trial["lr"]) == ("diverged", None, {"optimizer.lr_multiple": 2.0}, 0.2)
+    assert (trial["records"][0]["metric"], trial["records"][0]["grad_norm_max"]) == (None, None)
+    (finding,) = trial["findings"]
+    assert (finding["evidence"]["signal"], finding["evidence"]["numbers"]) == ("nonfinite_loss", {"loss": None})
+    assert finding["diagnosis"]["remedies"] == [{"text": "less", "patch": {"optimizer.lr_multiple": 1.0}}]
+    words = PAGE.partition("`findings`")[2].partition("\n")[0]
+    assert {*finding["evidence"], *finding["diagnosis"]} <= set(re.findall(r"\w+", words))
