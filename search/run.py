@@ -17,7 +17,7 @@ from search.plan import Plan
 from search.stop import StopNow, StopRequest, StopTraining
 from search.study import WorkerStudy, start_of, suggest
 from search.track import Tracker
-from search.trial_checkpoints import TrialCheckpoints
+from search.trial_checkpoints import CHECKPOINT_EVERY_S, TrialCheckpoints
 from search.used import check_used
 from spaces.config import TrialConfig
 from spaces.errors import InputError, LeaseLostError, SearchError, StoreError, TrialFailedError, UnusedHyperparameterError
@@ -50,6 +50,7 @@ class Bench:
     device: str
     stop: StopRequest
     tracker: Tracker
+    checkpoint_s: float = CHECKPOINT_EVERY_S
 
 
 @dataclass
@@ -143,7 +144,7 @@ def _attempt(bench: Bench, claim: Claim, trial: OptunaTrial) -> Attempt:
     records = bench.store.records(claim.trial_id) if claim.resume else []
     owner = {"study": bench.stored.name, "since": bench.stored.created_at, "trial": claim.trial_id, "seed": (claim.config or {}).get("seed")}
     states = TrialStates(bench.files, bench.files.path(bench.stored.name, claim.number or 0))
-    checkpoints = TrialCheckpoints(states, claim.attempt, owner, len(records), bench.stop)
+    checkpoints = TrialCheckpoints(states, claim.attempt, owner, len(records), bench.stop, at_least_s=bench.checkpoint_s)
     if checkpoints.latest() is None:
         checkpoints.remove()
         if records:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,6 +12,7 @@ from typing import Any
 
 from search.stop import StopRequest, StopTraining
 from spaces.config import Direction
+from spaces.errors import InputError
 from spaces.records import EpochRecord
 from storage.artifacts import Artifacts
 from storage.trial_states import TrialState, TrialStates
@@ -17,8 +20,30 @@ from storage.trial_states import TrialState, TrialStates
 CHECKPOINT_EVERY_S = 10.0
 """At most so much work is lost with a worker, unless a state takes long to write."""
 
+EVERY_VARIABLE = "SEARCH_CHECKPOINT_S"
+"""Names another number of seconds."""
+
 WRITING_SHARE = 0.05
 """At most so much of the time goes into writing states."""
+
+
+def checkpoint_every_s() -> float:
+    """Seconds between two states: ten, or what the environment says.
+
+    Raises:
+        InputError: when that is no number of seconds.
+    """
+    given = os.environ.get(EVERY_VARIABLE)
+    try:
+        wanted_s = CHECKPOINT_EVERY_S if given is None else float(given)
+    except ValueError:
+        wanted_s = math.nan
+    if not 0 < wanted_s < math.inf:
+        raise InputError(
+            f"{EVERY_VARIABLE} is no time between two checkpoints", where=f"the variable {EVERY_VARIABLE}", found=given or "", allowed="more than 0 seconds",
+            next_step=f"write a number such as 60, or take it out for {CHECKPOINT_EVERY_S:g}",
+        )  # fmt: skip
+    return wanted_s
 
 
 @dataclass
@@ -39,7 +64,8 @@ class TrialCheckpoints:
         promising: whether the record of a last epoch may make the trial the study's best; then its state is worth keeping.
         epoch: the last whole one of the state.
         declined: the epoch whose state was not asked for, being the newest; a trial that stops there would lose it.
-        every_s: seconds between two states.
+        at_least_s: seconds between two states, as asked for.
+        every_s: the same, more where a state takes long to write.
         newest: the last state that was written or gone on from.
     """
 
@@ -52,10 +78,14 @@ class TrialCheckpoints:
     epoch: int = 0
     declined: int | None = None
     last_written: float = field(default_factory=time.monotonic)
-    every_s: float = CHECKPOINT_EVERY_S
+    at_least_s: float = CHECKPOINT_EVERY_S
+    every_s: float = field(init=False)
     newest: TrialState | None = None
     _within: bool = False
     _leaving: bool = False
+
+    def __post_init__(self) -> None:
+        self.every_s = self.at_least_s
 
     def latest(self) -> Path | None:
         """The state to go on from, if there is one of this trial."""
@@ -104,7 +134,7 @@ class TrialCheckpoints:
         except OSError as problem:
             print(f"warning: no checkpoint written to {self.states.stem}: {problem}", flush=True)
         self.last_written = time.monotonic()
-        self.every_s = max(CHECKPOINT_EVERY_S, (self.last_written - began) / WRITING_SHARE)
+        self.every_s = max(self.at_least_s, (self.last_written - began) / WRITING_SHARE)
         if self._leaving:
             raise StopTraining
 

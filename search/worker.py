@@ -20,6 +20,7 @@ from search.run import Bench, run_trial
 from search.stop import StopNow, StopRequest
 from search.study import WorkerStudy, open_trials
 from search.track import WandbMode, make_tracker
+from search.trial_checkpoints import checkpoint_every_s
 from spaces.config import TrialConfig
 from spaces.errors import LeaseLostError, StoreError, TrialFailedError, WorkerSpentError
 from spaces.loader import check
@@ -96,6 +97,7 @@ def _bench(settings: WorkerSettings, store: Store, stored: StoredStudy, stop: St
     """Everything that is paid once: imports, device, data, class counts."""
     from objectives.device import use_device  # torch: a command that only looks must not pay for it
 
+    checkpoint_s = checkpoint_every_s()
     use_device(settings.device, settings.threads)
     plan = stored_plan(stored)
     trainer = plan.objective.load()
@@ -113,6 +115,7 @@ def _bench(settings: WorkerSettings, store: Store, stored: StoredStudy, stop: St
     return Bench(
         store=store, stored=stored, files=files, study=study, plan=plan, trainer=trainer, prepared=prepared, counts=counts,
         device=settings.device, stop=stop, tracker=make_tracker(settings.wandb, stored.name, Path(os.environ.get("WANDB_DIR", "."))),
+        checkpoint_s=checkpoint_s,
     )  # fmt: skip
 
 

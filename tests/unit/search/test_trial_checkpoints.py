@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from search.stop import StopRequest, StopTraining
-from search.trial_checkpoints import TrialCheckpoints
+from search.trial_checkpoints import TrialCheckpoints, checkpoint_every_s
+from spaces.errors import InputError
 from spaces.records import EpochRecord
 from storage.artifacts import Artifacts
 from storage.checkpoints import CheckpointFiles
@@ -30,9 +31,9 @@ def record(epoch: int) -> EpochRecord:
     return replace(RECORD, epoch=epoch)
 
 
-def make(files: CheckpointFiles, attempt: int = 1, stored_epochs: int = 0, stop: StopRequest | None = None) -> TrialCheckpoints:
+def make(files: CheckpointFiles, attempt: int = 1, stored_epochs: int = 0, stop: StopRequest | None = None, at_least_s: float = 10.0) -> TrialCheckpoints:
     """What a trainer of trial 3 is handed."""
-    return TrialCheckpoints(TrialStates(files, files.path("demo", 3)), attempt, OWNER, stored_epochs, stop or StopRequest())
+    return TrialCheckpoints(TrialStates(files, files.path("demo", 3)), attempt, OWNER, stored_epochs, stop or StopRequest(), at_least_s=at_least_s)
 
 
 def write(checkpoints: TrialCheckpoints, epoch: int, content: bytes = b"state") -> None:
@@ -99,6 +100,24 @@ class TestStep:
         assert checkpoints.due(record(1), last=False)
         checkpoints.every_s = 2000
         assert not checkpoints.step()
+
+    def test_asked_for(self, files: CheckpointFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The environment names another time between two states, which holds after the first one, too."""
+        monkeypatch.setenv("SEARCH_CHECKPOINT_S", "100")
+        checkpoints = make(files, at_least_s=checkpoint_every_s())
+        for _ in range(2):
+            checkpoints.last_written -= 50
+            assert not checkpoints.step()
+            checkpoints.last_written -= 50
+            assert checkpoints.step()
+            write(checkpoints, 1)
+
+    @pytest.mark.parametrize("given", ["soon", "0", "-1", "nan", "inf", ""])
+    def test_no_time(self, monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+        """What is no number of seconds is refused, with the variable's name."""
+        monkeypatch.setenv("SEARCH_CHECKPOINT_S", given)
+        with pytest.raises(InputError, match="SEARCH_CHECKPOINT_S"):
+            checkpoint_every_s()
 
     def test_promising(self, files: CheckpointFiles) -> None:
         """The last state of a trial that may be the best is written however young, no other one of it."""
