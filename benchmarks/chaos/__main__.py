@@ -23,13 +23,12 @@ from pathlib import Path
 from benchmarks import report
 from benchmarks.chaos import checks
 from benchmarks.chaos.books import Books
-from benchmarks.chaos.campaign import ABOUT, FULL, PLANTED, QUICK, STUDY, Scale, StoreKind
+from benchmarks.chaos.campaign import ABOUT, CHECKPOINT_S, FULL, PLANTED, QUICK, STUDY, Scale, StoreKind
 from benchmarks.chaos.checks import Contents, Findings
 from benchmarks.chaos.crew import Exit
 from benchmarks.chaos.run import Campaign, Place, disturbed, place, undisturbed
 from benchmarks.report import Figure, Result
 from search.lease import LEASE_S
-from search.trial_checkpoints import CHECKPOINT_EVERY_S
 
 RUNS_AGAIN_S = 15.0
 GIVES_BACK_S = 10.0
@@ -99,7 +98,7 @@ def _of_workers(campaign: Campaign) -> Iterator[Figure]:
         yield Figure("a killed worker's trial runs again after, at most", max(again), "s", RUNS_AGAIN_S)
     if lost:
         yield Figure("work lost by a kill, median", statistics.median(lost), "s")
-        yield Figure("work lost by a kill, at most", max(lost), "s", CHECKPOINT_EVERY_S)
+        yield Figure("work lost by a kill, at most", max(lost), "s", CHECKPOINT_S)
 
 
 def _explained(each: Exit) -> bool:
@@ -124,7 +123,7 @@ def main() -> int:
     options = parser.parse_args()
     scale = QUICK if options.quick else FULL[options.store]
     scale = replace(scale, faults=options.faults or scale.faults, trials=options.trials or scale.trials)
-    print(f"a lease lasts {LEASE_S:g} s, a checkpoint is written every {CHECKPOINT_EVERY_S:g} s", flush=True)
+    print(f"a lease lasts {LEASE_S:g} s, a checkpoint is written every {CHECKPOINT_S:g} s", flush=True)
     return report.publish(f"chaos_{options.store}", measure(options.store, scale, options.seed, options.keep), quick=options.quick)
 
 

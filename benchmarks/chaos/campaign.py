@@ -27,13 +27,16 @@ ABOUT: dict[Kind, str] = {
     "crash": "restart of the server, immediate: as after a crash",
 }
 
+CHECKPOINT_S = 1.0
+"""Between two states of a trial, so that a kill falls behind some; ten seconds, as they are by default, would outlast a trial."""
+
 PLANTED = 5
 """The number of the trial that kills every worker that takes it."""
 
 STUDY: dict[str, Any] = {
     "name": "chaos",
     "about": "short trials with nothing between them: what a trial is given depends on the seed and its number alone",
-    "epochs": 8,
+    "epochs": 12,
     "base": {
         "data": {"train_scenes": 24, "val_scenes": 8, "test_scenes": 8, "size": 32},
         "batch_size": 4,

@@ -5,12 +5,16 @@ from __future__ import annotations
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.chaos.campaign import CHECKPOINT_S
 from benchmarks.commands import ONE_THREAD, environment, script
+from search.trial_checkpoints import EVERY_VARIABLE
+from storage.checkpoints import ROOT_VARIABLE, CheckpointFiles
+from storage.trial_states import TrialStates
 
 EXPECTED: dict[str, tuple[int, ...]] = {"kill": (-signal.SIGKILL,), "terminate": (130, -signal.SIGTERM, 128 + signal.SIGTERM), "": ()}
 """Exit codes of a worker by what was done to it; a worker that is told to end while it imports dies of the signal itself."""
@@ -72,19 +76,28 @@ class Crew:
     study: str
     url: str
     folder: Path
-    variables: Mapping[str, str] = field(default_factory=dict)
     members: list[Member] = field(default_factory=list)
     exits: list[Exit] = field(default_factory=list)
     started: int = 0
 
+    @property
+    def files(self) -> CheckpointFiles:
+        """Where the workers keep the states of their trials."""
+        return CheckpointFiles(self.folder / "files")
+
+    def last_state_at(self, number: int) -> float | None:
+        """When the state was written from which a trial would go on now; None where there is none."""
+        states = TrialStates(self.files, self.files.path(self.study, number)).newest_first()
+        return states[0].path.stat().st_mtime if states else None
+
     def start(self) -> None:
         """One more worker."""
         log = self.folder / f"worker-{self.started:04d}.log"
-        own = ONE_THREAD | {"SEARCH_STORE": self.url, "SEARCH_FILES": str(self.folder / "files"), "PYTHONUNBUFFERED": "1"}
+        own = ONE_THREAD | {"SEARCH_STORE": self.url, ROOT_VARIABLE: str(self.files.root), EVERY_VARIABLE: f"{CHECKPOINT_S:g}", "PYTHONUNBUFFERED": "1"}
         command = [script("search"), "worker", "--study", self.study, "--threads", "1"]
         with log.open("wb") as file:
             process = subprocess.Popen(
-                command, cwd=self.folder, env=environment(**own, **self.variables), stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT
+                command, cwd=self.folder, env=environment(**own), stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT
             )
         self.started += 1
         self.members.append(Member(process, log))

@@ -112,7 +112,8 @@ class Tormentor:
     def _kill(self, member: Member, held: TrialRow | None) -> None:
         member.meant = "kill"
         if held is not None:
-            self.watch.kills.append(Kill(held.id, held.attempt, time.time()))
+            state_at = None if held.number is None else self.crew.last_state_at(held.number)
+            self.watch.kills.append(Kill(held.id, held.attempt, time.time(), state_at))
         member.send(signal.SIGKILL)
 
     def guard_the_planted(self) -> None:

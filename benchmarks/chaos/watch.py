@@ -14,11 +14,12 @@ OVERLAP_S = 3.0
 
 @dataclass(frozen=True)
 class Kill:
-    """A worker that was killed while it worked on a trial."""
+    """A worker that was killed while it worked on a trial; `state_at` is when the trial's last state had been written."""
 
     trial_id: int
     attempt: int
     at: float
+    state_at: float | None = None
 
 
 @dataclass
@@ -82,21 +83,27 @@ class Watch:
         return told
 
     def losses(self) -> list[float]:
-        """Seconds of training that every kill cost, at most: from the state that the next attempt went on from, to the kill."""
+        """Seconds of training that every kill cost: from the state that the next attempt went on from, to the kill."""
         return [lost for kill in self.kills if (lost := self._lost(kill)) is not None]
 
     def _lost(self, kill: Kill) -> float | None:
-        """None where the trial was not trained again. An epoch that a checkpoint brought along tells the seconds that it told before."""
+        """None where the trial was not trained again.
+
+        That the next attempt went on from the last state shows in the epochs before it: they were not trained again. One
+        that comes with a state once more tells the seconds that it told before.
+        """
         rows, began = self.epochs.get(kill.trial_id, []), self.taken_at.get((kill.trial_id, kill.attempt))
         after = [row for row in rows if row.attempt > kill.attempt]
         if began is None or not after:
             return None
         before = {row.epoch: row for row in rows if row.attempt <= kill.attempt and row.at <= kill.at}
         fresh = [row.epoch for row in after if row.attempt == after[0].attempt and not _same(row, before.get(row.epoch))]
-        first = min(fresh, default=after[0].epoch)
+        first = min(fresh, default=after[0].epoch + 1)
+        again = [row for row in before.values() if row.epoch >= first]
+        if kill.state_at is not None and all(row.at > kill.state_at for row in again):
+            return kill.at - max(began, kill.state_at)
         own = [row.at for row in before.values() if row.attempt == kill.attempt]
-        lost = kill.at - max([began, *own])
-        return lost + sum(self._worked(row, before) for epoch, row in before.items() if epoch >= first)
+        return kill.at - max([began, *own]) + sum(self._worked(row, before) for row in again)
 
     def _worked(self, row: EpochRow, before: dict[int, EpochRow]) -> float:
         """Seconds from the epoch before, or from the start of its attempt, to the end of this one."""

@@ -135,11 +135,11 @@ class TestSchedule:
 class TestWatch:
     """What a kill cost."""
 
-    def watch(self, *epochs: tuple[int, int, float, float]) -> Watch:
+    def watch(self, *epochs: tuple[int, int, float, float], state_at: float | None = None) -> Watch:
         """A trial whose first attempt began at 100 s and was killed at 110 s, and whose second began at 118 s; epoch, attempt, end, seconds."""
         held = Watch(Books("sqlite:///nowhere.db"))
         held.taken_at = {(1, 1): 100.0, (1, 2): 118.0}
-        held.kills = [Kill(1, 1, 110.0)]
+        held.kills = [Kill(1, 1, 110.0, state_at)]
         held.epochs[1] = [EpochRow(1, epoch, attempt, at, seconds) for epoch, attempt, at, seconds in epochs]
         return held
 
@@ -154,6 +154,14 @@ class TestWatch:
     def test_checkpoint(self) -> None:
         """One that goes on from the state after epoch 2, whose record comes once more, lost what followed it."""
         assert self.watch((1, 1, 103.0, 3.0), (2, 1, 106.0, 2.9), (2, 2, 119.0, 2.9), (3, 2, 122.0, 3.0)).losses() == [4.0]
+
+    def test_midst(self) -> None:
+        """One that goes on from a state in the midst of epoch 3 lost what followed that."""
+        assert self.watch((1, 1, 103.0, 3.0), (2, 1, 106.0, 2.9), (3, 2, 122.0, 3.0), state_at=109.0).losses() == [1.0]
+
+    def test_state_not_taken(self) -> None:
+        """A state from which it did not go on saved nothing."""
+        assert self.watch((1, 1, 103.0, 3.0), (2, 1, 106.0, 2.9), (1, 2, 121.0, 3.1), state_at=109.0).losses() == [10.0]
 
     def test_between(self) -> None:
         """One that goes on after epoch 1 lost epoch 2 as well."""
