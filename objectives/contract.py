@@ -78,7 +78,13 @@ class Trainer(Protocol):
         """Decode the data and check that the model can be built; kept by a warm worker between trials."""
 
     def train(self, config: Any, prepared: Any, counts: ClassCounts, device: str, checkpoints: Checkpoints) -> Iterator[EpochRecord]:
-        """Yield one record an epoch. Closing the generator frees the device."""
+        """Yield one record an epoch. Closing the generator frees the device.
+
+        Raises:
+            OutOfMemoryError: when the device has not the memory for it (`objectives.memory.memory_told` knows the many
+                words for that). A configuration with a `batch_size` and `optimizer.accumulate` is then tried once more
+                with half of the former and twice the latter.
+        """
 
 
 @dataclass(frozen=True)

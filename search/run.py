@@ -9,6 +9,7 @@ from typing import Any, Literal
 import optuna
 
 from objectives.contract import Trainer
+from search import out_of_memory
 from search.diagnosis import diagnose
 from search.judge import judge
 from search.lease import LEASE_S, kept_alive
@@ -20,7 +21,16 @@ from search.track import Tracker
 from search.trial_checkpoints import CHECKPOINT_EVERY_S, TrialCheckpoints
 from search.used import check_used
 from spaces.config import TrialConfig
-from spaces.errors import InputError, LeaseLostError, SearchError, StoreError, TrialFailedError, UnusedHyperparameterError
+from spaces.errors import (
+    InputError,
+    LeaseLostError,
+    OutOfMemoryError,
+    SearchError,
+    StoreError,
+    TrialFailedError,
+    UnusedHyperparameterError,
+    WorkerSpentError,
+)
 from spaces.records import ClassCounts, Diagnosis, EpochRecord, Evidence, Verdict, score
 from storage.artifacts import Artifacts
 from storage.checkpoints import CheckpointFiles
@@ -72,6 +82,7 @@ def run_trial(bench: Bench, claim: Claim) -> Ending:
         StoreError: when the database failed; the trial stays as it is, to be taken up again.
         InputError: when the data or the configuration turn out to be unusable; the trial is failed.
         UnusedHyperparameterError: when a sampled value never reached the training; the trial is failed.
+        WorkerSpentError: when there was no memory for it; the trial was given back with half the batch, or ended.
     """
     with kept_alive(bench.store, claim, bench.stop):
         try:
@@ -90,6 +101,9 @@ def _guarded(attempt: Attempt) -> Ending:
         return _train(attempt)
     except (LeaseLostError, StoreError):
         raise
+    except OutOfMemoryError as problem:
+        _make_room(attempt, problem)
+        raise WorkerSpentError(f"trial {attempt.claim.number}: {problem}; a fresh process goes on, with memory that is whole") from None
     except Exception as problem:
         if is_fault(problem):  # Optuna's words for a database that does not answer
             raise store_error(attempt.bench.store.where, problem) from problem
@@ -142,7 +156,7 @@ def _sample(bench: Bench, claim: Claim, trial: optuna.Trial) -> Claim:
 def _attempt(bench: Bench, claim: Claim, trial: OptunaTrial) -> Attempt:
     """The trial with what is left of earlier attempts: the epochs, if there is a checkpoint that goes on from them."""
     records = bench.store.records(claim.trial_id) if claim.resume else []
-    owner = {"study": bench.stored.name, "since": bench.stored.created_at, "trial": claim.trial_id, "seed": (claim.config or {}).get("seed")}
+    owner = {"study": bench.stored.name, "since": bench.stored.created_at, "trial": claim.trial_id, "seed": (claim.config or {}).get("seed"), "halvings": claim.halvings}
     states = TrialStates(bench.files, bench.files.path(bench.stored.name, claim.number or 0))
     checkpoints = TrialCheckpoints(states, claim.attempt, owner, len(records), bench.stop, at_least_s=bench.checkpoint_s)
     if checkpoints.latest() is None:
@@ -174,7 +188,7 @@ def _train(attempt: Attempt) -> Ending:
     training = bench.trainer.train(config, bench.prepared, bench.counts, bench.device, attempt.checkpoints)
     try:
         for record in training:
-            check_used(trial.params, record.used)
+            check_used(out_of_memory.asked_for(trial.params, claim.config or {}, claim.halvings), record.used)
             attempt.records = [*(held for held in attempt.records if held.epoch < record.epoch), record]
             bench.store.append(claim, record, LEASE_S)
             bench.tracker.epoch(record, bench.counts.names)
@@ -197,6 +211,24 @@ def _pause(attempt: Attempt) -> Ending:
     attempt.bench.store.give_back(attempt.claim)
     attempt.bench.tracker.finish("paused", "")
     return "paused"
+
+
+def _make_room(attempt: Attempt, problem: OutOfMemoryError) -> None:
+    """Give the trial back with half the batch, once and where the study allows it; else it is infeasible, so that the sampler learns."""
+    bench, claim, spec = attempt.bench, attempt.claim, attempt.bench.plan.spec
+    config = claim.config or {}
+    smaller = out_of_memory.halved(config) if spec.on_out_of_memory == "halve_batch" and claim.halvings == 0 else None
+    if smaller is not None:
+        bench.store.start_over(claim, smaller)
+        print(f"trial {claim.number}: {problem}; it is tried once more with half the batch", flush=True)
+        bench.tracker.finish("paused", str(problem))
+    else:
+        evidence = out_of_memory.evidence(problem, config, attempt.records, claim.halvings, spec.epochs)
+        why = f"{evidence.signal}: {evidence.statement}"
+        final = score(attempt.records, spec.metric) if attempt.records else None
+        _finish(attempt, "diverged", final, why, evidence, out_of_memory.diagnosis(problem, config, claim.halvings))
+        bench.tracker.finish("diverged", why)
+    attempt.checkpoints.remove()
 
 
 def _end(attempt: Attempt, verdict: Verdict) -> FinalState:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from search.plan import Plan, make_plan
 from spaces.errors import StudyError
 from spaces.paths import flatten
-from spaces.study import StudySpec
+from spaces.study import CIRCUMSTANCES, StudySpec
 from storage.address import safe_url
 from storage.optuna_schema import MADE_BY
 from storage.rows import StoredStudy
@@ -56,7 +56,7 @@ def open_session(spec: StudySpec, url: str, *, accept_change: bool = False) -> S
         except StudyError:
             store.close()
             raise
-    if changes or stored.definition["trials"] != spec.trials:
+    if changes or any(stored.definition.get(key) != value for key, value in spec.model_dump(mode="json").items() if key in CIRCUMSTANCES):
         store.redefine_study(stored.id, spec.model_dump(mode="json"))
     return Session(store, store.study(spec.name) or stored, plan)
 
@@ -126,8 +126,8 @@ def _is_anothers(trials: RDBStorage, name: str) -> bool:
 
 
 def differences(stored: Mapping[str, Any], spec: StudySpec) -> list[Change]:
-    """What the stored definition has otherwise: (path, stored, given). The words about it and the budget do not count."""
-    old = {path: value for path, value in flatten(stored) if path.split(".")[0] not in ("about", "trials")}
+    """What the stored definition has otherwise: (path, stored, given). The words about it, the budget and the like do not count."""
+    old = {path: value for path, value in flatten(stored) if path.split(".")[0] not in CIRCUMSTANCES}
     new = dict(flatten(spec.definition()))
     paths = [*old, *(path for path in new if path not in old)]
     return [(path, str(old.get(path, ABSENT)), str(new.get(path, ABSENT))) for path in paths if old.get(path, ABSENT) != new.get(path, ABSENT)]

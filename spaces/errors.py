@@ -11,6 +11,7 @@ SearchError                       exit 1: something failed that the user could n
 │   └── LauncherError             Ray or Slurm: not installed, not reached, or asked for what it does not have
 ├── UnusedHyperparameterError     exit 2: a sampled value never reached the loss, the optimiser or the model
 ├── WorkerSpentError              exit 75: this process should be replaced by a fresh one
+├── OutOfMemoryError              the device, or the host, had no memory for the trial
 ├── LeaseLostError                another worker owns the trial now; this attempt may write no more
 └── TrialFailedError              an objective broke its promise (no records, records out of order, an exception)
 """
@@ -91,6 +92,19 @@ class WorkerSpentError(SearchError):
     """This process should be replaced by a fresh one: after a failure on a GPU its memory is not to be trusted."""
 
     exit_code = 75
+
+
+class OutOfMemoryError(SearchError):
+    """The device, or the host, had no memory for the trial.
+
+    Args:
+        device: where it was trained.
+        asked: how much more was asked for, such as `1.2 GiB`; empty where that is not known.
+    """
+
+    def __init__(self, device: str, asked: str = "") -> None:
+        self.device, self.asked = device, asked
+        super().__init__(f"out of memory on {device}{f', where {asked} more were asked for' if asked else ''}")
 
 
 class LeaseLostError(SearchError):

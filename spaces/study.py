@@ -31,6 +31,10 @@ class PrunerConfig(Frozen):
     reduction_factor: int = Field(default=3, ge=2, description="hyperband: one of so many survives a rung")
 
 
+CIRCUMSTANCES = ("about", "trials", "on_out_of_memory", "hang_after_s")
+"""What may change under a study's name."""
+
+
 class StudySpec(Frozen):
     """A study's definition, as its YAML holds it."""
 
@@ -47,7 +51,13 @@ class StudySpec(Frozen):
     sampler: SamplerConfig = SamplerConfig()
     pruner: PrunerConfig = PrunerConfig()
     signals: SignalsConfig = SignalsConfig()
+    on_out_of_memory: Literal["halve_batch", "infeasible"] = Field(
+        default="halve_batch", description="a trial without enough memory: once more with half the batch and doubled accumulation, in a fresh process; or it ends at once"
+    )
+    hang_after_s: float | None = Field(
+        default=None, gt=0, description="seconds without a step after which a worker counts as hung; null: 300, or 20 times the longest step so far"
+    )
 
     def definition(self) -> dict[str, Any]:
-        """What makes two studies the same: everything but the words about it and the trial budget."""
-        return self.model_dump(mode="json", exclude={"about", "trials"})
+        """What makes two studies the same: everything but the words about it, the trial budget, and how to go about trouble of the machine."""
+        return self.model_dump(mode="json", exclude=set(CIRCUMSTANCES))

@@ -63,7 +63,7 @@ class Attempts(Room):
 
     def _take_over(self, connection: Connection, study_id: int, holder: Mapping[str, Any]) -> Claim | None:
         """The oldest trial that nobody works on, None when there is none."""
-        columns = (Trial.id, Trial.study_id, Trial.attempt, Trial.number, Trial.optuna_trial_id, Trial.config, Trial.preset)
+        columns = (Trial.id, Trial.study_id, Trial.attempt, Trial.number, Trial.optuna_trial_id, Trial.config, Trial.preset, Trial.halvings)
         paused = select(*columns).where(Trial.study_id == study_id, Trial.state == "paused").order_by(Trial.id).limit(1)
         free = connection.execute(paused.with_for_update(skip_locked=True)).one_or_none()
         if free is None:
@@ -71,7 +71,8 @@ class Attempts(Room):
         bound = free.config is not None
         taken = {"attempt": free.attempt + 1, "state": "running" if bound else "reserved", **holder}
         connection.execute(update(Trial).where(Trial.id == free.id).values(taken))
-        return Claim(free.id, free.study_id, free.attempt + 1, bound, free.number, free.optuna_trial_id, free.config, free.preset)
+        seen = (free.number, free.optuna_trial_id, free.config, free.preset)
+        return Claim(free.id, free.study_id, free.attempt + 1, bound, *seen, halvings=free.halvings)
 
     def _make(self, connection: Connection, study_id: int, optuna_study_id: int, budget: int, holder: Mapping[str, Any]) -> Claim | None:
         """A new trial, None when the study has as many as its budget."""
@@ -147,7 +148,7 @@ class Attempts(Room):
             LeaseLostError: when another attempt took the trial over, or it ended.
         """
         with self._database.writing() as connection:
-            _let_go(connection, claim, state="paused")
+            end_attempt(connection, claim, state="paused")
 
     def finish(
         self,
@@ -169,7 +170,7 @@ class Attempts(Room):
         if state not in FINAL_STATES:
             raise ValueError(f"a trial ends as one of {', '.join(FINAL_STATES)}, not {state!r}")
         with self._database.writing() as connection:
-            _let_go(connection, claim, state=state, score=score, reason=reason, error=error, finished_at=now())
+            end_attempt(connection, claim, state=state, score=score, reason=reason, error=error, finished_at=now())
             if evidence is not None:
                 findings.keep(connection, claim.trial_id, evidence, diagnosis)
             if told is not None and claim.optuna_trial_id is not None and self._optuna.known(connection):
@@ -222,7 +223,7 @@ def lost(connection: Connection, claim: Claim) -> LeaseLostError:
     return LeaseLostError(f"{trial} {now_is}; attempt {claim.attempt} may not write to it any more")
 
 
-def _let_go(connection: Connection, claim: Claim, **values: Any) -> None:
+def end_attempt(connection: Connection, claim: Claim, **values: Any) -> None:
     """The last write of an attempt, which is charged for the time that it took.
 
     Raises:

@@ -7,13 +7,14 @@ one, or, when its checkpoint is older, from an earlier epoch, whereupon the epoc
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Connection, Row, ScalarSelect, bindparam, delete, func, insert, select, update
 
 from spaces.errors import TrialFailedError
 from spaces.records import EpochRecord
-from storage.attempts import hold, lost, until
+from storage.attempts import end_attempt, hold, lost, until
 from storage.columns import Json
 from storage.engine import now
 from storage.models import Epoch, Trial
@@ -61,6 +62,16 @@ class Epochs(Room):
         with self._database.writing() as connection:
             hold(connection, claim, attempt=claim.attempt)
             self._forget(connection, claim, epoch)
+
+    def start_over(self, claim: Claim, config: Mapping[str, Any]) -> None:
+        """Pauses the trial, for the next claim to begin it anew with half the batch: its epochs go.
+
+        Raises:
+            LeaseLostError: when another attempt took the trial over, or it ended.
+        """
+        with self._database.writing() as connection:
+            end_attempt(connection, claim, state="paused", config=config, halvings=Trial.halvings + 1)
+            self._forget(connection, claim, 0)
 
     def _forget(self, connection: Connection, claim: Claim, epoch: int) -> None:
         connection.execute(_DELETE, {"b_trial": claim.trial_id, "b_after": epoch})

@@ -27,7 +27,8 @@ class Claim:
 
     `config` is None until the trial is bound; `number` and `optuna_trial_id` are until then only where the store does not
     know Optuna's tables. `resume` says that an earlier attempt bound it, so that its epochs and its checkpoint, if any,
-    are to be carried on. `device_left_s` is how many seconds of device time it may take when there will be no more.
+    are to be carried on. `device_left_s` is how many seconds of device time it may take when there will be no more, `halvings`
+    how often its batch was halved for lack of memory.
     """
 
     trial_id: int
@@ -39,6 +40,7 @@ class Claim:
     config: Mapping[str, Any] | None = None
     preset: str | None = None
     device_left_s: float = field(default=math.inf, compare=False)
+    halvings: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from objectives.data.loading import Batch, Batches, SegmentationData
 from objectives.guard import StepGuard
 from objectives.losses import build_criterion, gradient_shares
 from objectives.losses.build import check_alpha_length
+from objectives.memory import memory_told
 from objectives.optimizer import build_optimizer
 from objectives.schedules import EpochValues, values_at
 from objectives.segmentation.config import SegmentationConfig
@@ -70,18 +71,22 @@ def train(config: SegmentationConfig, data: SegmentationData, counts: ClassCount
 
     After a checkpoint the first record is that of the last epoch that was whole then, once more: whoever stores records
     may have been interrupted between the two. The record of a broken epoch (see `EpochRecord.broken_step`) is the last.
+
+    Raises:
+        OutOfMemoryError: when the device, or the host, has not the memory for it.
     """
-    run = Run(config, data, counts, torch.device(device), checkpoints)
-    held = checkpoints.latest()
-    if held is not None:
-        run.restore(load_state(held))
-        if run.told is not None:
-            yield run.told
-    while run.epoch < config.epochs and not run.finished:
-        record = run.next_epoch()
-        if record.broken_step is None and checkpoints.due(record, last=run.finished or run.epoch == config.epochs):
-            checkpoints.write(lambda path: save_state(run.state(), path))
-        yield record
+    with memory_told(device):
+        run = Run(config, data, counts, torch.device(device), checkpoints)
+        held = checkpoints.latest()
+        if held is not None:
+            run.restore(load_state(held))
+            if run.told is not None:
+                yield run.told
+        while run.epoch < config.epochs and not run.finished:
+            record = run.next_epoch()
+            if record.broken_step is None and checkpoints.due(record, last=run.finished or run.epoch == config.epochs):
+                checkpoints.write(lambda path: save_state(run.state(), path))
+            yield record
 
 
 class Run:

@@ -37,6 +37,25 @@ def let_lapse(store: Store, claim: Claim) -> None:
         time.sleep(0.001)
 
 
+class TestStartOver:
+    def test_half_the_batch(self, store: Store, study_id: int, make_record: Make) -> None:
+        """A trial that ran out of memory waits with another configuration and without its epochs; the next claim knows how often, and the last one may write no more."""
+        claim = bound(store, study_id)
+        assert claim.halvings == 0
+        store.append(claim, make_record(1), FOREVER_S)
+        store.start_over(claim, {"batch_size": 4})
+
+        (trial,) = store.trials(study_id)
+        assert (trial.state, trial.halvings, trial.config, trial.lease_until) == ("paused", 1, {"batch_size": 4}, None)
+        assert store.records(trial.id) == []
+        with pytest.raises(LeaseLostError, match="is paused"):
+            store.append(claim, make_record(2), FOREVER_S)
+        again = store.claim(study_id, 1, "b", FOREVER_S)
+        assert again is not None
+        assert (again.number, again.resume, again.halvings, again.config) == (0, True, 1, {"batch_size": 4})
+        store.append(again, make_record(1), FOREVER_S)
+
+
 class TestReap:
     def test_only_expired(self, store: Store, study_id: int) -> None:
         """Whoever looks gives back what a silent worker left, and leaves alone what is held; the worker is told when it writes again."""
