@@ -15,6 +15,7 @@ from search.judge import judge
 from search.lease import LEASE_S, kept_alive
 from search.optuna_trial import OptunaTrial, end_of
 from search.plan import Plan
+from search.progress import Progress
 from search.stop import StopNow, StopRequest, StopTraining
 from search.study import WorkerStudy, start_of, suggest
 from search.track import Tracker
@@ -84,9 +85,10 @@ def run_trial(bench: Bench, claim: Claim) -> Ending:
         UnusedHyperparameterError: when a sampled value never reached the training; the trial is failed.
         WorkerSpentError: when there was no memory for it; the trial was given back with half the batch, or ended.
     """
-    with kept_alive(bench.store, claim, bench.stop):
+    progress = Progress(bench.plan.spec.hang_after_s)
+    with kept_alive(bench.store, claim, bench.stop, progress):
         try:
-            return _guarded(_attempt(bench, *_bind(bench, claim)))
+            return _guarded(_attempt(bench, *_bind(bench, claim), progress))
         except (LeaseLostError, StoreError):
             bench.tracker.finish("left", "the lease was lost, or the store did not answer")
             raise
@@ -153,12 +155,12 @@ def _sample(bench: Bench, claim: Claim, trial: optuna.Trial) -> Claim:
     return bench.store.bind(claim, trial.number, trial._trial_id, config, start.label, sampled)  # noqa: SLF001
 
 
-def _attempt(bench: Bench, claim: Claim, trial: OptunaTrial) -> Attempt:
+def _attempt(bench: Bench, claim: Claim, trial: OptunaTrial, progress: Progress) -> Attempt:
     """The trial with what is left of earlier attempts: the epochs, if there is a checkpoint that goes on from them."""
     records = bench.store.records(claim.trial_id) if claim.resume else []
     owner = {"study": bench.stored.name, "since": bench.stored.created_at, "trial": claim.trial_id, "seed": (claim.config or {}).get("seed"), "halvings": claim.halvings}
     states = TrialStates(bench.files, bench.files.path(bench.stored.name, claim.number or 0))
-    checkpoints = TrialCheckpoints(states, claim.attempt, owner, len(records), bench.stop, at_least_s=bench.checkpoint_s)
+    checkpoints = TrialCheckpoints(states, claim.attempt, owner, len(records), bench.stop, progress, at_least_s=bench.checkpoint_s)
     if checkpoints.latest() is None:
         checkpoints.remove()
         if records:
@@ -187,7 +189,7 @@ def _train(attempt: Attempt) -> Ending:
     bench.tracker.start(claim.number or 0, config, claim.preset)
     training = bench.trainer.train(config, bench.prepared, bench.counts, bench.device, attempt.checkpoints)
     try:
-        for record in training:
+        for record in attempt.checkpoints.progress.watched(training):
             check_used(out_of_memory.asked_for(trial.params, claim.config or {}, claim.halvings), record.used)
             attempt.records = [*(held for held in attempt.records if held.epoch < record.epoch), record]
             bench.store.append(claim, record, LEASE_S)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from search.progress import Progress
 from search.stop import StopRequest, StopTraining
 from spaces.config import Direction
 from spaces.errors import InputError
@@ -61,6 +62,7 @@ class TrialCheckpoints:
         stored_epochs: how many of its epochs the store has.
         stop: on a request to stop the next state is written, however young the last one is; one that cannot wait for the
             end of the epoch also ends the training there.
+        progress: told of every step.
         promising: whether the record of a last epoch may make the trial the study's best; then its state is worth keeping.
         epoch: the last whole one of the state.
         declined: the epoch whose state was not asked for, being the newest; a trial that stops there would lose it.
@@ -74,6 +76,7 @@ class TrialCheckpoints:
     owner: Mapping[str, Any]
     stored_epochs: int
     stop: StopRequest
+    progress: Progress = field(default_factory=Progress)
     promising: Callable[[EpochRecord], bool] = lambda record: False
     epoch: int = 0
     declined: int | None = None
@@ -104,6 +107,7 @@ class TrialCheckpoints:
         Raises:
             StopTraining: when the training was told so before, and had nothing to write.
         """
+        self.progress.sign()
         self._within = True
         if self.stop.hurried:
             if self._leaving:
@@ -114,6 +118,7 @@ class TrialCheckpoints:
 
     def due(self, record: EpochRecord, *, last: bool) -> bool:
         """Whether enough time has passed, a stop was asked for, or this is the end of what may be the best trial."""
+        self.progress.sign()
         self.epoch, self._within, self._leaving = record.epoch, False, False
         wanted = self.stop.requested or self._time() or (last and self.promising(record))
         self.declined = None if wanted else record.epoch
@@ -133,6 +138,7 @@ class TrialCheckpoints:
             self.newest = self.states.write(self.attempt, save, {"owner": dict(self.owner), "epoch": self.epoch, "within": self._within})
         except OSError as problem:
             print(f"warning: no checkpoint written to {self.states.stem}: {problem}", flush=True)
+        self.progress.sign()
         self.last_written = time.monotonic()
         self.every_s = max(self.at_least_s, (self.last_written - began) / WRITING_SHARE)
         if self._leaving:
