@@ -18,9 +18,9 @@ from pydantic import Field, ValidationError
 from objectives.registry import objective
 from search.health import health
 from spaces.config import Direction, ScoreRule, TrialConfig
-from spaces.errors import ConfigError, StoreError, StudyError
+from spaces.errors import ConfigError, StoreError, StudyError, nearest
 from spaces.frozen import Frozen
-from spaces.loader import Document, Dumper, check, explain
+from spaces.loader import NO_YAML, Document, Dumper, check, explain
 from spaces.paths import flatten
 from spaces.places import obstacle
 from spaces.records import EpochRecord, best_record
@@ -62,7 +62,7 @@ class Provenance(Frozen):
     store: str
     exported: str
     device: str
-    threads: int
+    threads: int = Field(ge=0, le=10_000)
     host: str
     machine: str
     versions: dict[str, str]
@@ -91,6 +91,9 @@ class Export(Frozen):
             raise ConfigError(problem.what, where=f"{where}, config → objective", found=problem.found, allowed=problem.allowed) from None
         except ValidationError as problem:
             raise explain(problem, f"{where}, config", ConfigError) from None
+        if config.metric.name not in kind.metrics:
+            what = f"unknown metric {config.metric.name!r}{nearest(config.metric.name, kind.metrics)}"
+            raise ConfigError(what, where=f"{where}, config → metric → name", found=config.metric.name, allowed=", ".join(kind.metrics), next_step="name one of these")
         # A default of today in the place of a key that got lost would train something else than what was scored.
         whole = config.model_dump(mode="json")
         sections = [name for name in whole if name not in self.config]
@@ -241,7 +244,7 @@ def _unwritable(path: Path, found: str, next_step: str) -> ConfigError:
 def _is_export(path: Path) -> bool:
     try:
         return {"config", "score", "provenance"} <= set(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError):
+    except (OSError, *NO_YAML, TypeError):
         return False
 
 

@@ -11,6 +11,7 @@ from objectives.contract import Trainer
 from objectives.registry import objective
 from search.export import Export
 from spaces.config import TrialConfig
+from spaces.errors import DeviceError
 from spaces.records import EpochRecord, score
 
 
@@ -75,7 +76,12 @@ class Retraining:
         self.config: TrialConfig = export.trial_config()
         self.device = device or export.provenance.device.split(" ")[0]
         self.threads = threads or export.provenance.threads or 1
-        use_device(self.device, self.threads)
+        try:
+            use_device(self.device, self.threads)
+        except DeviceError as problem:
+            problem.where = "--device" if device else "provenance → device of the export, as there is no --device"
+            problem.next_step = "name a device that is here with --device"
+            raise
         self.trainer: Trainer = objective(self.config.objective).load()
         self.records: list[EpochRecord] = []
         self._state = _LastState(save)

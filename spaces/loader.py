@@ -20,6 +20,9 @@ SHIPPED = Path(__file__).parent / "studies"
 UNION_TAGS = {"float", "int", "choice", "digits", "folder", "bool"}
 """What pydantic puts into the place of an error for the branch of a union that it took; nothing that stands in the file."""
 
+NO_YAML = (yaml.YAMLError, ValueError, RecursionError)
+"""What the reader raises: its own errors, and those of a date that is none and of brackets without end."""
+
 PREFIX = re.compile(r"^(Value error|Assertion failed), ")
 """What pydantic puts before the words of a check of one's own."""
 
@@ -71,10 +74,10 @@ class Document:
         try:
             self.data: Any = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
             self._root = yaml.compose(text, Loader=yaml.SafeLoader)
-        except yaml.YAMLError as problem:
+        except NO_YAML as problem:
             mark = getattr(problem, "problem_mark", None)
             place = f"{path}, line {mark.line + 1}" if mark else str(path)
-            raise error(f"{path.name} is not valid YAML", where=place, found=str(getattr(problem, "problem", problem)), next_step="mend the syntax") from None
+            raise error(f"{path.name} is not valid YAML", where=place, found=str(getattr(problem, "problem", problem))[:200], next_step="mend the syntax") from None
         if not isinstance(self.data, dict):
             raise error(f"{path.name} holds no mapping", where=str(path), found="nothing" if self.data is None else type(self.data).__name__, allowed="keys and values, such as `name: my_study`", next_step="start from a shipped study; `search list` names them")
 
@@ -239,6 +242,6 @@ def parse_changes(assignments: Sequence[str], option: str = "--set", example: st
             raise StudyError(f"{option} takes path=value", where=option, found=assignment, allowed=example, next_step="write a path, an equals sign and a value")
         try:
             changes[path] = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
-        except yaml.YAMLError:
+        except NO_YAML:
             raise StudyError(f"{option} cannot read the value", where=f"{option} {path}", found=text, allowed="a YAML value", next_step="quote it") from None
     return changes

@@ -15,7 +15,8 @@ import yaml
 
 from search.export import Export, check_out, check_place, load_export, make_export, write_export
 from search.plan import Plan, make_plan
-from spaces.errors import ConfigError, StoreError
+from search.retrain import Retraining
+from spaces.errors import ConfigError, DeviceError, StoreError
 from spaces.loader import load_study
 from spaces.records import EpochRecord, TestScore
 from storage.rows import FinalState, StoredStudy
@@ -275,6 +276,8 @@ class TestLoadExport:
             (lambda data: data.update(notes=1), "unknown key 'notes'", "notes"),
             (lambda data: data["config"]["loss"].update(gamma=-1), "gamma: input should be greater", "config, loss → gamma"),
             (lambda data: data["config"]["loss"].update(gama=1), "unknown key 'gama' (did you mean 'gamma'?)", "config, loss → gama"),
+            (lambda data: data["config"]["metric"].update(name="mious"), "unknown metric 'mious' (did you mean 'miou'?)", "config → metric → name"),
+            (lambda data: data["provenance"].update(threads=-1), "threads: input should be greater", "provenance → threads"),
             (lambda data: data["config"].update(batch_size="x"), "batch_size: input should be a valid integer", "config, batch_size"),
         ],
     )
@@ -285,6 +288,48 @@ class TestLoadExport:
         assert what in caught.value.what
         assert str(file) in caught.value.where
         assert where in caught.value.where
+
+    @pytest.mark.parametrize(
+        ("content", "what"),
+        [
+            (b"", "holds no mapping"), (b"# no more\n", "holds no mapping"), (b"- 1\n", "holds no mapping"), (b"\xff\xfe\x00", "cannot read"), (b"\x00", "is not valid YAML"),
+            (b"a: 2026-99-99\n", "is not valid YAML"), (b"{" * 5000, "is not valid YAML"), (b"a: !!python/name:os.system\n", "is not valid YAML"),
+        ],
+    )  # fmt: skip
+    def test_no_export(self, tmp_path: Path, content: bytes, what: str) -> None:
+        """What is no export at all is one message, too, and stays where it is."""
+        path = tmp_path / "best.yaml"
+        path.write_bytes(content)
+        for refused in (load_export, check_out):
+            with pytest.raises(ConfigError) as caught:
+                refused(path)
+            assert caught.value.where.startswith(str(path))
+            assert what in caught.value.what or refused is check_out
+        assert path.read_bytes() == content
+
+    def test_folder(self, tmp_path: Path) -> None:
+        """So is a folder."""
+        with pytest.raises(ConfigError, match="cannot read") as caught:
+            load_export(tmp_path)
+        assert (caught.value.where, caught.value.found) == (str(tmp_path), "Is a directory")
+
+    def test_cut_off(self, file: Path) -> None:
+        """A file that was cut off within its first two thirds is refused wherever that was, by its name."""
+        text = file.read_text(encoding="utf-8")
+        for kept in range(0, len(text) * 2 // 3, 149):
+            file.write_text(text[:kept], encoding="utf-8")
+            with pytest.raises(ConfigError) as caught:
+                load_export(file)
+            assert caught.value.where.startswith(str(file))
+
+    def test_device(self, file: Path) -> None:
+        """A device that is not here is told with the option that names another."""
+        export = load_export(edited(file, lambda data: data["provenance"].update(device="cuda:99 (a card)")))
+        for device, where in ((None, "provenance → device of the export"), ("cuda:98", "--device")):
+            with pytest.raises(DeviceError) as caught:
+                Retraining(export, device)
+            assert caught.value.where.startswith(where)
+            assert "--device" in caught.value.next_step
 
     def test_other_objective(self, file: Path) -> None:
         """An objective that is not here is told as a mistake of the file."""
