@@ -11,9 +11,18 @@ State = dict[str, Any]
 
 
 def save_state(state: State, path: Path) -> None:
-    """Write a state; the caller puts the file in its place."""
-    with path.open("wb") as file:  # given a path, torch hides a full disk behind a RuntimeError
-        torch.save(state, file)
+    """Write a state; the caller puts the file in its place.
+
+    Raises:
+        OSError: when the disk is full, or cannot be written.
+    """
+    try:
+        with path.open("wb") as file:
+            torch.save(state, file)
+    except RuntimeError as problem:  # torch closes its archive all the same, and complains of that instead
+        if isinstance(problem.__context__, OSError):
+            raise problem.__context__ from None
+        raise
 
 
 def load_state(path: Path) -> State:

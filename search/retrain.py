@@ -45,8 +45,8 @@ class _LastState:
         return False
 
     def due(self, record: EpochRecord, *, last: bool) -> bool:
-        """After the last epoch, where a file is wanted."""
-        return last and self.path is not None
+        """After every epoch where a file is wanted: the next one may break, and then has no state."""
+        return self.path is not None
 
     def write(self, save: Callable[[Path], None]) -> None:
         """Through a temporary file beside it."""

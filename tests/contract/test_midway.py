@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +12,12 @@ import pytest
 import torch
 
 from objectives.data.loading import Batch, Batches, Key
+from search.stop import StopRequest
+from search.trial_checkpoints import TrialCheckpoints
 from spaces.errors import DataError
 from spaces.records import EpochRecord
+from storage.checkpoints import CheckpointFiles
+from storage.trial_states import TrialStates
 from tests.contract.test_training_options import NO_BATCH_NORM
 from tests.contract.training import Keeper, Kit, Left, machine, segmentation, split, told
 
@@ -110,6 +115,33 @@ class TestResume:
         with pytest.raises(Left):
             list(segmentation.start(config, keeper, data))
         assert told(list(segmentation.start(config, Keeper(keeper.path), data))) == told(whole)
+
+
+class TestDisk:
+    def test_full(self, segmentation: Kit, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """On a disk that takes no more, a training goes on without its checkpoints, with a warning; what lies there is whole."""
+        files = CheckpointFiles(tmp_path)
+        states = TrialStates(files, files.path("demo", 0))
+        checkpoints = TrialCheckpoints(states, 1, {}, 9, StopRequest(), at_least_s=1e-9)
+        changes = {"batch_size": 8}
+        training = segmentation.start(segmentation.config(changes), checkpoints)
+        records = [next(training)]
+        held = [state.order for state in states.newest_first()]
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+        checkpoints.every_s = 0
+        try:
+            records.append(next(training))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert "warning: no checkpoint written" in capsys.readouterr().out
+        assert [state.order for state in states.newest_first()] == held
+        assert held
+        checkpoints.every_s = 0
+        records += list(training)
+        assert told(records) == told(segmentation.train(changes))
+        assert all(state.whole() for state in states.newest_first())
+        assert {path.suffix for path in tmp_path.rglob("*.*")} == {".ckpt", ".json"}
 
 
 class Counted:

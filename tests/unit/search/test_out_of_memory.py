@@ -25,47 +25,46 @@ import json, resource, sys
 from pathlib import Path
 from search.session import open_session
 from search.stop import StopRequest
-from search.worker import WorkerSettings, _bench, _loop
+from search.run import run_trial
+from search.worker import WorkerSettings, _bench
 from spaces.errors import WorkerSpentError
 from spaces.loader import load_study
 from search.export import make_export
 from search.report import study_report
 
-url, policy, limited = sys.argv[1], sys.argv[2], int(sys.argv[3])
+url, policy, limits = sys.argv[1], sys.argv[2], [char == "1" for char in sys.argv[3]]
 base = {"data": {"train_scenes": 24, "val_scenes": 8, "test_scenes": 8, "size": 128}, "batch_size": 24, "model.options": {"encoder_depth": 2, "decoder_channels": [64, 32]}}
-spec = load_study("lr_clip", {"epochs": 1, "trials": 1, "on_out_of_memory": policy, "presets": [], **{f"base.{key}": value for key, value in base.items()}})
+spec = load_study("lr_clip", {"epochs": 1, "trials": int(sys.argv[4]), "on_out_of_memory": policy, "presets": [], **{f"base.{key}": value for key, value in base.items()}})
 session = open_session(spec, url)
 with session.store as store:
     stop = StopRequest()
     bench = _bench(WorkerSettings(url, spec.name, "cpu", 1), store, session.stored, stop)
     told = []
     free = resource.getrlimit(resource.RLIMIT_DATA)
-    for attempt in range(3):
+    for limited in limits:
         used = next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmData")) * 1024
-        resource.setrlimit(resource.RLIMIT_DATA, (used + 200 * 2**20, free[1]) if attempt < limited else free)
+        resource.setrlimit(resource.RLIMIT_DATA, (used + 200 * 2**20, free[1]) if limited else free)
         try:
-            _loop(bench, session.stored)
-            told.append("done")
+            run_trial(bench, store.claim(session.stored.id, spec.trials, "a", 60))
+            words = "done"
         except WorkerSpentError as problem:
-            told.append(str(problem))
+            words = str(problem)
         resource.setrlimit(resource.RLIMIT_DATA, free)
-        trial = store.trial(session.stored.id, 0)
-        told.append([trial.state, trial.halvings, trial.config["batch_size"], trial.config["optimizer"]["accumulate"], len(store.records(trial.id))])
-        if trial.state != "paused":
-            break
-    report = study_report(store, spec.name)
-    kill = report.kills[0] if report.kills else None
-    used = {key: trial.used[key] for key in ("batch_size", "optimizer.accumulate")} if trial.used else None
-    frozen = bench.study.get_trials()[0]
-    exported = make_export(store, session.stored, None).config["batch_size"] if trial.state == "complete" else None
-    print(json.dumps([told, kill and [kill.signal, kill.cause, kill.remedy], used, frozen.state.name, frozen.constraints, exported]))
+        trial = store.trials(session.stored.id)[-1]
+        batches = [trial.config["batch_size"], trial.config["optimizer"]["accumulate"]]
+        used = trial.used and [trial.used["batch_size"], trial.used["optimizer.accumulate"]]
+        told.append([words, trial.state, trial.halvings, batches, used, len(store.records(trial.id))])
+    kills = [[kill.signal, kill.cause, kill.remedy] for kill in study_report(store, spec.name).kills]
+    frozen = bench.study.get_trials()[-1]
+    exported = make_export(store, session.stored, None).config["batch_size"] if spec.trials > 1 else None
+    print(json.dumps([told, kills, frozen.state.name, frozen.constraints, exported]))
 """
-"""A worker whose process may take little more memory than it has, for so many attempts; each stands for a fresh process."""
+"""A worker whose process may take little more memory than it has in some of its attempts; each stands for a fresh process."""
 
 
-def child(folder: Path, policy: str, limited: int) -> Any:
+def child(folder: Path, policy: str, limits: str, trials: int) -> Any:
     """How it went, in a process of its own."""
-    command = [sys.executable, "-c", CHILD, f"sqlite:///{folder / 'search.db'}", policy, str(limited)]
+    command = [sys.executable, "-c", CHILD, f"sqlite:///{folder / 'search.db'}", policy, limits, str(trials)]
     answer = subprocess.run(command, capture_output=True, text=True, timeout=280, env=os.environ | {"MALLOC_ARENA_MAX": "1"})
     assert answer.returncode == 0, answer.stderr
     return json.loads(answer.stdout.splitlines()[-1])
@@ -73,23 +72,27 @@ def child(folder: Path, policy: str, limited: int) -> Any:
 
 class TestReal:
     def test_halved(self, tmp_path: Path) -> None:
-        """A trial that the CPU's allocator refuses memory goes back with half the batch and doubled accumulation, and is complete when that fits; what ran is what is told."""
-        told, kill, used, state, _, exported = child(tmp_path, "halve_batch", 1)
-        assert "trial 0: out of memory on cpu, where " in told[0]
-        assert told[1:] == [["paused", 1, 12, 2, 0], "done", ["complete", 1, 12, 2, 1]]
-        assert (kill, state, exported) == (None, "COMPLETE", 12)
-        assert used == {"batch_size": 12, "optimizer.accumulate": 2}
+        """A trial that the CPU's allocator refuses memory goes back with half the batch and doubled accumulation.
 
-    @pytest.mark.parametrize(("policy", "attempts"), [("halve_batch", 2), ("infeasible", 1)])
-    def test_infeasible(self, tmp_path: Path, policy: str, attempts: int) -> None:
-        """The second time, or at once where the study says so, it ends as infeasible, with the cause and a remedy, and the sampler is told."""
-        told, kill, _, state, constraints, _ = child(tmp_path, policy, 3)
-        assert len(told) == 2 * attempts
-        assert told[-1] == ["diverged", attempts - 1, 24 // attempts, attempts, 0]
-        assert kill[:2] == ["out_of_memory", "out of memory"]
-        assert f"batch_size {24 // attempts} → {12 // attempts}" in kill[2]
+        It is complete when that fits, and what ran is what is told; when it does not, the trial is infeasible, with the
+        cause and a remedy, and the sampler is told.
+        """
+        (first, fits, again, infeasible), kills, state, constraints, exported = child(tmp_path, "halve_batch", "1011", 2)
+        assert first[0].startswith("trial 0: out of memory on cpu, where ")
+        assert first[1:] == again[1:] == ["paused", 1, [12, 2], None, 0]
+        assert fits == ["done", "complete", 1, [12, 2], [12, 2], 1]
+        assert exported == 12
+        assert infeasible[1:] == ["diverged", 1, [12, 2], None, 0]
+        assert [kill[:2] for kill in kills] == [["out_of_memory", "out of memory"]]
+        assert "batch_size 12 → 6, optimizer.accumulate 2 → 4" in kills[0][2]
         assert state == "PRUNED"
         assert constraints["diverged"] > 0
+
+    def test_infeasible_at_once(self, tmp_path: Path) -> None:
+        """Where the study says so, nothing is halved."""
+        (only,), kills, state, _, _ = child(tmp_path, "infeasible", "1", 1)
+        assert only[1:] == ["diverged", 0, [24, 1], None, 0]
+        assert (len(kills), state) == (1, "PRUNED")
 
 
 class TestWords:
