@@ -1,4 +1,4 @@
-"""docs/scripts.md: the keys that scripts may count on are those that the commands print."""
+"""docs/scripts.md: the keys that scripts may count on are among those that the commands print; new ones may come."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ def documented(command: str) -> set[str]:
     """The keys in the table of a command."""
     section = PAGE.partition(f"## `search {command} --json`")[2].partition("\n## ")[0]
     cells = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
-    return {key for cell in cells for key in re.findall(r"`(\w+)`", cell)}
+    keys = {key for cell in cells for key in re.findall(r"`(\w+)`", cell)}
+    assert len(keys) > 10
+    return keys
 
 
 def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
@@ -55,19 +57,19 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     studies = told(capsys, "list")
     assert {"focal_gamma", "combined"} <= {study["name"] for study in studies}
     for study in studies:
-        assert set(study) == documented("list")
+        assert documented("list") <= set(study)
         assert StudySpec.model_validate(study).model_dump(mode="json") == study
 
 
 def test_show(store: str, capsys: pytest.CaptureFixture[str]) -> None:
     """`show --json` has the documented keys, too."""
-    assert set(told(capsys, "show", "--study", "demo", "--store", store)) == documented("show")
+    assert documented("show") <= set(told(capsys, "show", "--study", "demo", "--store", store))
 
 
 def test_explain(store: str, capsys: pytest.CaptureFixture[str]) -> None:
     """`explain --json` has the documented keys; what is no number is null."""
     trial = told(capsys, "explain", "--study", "demo", "--trial", "0", "--store", store)
-    assert set(trial) == documented("explain")
+    assert documented("explain") <= set(trial)
     assert (trial["state"], trial["score"], trial["params"], trial["lr"]) == ("diverged", None, {"optimizer.lr_multiple": 2.0}, 0.2)
     assert (trial["records"][0]["metric"], trial["records"][0]["grad_norm_max"]) == (None, None)
     (finding,) = trial["findings"]
