@@ -22,8 +22,8 @@ SPARED_AT = 2
 AT_WORK = 0.85
 """The share of blows that look for a worker with a trial; the others hit any, also one that starts or waits."""
 
-STILL_AT_LARGE = 2
-"""So many workers are left in peace at any time, or nothing would go on."""
+LEFT_AT_WORK = 1
+"""So many other workers that have begun to work are left in peace at any time: where nobody is, nobody can take a trial up."""
 
 LONGEST_GAP = 4.0
 """In mean gaps."""
@@ -79,14 +79,15 @@ class Tormentor:
 
     def _on_a_worker(self, kind: Kind) -> bool:
         at_large = [member for member in self.crew.members if member.at_large]
-        if len(at_large) <= STILL_AT_LARGE:
-            return False
-        working = [member for member in at_large if self.watch.held_by(member.pid) is not None]
         if kind == "freeze" or self.drawn.random() < AT_WORK:
-            at_large = working
-        if not at_large:
+            victims = [member for member in at_large if self.watch.held_by(member.pid) is not None]
+        else:
+            victims = at_large
+        if not victims:
             return False
-        return self._blow(self.drawn.choice(at_large), kind)
+        victim = self.drawn.choice(victims)
+        others = sum(member is not victim and member.pid in self.watch.pids for member in at_large)
+        return others >= LEFT_AT_WORK and self._blow(victim, kind)
 
     def _blow(self, member: Member, kind: Kind) -> bool:
         if kind == "terminate":

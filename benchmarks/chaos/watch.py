@@ -29,12 +29,14 @@ class Watch:
     Attributes:
         trials: as they were when last looked at.
         taken_at: (trial, attempt) → when that attempt was first seen.
+        pids: of all workers that ever took a trial.
         epochs: trial → every version of its epochs that was seen, in the order of time.
     """
 
     books: Books
     trials: dict[int, TrialRow] = field(default_factory=dict)
     taken_at: dict[tuple[int, int], float] = field(default_factory=dict)
+    pids: set[int] = field(default_factory=set)
     epochs: dict[int, list[EpochRow]] = field(default_factory=lambda: defaultdict(list))
     kills: list[Kill] = field(default_factory=list)
     _since: float = 0.0
@@ -48,6 +50,7 @@ class Watch:
             return False
         now_s = time.time()
         self.trials = {row.id: row for row in rows}
+        self.pids |= {row.pid for row in rows}
         for row in rows:
             if row.held:
                 self.taken_at.setdefault((row.id, row.attempt), now_s)
