@@ -77,4 +77,4 @@ class Scale:
 
 
 FULL: dict[StoreKind, Scale] = {"sqlite": Scale(trials=120, faults=200, workers=5, gap_s=2.0), "postgresql": Scale(trials=160, faults=500, workers=6, gap_s=1.5)}
-QUICK = Scale(trials=12, faults=10, workers=3, gap_s=2.0)
+QUICK = Scale(trials=12, faults=10, workers=4, gap_s=2.0)

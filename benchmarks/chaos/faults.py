@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import signal
 import time
@@ -28,8 +29,11 @@ LEFT_AT_WORK = 1
 LONGEST_GAP = 4.0
 """In mean gaps."""
 
-SLOWER, FASTER = 1.5, 0.2
-"""How far the gaps may be stretched, or shortened, to follow the study."""
+FASTEST = 0.2
+"""Gaps are shortened to no less than this, where the study is ahead of the faults."""
+
+AHEAD = 0.1
+"""The faults wait while they are so much further than the study: a machine too busy for their pace would only ever start workers."""
 
 AFTERWARDS = 0.05
 """The share of the study's epochs that is left for after the last fault."""
@@ -132,10 +136,12 @@ class Tormentor:
             victim.send(signal.SIGCONT)
 
 
-def stretched(gap_s: float, left_faults: float, left_epochs: float) -> float:
-    """The gap as it is to be waited for, from the shares of faults and of epochs that are still to come.
+def gap_factor(struck: float, done: float) -> float:
+    """By what the gap before the next fault is multiplied, from the shares of faults that struck and of epochs that are done; infinity to wait.
 
-    The faults are to end a little before the study: the gaps are shorter when it is ahead of them, and longer when it is behind.
+    The faults are to end a little before the study.
     """
-    left_for_faults = max(left_epochs - AFTERWARDS, 0.0) / (1 - AFTERWARDS)
-    return gap_s * min(max(left_for_faults / max(left_faults, 1e-3), FASTER), SLOWER)
+    done_for_faults = min(done / (1 - AFTERWARDS), 1.0)
+    if struck > done_for_faults + AHEAD:
+        return math.inf
+    return min(max((1 - done_for_faults) / max(1 - struck, 1e-3), FASTEST), 1.0)

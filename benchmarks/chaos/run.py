@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.chaos.books import Books
 from benchmarks.chaos.campaign import MIX, Kind, Scale, StoreKind
 from benchmarks.chaos.crew import Crew
-from benchmarks.chaos.faults import Tormentor, schedule, stretched
+from benchmarks.chaos.faults import Tormentor, gap_factor, schedule
 from benchmarks.chaos.proxy import proxy
 from benchmarks.chaos.server import Server, server
 from benchmarks.chaos.watch import Watch
@@ -70,7 +70,8 @@ class Campaign:
     epochs: int = 0
     faults: deque[tuple[float, Kind]] = field(default_factory=deque)
     took_s: float = 0.0
-    _due: float = 0.0
+    _last: float = 0.0
+    _retry: float = 0.0
 
     def run(self) -> None:
         """Until every trial has ended, and the workers have seen it.
@@ -98,16 +99,18 @@ class Campaign:
 
     def _torment(self, tormentor: Tormentor) -> None:
         tormentor.guard_the_planted()
-        if not self.faults or not self.watch.taken_at or time.monotonic() < self._due:
+        if not self.faults or not self.watch.taken_at:
             return
+        struck, done = 1 - len(self.faults) / self.scale.faults, self.watch.epochs_written() / self.epochs
         gap_s, kind = self.faults[0]
-        if not tormentor.strike(kind):
-            self.faults.rotate(-1)
-            self._due = time.monotonic() + RETRY_S
+        if time.monotonic() < self._last + gap_s * gap_factor(struck, done) or time.monotonic() < self._retry:
             return
-        self.faults.popleft()
-        left = len(self.faults) / self.scale.faults
-        self._due = time.monotonic() + stretched(gap_s, left, 1 - self.watch.epochs_written() / self.epochs)
+        if tormentor.strike(kind):
+            self.faults.popleft()
+            self._last = time.monotonic()
+        else:
+            self.faults.rotate(-1)
+            self._retry = time.monotonic() + RETRY_S
 
     def _told(self) -> str:
         struck = "" if self.tormentor is None else f"{sum(self.tormentor.struck.values())} faults, {len(self.faults)} to come, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from benchmarks.chaos import checks
 from benchmarks.chaos.books import Books, EpochRow
 from benchmarks.chaos.campaign import FULL, MIX, PLANTED, QUICK, StoreKind
 from benchmarks.chaos.checks import Contents, Findings
-from benchmarks.chaos.faults import FASTER, SLOWER, schedule, stretched
+from benchmarks.chaos.faults import FASTEST, gap_factor, schedule
 from benchmarks.chaos.watch import Kill, Watch
 from search.optuna_trial import end_of
 from search.session import open_session
@@ -126,10 +127,11 @@ class TestSchedule:
         assert {kind for _, kind in first} == set(MIX[store])
 
     def test_pace(self) -> None:
-        """Faults hurry when the study is ahead of them, and take their time when it is behind, within limits."""
-        assert stretched(2.0, left_faults=0.5, left_epochs=0.5) == pytest.approx(2.0, rel=0.06)
-        assert stretched(2.0, left_faults=0.9, left_epochs=0.1) == 2.0 * FASTER
-        assert stretched(2.0, left_faults=0.1, left_epochs=0.9) == 2.0 * SLOWER
+        """Faults hurry when the study is ahead of them, within limits, and wait when they are ahead of the study."""
+        assert gap_factor(struck=0.5, done=0.5) == pytest.approx(1.0, rel=0.06)
+        assert gap_factor(struck=0.1, done=0.9) == FASTEST
+        assert gap_factor(struck=0.5, done=0.3) == math.inf
+        assert gap_factor(struck=1.0, done=1.0) == FASTEST
 
 
 class TestWatch:
