@@ -39,11 +39,20 @@ AFTERWARDS = 0.05
 """The share of the study's epochs that is left for after the last fault."""
 
 
-def schedule(scale: Scale, mix: Mapping[Kind, float], seed: int) -> list[tuple[float, Kind]]:
-    """Gaps, in seconds, and kinds, drawn by a seed."""
+@dataclass(frozen=True)
+class Fault:
+    """One that is to come: how long after the one before, what, and whether it may also hit a worker that only starts or waits."""
+
+    gap_s: float
+    kind: Kind
+    anyone: bool
+
+
+def schedule(scale: Scale, mix: Mapping[Kind, float], seed: int) -> list[Fault]:
+    """The faults, drawn by a seed."""
     drawn = random.Random(seed)
     kinds = drawn.choices(list(mix), list(mix.values()), k=scale.faults)
-    return [(min(drawn.expovariate(1 / scale.gap_s), LONGEST_GAP * scale.gap_s), kind) for kind in kinds]
+    return [Fault(min(drawn.expovariate(1 / scale.gap_s), LONGEST_GAP * scale.gap_s), kind, drawn.random() > AT_WORK) for kind in kinds]
 
 
 @dataclass
@@ -63,15 +72,15 @@ class Tormentor:
     struck: Counter[Kind] = field(default_factory=Counter)
     planted_kills: int = 0
 
-    def strike(self, kind: Kind) -> bool:
+    def strike(self, fault: Fault) -> bool:
         """One fault. False when there is nobody whom it could hit right now."""
-        hit = self._hit(kind)
-        self.struck[kind] += hit
+        hit = self._hit(fault.kind, fault.anyone)
+        self.struck[fault.kind] += hit
         return hit
 
-    def _hit(self, kind: Kind) -> bool:
+    def _hit(self, kind: Kind, anyone: bool) -> bool:
         if kind in ("kill", "freeze", "terminate"):
-            return self._on_a_worker(kind)
+            return self._on_a_worker(kind, anyone and kind != "freeze")
         if kind == "unheard":
             return self.lose_an_answer is not None and self.lose_an_answer()
         assert self.server is not None
@@ -81,12 +90,9 @@ class Tormentor:
         backends = self.server.backends()
         return bool(backends) and self.server.cut(backends if kind == "cut all" else [self.drawn.choice(backends)]) > 0
 
-    def _on_a_worker(self, kind: Kind) -> bool:
+    def _on_a_worker(self, kind: Kind, anyone: bool) -> bool:
         at_large = [member for member in self.crew.members if member.at_large]
-        if kind == "freeze" or self.drawn.random() < AT_WORK:
-            victims = [member for member in at_large if self.watch.held_by(member.pid) is not None]
-        else:
-            victims = at_large
+        victims = [member for member in at_large if anyone or self.watch.held_by(member.pid) is not None]
         if not victims:
             return False
         victim = self.drawn.choice(victims)

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.chaos.books import Books
-from benchmarks.chaos.campaign import MIX, Kind, Scale, StoreKind
+from benchmarks.chaos.campaign import MIX, Scale, StoreKind
 from benchmarks.chaos.crew import Crew
-from benchmarks.chaos.faults import Tormentor, gap_factor, schedule
+from benchmarks.chaos.faults import Fault, Tormentor, gap_factor, schedule
 from benchmarks.chaos.proxy import proxy
 from benchmarks.chaos.server import Server, server
 from benchmarks.chaos.watch import Watch
@@ -68,7 +68,7 @@ class Campaign:
     watch: Watch
     tormentor: Tormentor | None = None
     epochs: int = 0
-    faults: deque[tuple[float, Kind]] = field(default_factory=deque)
+    faults: deque[Fault] = field(default_factory=deque)
     took_s: float = 0.0
     _last: float = 0.0
     _retry: float = 0.0
@@ -102,10 +102,10 @@ class Campaign:
         if not self.faults or not self.watch.taken_at:
             return
         struck, done = 1 - len(self.faults) / self.scale.faults, self.watch.epochs_written() / self.epochs
-        gap_s, kind = self.faults[0]
-        if time.monotonic() < self._last + gap_s * gap_factor(struck, done) or time.monotonic() < self._retry:
+        fault = self.faults[0]
+        if time.monotonic() < self._last + fault.gap_s * gap_factor(struck, done) or time.monotonic() < self._retry:
             return
-        if tormentor.strike(kind):
+        if tormentor.strike(fault):
             self.faults.popleft()
             self._last = time.monotonic()
         else:

@@ -124,7 +124,7 @@ class TestSchedule:
         assert first == schedule(FULL[store], MIX[store], seed=1)
         assert first != schedule(FULL[store], MIX[store], seed=2)
         assert len(first) == FULL[store].faults
-        assert {kind for _, kind in first} == set(MIX[store])
+        assert {fault.kind for fault in first} == set(MIX[store])
 
     def test_pace(self) -> None:
         """Faults hurry when the study is ahead of them, within limits, and wait when they are ahead of the study."""
