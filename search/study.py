@@ -35,7 +35,7 @@ REMEDY = "remedy"
 """User attribute of a trial that tries what was prescribed to another one: `of` which, its `preset`, and the `patch` outside the space."""
 
 MAKING_TRIES = 50
-MADE_TWICE = re.compile("already exists|unique constraint", re.IGNORECASE)
+MADE_TWICE = re.compile("already exists|unique constraint|duplicate entry|deadlock found", re.IGNORECASE)
 """What a database says when another process was faster in making a table, or its row."""
 
 

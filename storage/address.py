@@ -10,8 +10,14 @@ from sqlalchemy.exc import ArgumentError
 
 from spaces.errors import StoreError, nearest
 
-DRIVERS = {"sqlite": "sqlite", "sqlite+pysqlite": "sqlite", "postgresql": "postgresql+psycopg", "postgresql+psycopg": "postgresql+psycopg"}
-ALLOWED = "sqlite:///path/to/file.db, postgresql://user:password@host/database"
+MYSQL_DRIVER = "mysql+pymysql"
+DRIVERS = {
+    **dict.fromkeys(("sqlite", "sqlite+pysqlite"), "sqlite"),
+    **dict.fromkeys(("postgresql", "postgresql+psycopg"), "postgresql+psycopg"),
+    **dict.fromkeys(("mysql", "mysql+pymysql", "mariadb", "mariadb+pymysql"), MYSQL_DRIVER),
+}
+KINDS = "sqlite, postgresql, mysql, mariadb"
+ALLOWED = "sqlite:///path/to/file.db, postgresql://user:password@host/database, mysql://user:password@host/database"
 HEADER = b"SQLite format 3\0"
 HIDDEN = "***"
 _NO_STORE = "there is no store there"
@@ -28,12 +34,14 @@ def parse(url: str) -> URL:
     if parsed is None:
         raise StoreError("the store's address is malformed", where=safe_url(url), allowed=ALLOWED, next_step=_repair(url))
     if parsed.drivername not in DRIVERS:
-        near = nearest(parsed.drivername, DRIVERS) if parsed.drivername.startswith(("sqlite", "postgres")) else ""
+        near = nearest(parsed.drivername, DRIVERS) if parsed.drivername.startswith(("sqlite", "postgres", "mysql", "maria")) else ""
         what = f"no store can live in a database of the kind {parsed.drivername!r}{near}"
         raise StoreError(
-            what, where=safe_url(url), found=parsed.drivername, allowed="sqlite, postgresql", next_step=f"use one of {ALLOWED}"
+            what, where=safe_url(url), found=parsed.drivername, allowed=KINDS, next_step=f"use one of {ALLOWED}"
         )
     parsed = parsed.set(drivername=DRIVERS[parsed.drivername])
+    if parsed.drivername == MYSQL_DRIVER and not parsed.database:
+        raise StoreError("the store's address names no database", where=safe_url(url), allowed=ALLOWED, next_step="write it behind the host")
     return _with_absolute_path(parsed) if parsed.drivername == "sqlite" else parsed
 
 

@@ -24,7 +24,7 @@ from spaces.errors import LeaseLostError, StoreError
 from spaces.records import Diagnosis, Evidence
 from storage import findings
 from storage.device_time import Budget, locked_budget, reserve, settle, used
-from storage.engine import now
+from storage.engine import inserted_id, now
 from storage.models import Study, Trial
 from storage.reaping import MAX_ATTEMPTS, release
 from storage.room import Room
@@ -81,7 +81,7 @@ class Attempts(Room):
         optuna_trial_id, number = self._optuna.take(connection, optuna_study_id) or (None, None)
         new = {"study_id": study_id, "state": "reserved", "attempt": 1, "lost": 0, "reason": "", "error": "", "created_at": now()}
         theirs = {"number": number, "optuna_trial_id": optuna_trial_id}
-        trial_id = connection.execute(insert(Trial).values(**new, **theirs, **holder).returning(Trial.id)).scalar_one()
+        trial_id = inserted_id(connection.execute(insert(Trial).values(**new, **theirs, **holder)))
         return Claim(trial_id=trial_id, study_id=study_id, attempt=1, number=number, optuna_trial_id=optuna_trial_id)
 
     def knows_optuna(self) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sqlalchemy import Dialect, Double, String, Text
+from sqlalchemy.dialects.mysql import LONGTEXT
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 MYSQL = ("mysql", "mariadb")
@@ -16,7 +17,7 @@ MYSQL = ("mysql", "mariadb")
 KEY = Text().with_variant(String(255, collation="utf8mb4_bin"), *MYSQL)
 """Text in a key or an index: MySQL wants a length there, and takes 'a' for 'A' unless it is told not to."""
 
-LONG = Text().with_variant(Text(2**24 - 1), *MYSQL)
+LONG = Text().with_variant(LONGTEXT(), *MYSQL)
 """Text of any length: MySQL's plain one ends at 64 KB."""
 
 NUMBER: TypeEngine[Any] = Double().with_variant(String(32), *MYSQL)

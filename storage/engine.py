@@ -1,4 +1,7 @@
-"""SQLite and PostgreSQL: every difference between the two is in this file, but for the types of columns."""
+"""SQLite, PostgreSQL and MySQL: every difference of transactions is in this file, that of types in `columns`, of upkeep in `upkeep`.
+
+MariaDB counts as MySQL here and everywhere: it is reached by the same driver, and what only one of them can is not used.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +12,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Double, Engine, create_engine, event
+from sqlalchemy import Connection, CursorResult, Double, Engine, create_engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from spaces.errors import StoreError
-from storage.address import parse, safe_url
+from storage.address import MYSQL_DRIVER, parse, safe_url
 from storage.faults import spoken
+from storage.reach import password
 
 CONNECT_TIMEOUT_S = 4
 BUSY_TIMEOUT_S = 30
 _SCHEMA_LOCK = 0x5EA2C4  # any number will do, if only all of us take the same
+_MYSQL_LOCK = "CONCAT('search ', DATABASE())"
+_LOCKED = "search schema lock"
 _WRITES = "search_writes"
 
 
@@ -45,6 +51,12 @@ def _now_postgresql(_element: now, _compiler: SQLCompiler, **_options: Any) -> s
     return "CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS DOUBLE PRECISION)"
 
 
+@compiles(now, "mysql")
+def _now_mysql(_element: now, _compiler: SQLCompiler, **_options: Any) -> str:
+    # NOW() is the start of the statement, and stale after a wait for a lock. The sum makes a double of a decimal.
+    return "(UNIX_TIMESTAMP(SYSDATE(6)) + 0e0)"
+
+
 def build_engine(url: str) -> Engine:
     """An engine for the store at `url`; nothing is opened yet.
 
@@ -58,10 +70,16 @@ def build_engine(url: str) -> Engine:
         event.listen(engine, "begin", _begin)
         tune(engine)
         return engine
-    timeout = {} if "connect_timeout" in parsed.query else {"connect_timeout": CONNECT_TIMEOUT_S}
+    arguments: dict[str, Any] = {} if "connect_timeout" in parsed.query else {"connect_timeout": CONNECT_TIMEOUT_S}
+    options: dict[str, Any] = {}
+    if parsed.drivername == MYSQL_DRIVER:
+        # Its own default, a snapshot for each transaction, would count trials as they were before the wait for a lock.
+        options["isolation_level"] = "READ COMMITTED"
+        # UTC, for the local time of an hour in autumn is that of two.
+        arguments["init_command"] = f"SET time_zone = '+00:00', innodb_lock_wait_timeout = {BUSY_TIMEOUT_S}"
     # A worker needs one connection and its lease thread another, so that hundreds of workers fit on one server; a
     # connection that a firewall or a restart cut in the meantime is noticed before use.
-    return create_engine(parsed, connect_args=timeout, pool_size=2, max_overflow=4, pool_use_lifo=True, pool_pre_ping=True)
+    return create_engine(parsed, connect_args=arguments, pool_size=2, max_overflow=4, pool_use_lifo=True, pool_pre_ping=True, **options)
 
 
 def tune(engine: Engine) -> None:
@@ -70,7 +88,9 @@ def tune(engine: Engine) -> None:
     Connections that the engine holds idle are closed, so that every one it uses from now on is tuned. How the engine
     begins its transactions stays as it is. Write-ahead logging is a property of the SQLite file: `Database.share` sets it.
     """
-    event.listen(engine, "connect", _set_pragmas if engine.dialect.name == "sqlite" else _do_not_wait_for_the_disk)
+    tuning = {"sqlite": _set_pragmas, "postgresql": _do_not_wait_for_the_disk}.get(engine.dialect.name)
+    if tuning is not None:  # MySQL cannot be told so by a connection
+        event.listen(engine, "connect", tuning)
     engine.dispose()
 
 
@@ -122,6 +142,35 @@ def _switch_to_wal(connection: DBAPIConnection, where: str) -> None:
         cursor.close()
 
 
+@contextmanager
+def _schema_unlocked(connection: Connection) -> Iterator[None]:
+    """MySQL commits before every change of a table, so its lock is one of the connection, and does not end with the transaction."""
+    try:
+        yield
+    finally:
+        if connection.info.pop(_LOCKED, False):
+            connection.exec_driver_sql(f"SELECT RELEASE_LOCK({_MYSQL_LOCK})")
+
+
+def _check_character_set(connection: Connection, where: str) -> None:
+    """Tables take over what the database is set to, Optuna's as well: it must know all letters, and tell names that differ in case apart."""
+    name, letters, order = connection.exec_driver_sql("SELECT DATABASE(), @@character_set_database, @@collation_database").one()
+    if letters != "utf8mb4" or not order.endswith(("_bin", "_cs")):
+        raise StoreError(
+            "the database cannot hold every text",
+            where=where,
+            found=f"character set {letters}, collation {order}",
+            allowed="character set utf8mb4, with a collation that ends in _bin or _cs",
+            next_step=f"ALTER DATABASE `{name}` CHARACTER SET utf8mb4 COLLATE utf8mb4_bin, before a store is made in it",
+        )
+
+
+def inserted_id(result: CursorResult[Any]) -> int:
+    """The id that the database gave to the one row that was inserted."""
+    key: Any = result.inserted_primary_key
+    return int(key[0])
+
+
 class Database:
     """A database and its transactions. Whatever it says when it fails becomes a `StoreError`.
 
@@ -132,7 +181,7 @@ class Database:
         self.engine = build_engine(url)
         self.made = self.engine.dialect.name == "sqlite" and not self._file.exists()
         self.where = safe_url(url)
-        self._password = self.engine.url.password or str(self.engine.url.query.get("password", ""))
+        self._password = password(url)
         self._writer = self.engine.execution_options(**{_WRITES: True})
         whole = {} if self.engine.dialect.name == "sqlite" else {"isolation_level": "REPEATABLE READ"}  # SQLite has no other
         self._snapshots = self.engine.execution_options(**whole)
@@ -164,13 +213,18 @@ class Database:
         Raises:
             StoreError: when the database fails.
         """
-        with spoken(self.where, self._password), self._writer.begin() as connection:
+        with spoken(self.where, self._password), self._writer.begin() as connection, _schema_unlocked(connection):
             yield connection
 
     def lock_schema(self, connection: Connection) -> None:
         """Makes other processes that create the schema wait for this transaction; on SQLite every writer does so anyway."""
         if connection.dialect.name == "postgresql":
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_SCHEMA_LOCK})")
+        elif connection.dialect.name == "mysql":
+            _check_character_set(connection, self.where)
+            if connection.exec_driver_sql(f"SELECT GET_LOCK({_MYSQL_LOCK}, {BUSY_TIMEOUT_S})").scalar() != 1:
+                raise StoreError("the store is being made or changed by another process", where=self.where, next_step="try again")
+            connection.info[_LOCKED] = True
 
     def share(self) -> None:
         """Lets many processes use an SQLite file at once, by write-ahead logging, which the file remembers.

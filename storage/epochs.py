@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Row, ScalarSelect, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, ScalarSelect, Update, bindparam, delete, func, insert, select, update
 
 from spaces.errors import TrialFailedError
 from spaces.records import EpochRecord
@@ -41,10 +41,7 @@ class Epochs(Room):
         mine = {"b_trial": claim.trial_id, "b_attempt": claim.attempt, "b_lease_s": lease_s}
         epoch = {"trial_id": claim.trial_id, "epoch": record.epoch, "attempt": claim.attempt, "metric": record.metric}
         with self._database.writing() as connection:
-            if record.used:
-                last = connection.execute(_HOLD_AND_NOTE, {**mine, "b_used": record.used}).one_or_none()
-            else:
-                last = connection.execute(_HOLD, mine).one_or_none()
+            last = _hold(connection, {**mine, "b_used": record.used}, _HOLD_AND_NOTE) if record.used else _hold(connection, mine, _HOLD)
             if last is None:
                 raise lost(connection, claim)
             if _overwrites(last, claim, record.epoch):
@@ -108,7 +105,16 @@ class Epochs(Room):
             return {row[0]: row[1] for row in connection.execute(last.group_by(Epoch.trial_id))}
 
 
-def _overwrites(last: Row[Any], claim: Claim, epoch: int) -> bool:
+def _hold(connection: Connection, mine: dict[str, Any], statement: Update) -> Row[*tuple[Any, ...]] | None:
+    """Extends the lease; the last epoch of the trial, None when it is not held by this attempt any more."""
+    if connection.dialect.update_returning:
+        return connection.execute(statement.returning(*_LAST), mine).one_or_none()
+    if connection.execute(statement, mine).rowcount != 1:  # MySQL
+        return None
+    return connection.execute(_SELECT_LAST, {"b_trial": mine["b_trial"]}).one()
+
+
+def _overwrites(last: Row[*tuple[Any, ...]], claim: Claim, epoch: int) -> bool:
     """Whether the epoch replaces what older attempts wrote, rather than following it.
 
     Raises:
@@ -129,11 +135,12 @@ def _last(column: Any) -> ScalarSelect[Any]:
 
 # The statements of `append` are built once, for building one takes as long as running it. One round trip checks the
 # claim, extends the lease, and fetches the last epoch. Nobody else writes epochs of a trial that is held.
+_LAST = (_last(Epoch.epoch).label("epoch"), _last(Epoch.attempt).label("attempt"))
+_SELECT_LAST = select(*_LAST)
 _HOLD = (
     update(Trial)
     .where(Trial.id == bindparam("b_trial"), Trial.attempt == bindparam("b_attempt"), Trial.state.in_(HELD_STATES))
     .values(lease_until=now() + bindparam("b_lease_s"), seen_at=now())
-    .returning(_last(Epoch.epoch).label("epoch"), _last(Epoch.attempt).label("attempt"))
 )
 _HOLD_AND_NOTE = _HOLD.values(used=bindparam("b_used", type_=Json))
 _DELETE = delete(Epoch).where(Epoch.trial_id == bindparam("b_trial"), Epoch.epoch > bindparam("b_after"))

@@ -10,6 +10,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from spaces.errors import StoreError
 
+DATABASE_STEP = "CREATE DATABASE name CHARACTER SET utf8mb4 COLLATE utf8mb4_bin, or check the name in the address"
+
 _KNOWN = (
     # what the driver says → what it means, what to do
     ("password authentication failed", "the server refused the password", "check user and password in the address"),
@@ -23,6 +25,9 @@ _KNOWN = (
     ("unable to open database file", "the store's file cannot be opened", "check that its folder can be written, or choose another place"),
     ("not a database", "the file is not a database", "choose another file"),
     ("malformed", "the database is damaged", "restore it from a copy, or rescue it with `sqlite3 FILE .recover`"),
+    ("Access denied for user", "the server does not let that user in", "check user and password in the address, and the user's rights"),
+    ("command denied to user", "that user may not do this", "grant it the right, or use another user"),
+    ("Unknown database", "the server has no such database", DATABASE_STEP),
     ('database "', "the server has no such database", "create it with `createdb`, or check the name in the address"),
 )
 _UNREACHABLE = ("the store cannot be reached", "check that the server runs, and host and port in the address")

@@ -16,7 +16,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, TableClause, bindparam, column
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from storage.rows import OptunaEnd, Sampled, Waiting
 
@@ -117,13 +117,18 @@ class OptunaTables:
     def give_up(self, connection: Connection, trial_ids: Sequence[int], reason: str) -> None:
         """Fail those of the trials that still run, so that no sampler reckons with them any more."""
         running = (trials.c.trial_id.in_(trial_ids), trials.c.state == "RUNNING")
-        ended = sa.update(trials).where(*running).values(state="FAIL", datetime_complete=_now()).returning(trials.c.trial_id)
-        for trial_id in connection.execute(ended).scalars().all():
+        ended = connection.execute(sa.select(trials.c.trial_id).where(*running).with_for_update()).scalars().all()
+        connection.execute(sa.update(trials).where(trials.c.trial_id.in_(ended)).values(state="FAIL", datetime_complete=_now()))
+        for trial_id in ended:
             _write_attributes(connection, user_attributes, trial_id, {KILLED: json.dumps(reason)})
 
 
 def _make(connection: Connection, study_id: int, *, state: str, started: datetime | None) -> tuple[int, int]:
-    made = connection.execute(_MAKE, {"b_study": study_id, "b_state": state, "b_started": started}).one()
+    new = {"b_study": study_id, "b_state": state, "b_started": started}
+    if connection.dialect.name == "mysql":  # it neither returns a row, nor reads the table that it writes to
+        number = connection.execute(_COUNT, new).scalar_one()
+        return connection.execute(_MAKE_NUMBERED, new | {"b_number": number}).lastrowid, number
+    made = connection.execute(_MAKE, new).one()
     return made.trial_id, made.number
 
 
@@ -166,16 +171,10 @@ _FIRST_WAITING = (
     .with_for_update(skip_locked=True)
 )
 _START = sa.update(trials).where(trials.c.trial_id == bindparam("b_trial")).values(state="RUNNING", datetime_start=bindparam("b_started"))
-_MAKE = (
-    sa.insert(trials)
-    .values(
-        study_id=bindparam("b_study"),
-        number=sa.select(sa.func.count()).select_from(_past).where(_past.c.study_id == bindparam("b_study")).scalar_subquery(),
-        state=bindparam("b_state"),
-        datetime_start=bindparam("b_started"),
-    )
-    .returning(trials.c.trial_id, trials.c.number)
-)
+_COUNT = sa.select(sa.func.count()).select_from(_past).where(_past.c.study_id == bindparam("b_study"))
+_NEW = sa.insert(trials).values(study_id=bindparam("b_study"), state=bindparam("b_state"), datetime_start=bindparam("b_started"))
+_MAKE = _NEW.values(number=_COUNT.scalar_subquery()).returning(trials.c.trial_id, trials.c.number)
+_MAKE_NUMBERED = _NEW.values(number=bindparam("b_number"))
 _INSERT_PARAM, _INSERT_VALUE = sa.insert(params), sa.insert(values)
 
 _OF_RUNNING = (trials.c.trial_id == bindparam("b_trial"), trials.c.state == "RUNNING")
@@ -189,6 +188,10 @@ _REPORT = {
         set_=dict(zip(("intermediate_value", "intermediate_value_type"), _REPORTED, strict=True)),
     )
     for name, insert in (("sqlite", sqlite.insert), ("postgresql", postgresql.insert))
+} | {
+    "mysql": mysql.insert(reports)
+    .from_select(["trial_id", "step", "intermediate_value", "intermediate_value_type"], _ROW)
+    .on_duplicate_key_update(dict(zip(("intermediate_value", "intermediate_value_type"), _REPORTED, strict=True)))
 }
 _FORGET = sa.delete(reports).where(
     reports.c.trial_id.in_(sa.select(trials.c.trial_id).where(*_OF_RUNNING)), reports.c.step > bindparam("b_step")

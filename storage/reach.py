@@ -32,7 +32,8 @@ def password(url: str) -> str:
         StoreError: when the address is malformed.
     """
     parsed = parse(url)
-    return str(parsed.password or next(iter(_listed(parsed.query.get("password"))), ""))
+    told = (each for key in ("password", "passwd") for each in _listed(parsed.query.get(key)))
+    return str(parsed.password or next(told, ""))
 
 
 def _listed(value: str | tuple[str, ...] | None) -> tuple[str, ...]:

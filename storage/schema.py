@@ -28,9 +28,16 @@ def ensure(database: Database, *, create: bool = True) -> None:
         raise nothing_there(database.where)
     if found is None:
         _create(database)
-    elif found != HEAD:
+    elif found != HEAD and _settled(database) != HEAD:
         raise _mismatch(found, database.where)
     database.share()
+
+
+def _settled(database: Database) -> str | None:
+    """The version once nobody is making the tables: on MySQL every step of that can be seen, and is of a version of its own."""
+    with database.writing() as connection:
+        database.lock_schema(connection)
+        return version(connection)
 
 
 def nothing_there(where: str) -> StoreError:

@@ -191,7 +191,13 @@ class _Transfer:
 
 
 def _reflected(connection: Connection, name: str, found: sa.MetaData) -> sa.Table:
-    return found.tables[name] if name in found.tables else sa.Table(name, found, autoload_with=connection, resolve_fks=False)
+    if name in found.tables:
+        return found.tables[name]
+    table = sa.Table(name, found, autoload_with=connection, resolve_fks=False)
+    for each in table.columns:
+        if isinstance(each.type, sa.Numeric | sa.Float):
+            each.type = sa.Double()  # as MySQL's is found it would come as a decimal, which is shorter than the float
+    return table
 
 
 def _shared(source: sa.Table, target: sa.Table) -> list[str]:

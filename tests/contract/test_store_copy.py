@@ -19,7 +19,7 @@ from tests.contract.filled import contents, fill, plain_trials
 Make = Callable[..., EpochRecord]
 
 
-@pytest.fixture(params=["sqlite → postgresql", "postgresql → sqlite"])
+@pytest.fixture(params=["sqlite → postgresql", "postgresql → sqlite", "sqlite → mariadb", "mariadb → postgresql"])
 def ways(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, str]:
     """Where from, and where to."""
     urls = [str(request.getfixturevalue(f"{kind}_url")) for kind in request.param.split(" → ")]

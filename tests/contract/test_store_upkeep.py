@@ -37,6 +37,8 @@ def execute(url: str, *statements: str) -> None:
     with open_store(url) as store, store._database.writing() as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(text("SET LOCAL session_replication_role = replica"))  # no foreign keys
+        elif connection.dialect.name == "mysql":
+            connection.execute(text("SET foreign_key_checks = 0"))
         for statement in statements:
             connection.execute(text(statement))
 
@@ -71,9 +73,9 @@ class TestCheck:
             "DELETE FROM search_epochs WHERE epoch = 1 AND trial_id = (SELECT id FROM search_trials WHERE number = 2)",
             "DELETE FROM trials WHERE number = 3",
             "UPDATE search_trials SET optuna_trial_id = (SELECT trial_id FROM trials WHERE number = 4) WHERE number = 5",
-            "INSERT INTO search_signals (trial_id, signal, epoch, severity, statement, numbers) VALUES (999, 's', 1, 1, '', '{}')",
+            "INSERT INTO search_signals SELECT 999, s.signal, 9, s.step, s.severity, s.statement, s.numbers, s.diagnosis FROM search_signals s",
             "INSERT INTO studies (study_id, study_name) VALUES (900, 'begun')",
-            "INSERT INTO study_user_attributes (study_id, key, value_json) VALUES (900, 'made by search', 'true')",
+            "UPDATE study_user_attributes SET study_id = 900 WHERE study_id = 1",
         )
 
         faults = inspect_store(filled).store.faults
@@ -169,8 +171,8 @@ class TestVacuum:
         """What is in a store stays as it is, and an SQLite file gives the room of deleted rows back."""
         release(filled)
         with open_store(filled) as store, store._database.writing() as connection:
-            connection.execute(text("CREATE TABLE junk (t TEXT)"))
-            connection.execute(text("INSERT INTO junk VALUES (:t)"), {"t": "x" * 1_000_000})
+            connection.execute(text("CREATE TABLE junk (t VARCHAR(15000))"))
+            connection.execute(text("INSERT INTO junk VALUES (:t)"), [{"t": "x" * 15_000}] * 70)
         execute(filled, "DROP TABLE junk")
         before = repr(contents(filled))
 

@@ -29,6 +29,7 @@ HOMES = {
     "sqlalchemy": ("storage/",),
     "alembic": ("storage/",),
     "psycopg": ("storage/",),
+    "pymysql": ("storage/",),
     "optuna": ("search/",),
     "optuna_dashboard": ("search/",),
     "ray": ("search/launch/ray.py", "search/launch/ray_cluster.py"),
@@ -39,7 +40,7 @@ HOMES = {
 }
 """Library → the only places that may import it."""
 
-HEAVY = {"torch", "torchvision", "segmentation_models_pytorch", "timm", "optuna", "sqlalchemy", "alembic", "psycopg", "sklearn", "wandb", "ray", "submitit"}
+HEAVY = {"torch", "torchvision", "segmentation_models_pytorch", "timm", "optuna", "sqlalchemy", "alembic", "psycopg", "pymysql", "sklearn", "wandb", "ray", "submitit"}
 
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 50
