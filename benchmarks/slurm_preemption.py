@@ -2,23 +2,28 @@
 
 A real Slurm of two nodes is started on this machine. Two workers train in a partition of low priority; a job of high
 priority takes a node from one in the midst of a trial. The worker has to give its trial back, its job has to wait in the
-queue and run again, and every trial has to end as in a run on this machine alone, to the last bit.
+queue and run again. Then Ctrl-C stops the search, which has to take its jobs out of the queue, and the same command goes
+on. Every trial has to end as in a run on this machine alone, to the last bit.
 """
 
 from __future__ import annotations
 
 import re
+import signal
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 from benchmarks import placed, report, slurm_cluster
-from benchmarks.commands import environment, finish, run, script, started
+from benchmarks.commands import environment, run, script, started
 from benchmarks.databases import postgresql
 from benchmarks.report import Figure, Result
 
 LIMIT_S = 900.0
+STOP_S = 60.0
+"""How long a stopped job may take to leave the queue."""
+
 HIGH_S = 8
 """How long the job of high priority keeps the node."""
 
@@ -41,25 +46,35 @@ def measure() -> Result:
 def _preempted(search: list[str], folder: Path, variables: dict[str, str]) -> dict[str, float]:
     """The study on Slurm, with a node taken from one of its workers; what Slurm told of it."""
     url = variables["SEARCH_STORE"]
-    with started([*search, "--launcher", "slurm", "--slurm", "partition=low"], folder, variables) as process:
+    command = [*search, "--launcher", "slurm", "--slurm", "partition=low"]
+    with started(command, folder, variables) as process:
         placed.until(lambda: sum(epochs >= 3 for epochs in placed.epochs_of(url).values()) >= 2, "both workers train", LIMIT_S)
         began = time.monotonic()
         slurm_cluster.told(variables, "sbatch", "-p", "high", "-w", "node0", "-o", "/dev/null", f"--wrap=sleep {HIGH_S}")
         placed.until(lambda: "high R" in _queue(variables), "the job of high priority runs", LIMIT_S)
         yielded_s = time.monotonic() - began
         placed.until(lambda: "low PD" in _queue(variables), "the preempted job waits in the queue", LIMIT_S)
-        placed.until(lambda: _queue(variables).count("low R") == 2 or process.poll() is not None, "the preempted job runs again", LIMIT_S)
+        placed.until(lambda: _queue(variables).count("low R") == 2 and _both_train(url), "the preempted job runs again and trains", LIMIT_S)
         shown = slurm_cluster.told(variables, "scontrol", "show", "job") + _files(folder)
-        finish(process, folder, LIMIT_S)
+        process.send_signal(signal.SIGINT)
+        code = process.wait(LIMIT_S)
+    placed.until(lambda: "low" not in _queue(variables), "the jobs of the stopped search are gone", STOP_S)
+    paused = sum(trial.state == "paused" for trial in placed.outcomes(url).values())
+    shown += run(command, folder, variables, LIMIT_S)
     restarts = [int(number) for number in re.findall(r"Restarts=(\d+)", shown)]
     leaks = shown.count(url)
     left = len(list(folder.rglob("store.url")))
-    return {"restarts": sum(restarts), "yielded_s": yielded_s, "leaks": leaks, "addresses left": left, "broke": _files(folder).count("Traceback")}
+    told = {"restarts": sum(restarts), "yielded_s": yielded_s, "leaks": leaks, "addresses left": left}
+    return told | {"broke": _files(folder).count("Traceback"), "code": code, "paused": paused}
 
 
 def _files(folder: Path) -> str:
     """Everything that lies there but the address itself."""
     return "".join(path.read_text(errors="replace") for path in folder.rglob("*") if path.is_file() and path.name != "store.url")
+
+
+def _both_train(url: str) -> bool:
+    return sum(trial.state == "running" for trial in placed.outcomes(url).values()) == 2
 
 
 def _queue(variables: dict[str, str]) -> str:
@@ -75,6 +90,8 @@ def _judged(alone: dict[int, placed.Outcome], slurm: dict[int, placed.Outcome], 
         Figure("trials that went on in another attempt", sum(trial.attempt > 1 for trial in slurm.values()), "", 1, at_least=True),
         Figure("trials whose score or epochs differ from a run on this machine alone", len(unequal), "", 0),
         Figure("tracebacks in the logs", told["broke"], "", 0),
+        Figure("exit code after Ctrl-C, with both jobs gone from the queue", told["code"], "", 130, at_least=True),
+        Figure("trials that Ctrl-C gave back to the study", told["paused"], "", 1, at_least=True),
         Figure("from the job of high priority to its start", told["yielded_s"], "s"),
         Figure("times that the store's address shows in Slurm's job list, batch files and logs", told["leaks"], "", 0),
         Figure("files with the store's address left at the end", told["addresses left"], "", 0),
