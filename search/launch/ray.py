@@ -227,7 +227,9 @@ class RayWorkers(Team):
         """A worker that was lost, or told by its node to stop, begins anew unless everything is to stop."""
         if self._asked or self._done:
             worker.dismiss()
-        elif final is not None or (len(worker.starts) > RESTARTS and not (self.care is not None and self.care.got_on())):
+        elif final is not None:
+            self._fail(worker, SearchError(f"a worker could not be placed on the cluster: {why}"))
+        elif len(worker.starts) > RESTARTS and not (self.care is not None and self.care.got_on()):
             self._fail(worker, SearchError(f"a worker ended again and again on the cluster: {why}"))
         else:
             worker.place()
