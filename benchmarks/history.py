@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -28,6 +29,9 @@ SETTINGS = ("batch_size", "loss", "optimizer", "schedule", "weights")
 CLASSES = ("background", *(f"class_{number}" for number in range(1, 7)))
 CHUNK = 5_000
 """Rows an insert."""
+
+EVERY_S = 10.0
+"""A trial of the past ended so long after the one before."""
 
 RECORD = EpochRecord(
     epoch=1, train_loss=0.81234567, ce_loss=0.71234567, dice_loss=0.91234567, val_loss=0.85234567, val_ce=0.75234567,
@@ -119,13 +123,14 @@ def fill_ours(store: Store, stored: StoredStudy, plan: Plan, ids: Mapping[int, i
     told = [healthy(epoch, epochs, config, 0.3) for epoch in range(1, epochs + 1)]
     with store._database.writing() as connection:
         fixed = {"study_id": stored.id, "state": "complete", "attempt": 1, "lost": 0, "worker": "past", "host": "past", "pid": 1, "score": 0.3, "reason": "", "error": ""}
-        times = {"created_at": 0.0, "started_at": 0.0, "finished_at": 1.0}
-        rows = [{**fixed, **times, "number": number, "optuna_trial_id": held, "config": config, "used": told[0].used} for number, held in ids.items()]
+        ended = time.time() - EVERY_S * len(ids)
+        own = {"config": config, "used": told[0].used, "created_at": 0.0, "started_at": 0.0}
+        rows = [{**fixed, **own, "number": number, "optuna_trial_id": held, "finished_at": ended + EVERY_S * number} for number, held in ids.items()]
         for start in range(0, len(rows), CHUNK):
             connection.execute(insert(Trial), rows[start : start + CHUNK])
         first = connection.execute(select(func.min(Trial.id)).where(Trial.study_id == stored.id)).scalar_one()
-        own = [{"trial_id": first, "epoch": record.epoch, "attempt": 1, "metric": record.metric, "record": record.as_dict(), "at": 1.0} for record in told]
-        connection.execute(insert(Epoch), own)
+        epochs_of_first = [{"trial_id": first, "epoch": record.epoch, "attempt": 1, "metric": record.metric, "record": record.as_dict(), "at": 1.0} for record in told]
+        connection.execute(insert(Epoch), epochs_of_first)
         connection.execute(text(_EPOCHS_OF_ALL), {"study": stored.id, "first": first})
         if connection.dialect.name == "postgresql":
             connection.execute(text("ANALYZE"))

@@ -162,7 +162,7 @@ class WorkerStudy(optuna.Study):
             params = suggest(trial, plan)
         return params, held.sampled()
 
-    def peers_at(self, epoch: int) -> list[float]:
+    def peers_at(self, epoch: int) -> Sequence[float]:
         """The metrics of the complete trials at one epoch, of those that have one."""
         if self.peers is not None:
             return self.peers.at(epoch)

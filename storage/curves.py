@@ -38,11 +38,12 @@ class Curves(Room):
 
         They are read from Optuna's table of reports, which is a tenth of the size of our epochs with their records.
         """
-        with self._database.reading() as connection:
-            rows = connection.execute(_ALL, {"b_study": study_id}).all()
-        ids = frozenset(row[0] for row in rows)
-        points = [(epoch, float_of(value, kind)) for _, _, epoch, value, kind in rows if epoch is not None]
-        return Complete(ids, points, max((row[1] for row in rows), default=None))
+        asked = {"b_study": study_id}
+        with self._database.snapshot() as connection:
+            ended = connection.execute(_ENDED, asked).all()
+            points: list[tuple[int, float]] = [(epoch, metric) for epoch, metric in connection.execute(_FINITE, asked)]
+            points += [(epoch, float_of(None, kind)) for epoch, kind in connection.execute(_NOT_FINITE, asked)]
+        return Complete(frozenset(row[0] for row in ended), points, max((row[1] or 0.0 for row in ended), default=None))
 
     def complete_since(self, study_id: int, seen_until: float, known: Container[int]) -> Complete:
         """Those that ended since a look that saw until `seen_until`, without the known ones; how many there were before costs nothing."""
@@ -57,6 +58,9 @@ class Curves(Room):
 
 _COMPLETE = (Trial.study_id == bindparam("b_study"), Trial.state == "complete")
 _POINT = (reports.c.step, reports.c.intermediate_value, reports.c.intermediate_value_type.label("kind"))
-_ALL = select(Trial.id, Trial.finished_at, *_POINT).outerjoin(reports, reports.c.trial_id == Trial.optuna_trial_id).where(*_COMPLETE)
+_ENDED = select(Trial.id, Trial.finished_at).where(*_COMPLETE)
+_BELOW = (reports.c.trial_id == Trial.optuna_trial_id, *_COMPLETE)
+_FINITE = select(reports.c.step, reports.c.intermediate_value).where(*_BELOW, reports.c.intermediate_value_type == "FINITE")
+_NOT_FINITE = select(reports.c.step, reports.c.intermediate_value_type).where(*_BELOW, reports.c.intermediate_value_type != "FINITE")
 _SINCE = select(Trial.id, Trial.optuna_trial_id, Trial.finished_at).where(*_COMPLETE, Trial.finished_at >= bindparam("b_since"))
 _POINTS = select(*_POINT).where(reports.c.trial_id.in_(bindparam("b_trials", expanding=True)))

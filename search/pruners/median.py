@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from array import array
+from bisect import insort
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -19,9 +20,12 @@ from spaces.study import PrunerConfig
 from storage.curves import Complete
 from storage.store import Store
 
+MANY = 1_000
+"""More new metrics than this are sorted in at once, and not one by one."""
+
 
 class Peers:
-    """The complete trials of a study, by epoch. A trial that somebody else told Optuna of is none of them."""
+    """The complete trials of a study, by epoch, so kept that a median needs no look at most of them. A trial that somebody else told Optuna of is none of them."""
 
     def __init__(self, store: Store, study_id: int) -> None:
         self._store, self._study_id = store, study_id
@@ -47,19 +51,33 @@ class Peers:
         """Take up what was read."""
         self._known |= found.trial_ids
         self._seen_until = found.seen_until
+        if len(found.points) > MANY:
+            self._add_many(found.points)
+            return
         for epoch, metric in found.points:
-            self._at[epoch].append(metric)
+            if not math.isnan(metric):
+                insort(self._at[epoch], metric)
 
-    def at(self, epoch: int) -> list[float]:
-        """Their metrics at one epoch, of those that have one."""
-        return self._at[epoch].tolist() if epoch in self._at else []
+    def _add_many(self, points: Sequence[tuple[int, float]]) -> None:
+        more: dict[int, list[float]] = defaultdict(list)
+        for epoch, metric in points:
+            if not math.isnan(metric):
+                more[epoch].append(metric)
+        for epoch, metrics in more.items():
+            self._at[epoch] = array("d", sorted([*self._at[epoch], *metrics]))
+
+    def at(self, epoch: int) -> Sequence[float]:
+        """Their metrics at one epoch, in ascending order, of those that have a number there."""
+        return self._at.get(epoch, ())
 
     def median(self, epoch: int) -> float:
-        """NaN when none of them has a number there."""
-        metrics = np.array(self._at[epoch]) if epoch in self._at else np.empty(0)
-        metrics = metrics[~np.isnan(metrics)]
+        """NaN when none of them has a number there; else what numpy makes of the whole, to the last bit, from those in the middle."""
+        metrics = self.at(epoch)
+        if not metrics:
+            return math.nan
+        middle = len(metrics) // 2
         with np.errstate(invalid="ignore"):  # between −∞ and ∞
-            return float(np.percentile(metrics, 50)) if metrics.size else math.nan
+            return float(np.percentile(metrics[max(0, middle - 1) : middle + 1 + len(metrics) % 2], 50))
 
 
 def falls_short(own: Mapping[int, float], peers: Peers, pruner: PrunerConfig, direction: Direction) -> bool:

@@ -14,7 +14,7 @@ from sqlalchemy import text
 from search.pruners.median import Peers
 from search.study import close_trials, open_trials
 from spaces.records import EpochRecord
-from storage.curves import OVERLAP_S
+from storage.curves import OVERLAP_S, Complete
 from storage.engine import Database
 from storage.rows import FinalState, OptunaEnd, Sampled
 from storage.store import Store
@@ -56,7 +56,7 @@ def end(store: Store, study_id: int, make_record: MakeRecord) -> Callable[..., i
 
 def told(peers: Peers) -> tuple[int, dict[int, list[float]]]:
     """How many there are, and their metrics at every epoch."""
-    return len(peers), {epoch: sorted(peers.at(epoch)) for epoch in range(1, 5)}
+    return len(peers), {epoch: list(peers.at(epoch)) for epoch in range(1, 5)}
 
 
 class TestPeers:
@@ -72,6 +72,15 @@ class TestPeers:
         newcomer.refresh()
         assert told(peers) == told(newcomer) == (4, {1: [0.125, 0.5, 0.75], 2: [0.25], 3: [math.inf], 4: []})
 
+    def test_many(self, store: Store, study_id: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Sorted in at once or one by one, they are the same."""
+        points = [(epoch, metric) for epoch in (1, 2) for metric in (0.5, math.nan, -math.inf, 0.25, 0.75)]
+        one_by_one, at_once = Peers(store, study_id), Peers(store, study_id)
+        one_by_one.add(Complete(frozenset({1}), points, 1.0))
+        monkeypatch.setattr("search.pruners.median.MANY", 0)
+        at_once.add(Complete(frozenset({1}), points, 1.0))
+        assert told(one_by_one) == told(at_once) == (1, {1: [-math.inf, 0.25, 0.5, 0.75], 2: [-math.inf, 0.25, 0.5, 0.75], 3: [], 4: []})
+
     def test_seen_late(self, store: Store, study_id: int, end: Callable[..., int], store_url: str) -> None:
         """An end that others could see only after a later one is found all the same."""
         peers = Peers(store, study_id)
@@ -82,8 +91,8 @@ class TestPeers:
             with database.writing() as connection:
                 connection.execute(set_state, {"state": "running", "back": OVERLAP_S / 2, "id": late})
             peers.refresh()
-            assert peers.at(1) == [0.25]
+            assert list(peers.at(1)) == [0.25]
             with database.writing() as connection:
                 connection.execute(set_state, {"state": "complete", "back": 0, "id": late})
         peers.refresh()
-        assert peers.at(1) == [0.25, 0.5]
+        assert list(peers.at(1)) == [0.25, 0.5]
