@@ -141,6 +141,7 @@ def _ask(bench: Bench, claim: Claim) -> tuple[Claim, OptunaTrial]:
         trial = bench.study.take(claim.optuna_trial_id)
     if claim.config is None:
         claim = _sample(bench, claim, trial)
+    bench.study.rest()
     return claim, OptunaTrial(bench.study, trial, by_store=bench.store.knows_optuna())
 
 

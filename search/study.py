@@ -147,7 +147,7 @@ class WorkerStudy(optuna.Study):
     ) -> None:  # fmt: skip
         self._holding = HoldingStorage(storage, history)
         super().__init__(name, cast(BaseStorage, self._holding), sampler=TrialSeededSampler(plan.spec), pruner=build_pruner(plan.spec))
-        self._completed = completed
+        self._completed, self._engine = completed, storage.engine
         self.peers = peers
         self._complete: tuple[int, list[FrozenTrial]] | None = None
 
@@ -161,6 +161,11 @@ class WorkerStudy(optuna.Study):
         with self._holding.holding() as held:
             params = suggest(trial, plan)
         return params, held.sampled()
+
+    def rest(self) -> None:
+        """Close Optuna's connections to a server: while a trial trains, a worker needs the store's one alone."""
+        if self._engine.dialect.name != "sqlite":
+            self._engine.dispose()
 
     def peers_at(self, epoch: int) -> Sequence[float]:
         """The metrics of the complete trials at one epoch, of those that have one."""

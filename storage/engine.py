@@ -77,30 +77,24 @@ def build_engine(url: str) -> Engine:
         options["isolation_level"] = "READ COMMITTED"
         # UTC, for the local time of an hour in autumn is that of two.
         arguments["init_command"] = f"SET time_zone = '+00:00', innodb_lock_wait_timeout = {BUSY_TIMEOUT_S}"
-    # A worker needs one connection and its lease thread another, so that hundreds of workers fit on one server; a
-    # connection that a firewall or a restart cut in the meantime is noticed before use.
-    return create_engine(parsed, connect_args=arguments, pool_size=2, max_overflow=4, pool_use_lifo=True, pool_pre_ping=True, **options)
+    # One connection a worker, so that hundreds fit on one server: its lease's thread uses the same one between two epochs,
+    # and when both write at once a second one is made and closed again. It is held while the training goes on, however long
+    # an epoch takes, for the lease is extended every few seconds: a new connection for each, which on PostgreSQL is a
+    # process, would cost the server more than an idle one does. One that a firewall or a restart cut in the meantime is
+    # noticed before use.
+    return create_engine(parsed, connect_args=arguments, pool_size=1, max_overflow=5, pool_pre_ping=True, **options)
 
 
 def tune(engine: Engine) -> None:
-    """Makes an engine, also one that another library built, wait instead of fail, and commit without waiting for the disk.
+    """Makes an engine for SQLite, also one that another library built, wait instead of fail, and commit without waiting for the disk.
 
     Connections that the engine holds idle are closed, so that every one it uses from now on is tuned. How the engine
     begins its transactions stays as it is. Write-ahead logging is a property of the SQLite file: `Database.share` sets it.
+    Nothing is set for a session on a server: behind a pooler of transactions the next client would inherit it.
     """
-    tuning = {"sqlite": _set_pragmas, "postgresql": _do_not_wait_for_the_disk}.get(engine.dialect.name)
-    if tuning is not None:  # MySQL cannot be told so by a connection
-        event.listen(engine, "connect", tuning)
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _set_pragmas)
     engine.dispose()
-
-
-def _do_not_wait_for_the_disk(connection: Any, _record: object) -> None:
-    # PostgreSQL writes its log in order: a commit of the store's own engine, which waits, makes everything durable
-    # that was committed before it. The other library's writes are always followed by one of the store's.
-    cursor = connection.cursor()
-    cursor.execute("SET SESSION synchronous_commit TO off")
-    cursor.close()
-    connection.commit()  # or the setting would go with the transaction
 
 
 def _set_pragmas(connection: DBAPIConnection, _record: object) -> None:

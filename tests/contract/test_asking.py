@@ -6,6 +6,7 @@ Its functions run in spawned processes.
 from __future__ import annotations
 
 import multiprocessing
+import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -13,6 +14,7 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any, cast
 
+import psycopg
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
@@ -122,6 +124,30 @@ class TestSameTrials:
             assert found is not None
             assert (found[0].number, found[0].attempt, found[0].preset) == (0, 2, spec().presets[0])
             assert [trial.state for trial in bench.study.get_trials()][:2] == [TrialState.RUNNING, TrialState.WAITING]
+
+
+def settled(admin: psycopg.Connection, counting: str) -> int:
+    """What a query counts once it is 1, or in the end: a server takes a moment to see that a connection was closed."""
+    for _ in range(100):
+        counted: int = admin.execute(counting).fetchone()[0]  # type: ignore[call-overload, index]
+        if counted == 1:
+            break
+        time.sleep(0.1)
+    return counted
+
+
+class TestConnections:
+    def test_while_training(self, postgresql_url: str, postgres_admin: psycopg.Connection) -> None:
+        """A worker holds one connection to a server while a trial trains, whatever it took to ask for it."""
+        url = f"{postgresql_url}&application_name=one_worker"
+        session = open_session(spec(), url)
+        with session.store:
+            bench = bench_of(session, url)
+            for _ in range(2):
+                found = ask(bench)
+                assert found is not None
+                bench.store.append(found[0], RECORD, 600)
+                assert settled(postgres_admin, "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'one_worker'") == 1
 
 
 def join(barrier: Barrier) -> None:
