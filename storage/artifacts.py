@@ -21,6 +21,11 @@ FOLDER, NOTE, LOCK = "artifacts", "best.json", ".lock"
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
+def is_kept(path: Path) -> bool:
+    """Whether a file in such a folder is one of ours."""
+    return not path.is_symlink() and path.is_file() and (path.name in (NOTE, LOCK) or _HASH.fullmatch(path.name) is not None)
+
+
 @dataclass(frozen=True, slots=True)
 class Best:
     """The best complete trial that was seen in this folder.

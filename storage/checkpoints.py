@@ -38,14 +38,18 @@ class CheckpointFiles:
         """What the names of all files of that trial begin with.
 
         Raises:
-            StoreError: when the name or the number could lead out of the folder.
+            StoreError: when the name, the number or a link could lead out of the folder.
         """
         if not _STUDY_NAME.fullmatch(study) or number < 0:
             allowed = "letters, digits, '_', '.' and '-', the first a letter or a digit; a trial from 0 on"
             raise StoreError(
                 "a study's name must do as a folder", where=str(self.root), found=f"{study!r}, trial {number}", allowed=allowed
             )
-        return self.root / study / f"trial-{number:05d}"
+        folder = self.root / study
+        if folder.is_symlink():
+            step = "put a folder in its place, or have SEARCH_FILES name another place for all files"
+            raise StoreError("a study's folder is a link, which leads out of the folder for files", where=str(folder), found=f"→ {folder.readlink()}", next_step=step)
+        return folder / f"trial-{number:05d}"
 
     def write(self, path: Path, save: Callable[[Path], None]) -> None:
         """Puts what `save` writes in the place of `path` at once, so that a reader, or a crash, finds the old file or the new one.

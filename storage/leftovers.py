@@ -8,15 +8,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from storage import artifacts
 from storage.store import Store
 
-_TRIAL_FILE = re.compile(r"\.?trial-(\d+)\b.*")
+_TRIAL_FILE = re.compile(r"\.?trial-(\d+)(?!\d).*")
 _WORKER_LOG = re.compile(r"worker-.*\.log")
 
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """A file without an owner: the study it was of, and the trial, unless it is a log."""
+    """A file without an owner: the study it was of, and the trial, unless it is a log or an artifact."""
 
     path: Path
     study: str
@@ -25,7 +26,7 @@ class Leftover:
 
 
 def leftovers(store: Store, root: Path) -> list[Leftover]:
-    """The checkpoints of trials, and the logs of studies, that are not in the store. Nothing else is looked at, no link is followed."""
+    """The states of trials, and the logs and artifacts of studies, that are not in the store. Nothing else is looked at, no link is followed."""
     found = list(_ours(root))  # before the store is read: a trial comes into the store before its first file
     numbers = {study.name: {trial.number for trial in store.trials(study.id)} for study in store.studies()}
     return [file for file in found if _lonely(file, numbers)]
@@ -38,7 +39,7 @@ def remove_leftovers(files: list[Leftover], root: Path) -> int:
         with suppress(OSError):
             file.path.unlink()
             removed += 1
-    for folder in {root / file.study for file in files}:
+    for folder in (place for study in {file.study for file in files} for place in (root / study / artifacts.FOLDER, root / study)):
         with suppress(OSError):  # something else is in it
             folder.rmdir()
     return removed
@@ -49,12 +50,18 @@ def _lonely(file: Leftover, numbers: Mapping[str, set[int | None]]) -> bool:
 
 
 def _ours(root: Path) -> Iterator[Leftover]:
-    """Every file that bears the name of a checkpoint or of a log."""
+    """Every file that bears the name of a state, of a log, or of an artifact."""
     folders = sorted(root.iterdir()) if root.is_dir() else []
     for folder in folders:
         if folder.is_symlink() or not folder.is_dir():
             continue
         for path in sorted(folder.iterdir()):
             trial = _TRIAL_FILE.fullmatch(path.name)
-            if (trial or _WORKER_LOG.fullmatch(path.name)) and path.is_file() and not path.is_symlink():
-                yield Leftover(path, folder.name, int(trial[1]) if trial else None, path.stat().st_size)
+            if path.name == artifacts.FOLDER and path.is_dir() and not path.is_symlink():
+                yield from (_file(each, folder.name, None) for each in sorted(path.iterdir()) if artifacts.is_kept(each))
+            elif (trial or _WORKER_LOG.fullmatch(path.name)) and path.is_file() and not path.is_symlink():
+                yield _file(path, folder.name, int(trial[1]) if trial else None)
+
+
+def _file(path: Path, study: str, trial: int | None) -> Leftover:
+    return Leftover(path, study, trial, path.lstat().st_size)

@@ -9,6 +9,9 @@ from pydantic_core import PydanticCustomError
 
 from spaces.frozen import Frozen
 
+PART_OF_A_NAME = r"^[^/\\]*$"
+"""No slash: a mask lies in the folder of the masks, whoever wrote the YAML."""
+
 
 class DigitsData(Frozen):
     """The embedded data set: scenes of handwritten digits with a long tail (no download)."""
@@ -37,8 +40,8 @@ class FolderData(Frozen):
     width: int = Field(default=1024, ge=32)
     crop: tuple[int, int] | None = Field(default=None, description="height and width of random training crops; null: whole images")
     flip: bool = Field(default=True, description="mirror training images left to right at random")
-    mask_suffix: str = Field(default="", description="what a mask's name has beyond its image's, such as _labelIds")
-    image_suffix: str = Field(default="", description="what an image's name has beyond the common part, such as _leftImg8bit")
+    mask_suffix: str = Field(default="", pattern=PART_OF_A_NAME, description="what a mask's name has beyond its image's, such as _labelIds")
+    image_suffix: str = Field(default="", pattern=PART_OF_A_NAME, description="what an image's name has beyond the common part, such as _leftImg8bit")
     mean: tuple[float, float, float] = Field(default=(0.485, 0.456, 0.406), description="per channel, of values in 0 … 1")
     std: tuple[float, float, float] = Field(default=(0.229, 0.224, 0.225))
     loader_workers: int = Field(default=2, ge=0, description="processes that decode images, per search worker")

@@ -30,6 +30,7 @@ from storage.address import optuna_url
 from storage.engine import Database, tune
 from storage.models import PREFIX, Table
 from storage.store import open_store, upgrade_store
+from tests.mariadb import MariaDB
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -345,6 +346,37 @@ class TestRefused:
                 open_store(postgresql_url.replace("//postgres:", "//guest:"))
         finally:
             postgres_admin.execute("DROP ROLE guest")
+
+
+class TestMariaDB:
+    def test_refused(self, mariadb: MariaDB, mariadb_url: str) -> None:
+        """A refused password, a database that is not there, and a user without rights are told, never with the password."""
+        mariadb.execute("CREATE USER locked IDENTIFIED BY 'right'", f"CREATE USER guest IDENTIFIED BY '{SECRET}'")
+        database = mariadb_url.split("/")[3].partition("?")[0]
+        mariadb.execute(f"GRANT SELECT ON {database}.* TO guest")
+        try:
+            for url, what in (
+                (mariadb.url(database, "locked", SECRET), "does not let that user in"),
+                (mariadb.url("nowhere"), r"no such database\n(.|\n)*CREATE DATABASE"),
+                (mariadb.url(database, "guest", SECRET), "may not do this"),
+            ):
+                with pytest.raises(StoreError, match=what) as caught:
+                    open_store(url)
+                assert SECRET not in told(caught.value)
+        finally:
+            mariadb.execute("DROP USER locked", "DROP USER guest")
+
+    @pytest.mark.parametrize("setting", ["CHARACTER SET latin1", "CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci"])
+    def test_letters(self, mariadb: MariaDB, mariadb_url: str, setting: str) -> None:
+        """A database that cannot hold every text, or takes 'a' for 'A', is refused with the statement that changes it."""
+        database = mariadb_url.split("/")[3].partition("?")[0]
+        mariadb.execute(f"ALTER DATABASE {database} {setting}")
+        with pytest.raises(StoreError, match=rf"cannot hold every text\n(.|\n)*next: +ALTER DATABASE `{database}` CHARACTER SET utf8mb4") as caught:
+            open_store(mariadb_url)
+
+        mariadb.execute(caught.value.next_step.partition(", before")[0])
+
+        open_store(mariadb_url).close()
 
 
 class TestTrouble:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import stat
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -135,8 +137,8 @@ class TestFiles:
         """Files of trials and studies that are gone are found, and removed with their folder; others stay, and so do links."""
         root = open_files(filled).root
         (tmp_path / "elsewhere").mkdir()
-        gone = ("demo/trial-00099.ckpt", "demo/.trial-00099.ckpt.12-ab", "old/trial-00000.json", "old/worker-0.log")
-        kept = ("demo/trial-00005.ckpt", "demo/worker-0.log", "demo/notes.txt", "../elsewhere/trial-00000.ckpt")
+        gone = ("demo/trial-00099.ckpt", "demo/.trial-00099.ckpt.12-ab", "old/trial-00000.json", "old/worker-0.log", f"old/artifacts/{'a' * 64}")
+        kept = ("demo/trial-00005.2.3.ckpt", "demo/worker-0.log", f"demo/artifacts/{'a' * 64}", "demo/notes.txt", "../elsewhere/trial-00000.ckpt")
         for name in (*gone, *kept):
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).write_text("x")
@@ -146,8 +148,8 @@ class TestFiles:
         assert sorted(file.path.relative_to(root).as_posix() for file in inspect_store(filled).leftovers) == sorted(gone)
         assert vacuum(filled, dry_run=True).removed == 0
         shared = not filled.startswith("sqlite")
-        assert vacuum(filled).removed == (0 if shared else 4)
-        assert vacuum(filled, shared_files=True).removed == (4 if shared else 0)
+        assert vacuum(filled).removed == (0 if shared else 5)
+        assert vacuum(filled, shared_files=True).removed == (5 if shared else 0)
 
         assert [name for name in gone if (root / name).exists()] == []
         assert [name for name in kept if not (root / name).exists()] == []
@@ -254,6 +256,9 @@ class TestMigrate:
         assert migrate(sqlite_url)[0] == f"copied to {copy}"
 
         before = copy.read_bytes()
+        umask = os.umask(0)
+        os.umask(umask)
+        assert stat.S_IMODE(copy.stat().st_mode) == 0o666 & ~umask
         with closing(sqlite3.connect(copy)) as database:
             assert database.execute("SELECT version_num FROM alembic_version").fetchone() == ("v3.0.0.d",)
             assert database.execute("SELECT COUNT(*) FROM search_epochs").fetchone() == (15,)

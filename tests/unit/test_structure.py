@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("spaces", "objectives", "storage", "search")
@@ -115,6 +116,52 @@ class TestImports:
     def test_rule_bites(self, name: str, text: str, found: list[str]) -> None:
         """An import that breaks a rule is found wherever it stands in the file; one that keeps it is not."""
         assert trespasses(name, text) == found
+
+
+RUNS_WHAT_IT_READS = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
+"""Modules by which a file can bring code along."""
+
+
+def unsafe_reads(text: str) -> list[str]:
+    """The places in the code where something that is read could be run."""
+    tree = ast.parse(text)
+    found = [f"import {module}" for module in imported(tree, "") if module.split(".")[0] in RUNS_WHAT_IT_READS]
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        name, given = ast.unparse(node.func), {word.arg: ast.unparse(word.value) for word in node.keywords}
+        unsafe = (
+            (name == "torch.load" and given.get("weights_only") != "True")
+            or given.get("allow_pickle") == "True"
+            or name in ("eval", "exec", "yaml.unsafe_load", "yaml.full_load")
+            or (name == "yaml.load" and given.get("Loader") not in ("_Loader", "yaml.SafeLoader"))
+        )
+        found += [name] if unsafe else []
+    return found
+
+
+class TestReading:
+    @pytest.mark.parametrize("path", FILES, ids=relative)
+    def test_data_only(self, path: Path) -> None:
+        """Nothing that is read from a store or a file is run: no pickle, tensors as `weights_only`, YAML by a safe loader."""
+        assert unsafe_reads(path.read_text(encoding="utf-8")) == []
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "import pickle", "def f():\n    from joblib import load", "torch.load(path)", "torch.load(path, weights_only=False)", "eval(text)",
+            "np.load(path, allow_pickle=True)", "yaml.load(text, Loader=yaml.Loader)", "yaml.load(text)",
+        ],
+    )  # fmt: skip
+    def test_rule_bites(self, text: str) -> None:
+        """Each way to run what is read is found."""
+        assert len(unsafe_reads(text)) == 1
+
+    def test_safe_loader(self) -> None:
+        """The loader that the rule lets pass is a safe one."""
+        from spaces.loader import _Loader
+
+        assert issubclass(_Loader, yaml.SafeLoader)
 
 
 class TestHelp:

@@ -109,6 +109,13 @@ class TestPairs:
         assert caught.value.allowed == str(root / "masks" / "train" / "scene_2.png")
         assert "mask_suffix" in caught.value.next_step
 
+    @pytest.mark.parametrize("suffix", ["/../../x", "/etc/x", "a\\b"])
+    @pytest.mark.parametrize("name", ["mask_suffix", "image_suffix"])
+    def test_no_way_out(self, name: str, suffix: str) -> None:
+        """What a name ends in cannot lead out of the folder of the masks."""
+        with pytest.raises(ValidationError, match=name):
+            FolderData(kind="folder", root=".", classes=("a", "b"), **{name: suffix})
+
     def test_no_split(self, configure: Configure) -> None:
         """A split without a folder has no pairs."""
         assert pairs(configure(), "test") == []

@@ -106,6 +106,24 @@ class TestWrite:
         assert files.path("demo", 3).stat().st_mode & 0o777 == 0o666 & ~umask
 
 
+class TestLinks:
+    def test_study(self, tmp_path: Path) -> None:
+        """A study's folder that is a link to elsewhere is refused, for whoever planted it would have files of theirs written over."""
+        (tmp_path / "elsewhere").mkdir()
+        (tmp_path / "files").mkdir()
+        (tmp_path / "files" / "demo").symlink_to(tmp_path / "elsewhere")
+
+        with pytest.raises(StoreError, match=r"is a link(.|\n)*elsewhere"):
+            CheckpointFiles(tmp_path / "files").path("demo", 0)
+
+    def test_root(self, tmp_path: Path) -> None:
+        """The folder for all files may be one: it is the user's own choice."""
+        (tmp_path / "big").mkdir()
+        (tmp_path / "files").symlink_to(tmp_path / "big")
+
+        assert CheckpointFiles(tmp_path / "files").path("demo", 0).name == "trial-00000"
+
+
 class TestRoot:
     @pytest.mark.parametrize(
         ("url", "root"),
