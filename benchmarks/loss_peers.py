@@ -256,7 +256,7 @@ def waits(device: torch.device) -> str:
     from objectives.metrics import ConfusionMatrix
     from objectives.segmentation import train as trainer
     from objectives.segmentation.config import SegmentationConfig
-    from objectives.segmentation.steps import Means
+    from objectives.steps import Means
 
     config = SegmentationConfig.model_validate(
         {"batch_size": 4, "precision": "float32", "loss": {"kind": "ce_focal", "dice_weight": 0.4, "normalize": True}, "weights": {"method": "sqrt_inv_freq"},

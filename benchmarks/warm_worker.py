@@ -102,8 +102,8 @@ def _first_batch(watch: Stopwatch) -> Iterator[None]:
 
     epoch = Batches.epoch
 
-    def batches(self: Batches, number: int) -> Iterator[Any]:
-        for batch in epoch(self, number):
+    def batches(self: Batches, number: int, skip: int = 0) -> Iterator[Any]:
+        for batch in epoch(self, number, skip):
             watch.mark(FIRST_BATCH)
             yield batch
 
@@ -113,7 +113,8 @@ def _first_batch(watch: Stopwatch) -> Iterator[None]:
 
 def _parts(bench: Any) -> Iterator[Target]:
     """The calls that a gap is made of."""
-    import objectives.segmentation.train as training
+    import objectives.segmentation.train as segmentation
+    import objectives.training as training
     import search.run
 
     yield gc, "collect", "collecting garbage"
@@ -122,7 +123,7 @@ def _parts(bench: Any) -> Iterator[Target]:
     yield type(bench.study), "take", "taking the trial up"
     yield type(bench.study), "sample", "sampling"
     yield type(bench.store), "bind", "store.bind"
-    yield training, "build_model", BUILD
+    yield segmentation, "build_model", BUILD
     yield training, "build_criterion", "building the loss"
     yield training, "build_optimizer", "building the optimiser"
 

@@ -17,7 +17,7 @@ Key = tuple[int, int]
 """Index of a sample, and the seed of its augmentation (0: none)."""
 
 Batch = tuple[Tensor, Tensor]
-"""images_NCHW float32 and target_NHW int64."""
+"""Inputs and targets: images_NCHW float32 and target_NHW int64, or tokens_NL int64 and target_N int64."""
 
 
 class Split(Protocol):
@@ -26,14 +26,14 @@ class Split(Protocol):
     def __len__(self) -> int: ...
 
     def __getitems__(self, keys: list[Key]) -> Batch | DataError:
-        """images_NCHW float32 and target_NHW int64 of the samples.
+        """Inputs and targets of the samples.
 
         An unreadable file is handed over as the error: raised in a decoding process it would arrive as a traceback.
         """
 
 
-@dataclass(frozen=True)
-class SegmentationData:
+@dataclass(frozen=True, kw_only=True)
+class Data:
     """A data set, decoded or ready to be decoded, that a worker keeps between trials."""
 
     train: Split
@@ -41,10 +41,16 @@ class SegmentationData:
     test: Split | None
     class_names: tuple[str, ...]
     ignore_index: int
+    loader_workers: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentationData(Data):
+    """Images and their masks."""
+
     channels: int
     height: int
     width: int
-    loader_workers: int = 0
 
 
 class _EpochOrder(Sampler[list[Key]]):
@@ -106,10 +112,10 @@ class Batches:
         for batch in self._loader:
             if isinstance(batch, DataError):
                 raise batch
-            images_NCHW, target_NHW = batch
+            inputs, target = batch
             yield (
-                images_NCHW.to(self._device, non_blocking=True, memory_format=torch.channels_last),
-                target_NHW.to(self._device, non_blocking=True),
+                inputs.to(self._device, non_blocking=True, memory_format=torch.channels_last if inputs.dim() == 4 else torch.preserve_format),
+                target.to(self._device, non_blocking=True),
             )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 
+from objectives.config import TrainingConfig
 from objectives.data.config import DataConfig, DigitsData
-from spaces.config import LossConfig, OptimizerConfig, ScheduleConfig, TrialConfig, WeightsConfig
+from spaces.config import OptimizerConfig
 from spaces.frozen import Frozen
 
 
@@ -30,16 +31,9 @@ class SegmentationOptimizer(OptimizerConfig):
     base_lr: float = Field(default=0.1, gt=0, description="what a multiple of 1 means on these data; 0.1 suits SGD on the embedded ones")
 
 
-class SegmentationConfig(TrialConfig):
+class SegmentationConfig(TrainingConfig):
     """Everything that decides one training of a segmentation model."""
 
     data: DataConfig = DigitsData()
     model: ModelConfig = ModelConfig()
-    weights: WeightsConfig = WeightsConfig()
-    loss: LossConfig = LossConfig()
     optimizer: SegmentationOptimizer = SegmentationOptimizer()
-    schedule: ScheduleConfig = ScheduleConfig()
-    batch_size: int = Field(default=8, ge=1)
-    early_stopping_patience: int | None = Field(default=None, ge=1, description="epochs without a lower validation loss; null: train all epochs")
-    precision: Literal["auto", "float32"] = Field(default="auto", description="auto: mixed precision on CUDA, float32 on the CPU")
-    max_grad_norm: float = Field(default=1000.0, gt=0, description="a larger gradient norm ends the trial before the step is applied")

@@ -391,7 +391,7 @@ class TestBroken:
         broken.target_NHW[0, :3, :3] = 200
         with pytest.raises(DataError, match="targets hold values that are no class") as caught:
             segmentation.train(data=replace(segmentation.prepared, val=broken))
-        assert (caught.value.found, caught.value.allowed) == ("9 pixels", "0 … 6 or 255")
+        assert (caught.value.found, caught.value.allowed) == ("9 labels", "0 … 6 or 255")
 
     def test_nothing_valid(self, segmentation: Kit) -> None:
         """Training data that are ignored altogether give a loss of 0 and no NaN in it."""

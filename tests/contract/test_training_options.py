@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from objectives.data.loading import SegmentationData
 from objectives.segmentation.config import SegmentationConfig
-from objectives.segmentation.steps import pool
-from objectives.segmentation.train import Run
-from objectives.segmentation.validate import validate
+from objectives.segmentation.train import METRICS, Run
+from objectives.steps import pool
+from objectives.validation import validate
 from search.plan import Plan, make_plan, searchable
 from search.study import TrialSeededSampler, suggest
 from search.used import check_used
@@ -188,7 +188,7 @@ class TestAveraging:
         record = None
         for epoch in range(1, 5):
             record = run.next_epoch()
-            found = validate(run.averager.counting(epoch), run.val_batches.epoch(0), run.criterion, 7, 255)
+            found = validate(run.averager.counting(epoch), run.val_batches.epoch(0), run.criterion, 7, 255, METRICS)
             assert (record.val_loss, record.metrics) == (found.loss, found.metrics)
             if record.metric == run.best_metric:
                 counting = run.averager.counting(epoch).state_dict()
@@ -197,7 +197,7 @@ class TestAveraging:
         assert record.test is not None
         test_split = segmentation.prepared.test
         swapped = run_of(segmentation, {}, replace(segmentation.prepared, val=test_split)).val_batches
-        assert record.test.metric == validate(run.averager.counting(4), swapped.epoch(0), run.criterion, 7, 255).metrics["miou"]
+        assert record.test.metric == validate(run.averager.counting(4), swapped.epoch(0), run.criterion, 7, 255, METRICS).metrics["miou"]
 
     def test_best_before_it_began(self, segmentation: Kit) -> None:
         """A best epoch before the averaging began is tested with its own weights, not with the average's."""

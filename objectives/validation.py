@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +12,9 @@ from objectives.data.loading import Batch
 from objectives.losses import CombinedLoss, Criterion, functional
 from objectives.metrics import ConfusionMatrix
 from spaces.errors import DataError
+
+Metrics = Mapping[str, Callable[[ConfusionMatrix], float]]
+"""Name → how a metric is read from the confusion matrix."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,11 @@ def plain_loss(criterion: Criterion) -> CombinedLoss:
 
 
 @torch.no_grad()
-def validate(model: nn.Module, batches: Iterable[Batch], criterion: Criterion, classes: int, ignore_index: int) -> Validation:
+def validate(model: nn.Module, batches: Iterable[Batch], criterion: Criterion, classes: int, ignore_index: int, metrics: Metrics) -> Validation:
     """Measure the model on a split.
+
+    Args:
+        metrics: what is read from the confusion matrix, besides the plain cross entropy `val_ce`.
 
     Raises:
         DataError: when a target is neither a class nor ignored.
@@ -40,18 +46,18 @@ def validate(model: nn.Module, batches: Iterable[Batch], criterion: Criterion, c
     device = next(model.parameters()).device
     plain = plain_loss(criterion)
     matrix = ConfusionMatrix(classes, ignore_index, device)
-    loss_sum, ce_sum, images, valid = (torch.zeros((), dtype=torch.float64, device=device) for _ in range(4))
+    loss_sum, ce_sum, samples, valid = (torch.zeros((), dtype=torch.float64, device=device) for _ in range(4))
     model.eval()
-    for images_NCHW, target_NHW in batches:
-        logits_NCHW = model(images_NCHW).float()
-        matrix.update(logits_NCHW, target_NHW)
-        batch = functional.prepare(logits_NCHW, target_NHW, ignore_index)
+    for inputs, target in batches:
+        logits = model(inputs).float()
+        matrix.update(logits, target)
+        batch = functional.prepare(logits, target, ignore_index)
         ce_sum += batch.nll_NL.sum(dtype=torch.float64)
         valid += batch.count_NC.sum()
-        loss_sum += plain(logits_NCHW, target_NHW).total.double() * len(target_NHW)
-        images += len(target_NHW)
+        loss_sum += plain(logits, target).total.double() * len(target)
+        samples += len(target)
     if bad := matrix.bad_targets():
-        raise DataError("targets hold values that are no class", found=f"{bad} pixels", allowed=f"0 … {classes - 1} or {ignore_index}", next_step="check the masks against base.data.classes")
+        raise DataError("targets hold values that are no class", found=f"{bad} labels", allowed=f"0 … {classes - 1} or {ignore_index}", next_step="check the labels against base.data.classes")
     ce = float(ce_sum / valid.clamp(min=1))
-    metrics = {"miou": matrix.mean_iou(), "pixel_accuracy": matrix.pixel_accuracy(), "macro_f1": matrix.macro_f1(), "val_ce": ce}
-    return Validation(float(loss_sum / images.clamp(min=1)), ce, metrics, matrix.iou(), matrix.f1())
+    found = {name: measure(matrix) for name, measure in metrics.items()} | {"val_ce": ce}
+    return Validation(float(loss_sum / samples.clamp(min=1)), ce, found, matrix.iou(), matrix.f1())

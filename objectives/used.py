@@ -8,29 +8,23 @@ import torch
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from objectives.data.loading import Batches, SegmentationData
+from objectives.config import TrainingConfig
 from objectives.guard import StepGuard
 from objectives.losses import Criterion
 from objectives.optimizer import used_by
-from objectives.segmentation.config import SegmentationConfig
 
 
-def read_back(
-    config: SegmentationConfig, data: SegmentationData, model: nn.Module, criterion: Criterion, optimizer: torch.optim.Optimizer,
-    guard: StepGuard, batches: Batches,
-) -> dict[str, Any]:  # fmt: skip
+def read_back(config: TrainingConfig, criterion: Criterion, optimizer: torch.optim.Optimizer, guard: StepGuard, batch_size: int) -> dict[str, Any]:
     """Dotted path → value. What took no effect is absent, so that a search over it is noticed."""
     used = criterion.used() | used_by(optimizer, config.optimizer)
-    used |= {"optimizer.grad_clip_norm": guard.clip_norm, "batch_size": batches.batch_size, "optimizer.accumulate": config.optimizer.accumulate}
+    used |= {"optimizer.grad_clip_norm": guard.clip_norm, "batch_size": batch_size, "optimizer.accumulate": config.optimizer.accumulate}
     used |= _used_schedule(config, used)
-    used |= _used_model(config, model)
     device = guard.parameters[0].device
     used |= {"environment.device": _device_name(device), "environment.threads": torch.get_num_threads(), "environment.torch": str(torch.__version__)}
-    used |= {"environment.classes": list(data.class_names), "precision": config.precision}
-    return used | {"early_stopping_patience": config.early_stopping_patience}
+    return used | {"precision": config.precision, "early_stopping_patience": config.early_stopping_patience}
 
 
-def _used_schedule(config: SegmentationConfig, used: dict[str, Any]) -> dict[str, Any]:
+def _used_schedule(config: TrainingConfig, used: dict[str, Any]) -> dict[str, Any]:
     schedule = config.schedule
     found: dict[str, Any] = {"schedule.lr": schedule.lr, "schedule.lr_warmup_epochs": schedule.lr_warmup_epochs, "schedule.plan": schedule.plan}
     if schedule.swa_from_epoch is None or schedule.swa_from_epoch <= config.epochs:
@@ -45,13 +39,10 @@ def _used_schedule(config: SegmentationConfig, used: dict[str, Any]) -> dict[str
     return found
 
 
-def _used_model(config: SegmentationConfig, model: nn.Module) -> dict[str, Any]:
-    named = {name: value for name, value in config.model.model_dump().items() if name not in ("options", "dropout")}
-    found = {f"model.{name}": value for name, value in named.items()}
+def used_dropout(rate: float | None, model: nn.Module) -> dict[str, Any]:
+    """The configured rate where it is that of all the model's dropout layers, or where each keeps its own; else nothing."""
     rates = {module.p for module in model.modules() if isinstance(module, _DropoutNd)}
-    if config.model.dropout is None or rates == {config.model.dropout}:
-        found["model.dropout"] = config.model.dropout
-    return found
+    return {"model.dropout": rate} if rate is None or rates == {rate} else {}
 
 
 def _device_name(device: torch.device) -> str:

@@ -38,16 +38,16 @@ def pool(criterion: Criterion, model: nn.Module, predict: Callable[[Tensor], Ten
         return None
     if not criterion.needs_logits_to_pool:
         classes = criterion.class_count
-        return criterion.pooled((_of_shape(target_NHW, classes), target_NHW) for _, target_NHW in group)
+        return criterion.pooled((_of_shape(target, classes), target) for _, target in group)
     device = group[0][0].device
     with torch.no_grad(), _statistics_kept(model), torch.random.fork_rng([device] if device.type == "cuda" else []):
-        return criterion.pooled((predict(images_NCHW), target_NHW) for images_NCHW, target_NHW in group)
+        return criterion.pooled((predict(inputs), target) for inputs, target in group)
 
 
-def _of_shape(target_NHW: Tensor, classes: int) -> Tensor:
+def _of_shape(target: Tensor, classes: int) -> Tensor:
     """Logits of the right shape that take no memory."""
-    count, *size = target_NHW.shape
-    return torch.zeros((), device=target_NHW.device).expand(count, classes, *size)
+    count, *size = target.shape
+    return torch.zeros((), device=target.device).expand(count, classes, *size)
 
 
 @contextmanager
