@@ -216,7 +216,7 @@ class TestMakeStudy:
     def test_bad_address(self) -> None:
         """An address that no store can have is refused as the store refuses it."""
         with pytest.raises(StoreError, match="no store can live"):
-            open_trials("mysql://host/db")
+            open_trials("oracle://host/db")
 
 
 class TestWorkerStudy:
