@@ -22,7 +22,7 @@ from storage.store import open_store
 from tests.acceptance.studies import TINY, Finished, stored_trials, url_in, write_study
 from tests.acceptance.terminal import COMMAND, Terminal
 
-COMMANDS = ("run", "list", "show", "explain", "backtest", "convert", "weights", "export", "train", "dashboard", "worker", "schema")
+COMMANDS = ("run", "list", "show", "explain", "backtest", "convert", "weights", "export", "train", "dashboard", "worker", "schema", "store")
 
 
 def refuse_nan(token: str) -> None:
