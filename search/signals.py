@@ -135,7 +135,8 @@ def loss_metric_divorce(records: Records, rule: LossMetricDivorce, sign: float =
         return None
     gains = [sign * record.metric for record in records if _has_metric(record)]
     smooth = smoothed(gains)
-    best, lost = max(smooth), max(smooth) - smooth[-1]
+    best = max(smooth)
+    lost = best - max(smooth[-1], gains[-1])  # a dip that the newest epoch is out of again is none
     if lost <= rule.noise * noise(gains[-NOISE_EPOCHS:]):
         return None
     comparable = _comparable(records, 1 + max(rule.window, rule.unbroken_epochs))
@@ -187,7 +188,7 @@ def overfitting(records: Records, rule: Overfitting, sign: float = 1.0) -> Evide
     if len(gains) <= rule.stall_epochs or max(gains[-rule.stall_epochs :]) > max(gains[: -rule.stall_epochs]):
         return None
     smooth = smoothed(gains)
-    if max(smooth) - smooth[-1] < rule.drop * abs(max(smooth)):
+    if max(smooth) - max(smooth[-1], gains[-1]) < rule.drop * abs(max(smooth)):
         return None
     train = _at_one_split(window)
     numbers = {"epochs": _epochs(window, rule.patience), "train_loss": train, "val_loss": [record.val_loss for record in window], "lowest_val_loss": min(val)}

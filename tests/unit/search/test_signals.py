@@ -281,6 +281,12 @@ class TestLossMetricDivorce:
         """Not while it is less than a quarter down, the loss rises too, the trial is young, the metric climbs, an epoch falls out, or all is noise."""
         assert signal(loss_metric_divorce(series(loss=list(loss), metric=list(metric)), self.RULE)) is None
 
+    def test_recovered(self, series: Series) -> None:
+        """A dip of two epochs that the newest one is out of again is none, though the smoothed metric still lies in it."""
+        loss, metric = [*self.LOSS, 0.48, 0.47], [0.45, 0.45, 0.45, 0.45, 0.45, 0.44, 0.43, 0.42, 0.3, 0.3, 0.46]
+        assert signal(loss_metric_divorce(series(loss=loss, metric=metric), self.RULE)) is None
+        assert signal(loss_metric_divorce(series(loss=loss, metric=[*metric[:-1], 0.31]), self.RULE)) == "loss_metric_divorce"
+
     TABLE_LOSS, TABLE_METRIC = (0.8, 0.7, 0.6, 0.55, 0.5), (0.45, 0.42, 0.38, 0.35, 0.32)
 
     def test_table(self, series: Series) -> None:
