@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
 
+from search.epoch_log import EpochLog
 from search.progress import Progress, end_hung
 from search.stop import StopRequest
 from spaces.errors import LeaseLostError, SearchError
@@ -19,6 +21,9 @@ LEASE_S = 10.0
 
 EXTENSIONS = 3.3
 """So often in its length a lease is extended."""
+
+RETRY_S = 1.0
+"""After so long a store that did not answer is asked again, give or take a half."""
 
 
 def worker_name(pid: int, host: str = "") -> str:
@@ -39,30 +44,49 @@ def waited(done: threading.Event, seconds: float, progress: Progress) -> bool:
     return over
 
 
-@contextmanager
-def kept_alive(store: Store, claim: Claim, stop: StopRequest, progress: Progress, lease_s: float = LEASE_S) -> Iterator[None]:
-    """Extend the lease, and ask for a stop when device time runs out, until the block ends or the lease is lost.
+class Lease:
+    """While the block lasts, the trial is held, a stop is asked for when device time runs out, and epochs that the store missed are written.
 
     A training that hangs ends the whole process: a thread that extends a lease proves nothing of the one that trains.
-    """
-    done = threading.Event()
-    stop.allow(claim.device_left_s)
 
-    def extend() -> None:
-        while not waited(done, lease_s / EXTENSIONS, progress):
-            if progress.hung:
-                end_hung(f"trial {claim.trial_id if claim.number is None else claim.number}", progress)
+    Args:
+        store: where the trial is.
+        claim: what is held.
+        stop: what is asked for a stop.
+        progress: whether the training gets on.
+        lease_s: how long the trial stays with a worker that is not heard of.
+
+    Attributes:
+        log: the epochs of the attempt, once it has begun.
+    """
+
+    def __init__(self, store: Store, claim: Claim, stop: StopRequest, progress: Progress, lease_s: float = LEASE_S) -> None:
+        self._store, self._claim, self._stop, self._progress, self.lease_s = store, claim, stop, progress, lease_s
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._keep, daemon=True, name="lease")
+        self.log: EpochLog | None = None
+
+    def __enter__(self) -> Self:
+        self._stop.allow(self._claim.device_left_s)
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _keep(self) -> None:
+        wait_s = self.lease_s / EXTENSIONS
+        while not waited(self._over, wait_s, self._progress):
+            if self._progress.hung:
+                end_hung(f"trial {self._claim.trial_id if self._claim.number is None else self._claim.number}", self._progress)
             try:
-                stop.allow(store.extend(claim, lease_s))
+                self._stop.allow(self._store.extend(self._claim, self.lease_s))
+                wait_s = self.lease_s / EXTENSIONS
             except LeaseLostError:
                 return  # the next write will say so
             except SearchError:
-                continue  # the database may come back before the lease is over
-
-    thread = threading.Thread(target=extend, daemon=True, name="lease")
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
+                wait_s = RETRY_S * random.uniform(0.5, 1.5)  # the database may come back before the lease is over
+                continue
+            if self.log is not None:
+                self.log.flush()

@@ -76,6 +76,9 @@ class OptunaTrial:
         """Tell the end, unless the store does."""
         if self.finished or self.by_store:
             return
+        self.finished = self.trial.storage.get_trial(self.id).state.is_finished()  # by a try whose answer was lost
+        if self.finished:
+            return
         for name, value in told.constraints.items():
             self.trial.set_constraint(name, value)
         for key, value in told.user_attrs.items():

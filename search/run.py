@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,8 +12,9 @@ import optuna
 from objectives.contract import Trainer
 from search import out_of_memory
 from search.diagnosis import diagnose
+from search.epoch_log import EpochLog, asked
 from search.judge import judge
-from search.lease import LEASE_S, kept_alive
+from search.lease import LEASE_S, Lease
 from search.optuna_trial import OptunaTrial, end_of
 from search.plan import Plan
 from search.progress import Progress
@@ -35,7 +37,6 @@ from spaces.errors import (
 from spaces.records import ClassCounts, Diagnosis, EpochRecord, Evidence, Verdict, score
 from storage.artifacts import Artifacts
 from storage.checkpoints import CheckpointFiles
-from storage.faults import is_fault, store_error
 from storage.rows import Claim, FinalState, StoredStudy
 from storage.store import Store
 from storage.trial_states import TrialStates
@@ -73,6 +74,7 @@ class Attempt:
     trial: OptunaTrial
     checkpoints: TrialCheckpoints
     records: list[EpochRecord]
+    log: EpochLog
 
 
 def run_trial(bench: Bench, claim: Claim) -> Ending:
@@ -86,29 +88,30 @@ def run_trial(bench: Bench, claim: Claim) -> Ending:
         WorkerSpentError: when there was no memory for it; the trial was given back with half the batch, or ended.
     """
     progress = Progress(bench.plan.spec.hang_after_s)
-    with kept_alive(bench.store, claim, bench.stop, progress):
+    with Lease(bench.store, claim, bench.stop, progress) as lease:
         try:
-            return _guarded(_attempt(bench, *_bind(bench, claim), progress))
+            attempt = _attempt(bench, *_bind(bench, claim), progress)
+            lease.log = attempt.log
+            return _guarded(attempt)
         except (LeaseLostError, StoreError):
             bench.tracker.finish("left", "the lease was lost, or the store did not answer")
             raise
         except StopNow:  # the second Ctrl-C: the trial goes back as it was last checkpointed
-            bench.store.give_back(claim)
+            with suppress(StoreError):  # else it does when its lease is over
+                bench.store.give_back(claim)
             raise
 
 
 def _guarded(attempt: Attempt) -> Ending:
     """Whatever an objective raises ends this trial, and the search goes on."""
     try:
-        return _train(attempt)
+        return asked(attempt.bench.store, lambda: _train(attempt))
     except (LeaseLostError, StoreError):
         raise
     except OutOfMemoryError as problem:
         _make_room(attempt, problem)
         raise WorkerSpentError(f"trial {attempt.claim.number}: {problem}; a fresh process goes on, with memory that is whole") from None
     except Exception as problem:
-        if is_fault(problem):  # Optuna's words for a database that does not answer
-            raise store_error(attempt.bench.store.where, problem) from problem
         _fail(attempt, problem)
         if isinstance(problem, (InputError, UnusedHyperparameterError)):
             raise
@@ -118,12 +121,10 @@ def _guarded(attempt: Attempt) -> Ending:
 def _bind(bench: Bench, claim: Claim) -> tuple[Claim, OptunaTrial]:
     """The trial in both books; when it cannot be sampled it goes back, for the study is at fault and not the trial."""
     try:
-        return _ask(bench, claim)
+        return asked(bench.store, lambda: _ask(bench, claim))
     except (LeaseLostError, StoreError):
         raise
-    except Exception as problem:
-        if is_fault(problem):
-            raise store_error(bench.store.where, problem) from problem
+    except Exception:
         bench.store.give_back(claim)
         raise
 
@@ -167,7 +168,9 @@ def _attempt(bench: Bench, claim: Claim, trial: OptunaTrial, progress: Progress)
         if records:
             bench.store.forget_epochs_after(claim, 0)
         records = []
-    attempt = Attempt(bench, claim, trial, checkpoints, records)
+    log = EpochLog(bench.store, claim, trial, bench.stop, LEASE_S)
+    attempt = Attempt(bench, claim, trial, checkpoints, records, log)
+    checkpoints.held_up = lambda: not log.settled
     checkpoints.promising = lambda record: _promising(attempt, record)
     return attempt
 
@@ -193,10 +196,9 @@ def _train(attempt: Attempt) -> Ending:
         for record in attempt.checkpoints.progress.watched(training):
             check_used(out_of_memory.asked_for(trial.params, claim.config or {}, claim.halvings), record.used)
             attempt.records = [*(held for held in attempt.records if held.epoch < record.epoch), record]
-            bench.store.append(claim, record, LEASE_S)
+            attempt.log.append(record)
             bench.tracker.epoch(record, bench.counts.names)
-            trial.report(record)
-            verdict = judge(attempt.records, bench.plan.spec, lambda: trial.worse_than_peers(bench.plan, record.epoch))  # noqa: B023 - called at once
+            verdict = judge(attempt.records, bench.plan.spec, lambda: _worse_than_peers(attempt, record.epoch))  # noqa: B023 - called at once
             if verdict.action != "go_on":
                 return _end(attempt, verdict)
             kept = attempt.checkpoints.declined != record.epoch  # asked for a moment too late, the next epoch's state is kept
@@ -209,9 +211,13 @@ def _train(attempt: Attempt) -> Ending:
     return _end(attempt, Verdict("go_on"))
 
 
+def _worse_than_peers(attempt: Attempt, epoch: int) -> str | None:
+    return attempt.log.peers(lambda: attempt.trial.worse_than_peers(attempt.bench.plan, epoch))
+
+
 def _pause(attempt: Attempt) -> Ending:
     """Give the trial back as it was last checkpointed."""
-    attempt.bench.store.give_back(attempt.claim)
+    attempt.log.end("paused", lambda: attempt.bench.store.give_back(attempt.claim))
     attempt.bench.tracker.finish("paused", "")
     return "paused"
 
@@ -222,7 +228,7 @@ def _make_room(attempt: Attempt, problem: OutOfMemoryError) -> None:
     config = claim.config or {}
     smaller = out_of_memory.halved(config) if spec.on_out_of_memory == "halve_batch" and claim.halvings == 0 else None
     if smaller is not None:
-        bench.store.start_over(claim, smaller)
+        attempt.log.end("paused", lambda: bench.store.start_over(claim, smaller))
         print(f"trial {claim.number}: {problem}; it is tried once more with half the batch", flush=True)
         bench.tracker.finish("paused", str(problem))
     else:
@@ -271,8 +277,12 @@ def _finish(
     error: str = "",
 ) -> None:
     """The end in both books: in one transaction, where the store knows Optuna's tables."""
-    told, store = end_of(state, final, why, evidence, diagnosis), attempt.bench.store
-    if not attempt.trial.by_store:
-        store.extend(attempt.claim, LEASE_S)  # Optuna asks for no lease, so make sure of ours first
-        attempt.trial.end(told)
-    store.finish(attempt.claim, state, score=final, reason=why, evidence=evidence, diagnosis=diagnosis, error=error, told=told)
+    told, store, claim = end_of(state, final, why, evidence, diagnosis), attempt.bench.store, attempt.claim
+
+    def write() -> None:
+        if not attempt.trial.by_store:
+            store.extend(claim, LEASE_S)  # Optuna asks for no lease, so make sure of ours first
+            attempt.trial.end(told)
+        store.finish(claim, state, score=final, reason=why, evidence=evidence, diagnosis=diagnosis, error=error, told=told)
+
+    attempt.log.end(state, write)

@@ -64,6 +64,8 @@ class TrialCheckpoints:
             end of the epoch also ends the training there.
         progress: told of every step.
         promising: whether the record of a last epoch may make the trial the study's best; then its state is worth keeping.
+        held_up: whether epochs wait for the store to answer. A state that is newer than they are is of no use to anybody until
+            they are written, and would take the place of one that is.
         epoch: the last whole one of the state.
         declined: the epoch whose state was not asked for, being the newest; a trial that stops there would lose it.
         at_least_s: seconds between two states, as asked for.
@@ -78,6 +80,7 @@ class TrialCheckpoints:
     stop: StopRequest
     progress: Progress = field(default_factory=Progress)
     promising: Callable[[EpochRecord], bool] = lambda record: False
+    held_up: Callable[[], bool] = lambda: False
     epoch: int = 0
     declined: int | None = None
     last_written: float = field(default_factory=time.monotonic)
@@ -125,7 +128,7 @@ class TrialCheckpoints:
         return wanted
 
     def _time(self) -> bool:
-        return time.monotonic() - self.last_written >= self.every_s
+        return time.monotonic() - self.last_written >= self.every_s and not self.held_up()
 
     def write(self, save: Callable[[Path], None]) -> None:
         """Put a state in place. A disk that is full costs the checkpoint, not the trial.

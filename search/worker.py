@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from objectives.contract import Trainer
+from search.epoch_log import STORE_PATIENCE_S, Backoff
 from search.history import History
 from search.lease import LEASE_S, worker_name
 from search.plan import Plan, make_plan
@@ -31,10 +32,6 @@ from storage.store import Store, open_files, open_store
 
 IDLE_POLL_S = 0.5
 """How often a worker without work looks whether another left a trial behind."""
-
-STORE_RETRY_S = 2.0
-STORE_PATIENCE_S = 600.0
-"""How long a worker goes on asking a database that does not answer."""
 
 FAILURES_IN_A_ROW = 3
 """So many failed trials, one after the other, are the objective's fault and not the configuration's."""
@@ -145,11 +142,14 @@ def _loop(bench: Bench, stored: StoredStudy) -> None:
     """Claim and train until nothing is left. A database that does not answer is asked again, for a while."""
     gc.collect()
     gc.freeze()  # what a worker keeps is never garbage; looking at all of torch after every trial takes 0.3 s
-    worker, failures, silent_since = worker_name(os.getpid()), 0, None
+    worker, failures, silent_since, backoff = worker_name(os.getpid()), 0, None, Backoff()
     while not bench.stop.requested:
         try:
+            if silent_since is not None:
+                bench.store.let_go(stored.id, worker)  # a claim may have been granted whose answer was lost
             state = _next_trial(bench, stored, worker)
             silent_since = None
+            backoff.answered()
         except LeaseLostError as lost:
             print(f"{lost}; going on with other work", flush=True)
             state = "lost"
@@ -157,8 +157,10 @@ def _loop(bench: Bench, stored: StoredStudy) -> None:
             silent_since = silent_since or time.monotonic()
             if time.monotonic() - silent_since > STORE_PATIENCE_S:
                 raise
-            print(f"warning: {problem.what}; asking again", flush=True)
-            bench.stop.wait(STORE_RETRY_S)
+            wait_s = backoff.failed(problem)
+            if wait_s:
+                print(f"warning: {problem.what}; asking again", flush=True)
+            bench.stop.wait(wait_s)
             continue
         gc.collect()  # a finished training is full of cycles, and its memory is the next one's
         if state == "nothing left":

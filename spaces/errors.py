@@ -7,6 +7,8 @@ SearchError                       exit 1: something failed that the user could n
 │   ├── DataError                 images, masks, labels
 │   ├── RecordsError              recorded epochs that cannot be replayed
 │   ├── StoreError                the database: address, rights, schema version
+│   │   └── StoreUnreachableError it does not answer at the moment: the same may succeed later
+│   │       └── StoreBusyError    another transaction was in the way: the same may succeed at once
 │   ├── DeviceError               a device that is not there
 │   └── LauncherError             Ray or Slurm: not installed, not reached, or asked for what it does not have
 ├── UnusedHyperparameterError     exit 2: a sampled value never reached the loss, the optimiser or the model
@@ -72,6 +74,14 @@ class RecordsError(InputError):
 
 class StoreError(InputError):
     """The store cannot be used."""
+
+
+class StoreUnreachableError(StoreError):
+    """The store does not answer at the moment: the server restarts, or the connection was cut. The same may succeed later."""
+
+
+class StoreBusyError(StoreUnreachableError):
+    """Another transaction was in the way, and this one was undone. The same may succeed at once."""
 
 
 class DeviceError(InputError):

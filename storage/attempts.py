@@ -52,7 +52,7 @@ class Attempts(Room):
         holder |= {"lease_until": until(lease_s), "seen_at": now()}
         with self._numbering() as connection:
             optuna_study_id, device_time = _lock_study(connection, study_id, self._database.where)
-            release(connection, self._optuna, study_id, None, max_attempts)
+            release(self._database, connection, self._optuna, study_id, None, max_attempts)
             if device_time is not None and device_time.spent:
                 return None
             holder["charged_until"] = now() if device_time is None else null()

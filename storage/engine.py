@@ -5,6 +5,7 @@ MariaDB counts as MySQL here and everywhere: it is reached by the same driver, a
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-from spaces.errors import StoreError
+from spaces.errors import StoreBusyError, StoreError, StoreUnreachableError
 from storage.address import MYSQL_DRIVER, parse, safe_url
 from storage.faults import spoken
 from storage.reach import password
@@ -176,6 +177,7 @@ class Database:
         self.made = self.engine.dialect.name == "sqlite" and not self._file.exists()
         self.where = safe_url(url)
         self._password = password(url)
+        self._away_at = -math.inf
         self._writer = self.engine.execution_options(**{_WRITES: True})
         whole = {} if self.engine.dialect.name == "sqlite" else {"isolation_level": "REPEATABLE READ"}  # SQLite has no other
         # One query needs no transaction around it, which would cost two round trips more; several see different states anyway.
@@ -190,7 +192,7 @@ class Database:
         Raises:
             StoreError: when the database fails.
         """
-        with spoken(self.where, self._password), self._reader.connect() as connection:
+        with self._noticing(), spoken(self.where, self._password), self._reader.connect() as connection:
             yield connection
 
     @contextmanager
@@ -210,8 +212,22 @@ class Database:
         Raises:
             StoreError: when the database fails.
         """
-        with spoken(self.where, self._password), self._writer.begin() as connection, _schema_unlocked(connection):
+        with self._noticing(), spoken(self.where, self._password), self._writer.begin() as connection, _schema_unlocked(connection):
             yield connection
+
+    @contextmanager
+    def _noticing(self) -> Iterator[None]:
+        try:
+            yield
+        except StoreBusyError:
+            raise
+        except StoreUnreachableError:
+            self._away_at = time.monotonic()
+            raise
+
+    def answered_for(self, seconds: float) -> bool:
+        """Whether the database answered whenever this process asked it in the last so many seconds."""
+        return time.monotonic() - self._away_at > seconds
 
     def lock_schema(self, connection: Connection) -> None:
         """Makes other processes that create the schema wait for this transaction; on SQLite every writer does so anyway."""

@@ -75,6 +75,12 @@ class Epochs(Room):
         if claim.optuna_trial_id is not None and self._optuna.known(connection):
             self._optuna.forget_reports_after(connection, claim.optuna_trial_id, epoch)
 
+    def written(self, claim: Claim) -> int:
+        """The last epoch that this attempt wrote, 0 for none: after a cut connection nobody knows whether it was in time."""
+        mine = select(func.max(Epoch.epoch)).where(Epoch.trial_id == claim.trial_id, Epoch.attempt == claim.attempt)
+        with self._database.reading() as connection:
+            return connection.execute(mine).scalar() or 0
+
     def records(self, trial_id: int) -> list[EpochRecord]:
         """The epochs of one trial, in order."""
         with self._database.reading() as connection:

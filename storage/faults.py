@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from spaces.errors import StoreError
+from spaces.errors import StoreBusyError, StoreError, StoreUnreachableError
 
 DATABASE_STEP = "CREATE DATABASE name CHARACTER SET utf8mb4 COLLATE utf8mb4_bin, or check the name in the address"
 
@@ -30,6 +30,21 @@ _KNOWN = (
     ("Unknown database", "the server has no such database", DATABASE_STEP),
     ('database "', "the server has no such database", "create it with `createdb`, or check the name in the address"),
 )
+BUSY_STATES = ("40001", "40P01", "55P03")
+"""PostgreSQL: could not serialize, deadlock, lock not available."""
+
+AWAY_STATES = ("08", "57P", "53300")
+"""PostgreSQL, how they begin: connection failed, the server stops or starts, too many connections."""
+
+BUSY_CODES = (1205, 1213)
+"""MySQL: waited too long for a lock, deadlock."""
+
+AWAY_CODES = (1040, 1053, 1152, 1184, 1203, 2002, 2003, 2006, 2013, 2055, 4031)
+"""MySQL: too many connections, the server stops, it cannot be connected to, or the connection was lost."""
+
+AWAY_WORDS = ("not currently accepting connections", "is starting up", "is shutting down", "in recovery mode")
+"""PostgreSQL, to whoever wants to connect, which gives no state."""
+
 _UNREACHABLE = ("the store cannot be reached", "check that the server runs, and host and port in the address")
 _FAILED = ("the store failed", "look at `found`; the transaction was undone")
 
@@ -39,7 +54,8 @@ def spoken(where: str, password: str | None) -> Iterator[None]:
     """Turns a failure of the database into one message.
 
     Raises:
-        StoreError: for whatever the database or its driver refuses, but not for a broken constraint.
+        StoreError: for whatever the database or its driver refuses, but not for a broken constraint. It is a
+            StoreUnreachableError when the database does not answer, and a StoreBusyError when another transaction was in the way.
         TypeError: for a value that cannot be written, such as a tensor among the numbers of a record.
     """
     try:
@@ -57,9 +73,24 @@ def spoken(where: str, password: str | None) -> Iterator[None]:
 def _fault(error: SQLAlchemyError, where: str, password: str | None) -> StoreError:
     cause = error.orig if isinstance(error, DBAPIError) else error
     found = " ".join(str(cause).split())
-    connecting = isinstance(error, DBAPIError) and error.statement is None
-    what, next_step = next(((what, step) for needle, what, step in _KNOWN if needle in found), _UNREACHABLE if connecting else _FAILED)
-    return StoreError(what, where=where, found=found.replace(password, "***") if password else found, next_step=next_step)
+    away = any(words in found for words in AWAY_WORDS)
+    known = None if away else next(((what, step) for needle, what, step in _KNOWN if needle in found), None)
+    kind = _kind(error, found, refused=known is not None)
+    what, next_step = known or (_FAILED if kind is StoreError else _UNREACHABLE)
+    return kind(what, where=where, found=found.replace(password, "***") if password else found, next_step=next_step)
+
+
+def _kind(error: SQLAlchemyError, found: str, *, refused: bool) -> type[StoreError]:
+    """Whether the same may succeed at once, or later; `refused` is what somebody has to mend first."""
+    if not isinstance(error, DBAPIError):
+        return StoreUnreachableError  # all connections are in use
+    state, code = getattr(error.orig, "sqlstate", None) or "", next(iter(getattr(error.orig, "args", ())), None)
+    if state in BUSY_STATES or code in BUSY_CODES or "database is locked" in found:
+        return StoreBusyError
+    if refused:
+        return StoreError
+    away = state.startswith(AWAY_STATES) or code in AWAY_CODES or error.connection_invalidated
+    return StoreUnreachableError if away or error.statement is None else StoreError
 
 
 def is_fault(problem: BaseException) -> bool:

