@@ -24,7 +24,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 from sqlalchemy.schema import SchemaItem
 
-from spaces.errors import StoreError
+from spaces.errors import StoreBusyError, StoreError, StoreUnreachableError
 from storage import engine, schema
 from storage.address import optuna_url
 from storage.engine import Database, tune
@@ -312,7 +312,7 @@ class TestRefused:
 
     def test_no_server(self) -> None:
         """A port where nobody listens is named, without the password."""
-        with pytest.raises(StoreError, match=r"cannot be reached\n(.|\n)*refused(.|\n)*check that the server runs") as caught:
+        with pytest.raises(StoreUnreachableError, match=r"cannot be reached\n(.|\n)*refused(.|\n)*check that the server runs") as caught:
             open_store(f"postgresql://user@127.0.0.1:1/db?password={SECRET}")
         assert SECRET not in told(caught.value)
 
@@ -396,7 +396,7 @@ class TestTrouble:
         with open_store(sqlite_url) as store:
             with closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)) as other:
                 other.execute("BEGIN IMMEDIATE")
-                with pytest.raises(StoreError, match="busy for too long"):
+                with pytest.raises(StoreBusyError, match="busy for too long"):
                     store.register_study(1, "demo", {})
             assert store.register_study(1, "demo", {}).name == "demo"
 
@@ -422,6 +422,25 @@ class TestTrouble:
             )
 
             assert [study.name for study in store.studies()] == ["demo"]
+
+
+    @pytest.mark.timeout(60)
+    def test_deadlock(self, postgresql_url: str) -> None:
+        """Of two transactions that wait for each other the server undoes one, which may be tried again at once."""
+        with open_store(postgresql_url) as store, closing(Database(postgresql_url)) as database, ThreadPoolExecutor() as pool:
+            ids = [store.register_study(number, f"study {number}", {}).id for number in (1, 2)]
+            both = threading.Barrier(2)
+
+            def lock(first: int, second: int) -> None:
+                with database.writing() as connection:
+                    for each in (first, second):
+                        connection.execute(text(f"UPDATE search_studies SET created_at = 0 WHERE id = {each}"))
+                        if each == first:
+                            both.wait(30)
+
+            ends = [end.exception() for end in [pool.submit(lock, *order) for order in (ids, ids[::-1])]]
+
+        assert sorted(type(end) for end in ends if end is not None) == [StoreBusyError]
 
 
 class TestOptuna:

@@ -114,3 +114,17 @@ class TestFollowParent:
         while not stop.requested and time.monotonic() < deadline:
             time.sleep(0.001)
         assert stop.requested
+
+
+class TestDeviceTime:
+    def test_over(self) -> None:
+        """When the device time that is left is over, the step at hand is the last one; more of it takes that back."""
+        stop = StopRequest()
+        stop.allow(600)
+        assert not stop.requested
+        stop.allow(0)
+        assert stop.requested
+        assert stop.hurried
+        assert not stop.interrupted
+        stop.allow(float("inf"))
+        assert not stop.requested

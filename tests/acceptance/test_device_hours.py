@@ -1,0 +1,51 @@
+"""A study that may take so many hours of device time and no more."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from spaces.errors import InputError
+from storage.store import open_store
+from tests.acceptance.studies import QUIET, stored_trials, url_in, write_study
+from tests.acceptance.terminal import Terminal
+
+RUN = ("run", "--study", "tiny.yaml", "--devices", "cpu", "--workers", "2")
+HOURS = 0.0005
+"""Under two seconds, in which no trial of this study ends."""
+
+
+def test_spent_and_raised(terminal: Terminal, tmp_path: Path) -> None:
+    """When the device time is spent the workers checkpoint and stop, and say so; with more of it the same study goes on to its end."""
+    write_study(tmp_path, epochs=40, trials=2, presets=[], signals=QUIET)
+    stopped = terminal.run(*RUN, "--device-hours", str(HOURS), folder=tmp_path)
+    left = stored_trials(url_in(tmp_path))
+    with open_store(url_in(tmp_path), create=False) as store:
+        taken = store.device_time(store.studies()[0].id)
+    shown = terminal.run("show", "--study", "tiny", folder=tmp_path)
+    told = json.loads(terminal.run("show", "--study", "tiny", "--json", folder=tmp_path).out)
+    raised = terminal.run(*RUN, "--device-hours", "1", folder=tmp_path)
+
+    assert (stopped.code, stopped.err) == (0, "")
+    assert "the device time is spent; a larger --device-hours goes on" in stopped.out
+    assert {trial.state for trial in left} == {"paused"}
+    assert taken.spent
+    assert sum(trial.device_s for trial in left) == pytest.approx(taken.charged_s)
+    assert "device time: " in shown.out
+    assert (told["device_budget_s"], told["device_s"], told["workers"]) == (HOURS * 3600, taken.charged_s, [])
+    assert raised.code == 0, raised.text
+    ended = stored_trials(url_in(tmp_path))
+    assert [trial.state for trial in ended] == ["complete", "complete"]
+    assert all(trial.device == "cpu" for trial in ended)
+
+
+def test_none(terminal: Terminal, tmp_path: Path) -> None:
+    """Hours that are none are refused before a store is made."""
+    write_study(tmp_path)
+    answer = terminal.run(*RUN, "--device-hours", "0", folder=tmp_path)
+
+    assert answer.code == InputError.exit_code
+    assert "--device-hours is no budget" in answer.err
+    assert not (tmp_path / "search.db").exists()
