@@ -12,15 +12,17 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from search.optuna_trial import OptunaTrial
 from search.stop import StopRequest
 from spaces.errors import SearchError, StoreBusyError, StoreError, StoreUnreachableError
 from spaces.records import EpochRecord
 from storage.faults import is_fault, store_error
 from storage.rows import Claim, TrialState
 from storage.store import Store
+
+if TYPE_CHECKING:
+    from search.optuna_trial import OptunaTrial  # and Optuna, which a supervisor does without
 
 Answer = TypeVar("Answer")
 

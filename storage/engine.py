@@ -25,6 +25,9 @@ from storage.faults import spoken
 from storage.reach import password
 
 CONNECT_TIMEOUT_S = 4
+PATIENCE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20_000}
+"""Options of libpq: a server that fell silent without closing its connections is given up after so long, and not after hours."""
+
 BUSY_TIMEOUT_S = 30
 _SCHEMA_LOCK = 0x5EA2C4  # any number will do, if only all of us take the same
 _MYSQL_LOCK = "CONCAT('search ', DATABASE())"
@@ -71,7 +74,8 @@ def build_engine(url: str) -> Engine:
         event.listen(engine, "begin", _begin)
         tune(engine)
         return engine
-    arguments: dict[str, Any] = {} if "connect_timeout" in parsed.query else {"connect_timeout": CONNECT_TIMEOUT_S}
+    arguments: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_S} | ({} if parsed.drivername == MYSQL_DRIVER else PATIENCE)
+    arguments = {name: value for name, value in arguments.items() if name not in parsed.query}
     options: dict[str, Any] = {}
     if parsed.drivername == MYSQL_DRIVER:
         # Its own default, a snapshot for each transaction, would count trials as they were before the wait for a lock.

@@ -1,0 +1,59 @@
+"""Who works on what, as `search show` tells it, and the trials that it gives back when it is asked to."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from search import cli
+from tests.unit.search.conftest import Demo, Width
+
+
+def show(demo: Demo, capsys: pytest.CaptureFixture[str], *options: str) -> str:
+    """What `search show` prints."""
+    url = str(demo.store._database.engine.url)
+    cli.app(["show", "--study", "focal_gamma", "--store", url, *options], standalone_mode=False)
+    return capsys.readouterr().out
+
+
+class TestWorkers:
+    def test_table(self, demo: Demo, capsys: pytest.CaptureFixture[str], width: Width) -> None:
+        """A worker is told with its host, device, trial, epoch, last sign of life and attempts, while it holds a trial and not afterwards."""
+        width(120)
+        claim = demo.start([0.1, 0.2], worker="box:7")
+
+        lines = [line.split() for line in show(demo, capsys).splitlines()]
+        (told,) = [line for line in lines if line and line[0] == "box:7"]
+        assert told[2:5] == ["-", "0", "2/4"]
+        assert told[-2:] == ["ago", "1"]
+
+        demo.finish(claim, "complete", 0.2)
+        assert "box:7" not in show(demo, capsys)
+
+    def test_json(self, demo: Demo, capsys: pytest.CaptureFixture[str]) -> None:
+        """Scripts get the same."""
+        demo.start([0.1, 0.2], worker="box:7")
+
+        (told,) = json.loads(show(demo, capsys, "--json"))["workers"]
+
+        assert 0 <= told.pop("silent_s") < 600
+        assert told.pop("host")
+        assert told == {"worker": "box:7", "device": "", "trial": 0, "epochs": 2, "overdue": False, "attempts": 1, "lost": 0}
+
+
+class TestReap:
+    def test_silent(self, demo: Demo, capsys: pytest.CaptureFixture[str], width: Width) -> None:
+        """A silent worker is marked; with `--reap` its trial is given back, and its next attempt tells that a worker was lost."""
+        width(120)
+        demo.store.extend(demo.start([0.1], worker="box:7"), 1e-9)
+        time.sleep(0.01)
+        assert "(silent)" in show(demo, capsys)
+
+        assert "focal_gamma: trial 0 of box:7, who fell silent, waits for another worker" in show(demo, capsys, "--reap")
+        demo.claim("box:8")
+
+        told = show(demo, capsys, "--reap")
+        assert "fell silent" not in told
+        assert "2 (1 lost)" in told
