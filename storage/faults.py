@@ -46,6 +46,7 @@ AWAY_WORDS = ("not currently accepting connections", "is starting up", "is shutt
 """PostgreSQL, to whoever wants to connect, which gives no state."""
 
 _UNREACHABLE = ("the store cannot be reached", "check that the server runs, and host and port in the address")
+_BUSY = ("another transaction was in the way", "try the same again")
 _FAILED = ("the store failed", "look at `found`; the transaction was undone")
 
 
@@ -76,7 +77,7 @@ def _fault(error: SQLAlchemyError, where: str, password: str | None) -> StoreErr
     away = any(words in found for words in AWAY_WORDS)
     known = None if away else next(((what, step) for needle, what, step in _KNOWN if needle in found), None)
     kind = _kind(error, found, refused=known is not None)
-    what, next_step = known or (_FAILED if kind is StoreError else _UNREACHABLE)
+    what, next_step = known or {StoreError: _FAILED, StoreBusyError: _BUSY}.get(kind, _UNREACHABLE)
     return kind(what, where=where, found=found.replace(password, "***") if password else found, next_step=next_step)
 
 
