@@ -79,6 +79,7 @@ def told(campaign: Campaign, where: Place, reference: Contents, found: Contents)
         Figure("trials that diverged", details["trials"].get("diverged", 0)),  # type: ignore[attr-defined]
         *(Figure(what, len(places), "", 0) for what, places in findings.wrong.items()),
         Figure(f"the trial that kills its worker ended after {STRIKES} of them", int(caught), "", 1, at_least=True),
+        Figure("attempts that count as lost, beyond those killed or frozen", max(0, sum(row.lost for row in rows.values()) - len(campaign.watch.kills) - struck["freeze"])),
         *_of_workers(campaign),
     ]
     return Result(figures, details, {} if not where.version else {"postgresql": where.version})
