@@ -8,7 +8,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from tests.acceptance.studies import Finished, expire_leases, repeatable, stored_records, stored_trials, url_in
+from tests.acceptance.studies import Finished, expire_lease, repeatable, stored_records, stored_trials, url_in
 from tests.acceptance.terminal import Terminal
 
 
@@ -68,4 +68,4 @@ def _hold(url: str) -> None:
 
     with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as database, database:
         database.execute("UPDATE search_trials SET state = 'running', lease_until = strftime('%s', 'now') WHERE number = 0")
-    expire_leases(url, 60)
+    expire_lease(url, 0, 60)
