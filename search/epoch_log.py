@@ -126,7 +126,7 @@ class EpochLog:
             try:
                 if not (self._unsure and record.epoch <= self._store.written(self._claim)):
                     self._store.append(self._claim, record, self._lease_s)
-                asked(self._store, lambda: self._trial.report(record))  # noqa: B023 - called at once
+                asked(self._store.where, lambda: self._trial.report(record))  # noqa: B023 - called at once
                 self._unsure = False
             except StoreUnreachableError as problem:
                 self._away(problem)
@@ -144,7 +144,7 @@ class EpochLog:
         if not self.settled:
             return None
         with suppress(StoreUnreachableError):
-            return asked(self._store, ask)
+            return asked(self._store.where, ask)
         return None
 
     def end(self, state: TrialState, write: Callable[[], None]) -> None:
@@ -166,7 +166,7 @@ class EpochLog:
                     self._flush()
                 if not (unsure and self._store.standing(self._claim) == state):
                     unsure = True
-                    asked(self._store, write)
+                    asked(self._store.where, write)
                 return
             except StoreUnreachableError as problem:
                 wait_s = backoff.failed(problem)
@@ -175,8 +175,12 @@ class EpochLog:
             time.sleep(wait_s)
 
 
-def asked(store: Store, question: Callable[[], Answer]) -> Answer:
+def asked(where: str, question: Callable[[], Answer]) -> Answer:
     """An answer in which Optuna may have had a part; its words for a database that failed are put into ours.
+
+    Args:
+        where: the store's address, without a password.
+        question: put to the store.
 
     Raises:
         StoreError: when the database failed.
@@ -187,5 +191,5 @@ def asked(store: Store, question: Callable[[], Answer]) -> Answer:
         raise
     except Exception as problem:
         if is_fault(problem):
-            raise store_error(store.where, problem) from problem
+            raise store_error(where, problem) from problem
         raise

@@ -105,7 +105,7 @@ def run_trial(bench: Bench, claim: Claim) -> Ending:
 def _guarded(attempt: Attempt) -> Ending:
     """Whatever an objective raises ends this trial, and the search goes on."""
     try:
-        return asked(attempt.bench.store, lambda: _train(attempt))
+        return asked(attempt.bench.store.where, lambda: _train(attempt))
     except (LeaseLostError, StoreError):
         raise
     except OutOfMemoryError as problem:
@@ -121,7 +121,7 @@ def _guarded(attempt: Attempt) -> Ending:
 def _bind(bench: Bench, claim: Claim) -> tuple[Claim, OptunaTrial]:
     """The trial in both books; when it cannot be sampled it goes back, for the study is at fault and not the trial."""
     try:
-        return asked(bench.store, lambda: _ask(bench, claim))
+        return asked(bench.store.where, lambda: _ask(bench, claim))
     except (LeaseLostError, StoreError):
         raise
     except Exception:

@@ -6,12 +6,13 @@ import gc
 import os
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from objectives.contract import Trainer
-from search.epoch_log import STORE_PATIENCE_S, Backoff
+from search.epoch_log import STORE_PATIENCE_S, Answer, Backoff, asked
 from search.history import History
 from search.lease import LEASE_S, worker_name
 from search.plan import Plan, make_plan
@@ -23,10 +24,11 @@ from search.study import WorkerStudy, open_trials
 from search.track import WandbMode, make_tracker
 from search.trial_checkpoints import checkpoint_every_s
 from spaces.config import TrialConfig
-from spaces.errors import LeaseLostError, StoreError, TrialFailedError, WorkerSpentError
+from spaces.errors import LeaseLostError, StoreError, StoreUnreachableError, TrialFailedError, WorkerSpentError
 from spaces.loader import check
 from spaces.records import ClassCounts
 from spaces.study import StudySpec
+from storage.address import safe_url
 from storage.rows import StoredStudy
 from storage.store import Store, open_files, open_store
 
@@ -64,10 +66,10 @@ def work(settings: WorkerSettings) -> bool:
     if settings.parent is not None:
         stop.follow_parent(settings.parent)
     try:
-        with open_store(settings.store_url, create=False) as store:
-            stored = find_study(store, settings.study)
+        with patiently(settings, stop, lambda: open_store(settings.store_url, create=False)) as store:
+            stored = patiently(settings, stop, lambda: find_study(store, settings.study))
             with stop.nothing_at_hand():
-                bench = _bench(settings, store, stored, stop)
+                bench = patiently(settings, stop, lambda: _bench(settings, store, stored, stop))
             try:
                 _loop(bench, stored)
             finally:
@@ -77,6 +79,26 @@ def work(settings: WorkerSettings) -> bool:
     except StopNow:
         print("stopped at once; a trial at hand went back to the study", flush=True)
     return stop.interrupted
+
+
+def patiently(settings: WorkerSettings, stop: StopRequest, question: Callable[[], Answer]) -> Answer:
+    """An answer of the store that a worker needs to begin.
+
+    A worker that was started by another process was given an address that had just been seen to work, so it waits for a
+    database that restarts. One that a person started says at once that the address does not answer.
+
+    Raises:
+        StoreError: when there is none, for long enough.
+    """
+    began, backoff = time.monotonic(), Backoff()
+    while True:
+        try:
+            return asked(safe_url(settings.store_url), question)
+        except StoreUnreachableError as problem:
+            if settings.parent is None or stop.requested or time.monotonic() - began > STORE_PATIENCE_S:
+                raise
+            print(f"warning: {problem.what}; asking again", flush=True)
+            stop.wait(backoff.failed(problem))
 
 
 def _tell(message: Warning | str, category: type[Warning], filename: str, lineno: int, file: object = None, line: str | None = None) -> None:

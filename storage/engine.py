@@ -29,6 +29,8 @@ PATIENCE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count":
 """Options of libpq: a server that fell silent without closing its connections is given up after so long, and not after hours."""
 
 BUSY_TIMEOUT_S = 30
+BLIP_S = 5.0
+"""An outage no longer than this costs nobody a lease, which is extended often enough to outlast it."""
 _SCHEMA_LOCK = 0x5EA2C4  # any number will do, if only all of us take the same
 _MYSQL_LOCK = "CONCAT('search ', DATABASE())"
 _LOCKED = "search schema lock"
@@ -181,7 +183,7 @@ class Database:
         self.made = self.engine.dialect.name == "sqlite" and not self._file.exists()
         self.where = safe_url(url)
         self._password = password(url)
-        self._away_at = -math.inf
+        self._answered_at, self._failing, self._back_at = time.monotonic(), False, -math.inf
         self._writer = self.engine.execution_options(**{_WRITES: True})
         whole = {} if self.engine.dialect.name == "sqlite" else {"isolation_level": "REPEATABLE READ"}  # SQLite has no other
         # One query needs no transaction around it, which would cost two round trips more; several see different states anyway.
@@ -206,7 +208,7 @@ class Database:
         Raises:
             StoreError: when the database fails.
         """
-        with spoken(self.where, self._password), self._snapshots.connect() as connection:
+        with self._noticing(), spoken(self.where, self._password), self._snapshots.connect() as connection:
             yield connection
 
     @contextmanager
@@ -221,17 +223,22 @@ class Database:
 
     @contextmanager
     def _noticing(self) -> Iterator[None]:
+        """Keeps in mind when the database was away. One connection that was cut, and made anew at once, is no such time."""
         try:
             yield
         except StoreBusyError:
             raise
         except StoreUnreachableError:
-            self._away_at = time.monotonic()
+            self._failing = True
             raise
+        now_s = time.monotonic()
+        if self._failing and now_s - self._answered_at > BLIP_S:
+            self._back_at = now_s
+        self._answered_at, self._failing = now_s, False
 
     def answered_for(self, seconds: float) -> bool:
-        """Whether the database answered whenever this process asked it in the last so many seconds."""
-        return time.monotonic() - self._away_at > seconds
+        """Whether the database was there for the last so many seconds, as far as this process asked it."""
+        return not self._failing and time.monotonic() - self._back_at > seconds
 
     def lock_schema(self, connection: Connection) -> None:
         """Makes other processes that create the schema wait for this transaction; on SQLite every writer does so anyway."""

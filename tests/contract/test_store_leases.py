@@ -6,12 +6,14 @@ import math
 import time
 from collections.abc import Callable
 
+import psycopg
 import pytest
 
-from spaces.errors import LeaseLostError
+from spaces.errors import LeaseLostError, StoreUnreachableError
 from spaces.records import EpochRecord
+from storage import engine
 from storage.rows import Claim, Death
-from storage.store import Store
+from storage.store import Store, open_store
 
 Make = Callable[..., EpochRecord]
 FOREVER_S = 600.0
@@ -198,3 +200,24 @@ class TestDeviceTime:
         """A budget is more than nothing."""
         with pytest.raises(ValueError, match="more than 0 seconds"):
             store.set_device_budget(study_id, budget_s)
+
+
+class TestOutage:
+    def read(self, store: Store, postgres_admin: psycopg.Connection, *, cut: bool) -> None:
+        """Ask something; of a connection that the server cuts in the middle, if so wished."""
+        with store._database.reading() as connection:
+            if cut:
+                own = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar()
+                postgres_admin.execute("SELECT pg_terminate_backend(%s, 5000)", (own,))
+            connection.exec_driver_sql("SELECT 1")
+
+    @pytest.mark.parametrize(("blip_s", "was_there"), [(60.0, True), (-1.0, False)])
+    def test_cut_connection(self, postgresql_url: str, postgres_admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch, blip_s: float, was_there: bool) -> None:
+        """One that is made anew at once is no outage, so that a bad network keeps nobody from giving back what the dead left; a longer one is."""
+        monkeypatch.setattr(engine, "BLIP_S", blip_s)
+        with open_store(postgresql_url) as store:
+            with pytest.raises(StoreUnreachableError):
+                self.read(store, postgres_admin, cut=True)
+            assert not store._database.answered_for(10)
+            self.read(store, postgres_admin, cut=False)
+            assert store._database.answered_for(10) is was_there
