@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 MIB = 2**20
 
-store_app = typer.Typer(no_args_is_help=True, help="Look after a store: check it, migrate an older one, copy studies, tidy up.")
+store_app = typer.Typer(no_args_is_help=True, help="Look after a store: check it, migrate an older one, copy studies, tidy up.", epilog="Example: search store check")
 app.add_typer(store_app, name="store")
 
 

@@ -19,6 +19,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from search import run
+from search.epoch_log import EpochLog
 from search.plan import Plan
 from search.run import Bench, Ending
 from search.session import Session, open_session
@@ -66,7 +67,7 @@ def end(bench: Bench, claim: Claim, trial: run.OptunaTrial) -> Ending:
     state: Any = ("complete", "pruned", "complete", "diverged", "failed")[number % 5]
     evidence = Evidence("metric_falling", 1, None, "it fell", {}, severity=1.0) if state == "diverged" else None
     diagnosis = Diagnosis("rate_too_high", (), ()) if evidence else None
-    attempt = run.Attempt(bench, claim, trial, cast(Any, None), [])
+    attempt = run.Attempt(bench, claim, trial, cast(Any, None), [], EpochLog(bench.store, claim, trial, bench.stop, 600))
     for epoch in range(1, number % 3 + 1):
         record = replace(RECORD, epoch=epoch, metric=-abs(rate - epoch))
         bench.store.append(claim, record, 600)
