@@ -32,7 +32,7 @@ from spaces.loader import load_study
 from search.export import make_export
 from search.report import study_report
 
-url, policy, limits = sys.argv[1], sys.argv[2], [char == "1" for char in sys.argv[3]]
+url, policy, limits = sys.argv[1], sys.argv[2], [{"0": None, "1": 200, "2": 40}[char] for char in sys.argv[3]]
 base = {"data": {"train_scenes": 24, "val_scenes": 8, "test_scenes": 8, "size": 128}, "batch_size": 24, "model.options": {"encoder_depth": 2, "decoder_channels": [64, 32]}}
 spec = load_study("lr_clip", {"epochs": 1, "trials": int(sys.argv[4]), "on_out_of_memory": policy, "presets": [], **{f"base.{key}": value for key, value in base.items()}})
 session = open_session(spec, url)
@@ -41,9 +41,9 @@ with session.store as store:
     bench = _bench(WorkerSettings(url, spec.name, "cpu", 1), store, session.stored, stop)
     told = []
     free = resource.getrlimit(resource.RLIMIT_DATA)
-    for limited in limits:
+    for limit_mib in limits:
         used = next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmData")) * 1024
-        resource.setrlimit(resource.RLIMIT_DATA, (used + 200 * 2**20, free[1]) if limited else free)
+        resource.setrlimit(resource.RLIMIT_DATA, free if limit_mib is None else (used + limit_mib * 2**20, free[1]))
         try:
             run_trial(bench, store.claim(session.stored.id, spec.trials, "a", 60))
             words = "done"
@@ -77,7 +77,7 @@ class TestReal:
         It is complete when that fits, and what ran is what is told; when it does not, the trial is infeasible, with the
         cause and a remedy, and the sampler is told.
         """
-        (first, fits, again, infeasible), kills, state, constraints, exported = child(tmp_path, "halve_batch", "1011", 2)
+        (first, fits, again, infeasible), kills, state, constraints, exported = child(tmp_path, "halve_batch", "1012", 2)
         assert first[0].startswith("trial 0: out of memory on cpu, where ")
         assert first[1:] == again[1:] == ["paused", 1, [12, 2], None, 0]
         assert fits == ["done", "complete", 1, [12, 2], [12, 2], 1]
