@@ -61,15 +61,15 @@ def work(settings: WorkerSettings) -> bool:
         SearchError: when the study, the data or the device cannot be used, or every trial fails.
     """
     warnings.showwarning = _tell
-    stop = StopRequest(settings.timeout_s)
+    stop, where = StopRequest(settings.timeout_s), safe_url(settings.store_url)
     stop.listen()
     if settings.parent is not None:
         stop.follow_parent(settings.parent)
     try:
-        with patiently(settings, stop, lambda: open_store(settings.store_url, create=False)) as store:
-            stored = patiently(settings, stop, lambda: find_study(store, settings.study))
+        with patiently(where, stop, settings.parent is not None, lambda: open_store(settings.store_url, create=False)) as store:
+            stored = patiently(where, stop, True, lambda: find_study(store, settings.study))
             with stop.nothing_at_hand():
-                bench = patiently(settings, stop, lambda: _bench(settings, store, stored, stop))
+                bench = patiently(where, stop, True, lambda: _bench(settings, store, stored, stop))
             try:
                 _loop(bench, stored)
             finally:
@@ -81,11 +81,11 @@ def work(settings: WorkerSettings) -> bool:
     return stop.interrupted
 
 
-def patiently(settings: WorkerSettings, stop: StopRequest, question: Callable[[], Answer]) -> Answer:
+def patiently(where: str, stop: StopRequest, seen: bool, question: Callable[[], Answer]) -> Answer:
     """An answer of the store that a worker needs to begin.
 
-    A worker that was started by another process was given an address that had just been seen to work, so it waits for a
-    database that restarts. One that a person started says at once that the address does not answer.
+    A database that has been seen at its address is waited for while it restarts, be it by this worker or by the supervisor
+    that started it. A person is told at once that an address does not answer.
 
     Raises:
         StoreError: when there is none, for long enough.
@@ -93,9 +93,9 @@ def patiently(settings: WorkerSettings, stop: StopRequest, question: Callable[[]
     began, backoff = time.monotonic(), Backoff()
     while True:
         try:
-            return asked(safe_url(settings.store_url), question)
+            return asked(where, question)
         except StoreUnreachableError as problem:
-            if settings.parent is None or stop.requested or time.monotonic() - began > STORE_PATIENCE_S:
+            if not seen or stop.requested or time.monotonic() - began > STORE_PATIENCE_S:
                 raise
             print(f"warning: {problem.what}; asking again", flush=True)
             stop.wait(backoff.failed(problem))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError, StatementError
+from sqlalchemy.exc import DBAPIError, IntegrityError, PendingRollbackError, SQLAlchemyError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from spaces.errors import StoreBusyError, StoreError, StoreUnreachableError
@@ -45,6 +45,9 @@ AWAY_CODES = (1040, 1053, 1152, 1184, 1203, 2002, 2003, 2006, 2013, 2055, 4031)
 AWAY_WORDS = ("not currently accepting connections", "is starting up", "is shutting down", "in recovery mode")
 """PostgreSQL, to whoever wants to connect, which gives no state."""
 
+_FAULTS = (DBAPIError, PoolTimeoutError, PendingRollbackError)
+"""The last one comes of a transaction whose connection was cut while its failure was on the way up."""
+
 _UNREACHABLE = ("the store cannot be reached", "check that the server runs, and host and port in the address")
 _BUSY = ("another transaction was in the way", "try the same again")
 _FAILED = ("the store failed", "look at `found`; the transaction was undone")
@@ -63,7 +66,7 @@ def spoken(where: str, password: str | None) -> Iterator[None]:
         yield
     except IntegrityError:
         raise
-    except (DBAPIError, PoolTimeoutError) as error:
+    except _FAULTS as error:
         raise _fault(error, where, password) from error
     except StatementError as error:
         if isinstance(error.orig, TypeError):
@@ -84,7 +87,7 @@ def _fault(error: SQLAlchemyError, where: str, password: str | None) -> StoreErr
 def _kind(error: SQLAlchemyError, found: str, *, refused: bool) -> type[StoreError]:
     """Whether the same may succeed at once, or later; `refused` is what somebody has to mend first."""
     if not isinstance(error, DBAPIError):
-        return StoreUnreachableError  # all connections are in use
+        return StoreUnreachableError  # all connections are in use, or the one at hand was cut
     state, code = getattr(error.orig, "sqlstate", None) or "", next(iter(getattr(error.orig, "args", ())), None)
     if state in BUSY_STATES or code in BUSY_CODES or "database is locked" in found:
         return StoreBusyError
@@ -96,7 +99,7 @@ def _kind(error: SQLAlchemyError, found: str, *, refused: bool) -> type[StoreErr
 
 def is_fault(problem: BaseException) -> bool:
     """Whether an exception of another library on the same database comes from the database."""
-    return isinstance(problem, (DBAPIError, PoolTimeoutError)) or isinstance(problem.__cause__, (DBAPIError, PoolTimeoutError))
+    return isinstance(problem, _FAULTS) or isinstance(problem.__cause__, _FAULTS)
 
 
 def store_error(where: str, problem: BaseException) -> StoreError:

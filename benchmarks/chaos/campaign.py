@@ -27,7 +27,7 @@ ABOUT: dict[Kind, str] = {
     "crash": "restart of the server, immediate: as after a crash",
 }
 
-CHECKPOINT_S = 1.0
+CHECKPOINT_S = 2.0
 """Between two states of a trial, so that a kill falls behind some; ten seconds, as they are by default, would outlast a trial."""
 
 PLANTED = 5
@@ -76,5 +76,5 @@ class Scale:
         return StudySpec.model_validate({**STUDY, "trials": self.trials, "seed": seed})
 
 
-FULL: dict[StoreKind, Scale] = {"sqlite": Scale(trials=120, faults=200, workers=5, gap_s=2.0), "postgresql": Scale(trials=160, faults=500, workers=6, gap_s=1.5)}
+FULL: dict[StoreKind, Scale] = {"sqlite": Scale(trials=140, faults=200, workers=5, gap_s=1.5), "postgresql": Scale(trials=240, faults=500, workers=6, gap_s=1.0)}
 QUICK = Scale(trials=12, faults=10, workers=4, gap_s=2.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import time
@@ -94,7 +95,7 @@ class Crew:
         """One more worker."""
         log = self.folder / f"worker-{self.started:04d}.log"
         own = ONE_THREAD | {"SEARCH_STORE": self.url, ROOT_VARIABLE: str(self.files.root), EVERY_VARIABLE: f"{CHECKPOINT_S:g}", "PYTHONUNBUFFERED": "1"}
-        command = [script("search"), "worker", "--study", self.study, "--threads", "1"]
+        command = [script("search"), "worker", "--study", self.study, "--threads", "1", "--parent", str(os.getpid())]
         with log.open("wb") as file:
             process = subprocess.Popen(
                 command, cwd=self.folder, env=environment(**own), stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT

@@ -29,7 +29,7 @@ LEFT_AT_WORK = 1
 LONGEST_GAP = 4.0
 """In mean gaps."""
 
-FASTEST = 0.2
+FASTEST = 0.1
 """Gaps are shortened to no less than this, where the study is ahead of the faults."""
 
 AHEAD = 0.1

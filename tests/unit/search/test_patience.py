@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 import pytest
 
 from search.stop import StopRequest
-from search.worker import WorkerSettings, patiently
+from search.worker import patiently
 from spaces.errors import StoreUnreachableError
 
 
@@ -26,21 +25,16 @@ def answers_after(failures: int) -> Callable[[], int]:
     return question
 
 
-def settings(parent: int | None) -> WorkerSettings:
-    """Of a worker that was started by another process, or by a person."""
-    return WorkerSettings("postgresql://host/db", "demo", "cpu", 1, parent=parent)
-
-
 def test_waits(capsys: pytest.CaptureFixture[str]) -> None:
-    """One that a supervisor started asks again, and says so."""
-    assert patiently(settings(os.getppid()), StopRequest(), answers_after(2)) == 3
+    """A database that was seen there is asked again, and the worker says so."""
+    assert patiently("postgresql://host/db", StopRequest(), True, answers_after(2)) == 3
     assert capsys.readouterr().out.splitlines() == ["warning: the store cannot be reached; asking again"] * 2
 
 
-def test_by_hand() -> None:
-    """One that a person started ends at once, for its address may be wrong."""
+def test_unseen() -> None:
+    """An address that never answered may be wrong: that is told at once."""
     with pytest.raises(StoreUnreachableError):
-        patiently(settings(None), StopRequest(), answers_after(1))
+        patiently("postgresql://host/db", StopRequest(), False, answers_after(1))
 
 
 def test_stopped() -> None:
@@ -48,4 +42,4 @@ def test_stopped() -> None:
     stop = StopRequest()
     stop.request()
     with pytest.raises(StoreUnreachableError):
-        patiently(settings(os.getppid()), stop, answers_after(1))
+        patiently("postgresql://host/db", stop, True, answers_after(1))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from sqlalchemy.exc import IntegrityError, OperationalError, StatementError
+from sqlalchemy.exc import IntegrityError, OperationalError, PendingRollbackError, StatementError
 
-from spaces.errors import StoreError
-from storage.faults import spoken
+from spaces.errors import StoreError, StoreUnreachableError
+from storage.faults import is_fault, spoken
 
 
 class TestSpoken:
@@ -29,6 +29,13 @@ class TestSpoken:
         assert caught.value.where == "postgresql://host/db"
         assert caught.value.found == " ".join(said.split())
         assert next_step in caught.value.next_step
+
+    def test_cut_in_the_middle(self) -> None:
+        """A transaction whose connection was cut is one that may succeed later, in whatever words."""
+        cut = PendingRollbackError("Can't reconnect until invalid transaction is rolled back.")
+        assert is_fault(cut)
+        with pytest.raises(StoreUnreachableError, match="cannot be reached"), spoken("postgresql://host/db", None):
+            raise cut
 
     def test_password(self) -> None:
         """A driver that repeats the password is not repeated."""
