@@ -16,7 +16,7 @@ from spaces.errors import LeaseLostError, SearchError
 from storage.rows import Claim
 from storage.store import Store
 
-LEASE_S = 10.0
+LEASE_S = 8.0
 """How long a trial stays with a worker that is not heard of; then another may take it over."""
 
 EXTENSIONS = 3.3
