@@ -93,7 +93,7 @@ class Objective:
 
     Attributes:
         config: the model that a trial's configuration is checked by.
-        metrics: name → direction of every metric that a study may name.
+        metrics: name → direction of every metric that a study may name; empty: the study names one as it likes.
         load: imports the trainer (and torch).
         data_key: the part of the configuration that decides the data; a worker prepares again when it changes.
     """

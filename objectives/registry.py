@@ -6,7 +6,9 @@ from importlib import import_module
 from typing import Any
 
 from objectives.contract import Objective, Trainer
+from objectives.own import own_objective
 from objectives.segmentation.config import SegmentationConfig
+from objectives.text.config import TextConfig
 from spaces.errors import StudyError, nearest
 
 
@@ -19,6 +21,23 @@ def _segmentation_data(config: Any) -> str:
     return f"{config.data.model_dump_json()}{config.model.model_dump_json()}"
 
 
+def _load_text() -> Trainer:
+    try:
+        trainer: Trainer = import_module("objectives.text.train")
+    except ModuleNotFoundError as problem:
+        if problem.name not in ("transformers", "tokenizers"):
+            raise
+        raise StudyError(
+            f"text classification needs {problem.name}, which is not installed", where="objective", found="text_classification",
+            next_step="pip install 'imbalance-search[text]'",
+        ) from None  # fmt: skip
+    return trainer
+
+
+def _text_data(config: Any) -> str:
+    return f"{config.data.model_dump_json()}{config.model.model_dump_json(exclude={'dropout'})}"
+
+
 OBJECTIVES: dict[str, Objective] = {
     "segmentation": Objective(
         name="segmentation",
@@ -26,16 +45,26 @@ OBJECTIVES: dict[str, Objective] = {
         metrics={"miou": "maximize", "pixel_accuracy": "maximize", "macro_f1": "maximize", "val_ce": "minimize"},
         load=_load_segmentation,
         data_key=_segmentation_data,
-    )
+    ),
+    "text_classification": Objective(
+        name="text_classification",
+        config=TextConfig,
+        metrics={"macro_f1": "maximize", "accuracy": "maximize", "val_ce": "minimize"},
+        load=_load_text,
+        data_key=_text_data,
+    ),
 }
 
 
 def objective(name: str) -> Objective:
-    """The objective called `name`.
+    """The objective called `name`, or somebody's own by `module:function`.
 
     Raises:
         StudyError: when there is none.
     """
+    if ":" in name:
+        return own_objective(name)
     if name not in OBJECTIVES:
-        raise StudyError(f"unknown objective {name!r}{nearest(name, OBJECTIVES)}", where="objective", found=name, allowed=", ".join(OBJECTIVES), next_step="name one of these")
+        allowed = f"{', '.join(OBJECTIVES)}, or one of your own as module:function"
+        raise StudyError(f"unknown objective {name!r}{nearest(name, OBJECTIVES)}", where="objective", found=name, allowed=allowed, next_step="name one of these")
     return OBJECTIVES[name]

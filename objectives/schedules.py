@@ -135,9 +135,9 @@ def _lr(epoch: int, epochs: int, optimizer: OptimizerConfig, schedule: ScheduleC
 
 
 def _lr_factor(epoch: int, epochs: int, schedule: ScheduleConfig) -> float:
-    """e/n in epoch e ≤ n of the warm-up, so its last epoch runs at the full rate; then 1, or a half cosine.
+    """e/n in epoch e ≤ n of the warm-up, so its last epoch runs at the full rate; then 1, a straight line, or a half cosine.
 
-    The cosine leaves 1 after the warm-up's last epoch (or after epoch 1) and would reach 0 one epoch after the last
+    Line and cosine leave 1 after the warm-up's last epoch (or after epoch 1) and would reach 0 one epoch after the last
     one: an epoch at rate 0 would train nothing (Loshchilov & Hutter 2017, without restarts).
     """
     if epoch <= schedule.lr_warmup_epochs:
@@ -145,4 +145,5 @@ def _lr_factor(epoch: int, epochs: int, schedule: ScheduleConfig) -> float:
     if schedule.lr == "constant":
         return 1.0
     peak_epoch = max(schedule.lr_warmup_epochs, 1)
-    return 0.5 * (1 + math.cos(math.pi * (epoch - peak_epoch) / (epochs + 1 - peak_epoch)))
+    gone = (epoch - peak_epoch) / (epochs + 1 - peak_epoch)
+    return 1 - gone if schedule.lr == "linear" else 0.5 * (1 + math.cos(math.pi * gone))

@@ -32,6 +32,8 @@ from objectives.used import read_back
 from objectives.validation import Metrics, Validation, plain_loss, validate
 from spaces.records import ClassCounts, EpochRecord, TestScore, better
 
+Rng = tuple[Tensor, Tensor | None]
+
 
 def trained(start: Callable[[], Training], device: str, checkpoints: Checkpoints) -> Iterator[EpochRecord]:
     """Train, one record an epoch.
@@ -88,6 +90,7 @@ class Training:
         self.val_batches = Batches(data.val, 2 * config.batch_size, None, workers, device)
         self.averager = Averager(self.model, config.schedule.swa_from_epoch)
         self.used = read_back(config, self.criterion, self.optimizer, self.guard, self.train_batches.batch_size) | {"environment.classes": list(data.class_names)}
+        self.rng = _rng(self.device)  # torch's generators are everybody's: whoever draws between two epochs must not disturb
         self.epoch = 0
         self.told: EpochRecord | None = None  # of the last whole epoch
         self.midway: State | None = None  # of the epoch that a checkpoint was written in
@@ -99,6 +102,7 @@ class Training:
     def next_epoch(self) -> EpochRecord:
         """Train an epoch, validate, and tell."""
         self.epoch += 1
+        _set_rng(self.rng, self.device)
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         values, midway = self.values(self.epoch), self.midway or {}
@@ -113,6 +117,7 @@ class Training:
         validation = self.validate(held) if self.guard.broken_step is None else self.no_validation()
         self.remember(validation)
         self.told = self.record(values, means, validation, seconds, held)
+        self.rng = _rng(self.device)
         return self.told
 
     def train_epoch(self, values: EpochValues, midway: State, started: float) -> Means:
@@ -253,7 +258,7 @@ class Training:
         return {
             "record": None if self.told is None else self.told.as_dict(), "midway": None, "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(),
             "criterion": self.criterion.state_dict(), "averaged": self.averager.state(), "guard": self.guard.state(),
-            "torch_rng": torch.get_rng_state(), "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+            **dict(zip(("torch_rng", "cuda_rng"), _rng(self.device), strict=True)),
             "best_weights": self.best_weights, "best_metric": self.best_metric, "best_val_loss": self.best_val_loss,
             "epochs_without_gain": self.epochs_without_gain, "finished": self.finished,
         }  # fmt: skip
@@ -279,9 +284,7 @@ class Training:
         self.guard.restore(state.get("guard", {"tail": [], "odd_inputs": False}))
         if state["scaler"] and self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
-        torch.set_rng_state(state["torch_rng"])
-        if self.device.type == "cuda" and state["cuda_rng"] is not None:
-            torch.cuda.set_rng_state(state["cuda_rng"], self.device)
+        self.rng = (state["torch_rng"], state["cuda_rng"])
         self.best_weights, self.best_metric, self.best_val_loss = state["best_weights"], state["best_metric"], state["best_val_loss"]
         self.epochs_without_gain, self.finished = state["epochs_without_gain"], state["finished"]
         self.told = None if state["record"] is None else EpochRecord.from_dict(state["record"])
@@ -289,6 +292,18 @@ class Training:
         self.midway = state.get("midway")
         if self.midway is not None:
             plain_loss(self.criterion).label_range.copy_(self.midway["labels"])
+
+
+def _rng(device: torch.device) -> Rng:
+    """The states of torch's generators, on the CPU and on the device."""
+    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+
+def _set_rng(state: Rng, device: torch.device) -> None:
+    """Draw on from there."""
+    torch.set_rng_state(state[0])
+    if device.type == "cuda" and state[1] is not None:
+        torch.cuda.set_rng_state(state[1], device)
 
 
 def _amp_dtype(config: TrainingConfig, device: torch.device) -> torch.dtype | None:

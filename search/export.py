@@ -91,7 +91,7 @@ class Export(Frozen):
             raise ConfigError(problem.what, where=f"{where}, config → objective", found=problem.found, allowed=problem.allowed) from None
         except ValidationError as problem:
             raise explain(problem, f"{where}, config", ConfigError) from None
-        if config.metric.name not in kind.metrics:
+        if kind.metrics and config.metric.name not in kind.metrics:
             what = f"unknown metric {config.metric.name!r}{nearest(config.metric.name, kind.metrics)}"
             raise ConfigError(what, where=f"{where}, config → metric → name", found=config.metric.name, allowed=", ".join(kind.metrics), next_step="name one of these")
         # A default of today in the place of a key that got lost would train something else than what was scored.

@@ -85,7 +85,7 @@ def check_needs(space: Mapping[str, Parameter], fixed: Values, where: str) -> No
         StudyError: for the first one.
     """
     for path, dimension in space.items():
-        for need in _needs(path, fixed):
+        for need in (need for need in _needs(path, fixed) if need.path in fixed):
             idle = " or ".join(map(str, _without_effect(need, dimension, space, fixed)))
             if idle:
                 raise StudyError(
@@ -108,7 +108,7 @@ def check_preset(name: str, paths: Iterable[str], values: Values, where: str) ->
     """
     for path in paths:
         for need in _needs(path, values):
-            if not need.met(values[need.path]):
+            if need.path in values and not need.met(values[need.path]):
                 raise StudyError(
                     f"{path} has no effect under the preset {name!r}", where=f"{where}, space → {path}", found=f"{need.path} = {values[need.path]}",
                     allowed=f"{need.path}: {need.words}", next_step=f"give {path} a `when`, or leave {name!r} out of presets",

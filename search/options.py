@@ -120,16 +120,18 @@ def schema_text() -> str:
     from spaces.presets import PRESETS
 
     schema = StudySpec.model_json_schema()
-    config = OBJECTIVES["segmentation"].config
-    inner = config.model_json_schema()
-    schema["$defs"] |= inner.pop("$defs")
-    inner.pop("required", None)
-    schema["properties"]["base"] |= {"properties": inner["properties"], "additionalProperties": False}
-    paths = sorted(set(searchable(config)) - NOT_SEARCHED)
-    dimension = schema["properties"]["space"].pop("additionalProperties")
-    schema["properties"]["space"] |= {"properties": dict.fromkeys(paths, dimension), "additionalProperties": False}
+    dimension, cases = schema["properties"]["space"].pop("additionalProperties"), []
+    for name, kind in OBJECTIVES.items():
+        inner = kind.config.model_json_schema()
+        schema["$defs"] |= inner.pop("$defs")
+        paths = sorted(set(searchable(kind.config)) - NOT_SEARCHED)
+        base = {"properties": inner["properties"], "additionalProperties": False}
+        space = {"properties": dict.fromkeys(paths, dimension), "additionalProperties": False}
+        named = {} if name == schema["properties"]["objective"]["default"] else {"required": ["objective"]}
+        cases.append({"if": {"properties": {"objective": {"const": name}}} | named, "then": {"properties": {"base": base, "space": space}}})
+    schema["allOf"] = cases
     schema["properties"]["presets"]["items"] = {"enum": list(PRESETS)}
-    schema["properties"]["objective"]["enum"] = list(OBJECTIVES)
+    schema["properties"]["objective"] |= {"if": {"pattern": ":"}, "else": {"enum": list(OBJECTIVES)}}  # with a colon one's own, which no list has
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "A study of search"
     return json.dumps(schema, indent=2, ensure_ascii=False)

@@ -8,12 +8,13 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from objectives.config import TrainingConfig
 from objectives.contract import Objective
 from objectives.registry import objective
 from objectives.schedules import settled_from
 from search.needs import check_needs, check_preset, check_swa
 from search.seeds import derive
-from spaces.config import TrialConfig
+from spaces.config import MetricConfig, TrialConfig
 from spaces.errors import StudyError, nearest
 from spaces.loader import explain
 from spaces.parameters import Choice, Parameter, Scalar, active, extremes
@@ -119,6 +120,7 @@ def make_plan(spec: StudySpec) -> Plan:
         StudyError: for the first thing that cannot work.
     """
     kind = objective(spec.objective)
+    spec = _with_metric(spec, kind)
     _check_metric(spec, kind)
     _check_base(spec, kind)
     _check_paths(spec, kind)
@@ -131,8 +133,19 @@ def make_plan(spec: StudySpec) -> Plan:
     return Plan(spec, kind, plan.order, tuple(_warnings(plan)))
 
 
+def _with_metric(spec: StudySpec, kind: Objective) -> StudySpec:
+    """The study with its objective's own metric, where it names none."""
+    if "name" in spec.metric.model_fields_set:
+        return spec
+    usual: MetricConfig = kind.config.model_fields["metric"].default
+    metric = MetricConfig.model_validate(usual.model_dump() | spec.metric.model_dump(exclude_unset=True))
+    return spec.model_copy(update={"metric": metric})
+
+
 def _check_metric(spec: StudySpec, kind: Objective) -> None:
     name, where = spec.metric.name, f"study {spec.name}, metric"
+    if not kind.metrics:
+        return
     if name not in kind.metrics:
         raise StudyError(f"unknown metric {name!r}{nearest(name, kind.metrics)}", where=f"{where} → name", found=name, allowed=", ".join(kind.metrics), next_step="name one of these")
     if spec.metric.direction != kind.metrics[name]:
@@ -220,8 +233,8 @@ def _warnings(plan: Plan) -> Iterator[str]:
     if "loss.alpha" in spec.space:
         yield "loss.alpha is one factor for all classes: it only rescales the loss, like a second learning rate; loss.alpha_tau changes the balance"
     for name in (None, *spec.presets):
-        config: Any = plan.objective.config.model_validate(plan.below(name))
-        if hasattr(config, "schedule"):
+        config = plan.objective.config.model_validate(plan.below(name))
+        if isinstance(config, TrainingConfig):
             last = settled_from(config.loss, config.optimizer, config.weights, config.schedule, spec.epochs)
             if last > spec.epochs:
                 yield f"{'the preset ' + name if name else 'the base'} reaches its final split, smooth and clip ratio only at epoch {last} of {spec.epochs}"

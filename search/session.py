@@ -45,6 +45,7 @@ def open_session(spec: StudySpec, url: str, *, accept_change: bool = False) -> S
         StoreError: when the store cannot be used.
     """
     plan = make_plan(spec)
+    spec = plan.spec
     store = open_store(url)
     stored = store.study(spec.name)
     if stored is None:

@@ -108,7 +108,7 @@ class ScheduleConfig(Frozen):
 
     dice_ce_only_epochs: int = Field(default=0, ge=0, description="Dice warm-up: cross entropy alone for so many epochs …")
     dice_ramp_epochs: int = Field(default=0, ge=0, description="… then linearly to the final split over so many")
-    lr: Literal["constant", "cosine"] = "constant"
+    lr: Literal["constant", "linear", "cosine"] = "constant"
     lr_warmup_epochs: int = Field(default=0, ge=0, description="linear warm-up, then `lr`")
     smooth_steps: bool = Field(default=False, description="smooth 10 before epoch 10, 5 before epoch 20, then `loss.smooth`")
     light_clip_epochs: int = Field(default=0, ge=0, description="two stages: `light_clip_ratio` for so many epochs, then `weights.clip_ratio`")

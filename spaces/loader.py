@@ -17,7 +17,7 @@ from spaces.study import StudySpec
 
 SHIPPED = Path(__file__).parent / "studies"
 
-UNION_TAGS = {"float", "int", "choice", "digits", "folder", "bool"}
+UNION_TAGS = {"float", "int", "choice", "digits", "folder", "bool", "docstrings", "csv", "jsonl", "parquet", "datasets"}
 """What pydantic puts into the place of an error for the branch of a union that it took; nothing that stands in the file."""
 
 NO_YAML = (yaml.YAMLError, ValueError, RecursionError)

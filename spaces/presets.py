@@ -35,7 +35,7 @@ def preset(name: str, epochs: int, *, focal: bool = False) -> dict[str, Any]:
     if name not in PRESETS:
         raise StudyError(f"unknown preset {name!r}{nearest(name, PRESETS)}", where="presets", found=name, allowed=", ".join(PRESETS), next_step="name one of these")
     configuration = PRESETS[name](scaled_to(epochs))
-    if focal:
+    if focal and configuration["loss"]["kind"] == "ce":
         configuration["loss"] |= {"kind": "focal", "alpha_tau": 0.0}
     return configuration
 
@@ -79,9 +79,20 @@ def _progressive(scaled: _Scale) -> dict[str, Any]:
     }
 
 
+def _text(_: _Scale) -> dict[str, Any]:
+    return {
+        "weights": {"method": "uniform", "clip_ratio": None},
+        "loss": {"kind": "focal", "gamma": 2.0, "alpha": None, "alpha_tau": 1.0, "label_smoothing": 0.1, "dice_weight": 0.0},
+        "optimizer": {"lr_multiple": 1.0, "grad_clip_norm": 1.0},
+        "schedule": {"lr": "cosine", "dice_ce_only_epochs": 0, "dice_ramp_epochs": 0, "stages": []},
+        "early_stopping_patience": 3,
+    }
+
+
 PRESETS: dict[str, Callable[[_Scale], dict[str, Any]]] = {
     "untuned": _untuned,
     "recommended": _recommended,
     "safe": _safe,
     "progressive": _progressive,
+    "text": _text,
 }

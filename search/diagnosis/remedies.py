@@ -23,7 +23,10 @@ Options = Iterator[tuple[str, Changes]]
 def remedies(cause: str, facts: Facts) -> tuple[Remedy, ...]:
     """What to try, first things first; changes that would change nothing, or would not reach the training, are left out."""
     found = []
+    sections = {path.partition(".")[0] for path in facts.values}
     for words, changes in _REMEDIES[cause](facts):
+        if not all(path.partition(".")[0] in sections for path in changes):
+            continue  # an objective of one's own that has no such thing
         after = {**facts.values, **changes}
         new = {path: value for path, value in changes.items() if facts.values.get(path) != value and takes_effect(path, after)}
         if not changes:

@@ -19,7 +19,7 @@ from objectives.class_weights import class_weights
 from objectives.data.loading import SegmentationData
 from objectives.registry import OBJECTIVES
 from objectives.segmentation.train import Run
-from search.plan import make_plan
+from search.plan import Plan, make_plan
 from search.signals import fired
 from search.study import TrialSeededSampler, suggest
 from search.used import check_used
@@ -40,6 +40,12 @@ RESTLESS = {"epochs": 6, "optimizer.lr_multiple": 20.0}
 def kit(request: pytest.FixtureRequest) -> Kit:
     """Each objective in turn."""
     return make_kit(request.param)
+
+
+@pytest.fixture(scope="module")
+def kits(segmentation: Kit) -> dict[str, Kit]:
+    """All of them by name."""
+    return {"segmentation": segmentation} | {name: make_kit(name) for name in OBJECTIVES if name != "segmentation"}
 
 
 @pytest.fixture(scope="module")
@@ -237,32 +243,39 @@ class TestStudies:
     """The shipped studies reach the training with all that they sample."""
 
     @staticmethod
-    def first(segmentation: Kit, config: Any) -> EpochRecord:
+    def first(kits: dict[str, Kit], config: Any) -> EpochRecord:
         """The first record of a training."""
-        training = segmentation.start(config)
+        training = kits[config.objective].start(config)
         record = next(training)
         training.close()  # type: ignore[attr-defined]
         return record
 
+    @staticmethod
+    def small(name: str, changes: dict[str, Any]) -> Plan:
+        """A shipped study on little data."""
+        kind = load_study(name).objective
+        model = {} if kind == "segmentation" else {f"base.model.{key}": value for key, value in SMALL[kind]["model"].items()}
+        return make_plan(load_study(name, {"base.data": SMALL[kind]["data"], "epochs": 3} | model | changes))
+
     @pytest.mark.parametrize("name", sorted(shipped_studies()))
-    def test_presets(self, segmentation: Kit, name: str) -> None:
+    def test_presets(self, kits: dict[str, Kit], name: str) -> None:
         """Every preset's place in the space is what the training used."""
-        plan = make_plan(load_study(name, {"base.data": DIGITS, "epochs": 3}))
+        plan = self.small(name, {})
         for number, preset in enumerate(plan.spec.presets):
             params = plan.preset_params(preset)
-            record = self.first(segmentation, plan.config(params, number, preset))
+            record = self.first(kits, plan.config(params, number, preset))
             check_used(params, record.used)
             assert record.broken_step is None
 
     @pytest.mark.parametrize("name", sorted(shipped_studies()))
-    def test_sampled(self, segmentation: Kit, name: str) -> None:
+    def test_sampled(self, kits: dict[str, Kit], name: str) -> None:
         """So is whatever the sampler draws, of each choice and each condition some."""
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        plan = make_plan(load_study(name, {"base.data": DIGITS, "epochs": 3, "sampler.kind": "random"}))
+        plan = self.small(name, {"sampler.kind": "random"})
         study = optuna.create_study(sampler=TrialSeededSampler(plan.spec))
         for number in range(3):
             params = suggest(study.ask(), plan)
-            check_used(params, self.first(segmentation, plan.config(params, number)).used)
+            check_used(params, self.first(kits, plan.config(params, number)).used)
 
 
 class TestEarlyStopping:

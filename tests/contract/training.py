@@ -21,7 +21,13 @@ VOLATILE = ("seconds", "samples_per_s", "peak_mib")
 """What two runs of the same training need not have in common."""
 
 DIGITS = {"train_scenes": 16, "val_scenes": 8, "test_scenes": 8, "size": 32}
-SMALL: dict[str, dict[str, Any]] = {"segmentation": {"epochs": 3, "seed": 5, "data": DIGITS, "loss": {"dice_weight": 0.4}, "weights": {"method": "sqrt_inv_freq"}}}
+TEXTS = {"texts": 120}
+TINY_BERT = {"hidden": 16, "layers": 1, "max_length": 16, "vocabulary": 300}
+EVERYTHING = {"epochs": 3, "seed": 5, "loss": {"dice_weight": 0.4}, "weights": {"method": "sqrt_inv_freq"}}
+SMALL: dict[str, dict[str, Any]] = {
+    "segmentation": EVERYTHING | {"data": DIGITS},
+    "text_classification": EVERYTHING | {"data": TEXTS, "model": TINY_BERT},
+}
 """For each objective the smallest training that has everything in it."""
 
 

@@ -27,6 +27,10 @@ HOMES = {
     "torchvision": ("objectives/",),
     "segmentation_models_pytorch": ("objectives/",),
     "timm": ("objectives/",),
+    "transformers": ("objectives/text/",),
+    "tokenizers": ("objectives/text/",),
+    "datasets": ("objectives/text/",),
+    "pyarrow": ("objectives/text/",),
     "sqlalchemy": ("storage/",),
     "alembic": ("storage/",),
     "psycopg": ("storage/",),
@@ -41,7 +45,7 @@ HOMES = {
 }
 """Library → the only places that may import it."""
 
-HEAVY = {"torch", "torchvision", "segmentation_models_pytorch", "timm", "optuna", "sqlalchemy", "alembic", "psycopg", "pymysql", "sklearn", "wandb", "ray", "submitit"}
+HEAVY = {"torch", "torchvision", "segmentation_models_pytorch", "timm", "optuna", "sqlalchemy", "alembic", "psycopg", "pymysql", "sklearn", "wandb", "ray", "submitit", "transformers", "tokenizers", "datasets", "pyarrow"}
 
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 50

@@ -86,7 +86,15 @@ class TestScaled:
 
 
 class TestFocal:
-    @pytest.mark.parametrize("name", ALL)
+    @pytest.mark.parametrize("epochs", [3, 30])
+    @pytest.mark.parametrize("focal", [False, True])
+    def test_text(self, epochs: int, focal: bool) -> None:
+        """The preset for text is a focal loss as it stands: gamma 2, alpha by inverse frequency, smoothed labels, cosine, patience 3."""
+        config = configured("text", epochs, focal=focal)
+        assert (config.loss.kind, config.loss.gamma, config.loss.alpha_tau, config.loss.label_smoothing, config.loss.dice_weight) == ("focal", 2, 1, 0.1, 0)
+        assert (config.schedule.lr, config.early_stopping_patience, config.weights.method) == ("cosine", 3, "uniform")
+
+    @pytest.mark.parametrize("name", [name for name in ALL if name != "text"])
     def test_cross_entropy(self, name: str) -> None:
         """Written as focal loss it has gamma 0 and alpha 1 for every class, and is otherwise the same."""
         plain, focal = configured(name, 30), configured(name, 30, focal=True)

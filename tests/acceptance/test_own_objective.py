@@ -1,0 +1,93 @@
+"""An objective of one's own, by the words of its page alone: written down, searched, tested, and refused where it is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.acceptance.terminal import Terminal
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "own-objective.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(python|yaml)\n(.*?)```", PAGE, re.DOTALL)
+EXAMPLE, CONTRACT = (next(text for kind, text in BLOCKS if kind == "python" and word in text) for word in ("SGDClassifier", "ObjectiveContract"))
+STUDY = next(text for kind, text in BLOCKS if kind == "yaml")
+COMMANDS = [line.split() for line in re.findall(r"^    search (.*)$", PAGE, re.MULTILINE)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """An empty folder, and in it what the page says."""
+    (tmp_path / "digits_sgd.py").write_text(EXAMPLE, encoding="utf-8")
+    (tmp_path / "digits.yaml").write_text(STUDY, encoding="utf-8")
+    (tmp_path / "test_digits.py").write_text(CONTRACT, encoding="utf-8")
+    return tmp_path
+
+
+def study(folder: Path, code: str, **changes: object) -> None:
+    """A study of other code, with few trials."""
+    (folder / "mine.py").write_text("from spaces.config import TrialConfig\n\n\nclass Config(TrialConfig):\n    rate: float = 0.1\n\n\n" + code, encoding="utf-8")
+    told = {"name": "mine", "objective": "mine:train", "metric": {"name": "gain"}, "epochs": 3, "trials": 4, "space": {"rate": {"kind": "float", "low": 0.0, "high": 1.0}}}
+    (folder / "mine.yaml").write_text(yaml.safe_dump(told | changes), encoding="utf-8")
+
+
+class TestPage:
+    def test_short(self) -> None:
+        """The example has under 40 lines."""
+        assert len(EXAMPLE.splitlines()) < 40
+
+    def test_to_the_leaderboard(self, folder: Path, terminal: Terminal) -> None:
+        """From an empty folder to the leaderboard, and a best.yaml that trains again to the same score."""
+        first, show = (terminal.run(*command, folder=folder) for command in COMMANDS)
+        assert first.code == 0, first.text
+        assert show.code == 0, show.text
+        assert "Leaderboard" in show.text
+        (told,) = json.loads(terminal.run("show", "--json", folder=folder).out)
+        assert sum(told["states"].values()) == 8
+        assert told["leaderboard"][0]["score"] > 0.85
+        again = terminal.run("train", "best.yaml", folder=folder)
+        assert again.code == 0, again.text
+        assert terminal.run("explain", "--study", "digits", "--trial", "0", folder=folder).code == 0
+
+    def test_contract(self, folder: Path) -> None:
+        """The contract's tests pass on it, run by pytest in its folder."""
+        path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_digits.py"]
+        answer = subprocess.run(command, cwd=folder, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=120, check=False)
+        assert "5 passed" in answer.stdout, answer.stdout + answer.stderr
+
+    def test_installed(self, folder: Path, tmp_path_factory: pytest.TempPathFactory, terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A package that Python finds elsewhere is searched from another folder, by its dotted name."""
+        package = tmp_path_factory.mktemp("site") / "my_package"
+        package.mkdir()
+        (package / "__init__.py").touch()
+        (folder / "digits_sgd.py").rename(package / "my_module.py")
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(package.parent), str(ROOT)]))
+        (folder / "digits.yaml").write_text(STUDY.replace("digits_sgd:train", "my_package.my_module:train"), encoding="utf-8")
+        answer = terminal.run("run", "--study", "digits.yaml", "--trials", "2", folder=folder)
+        assert answer.code == 0, answer.text
+
+
+class TestWrong:
+    def test_failed(self, folder: Path, terminal: Terminal) -> None:
+        """What breaks its promise fails its trials, the reason is told, and after three the search stops."""
+        study(folder, "def train(config: Config):\n    yield {'epoch': 1, 'loss': 1.0, 'metric': 0.5}\n    raise KeyError('lost')\n")
+        answer = terminal.run("run", "--study", "mine.yaml", "--workers", "1", folder=folder)
+        assert answer.code == 1, answer.text
+        assert "3 trials failed one after the other" in answer.text
+        assert "KeyError: 'lost'" in terminal.run("explain", "--study", "mine", "--trial", "0", folder=folder).text
+
+    def test_diverged(self, folder: Path, terminal: Terminal) -> None:
+        """Signals judge it, and the diagnosis prescribes nothing that it does not have."""
+        study(folder, "def train(config: Config):\n    for epoch in range(1, 4):\n        yield {'epoch': epoch, 'loss': float('nan'), 'metric': 0.5}\n", trials=1)
+        terminal.run("run", "--study", "mine.yaml", folder=folder)
+        told = terminal.run("explain", "--study", "mine", "--trial", "0", folder=folder).text
+        assert "nonfinite_loss" in told
+        assert "optimizer." not in told
