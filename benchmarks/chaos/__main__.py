@@ -4,7 +4,7 @@
     python -m benchmarks.chaos --store postgresql --faults 500
 
 A study of many short trials runs once undisturbed, and once while its workers, `search worker` processes of which a dead one
-is replaced, are killed, frozen beyond their lease and told to end at random; on PostgreSQL the server is restarted and
+is replaced, and half the time told of to the store, as `search run` does it, are killed, frozen beyond their lease and told to end at random; on PostgreSQL the server is restarted and
 crashed, too, and connections are cut, some between a commit and its answer. One planted trial kills every worker that takes
 it. Then both books of the store, our tables and Optuna's, are held against the undisturbed run. Exit code 1 when anything is
 lost, doubled, or other than in that run.
@@ -33,6 +33,8 @@ from search.lease import LEASE_S
 RUNS_AGAIN_S = 15.0
 GIVES_BACK_S = 10.0
 STRIKES = 3
+HEARD = {True: "with a supervisor", False: "with its whole machine dead"}
+"""Who hears of a killed worker: `search run`, which then gives its trial back, or nobody."""
 SHOWN = 5
 """So many places of one kind of trouble are printed."""
 
@@ -69,7 +71,7 @@ def told(campaign: Campaign, where: Place, reference: Contents, found: Contents)
         "trials": dict(Counter(trial.state for trial in found.trials)), "attempts": sum(trial.attempt for trial in found.trials),
         "workers_started": campaign.crew.started, "workers": campaign.scale.workers, "took_s": round(campaign.took_s, 1),
         "wrong": {what: places for what, places in findings.wrong.items() if places},
-        "recoveries_s": [round(seconds, 2) for seconds in campaign.watch.recoveries()],
+        "recoveries_s": {HEARD[told]: [round(seconds, 2) for seconds in campaign.watch.recoveries(told=told)] for told in HEARD},
         "lost_work_s": [round(seconds, 2) for seconds in campaign.watch.losses()],
     }  # fmt: skip
     caught = planted is not None and planted.state == "failed" and planted.lost == STRIKES and campaign.tormentor.planted_kills == STRIKES
@@ -93,10 +95,12 @@ def _of_workers(campaign: Campaign) -> Iterator[Figure]:
     yield Figure('"database is locked" in the logs', len(campaign.crew.lines("database is locked")), "", 0)
     yield Figure("workers that lost their lease, said so and went on", len(campaign.crew.lines("going on with other work")))
     yield Figure("the longest from SIGTERM to a worker's end", max((each.took_s for each in campaign.crew.exits if each.meant == "terminate"), default=0.0), "s", GIVES_BACK_S)
-    again, lost = campaign.watch.recoveries(), campaign.watch.losses()
-    if again:
-        yield Figure("a killed worker's trial runs again after, median", statistics.median(again), "s")
-        yield Figure("a killed worker's trial runs again after, at most", max(again), "s", RUNS_AGAIN_S)
+    for told, heard in HEARD.items():
+        again = campaign.watch.recoveries(told=told)
+        if again:
+            yield Figure(f"a killed worker's trial runs again, {heard}, after a median of", statistics.median(again), "s")
+            yield Figure(f"a killed worker's trial runs again, {heard}, after at most", max(again), "s", RUNS_AGAIN_S)
+    lost = campaign.watch.losses()
     if lost:
         yield Figure("work lost by a kill, median", statistics.median(lost), "s")
         yield Figure("work lost by a kill, at most", max(lost), "s", CHECKPOINT_S)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from benchmarks.chaos.campaign import CHECKPOINT_S
 from benchmarks.commands import ONE_THREAD, environment, script
+from search.launch.care import TrialCare
 from search.trial_checkpoints import EVERY_VARIABLE
 from storage.checkpoints import ROOT_VARIABLE, CheckpointFiles
 from storage.trial_states import TrialStates
@@ -28,8 +29,11 @@ class Member:
     process: subprocess.Popen[bytes]
     log: Path
     meant: str = ""
+    told: bool = False
     ended_by_us_at: float | None = None
+    frozen_at: float = 0.0
     frozen_until: float | None = None
+    stood_still: list[tuple[float, float]] = field(default_factory=list)
 
     @property
     def pid(self) -> int:
@@ -71,12 +75,14 @@ class Crew:
         study: its name in the store.
         url: the store's address, which travels in the environment.
         folder: for logs and checkpoints.
+        care: of the trials of dead workers, as the supervisor of `search run` takes it.
     """
 
     size: int
     study: str
     url: str
     folder: Path
+    care: TrialCare
     members: list[Member] = field(default_factory=list)
     exits: list[Exit] = field(default_factory=list)
     started: int = 0
@@ -107,8 +113,11 @@ class Crew:
         """Note who ended, and let others take their places."""
         for member in [member for member in self.members if member.process.poll() is not None]:
             self.members.remove(member)
+            if member.told:
+                self.care.died(member.pid, member.process.returncode, member.log.read_text(errors="replace").splitlines())
             took_s = 0.0 if member.ended_by_us_at is None else time.time() - member.ended_by_us_at
             self.exits.append(Exit(member.process.returncode, member.meant, took_s, member.log))
+        self.care.look()
         while refill and len(self.members) < self.size:
             self.start()
 
@@ -118,6 +127,7 @@ class Crew:
             if member.frozen_until is not None and now_s >= member.frozen_until:
                 member.send(signal.SIGCONT)
                 member.frozen_until = None
+                member.stood_still.append((member.frozen_at, time.time()))
 
     def lines(self, needle: str) -> list[str]:
         """Lines of all logs that hold it."""

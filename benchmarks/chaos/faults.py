@@ -26,6 +26,9 @@ AT_WORK = 0.85
 LEFT_AT_WORK = 1
 """So many other workers that have begun to work are left in peace at any time: where nobody is, nobody can take a trial up."""
 
+TOLD = 0.5
+"""The share of killed workers of which a supervisor hears, as that of `search run` does; of the others nobody hears, as when a machine dies."""
+
 LONGEST_GAP = 4.0
 """In mean gaps."""
 
@@ -109,7 +112,8 @@ class Tormentor:
             member.send(signal.SIGCONT)
             return False
         if kind == "freeze":
-            member.frozen_until = time.time() + LEASE_S + self.drawn.uniform(1.0, 4.0)
+            member.frozen_at = time.time()
+            member.frozen_until = member.frozen_at + LEASE_S + self.drawn.uniform(1.0, 4.0)
         else:
             self._kill(member, held)
         return True
@@ -121,10 +125,10 @@ class Tormentor:
         return self.watch.held_by(member.pid)
 
     def _kill(self, member: Member, held: TrialRow | None) -> None:
-        member.meant = "kill"
+        member.meant, member.told = "kill", self.drawn.random() < TOLD
         if held is not None:
             state_at = None if held.number is None else self.crew.last_state_at(held.number)
-            self.watch.kills.append(Kill(held.id, held.attempt, time.time(), state_at))
+            self.watch.kills.append(Kill(held.id, held.attempt, time.time(), state_at, member.told, tuple(member.stood_still)))
         member.send(signal.SIGKILL)
 
     def guard_the_planted(self) -> None:

@@ -18,6 +18,7 @@ from benchmarks.chaos.faults import Fault, Tormentor, gap_factor, schedule
 from benchmarks.chaos.proxy import proxy
 from benchmarks.chaos.server import Server, server
 from benchmarks.chaos.watch import Watch
+from search.launch.care import TrialCare
 from search.session import open_session
 
 STEP_S = 0.1
@@ -139,10 +140,11 @@ def disturbed(kind: StoreKind, where: Place, scale: Scale, seed: int, folder: Pa
 def started(where: Place, scale: Scale, seed: int, folder: Path, workers: int) -> Iterator[Campaign]:
     """A study with its first workers; none is left at the end of the block."""
     spec = scale.study(seed)
-    open_session(spec, where.url).store.close()  # as `search run` makes it, before it starts a worker
+    session = open_session(spec, where.url)  # as `search run` makes it, before it starts a worker
     books = Books(where.direct)
     try:
-        with Crew(workers, spec.name, where.url, folder).running() as crew:
+        with Crew(workers, spec.name, where.url, folder, TrialCare(session.store, session.stored.id)).running() as crew:
             yield Campaign(scale, crew, Watch(books))
     finally:
         books.close()
+        session.store.close()

@@ -14,12 +14,24 @@ OVERLAP_S = 3.0
 
 @dataclass(frozen=True)
 class Kill:
-    """A worker that was killed while it worked on a trial; `state_at` is when the trial's last state had been written."""
+    """A worker that was killed while it worked on a trial.
+
+    Attributes:
+        state_at: when the trial's last state had been written.
+        told: whether a supervisor hears of it, as that of `search run` does; nobody hears of a machine that died.
+        frozen: from when to when the worker had stood still before; that is time without work.
+    """
 
     trial_id: int
     attempt: int
     at: float
     state_at: float | None = None
+    told: bool = False
+    frozen: tuple[tuple[float, float], ...] = ()
+
+    def worked_s(self, since: float) -> float:
+        """Seconds that it worked from then to its end."""
+        return self.at - since - sum(max(0.0, until - max(since, begun)) for begun, until in self.frozen)
 
 
 @dataclass
@@ -74,16 +86,20 @@ class Watch:
         """How many epochs were seen, each once however often it was written."""
         return sum(len({row.epoch for row in rows}) for rows in self.epochs.values())
 
-    def recoveries(self) -> list[float]:
-        """Seconds from every kill to the moment at which the next attempt was seen; infinite where none came and the trial is open."""
-        told = []
-        for kill in self.kills:
+    def recoveries(self, *, told: bool) -> list[float]:
+        """Seconds from every kill to the moment at which the next attempt was seen; infinite where none came and the trial is open.
+
+        Args:
+            told: of the kills that a supervisor heard of, or of the others.
+        """
+        seconds = []
+        for kill in (kill for kill in self.kills if kill.told == told):
             later = [at for (trial_id, attempt), at in self.taken_at.items() if trial_id == kill.trial_id and attempt > kill.attempt]
             if later:
-                told.append(min(later) - kill.at)
+                seconds.append(min(later) - kill.at)
             elif self.trials[kill.trial_id].held:
-                told.append(float("inf"))
-        return told
+                seconds.append(float("inf"))
+        return seconds
 
     def losses(self) -> list[float]:
         """Seconds of training that every kill cost: from the state that the next attempt went on from, to the kill."""
@@ -104,9 +120,9 @@ class Watch:
         first = min(fresh, default=after[0].epoch + 1)
         again = [row for row in before.values() if row.epoch >= first]
         if kill.state_at is not None and all(row.at > kill.state_at for row in again):
-            return kill.at - max(began, kill.state_at)
+            return kill.worked_s(max(began, kill.state_at))
         own = [row.at for row in before.values() if row.attempt == kill.attempt]
-        return kill.at - max([began, *own]) + sum(self._worked(row, before) for row in again)
+        return kill.worked_s(max([began, *own])) + sum(self._worked(row, before) for row in again)
 
     def _worked(self, row: EpochRow, before: dict[int, EpochRow]) -> float:
         """Seconds from the epoch before, or from the start of its attempt, to the end of this one."""

@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -147,7 +148,14 @@ class TestWatch:
 
     def test_recovery(self) -> None:
         """From the kill to the next attempt."""
-        assert self.watch().recoveries() == [8.0]
+        assert self.watch().recoveries(told=False) == [8.0]
+        assert self.watch().recoveries(told=True) == []
+
+    def test_frozen(self) -> None:
+        """While a worker stood still it did no work that could be lost."""
+        held = self.watch((1, 1, 103.0, 3.0), (2, 1, 106.0, 2.9), (2, 2, 119.0, 2.9), (3, 2, 122.0, 3.0))
+        held.kills = [replace(held.kills[0], frozen=((90.0, 95.0), (105.0, 108.5)))]
+        assert held.losses() == [1.5]
 
     def test_anew(self) -> None:
         """A trial that starts anew lost all that was done."""
