@@ -43,6 +43,7 @@ def measure(kind: StoreKind, scale: Scale, seed: int, kept: Path | None) -> Resu
     """Both runs, and what they differ in."""
     with tempfile.TemporaryDirectory(prefix="search-chaos-", ignore_cleanup_errors=True) as held:
         folder = kept or Path(held)
+        folder.mkdir(parents=True, exist_ok=True)
         print(f"{scale.trials} trials without a fault", flush=True)
         reference = checks.read(undisturbed(scale, seed, folder / "undisturbed"), str(STUDY["name"]))
         epochs = sum(len(records) for records in reference.records.values())
