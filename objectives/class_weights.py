@@ -7,16 +7,17 @@ rounds once whatever the order: a permutation of the classes permutes the weight
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from types import MappingProxyType
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spaces.config import WeightMethod, WeightsConfig
-from spaces.errors import ConfigError
+from spaces.errors import ConfigError, nearest
 from spaces.records import ClassCounts
 
 Floats = NDArray[np.float64]
@@ -52,23 +53,37 @@ def class_weights(counts: ClassCounts, config: WeightsConfig) -> ClassWeights:
     return ClassWeights(counts.names, weights, float(weights.max() / weights.min()), absent_classes(counts))
 
 
-def focal_alpha(counts: ClassCounts, tau: float) -> Floats:
-    """alpha_c ∝ f_c^(−tau) for the focal loss, scaled so that its mean over the pixels, Σ f_c·alpha_c, is 1.
+def focal_alpha(counts: ClassCounts, tau: float, factors: Mapping[str, float] = MappingProxyType({})) -> Floats:
+    """alpha_c ∝ f_c^(−tau)·factor_c for the focal loss, scaled so that its mean over the pixels, Σ f_c·alpha_c, is 1.
 
     The mean over pixels, and not over classes, because the focal loss averages over pixels: with it tau moves the
     balance between the classes and leaves the loss's scale (hence the learning rate's meaning) alone. Classes
     without a pixel get 1. Shape (C,).
 
+    Factors by name search alpha on the simplex: the logarithms of their ratios to a class that is not named, whose
+    factor is 1, are its additive log-ratio coordinates (Aitchison 1982).
+
+    Args:
+        counts: valid pixels, or samples, of every class.
+        tau: 0 uniform, 0.5 square root, 1 inverse frequency.
+        factors: class → factor; 1 for a class that is not named.
+
     Raises:
-        ConfigError: when tau is negative or not finite, or the counts are unusable.
+        ConfigError: when tau is negative or not finite, a factor's class is unknown, or the counts are unusable.
     """
+    unknown = [name for name in factors if name not in counts.names]
+    if unknown:
+        raise ConfigError(
+            f"there is no class {unknown[0]!r}{nearest(unknown[0], counts.names)}", where="loss.class_alpha", found=unknown[0],
+            allowed=", ".join(counts.names), next_step="name classes of the data set",
+        )  # fmt: skip
     if not 0 <= tau < math.inf:
         raise ConfigError(f"alpha_tau must not be negative, but is {tau}", where="loss.alpha_tau", found=str(tau), allowed="0 … 1")
     present = _present(counts)
     alpha = np.ones(len(present))
     if present.any():
         frequencies = _frequencies(np.array(counts.counts, dtype=np.float64)[present])
-        raw = frequencies**-tau
+        raw = frequencies**-tau * np.array([factors.get(name, 1.0) for name in counts.names])[present]
         alpha[present] = raw / math.fsum(frequencies * raw)
     return alpha
 

@@ -84,6 +84,10 @@ class EpochLog:
         """Whether the store has all that was told."""
         return not self._pending
 
+    def unheard(self) -> list[EpochRecord]:
+        """The epochs that the store may not have."""
+        return list(self._pending)
+
     def append(self, record: EpochRecord) -> None:
         """Keep one epoch, in the store if that answers.
 

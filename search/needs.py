@@ -48,6 +48,7 @@ NEEDS: dict[str, tuple[Need, ...]] = {
     "loss.gamma": (_FOCAL,),
     "loss.alpha": (_FOCAL,),
     "loss.alpha_tau": (_FOCAL,),
+    "loss.class_alpha": (_FOCAL,),
     "loss.focal_share": (_one_of("loss.kind", "ce_focal"),),
     "loss.overlap": (_OVERLAP,),
     "loss.smooth": (_OVERLAP, _SMOOTHED),
@@ -141,7 +142,8 @@ def check_swa(space: Mapping[str, Parameter], fixed: Values, epochs: int, where:
 def _needs(path: str, values: Values) -> Iterator[Need]:
     """What the hyperparameter needs beside a configuration with these values."""
     staged = any(stage.get("dice_weight") for stage in values.get("schedule.stages", ()))
-    yield from (need for need in NEEDS.get(path, ()) if not (need is _OVERLAP and staged))  # Dice takes part for a while, whatever its final share
+    needed = NEEDS.get(path) or NEEDS.get(path.rpartition(".")[0], ())  # a factor of a class needs what the whole section does
+    yield from (need for need in needed if not (need is _OVERLAP and staged))  # Dice takes part for a while, whatever its final share
 
 
 def _without_effect(need: Need, dimension: Parameter, space: Mapping[str, Parameter], fixed: Values) -> Iterator[Scalar]:

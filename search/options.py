@@ -116,7 +116,7 @@ def columns(assignments: list[str]) -> dict[str, str]:
 def schema_text() -> str:
     """The JSON Schema of a study's YAML, with the configuration's own schema under `base` and its paths under `space`."""
     from objectives.registry import OBJECTIVES
-    from search.plan import NOT_SEARCHED, searchable
+    from search.plan import NOT_SEARCHED, named_factors, searchable
     from spaces.presets import PRESETS
 
     schema = StudySpec.model_json_schema()
@@ -124,9 +124,11 @@ def schema_text() -> str:
     for name, kind in OBJECTIVES.items():
         inner = kind.config.model_json_schema()
         schema["$defs"] |= inner.pop("$defs")
-        paths = sorted(set(searchable(kind.config)) - NOT_SEARCHED)
+        by_name = set(named_factors(kind.config)) - NOT_SEARCHED
+        paths = sorted(set(searchable(kind.config)) - NOT_SEARCHED - by_name)
         base = {"properties": inner["properties"], "additionalProperties": False}
-        space = {"properties": dict.fromkeys(paths, dimension), "additionalProperties": False}
+        factors = {f"^{re.escape(path)}[.].+$": dimension for path in sorted(by_name)}
+        space = {"properties": dict.fromkeys(paths, dimension), "patternProperties": factors, "additionalProperties": False}
         named = {} if name == schema["properties"]["objective"]["default"] else {"required": ["objective"]}
         cases.append({"if": {"properties": {"objective": {"const": name}}} | named, "then": {"properties": {"base": base, "space": space}}})
     schema["allOf"] = cases

@@ -31,7 +31,10 @@ NO_BOUND = 1e300
 NOT_SEARCHED = {"objective", "epochs", "seed", "max_grad_norm", "metric.name", "metric.direction", "metric.score", "schedule.stages"}
 """Leaves of a configuration that the study itself decides, or that are no single value."""
 
-FOCAL_ONLY = {"loss.gamma", "loss.alpha", "loss.alpha_tau"}
+FOCAL_ONLY = {"loss.gamma", "loss.alpha", "loss.alpha_tau", "loss.class_alpha"}
+
+NEUTRAL = 1.0
+"""A factor by name that is not named in a section of such factors, as `loss.class_alpha` is one."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ class Plan:
             dimension = self.spec.space[path]
             if not active(dimension.when, values):
                 continue
-            value = values[path]
+            value = values.get(path, NEUTRAL)
             if not dimension.holds(value):
                 raise StudyError(
                     f"the preset {preset_name!r} lies outside the space", where=f"study {self.spec.name}, space → {path}",
@@ -110,7 +113,7 @@ class Plan:
                 yield path, self.spec.space[path]
 
     def _presets_are_focal(self) -> bool:
-        return "loss.kind" not in self.spec.space and bool(FOCAL_ONLY & set(self.spec.space))
+        return "loss.kind" not in self.spec.space and bool(FOCAL_ONLY & {*self.spec.space, *map(_section, self.spec.space)})
 
 
 def make_plan(spec: StudySpec) -> Plan:
@@ -165,8 +168,11 @@ def _check_base(spec: StudySpec, kind: Objective) -> None:
 
 def _check_paths(spec: StudySpec, kind: Objective) -> None:
     known = set(searchable(kind.config)) - NOT_SEARCHED
+    by_name = known & set(named_factors(kind.config))
     for path, dimension in spec.space.items():
-        if path not in known:
+        if path in by_name:
+            raise StudyError(f"{path} holds a factor by name, each of them a dimension", where=f"study {spec.name}, space", found=path, allowed=f"{path}.NAME", next_step=f"write {path}.NAME for every class but one")
+        if path not in known and _section(path) not in by_name:
             raise StudyError(f"unknown hyperparameter {path!r}{nearest(path, known)}", where=f"study {spec.name}, space", found=path, allowed="a path of the configuration; `search schema` lists them all")
         for parent, wanted in dimension.when.items():
             if parent not in known:
@@ -196,6 +202,20 @@ def searchable(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
             yield from searchable(inner, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}"
+
+
+def named_factors(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """The dotted path of every section whose keys a person chooses, such as names of classes."""
+    for name, info in model.model_fields.items():
+        inner = info.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from named_factors(inner, f"{prefix}{name}.")
+        elif inner == dict[str, float]:
+            yield f"{prefix}{name}"
+
+
+def _section(path: str) -> str:
+    return path.rpartition(".")[0]
 
 
 def _parents_first(spec: StudySpec) -> tuple[str, ...]:

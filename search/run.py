@@ -168,9 +168,10 @@ def _attempt(bench: Bench, claim: Claim, trial: OptunaTrial, progress: Progress)
         if records:
             bench.store.forget_epochs_after(claim, 0)
         records = []
+    records += checkpoints.carried
     log = EpochLog(bench.store, claim, trial, bench.stop, LEASE_S)
     attempt = Attempt(bench, claim, trial, checkpoints, records, log)
-    checkpoints.held_up = lambda: not log.settled
+    checkpoints.unheard = log.unheard
     checkpoints.promising = lambda record: _promising(attempt, record)
     return attempt
 
@@ -191,6 +192,9 @@ def _train(attempt: Attempt) -> Ending:
     bench, claim, trial = attempt.bench, attempt.claim, attempt.trial
     config: TrialConfig = bench.plan.objective.config.model_validate(claim.config)
     bench.tracker.start(claim.number or 0, config, claim.preset)
+    for record in attempt.checkpoints.carried:
+        attempt.log.append(record)
+        bench.tracker.epoch(record, bench.counts.names)
     training = bench.trainer.train(config, bench.prepared, bench.counts, bench.device, attempt.checkpoints)
     try:
         for record in attempt.checkpoints.progress.watched(training):

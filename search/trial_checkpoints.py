@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,8 +52,8 @@ class TrialCheckpoints:
     """What a trainer is handed to keep its state in.
 
     Beside a state lies a note of whose it is. Files outlive a store that was deleted, and hosts that share a store
-    may not share their files: a state that another study's trial left, or that is newer than the epochs in the store, is
-    not gone on from. Nor is one that is broken: then the one before it counts.
+    may not share their files: a state that another study's trial left, or that is newer than the epochs in the store and in
+    its note, is not gone on from. Nor is one that is broken: then the one before it counts.
 
     Args:
         states: where they lie.
@@ -64,13 +64,14 @@ class TrialCheckpoints:
             end of the epoch also ends the training there.
         progress: told of every step.
         promising: whether the record of a last epoch may make the trial the study's best; then its state is worth keeping.
-        held_up: whether epochs wait for the store to answer. A state that is newer than they are is of no use to anybody until
-            they are written, and would take the place of one that is.
+        unheard: the epochs that wait for the store to answer. They go into the note, so that a worker that dies before it does
+            takes none of them with it.
         epoch: the last whole one of the state.
         declined: the epoch whose state was not asked for, being the newest; a trial that stops there would lose it.
         at_least_s: seconds between two states, as asked for.
         every_s: the same, more where a state takes long to write.
         newest: the last state that was written or gone on from.
+        carried: epochs before the state's own that only its note has; whoever goes on from it writes them.
     """
 
     states: TrialStates
@@ -80,13 +81,15 @@ class TrialCheckpoints:
     stop: StopRequest
     progress: Progress = field(default_factory=Progress)
     promising: Callable[[EpochRecord], bool] = lambda record: False
-    held_up: Callable[[], bool] = lambda: False
+    unheard: Callable[[], Sequence[EpochRecord]] = lambda: ()
     epoch: int = 0
     declined: int | None = None
     last_written: float = field(default_factory=time.monotonic)
     at_least_s: float = CHECKPOINT_EVERY_S
     every_s: float = field(init=False)
     newest: TrialState | None = None
+    carried: list[EpochRecord] = field(default_factory=list)
+    _fastest_s: float = math.inf
     _within: bool = False
     _leaving: bool = False
 
@@ -96,13 +99,20 @@ class TrialCheckpoints:
     def latest(self) -> Path | None:
         """The state to go on from, if there is one of this trial."""
         for state in self.states.newest_first():
-            if state.note.get("owner") != dict(self.owner) or state.note.get("epoch", 0) > self.stored_epochs + 1:
+            carried = self._carried(state.note)
+            if state.note.get("owner") != dict(self.owner) or carried is None:
                 continue
             if state.whole():
-                self.newest, self.epoch = state, state.note.get("epoch", 0)
+                self.newest, self.epoch, self.carried = state, state.note.get("epoch", 0), carried
                 return state.path
             print(f"warning: the checkpoint {state.path} is broken: its checksum is not the one noted; the one before it counts", flush=True)
         return None
+
+    def _carried(self, note: Mapping[str, Any]) -> list[EpochRecord] | None:
+        """The epochs between those in the store and the state's own, which the training tells once more; None where one is missing."""
+        missing = range(self.stored_epochs + 1, note.get("epoch", 0))
+        told = {record["epoch"]: record for record in note.get("unheard", ())}
+        return [EpochRecord.from_dict(told[epoch]) for epoch in missing] if told.keys() >= set(missing) else None
 
     def step(self) -> bool:
         """Whether enough time has passed, or a stop was asked for that cannot wait for the end of the epoch.
@@ -128,7 +138,7 @@ class TrialCheckpoints:
         return wanted
 
     def _time(self) -> bool:
-        return time.monotonic() - self.last_written >= self.every_s and not self.held_up()
+        return time.monotonic() - self.last_written >= self.every_s
 
     def write(self, save: Callable[[Path], None]) -> None:
         """Put a state in place. A disk that is full costs the checkpoint, not the trial.
@@ -138,12 +148,14 @@ class TrialCheckpoints:
         """
         began = time.monotonic()
         try:
-            self.newest = self.states.write(self.attempt, save, {"owner": dict(self.owner), "epoch": self.epoch, "within": self._within})
+            note = {"owner": dict(self.owner), "epoch": self.epoch, "within": self._within, "unheard": [record.as_dict() for record in self.unheard()]}
+            self.newest = self.states.write(self.attempt, save, note)
         except OSError as problem:
             print(f"warning: no checkpoint written to {self.states.stem}: {problem}", flush=True)
         self.progress.sign()
         self.last_written = time.monotonic()
-        self.every_s = max(self.at_least_s, (self.last_written - began) / WRITING_SHARE)
+        self._fastest_s = min(self._fastest_s, self.last_written - began)  # one that a busy machine held up is no measure of the disk
+        self.every_s = max(self.at_least_s, self._fastest_s / WRITING_SHARE)
         if self._leaving:
             raise StopTraining
 

@@ -48,6 +48,7 @@ class LossConfig(Frozen):
     gamma: float = Field(default=2.0, ge=0, description="focusing exponent; 0 is cross entropy")
     alpha: float | tuple[float, ...] | None = Field(default=None, description="one factor, or one per class; a single one is only a second learning rate")
     alpha_tau: float | None = Field(default=None, ge=0, le=1, description="alpha_c ∝ f_c^(−tau): 0 uniform, 0.5 square root, 1 inverse frequency")
+    class_alpha: dict[str, float] = Field(default={}, description="class → factor on top of alpha_tau; a class that is not named has 1, and only the ratios count")
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
 
     @model_validator(mode="before")
@@ -67,6 +68,11 @@ class LossConfig(Frozen):
             raise PydanticCustomError("split", "the split must sum to 1, but ce_weight {ce} + dice_weight {dice} is {total}; name only one of the two", context)
         if self.alpha is not None and self.alpha_tau is not None:
             raise PydanticCustomError("two_alphas", "alpha and alpha_tau exclude each other; set one of them to null", {})
+        if self.alpha is not None and self.class_alpha:
+            raise PydanticCustomError("two_alphas", "alpha and class_alpha exclude each other; set alpha to null", {})
+        for name, factor in self.class_alpha.items():
+            if not factor > 0:
+                raise PydanticCustomError("factor", "the factor of the class {name} in class_alpha must be above 0, but is {factor}", {"name": name, "factor": f"{factor:g}"})
         values = self.alpha if isinstance(self.alpha, tuple) else (self.alpha,)
         if any(value is not None and value < 0 for value in values):
             raise PydanticCustomError("negative_alpha", "alpha must not be negative, but is {alpha}", {"alpha": str(self.alpha)})

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, get_args
 
 import numpy as np
 
-from objectives.class_weights import Floats, class_weights
+from objectives.class_weights import Floats, class_weights, focal_alpha
 from spaces.config import WeightMethod, WeightsConfig
 from spaces.records import ClassCounts
 
@@ -23,6 +23,14 @@ class Balance:
     counts: ClassCounts
     weights: WeightsConfig
     alpha_tau: float | None = None
+    class_alpha: Mapping[str, float] = field(default_factory=dict)
+
+    def recognise_alpha(self, live: Floats) -> dict[str, Any]:
+        """The tau and the factors that were configured, if they give exactly the alphas `live` (C,)."""
+        if not np.array_equal(live, focal_alpha(self.counts, self.alpha_tau or 0.0, self.class_alpha)):
+            return {}
+        tau = {} if self.alpha_tau is None else {"loss.alpha_tau": self.alpha_tau}
+        return tau | {f"loss.class_alpha.{name}": factor for name, factor in self.class_alpha.items()}
 
     def class_weights(self, clip_ratio: float | None) -> Floats:
         """The weights (C,) under another clip ratio."""

@@ -32,7 +32,7 @@ def build_criterion(
     _warn_of_absent(loss, weights, counts)
     main = _main_part(loss, weights, counts, ignore_index)
     overlap = _overlap(loss, ignore_index)
-    balance = Balance(counts, weights, loss.alpha_tau)
+    balance = Balance(counts, weights, loss.alpha_tau, loss.class_alpha)
     combined = CombinedLoss(main, overlap, ce_weight=loss.ce_weight, dice_weight=loss.dice_weight, balance=balance).to(device)
     return NormalizedCombinedLoss(combined, loss.normalize_momentum) if loss.normalize else combined
 
@@ -43,8 +43,9 @@ def _main_part(loss: LossConfig, weights: WeightsConfig, counts: ClassCounts, ig
         return LibraryLoss("soft_ce", label_smoothing=loss.label_smoothing, ignore_index=ignore_index)
     if loss.kind == "ce":
         return CrossEntropyLoss(weight, ignore_index=ignore_index, label_smoothing=loss.label_smoothing)
-    alpha = loss.alpha if loss.alpha_tau is None else torch.from_numpy(focal_alpha(counts, loss.alpha_tau))
-    check_alpha_length(loss, len(counts.names))
+    by_class = loss.alpha_tau is not None or loss.class_alpha
+    alpha = torch.from_numpy(focal_alpha(counts, loss.alpha_tau or 0.0, loss.class_alpha)) if by_class else loss.alpha
+    check_alpha(loss, counts.names)
     share = loss.focal_share if loss.kind == "ce_focal" else 1.0
     return FocalLoss(loss.gamma, alpha, weight, ignore_index=ignore_index, label_smoothing=loss.label_smoothing, share=share)
 
@@ -57,12 +58,14 @@ def _overlap(loss: LossConfig, ignore_index: int) -> DiceLoss | LibraryLoss:
     )
 
 
-def check_alpha_length(loss: LossConfig, classes: int) -> None:
-    """Whether alpha is one number, or one for every class.
+def check_alpha(loss: LossConfig, names: tuple[str, ...]) -> None:
+    """Whether alpha is one number, or one for every class, and its factors belong to classes that there are.
 
     Raises:
         ConfigError: when it is not.
     """
+    focal_alpha(ClassCounts(names, (1,) * len(names)), 0.0, loss.class_alpha)
+    classes = len(names)
     if isinstance(loss.alpha, tuple) and len(loss.alpha) != classes:
         given = len(loss.alpha)
         what = f"alpha has {given} values, but there are {classes} classes"
@@ -71,5 +74,5 @@ def check_alpha_length(loss: LossConfig, classes: int) -> None:
 
 def _warn_of_absent(loss: LossConfig, weights: WeightsConfig, counts: ClassCounts) -> None:
     absent = absent_classes(counts)
-    if absent and (weights.method != "uniform" or (loss.kind in ("focal", "ce_focal") and loss.alpha_tau is not None)):
+    if absent and (weights.method != "uniform" or (loss.kind in ("focal", "ce_focal") and (loss.alpha_tau is not None or loss.class_alpha))):
         warnings.warn(f"no pixel or sample of {', '.join(absent)} in the training split: the class weight is 1", stacklevel=3)

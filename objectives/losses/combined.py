@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from objectives.class_weights import Floats, focal_alpha
+from objectives.class_weights import Floats
 from objectives.losses import checks, functional
 from objectives.losses.balance import Balance
 from objectives.losses.functional import Batch, Others
@@ -234,10 +233,10 @@ class CombinedLoss(nn.Module):
     def _used_alpha(self, main: FocalLoss) -> dict[str, Any]:
         if main.alpha is None:
             return {}
-        alpha, tau = main.alpha.cpu(), self.balance.alpha_tau if self.balance else None
-        if self.balance is None or tau is None:
+        alpha, balance = main.alpha.cpu(), self.balance
+        if balance is None or (balance.alpha_tau is None and not balance.class_alpha):
             return {"loss.alpha": tuple(alpha.tolist()) if alpha.dim() else alpha.item()}
-        return {"loss.alpha_tau": tau} if np.array_equal(alpha.numpy(), focal_alpha(self.balance.counts, tau)) else {}
+        return balance.recognise_alpha(alpha.numpy())
 
     def _used_weights(self, weight_C: Floats | None) -> dict[str, Any]:
         if weight_C is None:

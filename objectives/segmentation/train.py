@@ -11,7 +11,7 @@ from torch import nn
 from objectives.contract import Checkpoints
 from objectives.data import build
 from objectives.data.loading import SegmentationData
-from objectives.losses.build import check_alpha_length
+from objectives.losses.build import check_alpha
 from objectives.metrics import ConfusionMatrix, PerClass
 from objectives.segmentation.config import SegmentationConfig
 from objectives.segmentation.model import build_model, check_size
@@ -42,10 +42,10 @@ def prepare(config: SegmentationConfig, device: str) -> SegmentationData:
 
     Raises:
         DataError: when the data cannot be read.
-        ConfigError: when the model cannot be built, or alpha has not one value for every class.
+        ConfigError: when the model cannot be built, or alpha does not fit the classes.
     """
     data = build.build_data(config.data)
-    check_alpha_length(config.loss, len(data.class_names))
+    check_alpha(config.loss, data.class_names)
     crop = getattr(config.data, "crop", None) or (data.height, data.width)
     with torch.random.fork_rng(devices=[]):
         model = build_model(config.model, data.channels, len(data.class_names))

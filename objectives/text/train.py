@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import torch
 
 from objectives.contract import Checkpoints
-from objectives.losses.build import check_alpha_length
+from objectives.losses.build import check_alpha
 from objectives.metrics import ConfusionMatrix
 from objectives.text import docstrings, tables
 from objectives.text.config import DocstringsData, TextConfig
@@ -48,10 +48,10 @@ def prepare(config: TextConfig, device: str) -> TokenData:
 
     Raises:
         DataError: when the texts cannot be read, or do not fit the configuration.
-        ConfigError: when tokeniser or model cannot be had, or alpha has not one value for every class.
+        ConfigError: when tokeniser or model cannot be had, or alpha does not fit the classes.
     """
     data = tokenised(_texts(config), config.model)
-    check_alpha_length(config.loss, len(data.class_names))
+    check_alpha(config.loss, data.class_names)
     with torch.random.fork_rng(devices=[]):
         build_model(config.model, data)
     return data

@@ -273,6 +273,7 @@ SEARCHED: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any] | None]
     "loss.square_denominator": (one_of(True, False), DICE, {"loss.dice_weight": 0.0}),
     "loss.label_smoothing": (between(0.0, 0.3), FOCAL, None),
     "loss.gamma": (between(0, 5), {"loss.kind": "ce_focal"}, {"loss.kind": "soft_ce"}),
+    "loss.class_alpha.digit_3": (between(0.5, 9), FOCAL | {"loss.class_alpha": {"digit_1": 2.0}}, {"loss.kind": "ce"}),
     "weights.method": (one_of("uniform", "sqrt_inv_freq", "inverse_freq"), FOCAL, {"loss.kind": "soft_ce"}),
     "schedule.smooth_steps": (one_of(True, False), DICE, {"loss.dice_weight": 0.0}),
     "schedule.light_clip_epochs": ({"kind": "int", "low": 0, "high": 2}, WEIGHTED, {"weights.method": "uniform"}),
@@ -354,6 +355,6 @@ class TestEveryDimension:
         """Every leaf of loss, and of schedule but the stages, is a dimension somewhere in this table or in a shipped study."""
         shipped = {path for name in shipped_studies() for path in load_study(name).space}
         leaves = {path for path in searchable(SegmentationConfig) if path.startswith(("loss.", "schedule.", "optimizer.", "weights."))}
-        elsewhere = {"schedule.stages", "schedule.lr", "schedule.lr_warmup_epochs", "schedule.dice_ramp_epochs", "loss.ce_weight", "loss.alpha", "optimizer.kind", "optimizer.base_lr", "weights.beta"}
+        elsewhere = {"schedule.stages", "schedule.lr", "schedule.lr_warmup_epochs", "schedule.dice_ramp_epochs", "loss.ce_weight", "loss.alpha", "loss.class_alpha", "optimizer.kind", "optimizer.base_lr", "weights.beta"}
         assert leaves - shipped - set(SEARCHED) == elsewhere - shipped
 

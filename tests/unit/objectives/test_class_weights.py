@@ -158,6 +158,22 @@ class TestFocalAlpha:
         alpha = focal_alpha(counted(1600, 100), tau)
         assert alpha[1] / alpha[0] == pytest.approx(16**tau)
 
+    @pytest.mark.parametrize("tau", [0.0, 1.0])
+    def test_factors(self, tau: float) -> None:
+        """A factor by name multiplies the alpha of its class against all others, and the mean over the pixels stays 1."""
+        alpha, plain = focal_alpha(counted(1600, 100, 400), tau, {"c1": 3.0}), focal_alpha(counted(1600, 100, 400), tau)
+        assert alpha / plain / (alpha[0] / plain[0]) == pytest.approx([1, 3, 1])
+        assert float(np.sum(np.array([1600, 100, 400]) / 2100 * alpha)) == pytest.approx(1)
+
+    def test_only_ratios(self) -> None:
+        """Factors that are all larger by the same are the same."""
+        assert focal_alpha(counted(7, 2), 0.0, {"c0": 2.0, "c1": 6.0}) == pytest.approx(focal_alpha(counted(7, 2), 0.0, {"c1": 3.0}))
+
+    def test_unknown_class(self) -> None:
+        """A factor of a class that there is not is refused with the nearest one."""
+        with pytest.raises(ConfigError, match=r"no class 'c11' \(did you mean 'c1'\?\)"):
+            focal_alpha(counted(1, 2), 0.0, {"c11": 2.0})
+
     def test_bad_tau(self) -> None:
         """A negative tau is refused with its value."""
         with pytest.raises(ConfigError, match=r"-0\.5"):

@@ -28,6 +28,7 @@ EFFECTIVE: dict[str, dict[str, Any]] = {
     "loss.gamma": FOCAL,
     "loss.alpha": FOCAL | {"loss.alpha": 0.25},
     "loss.alpha_tau": FOCAL | {"loss.alpha_tau": 0.5},
+    "loss.class_alpha": FOCAL | {"loss.class_alpha": {"person": 3.0}},
     "loss.focal_share": {"loss.kind": "ce_focal"},
     "loss.overlap": {"loss.dice_weight": 0.3},
     "loss.smooth": {"loss.dice_weight": 0.3},
@@ -54,10 +55,10 @@ OTHERS: dict[str, tuple[Any, ...]] = {
 
 
 def used(values: dict[str, Any]) -> set[str]:
-    """The hyperparameters that live objects say they use."""
+    """The hyperparameters that live objects say they use, without the name of the class."""
     config = SegmentationConfig.model_validate(nested(values))
     criterion = build_criterion(config.loss, config.weights, COUNTS, 255, torch.device("cpu"))
-    return {*criterion.used(), *used_by(build_optimizer(nn.Linear(1, 1), config.optimizer), config.optimizer)}
+    return {path.removesuffix(".person") for path in criterion.used()} | {*used_by(build_optimizer(nn.Linear(1, 1), config.optimizer), config.optimizer)}
 
 
 def planned(space: dict[str, Any], **given: Any) -> object:

@@ -213,6 +213,47 @@ class TestConfig:
         assert caught.value.where == "study demo, trial 7, loss"
 
 
+BY_NAME: dict[str, Any] = {"loss.class_alpha.rider": {"kind": "float", "low": 0.5, "high": 20, "log": True}, "loss.gamma": GAMMA}
+
+
+class TestNamedFactors:
+    """One alpha a class, by name: the classes are the data set's, so a study may name any."""
+
+    def test_config(self) -> None:
+        """A sampled factor lies over those of the base."""
+        plan = planned(space=BY_NAME, base={"loss": {"kind": "focal", "class_alpha": {"bus": 2.0, "rider": 3.0}}})
+        config: Any = plan.config({"loss.class_alpha.rider": 7.0, "loss.gamma": 1.0}, 0)
+        assert config.loss.class_alpha == {"bus": 2.0, "rider": 7.0}
+
+    def test_preset(self) -> None:
+        """A preset knows no class by name: the factor is 1 there, and plain cross entropy stays what it is."""
+        plan = planned(space=BY_NAME, presets=["untuned"])
+        assert plan.preset_params("untuned") == {"loss.class_alpha.rider": 1.0, "loss.gamma": 0.0}
+        config: Any = plan.config(plan.preset_params("untuned"), 0, "untuned")
+        assert (config.loss.kind, config.loss.gamma, config.loss.alpha_tau, config.loss.class_alpha) == ("focal", 0.0, 0.0, {"rider": 1.0})
+
+    def test_whole_section(self) -> None:
+        """The section itself is no dimension, and the error shows the form."""
+        with pytest.raises(StudyError, match="each of them a dimension") as caught:
+            planned(space={"loss.class_alpha": {"kind": "float", "low": 0.5, "high": 2}})
+        assert caught.value.allowed == "loss.class_alpha.NAME"
+
+    def test_below_a_value(self) -> None:
+        """What has no names has no paths below it."""
+        with pytest.raises(StudyError, match=r"unknown hyperparameter 'loss\.gamma\.rider'"):
+            planned(space={"loss.gamma.rider": GAMMA})
+
+    def test_without_focal_loss(self) -> None:
+        """A factor needs what alpha needs."""
+        with pytest.raises(StudyError, match=r"loss\.class_alpha\.rider has no effect where loss\.kind is ce"):
+            planned(space={"loss.class_alpha.rider": BY_NAME["loss.class_alpha.rider"]}, base={"loss": {"kind": "ce"}})
+
+    def test_zero(self) -> None:
+        """A factor of 0 would drop a class: the bound is refused by the class's name."""
+        with pytest.raises(StudyError, match="factor of the class rider"):
+            planned(space={"loss.class_alpha.rider": {"kind": "float", "low": 0, "high": 2}, "loss.gamma": GAMMA})
+
+
 CONDITIONAL: dict[str, Any] = {
     "loss.gamma": GAMMA | {"when": {"loss.kind": "focal"}},
     "loss.kind": {"kind": "choice", "choices": ["ce", "focal"]},

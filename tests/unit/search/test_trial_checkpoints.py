@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import resource
 from dataclasses import replace
 from pathlib import Path
@@ -75,6 +76,17 @@ class TestLatest:
         write(first, 4, b"4")
         write(first, 6, b"6")
         assert [content(make(files, 2, stored)) for stored in (2, 3, 4, 5)] == [None, b"4", b"4", b"6"]
+
+    def test_unheard(self, files: CheckpointFiles) -> None:
+        """Epochs that the store had not heard when a state was written lie in its note, and are carried on from there; with a gap it does not count."""
+        first = make(files)
+        first.unheard = lambda: [record(3), record(4), replace(record(5), metric=math.nan)]
+        write(first, 6, b"6")
+        found = {stored: make(files, 2, stored) for stored in (1, 2, 3, 5, 6)}
+        assert [content(following) for following in found.values()] == [None, b"6", b"6", b"6", b"6"]
+        assert [[each.epoch for each in following.carried] for following in found.values()] == [[], [3, 4, 5], [4, 5], [], []]
+        assert found[2].carried[:2] == [record(3), record(4)]
+        assert math.isnan(found[2].carried[2].metric)
 
     def test_another_owner(self, files: CheckpointFiles) -> None:
         """What another trial left under that name is none of this one's."""

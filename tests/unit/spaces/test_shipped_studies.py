@@ -7,7 +7,7 @@ import pytest
 from search.plan import make_plan
 from spaces.loader import load_study, shipped_studies
 
-NAMES = ["ce_dice", "class_weights", "combined", "focal_alpha", "focal_gamma", "lr_clip", "text_focal", "text_regularization"]
+NAMES = ["ce_dice", "class_weights", "combined", "focal_alpha", "focal_gamma", "lr_clip", "text_alpha", "text_focal", "text_regularization"]
 
 
 class TestShipped:

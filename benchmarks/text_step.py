@@ -1,0 +1,197 @@
+"""What one optimiser step of a text classifier costs with the focal loss, against transformers' plain Trainer.
+
+Four ways to train the same small BERT on the same batches take turns in one process: the plain Trainer with its own cross
+entropy, `FocalLossTrainer`, a plain Trainer with `FocalLossFunction`, and the objective's own loop, which also clips, guards
+and tells what it used. A step is the time from the end of one to the end of the next, so the loading of batches counts.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from benchmarks import report
+from benchmarks.report import Figure, Result
+from objectives.contract import NoCheckpoints
+from objectives.text.config import TextConfig
+from objectives.text.model import TextModel, build_model
+from objectives.text.tokens import PADDING, TokenData
+from objectives.text.train import Run, count_classes, prepare
+from objectives.text.trainer import FocalLossFunction, FocalLossTrainer, FocalTrainingArguments
+
+BOUND = 1.03
+ROUNDS, QUICK_ROUNDS = 15, 2
+STEPS = 60
+SKIPPED = 5
+"""First steps of a turn, which find the caches cold."""
+
+PLAIN = "plain Trainer"
+CONFIG: dict[str, Any] = {"loss": {"kind": "focal", "gamma": 2.0, "alpha_tau": 0.5, "label_smoothing": 0.1}, "optimizer": {"grad_clip_norm": 1.0}}
+SIZES: dict[str, dict[str, Any]] = {
+    "embedded": {},
+    "larger": {"model": {"hidden": 256, "layers": 4, "heads": 4}},
+}
+"""The small BERT of the shipped studies, where a loss weighs most, and one of sixteen times its work."""
+
+
+class Rows(Dataset[dict[str, Any]]):
+    """Texts of a split as a Trainer takes them."""
+
+    def __init__(self, data: TokenData, size: int) -> None:
+        self.split = data.train
+        self.size = min(size, len(self.split))
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        tokens, label = self.split.__getitems__([(index, 0)])
+        return {"tokens": tokens[0], "labels": label[0]}
+
+
+def collated(rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+    """A padded batch."""
+    tokens = torch.nn.utils.rnn.pad_sequence([row["tokens"] for row in rows], batch_first=True, padding_value=PADDING)
+    return {"tokens": tokens, "labels": torch.stack([row["labels"] for row in rows])}
+
+
+class Classifier(torch.nn.Module):
+    """The objective's own model in the form in which a Trainer calls one; its loss is the usual one, unless the Trainer has another."""
+
+    def __init__(self, model: TextModel) -> None:
+        super().__init__()
+        self.inner = model
+
+    def forward(self, tokens: Tensor, labels: Tensor | None = None, **_: Any) -> SequenceClassifierOutput:
+        """Logits, and their mean cross entropy where labels are given."""
+        logits_NC = self.inner(tokens)
+        loss = None if labels is None else torch.nn.functional.cross_entropy(logits_NC, labels)
+        return SequenceClassifierOutput(loss=loss, logits=logits_NC)
+
+
+class Ticks(TrainerCallback):  # type: ignore[misc]
+    """When every step ended."""
+
+    def __init__(self) -> None:
+        self.at: list[float] = []
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        """Note the time."""
+        self.at.append(time.perf_counter())
+
+
+class Counted(NoCheckpoints):
+    """When every step of the objective's loop ended."""
+
+    def __init__(self) -> None:
+        self.at: list[float] = []
+
+    def step(self) -> bool:
+        """Note the time; nothing is written."""
+        self.at.append(time.perf_counter())
+        return False
+
+
+def step_ms(at: list[float]) -> float:
+    """The median step of a turn, in ms."""
+    return 1000 * median(later - earlier for earlier, later in zip(at[SKIPPED:], at[SKIPPED + 1 :], strict=False))
+
+
+def with_trainer(config: TextConfig, data: TokenData, folder: Path, make: Callable[..., Any]) -> float:
+    """A turn of one of the Trainers."""
+    torch.manual_seed(config.seed)
+    ticks = Ticks()
+    options = {
+        "output_dir": str(folder), "max_steps": STEPS, "per_device_train_batch_size": config.batch_size, "learning_rate": config.optimizer.lr,
+        "max_grad_norm": 1.0, "report_to": "none", "save_strategy": "no", "logging_strategy": "no", "use_cpu": True, "disable_tqdm": True,
+        "remove_unused_columns": False, "dataloader_pin_memory": False, "seed": config.seed,
+    }  # fmt: skip
+    model = Classifier(build_model(config.model, data))
+    make(model, options, train_dataset=Rows(data, STEPS * config.batch_size), data_collator=collated, callbacks=[ticks]).train()
+    return step_ms(ticks.at)
+
+
+def with_loop(config: TextConfig, data: TokenData) -> float:
+    """A turn of the objective's own loop."""
+    counted = Counted()
+    run = Run(config, data, count_classes(config), torch.device("cpu"), counted)
+    run.next_epoch()
+    return step_ms(counted.at[: STEPS])
+
+
+def plain(model: Any, options: dict[str, Any], **given: Any) -> Any:
+    """The peer."""
+    return Trainer(model, TrainingArguments(**options), **given)
+
+
+def focal(model: Any, options: dict[str, Any], **given: Any) -> Any:
+    """With the loss of its arguments."""
+    return FocalLossTrainer(model, FocalTrainingArguments(**options, gamma=2.0, alpha=[2.0, 0.5, 2.0, 0.7], label_smoothing_factor=0.1), **given)
+
+
+def function(model: Any, options: dict[str, Any], **given: Any) -> Any:
+    """With the loss handed to a plain Trainer."""
+    loss = FocalLossFunction(gamma=2.0, alpha=[2.0, 0.5, 2.0, 0.7], label_smoothing=0.1)
+    return Trainer(model, TrainingArguments(**options), compute_loss_func=loss, **given)
+
+
+def measure(rounds: int) -> Result:
+    """All sizes, all ways, in turns."""
+    torch.set_num_threads(1)
+    figures: list[Figure] = []
+    details: dict[str, Any] = {}
+    for size, changes in SIZES.items():
+        config = TextConfig.model_validate(CONFIG | changes)
+        data = prepare(config, "cpu")
+        with tempfile.TemporaryDirectory(prefix="search-benchmark-") as held:
+            folder = Path(held)
+            ways: dict[str, Callable[[], float]] = {
+                PLAIN: lambda: with_trainer(config, data, folder, plain),  # noqa: B023 - called at once
+                "FocalLossTrainer": lambda: with_trainer(config, data, folder, focal),  # noqa: B023
+                "Trainer with FocalLossFunction": lambda: with_trainer(config, data, folder, function),  # noqa: B023
+                "the objective's own loop": lambda: with_loop(config, data),  # noqa: B023
+            }
+            turns = {name: [] for name in ways}
+            for number in range(rounds):
+                for name, way in rotated(list(ways.items()), number):
+                    turns[name].append(way())
+        details[size] = {name: [round(one, 3) for one in found] for name, found in turns.items()}
+        figures += told(size, turns)
+    return Result(figures, details)
+
+
+def rotated(ways: list[tuple[str, Callable[[], float]]], number: int) -> Iterable[tuple[str, Callable[[], float]]]:
+    """Each round begins with another one, so that none is always first."""
+    first = number % len(ways)
+    return [*ways[first:], *ways[:first]]
+
+
+def told(size: str, turns: dict[str, list[float]]) -> Iterable[Figure]:
+    """The step of every way, and the median over the rounds of its ratio to the plain Trainer in the same round."""
+    base = turns[PLAIN]
+    for name, found in turns.items():
+        if name != PLAIN:
+            ratio = median(own / peer for own, peer in zip(found, base, strict=True))
+            yield Figure(f"{size}: {name}, a step", median(found), "ms", peer=PLAIN, peer_found=median(base))
+            yield Figure(f"{size}: {name}, median ratio of a round", ratio, bound=BOUND)
+
+
+def main() -> int:
+    """Measure and tell."""
+    options = report.parser(__doc__ or "").parse_args()
+    return report.publish("text_step", measure(QUICK_ROUNDS if options.quick else ROUNDS), quick=options.quick)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
