@@ -1,4 +1,4 @@
-"""What a worker holds in memory after 5 trials and after 50, and whether it grows from trial to trial.
+"""What a worker holds in memory after 5 trials and after 200, and whether it grows from trial to trial.
 
 A real `search worker` process runs one-epoch trials of the shipped model over few scenes; its resident memory is read
 the moment a trial's end is in the store.
@@ -23,7 +23,7 @@ from storage.rows import FINAL_STATES
 from storage.store import Store
 
 BOUND_GIB, BOUND_GROWTH = 1.2, 5.0
-EARLY, LATE, QUICK_LATE = 5, 50, 8
+EARLY, LATE, QUICK_LATE = 5, 200, 8
 SPARE = 2
 """Trials after the last one that is looked at, for the process ends with its last trial."""
 
