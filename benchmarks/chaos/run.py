@@ -27,7 +27,7 @@ STEP_S = 0.1
 TELL_S = 15.0
 """How often something is printed."""
 
-RETRY_S = 0.3
+RETRY_S = 0.1
 """So much later another fault is tried in the place of one that would have hit nobody."""
 
 REFERENCE_WORKERS = 2
