@@ -73,7 +73,7 @@ def told(campaign: Campaign, where: Place, reference: Contents, found: Contents)
         "workers_started": campaign.crew.started, "workers": campaign.scale.workers, "took_s": round(campaign.took_s, 1),
         "wrong": {what: places for what, places in findings.wrong.items() if places},
         "recoveries_s": {HEARD[told]: [round(seconds, 2) for seconds in campaign.watch.recoveries(told=told)] for told in HEARD},
-        "lost_work_s": [round(seconds, 2) for seconds in campaign.watch.losses()],
+        "lost_work_s": [round(seconds, 2) for seconds in campaign.watch.losses()], "larger_losses": campaign.watch.larger_losses(CHECKPOINT_S),
     }  # fmt: skip
     caught = planted is not None and planted.state == "failed" and planted.lost == STRIKES and campaign.tormentor.planted_kills == STRIKES
     figures = [

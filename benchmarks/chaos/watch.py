@@ -42,6 +42,7 @@ class Watch:
         trials: as they were when last looked at.
         taken_at: (trial, attempt) → when that attempt was first seen.
         pids: of all workers that ever took a trial.
+        away: from when to when the database did not answer.
         epochs: trial → every version of its epochs that was seen, in the order of time.
     """
 
@@ -51,6 +52,8 @@ class Watch:
     pids: set[int] = field(default_factory=set)
     epochs: dict[int, list[EpochRow]] = field(default_factory=lambda: defaultdict(list))
     kills: list[Kill] = field(default_factory=list)
+    away: list[tuple[float, float]] = field(default_factory=list)
+    _away_since: float | None = None
     _since: float = 0.0
     _seen: set[tuple[int, int, int, float]] = field(default_factory=set)
 
@@ -59,8 +62,12 @@ class Watch:
         try:
             rows, epochs = self.books.trials(), self.books.epochs_since(self._since)
         except ConnectionError:
+            self._away_since = self._away_since or time.time()
             return False
         now_s = time.time()
+        if self._away_since is not None:
+            self.away.append((self._away_since, now_s))
+            self._away_since = None
         self.trials = {row.id: row for row in rows}
         self.pids |= {row.pid for row in rows}
         for row in rows:
@@ -104,6 +111,21 @@ class Watch:
     def losses(self) -> list[float]:
         """Seconds of training that every kill cost: from the state that the next attempt went on from, to the kill."""
         return [lost for kill in self.kills if (lost := self._lost(kill)) is not None]
+
+    def larger_losses(self, bound_s: float) -> list[dict[str, float | None]]:
+        """What is known of the kills that cost more: seconds before the kill of whatever may explain it."""
+        return [
+            {
+                "lost_s": round(lost, 2), "trial": kill.trial_id, "attempt": kill.attempt,
+                "taken_before_s": round(kill.at - self.taken_at.get((kill.trial_id, kill.attempt), kill.at), 2),
+                "state_before_s": None if kill.state_at is None else round(kill.at - kill.state_at, 2),
+                "last_epoch_before_s": round(kill.at - max((row.at for row in self.epochs.get(kill.trial_id, []) if row.at <= kill.at), default=0.0), 2),
+                "database_away_s": round(sum(max(0.0, min(kill.at, until) - max(kill.at - lost, since)) for since, until in self.away), 2),
+                "stood_still_s": round(sum(until - since for since, until in kill.frozen), 2),
+            }
+            for kill in self.kills
+            if (lost := self._lost(kill)) is not None and lost > bound_s
+        ]  # fmt: skip
 
     def _lost(self, kill: Kill) -> float | None:
         """None where the trial was not trained again.
