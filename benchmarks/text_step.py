@@ -10,7 +10,9 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from benchmarks import report
@@ -31,18 +33,25 @@ from objectives.text.train import Run, count_classes, prepare
 from objectives.text.trainer import FocalLossFunction, FocalLossTrainer, FocalTrainingArguments
 
 BOUND = 1.03
-ROUNDS, QUICK_ROUNDS = 15, 2
-STEPS = 60
+QUICK_ROUNDS = 2
 SKIPPED = 5
 """First steps of a turn, which find the caches cold."""
 
 PLAIN = "plain Trainer"
 CONFIG: dict[str, Any] = {"loss": {"kind": "focal", "gamma": 2.0, "alpha_tau": 0.5, "label_smoothing": 0.1}, "optimizer": {"grad_clip_norm": 1.0}}
-SIZES: dict[str, dict[str, Any]] = {
-    "embedded": {},
-    "larger": {"model": {"hidden": 256, "layers": 4, "heads": 4}},
-}
-"""The small BERT of the shipped studies, where a loss weighs most, and one of sixteen times its work."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """A model, and how long it is measured."""
+
+    rounds: int
+    steps: int
+    changes: Mapping[str, Any]
+
+
+SIZES = {"embedded": Size(15, 60, {}), "larger": Size(9, 30, {"model": {"hidden": 256, "layers": 4, "heads": 4}})}
+"""The small BERT of the shipped studies, where a loss weighs most, and one whose step takes over ten times as long."""
 
 
 class Rows(Dataset[dict[str, Any]]):
@@ -72,6 +81,7 @@ class Classifier(torch.nn.Module):
     def __init__(self, model: TextModel) -> None:
         super().__init__()
         self.inner = model
+        self.config: Any = model.model.config
 
     def forward(self, tokens: Tensor, labels: Tensor | None = None, **_: Any) -> SequenceClassifierOutput:
         """Logits, and their mean cross entropy where labels are given."""
@@ -108,26 +118,28 @@ def step_ms(at: list[float]) -> float:
     return 1000 * median(later - earlier for earlier, later in zip(at[SKIPPED:], at[SKIPPED + 1 :], strict=False))
 
 
-def with_trainer(config: TextConfig, data: TokenData, folder: Path, make: Callable[..., Any]) -> float:
+def with_trainer(config: TextConfig, data: TokenData, steps: int, folder: Path, make: Callable[..., Any]) -> float:
     """A turn of one of the Trainers."""
     torch.manual_seed(config.seed)
     ticks = Ticks()
     options = {
-        "output_dir": str(folder), "max_steps": STEPS, "per_device_train_batch_size": config.batch_size, "learning_rate": config.optimizer.lr,
+        "output_dir": str(folder), "max_steps": steps, "per_device_train_batch_size": config.batch_size, "learning_rate": config.optimizer.lr,
         "max_grad_norm": 1.0, "report_to": "none", "save_strategy": "no", "logging_strategy": "no", "use_cpu": True, "disable_tqdm": True,
         "remove_unused_columns": False, "dataloader_pin_memory": False, "seed": config.seed,
     }  # fmt: skip
     model = Classifier(build_model(config.model, data))
-    make(model, options, train_dataset=Rows(data, STEPS * config.batch_size), data_collator=collated, callbacks=[ticks]).train()
+    trainer = make(model, options, train_dataset=Rows(data, steps * config.batch_size), data_collator=collated, callbacks=[ticks])
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
     return step_ms(ticks.at)
 
 
-def with_loop(config: TextConfig, data: TokenData) -> float:
+def with_loop(config: TextConfig, data: TokenData, steps: int) -> float:
     """A turn of the objective's own loop."""
     counted = Counted()
     run = Run(config, data, count_classes(config), torch.device("cpu"), counted)
     run.next_epoch()
-    return step_ms(counted.at[: STEPS])
+    return step_ms(counted.at[:steps])
 
 
 def plain(model: Any, options: dict[str, Any], **given: Any) -> Any:
@@ -146,29 +158,35 @@ def function(model: Any, options: dict[str, Any], **given: Any) -> Any:
     return Trainer(model, TrainingArguments(**options), compute_loss_func=loss, **given)
 
 
-def measure(rounds: int) -> Result:
+def measure(*, quick: bool) -> Result:
     """All sizes, all ways, in turns."""
     torch.set_num_threads(1)
     figures: list[Figure] = []
     details: dict[str, Any] = {}
-    for size, changes in SIZES.items():
-        config = TextConfig.model_validate(CONFIG | changes)
-        data = prepare(config, "cpu")
-        with tempfile.TemporaryDirectory(prefix="search-benchmark-") as held:
-            folder = Path(held)
-            ways: dict[str, Callable[[], float]] = {
-                PLAIN: lambda: with_trainer(config, data, folder, plain),  # noqa: B023 - called at once
-                "FocalLossTrainer": lambda: with_trainer(config, data, folder, focal),  # noqa: B023
-                "Trainer with FocalLossFunction": lambda: with_trainer(config, data, folder, function),  # noqa: B023
-                "the objective's own loop": lambda: with_loop(config, data),  # noqa: B023
-            }
-            turns = {name: [] for name in ways}
-            for number in range(rounds):
-                for name, way in rotated(list(ways.items()), number):
-                    turns[name].append(way())
-        details[size] = {name: [round(one, 3) for one in found] for name, found in turns.items()}
-        figures += told(size, turns)
+    for name, size in SIZES.items():
+        turns = taken(size, QUICK_ROUNDS if quick else size.rounds)
+        details[name] = {way: [round(one, 3) for one in found] for way, found in turns.items()}
+        figures += told(name, turns)
     return Result(figures, details)
+
+
+def taken(size: Size, rounds: int) -> dict[str, list[float]]:
+    """Way → the median step of each of its turns, in ms."""
+    config = TextConfig.model_validate({**CONFIG, **size.changes})
+    data = prepare(config, "cpu")
+    with tempfile.TemporaryDirectory(prefix="search-benchmark-") as held:
+        trainer = partial(with_trainer, config, data, size.steps, Path(held))
+        ways: dict[str, Callable[[], float]] = {
+            PLAIN: partial(trainer, plain),
+            "FocalLossTrainer": partial(trainer, focal),
+            "Trainer with FocalLossFunction": partial(trainer, function),
+            "the objective's own loop": partial(with_loop, config, data, size.steps),
+        }
+        turns: dict[str, list[float]] = {name: [] for name in ways}
+        for number in range(rounds):
+            for name, way in rotated(list(ways.items()), number):
+                turns[name].append(way())
+        return turns
 
 
 def rotated(ways: list[tuple[str, Callable[[], float]]], number: int) -> Iterable[tuple[str, Callable[[], float]]]:
@@ -190,7 +208,7 @@ def told(size: str, turns: dict[str, list[float]]) -> Iterable[Figure]:
 def main() -> int:
     """Measure and tell."""
     options = report.parser(__doc__ or "").parse_args()
-    return report.publish("text_step", measure(QUICK_ROUNDS if options.quick else ROUNDS), quick=options.quick)
+    return report.publish("text_step", measure(quick=options.quick), quick=options.quick)
 
 
 if __name__ == "__main__":

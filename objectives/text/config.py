@@ -16,7 +16,7 @@ class DocstringsData(Frozen):
     """The embedded data set: docstrings of Python's own standard library, by the group of packages that they come from (no download)."""
 
     kind: Literal["docstrings"] = "docstrings"
-    texts: int = Field(default=3000, ge=40, description="at most so many, over all three splits; fewer are drawn so that the groups keep their shares")
+    texts: int = Field(default=4000, ge=40, description="at most so many, over all three splits; fewer are drawn so that the groups keep their shares")
     min_words: int = Field(default=4, ge=1, description="shorter docstrings are left out")
     seed: int = Field(default=0, ge=0, description="which modules go into which split")
 
