@@ -6,6 +6,7 @@ MariaDB counts as MySQL here and everywhere: it is reached by the same driver, a
 from __future__ import annotations
 
 import math
+import socket
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -89,7 +90,19 @@ def build_engine(url: str) -> Engine:
     # an epoch takes, for the lease is extended every few seconds: a new connection for each, which on PostgreSQL is a
     # process, would cost the server more than an idle one does. One that a firewall or a restart cut in the meantime is
     # noticed before use.
-    return create_engine(parsed, connect_args=arguments, pool_size=1, max_overflow=5, pool_pre_ping=True, **options)
+    engine = create_engine(parsed, connect_args=arguments, pool_size=1, max_overflow=5, pool_pre_ping=True, **options)
+    if parsed.drivername == MYSQL_DRIVER:
+        event.listen(engine, "connect", _give_up_in_time)
+    return engine
+
+
+def _give_up_in_time(connection: Any, _record: object) -> None:
+    """What `PATIENCE` asks of libpq, for a driver that has no options for it. A time limit for answers would end a long migration, too."""
+    held = getattr(connection, "_sock", None)
+    if isinstance(held, socket.socket) and held.family in (socket.AF_INET, socket.AF_INET6):
+        for option, seconds in (("TCP_KEEPIDLE", "keepalives_idle"), ("TCP_KEEPINTVL", "keepalives_interval"), ("TCP_KEEPCNT", "keepalives_count"), ("TCP_USER_TIMEOUT", "tcp_user_timeout")):
+            if hasattr(socket, option):  # not every system has all of them
+                held.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), PATIENCE[seconds])
 
 
 def tune(engine: Engine) -> None:
