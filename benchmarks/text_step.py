@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -101,15 +102,25 @@ class Ticks(TrainerCallback):  # type: ignore[misc]
         self.at.append(time.perf_counter())
 
 
-class Counted(NoCheckpoints):
-    """When every step of the objective's loop ended."""
+class Enough(Exception):
+    """So many steps as were wanted."""
 
-    def __init__(self) -> None:
-        self.at: list[float] = []
+
+class Counted(NoCheckpoints):
+    """When every step of the objective's loop ended, until there are enough."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps, self.at = steps, list[float]()
 
     def step(self) -> bool:
-        """Note the time; nothing is written."""
+        """Note the time; nothing is written.
+
+        Raises:
+            Enough: after the last one.
+        """
         self.at.append(time.perf_counter())
+        if len(self.at) >= self.steps:
+            raise Enough
         return False
 
 
@@ -136,10 +147,11 @@ def with_trainer(config: TextConfig, data: TokenData, steps: int, folder: Path, 
 
 def with_loop(config: TextConfig, data: TokenData, steps: int) -> float:
     """A turn of the objective's own loop."""
-    counted = Counted()
+    counted = Counted(steps)
     run = Run(config, data, count_classes(config), torch.device("cpu"), counted)
-    run.next_epoch()
-    return step_ms(counted.at[:steps])
+    with suppress(Enough):
+        run.next_epoch()
+    return step_ms(counted.at)
 
 
 def plain(model: Any, options: dict[str, Any], **given: Any) -> Any:

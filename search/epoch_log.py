@@ -29,6 +29,9 @@ Answer = TypeVar("Answer")
 FIRST_WAIT_S, LAST_WAIT_S = 0.25, 4.0
 """Between two tries; each wait is twice as long as the one before it, give or take a half, so that not all workers ask at once."""
 
+DURABLE_AFTER_S, MANY = 60.0, 200
+"""After so long a commit is on the disk, whatever happens to the machine; of shorter epochs no more than so many are kept."""
+
 STORE_PATIENCE_S = 600.0
 """How long a worker goes on asking a database that does not answer."""
 
@@ -74,6 +77,7 @@ class EpochLog:
     def __init__(self, store: Store, claim: Claim, trial: OptunaTrial, stop: StopRequest, lease_s: float) -> None:
         self._store, self._claim, self._trial, self._stop, self._lease_s = store, claim, trial, stop, lease_s
         self._pending: deque[EpochRecord] = deque()
+        self._heard: deque[tuple[float, EpochRecord]] = deque(maxlen=MANY)
         self._writing = threading.Lock()
         self._backoff = Backoff()
         self._unsure = False
@@ -85,8 +89,12 @@ class EpochLog:
         return not self._pending
 
     def unheard(self) -> list[EpochRecord]:
-        """The epochs that the store may not have."""
-        return list(self._pending)
+        """The epochs that the store may not have after a power cut: those that wait, and those of the last minute.
+
+        SQLite gives a commit to the operating system, which writes it to the disk within half a minute; a server's replica lags.
+        """
+        since = time.monotonic() - DURABLE_AFTER_S
+        return [*(record for at, record in list(self._heard) if at >= since), *list(self._pending)]
 
     def append(self, record: EpochRecord) -> None:
         """Keep one epoch, in the store if that answers.
@@ -135,6 +143,7 @@ class EpochLog:
             except StoreUnreachableError as problem:
                 self._away(problem)
                 raise
+            self._heard.append((time.monotonic(), record))
             self._pending.popleft()
         self._backoff.answered()
 

@@ -6,6 +6,7 @@ import random
 import socket
 import threading
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -26,9 +27,22 @@ RETRY_S = 1.0
 """After so long a store that did not answer is asked again, give or take a half."""
 
 
-def worker_name(pid: int, host: str = "") -> str:
-    """What a worker process, of this machine unless another is named, is called in the store."""
-    return f"{host or socket.gethostname()}:{pid}"
+FIRST_NAMESPACE = "pid:[4026531836]"
+"""What Linux calls the numbers of processes that a machine has outside of any container."""
+
+
+def worker_name(pid: int) -> str:
+    """What a worker process of this machine is called in the store.
+
+    Containers that share the name of their host count their processes by themselves, each from 1: then the name tells whose
+    number it is.
+    """
+    try:
+        counted_by = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:  # not Linux
+        counted_by = FIRST_NAMESPACE
+    inner = "" if counted_by == FIRST_NAMESPACE else f":{counted_by.removeprefix('pid:').strip('[]')}"
+    return f"{socket.gethostname()}:{pid}{inner}"
 
 
 STOOD_STILL_S = 5.0
@@ -76,17 +90,19 @@ class Lease:
         self._thread.join()
 
     def _keep(self) -> None:
-        wait_s = self.lease_s / EXTENSIONS
+        wait_s, lost = self.lease_s / EXTENSIONS, False
         while not waited(self._over, wait_s, self._progress):
             if self._progress.hung:
                 end_hung(f"trial {self._claim.trial_id if self._claim.number is None else self._claim.number}", self._progress)
+            if lost:
+                continue
             try:
                 self._stop.allow(self._store.extend(self._claim, self.lease_s))
                 wait_s = self.lease_s / EXTENSIONS
             except LeaseLostError:
-                return  # the next write will say so
+                lost = True  # the next write will say so; a step that hangs never comes to it
             except SearchError:
                 wait_s = RETRY_S * random.uniform(0.5, 1.5)  # the database may come back before the lease is over
                 continue
-            if self.log is not None:
+            if self.log is not None and not lost:
                 self.log.flush()

@@ -190,5 +190,10 @@ def vacuum(url: str, *, dry_run: bool = False, shared_files: bool = False) -> Ti
         tidy(database)
         with database.reading() as connection:
             after = size_bytes(connection)
-    removed = remove_leftovers(found, root) if shared_files or not shared else 0
+    if shared_files or not shared:
+        with open_store(url, create=False) as store:
+            found = leftovers(store, root)  # once more: tidying may have taken minutes, in which a study was made under an old name
+        removed = remove_leftovers(found, root)
+    else:
+        removed = 0
     return Tidied(before, after, tuple(found), removed, shared)

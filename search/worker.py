@@ -7,6 +7,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,7 +30,7 @@ from spaces.loader import check
 from spaces.records import ClassCounts
 from spaces.study import StudySpec
 from storage.address import safe_url
-from storage.rows import StoredStudy
+from storage.rows import Claim, StoredStudy
 from storage.store import Store, open_files, open_store
 
 IDLE_POLL_S = 0.5
@@ -77,8 +78,17 @@ def work(settings: WorkerSettings) -> bool:
                 bench.tracker.close()
                 gc.unfreeze()  # what is still frozen at the end, triton's bindings report as leaked, a page of it
     except StopNow:
+        _let_go(settings)
         print("stopped at once; a trial at hand went back to the study", flush=True)
     return stop.interrupted
+
+
+def _let_go(settings: WorkerSettings) -> None:
+    """Give back what may just have been claimed, before anybody could note it; else its lease ends by itself."""
+    with suppress(StoreError), open_store(settings.store_url, create=False) as store:
+        stored = store.study(settings.study)
+        if stored is not None:
+            store.let_go(stored.id, worker_name(os.getpid()))
 
 
 def patiently(where: str, stop: StopRequest, seen: bool, question: Callable[[], Answer]) -> Answer:
@@ -164,20 +174,22 @@ def _loop(bench: Bench, stored: StoredStudy) -> None:
     """Claim and train until nothing is left. A database that does not answer is asked again, for a while."""
     gc.collect()
     gc.freeze()  # what a worker keeps is never garbage; looking at all of torch after every trial takes 0.3 s
-    worker, failures, silent_since, backoff = worker_name(os.getpid()), 0, None, Backoff()
+    worker, failures, silent_since, refused, backoff = worker_name(os.getpid()), 0, None, False, Backoff()
     while not bench.stop.requested:
         try:
             if silent_since is not None:
                 bench.store.let_go(stored.id, worker)  # a claim may have been granted whose answer was lost
-            state = _next_trial(bench, stored, worker)
-            silent_since = None
+            claim = bench.store.claim(stored.id, budget=_budget(bench.store, stored), worker=worker, lease_s=LEASE_S, device=bench.device)
+            silent_since, refused = None, False
             backoff.answered()
+            state = _next_trial(bench, stored, claim)
         except LeaseLostError as lost:
             print(f"{lost}; going on with other work", flush=True)
             state = "lost"
         except StoreError as problem:
-            silent_since = silent_since or time.monotonic()
-            if time.monotonic() - silent_since > STORE_PATIENCE_S:
+            silent_since, again = silent_since or time.monotonic(), refused
+            refused = not isinstance(problem, StoreUnreachableError)  # asked twice, for what was in the way may be gone
+            if time.monotonic() - silent_since > STORE_PATIENCE_S or (refused and again):
                 raise
             wait_s = backoff.failed(problem)
             if wait_s:
@@ -198,9 +210,8 @@ def _loop(bench: Bench, stored: StoredStudy) -> None:
         print(SPENT, flush=True)
 
 
-def _next_trial(bench: Bench, stored: StoredStudy, worker: str) -> str:
-    """Claim a trial and train it; how it ended, `waiting`, or `nothing left`."""
-    claim = bench.store.claim(stored.id, budget=_budget(bench.store, stored), worker=worker, lease_s=LEASE_S, device=bench.device)
+def _next_trial(bench: Bench, stored: StoredStudy, claim: Claim | None) -> str:
+    """Train what was claimed; how it ended, or where nothing was: `waiting`, or `nothing left`."""
     if claim is not None:
         return run_trial(bench, claim)
     if bench.store.open_count(stored.id) == 0:

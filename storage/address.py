@@ -83,7 +83,8 @@ def dump_command(url: str) -> str:
     """
     parsed = parse(url)
     if parsed.drivername.startswith("postgresql"):
-        bare = parsed.set(drivername="postgresql", password=None).difference_update_query(["password"])
+        secret = [name for name in parsed.query if "pass" in name.lower()]
+        bare = parsed._replace(drivername="postgresql", password=None).difference_update_query(secret)  # `set` takes None for: as it is
         return f"pg_dump --format=custom --file=search.dump '{bare.render_as_string()}'"
     options = (("host", parsed.host), ("port", parsed.port), ("user", parsed.username))
     told = " ".join(f"--{name}={value}" for name, value in options if value)

@@ -179,6 +179,11 @@ def _check_character_set(connection: Connection, where: str) -> None:
         )
 
 
+def _clock() -> float:
+    """Seconds of a clock that nobody sets, and that goes on while the machine sleeps, where there is one."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
+
 def inserted_id(result: CursorResult[Any]) -> int:
     """The id that the database gave to the one row that was inserted."""
     key: Any = result.inserted_primary_key
@@ -196,8 +201,10 @@ class Database:
         self.made = self.engine.dialect.name == "sqlite" and not self._file.exists()
         self.where = safe_url(url)
         self._password = password(url)
-        self._answered_at, self._failing, self._back_at = time.monotonic(), False, -math.inf
-        self._writer = self.engine.execution_options(**{_WRITES: True})
+        self._answered_at, self._failing, self._back_at = _clock(), False, -math.inf
+        # Whatever a server or a role is set to: a count after a wait for a lock has to see what the wait was for.
+        committed = {"isolation_level": "READ COMMITTED"} if self.engine.dialect.name == "postgresql" else {}
+        self._writer = self.engine.execution_options(**{_WRITES: True}, **committed)
         whole = {} if self.engine.dialect.name == "sqlite" else {"isolation_level": "REPEATABLE READ"}  # SQLite has no other
         # One query needs no transaction around it, which would cost two round trips more; several see different states anyway.
         single = {"isolation_level": "AUTOCOMMIT"} if self.engine.dialect.name == "postgresql" else {}
@@ -231,12 +238,16 @@ class Database:
         Raises:
             StoreError: when the database fails.
         """
-        with self._noticing(), spoken(self.where, self._password), self._writer.begin() as connection, _schema_unlocked(connection):
+        with self._noticing(), spoken(self.where, self._password), self._writer.connect() as connection, _schema_unlocked(connection), connection.begin():
             yield connection
 
     @contextmanager
     def _noticing(self) -> Iterator[None]:
-        """Keeps in mind when the database was away. One connection that was cut, and made anew at once, is no such time."""
+        """Keeps in mind when the database was away. One connection that was cut, and made anew at once, is no such time.
+
+        Nor need anything fail: a database that stood still, or a machine that slept, shows in the time between two answers,
+        for who holds leases or looks after them asks every few seconds.
+        """
         try:
             yield
         except StoreBusyError:
@@ -244,14 +255,14 @@ class Database:
         except StoreUnreachableError:
             self._failing = True
             raise
-        now_s = time.monotonic()
-        if self._failing and now_s - self._answered_at > BLIP_S:
+        now_s = _clock()
+        if now_s - self._answered_at > BLIP_S:
             self._back_at = now_s
         self._answered_at, self._failing = now_s, False
 
     def answered_for(self, seconds: float) -> bool:
         """Whether the database was there for the last so many seconds, as far as this process asked it."""
-        return not self._failing and time.monotonic() - self._back_at > seconds
+        return not self._failing and _clock() - self._back_at > seconds
 
     def lock_schema(self, connection: Connection) -> None:
         """Makes other processes that create the schema wait for this transaction; on SQLite every writer does so anyway."""

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from storage import artifacts
+from storage.rows import FINAL_STATES, StoredTrial
 from storage.store import Store
 
 _TRIAL_FILE = re.compile(r"\.?trial-(\d+)(?!\d).*")
+TIDYING_S = 600.0
+"""A worker that has ended a trial keeps the best weights and removes the states within so long, whatever the clocks of both say."""
+
 _WORKER_LOG = re.compile(r"worker-.*\.log")
 
 
@@ -26,9 +31,9 @@ class Leftover:
 
 
 def leftovers(store: Store, root: Path) -> list[Leftover]:
-    """The states of trials, and the logs and artifacts of studies, that are not in the store. Nothing else is looked at, no link is followed."""
+    """The states of trials that are over or not in the store, and the logs and artifacts of studies that are not in it. Nothing else is looked at, no link is followed."""
     found = list(_ours(root))  # before the store is read: a trial comes into the store before its first file
-    numbers = {study.name: {trial.number for trial in store.trials(study.id)} for study in store.studies()}
+    numbers = {study.name: {trial.number for trial in store.trials(study.id) if not _over(trial)} for study in store.studies()}
     return [file for file in found if _lonely(file, numbers)]
 
 
@@ -43,6 +48,11 @@ def remove_leftovers(files: list[Leftover], root: Path) -> int:
         with suppress(OSError):  # something else is in it
             folder.rmdir()
     return removed
+
+
+def _over(trial: StoredTrial) -> bool:
+    """Whether it ended long enough ago that the worker which ended it is done with its states: it died before it could remove them."""
+    return trial.state in FINAL_STATES and trial.finished_at is not None and time.time() - trial.finished_at > TIDYING_S
 
 
 def _lonely(file: Leftover, numbers: Mapping[str, set[int | None]]) -> bool:

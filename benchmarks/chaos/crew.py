@@ -14,6 +14,7 @@ from pathlib import Path
 from benchmarks.chaos.campaign import CHECKPOINT_S
 from benchmarks.commands import ONE_THREAD, environment, script
 from search.launch.care import TrialCare
+from search.lease import worker_name
 from search.trial_checkpoints import EVERY_VARIABLE
 from storage.checkpoints import ROOT_VARIABLE, CheckpointFiles
 from storage.trial_states import TrialStates
@@ -114,7 +115,7 @@ class Crew:
         for member in [member for member in self.members if member.process.poll() is not None]:
             self.members.remove(member)
             if member.told:
-                self.care.died(member.pid, member.process.returncode, member.log.read_text(errors="replace").splitlines())
+                self.care.died(worker_name(member.pid), member.process.returncode, member.log.read_text(errors="replace").splitlines())
             took_s = 0.0 if member.ended_by_us_at is None else time.time() - member.ended_by_us_at
             self.exits.append(Exit(member.process.returncode, member.meant, took_s, member.log))
         self.care.look()

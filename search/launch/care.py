@@ -7,7 +7,6 @@ import time
 from collections import deque
 from contextlib import suppress
 
-from search.lease import worker_name
 from spaces.errors import StoreError
 from storage.rows import Death
 from storage.store import Store
@@ -33,16 +32,16 @@ class TrialCare:
         self._next_look = 0.0
         self._got_on = 0.0
 
-    def died(self, pid: int, exit_code: int, last_lines: list[str], host: str = "") -> None:
-        """A worker, of this machine unless another is named, is dead: its trial goes back at once."""
-        self._deaths.append(Death(worker_name(pid, host), ended_by(exit_code), "\n".join(last_lines[-LAST_LINES:])))
+    def died(self, worker: str, exit_code: int, last_lines: list[str]) -> None:
+        """A worker, by its name in the store, is dead: its trial goes back at once."""
+        self._deaths.append(Death(worker, ended_by(exit_code), "\n".join(last_lines[-LAST_LINES:])))
         self._next_look = 0.0
         self.look()
 
-    def stopped(self, pid: int) -> None:
-        """A worker of this machine was ended without mercy because somebody asked for it: its trial goes back, and no death is counted."""
+    def stopped(self, worker: str) -> None:
+        """A worker was ended without mercy because somebody asked for it: its trial goes back, and no death is counted."""
         with suppress(StoreError):  # the lease ends by itself
-            self._store.let_go(self._study_id, worker_name(pid))
+            self._store.let_go(self._study_id, worker)
 
     def look(self) -> None:
         """Give back what was left behind, now and then."""

@@ -14,10 +14,14 @@ from pathlib import Path
 
 from search.launch.devices import Slot
 from search.launch.team import WITHOUT_MERCY, Team, failed
+from search.lease import worker_name
 from spaces.errors import WorkerSpentError
 
 STORE_VARIABLE = "SEARCH_STORE"
 """The store's address travels in the environment: a password must not show in a list of processes."""
+
+INTERRUPTED = 130
+"""Exit code of a worker that was told to stop; where nobody asked its team for that, somebody took this one alone away."""
 
 MAX_DEATHS = 6
 """Deaths of workers in one place, one after the other, in the course of which the study did not get on: then it is given up."""
@@ -143,10 +147,10 @@ class LocalWorkers(Team):
         code = worker.exit_code or 0
         got_on = False
         if self.care is not None and worker.process is not None:
-            self.care.died(worker.process.pid, code, worker.told())
+            self.care.died(worker_name(worker.process.pid), code, worker.told())
             got_on = self.care.got_on()
         worker.deaths = 1 if got_on else worker.deaths + 1
-        if (code < 0 or code == WorkerSpentError.exit_code) and worker.deaths <= MAX_DEATHS:
+        if (code < 0 or code in (WorkerSpentError.exit_code, INTERRUPTED)) and worker.deaths <= MAX_DEATHS:
             worker.start_at = time.monotonic() + (0.0 if worker.deaths == 1 else min(MAX_BACKOFF_S, BACKOFF_S * 2 ** (worker.deaths - 2)))
         elif self.failure is None:
             self.failure = worker
@@ -156,7 +160,7 @@ class LocalWorkers(Team):
         """What a worker that was killed for a stop held goes back at once."""
         for worker in self.workers:
             if self.care is not None and worker.process is not None and (worker.exit_code or 0) < 0:
-                self.care.stopped(worker.process.pid)
+                self.care.stopped(worker_name(worker.process.pid))
 
     def ask(self, times: int) -> None:
         """Pass a request to stop on to every worker."""

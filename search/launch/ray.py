@@ -23,6 +23,7 @@ from ray.exceptions import ActorUnavailableError, RayActorError, RayError
 from search.launch.devices import Slot
 from search.launch.local import STORE_VARIABLE, WorkerProcess, thread_variables
 from search.launch.team import WITHOUT_MERCY, Team, failed
+from search.lease import worker_name
 from spaces.errors import SearchError, WorkerSpentError
 from storage.checkpoints import ROOT_VARIABLE
 
@@ -63,7 +64,7 @@ class End:
     code: int
     told: list[str]
     host: str
-    pid: int
+    worker: str
     log: Path
 
     @property
@@ -92,7 +93,7 @@ class Place:
         code = self._worker.process.wait()
         told = self._worker.told()
         warnings = [line for line in told[:-TOLD_LINES] if line.startswith("warning: ")]
-        return End(code, [*warnings, *told[-TOLD_LINES:]], socket.gethostname(), self._worker.process.pid, self._worker.log)
+        return End(code, [*warnings, *told[-TOLD_LINES:]], socket.gethostname(), worker_name(self._worker.process.pid), self._worker.log)
 
     def _start(self, order: Order) -> None:
         own = ["--device", order.slot.device, "--threads", str(order.slot.threads), "--parent", str(os.getpid())]
@@ -217,7 +218,7 @@ class RayWorkers(Team):
             worker.dismiss()
             return
         if self.care is not None and end.code != INTERRUPTED:
-            self.care.died(end.pid, end.code, end.told, end.host)
+            self.care.died(end.worker, end.code, end.told)
         if end.code < 0 or end.code in (WorkerSpentError.exit_code, INTERRUPTED):
             self._again(worker, None, failed(end.code, end.told, end.place).args[0])
         else:

@@ -22,7 +22,7 @@ from search.launch import slurm_queue as queue
 from search.launch.local import STORE_VARIABLE, thread_variables
 from search.launch.slurm_task import ADDRESS, INTERRUPTED, STOP_MARK, SlurmTask, end_file
 from search.launch.team import AT_ONCE, POLITELY, Team, failed
-from spaces.errors import LauncherError, SearchError
+from spaces.errors import LauncherError, SearchError, WorkerSpentError
 
 POLL_S = 5.0
 """How often Slurm is asked: its controller has others to answer."""
@@ -90,11 +90,12 @@ class SlurmWorkers(Team):
         self._asked = self._done = False
         self._failure: SearchError | None = None
         self._next_look_s = 0.0
-        self._heard_s = time.monotonic()
+        self._heard_s = self._taken_s = time.monotonic()
 
     def start(self) -> None:
         """Submit the array."""
-        self.folder.mkdir(parents=True, mode=0o700)
+        self.folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)  # what is run lies below: nobody else may put another folder in its place
+        self.folder.mkdir(mode=0o700)
         with os.fdopen(os.open(self.folder / ADDRESS, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
             file.write(self._url)
         self._submit(self._workers)
@@ -139,12 +140,17 @@ class SlurmWorkers(Team):
     def _ended(self, worker: SlurmWorker, code: int, told: list[str]) -> None:
         if code == 0:
             self._done = True
+        elif code == WorkerSpentError.exit_code and not (self._asked or self._done):
+            end_file(worker.task.folder, worker.task.index).unlink(missing_ok=True)  # as if its node had been lost: the memory of its device is
+            worker.state = "SPENT"
+            self._replace([worker])
         elif code != INTERRUPTED and not self._asked:
             self._fail(failed(code, told, str(self._log(worker))))
 
     def _ask_slurm(self) -> None:
         """The states of the jobs. A controller that does not answer is asked again for a while."""
         live = [worker for worker in self._workers if not worker.over and worker.job]
+        refused = [worker for worker in self._workers if not worker.over and not worker.job]
         try:
             states = queue.states([worker.job for worker in live])
         except LauncherError:
@@ -160,7 +166,7 @@ class SlurmWorkers(Team):
         for worker in lost:
             worker.over = True
         if not (self._asked or self._done):
-            self._replace([worker for worker in lost if worker.state != "CANCELLED"])  # that one somebody meant
+            self._replace([*refused, *(worker for worker in lost if worker.state != "CANCELLED")])  # that one somebody meant
 
     def _replace(self, lost: list[SlurmWorker]) -> None:
         for worker in lost:
@@ -168,8 +174,15 @@ class SlurmWorkers(Team):
                 words = self._log(worker).read_text(errors="replace").splitlines() if self._log(worker).exists() else []
                 self._fail(failed(None, [*words, f"error: job {worker.job} ended as {worker.state} again and again"], str(self._log(worker))))
                 return
-        if lost:
-            self._submit(lost)
+        try:
+            if lost:
+                self._submit(lost)
+                self._taken_s = time.monotonic()
+        except LauncherError:  # a controller that is busy, or away for a while
+            if time.monotonic() - self._taken_s > UNHEARD_S:
+                raise
+            for worker in lost:
+                worker.job = ""
         for worker in lost:
             worker.over = False
 

@@ -155,6 +155,19 @@ class TestFiles:
         assert [name for name in kept if not (root / name).exists()] == []
         assert not (root / "old").exists()
 
+    def test_after_the_end(self, filled: str) -> None:
+        """States of a trial whose worker died between its end and their removal are found, but not while a live worker may be at it."""
+        with open_store(filled, create=False) as store:
+            number = next(trial.number for trial in store.trials(store.studies()[0].id) if trial.state == "complete")
+            name = store.studies()[0].name
+        state = open_files(filled).root / name / f"trial-{number:05d}.1.2.ckpt"
+        state.parent.mkdir(parents=True, exist_ok=True)
+        state.write_text("x")
+        release(filled)
+        assert inspect_store(filled).leftovers == ()
+        execute(filled, f"UPDATE search_trials SET finished_at = finished_at - 86400 WHERE number = {number}")
+        assert [file.path for file in inspect_store(filled).leftovers] == [state]
+
     def test_named_folder(self, sqlite_url: str, make_record: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """In a folder that SEARCH_FILES names for all stores, the files of another one are not taken for leftovers."""
         monkeypatch.setenv("SEARCH_FILES", str(tmp_path / "all"))

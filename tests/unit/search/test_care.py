@@ -42,6 +42,19 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 DIES = "import os; print('last words', flush=True); os.abort()"
 
 
+class TestTakenAway:
+    def test_terminated(self, demo: Demo, tmp_path: Path) -> None:
+        """A worker that somebody told to end, and not the whole run, makes room for another one."""
+        mark = tmp_path / "mark"
+        script = f"import pathlib, sys; mark = pathlib.Path({str(mark)!r}); first = not mark.exists(); mark.touch(); sys.exit(130 if first else 0)"
+        made = team(demo, tmp_path, script)
+        with made.running():
+            let_end(made)
+        made.check()
+        assert mark.exists()
+        assert made.workers[0].deaths == 1
+
+
 class TestDeaths:
     def test_given_back(self, demo: Demo, tmp_path: Path) -> None:
         """What a dead worker held is given back as soon as it is seen to be dead, with how it ended and its last words."""

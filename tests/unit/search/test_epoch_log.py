@@ -106,6 +106,16 @@ class TestAway:
         assert desk.epochs() == [1]
         assert desk.store.tally(desk.claim.study_id) == {"complete": 1}
 
+    def test_last_minute(self, desk: Desk, make_record: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What a power cut may take from the store is what waits, and what was written in the last minute."""
+        for epoch in (1, 2):
+            desk.log.append(make_record(epoch))
+        with desk.away():
+            desk.log.append(make_record(3))
+        assert [record.epoch for record in desk.log.unheard()] == [1, 2, 3]
+        monkeypatch.setattr(epoch_log, "DURABLE_AFTER_S", 0.0)
+        assert [record.epoch for record in desk.log.unheard()] == [3]
+
     def test_ended_already(self, desk: Desk, make_record: Make) -> None:
         """An end whose answer was lost is not written again, either."""
         desk.log.append(make_record(1))

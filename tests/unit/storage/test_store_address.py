@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sqlalchemy import URL
 
 from spaces.errors import StoreError
-from storage.address import optuna_url, parse, safe_url
+from storage.address import dump_command, optuna_url, parse, safe_url
 
 SECRET = "s3cret"
 passwords = st.text(max_size=8).map(lambda middle: f"{SECRET}{middle}{SECRET}")
@@ -56,3 +56,12 @@ class TestSafeUrl:
     def test_shown(self, url: str, shown: str) -> None:
         """What is no secret is shown, so that a mistake can be seen."""
         assert safe_url(url) == shown
+
+
+class TestDumpCommand:
+    def test_no_secret(self) -> None:
+        """The command asks for the password itself, and names none, wherever the address had it."""
+        told = dump_command("postgresql://me:s3cret@host:5433/search?sslpassword=s3cret&password=s3cret&sslmode=require")
+        assert "s3cret" not in told
+        assert "*" not in told
+        assert told == "pg_dump --format=custom --file=search.dump 'postgresql://me@host:5433/search?sslmode=require'"
