@@ -39,6 +39,9 @@ IDLE_POLL_S = 0.5
 FAILURES_IN_A_ROW = 3
 """So many failed trials, one after the other, are the objective's fault and not the configuration's."""
 
+REFUSED_PATIENCE_S = 60.0
+"""How long a worker goes on with a store that answers, and refuses what it is asked: a full disk may be emptied, a missing right stays missing."""
+
 SPENT = "the study's device time is spent; a larger `search run --device-hours` goes on"
 
 
@@ -170,31 +173,66 @@ def class_counts(store: Store, trainer: Trainer, config: TrialConfig) -> ClassCo
     return counts
 
 
+class Trouble:
+    """What a worker has had of late with its store between two trials, and how long it bears that."""
+
+    def __init__(self) -> None:
+        self._silent_since: float | None = None
+        self._refused_since: float | None = None
+        self._backoff = Backoff()
+
+    @property
+    def at_hand(self) -> bool:
+        """Whether the last question failed; what became of it nobody knows."""
+        return self._silent_since is not None
+
+    def answered(self) -> None:
+        """The store is there again. That it takes what it refused shows in the end of a trial."""
+        self._silent_since = None
+        self._backoff.answered()
+
+    def over(self) -> None:
+        """A trial came to its end."""
+        self._refused_since = None
+
+    def met(self, problem: StoreError) -> float:
+        """Seconds after which to ask again.
+
+        Raises:
+            StoreError: the problem, when that has gone on for too long.
+        """
+        now = time.monotonic()
+        self._silent_since = self._silent_since or now
+        since, patience_s = self._silent_since, STORE_PATIENCE_S
+        if not isinstance(problem, StoreUnreachableError):
+            since = self._refused_since = self._refused_since or now
+            patience_s = REFUSED_PATIENCE_S
+        if now - since > patience_s:
+            raise problem
+        wait_s = self._backoff.failed(problem)
+        if wait_s:
+            print(f"warning: {problem.what}; asking again", flush=True)
+        return wait_s
+
+
 def _loop(bench: Bench, stored: StoredStudy) -> None:
     """Claim and train until nothing is left. A database that does not answer is asked again, for a while."""
     gc.collect()
     gc.freeze()  # what a worker keeps is never garbage; looking at all of torch after every trial takes 0.3 s
-    worker, failures, silent_since, refused, backoff = worker_name(os.getpid()), 0, None, False, Backoff()
+    worker, failures, trouble = worker_name(os.getpid()), 0, Trouble()
     while not bench.stop.requested:
         try:
-            if silent_since is not None:
+            if trouble.at_hand:
                 bench.store.let_go(stored.id, worker)  # a claim may have been granted whose answer was lost
             claim = bench.store.claim(stored.id, budget=_budget(bench.store, stored), worker=worker, lease_s=LEASE_S, device=bench.device)
-            silent_since, refused = None, False
-            backoff.answered()
+            trouble.answered()
             state = _next_trial(bench, stored, claim)
+            trouble.over()
         except LeaseLostError as lost:
             print(f"{lost}; going on with other work", flush=True)
             state = "lost"
         except StoreError as problem:
-            silent_since, again = silent_since or time.monotonic(), refused
-            refused = not isinstance(problem, StoreUnreachableError)  # asked twice, for what was in the way may be gone
-            if time.monotonic() - silent_since > STORE_PATIENCE_S or (refused and again):
-                raise
-            wait_s = backoff.failed(problem)
-            if wait_s:
-                print(f"warning: {problem.what}; asking again", flush=True)
-            bench.stop.wait(wait_s)
+            bench.stop.wait(trouble.met(problem))
             continue
         gc.collect()  # a finished training is full of cycles, and its memory is the next one's
         if state == "nothing left":

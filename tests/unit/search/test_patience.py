@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 
+from search import worker
 from search.stop import StopRequest
-from search.worker import patiently
-from spaces.errors import StoreUnreachableError
+from search.worker import Trouble, patiently
+from spaces.errors import StoreError, StoreUnreachableError
 
 
 def answers_after(failures: int) -> Callable[[], int]:
@@ -43,3 +45,58 @@ def test_stopped() -> None:
     stop.request()
     with pytest.raises(StoreUnreachableError):
         patiently("postgresql://host/db", stop, True, answers_after(1))
+
+
+AWAY, REFUSED = StoreUnreachableError("the store cannot be reached"), StoreError("the store refuses it")
+
+
+class TestTrouble:
+    """How long a worker bears with its store between two trials."""
+
+    @pytest.fixture
+    def clock(self, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+        """The time, to be set."""
+        now = [1000.0]
+        monkeypatch.setattr(worker, "time", SimpleNamespace(monotonic=lambda: now[0]))
+        return now
+
+    def test_away(self, clock: list[float]) -> None:
+        """A database that is away is asked again for ten minutes, and not for longer."""
+        trouble = Trouble()
+        assert trouble.met(AWAY) > 0
+        assert trouble.at_hand
+        clock[0] += 590
+        assert trouble.met(AWAY) > 0
+        clock[0] += 20
+        with pytest.raises(StoreUnreachableError):
+            trouble.met(AWAY)
+
+    def test_answered(self, clock: list[float]) -> None:
+        """Only the time without an answer counts: a blip before a long training is forgotten after it."""
+        trouble = Trouble()
+        trouble.met(AWAY)
+        trouble.answered()
+        assert not trouble.at_hand
+        clock[0] += 7200
+        assert trouble.met(AWAY) > 0
+
+    def test_refused(self, clock: list[float]) -> None:
+        """A store that takes claims and refuses every end of a trial is not asked for ever."""
+        trouble = Trouble()
+        trouble.met(REFUSED)
+        trouble.answered()
+        clock[0] += 50
+        trouble.met(REFUSED)
+        trouble.answered()
+        clock[0] += 20
+        with pytest.raises(StoreError, match="refuses"):
+            trouble.met(REFUSED)
+
+    def test_over(self, clock: list[float]) -> None:
+        """The end of a trial that the store took ends the trouble."""
+        trouble = Trouble()
+        trouble.met(REFUSED)
+        trouble.answered()
+        trouble.over()
+        clock[0] += 3600
+        assert trouble.met(REFUSED) > 0
