@@ -171,7 +171,6 @@ class RayWorkers(Team):
         self._workers: list[RayWorker] = []
         self._ends: list[End] = []
         self._asked = self._done = False
-        self._failure: SearchError | None = None
         self._earlier = set(logs.glob("*.log"))
 
     def start(self) -> None:
@@ -257,21 +256,10 @@ class RayWorkers(Team):
         """The lines that came back from the nodes."""
         return (line for end in self._ends for line in end.told)
 
-    def note(self) -> str:
-        """Who still waits for a place, or what a person who asked for a stop is waiting for."""
-        if self._failure is not None:
-            return ""
+    def waiting(self) -> str:
+        """Who still waits for a place."""
         waiting = sum(not worker.over and worker.ended is None for worker in self._workers)
-        return super().note() or (f"{waiting} of {len(self._workers)} workers wait for a place in the cluster" if waiting else "")
-
-    def check(self) -> None:
-        """Say what ended the workers, if it was not the end of the work.
-
-        Raises:
-            SearchError: with the failed worker's own words.
-        """
-        if self._failure is not None:
-            raise self._failure
+        return f"{waiting} of {len(self._workers)} workers wait for a place in the cluster" if waiting else ""
 
     def forget_logs(self) -> None:
         """Remove this run's new logs, as far as this machine sees them."""

@@ -88,7 +88,6 @@ class SlurmWorkers(Team):
             for index in range(array.workers)
         ]
         self._asked = self._done = False
-        self._failure: SearchError | None = None
         self._next_look_s = 0.0
         self._heard_s = self._taken_s = time.monotonic()
 
@@ -212,21 +211,10 @@ class SlurmWorkers(Team):
         for log in sorted(self.folder.glob("*_log.out")):
             yield from log.read_text(errors="replace").splitlines()
 
-    def note(self) -> str:
-        """Who still waits for a place, or what a person who asked for a stop is waiting for."""
-        if self._failure is not None:
-            return ""
+    def waiting(self) -> str:
+        """Who still waits for a place."""
         waiting = sum(not worker.over and worker.state == "PENDING" for worker in self._workers)
-        return super().note() or (f"{waiting} of {len(self._workers)} jobs wait in Slurm's queue" if waiting else "")
-
-    def check(self) -> None:
-        """Say what ended the workers, if it was not the end of the work.
-
-        Raises:
-            SearchError: with the failed worker's own words.
-        """
-        if self._failure is not None:
-            raise self._failure
+        return f"{waiting} of {len(self._workers)} jobs wait in Slurm's queue" if waiting else ""
 
     def forget_logs(self) -> None:
         """Remove the files of this run."""

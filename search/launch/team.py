@@ -31,6 +31,7 @@ class Team(ABC):
     """
 
     care: TrialCare | None = None
+    _failure: SearchError | None = None
 
     def __init__(self, timeout_s: float | None = None) -> None:
         self.stops = 0
@@ -62,13 +63,14 @@ class Team(ABC):
     def told(self) -> Iterable[str]:
         """The lines that the workers wrote in this run, as far as they are at hand."""
 
-    @abstractmethod
     def check(self) -> None:
         """Say what ended the workers, if it was not the end of the work.
 
         Raises:
             SearchError: with the failed worker's own words.
         """
+        if self._failure is not None:
+            raise self._failure
 
     @abstractmethod
     def forget_logs(self) -> None:
@@ -101,12 +103,18 @@ class Team(ABC):
         return list(dict.fromkeys(line.removeprefix("warning: ") for line in self.told() if line.startswith("warning: ")))
 
     def note(self) -> str:
-        """What a person who asked for a stop is waiting for."""
-        if not self.stops:
+        """What a person who asked for a stop is waiting for, or who still waits for a place."""
+        if self._failure is not None:
             return ""
+        if not self.stops:
+            return self.waiting()
         if self.stops > POLITELY:
             return "stopping at once"
         return f"stopping after the {'steps' if self.terminated else 'epochs'} at hand; Ctrl-C again stops at once"
+
+    def waiting(self) -> str:
+        """Who still waits for a place, in words; nothing where the engine has one for each."""
+        return ""
 
     @contextmanager
     def running(self) -> Iterator[Self]:
