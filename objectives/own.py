@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -19,7 +20,7 @@ from typing import Any, get_type_hints
 from objectives.contract import Checkpoints, Objective, Trainer
 from spaces.config import TrialConfig
 from spaces.epoch_rows import make_record
-from spaces.errors import SearchError, StudyError, TrialFailedError, nearest
+from spaces.errors import DataError, SearchError, StudyError, TrialFailedError, nearest
 from spaces.paths import flatten
 from spaces.records import ClassCounts, EpochRecord, TestScore
 
@@ -60,7 +61,7 @@ def _imported(module_name: str, name: str) -> ModuleType:
         return import_module(module_name)
     except SearchError:
         raise
-    except Exception as problem:  # it is somebody's own code, which may raise anything
+    except (Exception, SystemExit) as problem:  # it is somebody's own code, which may raise anything, or end the program
         if isinstance(problem, ModuleNotFoundError) and problem.name and f"{module_name}.".startswith(f"{problem.name}."):
             what, next_step = f"there is no module {problem.name!r}", "run from the folder that it lies in, install it, or name its folder in PYTHONPATH"
         else:
@@ -73,7 +74,7 @@ def _config_of(function: Callable[..., Any], name: str) -> type[TrialConfig]:
     first = next(iter(inspect.signature(function).parameters), None)
     try:
         config = get_type_hints(function).get(first or "")
-    except NameError as problem:
+    except Exception as problem:  # an annotation is somebody's own expression
         raise _wrong(f"an annotation of {name} names what is not there", name, found=str(problem)) from None
     if not (isinstance(config, type) and issubclass(config, TrialConfig)):
         raise _wrong(f"the first parameter of {name} has no configuration as its annotation", name, found=f"{first}: {config}" if first else "no parameter")
@@ -107,12 +108,14 @@ class OwnTrainer(Trainer):
 
     def count_classes(self, config: Any) -> ClassCounts:
         """What the module's `count_classes(config)` says, name → samples; nothing where there is none."""
-        counts: Mapping[str, int] = self.counted(config) if self.counted else {}
+        counts = _asked("count_classes", self.name, self.counted, config) if self.counted else {}
+        if not isinstance(counts, Mapping):
+            raise DataError("count_classes has to map each class to its samples", where=f"objective: {self.name}", found=type(counts).__name__, allowed='{"road": 900, "person": 10}', next_step="see docs/own-objective.md")
         return ClassCounts(tuple(map(str, counts)), tuple(int(count) for count in counts.values()))
 
     def prepare(self, config: Any, device: str) -> Any:
         """What the module's `prepare(config)` makes, once a worker; None where there is none."""
-        return self.prepared(config) if self.prepared else None
+        return _asked("prepare", self.name, self.prepared, config) if self.prepared else None
 
     def train(self, config: Any, prepared: Any, counts: ClassCounts, device: str, checkpoints: Checkpoints) -> Iterator[EpochRecord]:
         """The function's records, one after the other.
@@ -147,8 +150,13 @@ class OwnTrainer(Trainer):
         """A record as it is, or made from a mapping. One that says nothing of what it used is taken at its configuration's word."""
         if isinstance(told, Mapping):
             record = _made({key: value for key, value in told.items() if key not in ("used", "test")}, f"{self.name}, epoch {told.get('epoch', '?')}")
-            test = told.get("test")
-            record = replace(record, used=dict(told.get("used", {})), test=TestScore(float(test), ()) if isinstance(test, (int, float)) else test)
+            used, test = told.get("used"), _plain(told.get("test"))
+            if used is not None and not isinstance(used, Mapping):
+                raise TrialFailedError(f"{self.name}, epoch {record.epoch}: used is {type(used).__name__}, and has to map dotted paths to values")
+            if test is not None and not isinstance(test, (int, float, TestScore)):
+                raise TrialFailedError(f"{self.name}, epoch {record.epoch}: test is {type(test).__name__}, and has to be a number")
+            score = TestScore(float(test), ()) if isinstance(test, (int, float)) else test
+            record = replace(record, used={path: _plain(value) for path, value in (used or {}).items()}, test=score)
         elif isinstance(told, EpochRecord):
             record = told
         else:
@@ -158,15 +166,39 @@ class OwnTrainer(Trainer):
         return replace(record, metrics=named, used={**around, **used})
 
 
+def _asked(what: str, name: str, function: Callable[..., Any], config: Any) -> Any:
+    """What a function of somebody's module says. Its own traceback goes to the worker's log.
+
+    Raises:
+        DataError: when it raises.
+    """
+    try:
+        return function(config)
+    except SearchError:
+        raise
+    except Exception as problem:
+        traceback.print_exc()
+        raise DataError(f"{what} of {name.partition(':')[0]} failed", where=f"objective: {name}", found=f"{type(problem).__name__}: {problem}"[:300], next_step="mend it; the traceback stands above in the worker's log") from None
+
+
 def _environment(counts: ClassCounts, device: str) -> dict[str, Any]:
     """What a record tells of the machine, and the names of the classes."""
     found: dict[str, Any] = {"environment.device": device, "environment.threads": sys.modules["torch"].get_num_threads() if "torch" in sys.modules else 1}
     return found | ({"environment.classes": list(counts.names)} if counts.names else {})
 
 
+def _plain(value: Any) -> Any:
+    """Numbers and arrays of numpy and torch as Python's own, wherever they stand."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return type(value)(map(_plain, value)) if type(value) in (list, tuple) else value
+
+
 def _made(row: Mapping[str, Any], place: str) -> EpochRecord:
-    """A record of plain numbers: those of numpy and torch tell theirs by `item`."""
+    """A record of plain numbers."""
     try:
-        return make_record({key: value.item() if hasattr(value, "item") else value for key, value in row.items()}, place)
+        return make_record({key: _plain(value) for key, value in row.items()}, place)
     except SearchError as problem:
         raise TrialFailedError(str(problem)) from None

@@ -18,7 +18,7 @@ def _load_segmentation() -> Trainer:
 
 
 def _segmentation_data(config: Any) -> str:
-    return f"{config.data.model_dump_json()}{config.model.model_dump_json()}"
+    return str(config.data.model_dump_json())
 
 
 def _load_text() -> Trainer:
@@ -35,7 +35,7 @@ def _load_text() -> Trainer:
 
 
 def _text_data(config: Any) -> str:
-    return f"{config.data.model_dump_json()}{config.model.model_dump_json(exclude={'dropout'})}"
+    return f"{config.data.model_dump_json()}{config.model.model_dump_json(include={'checkpoint', 'tokenizer', 'max_length', 'vocabulary'})}"
 
 
 OBJECTIVES: dict[str, Objective] = {

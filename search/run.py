@@ -49,7 +49,11 @@ ENDS: dict[str, FinalState] = {"go_on": "complete", "prune": "pruned", "diverged
 
 @dataclass
 class Bench:
-    """What a worker keeps warm between trials."""
+    """What a worker keeps warm between trials.
+
+    Attributes:
+        data_key: of the data that are at hand (`Objective.data_key`); None: they are all that there is.
+    """
 
     store: Store
     stored: StoredStudy
@@ -63,6 +67,25 @@ class Bench:
     stop: StopRequest
     tracker: Tracker
     checkpoint_s: float = CHECKPOINT_EVERY_S
+    data_key: str | None = None
+
+    def prepare(self, config: TrialConfig) -> None:
+        """Have the data at hand that a configuration asks for: mostly they are those of the trial before."""
+        key = self.plan.objective.data_key(config)
+        if self.data_key is not None and key != self.data_key:
+            self.prepared = None  # the memory of the former is for these
+            self.prepared, self.counts = self.trainer.prepare(config, self.device), class_counts(self.store, self.trainer, config)
+            self.data_key = key
+
+
+def class_counts(store: Store, trainer: Trainer, config: TrialConfig) -> ClassCounts:
+    """The class counts of a data set: from the store, else counted now and kept there."""
+    key = trainer.fingerprint(config)
+    counts = store.class_counts(key)
+    if counts is None:
+        counts = trainer.count_classes(config)
+        store.save_class_counts(key, counts)
+    return counts
 
 
 @dataclass
@@ -191,6 +214,7 @@ def _train(attempt: Attempt) -> Ending:
     """The loop over the epochs. Returns how the trial ended, or `paused`."""
     bench, claim, trial = attempt.bench, attempt.claim, attempt.trial
     config: TrialConfig = bench.plan.objective.config.model_validate(claim.config)
+    bench.prepare(config)
     bench.tracker.start(claim.number or 0, config, claim.preset)
     for record in attempt.checkpoints.carried:
         attempt.log.append(record)

@@ -12,22 +12,19 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from objectives.contract import Trainer
 from search.epoch_log import STORE_PATIENCE_S, Answer, Backoff, asked
 from search.history import History
 from search.lease import LEASE_S, worker_name
 from search.plan import Plan, make_plan
 from search.pruners.median import Peers
 from search.report import find_study
-from search.run import Bench, run_trial
+from search.run import Bench, class_counts, run_trial
 from search.stop import StopNow, StopRequest
 from search.study import WorkerStudy, open_trials
 from search.track import WandbMode, make_tracker
 from search.trial_checkpoints import checkpoint_every_s
-from spaces.config import TrialConfig
 from spaces.errors import LeaseLostError, StoreError, StoreUnreachableError, TrialFailedError, WorkerSpentError
 from spaces.loader import check
-from spaces.records import ClassCounts
 from spaces.study import StudySpec
 from storage.address import safe_url
 from storage.rows import Claim, StoredStudy
@@ -134,8 +131,7 @@ def _bench(settings: WorkerSettings, store: Store, stored: StoredStudy, stop: St
     plan = stored_plan(stored)
     trainer = plan.objective.load()
     config = plan.config({}, 0)
-    prepared = trainer.prepare(config, settings.device)
-    counts = class_counts(store, trainer, config)
+    prepared, counts = trainer.prepare(config, settings.device), class_counts(store, trainer, config)
     files = open_files(settings.store_url)
     try:
         study = open_worker_study(settings.store_url, store, stored, plan)
@@ -147,7 +143,7 @@ def _bench(settings: WorkerSettings, store: Store, stored: StoredStudy, stop: St
     return Bench(
         store=store, stored=stored, files=files, study=study, plan=plan, trainer=trainer, prepared=prepared, counts=counts,
         device=settings.device, stop=stop, tracker=make_tracker(settings.wandb, stored.name, Path(os.environ.get("WANDB_DIR", "."))),
-        checkpoint_s=checkpoint_s,
+        checkpoint_s=checkpoint_s, data_key=plan.objective.data_key(config),
     )  # fmt: skip
 
 
@@ -161,16 +157,6 @@ def open_worker_study(url: str, store: Store, stored: StoredStudy, plan: Plan) -
     if store.knows_optuna():
         peers, history = Peers(store, stored.id), History(partial(store.past, stored.optuna_study_id))
     return WorkerStudy(open_trials(url), plan, stored.name, lambda: store.completed(stored.id), peers, history)
-
-
-def class_counts(store: Store, trainer: Trainer, config: TrialConfig) -> ClassCounts:
-    """The class counts of a data set: from the store, else counted now and kept there."""
-    key = trainer.fingerprint(config)
-    counts = store.class_counts(key)
-    if counts is None:
-        counts = trainer.count_classes(config)
-        store.save_class_counts(key, counts)
-    return counts
 
 
 class Trouble:

@@ -76,5 +76,5 @@ class Scale:
         return StudySpec.model_validate({**STUDY, "trials": self.trials, "seed": seed})
 
 
-FULL: dict[StoreKind, Scale] = {"sqlite": Scale(trials=500, faults=200, workers=6, gap_s=0.8), "postgresql": Scale(trials=540, faults=500, workers=5, gap_s=0.6)}
+FULL: dict[StoreKind, Scale] = {"sqlite": Scale(trials=500, faults=200, workers=6, gap_s=0.8), "postgresql": Scale(trials=600, faults=500, workers=5, gap_s=0.6)}
 QUICK = Scale(trials=12, faults=10, workers=4, gap_s=2.0)

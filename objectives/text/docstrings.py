@@ -141,18 +141,27 @@ def _library() -> Path:
 
 def _cached() -> list[Docstring]:
     """From a cache, where there is one: to parse 400 files takes seconds. A cache that cannot be written is no error."""
-    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    path = Path(home) / "imbalance-search" / f"docstrings-{VERSION}-{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}.json"
+    path = _cache_file()
     source = {"library": str(_library()), "groups": {group: list(packages) for group, packages in GROUPS.items()}}
     try:
-        held = json.loads(path.read_text(encoding="utf-8"))
+        held = json.loads(path.read_text(encoding="utf-8")) if path else {}
         if held["source"] == source:
             return [Docstring(*each) for each in held["texts"]]
     except (OSError, ValueError, KeyError, TypeError):
         pass  # no cache yet, or half a one
     texts = list(_masked(_all()))
-    _write(path, json.dumps({"source": source, "texts": [[each.text, each.group, each.module] for each in texts]}))
+    if path:
+        _write(path, json.dumps({"source": source, "texts": [[each.text, each.group, each.module] for each in texts]}))
     return texts
+
+
+def _cache_file() -> Path | None:
+    """Where the cache is; None for a user without a home."""
+    try:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:
+        return None
+    return home / "imbalance-search" / f"docstrings-{VERSION}-{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}.json"
 
 
 def _write(path: Path, text: str) -> None:
@@ -178,7 +187,7 @@ def _all() -> Iterator[Docstring]:
 def _files(package: str) -> list[Path]:
     single = _library() / f"{package}.py"
     files = [single] if single.is_file() else sorted((_library() / package).rglob("*.py"))
-    return [path for path in files if not {"test", "tests"} & set(path.parts)]
+    return [path for path in files if not {"test", "tests"} & set(path.relative_to(_library()).parts)]
 
 
 def _docstrings(path: Path) -> Iterator[str]:

@@ -11,6 +11,7 @@ from transformers import BertConfig, BertForSequenceClassification
 from objectives.text import hub
 from objectives.text.config import TextModelConfig
 from objectives.text.tokens import PADDING, TokenData
+from objectives.used import used_dropout
 from spaces.errors import ConfigError
 
 
@@ -41,14 +42,14 @@ def build_model(config: TextModelConfig, data: TokenData) -> TextModel:
     return TextModel(model, data.pad_id)
 
 
-def used_model(config: TextModelConfig, model: TextModel) -> dict[str, Any]:
-    """Dotted path → value, read back from the live model where it has it."""
-    found: dict[str, Any] = {"model.checkpoint": config.checkpoint, "model.tokenizer": config.tokenizer, "model.max_length": config.max_length}
+def used_model(config: TextModelConfig, model: TextModel, data: TokenData) -> dict[str, Any]:
+    """Dotted path → value, read back from the live model and the data that it is given."""
+    own: Any = model.model.config
+    found: dict[str, Any] = {"model.checkpoint": config.checkpoint, **data.made_by}
     if config.checkpoint is None:
-        own: Any = model.model.config
         found |= {"model.hidden": own.hidden_size, "model.layers": own.num_hidden_layers, "model.heads": own.num_attention_heads}
-        found |= {} if config.tokenizer else {"model.vocabulary": config.vocabulary}
-    return found
+    rates = {getattr(own, field) for field in hub.dropout_fields(own)}
+    return found | (used_dropout(config.dropout, model) if config.dropout is None or rates <= {config.dropout} else {})
 
 
 def _small(config: TextModelConfig, data: TokenData) -> nn.Module:
@@ -56,12 +57,14 @@ def _small(config: TextModelConfig, data: TokenData) -> nn.Module:
         vocab_size=data.vocabulary, hidden_size=config.hidden, num_hidden_layers=config.layers, num_attention_heads=config.heads,
         intermediate_size=4 * config.hidden, max_position_embeddings=config.max_length, pad_token_id=data.pad_id, num_labels=len(data.class_names),
     )  # fmt: skip
+    for field in hub.dropout_fields(shape) if config.dropout is not None else ():
+        setattr(shape, field, config.dropout)
     model: nn.Module = BertForSequenceClassification(shape)
     return model
 
 
 def _named(checkpoint: str, config: TextModelConfig, classes: int, data: TokenData) -> nn.Module:
-    model: Any = hub.classifier(checkpoint, "base.model.checkpoint", classes)
+    model: Any = hub.classifier(checkpoint, "base.model.checkpoint", classes, config.dropout)
     held = model.get_input_embeddings().num_embeddings
     if data.vocabulary > held:
         raise ConfigError("the tokeniser does not go with the checkpoint", where="base.model.tokenizer", found=f"{data.vocabulary} tokens", allowed=f"{held} or less, as the checkpoint has embeddings", next_step="leave tokenizer out, so that the checkpoint's own is taken")
@@ -76,7 +79,7 @@ def _named(checkpoint: str, config: TextModelConfig, classes: int, data: TokenDa
 def _set_dropout(model: nn.Module, config: TextModelConfig, rate: float) -> None:
     """One rate for every dropout layer."""
     layers = [module for module in model.modules() if isinstance(module, _DropoutNd)]
-    if not layers:
+    if not layers and not hub.dropout_fields(getattr(model, "config", config)):
         raise ConfigError("the model has no dropout layer", where="base.model.dropout", found=f"{config.checkpoint}, dropout {rate}", allowed="null for this model", next_step="leave it out, or choose another checkpoint")
     for layer in layers:
         layer.p = rate

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +17,9 @@ from objectives.text.texts import Labelled, Texts
 from spaces.errors import DataError, nearest
 
 Row = Mapping[str, Any]
+
+LONGEST_TEXT = 2**30
+"""Characters; max_length cuts off what is too much, and Python's own limit would refuse the file."""
 
 
 def load_table(config: TableData) -> Texts:
@@ -50,7 +54,11 @@ def marks(config: TableData) -> list[str]:
 
 def _order(label: str) -> tuple[float, str]:
     """Numbers by their size, and then words."""
-    return (float(label), "") if label.lstrip("-").isdigit() else (float("inf"), label)
+    try:
+        value = float(label)
+    except ValueError:
+        value = math.inf
+    return (value, "") if math.isfinite(value) else (math.inf, label)
 
 
 def _pairs(config: TableData, name: str, split: str) -> list[tuple[str, str, str]]:
@@ -58,10 +66,14 @@ def _pairs(config: TableData, name: str, split: str) -> list[tuple[str, str, str
     path = Path(name)
     if not path.exists():
         raise DataError(f"there is no {'folder' if config.kind == 'datasets' else 'file'} with the {split} texts", where=f"base.data.{split}", found=str(path), next_step="check the path; it is relative to the working directory")
+    csv.field_size_limit(LONGEST_TEXT)
     try:
-        return [_pair(row, f"{path}, row {number}", config) for number, row in enumerate(_READERS[config.kind](path), 1)]
+        rows = [_pair(row, f"{path}, row {number}", config) for number, row in enumerate(_READERS[config.kind](path), 1)]
     except (OSError, UnicodeDecodeError, csv.Error, ValueError) as problem:
         raise DataError(f"{path.name} cannot be read as {config.kind}", where=str(path), found=f"{type(problem).__name__}: {str(problem)[:200]}", next_step="mend the file, or name its kind in base.data.kind") from None
+    if not rows:
+        raise DataError("there is no row", where=str(path), found=f"a file of {path.stat().st_size} bytes without one", allowed=f"rows with the columns {config.text!r} and {config.label!r}", next_step="check that it is the right file")
+    return rows
 
 
 def _pair(row: Row, place: str, config: TableData) -> tuple[str, str, str]:
@@ -72,7 +84,7 @@ def _pair(row: Row, place: str, config: TableData) -> tuple[str, str, str]:
     text, label = row[config.text], row[config.label]
     if not isinstance(text, str) or not text.strip():
         raise DataError("a text is empty", where=f"{place}, column {config.text!r}", found=repr(text)[:100], allowed="a text", next_step="fill it in, or leave the row out")
-    if label is None or not str(label).strip():
+    if label is None or label != label or not str(label).strip():
         raise DataError("a label is empty", where=f"{place}, column {config.label!r}", found=repr(label)[:100], allowed="the name of a class", next_step="fill it in, or leave the row out")
     return text, str(label).strip(), place
 
@@ -85,7 +97,7 @@ def _drawn(rows: list[tuple[str, str, str]], config: TableData) -> tuple[list[tu
     rng, chosen = np.random.default_rng(config.seed), set[str]()
     for label in sorted(classes):
         texts = sorted(set(classes[label]))
-        chosen.update(texts[index] for index in rng.permutation(len(texts))[: max(1, round(config.val_share * len(texts)))] if len(texts) > 1)
+        chosen.update(texts[index] for index in rng.permutation(len(texts))[: min(len(texts) - 1, max(1, round(config.val_share * len(texts))))])
     return [row for row in rows if row[0] not in chosen], [row for row in rows if row[0] in chosen]
 
 
@@ -135,6 +147,8 @@ def _parquet(path: Path) -> Iterable[Row]:
 
 def _datasets(path: Path) -> Iterator[Row]:
     held = _library("datasets", "datasets").load_from_disk(str(path))
+    if isinstance(held, dict):
+        raise DataError("the folder holds several splits, and one is needed", where=str(path), found=", ".join(held), allowed="the folder of one split", next_step=f"name {path / next(iter(held), 'train')}, and the others in base.data.val and base.data.test")
     names = {column: feature.names for column, feature in held.features.items() if hasattr(feature, "names")}  # classes kept as numbers
     for row in held:
         yield {column: names[column][value] if column in names and value is not None and value >= 0 else value for column, value in row.items()}

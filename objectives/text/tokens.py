@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,10 +28,15 @@ SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 
 @dataclass(frozen=True, kw_only=True)
 class TokenData(Data):
-    """Texts as tokens, and what a model must know of the tokeniser."""
+    """Texts as tokens, and what a model must know of the tokeniser.
+
+    Attributes:
+        made_by: dotted path → value of what the tokens were made by.
+    """
 
     vocabulary: int
     pad_id: int
+    made_by: Mapping[str, Any]
 
 
 class TokenSplit:
@@ -65,12 +70,15 @@ def tokenised(texts: Texts, config: TextModelConfig) -> TokenData:
     name = config.tokenizer or config.checkpoint
     encode, vocabulary, pad_id = _trained(texts.train.texts, config) if name is None else _named(name, config)
 
+    made_by = {"model.max_length": config.max_length, "model.tokenizer": config.tokenizer}
+    made_by |= {} if name else {"model.vocabulary": config.vocabulary}
+
     def split(labelled: Labelled) -> TokenSplit:
         return TokenSplit(encode(labelled.texts), labelled.labels)
 
     return TokenData(
         train=split(texts.train), val=split(texts.val), test=None if texts.test is None else split(texts.test),
-        class_names=texts.class_names, ignore_index=IGNORE, vocabulary=vocabulary, pad_id=pad_id,
+        class_names=texts.class_names, ignore_index=IGNORE, vocabulary=vocabulary, pad_id=pad_id, made_by=made_by,
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from importlib.metadata import version
 
 import torch
 
@@ -20,7 +21,6 @@ from objectives.text.model import build_model, used_model
 from objectives.text.texts import Texts
 from objectives.text.tokens import TokenData, tokenised
 from objectives.training import Training, trained
-from objectives.used import used_dropout
 from objectives.validation import Metrics
 from spaces.records import ClassCounts, EpochRecord
 
@@ -73,7 +73,8 @@ class Run(Training):
         torch.manual_seed(config.seed)
         model = build_model(config.model, data).to(device)
         super().__init__(config, model, data, counts, METRICS, checkpoints)
-        self.used |= used_model(config.model, model) | used_dropout(config.model.dropout, model)
+        self.used |= used_model(config.model, model, data)
+        self.used |= {f"environment.{package}": version(package) for package in ("transformers", "tokenizers")}
 
 
 def _texts(config: TextConfig) -> Texts:

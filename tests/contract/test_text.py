@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
+from objectives.registry import OBJECTIVES
 from objectives.text.config import TextConfig, TextModelConfig
 from objectives.text.docstrings import load_docstrings
 from objectives.text.model import TextModel, build_model
@@ -100,12 +101,14 @@ class TestCheckpoint:
             ({"tokenizer": "/none"}, "base.model.tokenizer", "there is no folder /none"),
             ({"checkpoint": "nobody/nothing"}, "base.model.checkpoint", "is neither a folder here nor to be had from the Hugging Face hub"),
             ({"checkpoint": "FOLDER", "max_length": 21}, "base.model.max_length", "takes no texts of that length"),
+            ({"checkpoint": "EMPTY"}, "base.model.checkpoint", "holds no such model or tokeniser"),
         ],
     )
-    def test_refused(self, text: Kit, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, model: dict[str, Any], where: str, what: str) -> None:
+    def test_refused(self, text: Kit, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: dict[str, Any], where: str, what: str) -> None:
         """No hub and no local model: one clear message, before any trial."""
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-        given = {key: str(checkpoint) if value == "FOLDER" else value for key, value in model.items()}
+        folders = {"FOLDER": str(checkpoint), "EMPTY": str(tmp_path)}
+        given = {key: folders.get(value, value) for key, value in model.items()}
         with pytest.raises(ConfigError, match=what) as caught:
             text.trainer.prepare(TextConfig(data={"texts": 120}, model=given), "cpu")  # type: ignore[arg-type]
         assert caught.value.where == where
@@ -116,9 +119,15 @@ class TestOptions:
     @pytest.mark.parametrize("path", ["model.dropout", "model.hidden", "model.layers", "model.heads", "model.max_length", "optimizer.weight_decay", "loss.label_smoothing", "early_stopping_patience"])
     def test_used(self, text: Kit, path: str) -> None:
         """What is set is what the training used."""
-        value = {"model.dropout": 0.25, "model.hidden": 8, "model.heads": 4, "optimizer.weight_decay": 0.3, "loss.label_smoothing": 0.1}.get(path, 3)
-        value = 12 if path == "model.max_length" else value
-        assert run_of(text, {path: value}).used[path] == value
+        value = {"model.dropout": 0.25, "model.hidden": 8, "model.heads": 4, "optimizer.weight_decay": 0.3, "loss.label_smoothing": 0.1, "model.max_length": 12}.get(path, 3)
+        changes = {path: value}
+        assert run_of(text, changes, text.trainer.prepare(text.config(changes), "cpu")).used[path] == value
+
+    def test_of_other_tokens(self, text: Kit) -> None:
+        """What a training says of its tokens is what they were made by, and not what its configuration asks for."""
+        assert run_of(text, {"model.max_length": 12}).used["model.max_length"] == 16
+        keys = {OBJECTIVES["text_classification"].data_key(text.config({"model.max_length": length})) for length in (12, 16)}
+        assert len(keys) == 2
 
     def test_dropout(self, text: Kit) -> None:
         """The rate is that of all dropout layers."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from objectives.contract import NoCheckpoints
 from objectives.own import own_objective
 from search.plan import Plan, make_plan
-from spaces.errors import StudyError, TrialFailedError
+from spaces.errors import DataError, StudyError, TrialFailedError
 from spaces.records import EpochRecord
 from spaces.study import StudySpec
 
@@ -78,6 +79,20 @@ class TestSound:
         (record,) = records_of(f"{made(code)}:train")
         assert (record.train_loss, record.metric, record.val_loss) == (0.5, 0.25, 1.0)
 
+    def test_arrays(self, made: Made) -> None:
+        """Arrays and numbers of numpy are told wherever they stand, and None is as good as nothing."""
+        code = (
+            "import numpy\n\n\ndef count_classes(config: Config):\n    return {'a': 3, 'b': 4}\n\n\ndef train(config: Config):\n"
+            "    yield {'epoch': 1, 'loss': 0.5, 'metric': 0.5, 'class_metric': numpy.array([0.25, 0.75]), 'test': numpy.float32(0.5), 'used': {'rate': numpy.float64(0.1)}}\n"
+            "    yield {'epoch': 2, 'loss': 0.5, 'metric': 0.5, 'used': None, 'test': None}\n"
+        )
+        first, second = records_of(f"{made(code)}:train")
+        assert first.class_metric == (0.25, 0.75)
+        assert first.test is not None
+        assert first.test.metric == 0.5
+        assert json.dumps(first.used["rate"]) == "0.1"
+        assert second.test is None
+
     def test_closed(self, made: Made, tmp_path: Path) -> None:
         """Closing the training closes the function's generator."""
         code = "import pathlib\n\n\ndef train(config: Config):\n    try:\n        yield {'epoch': 1, 'loss': 1.0, 'metric': 0.5}\n        yield {'epoch': 2, 'loss': 1.0, 'metric': 0.5}\n    finally:\n        pathlib.Path('freed').touch()\n"
@@ -100,6 +115,8 @@ class TestBroken:
             ("def train(config: Config):\n    yield {'epoch': 1, 'loss': 1.0}\n", "an epoch has no metric"),
             ("def train(config: Config):\n    yield {'epoch': 1, 'loss': 'low', 'metric': 0.5}\n", "loss"),
             ("def train(config: Config):\n    yield 0.5\n", "yielded float"),
+            ("def train(config: Config):\n    yield {'epoch': 1, 'loss': 1.0, 'metric': 0.5, 'used': 3}\n", "used is int"),
+            ("def train(config: Config):\n    yield {'epoch': 1, 'loss': 1.0, 'metric': 0.5, 'test': 'good'}\n", "test is str"),
             ("def train(config: Config):\n    return [1]\n", "returned list"),
         ],
     )
@@ -121,6 +138,8 @@ class TestRefused:
             ("train", "def train(config: Config, dataset):\n    yield\n", "asks for 'dataset', which nobody gives"),
             ("train", "1 / 0\n", "cannot be imported"),
             ("train", "import not_installed_here\n", "cannot be imported"),
+            ("train", "raise SystemExit(3)\n", "cannot be imported"),
+            ("train", "import math\n\n\ndef train(config: Config, data: 'math.Nothing'):\n    yield\n", "names what is not there"),
         ],
     )
     def test_module(self, made: Made, function: str, code: str, words: str) -> None:
@@ -129,6 +148,20 @@ class TestRefused:
             plan_of(f"{made(code)}:{function}")
         assert caught.value.next_step
         assert caught.value.where.startswith("objective")
+
+    @pytest.mark.parametrize(
+        ("code", "words"),
+        [
+            ("def prepare(config: Config):\n    return {}['texts']\n\n\n", "prepare of own_module_.* failed"),
+            ("def count_classes(config: Config):\n    return {}['texts']\n\n\n", "count_classes of own_module_.* failed"),
+            ("def count_classes(config: Config):\n    return [1, 2]\n\n\n", "has to map each class to its samples"),
+        ],
+    )
+    def test_data(self, made: Made, code: str, words: str) -> None:
+        """What its preparations raise is told by their names."""
+        with pytest.raises(DataError, match=words) as caught:
+            records_of(f"{made(code + SOUND)}:train")
+        assert caught.value.where.endswith(":train")
 
     def test_absent(self) -> None:
         """A module that is not there is told with where it is looked for."""

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -72,9 +73,29 @@ class TestRead:
         assert load_table(given.model_copy(update={"seed": 1})) != texts
 
     def test_numbers(self, write: Write) -> None:
-        """Numbers as labels are classes in the order of their size."""
-        rows = [(f"text {n} {label}", label) for label in (10, 9, -1) for n in range(3)]
-        assert load_table(config(kind="jsonl", train=write("train.jsonl", rows))).class_names == ("-1", "9", "10")
+        """Numbers as labels are classes in the order of their size, and what only looks like one is a word."""
+        rows = [(f"text {n} {label}", label) for label in (10.5, 9, -1, "--5", "²", "inf") for n in range(3)]
+        assert load_table(config(kind="jsonl", train=write("train.jsonl", rows))).class_names == ("-1", "9", "10.5", "--5", "inf", "²")
+
+    def test_large_share(self, write: Write) -> None:
+        """However much is drawn for validation, every class keeps a text to learn from."""
+        texts = load_table(config(train=write("train.csv", [*VAL, ("so good", "praise"), ("so bad", "blame")]), val_share=0.9))
+        assert (Counter(texts.train.labels), Counter(texts.val.labels)) == (Counter({0: 1, 1: 1}), Counter({0: 1, 1: 1}))
+
+    def test_long(self, write: Write) -> None:
+        """A text of any length is read; max_length cuts it off."""
+        assert len(load_table(config(train=write("train.csv", [*ROWS, ("so " * 100_000, "praise")]), val=write("val.csv", VAL))).train.texts[-1]) > 200_000
+
+    def test_datasets(self, tmp_path: Path) -> None:
+        """A folder that `datasets` saved, with classes as numbers that have names, or as words."""
+        texts, labels = [text for text, _ in ROWS], [label for _, label in ROWS]
+        names = datasets.ClassLabel(names=["praise", "blame"])
+        for kind, column in (("words", labels), ("numbers", [names.str2int(label) for label in labels])):
+            features = datasets.Features({"review": datasets.Value("string"), "verdict": names if kind == "numbers" else datasets.Value("string")})
+            datasets.Dataset.from_dict({"review": texts, "verdict": column}, features=features).save_to_disk(str(tmp_path / kind))
+        found = [load_table(config(kind="datasets", train=str(tmp_path / kind))) for kind in ("words", "numbers")]
+        assert found[0] == found[1]
+        assert found[0].class_names == ("blame", "praise")
 
     def test_order(self, write: Write) -> None:
         """Classes that are named keep their order."""
@@ -136,6 +157,24 @@ class TestRefused:
         with pytest.raises(DataError) as caught:
             load_table(config(kind=name.split(".")[1], train=str(path)))
         assert str(path) in caught.value.where
+
+    def test_several_splits(self, tmp_path: Path) -> None:
+        """A folder of several splits is told by their names, and how to name one."""
+        split = datasets.Dataset.from_dict({"review": ["x"], "verdict": ["y"]})
+        datasets.DatasetDict({"train": split, "test": split}).save_to_disk(str(tmp_path))
+        with pytest.raises(DataError, match="the folder holds several splits") as caught:
+            load_table(config(kind="datasets", train=str(tmp_path)))
+        assert caught.value.found == "train, test"
+        assert caught.value.next_step.startswith(f"name {tmp_path / 'train'}")
+
+    @pytest.mark.parametrize(("name", "content"), [("a.csv", b""), ("a.csv", b"review,verdict\n"), ("a.jsonl", b"\n")])
+    def test_no_row(self, tmp_path: Path, name: str, content: bytes) -> None:
+        """A file without a row is told as such."""
+        path = tmp_path / name
+        path.write_bytes(content)
+        with pytest.raises(DataError, match="there is no row") as caught:
+            load_table(config(kind=name.split(".")[1], train=str(path)))
+        assert caught.value.where == str(path)
 
     def test_not_installed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """A reader that is not installed is named, with the command that installs it."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import PretrainedConfig, Trainer, TrainingArguments
+from transformers import HfArgumentParser, PretrainedConfig, Trainer, TrainingArguments
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.trainer_pt_utils import LabelSmoother
 
@@ -150,6 +150,31 @@ def arguments(folder: Path, kind: type = FocalTrainingArguments, **given: Any) -
     return kind(str(folder), **usual | given)
 
 
+class TestHarm:
+    """What would spoil a training without a word."""
+
+    def test_nothing_counts(self) -> None:
+        """An optimiser step of nothing but padding has the loss 0 and no gradient."""
+        logits = torch.randn(2, 3, CLASSES, requires_grad=True)
+        loss = FocalLossFunction()({"logits": logits}, torch.full((2, 3), -100), num_items_in_batch=torch.tensor(0))
+        loss.backward()
+        assert loss.item() == 0
+        assert logits.grad is not None
+        assert not logits.grad.any()
+
+    @pytest.mark.parametrize("label", [CLASSES, -1, 255])
+    def test_no_class(self, label: int) -> None:
+        """A label that is no class is an error, as with torch's own cross entropy, and is not taken for one to be ignored."""
+        with pytest.raises(ConfigError, match=f"the label {label} is no class") as caught:
+            FocalLossFunction()({"logits": torch.randn(3, CLASSES)}, torch.tensor([0, label, -100]))
+        assert "num_labels" in caught.value.next_step
+
+    def test_no_labels(self) -> None:
+        """Batches without labels are an error in words."""
+        with pytest.raises(ConfigError, match="the batches have no labels"):
+            FocalLossFunction()({"logits": torch.randn(3, CLASSES)}, None)
+
+
 class TestTrainer:
     def test_smoothing_takes_effect(self, tmp_path: Path) -> None:
         """An overridden `compute_loss` forgets `label_smoothing_factor` without a word; the FocalLossTrainer does as it is told."""
@@ -195,6 +220,23 @@ class TestTrainer:
         """Arguments that cannot make a loss are refused when the Trainer is built or first asked."""
         with pytest.raises(ConfigError, match=words):
             _ = FocalLossTrainer(Linear(), arguments(tmp_path, kind, **given)).compute_loss_func
+
+    def test_scalar_alpha(self, tmp_path: Path) -> None:
+        """One factor for all classes, as a number or as a list of one, which is how a command line gives it."""
+        (parsed,) = HfArgumentParser(FocalTrainingArguments).parse_args_into_dataclasses(["--output_dir", str(tmp_path), "--alpha", "0.25", "--gamma", "1", "--use_cpu", "True", "--report_to", "none"])
+        for args in (arguments(tmp_path, alpha=0.25), parsed):
+            alpha = FocalLossTrainer(Linear(), args).compute_loss_func.loss.alpha
+            assert alpha is not None
+            assert alpha.tolist() == 0.25
+        (parsed,) = HfArgumentParser(FocalTrainingArguments).parse_args_into_dataclasses(["--output_dir", str(tmp_path), "--class_counts", "900", "60", "30", "10", "--use_cpu", "True"])
+        assert parsed.class_counts == [900, 60, 30, 10]
+
+    def test_changed(self, tmp_path: Path) -> None:
+        """Arguments that change, as in a hyperparameter search of transformers, change the loss."""
+        trainer = FocalLossTrainer(Linear(), arguments(tmp_path, gamma=2.0))
+        assert trainer.compute_loss_func is trainer.compute_loss_func
+        trainer.args.gamma = 0.5
+        assert trainer.compute_loss_func.loss.gamma.item() == 0.5
 
     def test_two_losses(self, tmp_path: Path) -> None:
         """A loss function is for a plain Trainer."""
