@@ -19,7 +19,7 @@ from spaces.records import EpochRecord
 from storage.checkpoints import CheckpointFiles
 from storage.trial_states import TrialStates
 from tests.contract.test_training_options import NO_BATCH_NORM
-from tests.contract.training import Keeper, Kit, Left, machine, segmentation, split, told
+from tests.contract.training import Keeper, Kit, Left, machine, make_kit, segmentation, split, told
 
 __all__ = ["machine", "segmentation"]
 
@@ -35,6 +35,20 @@ def broken_off(kit: Kit, changes: dict[str, Any], path: Path, at: int) -> tuple[
             records.append(record)
     torch.rand(3)
     return records, keeper
+
+
+def same_when_broken_off(kit: Kit, changes: dict[str, Any], path: Path) -> int:
+    """Check that a training which is left again and again tells what an unbroken one tells; how often it was left."""
+    whole = kit.train(changes)
+    found: dict[int, str] = {}
+    for at in range(1, MANY):
+        records, keeper = broken_off(kit, changes, path, at)
+        for record, line in zip(records, told(records), strict=True):
+            assert found.setdefault(record.epoch, line) == line, "an epoch that is told once more is the same"
+        if keeper.seen < at:
+            break
+    assert list(found.values()) == told(whole)
+    return at
 
 
 class TestResume:
@@ -53,16 +67,12 @@ class TestResume:
     )
     def test_bit_for_bit(self, segmentation: Kit, tmp_path: Path, changes: dict[str, Any]) -> None:
         """Left again and again, after its first step, then after two more, then three, and so on, in training, averaging, validation and test, it tells what an unbroken one tells."""
-        whole = segmentation.train(changes)
-        found: dict[int, str] = {}
-        for at in range(1, MANY):
-            records, keeper = broken_off(segmentation, changes, tmp_path / "state", at)
-            for record, line in zip(records, told(records), strict=True):
-                assert found.setdefault(record.epoch, line) == line, "an epoch that is told once more is the same"
-            if keeper.seen < at:
-                break
-        assert list(found.values()) == told(whole)
-        assert at > 4
+        assert same_when_broken_off(segmentation, changes, tmp_path / "state") > 4
+
+    @pytest.mark.parametrize("changes", [{}, {"loss.kind": "focal", "loss.alpha_tau": 0.5, "model.dropout": 0.3, "schedule.swa_from_epoch": 2, "optimizer.accumulate": 2}], ids=["plain", "dropout+swa+accumulate"])
+    def test_texts(self, tmp_path: Path, changes: dict[str, Any]) -> None:
+        """So does a text classifier."""
+        assert same_when_broken_off(make_kit("text_classification"), changes, tmp_path / "state") > 4
 
     def test_every_place(self, segmentation: Kit, tmp_path: Path) -> None:
         """Each single step can be the last one, those of averaging, validation and test among them."""
