@@ -48,7 +48,7 @@ def own_objective(name: str) -> Objective:
         raise _wrong(f"{module_name} has no function {function_name!r}{nearest(function_name, known)}", name, found=", ".join(known) or "no function")
     config = _config_of(function, name)
     _check_parameters(function, name)
-    own = OwnTrainer(name, function, getattr(module, "prepare", None), getattr(module, "count_classes", None))
+    own = OwnTrainer(name, function, getattr(module, "prepare", None), getattr(module, "count_classes", None), _source(module))
     return Objective(name=name, config=config, metrics={}, load=lambda: own, data_key=lambda _: name)
 
 
@@ -67,6 +67,14 @@ def _imported(module_name: str, name: str) -> ModuleType:
         else:
             what, next_step = f"{module_name} cannot be imported", "mend it: `python -c 'import " + module_name + "'` shows where"
         raise StudyError(what, where="objective", found=f"{type(problem).__name__}: {problem}"[:200], allowed=f"module:function, such as {EXAMPLE}", next_step=next_step) from None
+
+
+def _source(module: ModuleType) -> str:
+    """The checksum of the module's file, nothing where there is none: a `count_classes` that was mended counts anew."""
+    try:
+        return hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest()
+    except OSError:
+        return ""
 
 
 def _config_of(function: Callable[..., Any], name: str) -> type[TrialConfig]:
@@ -101,10 +109,11 @@ class OwnTrainer(Trainer):
     function: Callable[..., Any]
     prepared: Callable[..., Any] | None
     counted: Callable[..., Any] | None
+    source: str = ""
 
     def fingerprint(self, config: Any) -> str:
-        """Of the name and the configuration: what its data are is not known here."""
-        return hashlib.sha256(f"{self.name}\n{config.model_dump_json(exclude={'seed', 'epochs', 'metric'})}".encode()).hexdigest()[:32]
+        """Of the name, the module's file and the configuration: what its data are is not known here."""
+        return hashlib.sha256(f"{self.name}\n{self.source}\n{config.model_dump_json(exclude={'seed', 'epochs', 'metric'})}".encode()).hexdigest()[:32]
 
     def count_classes(self, config: Any) -> ClassCounts:
         """What the module's `count_classes(config)` says, name → samples; nothing where there is none."""

@@ -10,9 +10,10 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
-from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+from transformers import BartConfig, BartForSequenceClassification, BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
 from objectives.registry import OBJECTIVES
+from objectives.text import hub
 from objectives.text.config import TextConfig, TextModelConfig
 from objectives.text.docstrings import load_docstrings
 from objectives.text.model import TextModel, build_model
@@ -133,6 +134,15 @@ class TestOptions:
         """The rate is that of all dropout layers."""
         model = run_of(text, {"model.dropout": 0.4}).model
         assert {module.p for module in model.modules() if isinstance(module, nn.Dropout)} == {0.4}
+
+    def test_dropout_without_layers(self, tmp_path: Path) -> None:
+        """It reaches models that keep their rates as numbers and have hardly a layer for them."""
+        size = {"d_model": 8, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 8, "decoder_ffn_dim": 8}
+        BartForSequenceClassification(BartConfig(vocab_size=60, max_position_embeddings=32, **size)).save_pretrained(tmp_path)
+        model = hub.classifier(str(tmp_path), "base.model.checkpoint", 3, dropout=0.4)
+        rates = {name: module.dropout for name, module in model.named_modules() if isinstance(getattr(module, "dropout", None), float)}
+        assert len(rates) > 4
+        assert set(rates.values()) == {0.4}
 
     def test_linear(self, text: Kit) -> None:
         """The linear schedule warms up and then falls in a straight line."""
