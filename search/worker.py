@@ -73,22 +73,17 @@ def work(settings: WorkerSettings) -> bool:
                 bench = patiently(where, stop, True, lambda: _bench(settings, store, stored, stop))
             try:
                 _loop(bench, stored)
+            except StopNow:
+                with suppress(StoreError):  # what may just have been claimed, before anybody could note it; else its lease ends by itself
+                    bench.store.let_go(stored.id, worker_name(os.getpid()))
+                raise
             finally:
                 gc.unfreeze()  # or libraries complain at the end of the process that something of theirs is left
                 bench.tracker.close()
                 gc.unfreeze()  # what is still frozen at the end, triton's bindings report as leaked, a page of it
     except StopNow:
-        _let_go(settings)
         print("stopped at once; a trial at hand went back to the study", flush=True)
     return stop.interrupted
-
-
-def _let_go(settings: WorkerSettings) -> None:
-    """Give back what may just have been claimed, before anybody could note it; else its lease ends by itself."""
-    with suppress(StoreError), open_store(settings.store_url, create=False) as store:
-        stored = store.study(settings.study)
-        if stored is not None:
-            store.let_go(stored.id, worker_name(os.getpid()))
 
 
 def patiently(where: str, stop: StopRequest, seen: bool, question: Callable[[], Answer]) -> Answer:
