@@ -153,8 +153,8 @@ class TrialCheckpoints:
         except OSError as problem:
             print(f"warning: no checkpoint written to {self.states.stem}: {problem}", flush=True)
         self.progress.sign()
-        self.last_written = time.monotonic()
-        self._fastest_s = min(self._fastest_s, self.last_written - began)  # one that a busy machine held up is no measure of the disk
+        self.last_written = began  # what is worked while a state is written is not in it
+        self._fastest_s = min(self._fastest_s, time.monotonic() - began)  # one that a busy machine held up is no measure of the disk
         self.every_s = max(self.at_least_s, self._fastest_s / WRITING_SHARE)
         if self._leaving:
             raise StopTraining
