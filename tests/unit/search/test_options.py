@@ -133,7 +133,7 @@ class TestSchema:
             ({"base": {"los": {}}}, "'los' was unexpected"),
             ({"base": {"loss": {"gama": 1}}}, "'gama' was unexpected"),
             ({"base": {"weights": {"method": "inverse"}}}, "'inverse' is not one of"),
-            ({"space": {"loss.gama": {"kind": "float", "low": 0, "high": 1}}}, "'loss.gama' was unexpected"),
+            ({"space": {"loss.gama": {"kind": "float", "low": 0, "high": 1}}}, "'loss.gama' does not match"),
             ({"space": {"loss.gamma": {"kind": "flaot", "low": 0, "high": 1}}}, "is not valid under any of the given schemas"),
             ({"space": {"loss.gamma": {"kind": "float", "low": 0, "hihg": 1}}}, "is not valid under any of the given schemas"),
             ({"space": {}}, "should be non-empty"),
