@@ -20,7 +20,7 @@ from typing import Any, get_type_hints
 from objectives.contract import Checkpoints, Objective, Trainer
 from spaces.config import TrialConfig
 from spaces.epoch_rows import make_record
-from spaces.errors import DataError, SearchError, StudyError, TrialFailedError, nearest
+from spaces.errors import DataError, InputError, SearchError, StudyError, TrialFailedError, nearest
 from spaces.paths import flatten
 from spaces.records import ClassCounts, EpochRecord, TestScore
 
@@ -119,8 +119,12 @@ class OwnTrainer(Trainer):
         """What the module's `count_classes(config)` says, name → samples; nothing where there is none."""
         counts = _asked("count_classes", self.name, self.counted, config) if self.counted else {}
         if not isinstance(counts, Mapping):
-            raise DataError("count_classes has to map each class to its samples", where=f"objective: {self.name}", found=type(counts).__name__, allowed='{"road": 900, "person": 10}', next_step="see docs/own-objective.md")
-        return ClassCounts(tuple(map(str, counts)), tuple(int(count) for count in counts.values()))
+            raise _no_counts(self.name, type(counts).__name__)
+        plain = {str(name): _plain(count) for name, count in counts.items()}
+        for name, count in plain.items():
+            if not isinstance(count, (int, float)) or count != int(count) or count < 0:
+                raise _no_counts(self.name, f"{name}: {count!r}")
+        return ClassCounts(tuple(plain), tuple(int(count) for count in plain.values()))
 
     def prepare(self, config: Any, device: str) -> Any:
         """What the module's `prepare(config)` makes, once a worker; None where there is none."""
@@ -137,7 +141,7 @@ class OwnTrainer(Trainer):
         training = self.function(config, **{name: value for name, value in given.items() if name in wanted})
         if not isinstance(training, Iterator):
             raise TrialFailedError(f"{self.name} returned {type(training).__name__}: it has to be a generator that yields a record an epoch")
-        before, around = None, _environment(counts, device)
+        before, width, around = None, None, _environment(counts, device)
         try:
             for told in training:
                 record = self._record(told, config, around)
@@ -147,13 +151,22 @@ class OwnTrainer(Trainer):
                     raise TrialFailedError(f"{self.name} yielded epoch {record.epoch} first: epochs are counted from 1")
                 if record.epoch > config.epochs:
                     raise TrialFailedError(f"{self.name} yielded epoch {record.epoch} of {config.epochs}: a training ends with config.epochs")
-                before = record.epoch
+                self._check_classes(record, counts, width)
+                before, width = record.epoch, len(record.class_metric)
                 yield record
         finally:
             if hasattr(training, "close"):
                 training.close()
         if before is None:
             raise TrialFailedError(f"{self.name} yielded no epoch record")
+
+    def _check_classes(self, record: EpochRecord, counts: ClassCounts, before: int | None) -> None:
+        """Whether there is a number for every class, in every epoch."""
+        found = len(record.class_metric)
+        if found and counts.names and found != len(counts.names):
+            raise TrialFailedError(f"{self.name}, epoch {record.epoch}: class_metric has {found} values, but count_classes tells of {len(counts.names)} classes")
+        if before is not None and found != before:
+            raise TrialFailedError(f"{self.name}, epoch {record.epoch}: class_metric has {found} values, but had {before} in the epoch before")
 
     def _record(self, told: Any, config: TrialConfig, around: Mapping[str, Any]) -> EpochRecord:
         """A record as it is, or made from a mapping. One that says nothing of what it used is taken at its configuration's word."""
@@ -165,7 +178,9 @@ class OwnTrainer(Trainer):
             if test is not None and not isinstance(test, (int, float, TestScore)):
                 raise TrialFailedError(f"{self.name}, epoch {record.epoch}: test is {type(test).__name__}, and has to be a number")
             score = TestScore(float(test), ()) if isinstance(test, (int, float)) else test
-            record = replace(record, used={path: _plain(value) for path, value in (used or {}).items()}, test=score)
+            classes = tuple(None if value is None or value != value else value for value in record.class_metric)  # one without a score
+            around = dict(around) if used is None else {**around, **{path: _plain(value) for path, value in used.items()}}
+            record = replace(record, used={} if used is None else around, test=score, class_metric=classes)
         elif isinstance(told, EpochRecord):
             record = told
         else:
@@ -176,7 +191,7 @@ class OwnTrainer(Trainer):
 
 
 def _asked(what: str, name: str, function: Callable[..., Any], config: Any) -> Any:
-    """What a function of somebody's module says. Its own traceback goes to the worker's log.
+    """What a function of somebody's module says.
 
     Raises:
         DataError: when it raises.
@@ -186,8 +201,15 @@ def _asked(what: str, name: str, function: Callable[..., Any], config: Any) -> A
     except SearchError:
         raise
     except Exception as problem:
-        traceback.print_exc()
-        raise DataError(f"{what} of {name.partition(':')[0]} failed", where=f"objective: {name}", found=f"{type(problem).__name__}: {problem}"[:300], next_step="mend it; the traceback stands above in the worker's log") from None
+        place = traceback.extract_tb(problem.__traceback__)[-1]
+        raise DataError(
+            f"{what} of {name.partition(':')[0]} failed", where=f"objective: {name}", found=f"{type(problem).__name__}: {problem}"[:300],
+            next_step=f"mend it: {Path(place.filename).name}, line {place.lineno}",
+        ) from None  # fmt: skip
+
+
+def _no_counts(name: str, found: str) -> DataError:
+    return DataError("count_classes has to map each class to its samples", where=f"objective: {name}", found=found[:200], allowed='{"road": 900, "person": 10}', next_step="see docs/own-objective.md")
 
 
 def _environment(counts: ClassCounts, device: str) -> dict[str, Any]:
@@ -209,5 +231,6 @@ def _made(row: Mapping[str, Any], place: str) -> EpochRecord:
     """A record of plain numbers."""
     try:
         return make_record({key: _plain(value) for key, value in row.items()}, place)
-    except SearchError as problem:
-        raise TrialFailedError(str(problem)) from None
+    except InputError as problem:
+        told = problem.what + (f", found {problem.found}" if problem.found else "") + (f", allowed: {problem.allowed}" if problem.allowed else "")
+        raise TrialFailedError(f"{place}: {told}") from None

@@ -161,8 +161,10 @@ def _numbered(store: Store, stored: StoredStudy, number: int) -> StoredTrial:
 def _score(spec: StudySpec, trial: StoredTrial, records: list[EpochRecord], used: Mapping[str, Any]) -> Score:
     best, last = best_record(records, spec.metric.direction), records[-1]
     told = best if spec.metric.score == "best" else last
-    names = used.get("environment.classes") or [str(index) for index in range(len(told.class_metric))]
-    tests = last.test.class_metric if last.test else (None,) * len(told.class_metric)
+    size = len(told.class_metric)
+    names = used.get("environment.classes") or []
+    names = names if len(names) == size else [str(index) for index in range(size)]
+    tests = last.test.class_metric if last.test and len(last.test.class_metric) == size else (None,) * size
     classes = {str(name): ClassScore(validation=own, test=test) for name, own, test in zip(names, told.class_metric, tests, strict=True)}
     return Score(
         metric=spec.metric.name, direction=spec.metric.direction, rule=spec.metric.score, validation=trial.score or 0.0,

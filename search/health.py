@@ -67,8 +67,9 @@ def _improving_metric(records: Sequence[EpochRecord], direction: Direction) -> S
 def _healthy_norm(records: Sequence[EpochRecord]) -> Sign:
     low, high = HEALTHY_NORM
     name, medians = f"a gradient norm within {low:g} to {high:g}", [record.grad_norm_median for record in records]
+    medians = [median for median in medians if median == median]
     if not medians:
-        return Sign(name, None, "no epoch")
+        return Sign(name, None, "no epoch tells one")
     inside = sum(low <= median <= high for median in medians)
     return Sign(name, inside == len(medians), f"in {inside} of {len(medians)} epochs; medians {min(medians):.3g} to {max(medians):.3g}")
 
@@ -85,7 +86,7 @@ def _falling_parts(records: Sequence[EpochRecord]) -> Sign:
 def _fair_gains(records: Sequence[EpochRecord]) -> Sign:
     """Records hold no class frequencies: the half of the classes that began lowest stands for the rare ones."""
     name = "rare classes gain while frequent ones hold"
-    ends = zip(records[0].class_metric, records[-1].class_metric, strict=True) if records else ()
+    ends = zip(records[0].class_metric, records[-1].class_metric, strict=False) if records else ()  # own objectives of older stores
     pairs = [(before, after) for before, after in ends if before is not None and after is not None]
     if len(records) < 2 or len(pairs) < 2:
         return Sign(name, None, "fewer than 2 epochs, or 2 classes")

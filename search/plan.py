@@ -70,6 +70,11 @@ class Plan:
         except ValidationError as problem:
             raise explain(problem, f"study {self.spec.name}, trial {number}", StudyError) from None
 
+    def first_config(self) -> TrialConfig:
+        """What data and model are checked with before any trial: the base, with every searched factor by name, whose name may be wrong."""
+        sections = set(named_factors(self.objective.config))
+        return self.config({path: NEUTRAL for path, dimension in self.spec.space.items() if _section(path) in sections and not dimension.when}, 0)
+
     def below(self, preset_name: str | None, patch: Tree | None = None) -> dict[str, Any]:
         """What sampled values are laid over: the base, under the preset and the patch where there are any."""
         tree = nested(self.spec.base)

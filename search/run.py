@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import traceback
 from contextlib import suppress
 from dataclasses import dataclass
@@ -274,8 +275,8 @@ def _end(attempt: Attempt, verdict: Verdict) -> FinalState:
     if not records:
         raise TrialFailedError(f"trial {claim.number}: the objective {bench.plan.spec.objective!r} yielded no epoch record")
     final, state = score(records, bench.plan.spec.metric), ENDS[verdict.action]
-    if state == "complete" and final != final:
-        raise TrialFailedError(f"trial {claim.number}: the metric {bench.plan.spec.metric.name} was never a number")
+    if state == "complete" and not math.isfinite(final):
+        raise TrialFailedError(f"trial {claim.number}: the metric {bench.plan.spec.metric.name} was {'never a number' if final != final else 'infinite'}")
     evidence = verdict.evidence
     diagnosis = diagnose(evidence, records, claim.config or {}, bench.counts) if evidence else None
     _finish(attempt, state, final, verdict.reason, evidence, diagnosis)

@@ -125,7 +125,7 @@ def _bench(settings: WorkerSettings, store: Store, stored: StoredStudy, stop: St
     use_device(settings.device, settings.threads)
     plan = stored_plan(stored)
     trainer = plan.objective.load()
-    config = plan.config({}, 0)
+    config = plan.first_config()
     prepared, counts = trainer.prepare(config, settings.device), class_counts(store, trainer, config)
     files = open_files(settings.store_url)
     try:

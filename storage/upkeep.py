@@ -77,7 +77,7 @@ def refuse_held(connection: Connection, where: str, done: str, study_ids: Sequen
     held = held_trials(connection, study_ids)
     if held:
         shown = "; ".join(held[:5]) + (f"; and {len(held) - 5} more" if len(held) > 5 else "")
-        step = "stop the workers with Ctrl-C, which gives their trials back; a dead worker's lease ends by itself within a minute"
+        step = "stop the workers with Ctrl-C, which gives their trials back; a dead worker's lease ends by itself within ten seconds"
         raise StoreError(f"the store cannot be {done} while workers hold trials", where=where, found=shown, next_step=step)
 
 

@@ -83,7 +83,8 @@ def _pair(row: Row, place: str, config: TableData) -> tuple[str, str, str]:
             raise DataError(f"there is no column {column!r}{nearest(column, known)}", where=place, found=", ".join(known)[:200], next_step=f"name the column in base.data.{key}")
     text, label = row[config.text], row[config.label]
     if not isinstance(text, str) or not text.strip():
-        raise DataError("a text is empty", where=f"{place}, column {config.text!r}", found=repr(text)[:100], allowed="a text", next_step="fill it in, or leave the row out")
+        what = "a text is empty" if text is None or isinstance(text, str) else "a text is no text"
+        raise DataError(what, where=f"{place}, column {config.text!r}", found=repr(text)[:100], allowed="a text", next_step="fill it in, or leave the row out")
     if label is None or label != label or not str(label).strip():
         raise DataError("a label is empty", where=f"{place}, column {config.label!r}", found=repr(label)[:100], allowed="the name of a class", next_step="fill it in, or leave the row out")
     return text, str(label).strip(), place
@@ -134,10 +135,17 @@ def _jsonl(path: Path) -> Iterator[Row]:
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
             if line.strip():
-                row = json.loads(line)
+                row = _parsed(line, path, number)
                 if not isinstance(row, dict):
                     raise DataError("a line is no object", where=f"{path}, line {number}", found=line.strip()[:100], allowed='{"text": …, "label": …}', next_step="mend the line")
                 yield row
+
+
+def _parsed(line: str, path: Path, number: int) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as problem:
+        raise DataError("a line is no JSON", where=f"{path}, line {number}, column {problem.colno}", found=line.strip()[:100], allowed='{"text": …, "label": …}', next_step="mend the line, or name the file's kind in base.data.kind") from None
 
 
 def _parquet(path: Path) -> Iterable[Row]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Optional
 import typer
 
 from search.cli.application import INTERRUPTED, StoreOption, StudyOption, TimeoutOption, WandbOption, app, told_store
-from spaces.errors import InputError
+from spaces.errors import InputError, SearchError
 
 if TYPE_CHECKING:
     from search.launch.engines import Hire
@@ -155,6 +155,8 @@ def _conclude(session: Session, out: Path, url: str, *, interrupted: bool) -> No
         screen.say(f"\n{over}; {goes_on} goes on where it stopped")
     if not report.leaderboard:
         screen.say(f"\nno trial is complete, so {out} was not written")
+        if report.states["failed"]:
+            raise typer.Exit(SearchError.exit_code)
         return
     write_export(make_export(session.store, session.stored, None, open_files(url)), out)
     where = told_store(url)

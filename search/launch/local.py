@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from search.launch.devices import Slot
-from search.launch.team import WITHOUT_MERCY, Team, failed
+from search.launch.team import WITHOUT_MERCY, Team, explained, failed
 from search.lease import worker_name
 from spaces.errors import WorkerSpentError
 
@@ -150,7 +150,7 @@ class LocalWorkers(Team):
             self.care.died(worker_name(worker.process.pid), code, worker.told())
             got_on = self.care.got_on()
         worker.deaths = 1 if got_on else worker.deaths + 1
-        if (code < 0 or code in (WorkerSpentError.exit_code, INTERRUPTED)) and worker.deaths <= MAX_DEATHS:
+        if (code < 0 or code in (WorkerSpentError.exit_code, INTERRUPTED) or not explained(worker.told())) and worker.deaths <= MAX_DEATHS:
             worker.start_at = time.monotonic() + (0.0 if worker.deaths == 1 else min(MAX_BACKOFF_S, BACKOFF_S * 2 ** (worker.deaths - 2)))
         elif self.failure is None:
             self.failure = worker

@@ -149,6 +149,11 @@ class Team(ABC):
             self.release()
 
 
+def explained(told: Sequence[str]) -> bool:
+    """Whether a worker that ended said why; one that was ended from within, as by a library that calls `exit`, did not."""
+    return any(line.startswith(("error: ", "Traceback")) for line in told)
+
+
 def last_words(told: Sequence[str], lines: int = 12) -> str:
     """The end of what a worker told: from the last error on where there is one."""
     starts = [index for index, line in enumerate(told) if line.startswith("error: ")]
@@ -161,7 +166,7 @@ def last_words(told: Sequence[str], lines: int = 12) -> str:
 
 def failed(code: int | None, told: Sequence[str], log: str) -> SearchError:
     """The error for a worker that could not go on, in its own words."""
-    words = last_words(told).removeprefix("error: ")
+    words = last_words(told).removeprefix("error: ") or f"a worker ended again and again, the last time with exit code {code}, and said nothing"
     if code == InputError.exit_code:
         return InputError(words)  # which says all that there is to say
     return SearchError(f"{words}\n  log:     {log}")

@@ -84,7 +84,7 @@ class TestSound:
         code = (
             "import numpy\n\n\ndef count_classes(config: Config):\n    return {'a': 3, 'b': 4}\n\n\ndef train(config: Config):\n"
             "    yield {'epoch': 1, 'loss': 0.5, 'metric': 0.5, 'class_metric': numpy.array([0.25, 0.75]), 'test': numpy.float32(0.5), 'used': {'rate': numpy.float64(0.1)}}\n"
-            "    yield {'epoch': 2, 'loss': 0.5, 'metric': 0.5, 'used': None, 'test': None}\n"
+            "    yield {'epoch': 2, 'loss': 0.5, 'metric': 0.5, 'class_metric': [0.5, float('nan')], 'used': None, 'test': None}\n"
         )
         first, second = records_of(f"{made(code)}:train")
         assert first.class_metric == (0.25, 0.75)
@@ -92,6 +92,14 @@ class TestSound:
         assert first.test.metric == 0.5
         assert json.dumps(first.used["rate"]) == "0.1"
         assert second.test is None
+        assert second.class_metric == (0.5, None)
+
+    def test_used_nothing(self, made: Made) -> None:
+        """One that says that it used nothing is taken at its word."""
+        code = "def train(config: Config):\n    yield {'epoch': 1, 'loss': 1.0, 'metric': 0.5, 'used': {}}\n"
+        (record,) = records_of(f"{made(code)}:train")
+        assert "rate" not in record.used
+        assert "environment.device" in record.used
 
     def test_closed(self, made: Made, tmp_path: Path) -> None:
         """Closing the training closes the function's generator."""
@@ -118,6 +126,9 @@ class TestBroken:
             ("def train(config: Config):\n    yield {'epoch': 1, 'loss': 1.0, 'metric': 0.5, 'used': 3}\n", "used is int"),
             ("def train(config: Config):\n    yield {'epoch': 1, 'loss': 1.0, 'metric': 0.5, 'test': 'good'}\n", "test is str"),
             ("def train(config: Config):\n    return [1]\n", "returned list"),
+            ("def train(config: Config):\n    yield {'epoch': 1, 'loss': 'low', 'metric': 0.5}\n", r"own_module_\d+:train, epoch 1: .*'low'"),
+            ("def train(config: Config):\n    for epoch in (1, 2):\n        yield {'epoch': epoch, 'loss': 1.0, 'metric': 0.5, 'class_metric': [0.5] * epoch}\n", "class_metric has 2 values, but had 1"),
+            ("def count_classes(config: Config):\n    return {'a': 3, 'b': 4}\n\n\ndef train(config: Config):\n    yield {'epoch': 1, 'loss': 1.0, 'metric': 0.5, 'class_metric': [0.5]}\n", "class_metric has 1 values, but count_classes tells of 2"),
         ],
     )
     def test_promise(self, made: Made, code: str, words: str) -> None:
@@ -155,6 +166,8 @@ class TestRefused:
             ("def prepare(config: Config):\n    return {}['texts']\n\n\n", "prepare of own_module_.* failed"),
             ("def count_classes(config: Config):\n    return {}['texts']\n\n\n", "count_classes of own_module_.* failed"),
             ("def count_classes(config: Config):\n    return [1, 2]\n\n\n", "has to map each class to its samples"),
+            ("def count_classes(config: Config):\n    return {'a': -3}\n\n\n", "has to map each class to its samples"),
+            ("def count_classes(config: Config):\n    return {'a': 'many'}\n\n\n", "has to map each class to its samples"),
         ],
     )
     def test_data(self, made: Made, code: str, words: str) -> None:

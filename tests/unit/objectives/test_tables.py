@@ -176,6 +176,14 @@ class TestRefused:
             load_table(config(kind=name.split(".")[1], train=str(path)))
         assert caught.value.where == str(path)
 
+    def test_bad_line(self, tmp_path: Path) -> None:
+        """A line that is no JSON is told by its number in the file."""
+        path = tmp_path / "a.jsonl"
+        path.write_text('{"review": "x", "verdict": "y"}\n{"review": x}\n', encoding="utf-8")
+        with pytest.raises(DataError, match="a line is no JSON") as caught:
+            load_table(config(kind="jsonl", train=str(path)))
+        assert caught.value.where == f"{path}, line 2, column 12"
+
     def test_not_installed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """A reader that is not installed is named, with the command that installs it."""
 

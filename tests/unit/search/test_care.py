@@ -55,6 +55,17 @@ class TestTakenAway:
         assert made.workers[0].deaths == 1
 
 
+class TestWordless:
+    def test_exit(self, demo: Demo, tmp_path: Path) -> None:
+        """A worker that ends with some exit code and no word of why is replaced like one that died, and in the end the code is told."""
+        made = team(demo, tmp_path, "import os; os._exit(7)")
+        with made.running():
+            let_end(made)
+        assert made.workers[0].deaths > 2
+        with pytest.raises(SearchError, match="the last time with exit code 7, and said nothing"):
+            made.check()
+
+
 class TestDeaths:
     def test_given_back(self, demo: Demo, tmp_path: Path) -> None:
         """What a dead worker held is given back as soon as it is seen to be dead, with how it ended and its last words."""

@@ -232,6 +232,11 @@ class TestNamedFactors:
         config: Any = plan.config(plan.preset_params("untuned"), 0, "untuned")
         assert (config.loss.kind, config.loss.gamma, config.loss.alpha_tau, config.loss.class_alpha) == ("focal", 0.0, 0.0, {"rider": 1.0})
 
+    def test_first_config(self) -> None:
+        """What is checked before any trial holds the names that will be searched."""
+        config: Any = planned(space=BY_NAME).first_config()
+        assert config.loss.class_alpha == {"rider": 1.0}
+
     def test_whole_section(self) -> None:
         """The section itself is no dimension, and the error shows the form."""
         with pytest.raises(StudyError, match="each of them a dimension") as caught:
