@@ -122,7 +122,7 @@ class OwnTrainer(Trainer):
             raise _no_counts(self.name, type(counts).__name__)
         plain = {str(name): _plain(count) for name, count in counts.items()}
         for name, count in plain.items():
-            if not isinstance(count, (int, float)) or count != int(count) or count < 0:
+            if not isinstance(count, (int, float)) or not float(count).is_integer() or count < 0:
                 raise _no_counts(self.name, f"{name}: {count!r}")
         return ClassCounts(tuple(plain), tuple(int(count) for count in plain.values()))
 

@@ -168,6 +168,9 @@ class TestRefused:
             ("def count_classes(config: Config):\n    return [1, 2]\n\n\n", "has to map each class to its samples"),
             ("def count_classes(config: Config):\n    return {'a': -3}\n\n\n", "has to map each class to its samples"),
             ("def count_classes(config: Config):\n    return {'a': 'many'}\n\n\n", "has to map each class to its samples"),
+            ("def count_classes(config: Config):\n    return {'a': float('nan')}\n\n\n", "has to map each class to its samples"),
+            ("def count_classes(config: Config):\n    return {'a': float('inf')}\n\n\n", "has to map each class to its samples"),
+            ("def count_classes(config: Config):\n    return {'a': 2.5}\n\n\n", "has to map each class to its samples"),
         ],
     )
     def test_data(self, made: Made, code: str, words: str) -> None:
