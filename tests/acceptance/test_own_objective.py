@@ -84,6 +84,14 @@ class TestWrong:
         assert "3 trials failed one after the other" in answer.text
         assert "KeyError: 'lost'" in terminal.run("explain", "--study", "mine", "--trial", "0", folder=folder).text
 
+    def test_infinite(self, folder: Path, terminal: Terminal) -> None:
+        """A metric that is infinite is no score; a search of which no trial is complete, and one failed, ends as one that failed."""
+        study(folder, "def train(config: Config):\n    for epoch in (1, 2):\n        yield {'epoch': epoch, 'loss': 1.0 / epoch, 'metric': float('inf')}\n", trials=1, epochs=2)
+        answer = terminal.run("run", "--study", "mine.yaml", "--workers", "1", folder=folder)
+        assert answer.code == 1, answer.text
+        assert "no trial is complete, so best.yaml was not written" in answer.text
+        assert "was infinite" in terminal.run("explain", "--study", "mine", "--trial", "0", folder=folder).text
+
     def test_diverged(self, folder: Path, terminal: Terminal) -> None:
         """Signals judge it, and the diagnosis prescribes nothing that it does not have."""
         study(folder, "def train(config: Config):\n    for epoch in range(1, 4):\n        yield {'epoch': epoch, 'loss': float('nan'), 'metric': 0.5}\n", trials=1)
