@@ -74,7 +74,7 @@ class Bench:
         """Have the data at hand that a configuration asks for: mostly they are those of the trial before."""
         key = self.plan.objective.data_key(config)
         if self.data_key is not None and key != self.data_key:
-            self.prepared = None  # the memory of the former is for these
+            self.prepared, self.data_key = None, ""  # the memory of the former is for these; when they cannot be had, none are at hand
             self.prepared, self.counts = self.trainer.prepare(config, self.device), class_counts(self.store, self.trainer, config)
             self.data_key = key
 
