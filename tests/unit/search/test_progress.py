@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -16,9 +19,10 @@ from search import progress as module
 from search.lease import worker_name
 from search.progress import FIRST_TIMES, HANG_AFTER_S, Progress
 from search.session import open_session
-from spaces.errors import WorkerSpentError
+from search.stop import StopRequest
+from spaces.errors import LeaseLostError, WorkerSpentError
 from spaces.loader import load_study
-from storage.rows import Death
+from storage.rows import Claim, Death
 
 HANGING = """
 import sys, time
@@ -126,6 +130,27 @@ class TestProgress:
 
         list(progress.watched(training()))
         assert progress.longest_s == 11
+
+
+def test_hung_after_a_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step that hangs is noticed also by a worker that lost its trial: it would never come to the write that tells it so."""
+    ended, asked = threading.Event(), []
+
+    class Taken:
+        def extend(self, claim: Claim, lease_s: float) -> float:
+            asked.append(lease_s)
+            raise LeaseLostError("another worker has it")
+
+    monkeypatch.setattr(lease, "end_hung", lambda trial, progress: ended.set())
+    progress = Progress(0.3)
+
+    def training() -> Iterator[bool]:
+        progress.sign()
+        yield ended.wait(30)
+
+    with lease.Lease(cast(Any, Taken()), cast(Any, SimpleNamespace(trial_id=1, number=0, device_left_s=math.inf)), StopRequest(), progress, lease_s=0.1):
+        assert list(progress.watched(training())) == [True]
+    assert len(asked) == 1
 
 
 def test_hung_worker(tmp_path: Path) -> None:
