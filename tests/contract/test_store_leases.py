@@ -203,6 +203,16 @@ class TestDeviceTime:
             store.set_device_budget(study_id, budget_s)
 
 
+class TestIsolation:
+    def test_of_a_writer(self, postgresql_url: str) -> None:
+        """A count after a wait for a lock sees what the wait was for, whatever the database is set to."""
+        url = postgresql_url.replace("options=-c", "options=-cdefault_transaction_isolation%3Dserializable%20-c")
+        assert url != postgresql_url
+        with open_store(url) as store, store._database.writing() as connection:
+            assert connection.exec_driver_sql("SHOW default_transaction_isolation").scalar() == "serializable"
+            assert connection.exec_driver_sql("SHOW transaction_isolation").scalar() == "read committed"
+
+
 class TestStoodStill:
     def test_slept(self, store: Store, study_id: int, monkeypatch: pytest.MonkeyPatch) -> None:
         """A machine that slept finds every lease over: no trial is taken from a worker before it had time to wake up, and none counts a strike."""
