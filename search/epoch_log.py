@@ -102,7 +102,7 @@ class EpochLog:
         Raises:
             LeaseLostError: when another attempt took the trial over, or it ended.
             StoreError: when the store refuses it.
-            TrialFailedError: when the epoch is not the one that comes next.
+            EpochOrderError: when the epoch is not the one that comes next.
         """
         self._pending.append(record)
         self.flush()

@@ -26,6 +26,7 @@ from search.trial_checkpoints import CHECKPOINT_EVERY_S, TrialCheckpoints
 from search.used import check_used
 from spaces.config import TrialConfig
 from spaces.errors import (
+    EpochOrderError,
     InputError,
     LeaseLostError,
     OutOfMemoryError,
@@ -43,6 +44,11 @@ from storage.store import Store
 from storage.trial_states import TrialStates
 
 Ending = FinalState | Literal["paused"]
+
+Start = Literal["resumed", "resumed again", "from the first epoch"]
+
+STARTS: tuple[Start, ...] = ("resumed", "resumed again", "from the first epoch")
+"""How an attempt begins, and begins again when the store refuses an epoch as out of order."""
 
 ENDS: dict[str, FinalState] = {"go_on": "complete", "prune": "pruned", "diverged": "diverged"}
 """The state in which a trial ends, by its last verdict."""
@@ -99,6 +105,7 @@ class Attempt:
     checkpoints: TrialCheckpoints
     records: list[EpochRecord]
     log: EpochLog
+    last_epoch: int | None = None
 
 
 def run_trial(bench: Bench, claim: Claim) -> Ending:
@@ -114,9 +121,16 @@ def run_trial(bench: Bench, claim: Claim) -> Ending:
     progress = Progress(bench.plan.spec.hang_after_s)
     with Lease(bench.store, claim, bench.stop, progress) as lease:
         try:
-            attempt = _attempt(bench, *_bind(bench, claim), progress)
-            lease.log = attempt.log
-            return _guarded(attempt)
+            claim, trial = _bind(bench, claim)
+            for start in STARTS:
+                attempt = _attempt(bench, claim, trial, progress, start)
+                lease.log = attempt.log
+                try:
+                    return _guarded(attempt, last=start is STARTS[-1])
+                except EpochOrderError as problem:
+                    bench.tracker.finish("left", str(problem))
+                    print(f"warning: {problem}; the trial starts over from what the store and the files agree on", flush=True)
+            raise AssertionError("the last start ends the trial")
         except (LeaseLostError, StoreError):
             bench.tracker.finish("left", "the lease was lost, or the store did not answer")
             raise
@@ -126,12 +140,21 @@ def run_trial(bench: Bench, claim: Claim) -> Ending:
             raise
 
 
-def _guarded(attempt: Attempt) -> Ending:
-    """Whatever an objective raises ends this trial, and the search goes on."""
+def _guarded(attempt: Attempt, *, last: bool) -> Ending:
+    """Train; whatever an objective raises ends this trial, and the search continues.
+
+    Raises:
+        EpochOrderError: when the store has other epochs than the attempt resumed from, unless this was the last start.
+    """
     try:
         return asked(attempt.bench.store.where, lambda: _train(attempt))
     except (LeaseLostError, StoreError):
         raise
+    except EpochOrderError as problem:
+        if not last:
+            raise
+        _fail(attempt, problem)
+        return "failed"
     except OutOfMemoryError as problem:
         _make_room(attempt, problem)
         raise WorkerSpentError(f"trial {attempt.claim.number}: {problem}; a fresh process goes on, with memory that is whole") from None
@@ -181,23 +204,43 @@ def _sample(bench: Bench, claim: Claim, trial: optuna.Trial) -> Claim:
     return bench.store.bind(claim, trial.number, trial._trial_id, config, start.label, sampled)  # noqa: SLF001
 
 
-def _attempt(bench: Bench, claim: Claim, trial: OptunaTrial, progress: Progress) -> Attempt:
-    """The trial with what is left of earlier attempts: the epochs, if there is a checkpoint that goes on from them."""
-    records = bench.store.records(claim.trial_id) if claim.resume else []
+def _attempt(bench: Bench, claim: Claim, trial: OptunaTrial, progress: Progress, start: Start = "resumed") -> Attempt:
+    """The trial with what is left of earlier attempts: the epochs, if there is a checkpoint that continues them.
+
+    Which state that is, is decided here and never again. Without one the epochs go, and the files of earlier attempts
+    stay until this one has written its own.
+    """
+    records = bench.store.records(claim.trial_id) if claim.resume or start != "resumed" else []
     owner = {"study": bench.stored.name, "since": bench.stored.created_at, "trial": claim.trial_id, "seed": (claim.config or {}).get("seed"), "halvings": claim.halvings}
     states = TrialStates(bench.files, bench.files.path(bench.stored.name, claim.number or 0))
-    checkpoints = TrialCheckpoints(states, claim.attempt, owner, len(records), bench.stop, progress, at_least_s=bench.checkpoint_s)
-    if checkpoints.latest() is None:
-        checkpoints.remove()
+    checkpoints = TrialCheckpoints(
+        states, claim.attempt, owner, len(records), bench.stop, progress,
+        at_least_s=bench.checkpoint_s, resume=start != "from the first epoch", confirm=lambda: _confirm(bench, claim),
+    )  # fmt: skip
+    if checkpoints.resumed_from is None:
         if records:
             bench.store.forget_epochs_after(claim, 0)
         records = []
+    elif start != "resumed":  # this attempt wrote some of them, and writes the state's own epoch once more
+        kept = max(checkpoints.resumed_epoch - 1, 0)
+        bench.store.forget_epochs_after(claim, kept)
+        records = records[:kept]
     records += checkpoints.carried
     log = EpochLog(bench.store, claim, trial, bench.stop, LEASE_S)
     attempt = Attempt(bench, claim, trial, checkpoints, records, log)
     checkpoints.unheard = log.unheard
     checkpoints.promising = lambda record: _promising(attempt, record)
     return attempt
+
+
+def _confirm(bench: Bench, claim: Claim) -> None:
+    """Check that the attempt still has the trial; taken for granted while the database is unavailable, as a state harms no later attempt.
+
+    Raises:
+        LeaseLostError: when another attempt has it.
+    """
+    with suppress(StoreError):
+        bench.store.confirm(claim)
 
 
 def _promising(attempt: Attempt, record: EpochRecord) -> bool:
@@ -223,6 +266,7 @@ def _train(attempt: Attempt) -> Ending:
     training = bench.trainer.train(config, bench.prepared, bench.counts, bench.device, attempt.checkpoints)
     try:
         for record in attempt.checkpoints.progress.watched(training):
+            _check_order(attempt, record)
             check_used(out_of_memory.asked_for(trial.params, claim.config or {}, claim.halvings), record.used)
             attempt.records = [*(held for held in attempt.records if held.epoch < record.epoch), record]
             attempt.log.append(record)
@@ -238,6 +282,21 @@ def _train(attempt: Attempt) -> Ending:
     finally:
         training.close()  # type: ignore[attr-defined]
     return _end(attempt, Verdict("go_on"))
+
+
+def _check_order(attempt: Attempt, record: EpochRecord) -> None:
+    """A training begins at the first epoch, or with what its state has, and continues one by one.
+
+    Raises:
+        TrialFailedError: when the objective skips an epoch, or yields one twice.
+    """
+    before = attempt.last_epoch
+    allowed = range(1, attempt.checkpoints.resumed_epoch + 2) if before is None else range(before + 1, before + 2)
+    if record.epoch not in allowed:
+        span = f"{allowed[0]}" if len(allowed) == 1 else f"{allowed[0]} to {allowed[-1]}"
+        objective = attempt.bench.plan.spec.objective
+        raise TrialFailedError(f"trial {attempt.claim.number}: the objective {objective!r} yielded epoch {record.epoch}; the next one is {span}")
+    attempt.last_epoch = record.epoch
 
 
 def _worse_than_peers(attempt: Attempt, epoch: int) -> str | None:

@@ -51,15 +51,20 @@ def checkpoint_every_s() -> float:
 class TrialCheckpoints:
     """What a trainer is handed to keep its state in.
 
-    Beside a state lies a note of whose it is. Files outlive a store that was deleted, and hosts that share a store
-    may not share their files: a state that another study's trial left, or that is newer than the epochs in the store and in
-    its note, is not gone on from. Nor is one that is broken: then the one before it counts.
+    Each state has a note that says which trial it belongs to. Files outlive a store that was deleted, and hosts that share
+    a store may not share their files: a state of another study's trial, or one that is newer than the epochs in the store
+    and in its note, is not resumed from. Nor is one that is broken: then the one before it counts.
+
+    Which state the attempt resumes from is decided once, when this object is made: what another attempt writes later
+    changes nothing, and neither does what it removes, for the state is adopted under this attempt's number.
 
     Args:
-        states: where they lie.
+        states: the files.
         attempt: whose states these are, of those of one trial.
         owner: what tells this trial from every other one.
         stored_epochs: how many of its epochs the store has.
+        resume: whether to look for a state at all.
+        confirm: called before a state is put in place; raises LeaseLostError when the attempt has lost the trial.
         stop: on a request to stop the next state is written, however young the last one is; one that cannot wait for the
             end of the epoch also ends the training there.
         progress: told of every step.
@@ -70,8 +75,9 @@ class TrialCheckpoints:
         declined: the epoch whose state was not asked for, being the newest; a trial that stops there would lose it.
         at_least_s: seconds between two states, as asked for.
         every_s: the same, more where a state takes long to write.
-        newest: the last state that was written or gone on from.
-        carried: epochs before the state's own that only its note has; whoever goes on from it writes them.
+        newest: the last state that was written or resumed from.
+        resumed_from: the state that the attempt began with; None when it began with none.
+        carried: epochs before the state's own that only its note has; the attempt that resumes from it writes them.
     """
 
     states: TrialStates
@@ -82,31 +88,46 @@ class TrialCheckpoints:
     progress: Progress = field(default_factory=Progress)
     promising: Callable[[EpochRecord], bool] = lambda record: False
     unheard: Callable[[], Sequence[EpochRecord]] = lambda: ()
+    confirm: Callable[[], None] = lambda: None
+    resume: bool = True
     epoch: int = 0
     declined: int | None = None
     last_written: float = field(default_factory=time.monotonic)
     at_least_s: float = CHECKPOINT_EVERY_S
     every_s: float = field(init=False)
-    newest: TrialState | None = None
-    carried: list[EpochRecord] = field(default_factory=list)
+    newest: TrialState | None = field(init=False, default=None)
+    resumed_from: TrialState | None = field(init=False, default=None)
+    carried: list[EpochRecord] = field(init=False, default_factory=list)
     _fastest_s: float = math.inf
     _within: bool = False
     _leaving: bool = False
 
     def __post_init__(self) -> None:
         self.every_s = self.at_least_s
+        if self.resume:
+            self._choose_state()
+
+    @property
+    def resumed_epoch(self) -> int:
+        """The last complete epoch of the state that the attempt began with; 0 when it began with none."""
+        return 0 if self.resumed_from is None else int(self.resumed_from.note.get("epoch", 0))
 
     def latest(self) -> Path | None:
-        """The state to go on from, if there is one of this trial."""
+        """The state to resume from, if there is one: the same at every call."""
+        return None if self.resumed_from is None else self.resumed_from.path
+
+    def _choose_state(self) -> None:
+        """Adopt the newest state of this trial that fits the epochs in the store."""
         for state in self.states.newest_first():
             carried = self._carried(state.note)
             if state.note.get("owner") != dict(self.owner) or carried is None:
                 continue
-            if state.whole():
-                self.newest, self.epoch, self.carried = state, state.note.get("epoch", 0), carried
-                return state.path
+            own = self.states.adopt(state, self.attempt)
+            if own is not None:
+                self.newest = self.resumed_from = own
+                self.epoch, self.carried = state.note.get("epoch", 0), carried
+                return
             print(f"warning: the checkpoint {state.path} is broken: its checksum is not the one noted; the one before it counts", flush=True)
-        return None
 
     def _carried(self, note: Mapping[str, Any]) -> list[EpochRecord] | None:
         """The epochs between those in the store and the state's own, which the training tells once more; None where one is missing."""
@@ -144,9 +165,11 @@ class TrialCheckpoints:
         """Put a state in place. A disk that is full costs the checkpoint, not the trial.
 
         Raises:
+            LeaseLostError: when another attempt owns the trial now: nothing was written.
             StopTraining: in the midst of an epoch, when a stop was asked for that cannot wait for its end.
         """
         began = time.monotonic()
+        self.confirm()
         try:
             note = {"owner": dict(self.owner), "epoch": self.epoch, "within": self._within, "unheard": [record.as_dict() for record in self.unheard()]}
             self.newest = self.states.write(self.attempt, save, note)
@@ -172,6 +195,6 @@ class TrialCheckpoints:
     def remove(self) -> None:
         """The trial is over."""
         try:
-            self.states.remove()
+            self.states.remove(self.attempt)
         except OSError as problem:
             print(f"warning: a checkpoint could not be removed: {problem}", flush=True)

@@ -15,6 +15,7 @@ SearchError                       exit 1: something failed that the user could n
 ├── WorkerSpentError              exit 75: this process should be replaced by a fresh one
 ├── OutOfMemoryError              the device, or the host, had no memory for the trial
 ├── LeaseLostError                another worker owns the trial now; this attempt may write no more
+├── EpochOrderError               the store has other epochs of a trial than the attempt resumed from; it resumes again
 └── TrialFailedError              an objective broke its promise (no records, records out of order, an exception)
 """
 
@@ -119,6 +120,10 @@ class OutOfMemoryError(SearchError):
 
 class LeaseLostError(SearchError):
     """Another worker owns the trial now: this attempt may write no more."""
+
+
+class EpochOrderError(SearchError):
+    """The store has other epochs of a trial than the attempt resumed from: it has to resume again from what store and files agree on."""
 
 
 class TrialFailedError(SearchError):

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import re
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from spaces.config import Direction
 from spaces.records import better
-from storage.checkpoints import CheckpointFiles
+from storage.checkpoints import CheckpointFiles, link_or_copy
 from storage.trial_states import TrialState
 
 FOLDER, NOTE, LOCK = "artifacts", "best.json", ".lock"
@@ -55,14 +53,19 @@ class Artifacts:
         self.folder = files.path(study, 0).parent / FOLDER
 
     def best(self) -> Best | None:
-        """The best trial so far, if its file is there."""
+        """The best trial of this study so far, if its file is there."""
+        note = self._noted()
+        return note if note is not None and note.since == self.since else None
+
+    def _noted(self) -> Best | None:
+        """What the note says, of whichever study of this name; None when it is broken or its file is gone."""
         try:
             note = Best(**json.loads((self.folder / NOTE).read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             return None
-        numbers = isinstance(note.trial, int) and isinstance(note.score, (int, float)) and note.since == self.since
-        sound = numbers and isinstance(note.sha256, str) and _HASH.fullmatch(note.sha256)  # or it could lead out of the folder
-        return note if sound and self.path(note).exists() else None
+        numbers = isinstance(note.trial, int) and all(isinstance(number, (int, float)) for number in (note.score, note.since))
+        complete = numbers and isinstance(note.sha256, str) and _HASH.fullmatch(note.sha256)  # or it could lead out of the folder
+        return note if complete and self.path(note).exists() else None
 
     def path(self, best: Best) -> Path:
         """Where its file is."""
@@ -78,14 +81,18 @@ class Artifacts:
     def keep(self, trial: int, score: float, direction: Direction, state: TrialState) -> bool:
         """Keeps the state of a complete trial in place of the former best's, if it is better. Whether it was.
 
+        A worker that was frozen while its study was deleted and registered again keeps nothing: the files are the
+        later study's.
+
         Raises:
             OSError: when the disk is full or cannot be written; the former best stays.
         """
         with self._locked():
-            if not self.beats(trial, score, direction):
+            noted = self._noted()
+            if (noted is not None and noted.since > self.since) or not self.beats(trial, score, direction):
                 return False
             best = Best(self.since, trial, score, state.sha256)
-            self.files.write(self.path(best), lambda draft: _take(state.path, draft))
+            self.files.write(self.path(best), lambda draft: link_or_copy(state.path, draft))
             self.files.write_json(self.folder / NOTE, asdict(best))
             for path in self.folder.iterdir():
                 if _HASH.fullmatch(path.name) and path.name != best.sha256:
@@ -100,10 +107,3 @@ class Artifacts:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
-
-def _take(state: Path, draft: Path) -> None:
-    """The same content under another name; a copy where the file system has no links."""
-    with suppress(OSError):
-        os.link(state, draft)
-        return
-    shutil.copyfile(state, draft)

@@ -141,6 +141,17 @@ class Attempts(Room):
             hold(connection, claim, lease_until=until(lease_s), seen_at=now(), **(used() if budget is None else {}))
             return math.inf if budget is None else reserve(connection, claim.trial_id, budget, lease_s)
 
+    def confirm(self, claim: Claim) -> None:
+        """Checks that the attempt still has the trial, and writes nothing.
+
+        Raises:
+            LeaseLostError: when another attempt took the trial over, or it ended.
+        """
+        mine = select(Trial.id).where(Trial.id == claim.trial_id, Trial.attempt == claim.attempt, Trial.state.in_(HELD_STATES))
+        with self._database.reading() as connection:
+            if connection.execute(mine).scalar() is None:
+                raise lost(connection, claim)
+
     def give_back(self, claim: Claim) -> None:
         """Pauses the trial, so that the next claim carries it on.
 

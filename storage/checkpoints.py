@@ -6,6 +6,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,20 @@ class CheckpointFiles:
             draft.write_text(text, encoding="utf-8")
 
         self.write(path, save)
+
+
+def link_or_copy(source: Path, draft: Path) -> None:
+    """Puts the content of `source` under another name; a copy where the file system has no links.
+
+    Raises:
+        OSError: when there is no such file, or it cannot be copied.
+    """
+    try:
+        os.link(source, draft)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        shutil.copyfile(source, draft)
 
 
 def _sync(path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, ScalarSelect, Update, bindparam, delete, func, insert, select, update
 
-from spaces.errors import TrialFailedError
+from spaces.errors import EpochOrderError
 from spaces.records import EpochRecord
 from storage.attempts import end_attempt, hold, lost, until
 from storage.columns import Json
@@ -33,7 +33,7 @@ class Epochs(Room):
 
         Raises:
             LeaseLostError: when another attempt took the trial over, or it ended.
-            TrialFailedError: when the epoch is not the one that comes next.
+            EpochOrderError: when the epoch is not the one that comes next.
             TypeError: when the record holds what is no JSON value.
             ValueError: when the lease is not positive.
         """
@@ -124,7 +124,7 @@ def _overwrites(last: Row[*tuple[Any, ...]], claim: Claim, epoch: int) -> bool:
     """Whether the epoch replaces what older attempts wrote, rather than following it.
 
     Raises:
-        TrialFailedError: when it does neither.
+        EpochOrderError: when it does neither.
     """
     if epoch == (last.epoch or 0) + 1:
         return False
@@ -132,7 +132,7 @@ def _overwrites(last: Row[*tuple[Any, ...]], claim: Claim, epoch: int) -> bool:
     if starts and 1 <= epoch <= last.epoch:
         return True
     allowed = f"{'1 to ' if starts else ''}{(last.epoch or 0) + 1}"
-    raise TrialFailedError(f"trial {claim.number}: epoch {epoch} is out of order; the next one is {allowed}")
+    raise EpochOrderError(f"trial {claim.number}: epoch {epoch} is out of order; the next one is {allowed}")
 
 
 def _last(column: Any) -> ScalarSelect[Any]:

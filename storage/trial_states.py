@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from storage.checkpoints import CheckpointFiles
+from storage.checkpoints import CheckpointFiles, link_or_copy
 
 KEPT = 2
 """Of a live trial: the newest state, and the one before it for the case that the newest is broken."""
@@ -42,10 +42,11 @@ class TrialState:
 
 
 class TrialStates:
-    """The states of one trial. Every attempt writes files of its own, so that one that lost the trial can harm none of a later one.
+    """The states of one trial, fenced by attempt: an attempt writes and removes files of its own number and of earlier ones only.
 
-    A state is put in place before its note: what has a note is complete. A broken disk, or a file that was cut off
-    later, shows in the checksum.
+    So an attempt that was frozen, lost the trial, and thaws in the middle of a write changes nothing that a later
+    attempt reads: that one resumes from a copy under its own number (`adopt`). A state is put in place before its
+    note: what has a note is complete. A broken disk, or a truncated file, shows in the checksum.
 
     Args:
         files: where files are written.
@@ -55,6 +56,7 @@ class TrialStates:
     def __init__(self, files: CheckpointFiles, stem: Path) -> None:
         self.files, self.stem = files, stem
         self._named = re.compile(re.escape(stem.name) + r"\.(\d+)\.(\d+)\.(json|ckpt)")
+        self._any_file = re.compile(r"\.?" + re.escape(stem.name) + r"\.(\d+)\.\d+\.(json|ckpt)")
 
     def newest_first(self) -> list[TrialState]:
         """What has a note that can be read; none when there is nothing."""
@@ -83,17 +85,38 @@ class TrialStates:
         self._remove_older(order)
         return TrialState(order, path, told)
 
-    def remove(self) -> None:
-        """Removes every state of a trial that ended, and drafts that a killed process left; there may be none.
+    def adopt(self, state: TrialState, attempt: int) -> TrialState | None:
+        """The same state under this attempt's number, which no other attempt removes; None when it is broken or gone.
+
+        The file is linked, not copied, where the file system has links. On a disk that cannot be written the state is
+        used where it is.
+        """
+        own = state
+        if state.order[0] != attempt:
+            path = self._path((attempt, 0))
+            try:
+                self.files.write(path, lambda draft: link_or_copy(state.path, draft))
+                self.files.write_json(path.with_suffix(".json"), state.note)
+                own = TrialState((attempt, 0), path, state.note)
+            except FileNotFoundError:  # the attempt that wrote it removed it just now
+                return None
+            except OSError:
+                path.unlink(missing_ok=True)
+        return own if own.whole() else None
+
+    def remove(self, attempt: int) -> None:
+        """Removes the states of this attempt and of earlier ones, and drafts that a killed process left; there may be none.
 
         Raises:
             OSError: when the folder cannot be written.
         """
         for path in sorted([*self.stem.parent.glob(f".{self.stem.name}.*"), *self.stem.parent.glob(f"{self.stem.name}.*")]):
-            path.unlink(missing_ok=True)
+            named = self._any_file.match(path.name)
+            if named and int(named[1]) <= attempt:
+                path.unlink(missing_ok=True)
 
     def _remove_older(self, newest: tuple[int, int]) -> None:
-        """What a later attempt wrote is none of this one's business."""
+        """Removes all but the last states of this attempt and of earlier ones; a later attempt's are not touched."""
         noted = sorted((order for order, kind, _ in self._all() if kind == "json" and order <= newest), reverse=True)
         kept = set(noted[:KEPT])
         for order, _, path in sorted(self._all(), key=lambda found: found[1], reverse=True):  # notes first

@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 from sqlalchemy import select
 
-from spaces.errors import LeaseLostError, StoreError, TrialFailedError
+from spaces.errors import EpochOrderError, LeaseLostError, StoreError
 from spaces.records import ClassCounts, Diagnosis, EpochRecord, Evidence, Remedy, TestScore
 from storage.engine import Database, now
 from storage.models import Trial
@@ -326,7 +326,7 @@ class TestAppend:
         store.append(claim, make_record(2), 600)
         before = store.trials(claim.study_id)
 
-        with pytest.raises(TrialFailedError, match=f"trial 0: epoch {epoch} is out of order; the next one is 3"):
+        with pytest.raises(EpochOrderError, match=f"trial 0: epoch {epoch} is out of order; the next one is 3"):
             store.append(claim, make_record(epoch, used={"lr": 1}), 6000)
 
         assert [record.epoch for record in store.records(claim.trial_id)] == [1, 2]
@@ -334,7 +334,7 @@ class TestAppend:
 
     def test_starts_at_one(self, store: Store, claim: Claim, make_record: Make) -> None:
         """The first epoch is 1."""
-        with pytest.raises(TrialFailedError, match=r"epoch 2 is out of order; the next one is 1$"):
+        with pytest.raises(EpochOrderError, match=r"epoch 2 is out of order; the next one is 1$"):
             store.append(claim, make_record(2), 600)
 
     def test_not_json(self, store: Store, claim: Claim, make_record: Make) -> None:
@@ -369,14 +369,14 @@ class TestResume:
         assert self.told(store, second) == [(1, 0.1), (2, 0.2)]
 
         store.append(second, make_record(3, metric=0.2), 600)
-        with pytest.raises(TrialFailedError, match="the next one is 4"):
+        with pytest.raises(EpochOrderError, match="the next one is 4"):
             store.append(second, make_record(1), 600)
 
         assert self.told(store, second) == [(1, 0.1), (2, 0.2), (3, 0.2)]
 
     def test_gap(self, store: Store, second: Claim, make_record: Make) -> None:
         """An attempt cannot skip an epoch, and is told which ones it may write."""
-        with pytest.raises(TrialFailedError, match="epoch 5 is out of order; the next one is 1 to 4"):
+        with pytest.raises(EpochOrderError, match="epoch 5 is out of order; the next one is 1 to 4"):
             store.append(second, make_record(5), 600)
 
     def test_forget(self, store: Store, second: Claim, make_record: Make) -> None:

@@ -15,7 +15,7 @@ from sqlalchemy import make_url
 from search import epoch_log
 from search.epoch_log import EpochLog
 from search.stop import StopRequest
-from spaces.errors import LeaseLostError, StoreUnreachableError, TrialFailedError
+from spaces.errors import EpochOrderError, LeaseLostError, StoreUnreachableError
 from spaces.records import EpochRecord
 from storage.rows import Claim
 from storage.store import Store, open_store
@@ -159,7 +159,7 @@ class TestRefused:
 
     def test_out_of_order(self, desk: Desk, make_record: Make) -> None:
         """An epoch that the store refuses ends the training, and then the trial can be failed."""
-        with pytest.raises(TrialFailedError, match="out of order"):
+        with pytest.raises(EpochOrderError, match="out of order"):
             desk.log.append(make_record(2))
         desk.log.end("failed", lambda: desk.store.finish(desk.claim, "failed"))
 

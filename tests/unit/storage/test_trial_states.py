@@ -49,7 +49,7 @@ class TestTrialStates:
     def test_none(self, files: CheckpointFiles, states: TrialStates) -> None:
         """A trial that never wrote one has nothing to go on from, and nothing to remove."""
         assert states.newest_first() == []
-        states.remove()
+        states.remove(1)
         assert not files.root.exists()
 
     def test_last_two(self, files: CheckpointFiles, states: TrialStates) -> None:
@@ -97,7 +97,7 @@ class TestTrialStates:
         states.write(1, holding(b"next"), {"epoch": 2})
         assert found(states) == [(b"next", 2), (b"whole", 1)]
         assert not (states.stem.parent / "trial-00003.1.2.ckpt").exists()
-        states.remove()
+        states.remove(1)
         assert names(files) == ["trial-00031.1.1.ckpt", "trial-00031.1.1.json"]
 
     @pytest.mark.parametrize("limit", [1000, 20])
@@ -134,7 +134,7 @@ class TestArtifacts:
             state = self.state(files, number)
             assert artifacts.beats(number, score, "maximize") == kept
             assert artifacts.keep(number, score, "maximize", state) == kept
-            TrialStates(files, files.path("demo", number)).remove()
+            TrialStates(files, files.path("demo", number)).remove(1)
         best = artifacts.best()
         assert best is not None
         assert (best.trial, best.score) == (2, 0.5)
