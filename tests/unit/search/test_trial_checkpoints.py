@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import resource
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from search.stop import StopRequest, StopTraining
 from search.trial_checkpoints import TrialCheckpoints, checkpoint_every_s
-from spaces.errors import InputError
+from spaces.errors import InputError, LeaseLostError
 from spaces.records import EpochRecord
 from storage.artifacts import Artifacts
 from storage.checkpoints import CheckpointFiles
@@ -43,6 +44,13 @@ def write(checkpoints: TrialCheckpoints, epoch: int, content: bytes = b"state") 
     checkpoints.write(lambda path: path.write_bytes(content) and None)
 
 
+def following(files: CheckpointFiles, stored_epochs: int) -> TrialCheckpoints:
+    """What the next attempt is handed, in a copy of the files, so that several can begin from the same ones."""
+    copy = CheckpointFiles(files.root / f"after-{stored_epochs}")
+    shutil.copytree(files.root / "demo", copy.root / "demo")
+    return make(copy, 2, stored_epochs)
+
+
 def content(checkpoints: TrialCheckpoints) -> bytes | None:
     """What it would go on from."""
     path = checkpoints.latest()
@@ -67,24 +75,25 @@ class TestLatest:
         newest.path.write_bytes(b"newe")
         assert content(make(files, 2, 2)) == b"older"
         assert f"warning: the checkpoint {newest.path} is broken" in capsys.readouterr().out
-        older.path.unlink()
-        assert content(make(files, 2, 2)) is None
+        for state in first.states.newest_first():
+            state.path.write_bytes(b"cut")
+        assert content(make(files, 3, 2)) is None
+        assert older.order == (1, 1)
 
     def test_newer_than_the_store(self, files: CheckpointFiles) -> None:
         """A state whose epochs the store has not is passed over for one of which it has all but the last."""
-        first = make(files)
-        write(first, 4, b"4")
-        write(first, 6, b"6")
-        assert [content(make(files, 2, stored)) for stored in (2, 3, 4, 5)] == [None, b"4", b"4", b"6"]
+        write(make(files), 4, b"4")
+        write(make(files), 6, b"6")
+        assert [content(following(files, stored)) for stored in (2, 3, 4, 5)] == [None, b"4", b"4", b"6"]
 
     def test_unheard(self, files: CheckpointFiles) -> None:
         """Epochs that the store had not heard when a state was written lie in its note, and are carried on from there; with a gap it does not count."""
         first = make(files)
         first.unheard = lambda: [record(3), record(4), replace(record(5), metric=math.nan)]
         write(first, 6, b"6")
-        found = {stored: make(files, 2, stored) for stored in (1, 2, 3, 5, 6)}
-        assert [content(following) for following in found.values()] == [None, b"6", b"6", b"6", b"6"]
-        assert [[each.epoch for each in following.carried] for following in found.values()] == [[], [3, 4, 5], [4, 5], [], []]
+        found = {stored: following(files, stored) for stored in (1, 2, 3, 5, 6)}
+        assert [content(each) for each in found.values()] == [None, b"6", b"6", b"6", b"6"]
+        assert [[record.epoch for record in each.carried] for each in found.values()] == [[], [3, 4, 5], [4, 5], [], []]
         assert found[2].carried[:2] == [record(3), record(4)]
         assert math.isnan(found[2].carried[2].metric)
 
@@ -94,6 +103,44 @@ class TestLatest:
         other.owner = {"study": "demo", "trial": 99}
         write(other, 1)
         assert content(make(files, 2, 1)) is None
+
+
+    def test_decided_once(self, files: CheckpointFiles) -> None:
+        """What an attempt resumes from is decided when it begins, and neither replaced nor removed by what an earlier attempt writes later."""
+        first = make(files)
+        write(first, 1, b"1")
+        second = make(files, 2, 3)
+        for epoch in (2, 3, 4):
+            write(first, epoch, b"%d" % epoch)
+        assert content(second) == b"1"
+        assert (second.resumed_epoch, second.epoch) == (1, 1)
+        first.remove()
+        assert content(second) == b"1"
+
+    def test_none_yet(self, files: CheckpointFiles) -> None:
+        """An attempt that begins with none stays with none, and leaves what it cannot use until it has written its own."""
+        first = make(files)
+        write(first, 4, b"4")
+        second = make(files, 2)
+        write(first, 5, b"5")
+        assert content(second) is None
+        assert [state.order for state in second.states.newest_first()] == [(1, 2), (1, 1)]
+        for epoch in (1, 2):
+            write(second, epoch)
+        assert [state.order for state in second.states.newest_first()] == [(2, 2), (2, 1)]
+
+    def test_lost(self, files: CheckpointFiles) -> None:
+        """An attempt that has lost its trial writes no state, and says so."""
+        checkpoints = make(files)
+        write(checkpoints, 1)
+
+        def lost() -> None:
+            raise LeaseLostError("trial 3 is running since attempt 2")
+
+        checkpoints.confirm = lost
+        with pytest.raises(LeaseLostError):
+            write(checkpoints, 2)
+        assert [state.note["epoch"] for state in checkpoints.states.newest_first()] == [1]
 
 
 class TestStep:
@@ -190,9 +237,9 @@ class TestDisk:
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         assert "warning: no checkpoint written" in capsys.readouterr().out
-        assert content(make(files, 2, 9)) == b"2"
+        assert content(following(files, 8)) == b"2"
         write(checkpoints, 4, b"4")
-        assert content(make(files, 2, 9)) == b"4"
+        assert content(following(files, 9)) == b"4"
 
     def test_full_and_hurried(self, files: CheckpointFiles) -> None:
         """Nor does it hold up a stop: the trial goes back as it was checkpointed before."""
