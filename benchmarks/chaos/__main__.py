@@ -2,6 +2,7 @@
 
     python -m benchmarks.chaos --store sqlite --faults 200
     python -m benchmarks.chaos --store postgresql --faults 500
+    python -m benchmarks.chaos --store sqlite --only thaw --busy
 
 A study of many short trials runs once undisturbed, and once while its workers, `search worker` processes of which a dead one
 is replaced, and half the time told of to the store, as `search run` does it, are killed, frozen beyond their lease and told to end at random; on PostgreSQL the server is restarted and
@@ -16,17 +17,17 @@ import statistics
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import report
 from benchmarks.chaos import checks
 from benchmarks.chaos.books import Books
-from benchmarks.chaos.campaign import ABOUT, CHECKPOINT_S, FULL, PLANTED, QUICK, STUDY, Scale, StoreKind
+from benchmarks.chaos.campaign import ABOUT, CHECKPOINT_S, FULL, MIX, PLANTED, QUICK, STUDY, Kind, Scale, StoreKind
 from benchmarks.chaos.checks import Contents, Findings
 from benchmarks.chaos.crew import Exit
-from benchmarks.chaos.run import Campaign, Place, disturbed, place, undisturbed
+from benchmarks.chaos.run import Campaign, Place, busy_cores, disturbed, place, undisturbed
 from benchmarks.report import Figure, Result
 from search.lease import LEASE_S
 
@@ -39,7 +40,7 @@ SHOWN = 5
 """So many places of one kind of trouble are printed."""
 
 
-def measure(kind: StoreKind, scale: Scale, seed: int, kept: Path | None) -> Result:
+def measure(kind: StoreKind, scale: Scale, mix: Mapping[Kind, float], seed: int, kept: Path | None, *, busy: bool) -> Result:
     """Both runs, and what they differ in."""
     with tempfile.TemporaryDirectory(prefix="search-chaos-", ignore_cleanup_errors=True) as held:
         folder = kept or Path(held)
@@ -50,8 +51,8 @@ def measure(kind: StoreKind, scale: Scale, seed: int, kept: Path | None) -> Resu
         own = folder / kind
         own.mkdir()
         print(f"\n{scale.trials} trials of {epochs} epochs with {scale.faults} faults on {kind}", flush=True)
-        with place(kind, own) as where:
-            campaign = disturbed(kind, where, scale, seed, own, epochs)
+        with place(kind, own) as where, busy_cores(busy):
+            campaign = disturbed(where, scale, mix, seed, own, epochs)
             return told(campaign, where, reference, checks.read(where.direct, str(STUDY["name"])))
 
 
@@ -68,7 +69,7 @@ def told(campaign: Campaign, where: Place, reference: Contents, found: Contents)
     _print_findings(findings)
     planted = rows.get(PLANTED)
     details = {
-        "faults": dict(struck), "planted_trial_kills": campaign.tormentor.planted_kills,
+        "faults": dict(struck), "thawed": dict(campaign.tormentor.moments), "planted_trial_kills": campaign.tormentor.planted_kills,
         "trials": dict(Counter(trial.state for trial in found.trials)), "attempts": sum(trial.attempt for trial in found.trials),
         "workers_started": campaign.crew.started, "workers": campaign.scale.workers, "took_s": round(campaign.took_s, 1),
         "wrong": {what: places for what, places in findings.wrong.items() if places},
@@ -82,7 +83,7 @@ def told(campaign: Campaign, where: Place, reference: Contents, found: Contents)
         Figure("trials that diverged", details["trials"].get("diverged", 0)),  # type: ignore[attr-defined]
         *(Figure(what, len(places), "", 0) for what, places in findings.wrong.items()),
         Figure(f"the trial that kills its worker ended after {STRIKES} of them", int(caught), "", 1, at_least=True),
-        Figure("attempts that count as lost, beyond those killed or frozen", max(0, sum(row.lost for row in rows.values()) - len(campaign.watch.kills) - struck["freeze"])),
+        Figure("attempts that count as lost, beyond those killed or frozen", max(0, sum(row.lost for row in rows.values()) - len(campaign.watch.kills) - struck["freeze"] - struck["thaw"])),
         *_of_workers(campaign),
     ]
     return Result(figures, details, {} if not where.version else {"postgresql": where.version})
@@ -124,13 +125,17 @@ def main() -> int:
     parser.add_argument("--store", choices=list(FULL), default="sqlite")
     parser.add_argument("--faults", type=int, help=f"default {', '.join(f'{name} {scale.faults}' for name, scale in FULL.items())}")
     parser.add_argument("--trials", type=int, help=f"default {', '.join(f'{name} {scale.trials}' for name, scale in FULL.items())}")
+    parser.add_argument("--only", choices=list(ABOUT), help="faults of one kind alone")
+    parser.add_argument("--busy", action="store_true", help="another process keeps each core busy")
     parser.add_argument("--seed", type=int, default=0, help="of the study and of the faults")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="an empty folder for stores and logs, which stay there")
     options = parser.parse_args()
     scale = QUICK if options.quick else FULL[options.store]
     scale = replace(scale, faults=options.faults or scale.faults, trials=options.trials or scale.trials)
     print(f"a lease lasts {LEASE_S:g} s, a checkpoint is written every {CHECKPOINT_S:g} s", flush=True)
-    return report.publish(f"chaos_{options.store}", measure(options.store, scale, options.seed, options.keep), quick=options.quick)
+    mix = {options.only: 1.0} if options.only else MIX[options.store]
+    name = "_".join(["chaos", options.store, *([options.only] if options.only else []), *(["busy"] if options.busy else [])])
+    return report.publish(name, measure(options.store, scale, mix, options.seed, options.keep, busy=options.busy), quick=options.quick)
 
 
 if __name__ == "__main__":

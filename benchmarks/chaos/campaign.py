@@ -8,17 +8,18 @@ from typing import Any, Literal
 from spaces.study import StudySpec
 
 StoreKind = Literal["sqlite", "postgresql"]
-Kind = Literal["kill", "freeze", "terminate", "cut one", "cut all", "unheard", "restart", "crash"]
+Kind = Literal["kill", "freeze", "thaw", "terminate", "cut one", "cut all", "unheard", "restart", "crash"]
 
 MIX: dict[StoreKind, dict[Kind, float]] = {
-    "sqlite": {"kill": 0.4, "freeze": 0.3, "terminate": 0.3},
-    "postgresql": {"kill": 0.22, "freeze": 0.13, "terminate": 0.15, "cut one": 0.2, "cut all": 0.08, "unheard": 0.17, "restart": 0.03, "crash": 0.02},
+    "sqlite": {"kill": 0.4, "freeze": 0.1, "thaw": 0.2, "terminate": 0.3},
+    "postgresql": {"kill": 0.22, "freeze": 0.05, "thaw": 0.08, "terminate": 0.15, "cut one": 0.2, "cut all": 0.08, "unheard": 0.17, "restart": 0.03, "crash": 0.02},
 }
 """The share of every kind of fault. A kill costs a start of a process, which is seconds of imports; a cut costs nothing."""
 
 ABOUT: dict[Kind, str] = {
     "kill": "SIGKILL of a worker",
     "freeze": "SIGSTOP of a worker beyond its lease, then SIGCONT",
+    "thaw": "SIGSTOP of a worker until another one has its trial, then SIGCONT at a chosen moment of that one",
     "terminate": "SIGTERM of a worker",
     "cut one": "a connection ended by the server",
     "cut all": "all connections ended by the server",
@@ -26,6 +27,15 @@ ABOUT: dict[Kind, str] = {
     "restart": "restart of the server, fast",
     "crash": "restart of the server, immediate: as after a crash",
 }
+
+Moment = Literal["taken over", "first epoch", "later"]
+
+MOMENTS: dict[Moment, str] = {
+    "taken over": "as soon as another worker has the trial",
+    "first epoch": "as soon as that one has recorded an epoch of its own",
+    "later": "up to two seconds after it has the trial",
+}
+"""When a worker that was frozen by `thaw` continues."""
 
 CHECKPOINT_S = 2.0
 """Between two states of a trial, so that a kill falls behind some; ten seconds, as they are by default, would outlast a trial."""

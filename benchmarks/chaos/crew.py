@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +34,7 @@ class Member:
     ended_by_us_at: float | None = None
     frozen_at: float = 0.0
     frozen_until: float | None = None
+    thaw_when: Callable[[float], bool] | None = None
     stood_still: list[tuple[float, float]] = field(default_factory=list)
 
     @property
@@ -125,9 +126,11 @@ class Crew:
     def thaw(self, now_s: float) -> None:
         """Let those go on whose time has come."""
         for member in self.members:
-            if member.frozen_until is not None and now_s >= member.frozen_until:
+            if member.frozen_until is None:
+                continue
+            if now_s >= member.frozen_until or (member.thaw_when is not None and member.thaw_when(now_s)):
                 member.send(signal.SIGCONT)
-                member.frozen_until = None
+                member.frozen_until = member.thaw_when = None
                 member.stood_still.append((member.frozen_at, time.time()))
 
     def lines(self, needle: str) -> list[str]:

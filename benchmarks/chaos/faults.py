@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from benchmarks.chaos.books import TrialRow
-from benchmarks.chaos.campaign import PLANTED, Kind, Scale
+from benchmarks.chaos.campaign import MOMENTS, PLANTED, Kind, Moment, Scale
 from benchmarks.chaos.crew import Crew, Member
 from benchmarks.chaos.server import Server
 from benchmarks.chaos.watch import Kill, Watch
@@ -58,6 +58,37 @@ def schedule(scale: Scale, mix: Mapping[Kind, float], seed: int) -> list[Fault]:
     return [Fault(min(drawn.expovariate(1 / scale.gap_s), LONGEST_GAP * scale.gap_s), kind, drawn.random() > AT_WORK) for kind in kinds]
 
 
+LONGEST_FREEZE_S = 10 * LEASE_S
+"""A frozen worker whose trial nobody takes over continues after so long."""
+
+
+@dataclass(frozen=True)
+class ThawWhen:
+    """The moment at which a frozen worker continues.
+
+    Args:
+        trial_id: the trial that it had.
+        attempt: its attempt at it.
+        moment: of the next attempt.
+        later_s: seconds after the takeover, for the moment `later`.
+    """
+
+    watch: Watch
+    trial_id: int
+    attempt: int
+    moment: Moment
+    later_s: float
+
+    def __call__(self, now_s: float) -> bool:
+        """Whether it has come."""
+        taken_at = self.watch.taken_at.get((self.trial_id, self.attempt + 1))
+        if taken_at is None:
+            return False
+        if self.moment == "first epoch":
+            return any(row.attempt > self.attempt for row in self.watch.epochs.get(self.trial_id, []))
+        return self.moment == "taken over" or now_s >= taken_at + self.later_s
+
+
 @dataclass
 class Tormentor:
     """Does what the schedule says.
@@ -65,6 +96,7 @@ class Tormentor:
     Args:
         listen: has the next commit's answer lost, where there is a proxy that can.
         struck: faults that hit something, by kind.
+        moments: at which frozen workers were to thaw.
     """
 
     crew: Crew
@@ -73,6 +105,7 @@ class Tormentor:
     server: Server | None = None
     lose_an_answer: Callable[[], bool] | None = None
     struck: Counter[Kind] = field(default_factory=Counter)
+    moments: Counter[Moment] = field(default_factory=Counter)
     planted_kills: int = 0
 
     def strike(self, fault: Fault) -> bool:
@@ -82,8 +115,8 @@ class Tormentor:
         return hit
 
     def _hit(self, kind: Kind, anyone: bool) -> bool:
-        if kind in ("kill", "freeze", "terminate"):
-            return self._on_a_worker(kind, anyone and kind != "freeze")
+        if kind in ("kill", "freeze", "thaw", "terminate"):
+            return self._on_a_worker(kind, anyone and kind not in ("freeze", "thaw"))
         if kind == "unheard":
             return self.lose_an_answer is not None and self.lose_an_answer()
         assert self.server is not None
@@ -114,6 +147,15 @@ class Tormentor:
         if kind == "freeze":
             member.frozen_at = time.time()
             member.frozen_until = member.frozen_at + LEASE_S + self.drawn.uniform(1.0, 4.0)
+        elif kind == "thaw":
+            if held is None:
+                member.send(signal.SIGCONT)
+                return False
+            moment = self.drawn.choice(list(MOMENTS))
+            member.frozen_at = time.time()
+            member.frozen_until = member.frozen_at + LONGEST_FREEZE_S
+            member.thaw_when = ThawWhen(self.watch, held.id, held.attempt, moment, self.drawn.uniform(0.0, 2.0))
+            self.moments[moment] += 1
         else:
             self._kill(member, held)
         return True

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import random
+import subprocess
+import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.chaos.books import Books
-from benchmarks.chaos.campaign import MIX, Scale, StoreKind
+from benchmarks.chaos.campaign import Kind, Scale, StoreKind
 from benchmarks.chaos.crew import Crew
 from benchmarks.chaos.faults import Fault, Tormentor, gap_factor, schedule
 from benchmarks.chaos.proxy import proxy
@@ -126,14 +128,27 @@ def undisturbed(scale: Scale, seed: int, folder: Path) -> str:
         return where.url
 
 
-def disturbed(kind: StoreKind, where: Place, scale: Scale, seed: int, folder: Path, epochs: int) -> Campaign:
-    """The study under faults."""
+def disturbed(where: Place, scale: Scale, mix: Mapping[Kind, float], seed: int, folder: Path, epochs: int) -> Campaign:
+    """The study under faults of these kinds."""
     with started(where, scale, seed, folder, scale.workers) as campaign:
         campaign.epochs = epochs
-        campaign.faults = deque(schedule(scale, MIX[kind], seed))
+        campaign.faults = deque(schedule(scale, mix, seed))
         campaign.tormentor = Tormentor(campaign.crew, campaign.watch, random.Random(seed + 1), where.server, where.lose_an_answer)
         campaign.run()
         return campaign
+
+
+@contextmanager
+def busy_cores(wanted: bool) -> Iterator[None]:
+    """While the block lasts, one process per core computes, if so wished: a machine that does other work."""
+    burn = [sys.executable, "-c", "while True: pass"]
+    burning = [subprocess.Popen(burn) for _ in os.sched_getaffinity(0)] if wanted else []
+    try:
+        yield
+    finally:
+        for process in burning:
+            process.kill()
+            process.wait()
 
 
 @contextmanager

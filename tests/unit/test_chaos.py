@@ -14,9 +14,9 @@ import pytest
 
 from benchmarks.chaos import checks
 from benchmarks.chaos.books import Books, EpochRow
-from benchmarks.chaos.campaign import FULL, MIX, PLANTED, QUICK, StoreKind
+from benchmarks.chaos.campaign import FULL, MIX, PLANTED, QUICK, Moment, StoreKind
 from benchmarks.chaos.checks import Contents, Findings
-from benchmarks.chaos.faults import FASTEST, gap_factor, schedule
+from benchmarks.chaos.faults import FASTEST, ThawWhen, gap_factor, schedule
 from benchmarks.chaos.watch import Kill, Watch
 from search.optuna_trial import end_of
 from search.session import open_session
@@ -177,3 +177,26 @@ class TestWatch:
         """One that goes on after epoch 1 lost epoch 2 as well."""
         assert self.watch((1, 1, 103.0, 3.0), (2, 1, 106.0, 2.9), (1, 2, 119.0, 3.0), (2, 2, 122.0, 3.0)).losses() == [7.0]
 
+
+
+class TestThaw:
+    @pytest.mark.parametrize(
+        ("moment", "taken", "recorded", "now_s", "thaws"),
+        [
+            ("taken over", False, False, 1e9, False),
+            ("taken over", True, False, 5.0, True),
+            ("first epoch", True, False, 1e9, False),
+            ("first epoch", True, True, 5.0, True),
+            ("later", True, True, 6.9, False),
+            ("later", True, True, 7.0, True),
+        ],
+    )
+    def test_moment(self, moment: Moment, taken: bool, recorded: bool, now_s: float, thaws: bool) -> None:
+        """A frozen worker continues at its moment of the next attempt at its trial, and not of another trial's."""
+        watch = Watch(Books("sqlite:///nowhere"))
+        watch.taken_at[(8, 2)] = 1.0
+        if taken:
+            watch.taken_at[(7, 2)] = 5.0
+        if recorded:
+            watch.epochs[7].append(EpochRow(7, 1, 2, 6.0, 0.1))
+        assert ThawWhen(watch, trial_id=7, attempt=1, moment=moment, later_s=2.0)(now_s) == thaws
