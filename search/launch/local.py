@@ -30,6 +30,16 @@ BACKOFF_S, MAX_BACKOFF_S = 1.0, 30.0
 """How long the place of a worker stays empty after its second death of that kind, twice as long after the next, and so on."""
 
 
+PYTHON = (sys.executable, "-P")
+"""Starts a process of ours. Without `-P`, `python -m` puts the working directory first on `sys.path`, where a user's own
+`search.py`, `storage.py` or `objectives.py` would be imported in place of our packages."""
+
+
+def worker_command(arguments: Sequence[str]) -> list[str]:
+    """The command of one worker process, with these options of `search worker`."""
+    return [*PYTHON, "-m", "search.cli", "worker", *arguments]
+
+
 def thread_variables(threads: int) -> dict[str, str]:
     """Libraries read these when they are imported, long before torch can be told."""
     return dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
@@ -120,7 +130,7 @@ class LocalWorkers(Team):
     @staticmethod
     def _command(slot: Slot, arguments: Sequence[str]) -> list[str]:
         own = ["--device", slot.device, "--threads", str(slot.threads), "--parent", str(os.getpid())]
-        return [sys.executable, "-m", "search.cli", "worker", *arguments, *own]
+        return worker_command([*arguments, *own])
 
     @staticmethod
     def _environment(slot: Slot, url: str) -> dict[str, str]:

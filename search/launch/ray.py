@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -21,7 +20,7 @@ import ray
 from ray.exceptions import ActorUnavailableError, RayActorError, RayError
 
 from search.launch.devices import Slot
-from search.launch.local import STORE_VARIABLE, WorkerProcess, thread_variables
+from search.launch.local import STORE_VARIABLE, WorkerProcess, thread_variables, worker_command
 from search.launch.team import WITHOUT_MERCY, Team, failed
 from search.lease import worker_name
 from spaces.errors import SearchError, WorkerSpentError
@@ -98,7 +97,7 @@ class Place:
     def _start(self, order: Order) -> None:
         own = ["--device", order.slot.device, "--threads", str(order.slot.threads), "--parent", str(os.getpid())]
         self._worker = WorkerProcess(
-            order.slot, [sys.executable, "-m", "search.cli", "worker", *order.arguments, *own], os.environ | order.variables,
+            order.slot, worker_command([*order.arguments, *own]), os.environ | order.variables,
             _writable(order.log), order.folder if order.folder.is_dir() else None,
         )  # fmt: skip
         self._worker.start()

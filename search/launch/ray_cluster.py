@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping, Sequence
+from contextlib import chdir
 from typing import Any
 
 import ray
@@ -15,6 +16,10 @@ from spaces.errors import DeviceError, LauncherError
 
 OBJECT_STORE_BYTES = 100 * 2**20
 """Workers keep nothing in Ray's own memory."""
+
+NO_MODULES = "/"
+"""Ray puts the directory in which it is joined first on the path of its actors, where a user's own `search.py` would be
+imported in place of our package; so it is joined from one that has no Python modules."""
 
 CONNECT_S = 5.0
 ALLOWED = "host:port of a running cluster's head, auto, local"
@@ -32,9 +37,10 @@ def join(address: str | None) -> None:
     if address not in (None, "auto", "local"):
         _check_reachable(address)
     try:
-        if address != "local" and _joined(address or "auto", required=address is not None):
-            return
-        ray.init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, log_to_driver=False, logging_level="ERROR")
+        with chdir(NO_MODULES):
+            if address != "local" and _joined(address or "auto", required=address is not None):
+                return
+            ray.init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, RuntimeError, ValueError) as problem:
         raise LauncherError(
             "the Ray cluster takes nobody in", where="--ray-address", found=str(problem).strip().splitlines()[0], allowed=ALLOWED,

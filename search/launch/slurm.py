@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -19,7 +20,7 @@ import submitit
 from submitit.core.utils import FailedJobError
 
 from search.launch import slurm_queue as queue
-from search.launch.local import STORE_VARIABLE, thread_variables
+from search.launch.local import PYTHON, STORE_VARIABLE, thread_variables
 from search.launch.slurm_task import ADDRESS, INTERRUPTED, STOP_MARK, SlurmTask, end_file
 from search.launch.team import AT_ONCE, POLITELY, Team, failed
 from spaces.errors import LauncherError, SearchError, WorkerSpentError
@@ -100,7 +101,7 @@ class SlurmWorkers(Team):
         self._submit(self._workers)
 
     def _submit(self, workers: Sequence[SlurmWorker]) -> None:
-        executor = submitit.SlurmExecutor(folder=self.folder)
+        executor = submitit.SlurmExecutor(folder=self.folder, python=shlex.join(PYTHON))
         exports = [f"export {name}={value}" for name, value in thread_variables(self._array.threads).items()]
         additional = {"requeue": True, **self._array.parameters.get("additional_parameters", {})}
         defaults = {"job_name": f"search-{self._workers[0].task.study}", "time": None, "wckey": None, "stderr_to_stdout": True}

@@ -31,6 +31,8 @@ def test_stop(terminal: Terminal, tmp_path: Path, postgresql_url: str, ray_folde
     """Workers in actors share a study and finish their epochs at Ctrl-C; the store's password shows nowhere, and nothing is left running."""
     url = make_url(postgresql_url).set(password=PASSWORD).render_as_string(hide_password=False)
     write_study(tmp_path, epochs=2, trials=500, signals=QUIET)
+    for name in ("search", "storage", "objectives"):  # of the user's own: a worker imports ours
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('shadowed')\n")
     run = ("run", "--study", "tiny.yaml", "--launcher", "ray", "--ray-address", "local", "--devices", "cpu", "--workers", "2", "--cpus-per-worker", "1")
     job = terminal.start(*run, folder=tmp_path, SEARCH_STORE=url, RAY_TMPDIR=str(ray_folder))
     titles = set[str]()
