@@ -18,10 +18,10 @@ from typing import Any
 from benchmarks import report
 from benchmarks.campaign import records
 from benchmarks.report import Figure, Result
-from search.backtest import BEST_SHARE, Backtest, Field, Row, backtest, make_field, only, peer_kills, signal_kills
+from search.replay.backtest import BEST_SHARE, Backtest, Field, Row, backtest, make_field, only, peer_kills, signal_kills
 from spaces.recordings import read_recording
-from spaces.signals import SignalsConfig
 from spaces.study import PrunerConfig
+from spaces.thresholds import SignalsConfig
 
 SIGNALS_SHARE, TOGETHER_SHARE = 20.0, 50.0
 """Percent of all epochs that the signals, and the signals with the pruner, are to save."""

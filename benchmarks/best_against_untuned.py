@@ -22,9 +22,9 @@ from benchmarks import report
 from benchmarks.commands import ONE_THREAD, environment, run, script
 from benchmarks.report import Figure, Result
 from benchmarks.training import Trained, train
+from search.cli.parsing import study_spec
 from search.export import Export, load_export
-from search.options import study_spec
-from search.plan import make_plan
+from search.planning.plan import make_plan
 from spaces.config import TrialConfig
 from spaces.paths import flatten
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from benchmarks import report
 from benchmarks.commands import environment, finish, script, started
 from benchmarks.report import Figure, Result
-from search.report import StudyReport, study_report
+from search.report.models import StudyReport
+from search.report.study import study_report
 from spaces.errors import StoreError
 from storage.store import Store, open_store
 

@@ -1,6 +1,6 @@
 """What one epoch costs a worker to store and to judge, with 1,000 finished trials of 30 epochs in the study.
 
-The loop of `search.run` is given a trainer that yields healthy records at once: the time until it is asked for the next
+The loop of `search.worker.trial` is given a trainer that yields healthy records at once: the time until it is asked for the next
 record is the epoch's cost. Beside it, on a database of its own with the same past: plain Optuna, `report` and
 `should_prune` with the median pruner, on `RDBStorage` as it comes. Trials of the two take turns.
 """
@@ -19,26 +19,26 @@ from typing import Any
 import optuna
 from optuna.storages import RDBStorage
 
-import search.judge
-import search.run
 from benchmarks import report
 from benchmarks.databases import postgresql, sqlite
 from benchmarks.history import CLASSES, fill, fill_ours, healthy, sample
 from benchmarks.report import Figure, Result
 from benchmarks.stopwatch import Stopwatch
 from objectives.contract import Checkpoints
-from search.lease import LEASE_S
-from search.optuna_trial import OptunaTrial
-from search.plan import Plan, make_plan
-from search.run import Bench, run_trial
+from search.planning.plan import Plan, make_plan
+from search.pruners import verdict
+from search.sampling.sampler import distribution_of
+from search.sampling.trial import OptunaTrial
 from search.session import open_session
-from search.stop import StopRequest
-from search.study import distribution_of
-from search.worker import WorkerSettings, _bench
+from search.worker import trial
+from search.worker.context import Bench, WorkerSettings, make_bench
+from search.worker.lease import LEASE_S
+from search.worker.stop import StopRequest
+from search.worker.trial import run_trial
 from spaces.config import TrialConfig
 from spaces.loader import load_study
 from spaces.records import ClassCounts, EpochRecord
-from storage.address import optuna_url
+from storage.database.url import optuna_url
 from storage.rows import StoredStudy
 from storage.store import Store, open_store
 
@@ -165,7 +165,7 @@ def make_ours(url: str, plan: Plan, size: Size) -> StoredStudy:
 
 def warm_bench(url: str, store: Store, stored: StoredStudy, watch: Stopwatch) -> Bench:
     """What a worker has before its first trial, with a trainer that trains nothing."""
-    bench = _bench(WorkerSettings(url, stored.name, "cpu", 1), store, stored, StopRequest())
+    bench = make_bench(WorkerSettings(url, stored.name, "cpu", 1), store, stored, StopRequest())
     trainer = ScriptedTrainer(watch)
     return replace(bench, trainer=trainer, counts=trainer.count_classes(None))
 
@@ -184,10 +184,10 @@ def one_trial(bench: Bench, stored: StoredStudy) -> None:
 
 def parts(bench: Bench) -> Iterator[tuple[object, str, str]]:
     """The calls that an epoch is made of."""
-    yield search.run, "check_used", "check_used"
+    yield trial, "check_used", "check_used"
     yield type(bench.store), "append", "store.append"
-    yield search.run, "judge", "judge"
-    yield search.judge, "fired", "signals"
+    yield trial, "judge", "judge"
+    yield verdict, "fired", "signals"
     yield OptunaTrial, "worse_than_peers", "peer pruner"
     yield type(bench.store), "complete_since", "curves that are new"
     storage = bench.study._storage

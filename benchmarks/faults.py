@@ -25,7 +25,7 @@ from objectives.data.loading import SegmentationData, _EpochOrder
 from objectives.segmentation import train as segmentation
 from objectives.segmentation.config import SegmentationConfig
 from search.diagnosis import diagnose
-from search.judge import judge
+from search.pruners.verdict import judge
 from spaces.loader import load_study
 from spaces.paths import nested, overlay
 from spaces.presets import preset

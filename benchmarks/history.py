@@ -16,14 +16,14 @@ from optuna.storages._rdb import models
 from optuna.trial import TrialState
 from sqlalchemy import func, insert, select, text
 
-from search.plan import Plan
-from search.study import distribution_of
+from search.planning.plan import Plan
+from search.sampling.sampler import distribution_of
 from spaces.parameters import Choice, FloatRange, Parameter, Scalar
 from spaces.paths import flatten
 from spaces.records import EpochRecord
-from storage.models import Epoch, Trial
 from storage.rows import StoredStudy
 from storage.store import Store
+from storage.tables.models import Epoch, Trial
 
 SETTINGS = ("batch_size", "loss", "optimizer", "schedule", "weights")
 CLASSES = ("background", *(f"class_{number}" for number in range(1, 7)))

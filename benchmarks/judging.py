@@ -11,9 +11,9 @@ from statistics import median
 from benchmarks import report
 from benchmarks.history import RECORD
 from benchmarks.report import Figure, Result
-from search.signals import fired
+from search.pruners.signals import fired
 from spaces.records import EpochRecord
-from spaces.signals import SignalsConfig
+from spaces.thresholds import SignalsConfig
 
 EPOCHS, CLASSES, BOUND_MS = 300, 19, 1.0
 """As many classes as Cityscapes has."""

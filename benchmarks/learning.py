@@ -19,11 +19,12 @@ from unittest import mock
 
 from benchmarks import report
 from benchmarks.report import Figure, Result
-from search import run as run_of_a_trial
-from search.optuna_trial import end_of
+from search.sampling.trial import end_of
 from search.session import open_session
-from search.stop import StopRequest
-from search.worker import WorkerSettings, _bench, _loop
+from search.worker import trial as run_of_a_trial
+from search.worker.context import WorkerSettings, make_bench
+from search.worker.loop import _loop
+from search.worker.stop import StopRequest
 from spaces.loader import check
 from spaces.study import StudySpec
 
@@ -69,7 +70,7 @@ def run(seed: int, trials: int, constrained: bool) -> Outcome:
         url = f"sqlite:///{Path(folder) / 'search.db'}"
         session = open_session(spec, url)
         store = stack.enter_context(session.store)
-        _loop(_bench(WorkerSettings(url, spec.name, "cpu", 1), store, session.stored, StopRequest(DEADLINE_S)), session.stored)
+        _loop(make_bench(WorkerSettings(url, spec.name, "cpu", 1), store, session.stored, StopRequest(DEADLINE_S)), session.stored)
         ended, records = store.trials(session.stored.id), store.study_records(session.stored.id)
     lengths = {trial.id: len(records.get(trial.id, [])) for trial in ended}
     killed = [trial for trial in ended if trial.state == "diverged"]

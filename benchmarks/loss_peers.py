@@ -199,7 +199,7 @@ def metric(shapes: tuple[tuple[int, ...], ...], rounds: int, device: torch.devic
     """Shape → who counts → milliseconds of each round, from logits to counts, argmax included."""
     from torchmetrics.classification import MulticlassJaccardIndex
 
-    from objectives.metrics import ConfusionMatrix
+    from objectives.training.metrics import ConfusionMatrix
 
     found: dict[str, Any] = {}
     for shape in shapes:
@@ -253,10 +253,10 @@ def gpu(shapes: tuple[tuple[int, ...], ...], rounds: int) -> dict[str, Any]:
 
 def waits(device: torch.device) -> str:
     """What torch's sync-debug mode says of a training step of the shipped model, gathered of two batches; empty: nothing waits."""
-    from objectives.metrics import ConfusionMatrix
     from objectives.segmentation import train as trainer
     from objectives.segmentation.config import SegmentationConfig
-    from objectives.steps import Means
+    from objectives.training.metrics import ConfusionMatrix
+    from objectives.training.steps import Means
 
     config = SegmentationConfig.model_validate(
         {"batch_size": 4, "precision": "float32", "loss": {"kind": "ce_focal", "dice_weight": 0.4, "normalize": True}, "weights": {"method": "sqrt_inv_freq"},

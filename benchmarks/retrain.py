@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks import report
 from benchmarks.commands import environment, run, script
 from benchmarks.report import Figure, Result
-from search.report import study_report
+from search.report.study import study_report
 from storage.store import open_store
 
 STUDY = "focal_gamma"

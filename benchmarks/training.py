@@ -22,7 +22,7 @@ class Trained:
 
 def train(config: Mapping[str, Any]) -> Trained:
     """Train a configuration to its end on one CPU thread."""
-    from objectives.device import use_device
+    from objectives.training.device import use_device
 
     use_device("cpu", 1)
     kind = objective(str(config["objective"]))

@@ -21,8 +21,9 @@ from benchmarks import report
 from benchmarks.report import Figure, Result
 from benchmarks.stopwatch import Stopwatch, Target
 from search.session import open_session
-from search.stop import StopRequest
-from search.worker import WorkerSettings, _bench, _loop
+from search.worker.context import WorkerSettings, make_bench
+from search.worker.loop import _loop
+from search.worker.stop import StopRequest
 from spaces.loader import load_study
 
 BOUND_MS = 100.0
@@ -44,7 +45,7 @@ def measure(*, quick: bool) -> Result:
         url = f"sqlite:///{Path(folder) / 'search.db'}"
         session = open_session(spec, url)
         with session.store as store:
-            bench = _bench(WorkerSettings(url, spec.name, "cpu", 1), store, session.stored, StopRequest(DEADLINE_S))
+            bench = make_bench(WorkerSettings(url, spec.name, "cpu", 1), store, session.stored, StopRequest(DEADLINE_S))
             last_write = mock.patch.object(store, "finish", _then(store.finish, watch.start))
             with last_write, _first_step(watch), _first_batch(watch), watch.watching(*_parts(bench)):
                 _loop(bench, session.stored)
@@ -114,18 +115,18 @@ def _first_batch(watch: Stopwatch) -> Iterator[None]:
 def _parts(bench: Any) -> Iterator[Target]:
     """The calls that a gap is made of."""
     import objectives.segmentation.train as segmentation
-    import objectives.training as training
-    import search.run
+    from objectives.training import loop
+    from search.worker import trial
 
     yield gc, "collect", "collecting garbage"
     yield type(bench.store), "claim", "store.claim"
-    yield search.run, "_bind", "ask, suggest and bind"
+    yield trial, "_bind", "ask, suggest and bind"
     yield type(bench.study), "take", "taking the trial up"
     yield type(bench.study), "sample", "sampling"
     yield type(bench.store), "bind", "store.bind"
     yield segmentation, "build_model", BUILD
-    yield training, "build_criterion", "building the loss"
-    yield training, "build_optimizer", "building the optimiser"
+    yield loop, "build_criterion", "building the loss"
+    yield loop, "build_optimizer", "building the optimiser"
 
 
 def main() -> int:

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import Any
 
 from objectives.contract import Objective, Trainer
-from objectives.own import own_objective
+from objectives.custom import own_objective
 from objectives.segmentation.config import SegmentationConfig
 from objectives.text.config import TextConfig
 from spaces.errors import StudyError, nearest

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import socket
 
-from search.report import find_study
-from search.study import open_trials
+from search.sampling.connection import open_trials
+from search.stored_study import find_study
 from spaces.errors import InputError
 from storage.store import open_store
 

@@ -16,17 +16,17 @@ import yaml
 from pydantic import Field, ValidationError
 
 from objectives.registry import objective
-from search.health import health
+from search.diagnosis.health import health
 from spaces.config import Direction, ScoreRule, TrialConfig
 from spaces.errors import ConfigError, StoreError, StudyError, nearest
 from spaces.frozen import Frozen
 from spaces.loader import NO_YAML, Document, Dumper, check, explain
+from spaces.output_path import obstacle
 from spaces.paths import flatten
-from spaces.places import obstacle
 from spaces.records import EpochRecord, best_record
 from spaces.study import StudySpec
-from storage.artifacts import Artifacts
-from storage.checkpoints import CheckpointFiles
+from storage.files.best_weights import Artifacts
+from storage.files.study_files import CheckpointFiles
 from storage.rows import StoredStudy, StoredTrial
 from storage.store import Store
 

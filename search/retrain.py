@@ -70,7 +70,7 @@ class Retraining:
     """
 
     def __init__(self, export: Export, device: str | None = None, threads: int | None = None, save: Path | None = None) -> None:
-        from objectives.device import use_device
+        from objectives.training.device import use_device
 
         self.export = export
         self.config: TrialConfig = export.trial_config()

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from search.plan import Plan, make_plan
+from search.planning.plan import Plan, make_plan
 from spaces.errors import StudyError
 from spaces.paths import flatten
 from spaces.study import CIRCUMSTANCES, StudySpec
-from storage.address import safe_url
-from storage.optuna_schema import MADE_BY
+from storage.database.url import safe_url
 from storage.rows import StoredStudy
 from storage.store import Store, open_store
 
-if TYPE_CHECKING:
-    from optuna.storages import RDBStorage
-
 ABSENT = "(absent)"
-
-MARKING_TRIES, MARKING_S = 20, 2.0
-"""A study is made and then marked as ours: two commits, between which another process waits for the mark."""
 
 Change = tuple[str, str, str]
 """Path, what is stored, what is given."""
@@ -84,7 +76,7 @@ def discard_untried(session: Session, url: str) -> bool:
 
     False, and nothing is taken out, when a trial was tried.
     """
-    from search.study import close_trials, open_trials
+    from search.sampling.connection import close_trials, open_trials
 
     if not session.store.forget_untried(session.stored.id):
         return False
@@ -97,11 +89,12 @@ def discard_untried(session: Session, url: str) -> bool:
 
 def _make(store: Store, plan: Plan, url: str) -> StoredStudy:
     # Optuna: not needed to take a study up
-    from search.study import close_trials, enqueue, make_study, open_trials, waiting_presets
+    from search.sampling.connection import close_trials, open_trials
+    from search.sampling.study import enqueue, is_anothers, make_study, waiting_presets
 
     trials = open_trials(url)
     try:
-        if _is_anothers(trials, plan.spec.name):
+        if is_anothers(trials, plan.spec.name):
             raise StudyError(
                 f"a study {plan.spec.name!r} that was not made by `search` is in the database", where=safe_url(url),
                 found="an Optuna study of that name", next_step="choose another name with --name",
@@ -114,16 +107,6 @@ def _make(store: Store, plan: Plan, url: str) -> StoredStudy:
         return store.register_study(study._study_id, plan.spec.name, plan.spec.model_dump(mode="json"), waiting)  # noqa: SLF001
     finally:
         close_trials(trials)
-
-
-def _is_anothers(trials: RDBStorage, name: str) -> bool:
-    """Whether an Optuna study of that name was not made by us. One that another process is making at this moment has no mark yet."""
-    for _ in range(MARKING_TRIES):
-        held = {study.study_name: study.user_attrs for study in trials.get_all_studies()}
-        if name not in held or MADE_BY in held[name]:
-            return False
-        time.sleep(MARKING_S / MARKING_TRIES)
-    return True
 
 
 def differences(stored: Mapping[str, Any], spec: StudySpec) -> list[Change]:

@@ -1,7 +1,7 @@
 """Recorded trials as JSON Lines, one trial a line, from anywhere; docs/backtest.md describes the format.
 
 A line is `{"epochs": [{"epoch": 1, "loss": …, "metric": …, …}, …]}` with, if known, `number`, `state`, `params`, `preset`
-and `study`. What stands in an epoch is the business of `spaces.epoch_rows`.
+and `study`. What stands in an epoch is the business of `spaces.record_json`.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import Any, Literal, get_args
 from pydantic import Field
 
 from spaces.config import MetricConfig
-from spaces.epoch_rows import make_record, plain, told_row, whole, wrong
 from spaces.errors import RecordsError, nearest
 from spaces.frozen import Frozen
 from spaces.loader import check
-from spaces.places import obstacle
+from spaces.output_path import obstacle
+from spaces.record_json import make_record, plain, told_row, whole, wrong
 from spaces.records import EpochRecord
 
 RecordedState = Literal["complete", "pruned", "diverged", "failed", "running"]

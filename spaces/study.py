@@ -9,7 +9,7 @@ from pydantic import Field
 from spaces.config import MetricConfig
 from spaces.frozen import Frozen
 from spaces.parameters import Parameter
-from spaces.signals import SignalsConfig
+from spaces.thresholds import SignalsConfig
 
 
 class SamplerConfig(Frozen):

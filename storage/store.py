@@ -6,22 +6,21 @@ import os
 from types import TracebackType
 from typing import Self
 
-from storage.address import check_file, database_file, safe_url
-from storage.attempts import Attempts
-from storage.checkpoints import ROOT_VARIABLE, CheckpointFiles, files_root
-from storage.counts import Counts
-from storage.curves import Curves
-from storage.device_time import DeviceTimes
-from storage.engine import Database
-from storage.epochs import Epochs
-from storage.findings import Findings
-from storage.history import History
-from storage.models import Study
-from storage.reaping import Reaping
-from storage.schema import check_upgradable, ensure, upgrade
-from storage.studies import Studies
-from storage.trials import Trials
-from storage.upkeep import lock_against_claims, refuse_held
+from storage.database.engine import Database
+from storage.database.url import check_file, database_file, safe_url
+from storage.files.study_files import ROOT_VARIABLE, CheckpointFiles, files_root
+from storage.repositories.class_counts import Counts
+from storage.repositories.device_time import DeviceTimes
+from storage.repositories.epochs import Epochs
+from storage.repositories.findings import Findings
+from storage.repositories.leases import Attempts
+from storage.repositories.peer_curves import Curves
+from storage.repositories.reaping import Reaping
+from storage.repositories.sampler_history import History
+from storage.repositories.studies import Studies
+from storage.repositories.trials import Trials
+from storage.tables.models import Study
+from storage.tables.schema import ensure
 
 
 class Store(Studies, Attempts, Reaping, DeviceTimes, Epochs, Trials, Findings, Counts, Curves, History):
@@ -72,23 +71,6 @@ def open_database(url: str) -> Database:
         StoreError: when the address is malformed, or there is nothing.
     """
     return _reach(url, create=False)
-
-
-def upgrade_store(url: str) -> None:
-    """Brings a store of an older program to the version of this one; a store of this version stays as it is.
-
-    Raises:
-        StoreError: when there is no store, or a newer one, or workers hold trials, or the database cannot be reached or written.
-    """
-    database = open_database(url)
-    try:
-        with database.writing() as connection:
-            lock_against_claims(database, connection)
-            check_upgradable(connection, database.where)
-            refuse_held(connection, database.where, "migrated")
-            upgrade(connection)
-    finally:
-        database.close()
 
 
 def open_files(url: str) -> CheckpointFiles:

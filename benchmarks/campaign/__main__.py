@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.campaign import SEEDS, records, study
 from benchmarks.commands import environment, script
-from search.recorded import study_recording
+from search.replay.source import study_recording
 from spaces.recordings import Recording, write_recording
 from storage.store import open_store
 

@@ -29,7 +29,7 @@ from benchmarks.chaos.checks import Contents, Findings
 from benchmarks.chaos.crew import Exit
 from benchmarks.chaos.run import Campaign, Place, busy_cores, disturbed, place, undisturbed
 from benchmarks.report import Figure, Result
-from search.lease import LEASE_S
+from search.worker.lease import LEASE_S
 
 RUNS_AGAIN_S = 15.0
 GIVES_BACK_S = 10.0

@@ -8,7 +8,7 @@ from typing import Any
 
 import psycopg
 
-from storage.columns import loads
+from storage.tables.columns import loads
 
 HELD = ("reserved", "running")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.chaos.books import Books
 from benchmarks.chaos.campaign import PLANTED
-from search.report import find_study
+from search.stored_study import find_study
 from spaces.records import EpochRecord
 from storage.rows import FINAL_STATES, StoredTrial
 from storage.store import open_store

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from benchmarks.chaos.campaign import CHECKPOINT_S
 from benchmarks.commands import ONE_THREAD, environment, script
-from search.launch.care import TrialCare
-from search.lease import worker_name
-from search.trial_checkpoints import EVERY_VARIABLE
-from storage.checkpoints import ROOT_VARIABLE, CheckpointFiles
-from storage.trial_states import TrialStates
+from search.launch.reaper import TrialCare
+from search.worker.checkpoints import EVERY_VARIABLE
+from search.worker.identity import worker_name
+from storage.files.checkpoints import TrialStates
+from storage.files.study_files import ROOT_VARIABLE, CheckpointFiles
 
 EXPECTED: dict[str, tuple[int, ...]] = {"kill": (-signal.SIGKILL,), "terminate": (130, -signal.SIGTERM, 128 + signal.SIGTERM), "": ()}
 """Exit codes of a worker by what was done to it; a worker that is told to end while it imports dies of the signal itself."""

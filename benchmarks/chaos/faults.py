@@ -15,7 +15,7 @@ from benchmarks.chaos.campaign import MOMENTS, PLANTED, Kind, Moment, Scale
 from benchmarks.chaos.crew import Crew, Member
 from benchmarks.chaos.server import Server
 from benchmarks.chaos.watch import Kill, Watch
-from search.lease import LEASE_S
+from search.worker.lease import LEASE_S
 
 SPARED_AT = 2
 """A trial that lost so many workers loses no other one to chance: the third would end it, as it should end one that kills."""

@@ -20,7 +20,7 @@ from benchmarks.chaos.faults import Fault, Tormentor, gap_factor, schedule
 from benchmarks.chaos.proxy import proxy
 from benchmarks.chaos.server import Server, server
 from benchmarks.chaos.watch import Watch
-from search.launch.care import TrialCare
+from search.launch.reaper import TrialCare
 from search.session import open_session
 
 STEP_S = 0.1

@@ -20,17 +20,17 @@ from benchmarks.report import Figure
 from benchmarks.stopwatch import Stopwatch
 from benchmarks.store.past import idle_bench
 from objectives.contract import Checkpoints
-from search.lease import LEASE_S
-from search.plan import Plan, make_plan
-from search.pruners.peers import build_pruner
-from search.run import run_trial
+from search.planning.plan import Plan, make_plan
+from search.pruners.build import build_pruner
+from search.sampling.sampler import suggest
 from search.session import open_session
-from search.study import suggest
+from search.worker.lease import LEASE_S
+from search.worker.trial import run_trial
 from spaces.config import TrialConfig
 from spaces.loader import load_study
 from spaces.records import ClassCounts, EpochRecord
 from spaces.study import StudySpec
-from storage.address import optuna_url
+from storage.database.url import optuna_url
 from storage.store import open_store
 
 TIMES_PLAIN = 5.0

@@ -21,14 +21,14 @@ from benchmarks.epoch_cost import percentile
 from benchmarks.history import healthy
 from benchmarks.report import Figure
 from benchmarks.store.past import study_with_past
-from search.lease import EXTENSIONS, LEASE_S
 from search.pruners.median import Peers, falls_short
-from search.worker import stored_plan
+from search.stored_study import stored_plan
+from search.worker.lease import EXTENSIONS, LEASE_S
 from spaces.records import EpochRecord
-from storage.models import Trial
-from storage.optuna_tables import OptunaTables
 from storage.rows import Claim, StoredStudy
 from storage.store import Store, open_store
+from storage.tables.models import Trial
+from storage.tables.optuna import OptunaTables
 
 P99_MS = 100.0
 PROCESSES, CONNECTIONS = 4, 4

@@ -13,14 +13,15 @@ from typing import Any
 from benchmarks.epoch_cost import ScriptedTrainer, Size, make_ours, one_trial, parts, percentile
 from benchmarks.report import Figure
 from benchmarks.stopwatch import Stopwatch
-from search.lease import LEASE_S
-from search.plan import make_plan
-from search.run import Bench, _bind, run_trial
-from search.stop import StopRequest
-from search.track import NoTracker
-from search.worker import open_worker_study, stored_plan
+from search.planning.plan import make_plan
+from search.stored_study import stored_plan
+from search.worker.context import Bench, open_worker_study
+from search.worker.lease import LEASE_S
+from search.worker.stop import StopRequest
+from search.worker.tracker import NoTracker
+from search.worker.trial import _bind, run_trial
 from spaces.loader import load_study
-from storage.checkpoints import CheckpointFiles
+from storage.files.study_files import CheckpointFiles
 from storage.rows import StoredStudy
 from storage.store import Store, open_store
 

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from objectives.class_weights import Floats, class_weights, focal_alpha
+from objectives.losses.class_weights import Floats, class_weights, focal_alpha
 from spaces.config import WeightMethod, WeightsConfig
 from spaces.records import ClassCounts
 

@@ -6,8 +6,8 @@ import warnings
 
 import torch
 
-from objectives.class_weights import absent_classes, class_weights, focal_alpha
 from objectives.losses.balance import Balance
+from objectives.losses.class_weights import absent_classes, class_weights, focal_alpha
 from objectives.losses.combined import CombinedLoss
 from objectives.losses.library import LibraryLoss
 from objectives.losses.modules import CrossEntropyLoss, DiceLoss, FocalLoss

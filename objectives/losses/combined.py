@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from objectives.class_weights import Floats
 from objectives.losses import checks, functional
 from objectives.losses.balance import Balance
+from objectives.losses.class_weights import Floats
 from objectives.losses.functional import Batch, Others
 from objectives.losses.library import LibraryLoss
 from objectives.losses.modules import CrossEntropyLoss, DiceLoss, FocalLoss, Terms

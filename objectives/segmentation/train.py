@@ -1,4 +1,4 @@
-"""Segmentation: the data, the model and the metrics that `objectives.training` is done with."""
+"""Segmentation: the data, the model and the metrics that `objectives.training.loop` is done with."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from objectives.contract import Checkpoints
 from objectives.data import build
 from objectives.data.loading import SegmentationData
 from objectives.losses.build import check_alpha
-from objectives.metrics import ConfusionMatrix, PerClass
 from objectives.segmentation.config import SegmentationConfig
 from objectives.segmentation.model import build_model, check_size
-from objectives.training import Training, trained
-from objectives.used import used_dropout
-from objectives.validation import Metrics, Validation
+from objectives.training.loop import Training, trained
+from objectives.training.metrics import ConfusionMatrix, PerClass
+from objectives.training.readback import used_dropout
+from objectives.training.validation import Metrics, Validation
 from spaces.records import ClassCounts, EpochRecord
 
 METRICS: Metrics = {"miou": ConfusionMatrix.mean_iou, "pixel_accuracy": ConfusionMatrix.pixel_accuracy, "macro_f1": ConfusionMatrix.macro_f1}
@@ -55,7 +55,7 @@ def prepare(config: SegmentationConfig, device: str) -> SegmentationData:
 
 
 def train(config: SegmentationConfig, data: SegmentationData, counts: ClassCounts, device: str, checkpoints: Checkpoints) -> Iterator[EpochRecord]:
-    """Train, one record an epoch; see `objectives.training.trained`.
+    """Train, one record an epoch; see `objectives.training.loop.trained`.
 
     Raises:
         OutOfMemoryError: when the device, or the host, has not the memory for it.

@@ -11,7 +11,7 @@ from transformers import BertConfig, BertForSequenceClassification
 from objectives.text import hub
 from objectives.text.config import TextModelConfig
 from objectives.text.tokens import PADDING, TokenData
-from objectives.used import used_dropout
+from objectives.training.readback import used_dropout
 from spaces.errors import ConfigError
 
 

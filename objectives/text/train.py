@@ -1,4 +1,4 @@
-"""Text classification: the data, the model and the metrics that `objectives.training` is done with.
+"""Text classification: the data, the model and the metrics that `objectives.training.loop` is done with.
 
 The loop is the project's own and not transformers' Trainer: what is recorded, guarded, scheduled and resumed is then the
 very same as in segmentation, and reads top to bottom. Who wants the loss in a Trainer finds it in `objectives.text.trainer`.
@@ -14,14 +14,14 @@ import torch
 
 from objectives.contract import Checkpoints
 from objectives.losses.build import check_alpha
-from objectives.metrics import ConfusionMatrix
 from objectives.text import docstrings, tables
 from objectives.text.config import DocstringsData, TextConfig
 from objectives.text.model import build_model, used_model
 from objectives.text.texts import Texts
 from objectives.text.tokens import TokenData, tokenised
-from objectives.training import Training, trained
-from objectives.validation import Metrics
+from objectives.training.loop import Training, trained
+from objectives.training.metrics import ConfusionMatrix
+from objectives.training.validation import Metrics
 from spaces.records import ClassCounts, EpochRecord
 
 METRICS: Metrics = {"macro_f1": ConfusionMatrix.macro_f1, "accuracy": ConfusionMatrix.pixel_accuracy}
@@ -58,7 +58,7 @@ def prepare(config: TextConfig, device: str) -> TokenData:
 
 
 def train(config: TextConfig, data: TokenData, counts: ClassCounts, device: str, checkpoints: Checkpoints) -> Iterator[EpochRecord]:
-    """Train, one record an epoch; see `objectives.training.trained`.
+    """Train, one record an epoch; see `objectives.training.loop.trained`.
 
     Raises:
         OutOfMemoryError: when the device, or the host, has not the memory for it.

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from transformers import Trainer, TrainingArguments
 
-from objectives.class_weights import focal_alpha
 from objectives.losses import FocalLoss
+from objectives.losses.class_weights import focal_alpha
 from objectives.text.tokens import IGNORE
 from spaces.errors import ConfigError
 from spaces.records import ClassCounts

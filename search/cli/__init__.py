@@ -9,12 +9,12 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from search.cli import configuring, looking, replaying, running, storing  # each joins its commands to the application
-from search.cli.application import INTERRUPTED, app
-from search.cli.refusal import UsageError, is_help, refusal
+from search.cli import configure, inspect, replay, run, store  # each joins its commands to the application
+from search.cli.app import INTERRUPTED, app
+from search.cli.usage_errors import UsageError, is_help, refusal
 from spaces.errors import InputError, SearchError
 
-__all__ = ["app", "configuring", "looking", "main", "replaying", "running", "storing"]
+__all__ = ["app", "configure", "inspect", "main", "replay", "run", "store"]
 
 ORDER = ("run", "list", "show", "explain", "backtest", "convert", "weights", "export", "train", "dashboard", "worker", "schema")
 """As the help lists the commands."""
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _end(problem: SearchError) -> NoReturn:
-    from search.console import screen
+    from search.console import terminal
 
-    screen.print_error(problem)
+    terminal.print_error(problem)
     raise SystemExit(problem.exit_code) from None

@@ -9,11 +9,11 @@ import yaml
 from rich import box
 from rich.table import Table
 
-from search.backtest import Backtest, Row
-from search.console import screen
+from search.console import terminal
+from search.console.formatting import count, score
 from search.console.tables import SCORE_RULES, fits
-from search.console.words import count, score
-from search.tune import Tuned
+from search.replay.backtest import Backtest, Row
+from search.replay.tune import Tuned
 
 SHOWN = 10
 """Numbers of trials that a line lists."""
@@ -21,29 +21,29 @@ SHOWN = 10
 
 def print_backtest(result: Backtest) -> None:
     """Every rule with whom it kills and what that saves, and what the records cannot tell."""
-    screen.head(f"Backtest of {result.study}: {result.metric} ({result.direction}, {SCORE_RULES[result.score_rule]})")
+    terminal.head(f"Backtest of {result.study}: {result.metric} ({result.direction}, {SCORE_RULES[result.score_rule]})")
     time = "" if result.hours is None else f", {result.hours:.2f} device-hours"
-    screen.tell(f"{count(result.trials, 'trial')}, {count(result.epochs, 'epoch')}{time}; {result.ranked} ran to their end")
+    terminal.tell(f"{count(result.trials, 'trial')}, {count(result.epochs, 'epoch')}{time}; {result.ranked} ran to their end")
     scores = " to ".join(dict.fromkeys(score(held.score) for held in (result.best[0], result.best[-1])))
-    screen.tell(f"eventual best {len(result.best)} ({scores}): trial {_list([held.number for held in result.best])}")
+    terminal.tell(f"eventual best {len(result.best)} ({scores}): trial {_list([held.number for held in result.best])}")
     print_rows(result.rows, len(result.best))
     if result.unknown:
-        screen.head("What these records cannot tell")
+        terminal.head("What these records cannot tell")
         for sentence in result.unknown:
-            screen.tell(sentence, indent=2)
+            terminal.tell(sentence, indent=2)
 
 
 def print_rows(rows: tuple[Row, ...], best: int) -> None:
     """A line for each rule; a narrow screen has shares alone in the place of epochs, and the best that were killed below the table."""
-    screen.say()
+    terminal.say()
     none_killed = tuple(replace(row, best_killed=()) for row in rows)  # those break their lines anywhere
     if fits(_wide(none_killed, best)):
-        screen.show(_wide(rows, best))
+        terminal.show(_wide(rows, best))
         return
-    screen.show(_narrow(rows, best))
+    terminal.show(_narrow(rows, best))
     for row in rows:
         if row.best_killed:
-            screen.tell(f"{row.rule} kills of the best {best}: trial {_list(row.best_killed)}", indent=2)
+            terminal.tell(f"{row.rule} kills of the best {best}: trial {_list(row.best_killed)}", indent=2)
 
 
 def _wide(rows: tuple[Row, ...], best: int) -> Table:
@@ -53,7 +53,7 @@ def _wide(rows: tuple[Row, ...], best: int) -> Table:
     for row in rows:
         died = _list(row.best_killed) if row.best_killed else "none"
         found = "none" if row.found is None else f"{score(row.found.score)} (trial {row.found.number})"
-        table.add_row(screen.fit(row.rule), str(len(row.killed)), f"{row.epochs_saved} ({_share(row)})", _hours(row), died, found)
+        table.add_row(terminal.fit(row.rule), str(len(row.killed)), f"{row.epochs_saved} ({_share(row)})", _hours(row), died, found)
     return table
 
 
@@ -61,7 +61,7 @@ def _narrow(rows: tuple[Row, ...], best: int) -> Table:
     table = _table("killed", "epochs\nsaved", "hours", f"best {best}\nkilled", "best\nfound", gap=1)
     for row in rows:
         found = "none" if row.found is None else score(row.found.score)
-        table.add_row(screen.fit(row.rule), str(len(row.killed)), _share(row), _hours(row), str(len(row.best_killed)), found)
+        table.add_row(terminal.fit(row.rule), str(len(row.killed)), _share(row), _hours(row), str(len(row.best_killed)), found)
     return table
 
 
@@ -84,13 +84,13 @@ def _hours(row: Row) -> str:
 
 def print_tuned(tuned: Tuned, best: int) -> None:
     """The proposed thresholds as YAML, and what they would do."""
-    screen.head("Thresholds that save most and spare the best")
-    screen.tell(f"chosen to spare the best {len(tuned.spared)}, twice the tenth that counts, since the next trials will not be these")
+    terminal.head("Thresholds that save most and spare the best")
+    terminal.tell(f"chosen to spare the best {len(tuned.spared)}, twice the tenth that counts, since the next trials will not be these")
     print_rows(tuned.rows, best)
-    screen.say()
-    screen.say(yaml.safe_dump({"signals": tuned.signals}, sort_keys=False).rstrip())
+    terminal.say()
+    terminal.say(yaml.safe_dump({"signals": tuned.signals}, sort_keys=False).rstrip())
 
 
 def _list(numbers: Sequence[int]) -> str:
     more = f" … {len(numbers) - SHOWN} more" if len(numbers) > SHOWN else ""
-    return screen.fit(f"{', '.join(map(str, numbers[:SHOWN]))}{more}")
+    return terminal.fit(f"{', '.join(map(str, numbers[:SHOWN]))}{more}")

@@ -12,10 +12,11 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from search.console import screen
+from search.console import terminal
+from search.console.formatting import count, joined, number, rate, score, setting
 from search.console.tables import STATE_STYLES
-from search.console.words import count, joined, number, rate, score, setting
-from search.report import BASE_RATE, RATE, TrialReport
+from search.report.models import TrialReport
+from search.stored_study import BASE_RATE, RATE
 from spaces.paths import flatten, lookup
 from spaces.records import Diagnosis, EpochRecord, Evidence, best_record
 
@@ -51,27 +52,27 @@ def print_trial(report: TrialReport, store: str = "") -> None:
     _print_curves(report)
     _print_classes(report)
     if report.records:
-        screen.head("Signs of health")
+        terminal.head("Signs of health")
         for line in report.health:
-            screen.tell(line, indent=2)
+            terminal.tell(line, indent=2)
     _print_end(report, store)
 
 
 def _print_head(report: TrialReport) -> None:
-    screen.head(f"Trial {report.number} of {report.study}{f' (preset {report.preset})' if report.preset else ''}")
+    terminal.head(f"Trial {report.number} of {report.study}{f' (preset {report.preset})' if report.preset else ''}")
     done = report.records[-1].epoch if report.records else 0
     told = f", {report.metric} {score(report.score)}" if report.score is not None else ""
-    screen.say(f"{report.state} after {done} of {count(report.epochs, 'epoch')}{told}", style=STATE_STYLES.get(report.state, ""))
+    terminal.say(f"{report.state} after {done} of {count(report.epochs, 'epoch')}{told}", style=STATE_STYLES.get(report.state, ""))
     tests = [record.test.metric for record in report.records if record.test]
     if tests:
-        screen.say(f"{report.metric} on the test split, by which nothing was chosen: {score(tests[-1])}")
+        terminal.say(f"{report.metric} on the test split, by which nothing was chosen: {score(tests[-1])}")
     again = f" ({count(report.attempts, 'attempt')}: it was paused, or its worker vanished)" if report.attempts > 1 else ""
-    screen.say(f"worker {report.worker} on {report.host}{again}")
+    terminal.say(f"worker {report.worker} on {report.host}{again}")
 
 
 def _print_config(report: TrialReport) -> None:
     """Section by section. What was searched is marked; the learning rate stands beside its multiple."""
-    screen.head("Configuration (* searched)")
+    terminal.head("Configuration (* searched)")
     top = {key: value for key, value in report.config.items() if not isinstance(value, Mapping)}
     sections = {"trial": (top, "")} | {key: (value, f"{key}.") for key, value in report.config.items() if isinstance(value, Mapping)}
     margin = max(map(len, sections)) + 4
@@ -79,11 +80,11 @@ def _print_config(report: TrialReport) -> None:
     grid.add_column(no_wrap=True, style="dim")
     grid.add_column(no_wrap=True)
     for name, (values, prefix) in sections.items():
-        settings = [screen.fit(_setting(f"{prefix}{key}", key, value, report)) for key, value in flatten(values)]
-        lines = Text("\n".join(joined(settings, screen.console().width - margin)))
+        settings = [terminal.fit(_setting(f"{prefix}{key}", key, value, report)) for key, value in flatten(values)]
+        lines = Text("\n".join(joined(settings, terminal.console().width - margin)))
         lines.highlight_regex(r"\*[^,]+", "bold")
         grid.add_row(f"  {name}", lines)
-    screen.show(grid)
+    terminal.show(grid)
 
 
 def _setting(path: str, key: str, value: Any, report: TrialReport) -> str:
@@ -97,19 +98,19 @@ def _setting(path: str, key: str, value: Any, report: TrialReport) -> str:
 def _print_curves(report: TrialReport) -> None:
     records = report.records
     if len(records) < 2:
-        screen.head("Curves")
-        screen.say("  no epoch is recorded yet" if not records else "  one epoch makes no curve: its numbers")
+        terminal.head("Curves")
+        terminal.say("  no epoch is recorded yet" if not records else "  one epoch makes no curve: its numbers")
         for record in records:
             losses = f"loss {number(record.train_loss)}, validation loss {number(record.val_loss)}"
             norms = f"gradient norm {number(record.grad_norm_median)} (median), {number(record.grad_norm_max)} (largest)"
-            screen.tell(f"{losses}, {report.metric} {score(record.metric)}, {norms}", indent=2)
+            terminal.tell(f"{losses}, {report.metric} {score(record.metric)}, {norms}", indent=2)
         return
     epochs = [record.epoch for record in records]
     loss = [Series("t", "training loss", "blue", [record.train_loss for record in records])]
     loss.append(Series("v", "validation loss", "orange", [record.val_loss for record in records]))
     for record in records:
         if record.broken_step is not None:
-            screen.tell(f"\nepoch {record.epoch} broke off at step {record.broken_step} and was not validated")
+            terminal.tell(f"\nepoch {record.epoch} broke off at step {record.broken_step} and was not validated")
     _print_chart(epochs, loss, log=False)
     _print_chart(epochs, [Series("m", report.metric, "green", [record.metric for record in records])], log=False)
     largest = [record.grad_norm_max for record in records]
@@ -118,10 +119,10 @@ def _print_curves(report: TrialReport) -> None:
 
 def _print_chart(epochs: Sequence[int], series: Sequence[Series], *, log: bool) -> None:
     """A chart with its title above it; a value that cannot be drawn leaves a gap."""
-    screen.head(" and ".join(f"{curve.name} ({curve.letter})" for curve in series) + " by epoch")
+    terminal.head(" and ".join(f"{curve.name} ({curve.letter})" for curve in series) + " by epoch")
     points = [_points(epochs, curve.values, log) for curve in series]
     if any(points):
-        screen.show(Text.from_ansi(_chart(epochs, series, points, log=log)))
+        terminal.show(Text.from_ansi(_chart(epochs, series, points, log=log)))
 
 
 def _points(epochs: Sequence[int], values: Sequence[float], log: bool) -> Points:
@@ -139,11 +140,11 @@ def _chart(epochs: Sequence[int], series: Sequence[Series], points: Sequence[Poi
     figure = plotext.figure
     figure.clear()
     figure.theme("colorless")
-    figure.plot_size(min(screen.console().width, CHART_WIDTH), CHART_HEIGHT)
+    figure.plot_size(min(terminal.console().width, CHART_WIDTH), CHART_HEIGHT)
     for curve, drawn in zip(series, points, strict=True):
         if drawn:
             places = [list(axis) for axis in zip(*drawn, strict=True)]
-            line = plotext.marker("." if screen.is_plain() else "braille", curve.colour)
+            line = plotext.marker("." if terminal.is_plain() else "braille", curve.colour)
             figure.draw(figure.signal(*places, marker=line).lines())
             figure.draw(figure.signal(*places, marker=plotext.marker(curve.letter, curve.colour)))
     low, high = _limits([height for drawn in points for _, height in drawn], log)
@@ -152,8 +153,8 @@ def _chart(epochs: Sequence[int], series: Sequence[Series], points: Sequence[Poi
     figure.ruler("y").ticks(marks, [number(10**mark if log else mark) for mark in marks])
     named = [epoch for epoch in epochs if (epoch - epochs[0]) % math.ceil(len(epochs) / X_LABELS) == 0]
     figure.ruler("x").ticks(named, [str(epoch) for epoch in named])
-    text: str = figure.build().string(colorless=screen.console().no_color or not screen.console().is_terminal)
-    return screen.fit(text.rstrip())
+    text: str = figure.build().string(colorless=terminal.console().no_color or not terminal.console().is_terminal)
+    return terminal.fit(text.rstrip())
 
 
 def _limits(heights: Sequence[float], log: bool) -> tuple[float, float]:
@@ -173,7 +174,7 @@ def _print_classes(report: TrialReport) -> None:
     chosen = {name: record.class_metric for name, record in told.items()}
     if last.test is not None:
         chosen["test"] = last.test.class_metric
-    screen.head("Classes")
+    terminal.head("Classes")
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold", show_edge=False)
     table.add_column("", justify="right", no_wrap=True)
     table.add_column("class", overflow="fold")
@@ -181,8 +182,8 @@ def _print_classes(report: TrialReport) -> None:
         table.add_column(name, justify="right", no_wrap=True)
     for index in range(len(last.class_metric)):
         values = [column[index] for column in chosen.values()]
-        table.add_row(str(index), screen.fit(_class_name(report, index)), *map(score, values), _change(whole, index))
-    screen.show(table)
+        table.add_row(str(index), terminal.fit(_class_name(report, index)), *map(score, values), _change(whole, index))
+    terminal.show(table)
 
 
 def _class_name(report: TrialReport, index: int) -> str:
@@ -198,46 +199,46 @@ def _change(records: Sequence[EpochRecord], index: int) -> str:
 def _print_end(report: TrialReport, store: str) -> None:
     """Why it ended before its time, with the numbers, the likely cause, and what to try; or what is amiss with a whole one."""
     if report.trouble is not None:
-        screen.head("What is amiss")
+        terminal.head("What is amiss")
         _print_diagnosis(report.trouble, report, store)
     if not report.reason and not report.error and not report.findings:
         return
-    screen.head(f"Why it {'was ' if report.state == 'pruned' else ''}{report.state}")
+    terminal.head(f"Why it {'was ' if report.state == 'pruned' else ''}{report.state}")
     for evidence, diagnosis in report.findings:
         _print_evidence(evidence)
         if diagnosis is not None:
             _print_diagnosis(diagnosis, report, store)
     if not report.findings:
-        screen.say(f"  {report.reason}")
+        terminal.say(f"  {report.reason}")
     if report.error:
-        screen.say()
-        screen.say("\n".join(f"  {line}" for line in report.error.splitlines()), style="dim")
+        terminal.say()
+        terminal.say("\n".join(f"  {line}" for line in report.error.splitlines()), style="dim")
 
 
 def _print_evidence(evidence: Evidence) -> None:
     place = f"epoch {evidence.epoch}" + (f", step {evidence.step}" if evidence.step is not None else "")
-    screen.tell(f"{evidence.signal} at {place}: {evidence.statement}", indent=2, style="red")
+    terminal.tell(f"{evidence.signal} at {place}: {evidence.statement}", indent=2, style="red")
     width = max((len(name) for name in evidence.numbers), default=0)
     for name, value in evidence.numbers.items():
-        screen.tell(f"{name:<{width}}  {setting(value)}", indent=4)
+        terminal.tell(f"{name:<{width}}  {setting(value)}", indent=4)
 
 
 def _print_diagnosis(diagnosis: Diagnosis, report: TrialReport, store: str) -> None:
-    screen.say()
-    screen.say(f"  likely cause: {diagnosis.cause} ({diagnosis.confidence:.0%} sure)", style="bold")
+    terminal.say()
+    terminal.say(f"  likely cause: {diagnosis.cause} ({diagnosis.confidence:.0%} sure)", style="bold")
     for because in diagnosis.because:
-        screen.tell(f"+ {because}", indent=4)
+        terminal.tell(f"+ {because}", indent=4)
     for against in diagnosis.against:
-        screen.tell(f"- {against}", indent=4)
+        terminal.tell(f"- {against}", indent=4)
     if diagnosis.others:
-        screen.tell("less likely: " + ", ".join(f"{cause} ({likelihood:.0%})" for cause, likelihood in diagnosis.others), indent=4)
-    screen.say()
-    screen.say("  to try, in this order:", style="bold")
+        terminal.tell("less likely: " + ", ".join(f"{cause} ({likelihood:.0%})" for cause, likelihood in diagnosis.others), indent=4)
+    terminal.say()
+    terminal.say("  to try, in this order:", style="bold")
     held = dict(flatten(report.config))
     for place, remedy in enumerate(diagnosis.remedies, 1):
         changes = ", ".join(f"{path} {setting(held.get(path))} → {setting(new)}" for path, new in remedy.patch.items())
         what = remedy.text.partition(f": {next(iter(remedy.patch), '')} ")[0] if remedy.patch else remedy.text
-        screen.tell(f"{place}. {what}{': ' if changes else ''}{changes}", indent=4)
+        terminal.tell(f"{place}. {what}{': ' if changes else ''}{changes}", indent=4)
     if any(remedy.patch for remedy in diagnosis.remedies):
-        screen.say()
-        screen.tell(f"try the first with: search run --study {report.study} --enqueue-remedy {report.number}{store}", indent=2)
+        terminal.say()
+        terminal.tell(f"try the first with: search run --study {report.study} --enqueue-remedy {report.number}{store}", indent=2)

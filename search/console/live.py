@@ -14,18 +14,19 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from search.console import screen
+from search.console import terminal
+from search.console.formatting import count, duration, pairs, score, short_names
 from search.console.tables import STATE_STYLES
-from search.console.words import count, duration, pairs, score, short_names
 from search.console.workers import attempts, seen
-from search.report import holders, sampled
+from search.report.study import holders
+from search.stored_study import sampled
 from spaces.errors import StoreError
 from spaces.records import better
 from spaces.study import StudySpec
 from storage.rows import FINAL_STATES, Progress, StoredTrial
 
 if TYPE_CHECKING:
-    from search.plan import Plan
+    from search.planning.plan import Plan
     from storage.rows import StoredStudy
     from storage.store import Store
 
@@ -55,16 +56,16 @@ def watch(
         note: a word to the reader, such as that a stop was asked for; empty most of the time.
     """
     watcher = Watcher(store, stored.id, plan.spec)
-    if not screen.is_terminal():
+    if not terminal.is_terminal():
         for event in _looks(watcher, until, poll_s):
-            screen.say(event.text)
+            terminal.say(event.text)
         return
-    with Live(console=screen.console(), auto_refresh=False) as live:
+    with Live(console=terminal.console(), auto_refresh=False) as live:
         over = False
         while not over:
             over = until()
             watcher.events.extend(watcher.look())
-            live.update(frame(watcher, note(), screen.console().height), refresh=True)
+            live.update(frame(watcher, note(), terminal.console().height), refresh=True)
             if not over:
                 time.sleep(poll_s)
 
@@ -191,9 +192,9 @@ def frame(watcher: Watcher, note: str, height: int) -> RenderableType:
         parts += [Text(), _running(watcher, running[:room])]
     if len(running) > room:
         parts.append(Text(f"and {len(running) - room} more running"))
-    parts += [Text(), *(Text(screen.fit(event.text), style=event.style, no_wrap=True, overflow="crop") for event in watcher.events)]
+    parts += [Text(), *(Text(terminal.fit(event.text), style=event.style, no_wrap=True, overflow="crop") for event in watcher.events)]
     if note:
-        parts += [Text(), Text(screen.fit(note), style="bold yellow")]
+        parts += [Text(), Text(terminal.fit(note), style="bold yellow")]
     return Group(*parts)
 
 
@@ -216,7 +217,7 @@ def _best(watcher: Watcher) -> RenderableType:
     best = watcher.best
     if best is None:
         return Text("no trial is complete yet", style="dim")
-    return Text(screen.fit(f"best so far: {watcher.spec.metric.name} {score(best.score)}, trial {best.number}: {watcher.params(best)}"))
+    return Text(terminal.fit(f"best so far: {watcher.spec.metric.name} {score(best.score)}, trial {best.number}: {watcher.params(best)}"))
 
 
 def _running(watcher: Watcher, running: Sequence[Progress]) -> RenderableType:
@@ -228,6 +229,6 @@ def _running(watcher: Watcher, running: Sequence[Progress]) -> RenderableType:
     for line, holder in zip(running, holders(running), strict=True):
         epochs = f"{line.epochs}/{watcher.spec.epochs}"
         bar = ProgressBar(total=watcher.spec.epochs, completed=line.epochs, width=TRIAL_BAR, complete_style=BAR, finished_style=BAR)
-        told = (screen.fit(line.worker), screen.fit(holder.device or "-"), seen(holder), attempts(holder))
+        told = (terminal.fit(line.worker), terminal.fit(holder.device or "-"), seen(holder), attempts(holder))
         table.add_row(str(line.number), epochs, bar, score(line.metric), *told)
     return table

@@ -9,10 +9,10 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from search.console import screen
-from search.console.words import count, joined, number, pairs, sampled, score, setting, short_names
+from search.console import terminal
+from search.console.formatting import count, joined, number, pairs, sampled, score, setting, short_names
 from search.console.workers import device_time_line, print_workers
-from search.report import Kill, LeaderboardRow, StudyReport
+from search.report.models import Kill, LeaderboardRow, StudyReport
 from spaces.parameters import Choice, Condition
 from spaces.records import ClassCounts
 from spaces.study import StudySpec
@@ -36,21 +36,21 @@ UNBOUNDED = 10_000
 
 def print_study(report: StudyReport, top: int = 10) -> None:
     """How a study stands: states, who works on what, leaderboard, kills and signs of health."""
-    screen.head(f"Study {report.name}: {report.objective}, {report.metric} ({report.direction}, {SCORE_RULES[report.score_rule]})")
+    terminal.head(f"Study {report.name}: {report.objective}, {report.metric} ({report.direction}, {SCORE_RULES[report.score_rule]})")
     if report.about:
-        screen.tell(report.about)
-    screen.tell(states_line(report))
+        terminal.tell(report.about)
+    terminal.tell(states_line(report))
     if report.device_budget_s is not None:
-        screen.tell(device_time_line(report))
+        terminal.tell(device_time_line(report))
     print_workers(report)
     print_leaderboard(report, top)
     if report.weights is not None:
-        screen.tell(f"the trained state of trial {report.leaderboard[0].number}: {report.weights}")
+        terminal.tell(f"the trained state of trial {report.leaderboard[0].number}: {report.weights}")
     print_kills(report)
     if report.health:
-        screen.head("Signs of health")
+        terminal.head("Signs of health")
         for line in report.health:
-            screen.tell(line, indent=2)
+            terminal.tell(line, indent=2)
 
 
 def states_line(report: StudyReport) -> str:
@@ -65,19 +65,19 @@ def states_line(report: StudyReport) -> str:
 
 def print_leaderboard(report: StudyReport, top: int = 10) -> None:
     """The best trials with what was sampled for them, and how far their order can be trusted."""
-    screen.head("Leaderboard")
+    terminal.head("Leaderboard")
     rows = report.leaderboard[:top]
     if not rows:
-        screen.say("  no trial is complete yet")
+        terminal.say("  no trial is complete yet")
         return
     _print_rows(report, rows)
     tied = sum(row.tied for row in report.leaderboard)
     close = f"{count(tied, 'trial')} within noise of the first row (≈), which" if tied else "The first row"
     shown = any(row.noise is not None for row in rows)
     measured = "± is the noise within a run" if shown else "so few epochs do not show the noise within a run"
-    screen.tell(f"{close} is a suggestion, not a verdict: {measured}; other seeds add more.")
+    terminal.tell(f"{close} is a suggestion, not a verdict: {measured}; other seeds add more.")
     if len(report.leaderboard) > top:
-        screen.tell(f"{len(report.leaderboard) - top} more in `search show --study {report.name} --json`")
+        terminal.tell(f"{len(report.leaderboard) - top} more in `search show --study {report.name} --json`")
 
 
 def _print_rows(report: StudyReport, rows: Sequence[LeaderboardRow]) -> None:
@@ -89,12 +89,12 @@ def _print_rows(report: StudyReport, rows: Sequence[LeaderboardRow]) -> None:
     for gap in (2, 1):
         table = _leaderboard(figures, words, gap)
         if fits(table):
-            screen.show(table)
+            terminal.show(table)
             return
     for row, cells in zip(rows, _lines(figures), strict=True):
-        screen.say(f"{cells}  {row.preset}".rstrip())
-        for line in joined(pairs(row.params, row.lr, names), screen.console().width - INDENT):
-            screen.say(f"{'':{INDENT}}{line}", style="dim")
+        terminal.say(f"{cells}  {row.preset}".rstrip())
+        for line in joined(pairs(row.params, row.lr, names), terminal.console().width - INDENT):
+            terminal.say(f"{'':{INDENT}}{line}", style="dim")
 
 
 def _figures(report: StudyReport, rows: Sequence[LeaderboardRow]) -> dict[str, list[str]]:
@@ -117,16 +117,16 @@ def _dimensions(rows: Sequence[LeaderboardRow], names: Mapping[str, str]) -> dic
 def _leaderboard(figures: Mapping[str, Sequence[str]], words: Mapping[str, Sequence[str]], gap: int) -> Table:
     table = _table(*map(_header, figures), gap=gap)
     for name in words:
-        table.add_column(screen.fit(_header(name)), no_wrap=True)
+        table.add_column(terminal.fit(_header(name)), no_wrap=True)
     for cells in zip(*figures.values(), *words.values(), strict=True):
-        table.add_row(*map(screen.fit, cells))
+        table.add_row(*map(terminal.fit, cells))
     return table
 
 
 def _lines(columns: Mapping[str, Sequence[str]]) -> list[str]:
     """A line for each row, below the heading, which is printed."""
-    widths = {screen.fit(name): max(map(len, (screen.fit(name), *cells))) for name, cells in columns.items()}
-    screen.say("  ".join(f"{name:>{width}}" for name, width in widths.items()), style="bold")
+    widths = {terminal.fit(name): max(map(len, (terminal.fit(name), *cells))) for name, cells in columns.items()}
+    terminal.say("  ".join(f"{name:>{width}}" for name, width in widths.items()), style="bold")
     rows = zip(*columns.values(), strict=True)
     return ["  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths.values(), strict=True)) for row in rows]
 
@@ -145,20 +145,20 @@ def print_kills(report: StudyReport, top: int | None = None) -> None:
     if not report.kills:
         return
     kills = sorted(report.kills, key=lambda kill: KILL_ORDER.index(kill.state))
-    screen.head("Kills")
+    terminal.head("Kills")
     table = _table("trial", "epoch")
     table.add_column("ended by", no_wrap=True)
     table.add_column("why, and what to try", overflow="fold", ratio=1)
     for kill in kills[:top]:
         name = "-" if kill.number is None else str(kill.number)
         epoch = "-" if kill.epoch is None else str(kill.epoch)
-        table.add_row(name, epoch, Text(kill.signal, style=STATE_STYLES[kill.state]), screen.fit(_why(kill)))
-    screen.show(table)
+        table.add_row(name, epoch, Text(kill.signal, style=STATE_STYLES[kill.state]), terminal.fit(_why(kill)))
+    terminal.show(table)
     if top is not None and len(kills) > top:
-        screen.tell(f"{len(kills) - top} more in `search show --study {report.name} --json`")
-    screen.tell("By cause: " + ", ".join(f"{amount} × {cause}" for cause, amount in report.causes.items()))
+        terminal.tell(f"{len(kills) - top} more in `search show --study {report.name} --json`")
+    terminal.tell("By cause: " + ", ".join(f"{amount} × {cause}" for cause, amount in report.causes.items()))
     for lesson in report.lessons:
-        screen.tell(f"Learnt: {lesson}")
+        terminal.tell(f"Learnt: {lesson}")
 
 
 def _why(kill: Kill) -> str:
@@ -174,16 +174,16 @@ def _why(kill: Kill) -> str:
 def print_studies(specs: Iterable[StudySpec]) -> None:
     """The studies that come with the package: what each searches, in which ranges, and how long it takes."""
     for spec in specs:
-        screen.head(spec.name)
-        screen.say(f"  {spec.about}")
+        terminal.head(spec.name)
+        terminal.say(f"  {spec.about}")
         presets = f"; tries first: {', '.join(spec.presets)}" if spec.presets else ""
-        screen.say(f"  {count(spec.trials, 'trial')} × {count(spec.epochs, 'epoch')}{presets}")
+        terminal.say(f"  {count(spec.trials, 'trial')} × {count(spec.epochs, 'epoch')}{presets}")
         grid = Table.grid(padding=(0, 2), expand=False)
         grid.add_column(no_wrap=True)
         grid.add_column(overflow="fold")
         for path, dimension in spec.space.items():
-            grid.add_row(f"    {path}", screen.fit(f"{dimension}{_condition(dimension.when, spec)}"))
-        screen.show(grid)
+            grid.add_row(f"    {path}", terminal.fit(f"{dimension}{_condition(dimension.when, spec)}"))
+        terminal.show(grid)
 
 
 def _condition(when: Condition, spec: StudySpec) -> str:
@@ -203,7 +203,7 @@ def print_weights(counts: ClassCounts, table: Mapping[str, Sequence[float]]) -> 
     _print_methods(counts, table)
     absent = [name for name, pixels in zip(counts.names, counts.counts, strict=True) if pixels == 0]
     if absent:
-        screen.warn(f"no pixel of {', '.join(absent)} in the training data: the weight is 1, and means nothing")
+        terminal.warn(f"no pixel of {', '.join(absent)} in the training data: the weight is 1, and means nothing")
 
 
 def _print_methods(counts: ClassCounts, table: Mapping[str, Sequence[float]]) -> None:
@@ -211,7 +211,7 @@ def _print_methods(counts: ClassCounts, table: Mapping[str, Sequence[float]]) ->
     for gap in (2, 1):
         shown = _weights(counts, table, gap)
         if fits(shown) or len(table) < 2:
-            screen.show(shown)
+            terminal.show(shown)
             return
     names = list(table)
     for half in (names[: len(names) // 2], names[len(names) // 2 :]):
@@ -223,10 +223,10 @@ def _weights(counts: ClassCounts, table: Mapping[str, Sequence[float]], gap: int
     shown = _table(gap=gap)
     shown.add_column("class", overflow="fold")
     for name in ("pixels", "share %", *table):
-        shown.add_column(screen.fit(_header(name)), justify="right", no_wrap=True)
+        shown.add_column(terminal.fit(_header(name)), justify="right", no_wrap=True)
     for index, (name, pixels) in enumerate(zip(counts.names, counts.counts, strict=True)):
         weights = [_weight(method[index]) for method in table.values()]
-        shown.add_row(screen.fit(name), f"{pixels:,}", f"{100 * pixels / total:.3g}", *weights)
+        shown.add_row(terminal.fit(name), f"{pixels:,}", f"{100 * pixels / total:.3g}", *weights)
     shown.add_section()
     shown.add_row("max/min", "", "", *(f"{max(method) / min(method):.4g}" for method in table.values()), style="bold")
     return shown
@@ -238,7 +238,7 @@ def _weight(value: float) -> str:
 
 def fits(table: Table) -> bool:
     """Whether the screen is wide enough for every cell in one line."""
-    console = screen.console()
+    console = terminal.console()
     return Measurement.get(console, console.options.update(max_width=UNBOUNDED), table).maximum <= console.width
 
 
@@ -246,5 +246,5 @@ def _table(*right: str, gap: int = 2) -> Table:
     """A sober table, with columns of figures to begin with, and `gap` spaces between columns."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, gap - 1, 0, 0), pad_edge=False, header_style="bold", show_edge=False)
     for name in right:
-        table.add_column(screen.fit(name), justify="right", no_wrap=True)
+        table.add_column(terminal.fit(name), justify="right", no_wrap=True)
     return table

@@ -6,9 +6,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from search.console import screen
-from search.console.words import duration
-from search.report import Holder, StudyReport
+from search.console import terminal
+from search.console.formatting import duration
+from search.report.models import Holder, StudyReport
 
 SHOWN = 40
 """So many workers are listed; a cluster has more, and `--json` has all."""
@@ -20,7 +20,7 @@ def print_workers(report: StudyReport) -> None:
     """A line for every worker that has a trial; nothing when there is none."""
     if not report.workers:
         return
-    screen.head("Workers")
+    terminal.head("Workers")
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold", show_edge=False)
     table.add_column("worker", overflow="fold")
     table.add_column("host", overflow="fold")
@@ -29,11 +29,11 @@ def print_workers(report: StudyReport) -> None:
         table.add_column(name, justify="right", no_wrap=True)
     for holder in report.workers[:SHOWN]:
         trial = "-" if holder.trial is None else str(holder.trial)
-        names = (screen.fit(holder.worker), screen.fit(holder.host), screen.fit(holder.device or "-"))
+        names = (terminal.fit(holder.worker), terminal.fit(holder.host), terminal.fit(holder.device or "-"))
         table.add_row(*names, trial, f"{holder.epochs}/{report.epochs}", seen(holder), attempts(holder))
-    screen.show(table)
+    terminal.show(table)
     if len(report.workers) > SHOWN:
-        screen.tell(f"{len(report.workers) - SHOWN} more in `search show --study {report.name} --json`")
+        terminal.tell(f"{len(report.workers) - SHOWN} more in `search show --study {report.name} --json`")
 
 
 def seen(holder: Holder) -> Text:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from search.diagnosis.facts import Facts
-from search.needs import takes_effect
+from search.planning.effects import takes_effect
 from spaces.presets import scaled_to
 from spaces.records import Remedy
 

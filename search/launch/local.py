@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from search.launch.devices import Slot
-from search.launch.team import WITHOUT_MERCY, Team, explained, failed
-from search.lease import worker_name
+from search.launch.pool import WITHOUT_MERCY, Team, explained, failed
+from search.worker.identity import worker_name
 from spaces.errors import WorkerSpentError
 
 STORE_VARIABLE = "SEARCH_STORE"

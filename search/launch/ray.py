@@ -21,10 +21,10 @@ from ray.exceptions import ActorUnavailableError, RayActorError, RayError
 
 from search.launch.devices import Slot
 from search.launch.local import STORE_VARIABLE, WorkerProcess, thread_variables, worker_command
-from search.launch.team import WITHOUT_MERCY, Team, failed
-from search.lease import worker_name
+from search.launch.pool import WITHOUT_MERCY, Team, failed
+from search.worker.identity import worker_name
 from spaces.errors import SearchError, WorkerSpentError
-from storage.checkpoints import ROOT_VARIABLE
+from storage.files.study_files import ROOT_VARIABLE
 
 INTERRUPTED = 130
 TOLD_LINES = 100

@@ -21,8 +21,8 @@ from submitit.core.utils import FailedJobError
 
 from search.launch import slurm_queue as queue
 from search.launch.local import PYTHON, STORE_VARIABLE, thread_variables
+from search.launch.pool import AT_ONCE, POLITELY, Team, failed
 from search.launch.slurm_task import ADDRESS, INTERRUPTED, STOP_MARK, SlurmTask, end_file
-from search.launch.team import AT_ONCE, POLITELY, Team, failed
 from spaces.errors import LauncherError, SearchError, WorkerSpentError
 
 POLL_S = 5.0

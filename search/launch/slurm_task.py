@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from search.worker import WorkerSettings, work
+from search.worker.context import WorkerSettings
+from search.worker.loop import work
 from spaces.errors import SearchError, WorkerSpentError
-from storage.checkpoints import ROOT_VARIABLE
+from storage.files.study_files import ROOT_VARIABLE
 
 ADDRESS, STOP_MARK = "store.url", "stop"
 """Files in the folder of a run: the store's address, which only its owner can read, and that the run is to stop."""

@@ -12,14 +12,14 @@ from optuna.pruners import BasePruner, NopPruner
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial
 
-from search.judge import graded
-from search.signals import fired
+from search.pruners.signals import fired
+from search.pruners.verdict import graded
 from spaces.config import Direction
-from spaces.epoch_rows import make_record
 from spaces.errors import ConfigError, RecordsError, nearest
 from spaces.loader import check
+from spaces.record_json import make_record
 from spaces.records import EpochRecord, Evidence
-from spaces.signals import SignalsConfig
+from spaces.thresholds import SignalsConfig
 
 KILLED = "killed"
 """User attribute of a trial that diverged: which signal fired, and on what numbers."""

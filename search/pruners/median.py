@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from search.pruners.lenient import noise_of
+from search.pruners.noise_margin import noise_of
 from spaces.config import Direction
 from spaces.study import PrunerConfig
-from storage.curves import Complete
+from storage.repositories.peer_curves import Complete
 from storage.store import Store
 
 MANY = 1_000

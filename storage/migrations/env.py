@@ -1,9 +1,9 @@
-"""Runs the migrations on the connection, and within the transaction, that `storage.schema` opened."""
+"""Runs the migrations on the connection, and within the transaction, that `storage.tables.schema` opened."""
 
 from alembic import context
 
-from storage.models import Table
-from storage.schema import VERSION_TABLE
+from storage.tables.models import Table
+from storage.tables.schema import VERSION_TABLE
 
 context.configure(connection=context.config.attributes["connection"], target_metadata=Table.metadata, version_table=VERSION_TABLE)
 with context.begin_transaction():

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from spaces.signals import SignalsConfig
+from spaces.thresholds import SignalsConfig
 from tests.acceptance.studies import Finished
 from tests.acceptance.terminal import Terminal
 from tests.acceptance.test_run import refuse_nan

@@ -14,7 +14,7 @@ import psutil
 import pytest
 import torch
 
-from search.lease import LEASE_S
+from search.worker.lease import LEASE_S
 from spaces.records import EpochRecord
 from storage.rows import StoredTrial
 from tests.acceptance.studies import (

@@ -12,11 +12,11 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
-from search.study import close_trials, open_trials
+from search.sampling.connection import close_trials, open_trials
 from spaces.records import ClassCounts, Diagnosis, EpochRecord, Evidence, Remedy
-from storage.optuna_schema import MADE_BY
 from storage.rows import Claim, FinalState, Waiting
 from storage.store import Store, open_store
+from storage.tables.optuna_version import MADE_BY
 
 NAN = float("nan")
 STATES: tuple[FinalState, ...] = ("complete", "pruned", "diverged", "failed")

@@ -18,18 +18,19 @@ import psycopg
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from search import run
-from search.epoch_log import EpochLog
-from search.plan import Plan
-from search.run import Bench, Ending
+from search.planning.plan import Plan
+from search.sampling.connection import open_trials
+from search.sampling.sampler import PRESET
 from search.session import Session, open_session
-from search.stop import StopRequest
-from search.study import PRESET, open_trials
-from search.worker import open_worker_study
+from search.worker import trial as run
+from search.worker.context import Bench, open_worker_study
+from search.worker.epoch_writer import EpochLog
+from search.worker.stop import StopRequest
+from search.worker.trial import Ending
 from spaces.loader import load_study
 from spaces.records import ClassCounts, Diagnosis, Evidence
 from spaces.study import StudySpec
-from storage.checkpoints import CheckpointFiles
+from storage.files.study_files import CheckpointFiles
 from storage.rows import Claim
 from tests.conftest import RECORD
 from tests.contract.test_store import let_lapse
@@ -98,7 +99,7 @@ class TestSameTrials:
     def test_either_way(self, sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Written by the store or by Optuna's own class, the trials are the same to the last bit, presets first."""
         given, kept = asked_alone(sqlite_url)
-        monkeypatch.setattr("storage.optuna_tables.SCHEMA", "v9.9.9.a")
+        monkeypatch.setattr("storage.tables.optuna.SCHEMA", "v9.9.9.a")
         given_by_class, kept_by_class = asked_alone(f"sqlite:///{tmp_path / 'other.db'}")
 
         assert given == given_by_class
@@ -111,7 +112,7 @@ class TestSameTrials:
     @pytest.mark.parametrize("schema", ["v3.2.0.a", "v9.9.9.a"])
     def test_died_asking(self, sqlite_url: str, monkeypatch: pytest.MonkeyPatch, schema: str) -> None:
         """A worker that dies while it samples leaves its trial, with the preset that was meant for it, to the next one."""
-        monkeypatch.setattr("storage.optuna_tables.SCHEMA", schema)
+        monkeypatch.setattr("storage.tables.optuna.SCHEMA", schema)
         session = open_session(spec(), sqlite_url)
         with session.store as store:
             bench = bench_of(session, sqlite_url)

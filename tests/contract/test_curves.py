@@ -12,10 +12,10 @@ from optuna.study import StudyDirection
 from sqlalchemy import text
 
 from search.pruners.median import Peers
-from search.study import close_trials, open_trials
+from search.sampling.connection import close_trials, open_trials
 from spaces.records import EpochRecord
-from storage.curves import OVERLAP_S, Complete
-from storage.engine import Database
+from storage.database.engine import Database
+from storage.repositories.peer_curves import OVERLAP_S, Complete
 from storage.rows import FinalState, OptunaEnd, Sampled
 from storage.store import Store
 

@@ -14,19 +14,19 @@ from typing import Any
 
 import pytest
 
-from search import trial_checkpoints
-from search.run import Bench, run_trial
 from search.session import open_session
-from search.stop import StopRequest
-from search.worker import WorkerSettings, _bench
+from search.worker import checkpoints as trial_checkpoints
+from search.worker.context import WorkerSettings, _bench
+from search.worker.stop import StopRequest
+from search.worker.trial import Bench, run_trial
 from spaces.errors import LeaseLostError
 from spaces.study import StudySpec
-from storage.artifacts import Artifacts
-from storage.checkpoints import CheckpointFiles
-from storage.epochs import Epochs
+from storage.files.best_weights import Artifacts
+from storage.files.checkpoints import TrialStates
+from storage.files.study_files import CheckpointFiles
+from storage.repositories.epochs import Epochs
 from storage.rows import Claim, Death
 from storage.store import Store, open_store
-from storage.trial_states import TrialStates
 from tests.contract import gated_objective
 from tests.contract.gated_objective import PATIENCE_S, Gates, install
 

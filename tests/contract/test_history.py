@@ -11,9 +11,11 @@ from optuna.storages import RDBStorage
 from optuna.study import Study
 from optuna.trial import TrialState, create_trial
 
-from search.plan import Params, Plan, make_plan
-from search.study import WorkerStudy, close_trials, distribution_of, make_study, open_trials
-from search.worker import open_worker_study
+from search.planning.plan import Params, Plan, make_plan
+from search.sampling.connection import close_trials, open_trials
+from search.sampling.sampler import distribution_of
+from search.sampling.study import WorkerStudy, make_study
+from search.worker.context import open_worker_study
 from spaces.loader import load_study
 from spaces.parameters import Choice
 from storage.rows import Sampled, StoredStudy

@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from objectives.data.loading import Batch, Batches, Key
-from search.stop import StopRequest
-from search.trial_checkpoints import TrialCheckpoints
+from search.worker.checkpoints import TrialCheckpoints
+from search.worker.stop import StopRequest
 from spaces.errors import DataError
 from spaces.records import EpochRecord
-from storage.checkpoints import CheckpointFiles
-from storage.trial_states import TrialStates
+from storage.files.checkpoints import TrialStates
+from storage.files.study_files import CheckpointFiles
 from tests.contract.test_training_options import NO_BATCH_NORM
 from tests.contract.training import Keeper, Kit, Left, machine, make_kit, segmentation, split, told
 

@@ -15,19 +15,19 @@ import optuna
 import pytest
 import torch
 
-from objectives.class_weights import class_weights
 from objectives.data.loading import SegmentationData
+from objectives.losses.class_weights import class_weights
 from objectives.registry import OBJECTIVES
 from objectives.segmentation.train import Run
-from search.plan import Plan, make_plan
-from search.signals import fired
-from search.study import TrialSeededSampler, suggest
-from search.used import check_used
+from search.planning.plan import Plan, make_plan
+from search.pruners.signals import fired
+from search.sampling.sampler import TrialSeededSampler, suggest
+from search.worker.readback import check_used
 from spaces.config import WeightsConfig
 from spaces.errors import ConfigError, DataError
 from spaces.loader import load_study, shipped_studies
 from spaces.records import EpochRecord, best_record
-from spaces.signals import SignalsConfig
+from spaces.thresholds import SignalsConfig
 from tests.contract.training import DIGITS, SMALL, Keeper, Kit, machine, make_kit, segmentation, split, told
 
 __all__ = ["machine", "segmentation"]

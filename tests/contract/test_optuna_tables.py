@@ -17,14 +17,14 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy import inspect, text
 
-from search.optuna_trial import OptunaTrial, end_of
-from search.study import open_trials
+from search.sampling.connection import open_trials
+from search.sampling.trial import OptunaTrial, end_of
 from spaces.errors import LeaseLostError, StoreError
 from spaces.records import Diagnosis, EpochRecord, Evidence
-from storage.engine import Database
-from storage.optuna_tables import KILLED, SCHEMA, VERSION_TABLE, OptunaTables
+from storage.database.engine import Database
 from storage.rows import Claim, OptunaEnd, Sampled, SampledParam, Waiting
 from storage.store import Store
+from storage.tables.optuna import KILLED, SCHEMA, VERSION_TABLE, OptunaTables
 from tests.contract.test_store import let_lapse
 
 PARAMS: list[tuple[str, Any, BaseDistribution]] = [

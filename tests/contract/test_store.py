@@ -11,10 +11,10 @@ from sqlalchemy import select
 
 from spaces.errors import EpochOrderError, LeaseLostError, StoreError
 from spaces.records import ClassCounts, Diagnosis, EpochRecord, Evidence, Remedy, TestScore
-from storage.engine import Database, now
-from storage.models import Trial
+from storage.database.engine import Database, now
 from storage.rows import Claim, FinalState, TrialState
 from storage.store import Store, open_store
+from storage.tables.models import Trial
 
 NAN, INF = float("nan"), float("inf")
 Make = Callable[..., EpochRecord]

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from search.study import close_trials, open_trials
-from search.upkeep import copy
+from search.maintenance import copy
+from search.sampling.connection import close_trials, open_trials
 from spaces.errors import StoreError
 from spaces.records import EpochRecord
-from storage import transfer
+from storage.maintenance import copy as transfer
 from storage.store import Store, open_store
 from tests.contract.filled import contents, fill, plain_trials
 

@@ -11,7 +11,7 @@ import pytest
 
 from spaces.errors import LeaseLostError, StoreUnreachableError
 from spaces.records import EpochRecord
-from storage import engine
+from storage.database import engine
 from storage.rows import Claim, Death
 from storage.store import Store, open_store
 

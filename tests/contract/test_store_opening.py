@@ -25,11 +25,13 @@ from sqlalchemy import Connection, inspect, text
 from sqlalchemy.schema import SchemaItem
 
 from spaces.errors import StoreBusyError, StoreError, StoreUnreachableError
-from storage import engine, schema
-from storage.address import optuna_url
-from storage.engine import Database, tune
-from storage.models import PREFIX, Table
-from storage.store import open_store, upgrade_store
+from storage.database import engine
+from storage.database.engine import Database, tune
+from storage.database.url import optuna_url
+from storage.maintenance.migrate import upgrade_store
+from storage.store import open_store
+from storage.tables import schema
+from storage.tables.models import PREFIX, Table
 from tests.mariadb import MariaDB
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)

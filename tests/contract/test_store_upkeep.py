@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from search.study import any_version, close_trials, open_trials
-from search.upkeep import inspect_store, migrate, vacuum
+from search.maintenance import inspect_store, migrate, vacuum
+from search.sampling.connection import any_version, close_trials, open_trials
 from spaces.errors import StoreError
 from spaces.records import EpochRecord
-from storage import schema
-from storage.engine import Database
-from storage.optuna_tables import SCHEMA
+from storage.database.engine import Database
 from storage.store import open_files, open_store
+from storage.tables import schema
+from storage.tables.optuna import SCHEMA
 from tests.contract.filled import contents, fill, plain_trials
 from tests.contract.test_store_opening import TestUpgrade as Upgrade
 

@@ -19,7 +19,7 @@ from objectives.text.docstrings import load_docstrings
 from objectives.text.model import TextModel, build_model
 from objectives.text.tokens import PADDING, TokenSplit, tokenised
 from objectives.text.train import Run, fingerprint
-from search.plan import make_plan
+from search.planning.plan import make_plan
 from spaces.errors import ConfigError, StudyError
 from spaces.study import StudySpec
 from tests.contract.training import SMALL, Kit, machine, make_kit

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from objectives.data.loading import SegmentationData
 from objectives.segmentation.config import SegmentationConfig
 from objectives.segmentation.train import METRICS, Run
-from objectives.steps import pool
-from objectives.validation import validate
-from search.plan import Plan, make_plan, searchable
-from search.study import TrialSeededSampler, suggest
-from search.used import check_used
+from objectives.training.steps import pool
+from objectives.training.validation import validate
+from search.planning.plan import Plan, make_plan, searchable
+from search.sampling.sampler import TrialSeededSampler, suggest
+from search.worker.readback import check_used
 from spaces.errors import ConfigError, UnusedHyperparameterError
 from spaces.loader import load_study, shipped_studies
 from spaces.records import EpochRecord

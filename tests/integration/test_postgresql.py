@@ -9,7 +9,7 @@ import optuna
 import pytest
 
 from search.export import load_export
-from storage.address import optuna_url
+from storage.database.url import optuna_url
 from tests.acceptance.studies import repeatable, stored_records
 from tests.acceptance.terminal import Terminal
 from tests.integration.conftest import Ended

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from benchmarks.campaign import records
-from search.backtest import backtest, make_field, only, signal_kills
-from search.convert import COLUMNS
-from spaces.epoch_rows import PARTS, REQUIRED, WRITTEN
+from search.replay.backtest import backtest, make_field, only, signal_kills
+from search.replay.convert import COLUMNS
+from spaces.record_json import PARTS, REQUIRED, WRITTEN
 from spaces.recordings import STATES, read_recording
-from spaces.signals import SignalsConfig
 from spaces.study import PrunerConfig
+from spaces.thresholds import SignalsConfig
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "backtest.md").read_text(encoding="utf-8")

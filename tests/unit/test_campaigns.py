@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.campaign import SEEDS, study
-from search.plan import make_plan
+from search.planning.plan import make_plan
 from spaces.loader import load_study
-from spaces.signals import SIGNALS
+from spaces.thresholds import SIGNALS
 
 DOCUMENTED = {
     "weights.method", "weights.clip_ratio", "loss.kind", "loss.gamma", "loss.alpha_tau", "loss.dice_weight", "loss.smooth",

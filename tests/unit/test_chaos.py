@@ -18,7 +18,7 @@ from benchmarks.chaos.campaign import FULL, MIX, PLANTED, QUICK, Moment, StoreKi
 from benchmarks.chaos.checks import Contents, Findings
 from benchmarks.chaos.faults import FASTEST, ThawWhen, gap_factor, schedule
 from benchmarks.chaos.watch import Kill, Watch
-from search.optuna_trial import end_of
+from search.sampling.trial import end_of
 from search.session import open_session
 from spaces.records import EpochRecord
 

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from storage.columns import KEY, LONG, NUMBER
+from storage.tables.columns import KEY, LONG, NUMBER
 
 revision = "0001"
 down_revision = None

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from search.console import screen
-from search.plan import Plan, make_plan
+from search.console import terminal
+from search.planning.plan import Plan, make_plan
 from spaces.loader import load_study
 from spaces.parameters import Scalar
 from spaces.records import Diagnosis, EpochRecord, Evidence, Remedy
@@ -93,10 +93,10 @@ def width(monkeypatch: pytest.MonkeyPatch) -> Width:
     """Sets the width of the screen, which is 80 columns at first, and without colour whatever the environment says."""
 
     def choose(columns: int) -> None:
-        for console in (screen._out, screen._err):
+        for console in (terminal._out, terminal._err):
             monkeypatch.setattr(console, "_width", columns)
 
-    for console in (screen._out, screen._err):
+    for console in (terminal._out, terminal._err):
         monkeypatch.setattr(console, "_force_terminal", False)
         monkeypatch.setattr(console, "_color_system", None)
     choose(80)

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from search.export import Export, check_out, check_place, load_export, make_export, write_export
-from search.plan import Plan, make_plan
+from search.planning.plan import Plan, make_plan
 from search.retrain import Retraining
 from spaces.errors import ConfigError, DeviceError, StoreError
 from spaces.loader import load_study

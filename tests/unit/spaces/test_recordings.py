@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from spaces.epoch_rows import make_record as read_row
-from spaces.epoch_rows import told_row
 from spaces.errors import InputError, RecordsError
+from spaces.record_json import make_record as read_row
+from spaces.record_json import told_row
 from spaces.recordings import RecordedStudy, RecordedTrial, Recording, check_out, read_recording, write_recording
 from spaces.records import EpochRecord
 

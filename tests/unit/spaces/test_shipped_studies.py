@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from search.plan import make_plan
+from search.planning.plan import make_plan
 from spaces.loader import load_study, shipped_studies
 
 NAMES = ["ce_dice", "class_weights", "combined", "focal_alpha", "focal_gamma", "lr_clip", "text_alpha", "text_focal", "text_regularization"]

@@ -1,0 +1,34 @@
+"""The JSON Schema of a study's YAML."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from spaces.study import StudySpec
+
+
+def schema_text() -> str:
+    """The JSON Schema of a study's YAML, with the configuration's own schema under `base` and its paths under `space`."""
+    from objectives.registry import OBJECTIVES
+    from search.planning.plan import NOT_SEARCHED, named_factors, searchable
+    from spaces.presets import PRESETS
+
+    schema = StudySpec.model_json_schema()
+    dimension, cases = schema["properties"]["space"].pop("additionalProperties"), []
+    for name, kind in OBJECTIVES.items():
+        inner = kind.config.model_json_schema()
+        schema["$defs"] |= inner.pop("$defs")
+        by_name = set(named_factors(kind.config)) - NOT_SEARCHED
+        paths = sorted(set(searchable(kind.config)) - NOT_SEARCHED - by_name)
+        base = {"properties": inner["properties"], "additionalProperties": False}
+        factors = {f"^{re.escape(path)}[.].+$": dimension for path in sorted(by_name)}
+        space = {"properties": dict.fromkeys(paths, dimension), "patternProperties": factors, "additionalProperties": False}
+        named = {} if name == schema["properties"]["objective"]["default"] else {"required": ["objective"]}
+        cases.append({"if": {"properties": {"objective": {"const": name}}} | named, "then": {"properties": {"base": base, "space": space}}})
+    schema["allOf"] = cases
+    schema["properties"]["presets"]["items"] = {"enum": list(PRESETS)}
+    schema["properties"]["objective"] |= {"if": {"pattern": ":"}, "else": {"enum": list(OBJECTIVES)}}  # with a colon one's own, which no list has
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "A study of search"
+    return json.dumps(schema, indent=2, ensure_ascii=False)

@@ -1,0 +1,134 @@
+"""Our tables. They stand beside Optuna's in the same database and refer to them by number, without foreign keys.
+
+search_studies ─< search_trials ─┬< search_epochs        search_class_counts
+                                 └< search_signals
+Times are seconds since 1970 (UTC) on the database's clock.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from sqlalchemy import Double, ForeignKey, Index, MetaData, Text, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from storage.rows import TrialState
+from storage.tables.columns import KEY, Json, Number, Words
+
+PREFIX = "search_"
+
+
+class Table(DeclarativeBase):
+    """What every table of ours has: a place in one `MetaData`, and constraints with names that migrations can use."""
+
+    metadata = MetaData(
+        naming_convention={
+            "pk": "pk_%(table_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        }
+    )
+    type_annotation_map: ClassVar = {str: Text(), float: Double()}
+
+
+class Study(Table):
+    """A study, and the definition that it was started with.
+
+    `device_budget_s` is how many seconds of device time its trials may take in all, and `device_s` how many are charged
+    against that; the latter is kept up to date only while there is a budget.
+    """
+
+    __tablename__ = f"{PREFIX}studies"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    optuna_study_id: Mapped[int] = mapped_column(unique=True)
+    name: Mapped[str] = mapped_column(KEY, unique=True)
+    definition: Mapped[Any] = mapped_column(Json, nullable=False)
+    created_at: Mapped[float]
+    device_s: Mapped[float] = mapped_column(server_default="0")
+    device_budget_s: Mapped[float | None]
+
+
+class Trial(Table):
+    """A trial and its current attempt.
+
+    Attributes:
+        lost: how many attempts there were whose worker vanished without a word.
+        device: where it ran last; None where that is not known.
+        device_s: seconds of device time that all its attempts are charged with.
+        charged_until: up to when the current attempt is charged; None when nobody works on it.
+        halvings: how often its batch was halved after it ran out of memory.
+        seen_at: the last sign of life of its worker.
+    """
+
+    __tablename__ = f"{PREFIX}trials"
+    __table_args__ = (
+        UniqueConstraint("study_id", "number"),
+        Index(f"ix_{PREFIX}trials_study_id_state", "study_id", "state"),
+        Index(f"ix_{PREFIX}trials_study_id_finished_at", "study_id", "finished_at"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey(Study.id))
+    number: Mapped[int | None]
+    optuna_trial_id: Mapped[int | None]
+    state: Mapped[TrialState] = mapped_column(KEY)
+    attempt: Mapped[int]
+    lost: Mapped[int]
+    worker: Mapped[str] = mapped_column(Words)
+    host: Mapped[str] = mapped_column(Words)
+    pid: Mapped[int]
+    lease_until: Mapped[float | None]
+    config: Mapped[Any] = mapped_column(Json, nullable=True)
+    used: Mapped[Any] = mapped_column(Json, nullable=True)
+    preset: Mapped[str | None]
+    score: Mapped[float | None] = mapped_column(Number)
+    reason: Mapped[str] = mapped_column(Words)
+    error: Mapped[str] = mapped_column(Words)
+    created_at: Mapped[float]
+    started_at: Mapped[float | None]
+    finished_at: Mapped[float | None]
+    device: Mapped[str | None] = mapped_column(Words)
+    device_s: Mapped[float] = mapped_column(server_default="0")
+    charged_until: Mapped[float | None]
+    halvings: Mapped[int] = mapped_column(server_default="0")
+    seen_at: Mapped[float | None]
+
+
+class Epoch(Table):
+    """One epoch of a trial, as the last attempt that ran it recorded it. The metric stands apart for the live display."""
+
+    __tablename__ = f"{PREFIX}epochs"
+
+    trial_id: Mapped[int] = mapped_column(ForeignKey(Trial.id), primary_key=True)
+    epoch: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    attempt: Mapped[int]
+    metric: Mapped[float] = mapped_column(Number)
+    record: Mapped[Any] = mapped_column(Json, nullable=False)
+    at: Mapped[float]
+
+
+class Signal(Table):
+    """A signal that fired in a trial: the evidence, and the diagnosis made of it."""
+
+    __tablename__ = f"{PREFIX}signals"
+
+    trial_id: Mapped[int] = mapped_column(ForeignKey(Trial.id), primary_key=True)
+    signal: Mapped[str] = mapped_column(KEY, primary_key=True)
+    epoch: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    step: Mapped[int | None]
+    severity: Mapped[float] = mapped_column(Number)
+    statement: Mapped[str] = mapped_column(Words)
+    numbers: Mapped[Any] = mapped_column(Json, nullable=False)
+    diagnosis: Mapped[Any] = mapped_column(Json, nullable=True)
+
+
+class ClassCount(Table):
+    """The class counts of one training split, which `fingerprint` tells apart from every other."""
+
+    __tablename__ = f"{PREFIX}class_counts"
+
+    fingerprint: Mapped[str] = mapped_column(KEY, primary_key=True)
+    names: Mapped[Any] = mapped_column(Json, nullable=False)
+    counts: Mapped[Any] = mapped_column(Json, nullable=False)
+    made_at: Mapped[float]

@@ -1,0 +1,72 @@
+"""What the kills of a study have in common."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from search.diagnosis.failure_regions import Trial, lessons
+
+
+def by_rate(rates: list[float], limit: float) -> list[Trial]:
+    """Trials that diverge above a rate."""
+    return [({"rate": rate, "clip": 1.0}, rate > limit) for rate in rates]
+
+
+class TestLessons:
+    def test_threshold(self) -> None:
+        """A rate above which trials diverge is found, with the counts on both sides."""
+        (found,) = lessons(by_rate([0.1 * step for step in range(1, 31)], 2.05))
+        assert (found.path, found.killed, found.trials, found.killed_else, found.trials_else) == ("rate", 10, 10, 0, 20)
+        assert str(found) == "10 of 10 trials with rate > 2 diverged (0 of 20 others)"
+
+    @pytest.mark.parametrize(("low", "high", "shown"), [(1239.5, 1245.0, 1242.0), (0.101, 0.1045, 0.103), (2.0, 2.1, 2.0)])
+    def test_digits(self, low: float, high: float, shown: float) -> None:
+        """A threshold is told with as many digits as part the trials on its sides."""
+        trials: list[Trial] = [({"x": low}, False)] * 12 + [({"x": high}, True)] * 12
+        (found,) = lessons(trials)
+        assert low <= float(found.condition.removeprefix("> ")) < high
+        assert float(found.condition.removeprefix("> ")) == pytest.approx(shown, rel=0.01)
+
+    def test_below(self) -> None:
+        """The far side may be the lower one."""
+        trials: list[Trial] = [({"clip": value}, value < 1) for value in [0.1, 0.2, 0.3, 0.4, 0.5, *range(2, 12)]]
+        (found,) = lessons(trials)
+        assert found.condition == "< 1"
+        assert (found.killed, found.trials) == (5, 5)
+
+    def test_choice(self) -> None:
+        """One choice of a categorical dimension."""
+        trials: list[Trial] = [({"method": method}, method == "inverse") for method in ["inverse", "sqrt", "uniform"] * 6]
+        (found,) = lessons(trials)
+        assert str(found) == "6 of 6 trials with method = inverse diverged (0 of 12 others)"
+
+    def test_none_is_a_choice(self) -> None:
+        """No bound at all is a choice like any other."""
+        trials: list[Trial] = [({"clip": clip}, clip is None) for clip in [None, 1.0, 5.0] * 6]
+        assert lessons(trials)[0].condition == "= none"
+
+    def test_conditional(self) -> None:
+        """A dimension that does not exist in a trial says nothing about it."""
+        trials: list[Trial] = [({"gamma": float(value)}, value > 5) for value in range(12)] + [({}, False)] * 50
+        found = lessons(trials)[0]
+        assert (found.trials, found.trials_else) == (6, 6)
+
+    @pytest.mark.parametrize("kills", [0, 1, 2])
+    def test_few(self, kills: int) -> None:
+        """One or two kills are no pattern."""
+        assert lessons([({"rate": float(rate)}, rate >= 30 - kills) for rate in range(30)]) == ()
+
+    def test_chance(self) -> None:
+        """Kills that fall anywhere teach nothing, in nearly all of a hundred studies."""
+        draw = random.Random(0)
+        taught = 0
+        for _ in range(100):
+            trials: list[Trial] = [({"a": draw.random(), "b": draw.random(), "c": draw.choice("xyz")}, draw.random() < 0.3) for _ in range(30)]
+            taught += bool(lessons(trials))
+        assert taught <= 5
+
+    def test_equal(self) -> None:
+        """A dimension with one value divides nothing."""
+        assert lessons([({"rate": 1.0}, index < 5) for index in range(10)]) == ()

@@ -1,0 +1,100 @@
+"""The signs of health of a trial, read from its records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from search.diagnosis.health import health, signs
+from spaces.records import EpochRecord
+
+NAN = float("nan")
+Make = Callable[..., EpochRecord]
+
+
+class TestHealth:
+    def course(self, make_record: Make, **columns: Sequence[Any]) -> list[EpochRecord]:
+        """Records that are healthy but for what the columns say."""
+        epochs = len(next(iter(columns.values()))) if columns else 4
+        healthy: dict[str, Sequence[Any]] = {
+            "train_loss": [1 - 0.1 * epoch for epoch in range(epochs)],
+            "ce_loss": [1 - 0.1 * epoch for epoch in range(epochs)],
+            "dice_loss": [1 - 0.1 * epoch for epoch in range(epochs)],
+            "metric": [0.1 * epoch for epoch in range(epochs)],
+            "class_metric": [(0.85, 0.15 + 0.05 * epoch, None) for epoch in range(epochs)],
+        }
+        told = healthy | dict(columns)
+        return [make_record(epoch + 1, **{name: values[epoch] for name, values in told.items()}) for epoch in range(epochs)]
+
+    def test_healthy(self, make_record: Make) -> None:
+        """A healthy trial shows all five signs, each a line with its numbers."""
+        lines = health(self.course(make_record), "maximize")
+
+        assert len(lines) == 5
+        assert all(line.startswith("present: ") for line in lines)
+        assert "1 → 0.7" in lines[0]
+
+    @pytest.mark.parametrize(
+        ("column", "values", "missing"),
+        [
+            ("train_loss", [0.5, 0.6, 0.7, 0.8], 0),
+            ("train_loss", [0.8, 0.9, 1.0, 0.7], 0),
+            ("train_loss", [0.5, 0.9, 0.8, 0.7], 0),
+            ("metric", [0.45, 0.42, 0.38, 0.32], 1),
+            ("grad_norm_median", [1.0, 5.0, 11.0, 1.0], 2),
+            ("grad_norm_median", [1.0, 0.05, 1.0, 1.0], 2),
+            ("ce_loss", [0.5, 0.4, 0.4, 0.6], 3),
+            ("dice_loss", [0.5, 0.4, 0.4, 0.6], 3),
+            ("class_metric", [(0.85, 0.15, None)] * 3 + [(0.85, 0.15, None)], 4),
+            ("class_metric", [(0.85, 0.15, None)] * 3 + [(0.30, 0.80, None)], 4),
+        ],
+    )
+    def test_missing(self, make_record: Make, column: str, values: list[Any], missing: int) -> None:
+        """What is not healthy is told as missing, and that alone."""
+        found = signs(self.course(make_record, **{column: values}), "maximize")
+
+        assert [index for index, sign in enumerate(found) if sign.present is False] == [missing]
+
+    @pytest.mark.parametrize(
+        ("column", "values"),
+        [
+            ("train_loss", [0.9, 0.8, 0.85, 0.7]),
+            ("metric", [0.2, 0.1, 0.3, 0.25]),
+            ("grad_norm_median", [0.1, 10.0, 1.0, 1.0]),
+            ("dice_loss", [None, None, None, None]),
+            ("dice_loss", [None, 0.9, 0.8, 0.7]),
+            ("class_metric", [(0.85, 0.15, None)] * 3 + [(0.84, 0.35, None)]),
+        ],
+    )
+    def test_tolerated(self, make_record: Make, column: str, values: list[Any]) -> None:
+        """Ordinary noise, a loss without Dice, and a frequent class that wobbles a little, are healthy."""
+        assert all(sign.present for sign in signs(self.course(make_record, **{column: values}), "maximize"))
+
+    def test_minimized(self, make_record: Make) -> None:
+        """A metric that is to be small improves by falling."""
+        records = self.course(make_record, metric=[0.9, 0.7, 0.5, 0.4])
+
+        assert signs(records, "minimize")[1].present
+        assert not signs(records, "maximize")[1].present
+
+    def test_unsettled_losses_are_left_out(self, make_record: Make) -> None:
+        """While the schedule moves the loss, its course says nothing."""
+        records = self.course(make_record, train_loss=[0.1, 0.9, 0.8, 0.7], settled=[False, True, True, True])
+
+        assert signs(records, "maximize")[0].present
+
+    def test_broken_epoch_is_left_out(self, make_record: Make) -> None:
+        """The epoch in which a trial broke off has no numbers to judge."""
+        broken = make_record(5, broken_step=3, train_loss=NAN, metric=NAN, grad_norm_median=5000.0, class_metric=(None,) * 3)
+
+        assert all(sign.present for sign in signs([*self.course(make_record), broken], "maximize"))
+
+    @pytest.mark.parametrize("epochs", [0, 1])
+    def test_too_short(self, make_record: Make, epochs: int) -> None:
+        """A trial of no epoch, or of one, is not judged by its course."""
+        found = signs(self.course(make_record)[:epochs], "maximize")
+
+        assert [sign.present for sign in found] == [None, None, True if epochs else None, None, None]
+        assert "not judged" in str(found[0])

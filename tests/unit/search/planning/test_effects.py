@@ -1,0 +1,169 @@
+"""Searches over what has no effect are refused, and what is said about effects is what the live loss and optimiser say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from objectives.losses import build_criterion
+from objectives.segmentation.config import SegmentationConfig
+from objectives.training.optimizer import build_optimizer, used_by
+from search.planning.effects import NEEDS, Need
+from search.planning.plan import make_plan
+from spaces.errors import StudyError
+from spaces.loader import load_study, shipped_studies
+from spaces.paths import nested
+from spaces.records import ClassCounts
+from spaces.study import StudySpec
+
+COUNTS = ClassCounts(("road", "car", "person"), (900, 90, 10))
+FOCAL = {"loss.kind": "focal"}
+GAMMA = {"kind": "float", "low": 0, "high": 5}
+SMOOTH = {"kind": "float", "low": 1, "high": 10}
+
+EFFECTIVE: dict[str, dict[str, Any]] = {
+    "loss.gamma": FOCAL,
+    "loss.alpha": FOCAL | {"loss.alpha": 0.25},
+    "loss.alpha_tau": FOCAL | {"loss.alpha_tau": 0.5},
+    "loss.class_alpha": FOCAL | {"loss.class_alpha": {"person": 3.0}},
+    "loss.focal_share": {"loss.kind": "ce_focal"},
+    "loss.overlap": {"loss.dice_weight": 0.3},
+    "loss.smooth": {"loss.dice_weight": 0.3},
+    "loss.square_denominator": {"loss.dice_weight": 0.3},
+    "loss.dice_reduction": {"loss.dice_weight": 0.3},
+    "loss.tversky_alpha": {"loss.dice_weight": 0.3, "loss.overlap": "tversky"},
+    "loss.tversky_beta": {"loss.dice_weight": 0.3, "loss.overlap": "tversky"},
+    "loss.normalize_momentum": {"loss.normalize": True},
+    "weights.clip_ratio": {"weights.method": "inverse_freq", "weights.clip_ratio": 10.0},
+    "weights.beta": {"weights.method": "effective_number"},
+    "optimizer.momentum": {"optimizer.kind": "sgd"},
+}
+"""Hyperparameter → a configuration in which it counts. The Dice warm-up's are tested with the training itself."""
+
+OTHERS: dict[str, tuple[Any, ...]] = {
+    "loss.kind": ("ce", "focal", "ce_focal", "soft_ce"),
+    "loss.dice_weight": (0.0, 0.3, 1.0),
+    "loss.overlap": ("dice", "jaccard", "tversky", "lovasz"),
+    "loss.normalize": (False, True),
+    "weights.method": ("uniform", "inverse_freq", "sqrt_inv_freq", "median_freq", "effective_number", "log_inv_freq"),
+    "optimizer.kind": ("sgd", "adamw"),
+}
+"""What can be needed, with every kind of value that it can take."""
+
+
+def used(values: dict[str, Any]) -> set[str]:
+    """The hyperparameters that live objects say they use, without the name of the class."""
+    config = SegmentationConfig.model_validate(nested(values))
+    criterion = build_criterion(config.loss, config.weights, COUNTS, 255, torch.device("cpu"))
+    return {path.removesuffix(".person") for path in criterion.used()} | {*used_by(build_optimizer(nn.Linear(1, 1), config.optimizer), config.optimizer)}
+
+
+def planned(space: dict[str, Any], **given: Any) -> object:
+    """The plan of a study with this space."""
+    return make_plan(StudySpec.model_validate({"name": "demo", "space": space, **given}))
+
+
+def refusal(space: dict[str, Any], **given: Any) -> StudyError:
+    """Why it is refused."""
+    with pytest.raises(StudyError) as caught:
+        planned(space, **given)
+    return caught.value
+
+
+class TestTruth:
+    def test_whole(self) -> None:
+        """Every need is tested."""
+        assert {need.path for needs in NEEDS.values() for need in needs if not need.path.startswith("schedule.")} == set(OTHERS)
+        assert {path for path in NEEDS if not path.startswith("schedule.")} == set(EFFECTIVE)
+
+    @pytest.mark.parametrize(
+        ("path", "need", "value"),
+        [
+            pytest.param(path, need, value, id=f"{path}-{need.path}-{value}")
+            for path in EFFECTIVE
+            for need in NEEDS[path]
+            for value in OTHERS[need.path]
+        ],
+    )
+    def test_each(self, path: str, need: Need, value: Any) -> None:
+        """A hyperparameter is used exactly where its needs say so."""
+        assert (path in used(EFFECTIVE[path] | {need.path: value})) == need.met(value)
+
+
+class TestCheckNeeds:
+    def test_fixed(self) -> None:
+        """A gamma that can never reach the loss is refused with what stands in its way, what would do, and what to do."""
+        error = refusal({"loss.gamma": GAMMA}, base={"loss.kind": "ce"})
+        assert error.what == "loss.gamma has no effect where loss.kind is ce"
+        assert error.where == "study demo, space → loss.gamma"
+        assert (error.found, error.allowed) == ("loss.kind can be ce", "loss.kind: focal or ce_focal")
+        assert error.next_step == "set base.loss.kind, or take loss.gamma out of the space"
+
+    @pytest.mark.parametrize(
+        ("path", "dimension", "idle", "enough"),
+        [
+            ("schedule.smooth_steps", {"kind": "choice", "choices": [True, False]}, {}, {"loss.dice_weight": 0.3}),
+            ("schedule.light_clip_epochs", {"kind": "int", "low": 0, "high": 9}, {}, {"weights.method": "inverse_freq"}),
+            (
+                "schedule.light_clip_ratio",
+                {"kind": "float", "low": 2, "high": 9},
+                {"weights.method": "inverse_freq"},
+                {"weights.method": "inverse_freq", "schedule.light_clip_epochs": 3},
+            ),
+        ],
+    )
+    def test_schedules(self, path: str, dimension: dict[str, Any], idle: dict[str, Any], enough: dict[str, Any]) -> None:
+        """A schedule of what takes no part is refused before anything is trained, and planned where it does."""
+        assert f"{path} has no effect" in refusal({path: dimension}, base=idle).what
+        assert planned({path: dimension}, base=enough)
+
+    def test_searched(self) -> None:
+        """So is one that would not reach it in some trials; a condition mends that."""
+        kinds = {"kind": "choice", "choices": ["ce", "focal", "soft_ce"]}
+        error = refusal({"loss.kind": kinds, "loss.gamma": GAMMA})
+        assert error.what == "loss.gamma has no effect where loss.kind is ce or soft_ce"
+        assert error.next_step == "give loss.gamma a `when`, so that it exists only where loss.kind is focal or ce_focal"
+        assert planned({"loss.kind": kinds, "loss.gamma": GAMMA | {"when": {"loss.kind": "focal"}}})
+        assert "is ce" in refusal({"loss.kind": kinds, "loss.gamma": GAMMA | {"when": {"loss.kind": ["ce", "focal"]}}}).what
+
+    @pytest.mark.parametrize(
+        ("share", "refused"),
+        [
+            ({"kind": "float", "low": 0, "high": 0.8}, False),
+            ({"kind": "float", "low": 0, "high": 0}, True),
+            ({"kind": "choice", "choices": [0.0, 0.3]}, True),
+            ({"kind": "choice", "choices": [0.2, 0.3]}, False),
+        ],
+    )
+    def test_range(self, share: dict[str, Any], refused: bool) -> None:
+        """A range is no hindrance for the sake of its very end; a choice that is in vain is one."""
+        space = {"loss.dice_weight": share, "loss.smooth": SMOOTH}
+        if refused:
+            assert "loss.smooth has no effect where loss.dice_weight is 0" in refusal(space).what
+        else:
+            assert planned(space)
+
+    def test_stage(self) -> None:
+        """Dice that takes part for a while makes its smoothing count."""
+        stages = {"schedule": {"stages": [{"before_epoch": 5, "dice_weight": 0.3}]}}
+        assert planned({"loss.smooth": SMOOTH}, base=stages)
+        assert refusal({"loss.smooth": SMOOTH}, base={"schedule": {"stages": [{"before_epoch": 5, "smooth": 10}]}})
+
+    def test_only_under_preset(self) -> None:
+        """A dimension that the base rules out may exist under a preset alone."""
+        space = {"loss.smooth": SMOOTH | {"when": {"loss.dice_weight": 0.3}}}
+        assert planned(space, presets=["recommended"])
+
+    def test_preset(self) -> None:
+        """A preset under which a dimension exists without effect is named, with its value."""
+        error = refusal({"loss.smooth": SMOOTH}, base={"loss.dice_weight": 0.3}, presets=["untuned"])
+        assert error.what == "loss.smooth has no effect under the preset 'untuned'"
+        assert (error.found, error.allowed) == ("loss.dice_weight = 0.0", "loss.dice_weight: above 0")
+
+    @pytest.mark.parametrize("name", shipped_studies())
+    def test_shipped(self, name: str) -> None:
+        """The shipped studies are sound."""
+        assert make_plan(load_study(name))

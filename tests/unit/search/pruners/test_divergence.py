@@ -1,0 +1,208 @@
+"""The divergence signals as a pruner of Optuna's, in plain scripts."""
+
+from __future__ import annotations
+
+import ast
+import math
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from optuna.pruners import BasePruner, ThresholdPruner
+from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from search.planning.plan import make_plan
+from search.pruners.divergence import DivergencePruner, store_log
+from spaces.errors import InputError, StudyError
+from spaces.loader import load_study
+from spaces.records import EpochRecord
+from spaces.thresholds import SignalsConfig
+from storage.store import open_store
+
+PAGE = Path(__file__).parents[4] / "docs" / "pruner.md"
+
+
+@pytest.fixture(params=["memory", "sqlite", "journal"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BaseStorage]:
+    """Any storage of Optuna's."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if request.param == "memory":
+        yield InMemoryStorage()
+    elif request.param == "journal":
+        yield JournalStorage(JournalFileBackend(str(tmp_path / "journal.log")))
+    else:
+        made = RDBStorage(f"sqlite:///{tmp_path / 'optuna.db'}")
+        yield made
+        made.remove_session()
+        made.engine.dispose()
+
+
+def ended(pruner: DivergencePruner, storage: BaseStorage, losses: list[float], metrics: list[float], direction: str = "maximize", **figures: Any) -> FrozenTrial:
+    """A trial that logs these epochs for as long as it may."""
+    study = optuna.create_study(storage=storage, pruner=pruner, direction=direction)
+
+    def objective(trial: Trial) -> float:
+        for epoch, (loss, metric) in enumerate(zip(losses, metrics, strict=True), 1):
+            pruner.log(trial, epoch, loss=loss, metric=metric, **figures)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+        return metrics[-1]
+
+    study.optimize(objective, n_trials=1)
+    return study.trials[0]
+
+
+def constraint(trial: FrozenTrial) -> float:
+    """What the sampler is told of the trial; 0 or less is feasible."""
+    return max((value for key, value in trial.system_attrs.items() if key.startswith("constraints:")), default=0.0)
+
+
+class TestPrune:
+    def test_diverged(self, storage: BaseStorage) -> None:
+        """A loss that is NaN ends the trial as pruned and infeasible, with the reason in words."""
+        trial = ended(DivergencePruner(epochs=10), storage, [1.0, math.nan, 1.0], [0.3, 0.4, 0.5])
+        assert trial.state == TrialState.PRUNED
+        assert len(trial.intermediate_values) == 2
+        assert trial.user_attrs["killed"].startswith("nonfinite_loss: the loss was not finite")
+        assert constraint(trial) > 0
+
+    def test_earlier_is_worse(self, storage: BaseStorage) -> None:
+        """The earlier a trial diverged, the larger its constraint."""
+        found = [
+            constraint(ended(DivergencePruner(epochs=10), storage, [1.0] * good + [math.nan], [0.3] * (good + 1))) for good in (0, 4, 8)
+        ]
+        assert found == sorted(found, reverse=True)
+        assert found[0] > found[1] > found[2] > 0
+
+    def test_healthy(self, storage: BaseStorage) -> None:
+        """A trial that does not diverge completes, feasible and without a reason."""
+        trial = ended(DivergencePruner(), storage, [1 / epoch for epoch in range(1, 13)], [0.05 * epoch for epoch in range(1, 13)])
+        assert trial.state == TrialState.COMPLETE
+        assert "killed" not in trial.user_attrs
+        assert constraint(trial) <= 0
+
+    def test_wrapped(self, storage: BaseStorage) -> None:
+        """What does not diverge is left to the wrapped pruner, and its prune is no divergence."""
+        trial = ended(DivergencePruner(ThresholdPruner(lower=0.2)), storage, [1.0, 0.9], [0.3, 0.1])
+        assert trial.state == TrialState.PRUNED
+        assert "killed" not in trial.user_attrs
+        assert constraint(trial) <= 0
+
+    def test_thresholds(self, storage: BaseStorage) -> None:
+        """A threshold that is set is the one that counts."""
+        pruner = DivergencePruner(signals={"gradient_explosion": {"max_norm": 5.0}})
+        trial = ended(pruner, storage, [1.0, 0.9], [0.3, 0.4], grad_norm_max=8.0)
+        assert trial.user_attrs["killed"].startswith("gradient_explosion")
+
+    @pytest.mark.parametrize(("direction", "pruned"), [("maximize", True), ("minimize", False)])
+    def test_direction(self, storage: BaseStorage, direction: str, pruned: bool) -> None:
+        """A metric that falls and falls is a fault only where more is better."""
+        metrics = [0.5, *(0.5 - 0.04 * epoch for epoch in range(1, 12))]
+        trial = ended(DivergencePruner(), storage, [1.0] * 12, metrics, direction)
+        assert (trial.state == TrialState.PRUNED) == pruned
+
+
+    def test_two_studies(self) -> None:
+        """One pruner in two studies keeps their trials apart, though both count from 0."""
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        pruner = DivergencePruner()
+        first, second = (optuna.create_study(pruner=pruner, direction="maximize") for _ in range(2))
+        sick, healthy = first.ask(), second.ask()
+        pruner.log(sick, 1, loss=math.nan, metric=0.1)
+        pruner.log(healthy, 1, loss=1.0, metric=0.1)
+        assert [sick.should_prune(), healthy.should_prune()] == [True, False]
+
+    def test_numpy(self) -> None:
+        """Numbers as NumPy has them are numbers; a metric that was not measured is not reported."""
+        trial = ended(DivergencePruner(), InMemoryStorage(), [np.float32(1.0), np.float64(0.9)], [np.float32(0.3), None], class_metric=[np.float32(0.5), None])  # type: ignore[list-item]
+        assert trial.intermediate_values == {1: pytest.approx(0.3)}
+
+
+class TestRecords:
+    def test_reported_alone(self, storage: BaseStorage) -> None:
+        """Without a log the reported values are judged: whatever their first step, a metric that falls for long ends the trial."""
+        study = optuna.create_study(storage=storage, pruner=DivergencePruner(), direction="maximize")
+        trial = study.ask()
+        asked = []
+        for step in range(12):
+            trial.report(0.6 - 0.04 * step, step)
+            asked.append(trial.should_prune())
+        assert asked[:3] == [False] * 3
+        assert asked[-1]
+
+    def test_store_log(self, sqlite_url: str, make_record: Any) -> None:
+        """The epochs that a worker recorded are read from the store, by Optuna's id of the trial."""
+        plan = make_plan(load_study("focal_gamma"))
+        with open_store(sqlite_url) as store:
+            stored = store.register_study(1, "s", plan.spec.model_dump(mode="json"))
+            claim = store.claim(stored.id, 10, "w", 60)
+            assert claim is not None
+            claim = store.bind(claim, 0, 77, {})
+            store.append(claim, make_record(1, train_loss=math.inf), 60)
+        found: list[EpochRecord] = list(store_log(sqlite_url)(77))
+        assert [record.train_loss for record in found] == [math.inf]
+        assert list(store_log(sqlite_url)(78)) == []
+
+    def test_log_first(self, storage: BaseStorage) -> None:
+        """What was logged here counts before what a log elsewhere has."""
+        pruner = DivergencePruner(epoch_log=lambda trial_id: pytest.fail("asked"))
+        assert ended(pruner, storage, [1.0], [0.5]).state == TrialState.COMPLETE
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("signals", "words"),
+        [({"gradient_explosio": {}}, "gradient_explosion"), ({"loss_rising": {"epochs": 0}}, "loss_rising"), ({"loss_rising": {"epoch": 3}}, "epoch")],
+    )
+    def test_signals(self, signals: dict[str, Any], words: str) -> None:
+        """An unknown signal or threshold, or one out of range, is refused by name."""
+        with pytest.raises(StudyError) as caught:
+            DivergencePruner(signals=signals)
+        assert words in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("arguments", "where"), [({"wrapped": "median"}, "wrapped"), ({"epochs": 0}, "epochs"), ({"epochs": "x"}, "epochs"), ({"signals": ["x"]}, "signals")]
+    )
+    def test_arguments(self, arguments: dict[str, Any], where: str) -> None:
+        """What is no pruner, no number of epochs or no mapping is refused at once, by the argument's name."""
+        with pytest.raises(InputError) as caught:
+            DivergencePruner(**arguments)
+        assert caught.value.where == f"DivergencePruner, {where}"
+
+    @pytest.mark.parametrize(("name", "near"), [("valloss", "val_loss"), ("grad_norm", "grad_norm_max")])
+    def test_unknown_figure(self, name: str, near: str) -> None:
+        """A figure that no epoch has is refused with the nearest that one has: left aside, it would silence its signal."""
+        trial = optuna.create_study().ask()
+        with pytest.raises(InputError, match=f"unknown figure '{name}'.*{near}"):
+            DivergencePruner().log(trial, 1, loss=1.0, metric=0.1, **{name: 3.0})
+
+    def test_figure(self, storage: BaseStorage) -> None:
+        """A figure of another type is refused with trial, epoch and name."""
+        with pytest.raises(InputError, match="val_loss") as caught:
+            ended(DivergencePruner(), storage, [1.0], [0.5], val_loss="low")
+        assert "trial 0, epoch 1" in str(caught.value)
+
+
+def test_is_a_pruner() -> None:
+    """Optuna's own type, so that it can be wrapped in turn."""
+    assert isinstance(DivergencePruner(), BasePruner)
+
+
+def test_page(tmp_path: Path) -> None:
+    """The example of the page, of 25 lines at most, runs as it stands and kills trials of absurd rates, with the reason."""
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    assert len([line for line in code.splitlines() if line.strip()]) <= 25
+    script = tmp_path / "script.py"
+    script.write_text(code.replace("n_trials=30", "n_trials=12"), encoding="utf-8")
+    answer = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=250, check=True)
+    killed = ast.literal_eval(answer.stdout)
+    assert killed
+    assert {reason.partition(":")[0] for reason in killed.values()} <= set(SignalsConfig.model_fields)

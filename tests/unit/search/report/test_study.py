@@ -1,0 +1,256 @@
+"""What a study amounts to, read from a real store."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+
+import pytest
+
+from search.report.models import LeaderboardRow, metric_noise
+from search.report.study import study_report
+from spaces.config import MetricConfig
+from spaces.errors import StoreError
+from spaces.records import Evidence, TestScore
+from storage.store import Store
+from tests.unit.search.report.conftest import DIAGNOSIS, EVIDENCE, FOCAL, NAN, PLAIN, SPACE, Demo, Make
+
+
+def numbers(rows: Sequence[LeaderboardRow]) -> list[int]:
+    """Trial numbers in order."""
+    return [row.number for row in rows]
+
+
+class TestStudyReport:
+    def test_empty(self, demo: Demo) -> None:
+        """A study that has not begun has its whole budget left, and neither leaderboard nor kills."""
+        report = demo.report()
+
+        assert (report.name, report.metric, report.direction, report.score_rule, report.epochs) == ("demo", "miou", "maximize", "best", 8)
+        assert report.states == {
+            "complete": 0,
+            "pruned": 0,
+            "diverged": 0,
+            "failed": 0,
+            "running": 0,
+            "paused": 0,
+            "reserved": 0,
+            "left": 10,
+        }
+        assert (report.leaderboard, report.kills, report.causes, report.health) == ((), (), {}, ())
+
+    def test_states(self, demo: Demo) -> None:
+        """Every trial is counted in its state; what the budget still allows is left."""
+        demo.complete(0.2)
+        for state in ("pruned", "pruned", "failed"):
+            demo.store.finish(demo.start(), state)
+        paused = demo.start()
+        demo.start([0.1])
+        demo.store.claim(demo.id, 1000, "box:2", 600)
+        demo.store.give_back(paused)
+
+        assert demo.report().states == {
+            "complete": 1,
+            "pruned": 2,
+            "diverged": 0,
+            "failed": 1,
+            "running": 1,
+            "paused": 1,
+            "reserved": 1,
+            "left": 3,
+        }
+
+    def test_budget_overspent(self, demo: Demo) -> None:
+        """A budget that was lowered below what is done leaves nothing, not less than nothing."""
+        for _ in range(2):
+            demo.start()
+        demo.store.redefine_study(demo.id, demo.spec.model_copy(update={"trials": 1}).model_dump(mode="json"))
+
+        assert demo.report().states["left"] == 0
+
+    def test_unknown(self, demo: Demo) -> None:
+        """An unknown study is an error that names the nearest."""
+        with pytest.raises(StoreError, match="did you mean 'demo'"):
+            study_report(demo.store, "dmeo")
+
+    def test_few_queries(self, demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
+        """However many trials there are, none is asked for by itself."""
+        demo.complete(0.2)
+        for name in ("records", "evidence", "trial"):
+            monkeypatch.setattr(f"storage.store.Store.{name}", None)
+
+        assert len(demo.report().leaderboard) == 1
+
+    def test_json(self, demo: Demo) -> None:
+        """A report is JSON as it is: NaN, which JSON does not know, is null; tuples are lists."""
+        claim = demo.start([0.1, NAN])
+        demo.store.finish(claim, "diverged", score=NAN, evidence=Evidence("loss_rising", 2, None, "", {}, NAN))
+        demo.complete(0.2)
+
+        told = json.loads(json.dumps(demo.report().as_dict(), allow_nan=False))
+
+        assert told["kills"][0]["severity"] is None
+        assert told["leaderboard"][0]["params"] == {"loss.kind": "focal", "loss.gamma": 2.0, "optimizer.lr_multiple": 0.5}
+        assert told["states"]["complete"] == 1
+
+
+class TestLeaderboard:
+    def test_best_first(self, demo: Demo) -> None:
+        """Complete trials by score, ranked from 1; of equal ones the earlier comes first."""
+        for score in (0.2, 0.4, 0.3, 0.4):
+            demo.complete(score)
+
+        rows = demo.report().leaderboard
+
+        assert numbers(rows) == [1, 3, 2, 0]
+        assert [row.rank for row in rows] == [1, 2, 3, 4]
+
+    def test_minimized(self, store: Store, make_record: Make) -> None:
+        """Where the metric is to be small, the smallest comes first, and the best epoch is the smallest one."""
+        demo = Demo(store, make_record, metric=MetricConfig(name="val_ce", direction="minimize"))
+        demo.complete(0.5, [0.7, 0.5, 0.6])
+        demo.complete(0.4, [0.4, 0.5, 0.6])
+
+        rows = demo.report().leaderboard
+
+        assert numbers(rows) == [1, 0]
+        assert [(row.best_epoch, row.epochs) for row in rows] == [(1, 3), (2, 3)]
+
+    def test_complete_only(self, demo: Demo) -> None:
+        """A trial that was killed, runs, or has no score has no place, however good its epochs were."""
+        demo.complete(0.2)
+        demo.complete(NAN)
+        demo.complete(None)
+        demo.store.finish(demo.start([0.9]), "pruned", score=0.9)
+        demo.store.finish(demo.start([0.9]), "diverged", score=0.9)
+        demo.start([0.9])
+
+        assert numbers(demo.report().leaderboard) == [0]
+
+    def test_params(self, demo: Demo) -> None:
+        """What was sampled is shown by path, without dimensions that do not exist under its choices, and the rate beside its multiple."""
+        demo.complete(0.4, config=FOCAL)
+        demo.complete(0.3, config=PLAIN)
+
+        focal, plain = demo.report().leaderboard
+
+        assert focal.params == {"loss.kind": "focal", "loss.gamma": 2.0, "optimizer.lr_multiple": 0.5}
+        assert plain.params == {"loss.kind": "ce", "optimizer.lr_multiple": 0.5}
+        assert focal.lr == pytest.approx(0.05)
+
+    def test_rate_not_searched(self, store: Store, make_record: Make) -> None:
+        """No learning rate is shown where none was searched."""
+        demo = Demo(store, make_record, space={"loss.kind": SPACE["loss.kind"]})
+        demo.complete(0.4)
+
+        assert demo.report().leaderboard[0].lr is None
+
+    def test_preset_and_test(self, demo: Demo) -> None:
+        """A preset is named; the test metric is that of the last epoch that has one."""
+        claim = demo.start([0.1, 0.3], preset="safe")
+        demo.store.append(claim, demo.make(3, metric=0.2, test=TestScore(0.25, ())), 600)
+        demo.store.finish(claim, "complete", score=0.3)
+        demo.complete(0.2)
+
+        rows = demo.report().leaderboard
+
+        assert [(row.preset, row.test, row.best_epoch) for row in rows] == [("safe", 0.25, 2), ("", None, 2)]
+
+    @pytest.mark.parametrize(("behind", "tied"), [(0.036, True), (0.037, False)])
+    def test_tied(self, demo: Demo, behind: float, tied: bool) -> None:
+        """A row is tied when it lies within the noise of its own run and the first row's, put together."""
+        noisy, calm = [0.30, 0.33] * 3, [0.1] * 6  # noise 0.0363 and 0
+        demo.complete(0.4, noisy)
+        demo.complete(0.4 - behind, calm)
+
+        assert [row.tied for row in demo.report().leaderboard] == [False, tied]
+
+    def test_short_trials_tie_when_equal(self, demo: Demo) -> None:
+        """Trials too short to show noise are tied only when their scores are the same."""
+        for score in (0.4, 0.4, 0.399):
+            demo.complete(score)
+
+        assert [(row.noise, row.tied) for row in demo.report().leaderboard] == [(None, False), (None, True), (None, False)]
+
+
+class TestNoise:
+    def test_by_hand(self, make_record: Make) -> None:
+        """Second differences of 0.06 throughout are those of noise of 0.06 / (0.6745·√6); a NaN is left out, and what is long past."""
+        metrics = [0, 9] * 20 + [0.30, 0.33, NAN] + [0.30, 0.33] * 9
+        records = [make_record(epoch, metric=metric) for epoch, metric in enumerate(metrics, 1)]
+
+        assert metric_noise(records) == pytest.approx(0.06 / (0.6745 * math.sqrt(6)))
+
+    def test_trend_is_no_noise(self, make_record: Make) -> None:
+        """A metric that rises evenly has no noise."""
+        assert metric_noise([make_record(epoch, metric=0.01 * epoch) for epoch in range(1, 11)]) == pytest.approx(0, abs=1e-12)
+
+    @pytest.mark.parametrize("metrics", [[], [0.1], [0.1, 0.2, 0.4], [0.1, 0.2, NAN, 0.3]])
+    def test_too_few(self, make_record: Make, metrics: list[float]) -> None:
+        """Fewer than two second differences say nothing."""
+        assert metric_noise([make_record(epoch, metric=metric) for epoch, metric in enumerate(metrics, 1)]) is None
+
+
+class TestKills:
+    def test_diverged(self, demo: Demo) -> None:
+        """A diverged trial tells its signal, place, cause and first remedy."""
+        claim = demo.start([0.1, NAN])
+        demo.store.finish(claim, "diverged", 0.1, "gradient_explosion: the gradient norm was 2011", EVIDENCE, DIAGNOSIS)
+
+        (kill,) = demo.report().kills
+
+        assert (kill.number, kill.state, kill.signal, kill.epoch, kill.step, kill.severity) == (
+            0,
+            "diverged",
+            "gradient_explosion",
+            2,
+            13,
+            1.5,
+        )
+        assert (kill.reason, kill.cause, kill.remedy) == (
+            "gradient_explosion: the gradient norm was 2011",
+            "learning rate too high",
+            "halve it",
+        )
+
+    def test_pruned(self, demo: Demo) -> None:
+        """A pruned trial names its pruner and its last epoch; its cause lies in its peers."""
+        demo.store.finish(demo.start([0.1, 0.1, 0.1]), "pruned", 0.1, "median: best metric 0.1 by epoch 3")
+
+        (kill,) = demo.report().kills
+
+        assert (kill.signal, kill.epoch, kill.step, kill.cause, kill.remedy) == ("median", 3, None, "worse than its peers", "")
+
+    def test_failed(self, demo: Demo) -> None:
+        """A failed trial names the kind of error; it need not have an epoch."""
+        demo.store.finish(demo.start(), "failed", reason="ValueError: bad mask", error="Traceback …")
+
+        (kill,) = demo.report().kills
+
+        assert (kill.state, kill.signal, kill.epoch, kill.cause, kill.reason) == (
+            "failed",
+            "error",
+            None,
+            "ValueError",
+            "ValueError: bad mask",
+        )
+
+    def test_causes(self, demo: Demo) -> None:
+        """Causes are counted, the most frequent first; complete trials are no kills."""
+        demo.complete(0.3)
+        demo.store.finish(demo.start([0.1]), "pruned", 0.1, "median: …")
+        for _ in range(2):
+            demo.store.finish(demo.start([0.1, NAN]), "diverged", 0.1, "gradient_explosion: …", EVIDENCE, DIAGNOSIS)
+
+        assert list(demo.report().causes.items()) == [("learning rate too high", 2), ("worse than its peers", 1)]
+
+
+class TestStudyHealth:
+    def test_of_a_study(self, demo: Demo) -> None:
+        """A study tells how many complete trials show each sign, and which do not."""
+        demo.complete(0.4, [0.1, 0.4])
+        demo.complete(0.4, [0.4, 0.1])
+        demo.store.finish(demo.start([0.4, 0.1]), "pruned")
+
+        assert demo.report().health[1] == "an improving metric: 1 of 2 complete trials; missing in trial 1"

@@ -1,0 +1,93 @@
+"""What a trial amounts to, read from a real store."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from search.report.trial import trial_report
+from spaces.errors import StoreError
+from spaces.paths import nested
+from tests.unit.search.report.conftest import DIAGNOSIS, EVIDENCE, FOCAL, INF, NAN, Demo
+
+
+class TestTrialReport:
+    def test_whole(self, demo: Demo) -> None:
+        """Everything that the store knows of a trial is in its report."""
+        claim = demo.start([0.1], preset="safe", used={"environment.classes": ["road", "sky", "car"], "loss.gamma": 2.0})
+        demo.store.append(claim, demo.make(2, metric=NAN, broken_step=13), 600)
+        demo.store.finish(claim, "diverged", 0.1, "gradient_explosion: …", EVIDENCE, DIAGNOSIS)
+
+        report = trial_report(demo.store, "demo", 0)
+
+        assert (report.study, report.number, report.state, report.preset, report.score, report.attempts) == (
+            "demo",
+            0,
+            "diverged",
+            "safe",
+            0.1,
+            1,
+        )
+        assert report.config == nested(FOCAL)
+        assert report.params["loss.gamma"] == 2.0
+        assert report.lr == pytest.approx(0.05)
+        assert [record.epoch for record in report.records] == [1, 2]
+        assert report.findings[0][1] == DIAGNOSIS
+        assert report.findings[0][0].statement == EVIDENCE.statement
+        assert report.class_names == ("road", "sky", "car")
+        assert report.used["loss.gamma"] == 2.0
+        assert (report.worker, report.reason) == ("box:1", "gradient_explosion: …")
+
+    def test_failed(self, demo: Demo) -> None:
+        """The whole text of an error is kept."""
+        demo.store.finish(demo.start(), "failed", reason="ValueError: x", error="Traceback\nValueError: x")
+
+        assert trial_report(demo.store, "demo", 0).error == "Traceback\nValueError: x"
+
+    def test_just_started(self, demo: Demo) -> None:
+        """A trial without an epoch can be looked at."""
+        demo.start()
+
+        report = trial_report(demo.store, "demo", 0)
+
+        assert (report.state, report.records, report.class_names, report.score) == ("running", (), (), None)
+
+    def test_nameless_classes(self, demo: Demo) -> None:
+        """Classes whose names nobody told are numbered."""
+        demo.start([0.1])
+
+        assert trial_report(demo.store, "demo", 0).class_names == ("0", "1", "2")
+
+    def test_json(self, demo: Demo) -> None:
+        """A report is JSON as it is, records, evidence and remedies included; NaN and infinity are null."""
+        claim = demo.start([0.1, NAN], grad_norm_max=INF)
+        demo.store.finish(claim, "diverged", 0.1, "…", EVIDENCE, DIAGNOSIS)
+
+        told = json.loads(json.dumps(trial_report(demo.store, "demo", 0).as_dict(), allow_nan=False))
+
+        assert [record["metric"] for record in told["records"]] == [0.1, None]
+        assert told["records"][0]["grad_norm_max"] is None
+        assert told["findings"][0]["evidence"]["numbers"] == {"grad_norm_max": 2011.0, "lr": None}
+        assert told["findings"][0]["diagnosis"]["remedies"][0]["patch"] == {"optimizer.lr_multiple": 15.0}
+
+    def test_unknown_number(self, demo: Demo) -> None:
+        """A number that no trial has is an error that says which there are, and what to do."""
+        demo.start()
+
+        with pytest.raises(StoreError) as caught:
+            trial_report(demo.store, "demo", 7)
+
+        assert (caught.value.found, caught.value.allowed) == ("trial 7", "0")
+        assert caught.value.where
+        assert "search show --study demo" in caught.value.next_step
+
+    def test_noise_is_finite(self, demo: Demo) -> None:
+        """A record whose metric is no number does not spoil the noise of a complete trial."""
+        demo.complete(0.3, [0.1, 0.1, 0.1, 0.2, 0.3, 0.2, NAN])
+
+        (row,) = demo.report().leaderboard
+
+        assert row.noise is not None
+        assert math.isfinite(row.noise)

@@ -1,0 +1,220 @@
+"""Trying what was prescribed: where a remedied trial lies in the space, what lies outside, and that it is tried next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from search.cli.run import _stored_spec
+from search.enqueue_remedy import Choice, enqueue_remedy, parse_choice, place
+from search.planning.plan import Plan
+from search.sampling.connection import open_trials
+from search.sampling.sampler import start_of
+from search.sampling.study import WorkerStudy
+from search.session import Session, open_session
+from spaces.errors import InputError, StoreError, StudyError
+from spaces.records import Diagnosis, Evidence, Remedy
+from spaces.study import StudySpec
+from storage.rows import StoredTrial
+
+SPACE = {
+    "optimizer.lr_multiple": {"kind": "float", "low": 0.01, "high": 100, "log": True},
+    "weights.method": {"kind": "choice", "choices": ["uniform", "sqrt_inv_freq"]},
+    "weights.clip_ratio": {"kind": "choice", "choices": [100, 25], "when": {"weights.method": "sqrt_inv_freq"}},
+}
+PARAMS = {"optimizer.lr_multiple": 30.0, "weights.method": "uniform"}
+
+
+@pytest.fixture
+def session(sqlite_url: str) -> Iterator[Session]:
+    """A study whose budget is one trial."""
+    spec = StudySpec.model_validate({"name": "demo", "trials": 1, "epochs": 4, "space": SPACE, "base": {"loss": {"dice_weight": 0.2}}})
+    opened = open_session(spec, sqlite_url)
+    with opened.store:
+        yield opened
+
+
+@pytest.fixture
+def url(sqlite_url: str) -> str:
+    """Of the store."""
+    return sqlite_url
+
+
+def killed(session: Session, *remedies: Remedy, preset: str | None = None, make_record: Any = None) -> StoredTrial:
+    """Trial 0, which diverged, with these remedies."""
+    store, stored = session.store, session.stored
+    claim = store.claim(stored.id, 1000, "w", 600)
+    assert claim is not None
+    config = session.plan.config(PARAMS, 0, preset).model_dump(mode="json")
+    claim = store.bind(claim, claim.number or 0, claim.optuna_trial_id or 0, config, preset)
+    store.append(claim, make_record(1), 600)
+    diagnosis = Diagnosis("learning rate too high", ("it was",), remedies)
+    store.finish(claim, "diverged", 0.1, "loss_rising: it rose", Evidence("loss_rising", 1, None, "it rose", {}, 1.0), diagnosis)
+    trial = store.trial(stored.id, claim.number or 0)
+    assert trial is not None
+    return trial
+
+
+def slower(value: float = 0.5) -> Remedy:
+    """A lower rate."""
+    return Remedy("learning rate × 0.5", {"optimizer.lr_multiple": value})
+
+
+class TestChoice:
+    @pytest.mark.parametrize(("text", "choice"), [("7", (7, 1)), ("7:2", (7, 2)), (" 0 ", (0, 1))])
+    def test_read(self, text: str, choice: tuple[int, int]) -> None:
+        """A trial's number, and which of its remedies."""
+        assert parse_choice(text) == choice
+
+    @pytest.mark.parametrize("text", ["", "x", "7:", "7:0", "-1", "7:2:3", "1.5"])
+    def test_refused(self, text: str) -> None:
+        """Anything else is refused with the option's name and what is allowed."""
+        with pytest.raises(InputError, match="no trial's remedy") as caught:
+            parse_choice(text)
+        assert caught.value.where == "--enqueue-remedy"
+
+
+class TestStoredSpec:
+    def test_as_stored(self, session: Session, url: str) -> None:
+        """A remedy is of the study as it stands in the store, by its name there; only the budget can be told anew."""
+        assert _stored_spec("demo", url, None) == session.plan.spec
+        assert _stored_spec("demo", url, 9) == session.plan.spec.model_copy(update={"trials": 9})
+
+    def test_unknown(self, session: Session, url: str) -> None:
+        """A study that the store does not have is refused with those that it has, and not made."""
+        with pytest.raises(StoreError, match="no study 'lr_clip'") as caught:
+            _stored_spec("lr_clip", url, None)
+        assert caught.value.allowed == "demo"
+        assert [study.name for study in session.store.studies()] == ["demo"]
+
+    def test_no_store(self, tmp_path: Path) -> None:
+        """Without a store none is made."""
+        with pytest.raises(StoreError):
+            _stored_spec("demo", f"sqlite:///{tmp_path / 'none.db'}", None)
+        assert list(tmp_path.iterdir()) == []
+
+
+class TestPlace:
+    def test_inside(self, session: Session, make_record: Any) -> None:
+        """A change of a dimension is a place in the space, and nothing lies outside."""
+        params, patch = place(session.plan, killed(session, make_record=make_record), slower())
+        assert params == {"optimizer.lr_multiple": 0.5, "weights.method": "uniform"}
+        assert patch == {}
+
+    def test_outside(self, session: Session, make_record: Any) -> None:
+        """A change of what is not searched lies beside it."""
+        params, patch = place(session.plan, killed(session, make_record=make_record), Remedy("clip", {"optimizer.grad_clip_norm": 1.0}))
+        assert params == PARAMS
+        assert patch == {"optimizer.grad_clip_norm": 1.0}
+
+    def test_wakes_a_dimension(self, session: Session, make_record: Any) -> None:
+        """A dimension that exists only now takes the remedy's value, or is left to the sampler where it names none."""
+        trial = killed(session, make_record=make_record)
+        weigh = {"weights.method": "sqrt_inv_freq"}
+        assert place(session.plan, trial, Remedy("weigh", {**weigh, "weights.clip_ratio": 100.0}))[0]["weights.clip_ratio"] == 100
+        assert "weights.clip_ratio" not in place(session.plan, trial, Remedy("weigh", weigh))[0]
+
+    def test_not_searched_there(self, session: Session, make_record: Any) -> None:
+        """A value outside its dimension is refused with the dimension's range."""
+        with pytest.raises(StudyError, match="outside what the study searches") as caught:
+            place(session.plan, killed(session, make_record=make_record), slower(1e-6))
+        assert "0.01" in caught.value.allowed
+
+    def test_no_configuration(self, session: Session, make_record: Any) -> None:
+        """A patch that does not go with the rest of the configuration is refused by its path."""
+        with pytest.raises(StudyError) as caught:
+            place(session.plan, killed(session, make_record=make_record), Remedy("odd", {"loss.gamma": -1.0}))
+        assert "gamma" in caught.value.where
+
+
+class TestEnqueue:
+    def waiting(self, session: Session, url: str) -> list[optuna.trial.FrozenTrial]:
+        """Optuna's trials that wait."""
+        storage = open_trials(url)
+        study = WorkerStudy(storage, session.plan, "demo", lambda: 0)
+        found = [trial for trial in study.get_trials() if trial.state == TrialState.WAITING]
+        storage.remove_session()
+        storage.engine.dispose()
+        return found
+
+    def test_next(self, session: Session, url: str, make_record: Any) -> None:
+        """The remedied configuration waits as the next trial, and the spent budget grows by it."""
+        killed(session, slower(), make_record=make_record)
+        grown, remedy = enqueue_remedy(session, url, Choice(0))
+        (waiting,) = self.waiting(grown, url)
+        assert remedy == slower()
+        assert waiting.system_attrs["fixed_params"] == {"optimizer.lr_multiple": 0.5, "weights.method": "uniform"}
+        assert grown.plan.spec.trials == 2
+        assert grown.stored.definition["trials"] == 2
+
+    def test_room(self, session: Session, url: str, make_record: Any) -> None:
+        """A budget that has room is left as it is."""
+        killed(session, slower(), make_record=make_record)
+        wide = replace(session, plan=replace(session.plan, spec=session.plan.spec.model_copy(update={"trials": 9})))
+        assert enqueue_remedy(wide, url, Choice(0))[0].plan.spec.trials == 9
+
+    def test_second(self, session: Session, url: str, make_record: Any) -> None:
+        """Remedies can be chosen by their place."""
+        clip = Remedy("clip", {"optimizer.grad_clip_norm": 1.0})
+        killed(session, slower(), clip, make_record=make_record)
+        grown, remedy = enqueue_remedy(session, url, Choice(0, 2))
+        assert remedy.text == "clip"
+        (waiting,) = self.waiting(grown, url)
+        start = start_of(waiting.user_attrs)
+        assert start.label == "remedy of 0"
+        config: Any = self.configured(grown.plan, waiting)
+        assert (config.optimizer.grad_clip_norm, config.optimizer.lr_multiple, config.loss.dice_weight) == (1.0, 30.0, 0.2)
+
+    def test_of_a_remedy(self, session: Session, url: str, make_record: Any) -> None:
+        """What an earlier remedy changed outside the space is carried on."""
+        clip = {"optimizer.grad_clip_norm": 1.0}
+        trial = killed(session, slower(), make_record=make_record)
+        config = session.plan.config(PARAMS, 0, None, clip).model_dump(mode="json")
+        held = replace(trial, config=config, preset="remedy of 3")
+        from search.enqueue_remedy import _outside
+
+        assert _outside(session.plan, held, None) == clip
+
+    def configured(self, plan: Plan, waiting: optuna.trial.FrozenTrial) -> Any:
+        """The configuration that a worker gives a trial that waits."""
+        start = start_of(waiting.user_attrs)
+        return plan.config(waiting.system_attrs["fixed_params"], waiting.number, start.preset, start.patch)
+
+    def test_none_there(self, session: Session, url: str) -> None:
+        """A trial that is not there is refused by its number."""
+        with pytest.raises(StoreError, match="no trial 5"):
+            enqueue_remedy(session, url, Choice(5))
+
+    @pytest.mark.parametrize("state", ["complete", "pruned"])
+    def test_nothing_prescribed(self, session: Session, url: str, make_record: Any, state: Any) -> None:
+        """A trial that is healthy, or merely worse than its peers, has no remedy; `explain` lists none, either."""
+        store, stored = session.store, session.stored
+        claim = store.claim(stored.id, 1000, "w", 600)
+        assert claim is not None
+        claim = store.bind(claim, claim.number or 0, claim.optuna_trial_id or 0, session.plan.config(PARAMS, 0).model_dump(mode="json"))
+        for epoch in range(1, 5):
+            store.append(claim, make_record(epoch, train_loss=1 / epoch, ce_loss=1 / epoch, dice_loss=1 / epoch, metric=0.1 * epoch, class_metric=(0.5, None, 0.1 * epoch)), 600)
+        store.finish(claim, state, 0.4)
+        with pytest.raises(StudyError, match="nothing was prescribed to trial 0") as caught:
+            enqueue_remedy(session, url, Choice(0))
+        assert caught.value.found == f"it is {state}"
+
+    def test_too_many(self, session: Session, url: str, make_record: Any) -> None:
+        """A remedy that the trial does not have is refused with how many it has."""
+        killed(session, slower(), make_record=make_record)
+        with pytest.raises(StudyError, match="no remedy 2") as caught:
+            enqueue_remedy(session, url, Choice(0, 2))
+        assert caught.value.allowed == "1 … 1"
+
+    def test_data_at_fault(self, session: Session, url: str, make_record: Any) -> None:
+        """Where no configuration helps, the remedy's words say what does."""
+        killed(session, Remedy("look at the masks", {}), make_record=make_record)
+        with pytest.raises(StudyError, match="no configuration mends") as caught:
+            enqueue_remedy(session, url, Choice(0))
+        assert caught.value.next_step == "look at the masks"

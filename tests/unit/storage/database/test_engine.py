@@ -1,0 +1,30 @@
+"""A server that fell silent without closing its connections is given up in good time, by MySQL's driver as by PostgreSQL's."""
+
+from __future__ import annotations
+
+import socket
+from types import SimpleNamespace
+
+import pytest
+
+from storage.database.engine import PATIENCE, _give_up_in_time
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="this system has no such option of TCP")
+def test_options() -> None:
+    """The options of libpq are those of the driver's socket, read back from the kernel."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
+        _give_up_in_time(SimpleNamespace(_sock=client), None)
+        found = {name: client.getsockopt(socket.IPPROTO_TCP, option) for name, option in (
+            ("keepalives_idle", socket.TCP_KEEPIDLE), ("keepalives_interval", socket.TCP_KEEPINTVL),
+            ("keepalives_count", socket.TCP_KEEPCNT), ("tcp_user_timeout", socket.TCP_USER_TIMEOUT),
+        )}  # fmt: skip
+        assert found == PATIENCE
+
+
+def test_no_network() -> None:
+    """A connection through a file has none of them."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX)
+    with ours, theirs:
+        _give_up_in_time(SimpleNamespace(_sock=ours), None)
+        assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0

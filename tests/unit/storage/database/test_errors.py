@@ -1,0 +1,53 @@
+"""What a failing database says, in words that help."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy.exc import IntegrityError, OperationalError, PendingRollbackError, StatementError
+
+from spaces.errors import StoreError, StoreUnreachableError
+from storage.database.errors import is_fault, spoken
+
+
+class TestSpoken:
+    @pytest.mark.parametrize(
+        ("said", "statement", "what", "next_step"),
+        [
+            ("FATAL: password authentication failed for user", None, "refused the password", "check user and password"),
+            ('FATAL:  role "nobody" does not exist', None, "does not let that user in", "check the user"),
+            ("connection refused", None, "cannot be reached", "check that the server runs"),
+            ("unable to open database file", None, "the store's file cannot be opened", "choose another place"),
+            ("no such table: search_trials", "SELECT 1", "the store failed", "look at `found`"),
+            ("disk I/O error: No space left on device", "INSERT", "the disk is full", "make room"),
+        ],
+    )
+    def test_words(self, said: str, statement: str | None, what: str, next_step: str) -> None:
+        """A failure becomes one message with the place, what the driver said, and what to do."""
+        with pytest.raises(StoreError, match=what) as caught, spoken("postgresql://host/db", None):
+            raise OperationalError(statement, {}, Exception(said))
+
+        assert caught.value.where == "postgresql://host/db"
+        assert caught.value.found == " ".join(said.split())
+        assert next_step in caught.value.next_step
+
+    def test_cut_in_the_middle(self) -> None:
+        """A transaction whose connection was cut is one that may succeed later, in whatever words."""
+        cut = PendingRollbackError("Can't reconnect until invalid transaction is rolled back.")
+        assert is_fault(cut)
+        with pytest.raises(StoreUnreachableError, match="cannot be reached"), spoken("postgresql://host/db", None):
+            raise cut
+
+    def test_password(self) -> None:
+        """A driver that repeats the password is not repeated."""
+        with pytest.raises(StoreError) as caught, spoken("postgresql://host/db", "s3cret"):
+            raise OperationalError(None, {}, Exception("could not\n log in with s3cret"))
+
+        assert caught.value.found == "could not log in with ***"
+
+    def test_left_alone(self) -> None:
+        """A broken constraint and a mistake of ours are not the store's failure; a value of the wrong type is a TypeError."""
+        for error in (IntegrityError("INSERT", {}, Exception("unique")), StatementError("a bind is missing", "INSERT", {}, KeyError("x"))):
+            with pytest.raises(type(error)), spoken("sqlite:///x", None):
+                raise error
+        with pytest.raises(TypeError, match="no JSON"), spoken("sqlite:///x", None):
+            raise StatementError("wrapped", "INSERT", {}, TypeError("no JSON"))
