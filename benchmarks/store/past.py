@@ -106,7 +106,6 @@ def joining(url: str, name: str) -> dict[str, float]:
 
 def _join(url: str, name: str) -> dict[str, float]:
     import optuna.samplers._tpe.sampler  # noqa: F401 - Optuna imports it when it is first asked for
-    import scipy.stats  # noqa: F401
 
     began, told = time.perf_counter(), {}
     with open_store(url, create=False) as store:

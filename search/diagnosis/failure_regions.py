@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from math import comb
 
 from spaces.parameters import Scalar
 
@@ -92,12 +92,20 @@ def _lesson(path: str, condition: str, trials: Sequence[Trial], far: Sequence[bo
         counts[side, diverged] += 1
     killed, killed_else = counts[True, True], counts[False, True]
     trials_far, trials_else = killed + counts[True, False], killed_else + counts[False, False]
-    chance = _fisher([[killed, counts[True, False]], [killed_else, counts[False, False]]])
+    chance = _fisher(killed, trials_far, killed_else, trials_else)
     return Lesson(path, condition, killed, trials_far, killed_else, trials_else, chance)
 
 
-def _fisher(table: list[list[int]]) -> float:
-    from scipy.stats import fisher_exact  # half a second: only where there are kills to learn from
+def _fisher(killed: int, trials: int, killed_else: int, trials_else: int) -> float:
+    """Fisher's exact test, one-sided: how likely chance alone puts so many of the kills, or more, on the far side.
 
-    found: Any = fisher_exact(table, alternative="greater")
-    return float(found.pvalue)
+    The sum of the hypergeometric probabilities, in whole numbers; a tail beyond a float's precision is left out.
+    """
+    kills = killed + killed_else
+    ways = term = comb(trials, killed) * comb(trials_else, killed_else)
+    for far in range(killed, min(kills, trials)):
+        term = term * (trials - far) * (kills - far) // ((far + 1) * (trials_else - kills + far + 1))
+        ways += term
+        if term << 80 < ways:
+            break
+    return ways / comb(trials + trials_else, kills)

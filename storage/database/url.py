@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+from importlib import import_module
 from pathlib import Path
 
 from sqlalchemy import URL, make_url
@@ -17,6 +18,12 @@ DRIVERS = {
     **dict.fromkeys(("postgresql", "postgresql+psycopg"), "postgresql+psycopg"),
     **dict.fromkeys(("mysql", "mysql+pymysql", "mariadb", "mariadb+pymysql"), MYSQL_DRIVER),
 }
+MODULES = {
+    "postgresql+psycopg": ("PostgreSQL", "psycopg", "postgresql"),
+    MYSQL_DRIVER: ("MySQL or MariaDB", "pymysql", "mysql"),
+}
+"""Driver → the database's name, the module that it needs, and the extra of this package that installs the module."""
+
 KINDS = "sqlite, postgresql, mysql, mariadb"
 ALLOWED = "sqlite:///path/to/file.db, postgresql://user:password@host/database, mysql://user:password@host/database"
 HEADER = b"SQLite format 3\0"
@@ -29,7 +36,7 @@ def parse(url: str) -> URL:
     """The address with our drivers in it and, for SQLite, an absolute path, which a later `chdir` cannot move.
 
     Raises:
-        StoreError: when it is malformed, names another kind of database, or a database in memory.
+        StoreError: when it is malformed, names another kind of database, one whose driver is not installed, or one in memory.
     """
     parsed = _parsed(url)
     if parsed is None:
@@ -41,6 +48,7 @@ def parse(url: str) -> URL:
             what, where=safe_url(url), found=parsed.drivername, allowed=KINDS, next_step=f"use one of {ALLOWED}"
         )
     parsed = parsed.set(drivername=DRIVERS[parsed.drivername])
+    _check_driver(parsed.drivername, safe_url(url))
     if parsed.drivername == MYSQL_DRIVER and not parsed.database:
         raise StoreError("the store's address names no database", where=safe_url(url), allowed=ALLOWED, next_step="write it behind the host")
     return _with_absolute_path(parsed) if parsed.drivername == "sqlite" else parsed
@@ -128,6 +136,23 @@ def _problem(path: Path, create: bool) -> tuple[str, str, str] | None:
     if exists and not _is_database(path):
         return "the file is not a database", f"{path} is not an SQLite 3 file", "choose another file, or one that does not exist yet"
     return None
+
+
+def _check_driver(driver: str, where: str) -> None:
+    """Refuse a server whose driver cannot be imported: the drivers are extras, which not everyone installs."""
+    if driver not in MODULES:
+        return
+    database, module, extra = MODULES[driver]
+    try:
+        import_module(module)
+    except ImportError as problem:
+        raise StoreError(
+            f"a store on {database} needs {module}, which is not installed",
+            where=where,
+            found=" ".join(str(problem).split()),
+            allowed="sqlite:///path/to/file.db, which needs no driver",
+            next_step=f"pip install 'imbalance-search[{extra}]'",
+        ) from None
 
 
 def _parsed(url: str) -> URL | None:

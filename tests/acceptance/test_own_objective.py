@@ -38,6 +38,7 @@ def study(folder: Path, code: str, **changes: object) -> None:
     (folder / "mine.yaml").write_text(yaml.safe_dump(told | changes), encoding="utf-8")
 
 
+@pytest.mark.docs
 class TestPage:
     def test_short(self) -> None:
         """The example has under 40 lines."""

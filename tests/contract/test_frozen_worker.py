@@ -16,9 +16,9 @@ import pytest
 
 from search.session import open_session
 from search.worker import checkpoints as trial_checkpoints
-from search.worker.context import WorkerSettings, _bench
+from search.worker.context import Bench, WorkerSettings, make_bench
 from search.worker.stop import StopRequest
-from search.worker.trial import Bench, run_trial
+from search.worker.trial import run_trial
 from spaces.errors import LeaseLostError
 from spaces.study import StudySpec
 from storage.files.best_weights import Artifacts
@@ -98,7 +98,7 @@ def workers(store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     session = open_session(spec, store_url)
     with session.store, open_store(store_url) as first, open_store(store_url) as second:
         settings = WorkerSettings(store_url, spec.name, "cpu", 1)
-        yield tuple(Worker(replace(_bench(settings, store, session.stored, StopRequest()), checkpoint_s=1e-9)) for store in (first, second))  # type: ignore[misc]
+        yield tuple(Worker(replace(make_bench(settings, store, session.stored, StopRequest()), checkpoint_s=1e-9)) for store in (first, second))  # type: ignore[misc]
 
 
 def claimed(store: Store, study_id: int, worker: str, budget: int) -> Claim:

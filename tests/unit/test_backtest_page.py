@@ -22,6 +22,8 @@ from spaces.thresholds import SignalsConfig
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "backtest.md").read_text(encoding="utf-8")
 
+pytestmark = pytest.mark.docs
+
 
 class TestPage:
     def test_line(self, tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from search.cli import app
 PAGE = (Path(__file__).parents[2] / "docs" / "clusters.md").read_text(encoding="utf-8")
 COMMANDS: Any = typer.main.get_command(app)
 
+pytestmark = pytest.mark.docs
+
 
 def parse(words: list[str]) -> dict[str, Any]:
     """The options of one of our commands, as the command itself reads them; it is not run."""

@@ -17,6 +17,8 @@ from storage.store import open_store
 PAGE = (Path(__file__).parents[2] / "docs" / "scripts.md").read_text(encoding="utf-8")
 NAN = float("nan")
 
+pytestmark = pytest.mark.docs
+
 
 def documented(command: str) -> set[str]:
     """The keys in the table of a command."""

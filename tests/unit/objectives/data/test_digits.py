@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from benchmarks.make_digits import write_digits
 from objectives.data import digits
 from objectives.data.build import SceneSplit, build_data, count_classes, fingerprint
 from objectives.data.config import DigitsData
@@ -34,6 +36,43 @@ def default() -> dict[str, Scenes]:
 def same(a: dict[str, Scenes], b: dict[str, Scenes]) -> bool:
     """Whether the scenes are equal, to the pixel."""
     return all(np.array_equal(a[split].images_NHW, b[split].images_NHW) and np.array_equal(a[split].masks_NHW, b[split].masks_NHW) for split in SPLITS)
+
+
+def checksum(*arrays: Any) -> str:
+    """SHA-256 of what arrays contain."""
+    return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
+
+
+class TestShippedDigits:
+    def test_source(self) -> None:
+        """The images and labels are scikit-learn's, and bytes."""
+        source = load_digits()
+        with np.load(digits.DIGITS_FILE, allow_pickle=False) as shipped:
+            assert (shipped["images"].dtype, shipped["labels"].dtype) == (np.uint8, np.uint8)
+            assert np.array_equal(shipped["images"], source.images)
+            assert np.array_equal(shipped["labels"], source.target)
+
+    def test_recorded(self) -> None:
+        """They are the ones that every stored score was made with, whatever scikit-learn ships."""
+        with np.load(digits.DIGITS_FILE, allow_pickle=False) as shipped:
+            images_NHW, labels_N = shipped["images"], shipped["labels"]
+        assert images_NHW.shape == (1797, 8, 8)
+        assert list(np.bincount(labels_N)) == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
+        assert checksum(images_NHW, labels_N) == "87ff0c9e40dc7e2c0e34e7257799c2e3f3aec1a016363bb11cad869ec428a826"
+
+    def test_command(self, tmp_path: Path) -> None:
+        """The command in the repository makes the file again."""
+        write_digits(tmp_path / "again.npz")
+        with np.load(tmp_path / "again.npz") as again, np.load(digits.DIGITS_FILE) as shipped:
+            assert set(again) == set(shipped)
+            assert all(np.array_equal(again[name], shipped[name]) for name in shipped)
+
+    def test_small(self) -> None:
+        """The file stays a small part of the package, and its source and license are named beside it."""
+        assert digits.DIGITS_FILE.stat().st_size < 100_000
+        source = digits.DIGITS_FILE.with_suffix(".txt").read_text(encoding="utf-8")
+        assert "Optical Recognition of Handwritten Digits" in source
+        assert "CC BY 4.0" in source
 
 
 class TestMakeScenes:

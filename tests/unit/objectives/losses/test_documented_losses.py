@@ -18,6 +18,8 @@ from objectives.segmentation.config import SegmentationConfig
 from search.planning.plan import make_plan, searchable
 from spaces.study import StudySpec
 
+pytestmark = pytest.mark.docs
+
 DOCS = Path(__file__).parents[4] / "docs"
 MODULES = [name for _, name, _ in pkgutil.iter_modules(losses.__path__, "objectives.losses.")]
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import fisher_exact
 
-from search.diagnosis.failure_regions import Trial, lessons
+from search.diagnosis.failure_regions import Trial, _fisher, lessons
 
 
 def by_rate(rates: list[float], limit: float) -> list[Trial]:
@@ -70,3 +73,19 @@ class TestLessons:
     def test_equal(self) -> None:
         """A dimension with one value divides nothing."""
         assert lessons([({"rate": 1.0}, index < 5) for index in range(10)]) == ()
+
+
+class TestFisher:
+    @given(st.tuples(*[st.integers(0, 400)] * 4))
+    def test_peer(self, table: tuple[int, int, int, int]) -> None:
+        """The probability is that of SciPy's exact test, whatever the four counts are."""
+        killed, lived, killed_else, lived_else = table
+        peer = fisher_exact([[killed, lived], [killed_else, lived_else]], alternative="greater").pvalue
+        assert _fisher(killed, killed + lived, killed_else, killed_else + lived_else) == pytest.approx(peer, rel=1e-9, abs=1e-300)
+
+    def test_large(self) -> None:
+        """In a study of thousands of trials, too, where single probabilities are smaller than a float can be."""
+        peer = fisher_exact([[900, 100], [2100, 2900]], alternative="greater").pvalue
+        assert _fisher(900, 1000, 2100, 5000) == pytest.approx(peer, rel=1e-9)
+        assert _fisher(900, 1000, 0, 5000) == 0.0
+        assert _fisher(0, 1000, 900, 5000) == 1.0

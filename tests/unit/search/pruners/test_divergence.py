@@ -196,6 +196,7 @@ def test_is_a_pruner() -> None:
     assert isinstance(DivergencePruner(), BasePruner)
 
 
+@pytest.mark.docs
 def test_page(tmp_path: Path) -> None:
     """The example of the page, of 25 lines at most, runs as it stands and kills trials of absurd rates, with the reason."""
     (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -56,6 +58,29 @@ class TestSafeUrl:
     def test_shown(self, url: str, shown: str) -> None:
         """What is no secret is shown, so that a mistake can be seen."""
         assert safe_url(url) == shown
+
+
+class TestDriver:
+    @pytest.mark.parametrize(
+        ("url", "module", "extra"),
+        [
+            ("postgresql://me@host/db", "psycopg", "postgresql"),
+            ("mysql://me@host/db", "pymysql", "mysql"),
+            ("mariadb+pymysql://me@host/db", "pymysql", "mysql"),
+        ],
+    )
+    def test_absent(self, url: str, module: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A driver that cannot be imported is named, with the extra that installs it."""
+        monkeypatch.setitem(sys.modules, module, None)
+        with pytest.raises(StoreError, match=f"needs {module}, which is not installed") as caught:
+            parse(url)
+        assert (caught.value.where, caught.value.next_step) == (url, f"pip install 'imbalance-search[{extra}]'")
+
+    def test_other_driver(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A driver that the address does not ask for may be absent."""
+        monkeypatch.setitem(sys.modules, "pymysql", None)
+        assert parse("postgresql://me@host/db").drivername == "postgresql+psycopg"
+        assert parse("sqlite:///search.db").drivername == "sqlite"
 
 
 class TestDumpCommand:
