@@ -1,6 +1,24 @@
 """What this project promises in numbers, measured: each module prints tables and keeps its results as JSON."""
 
-NAMES = ("demo", "best_against_untuned", "best_against_untuned_text_focal", "text_step", "epoch_cost", "store", "warm_worker", "memory", "startup", "retrain", "losses", "judging", "backtest", "faults", "learning", "chaos_sqlite", "chaos_postgresql")
+NAMES = (
+    "demo",
+    "best_against_untuned",
+    "best_against_untuned_text_focal",
+    "text_step",
+    "epoch_cost",
+    "store",
+    "warm_worker",
+    "memory",
+    "startup",
+    "retrain",
+    "losses",
+    "judging",
+    "backtest",
+    "faults",
+    "learning",
+    "chaos_sqlite",
+    "chaos_postgresql",
+)
 """The benchmarks, in the order in which they run and are shown."""
 
 COMMANDS = {

@@ -17,15 +17,23 @@ TIMEOUT_S = 7200.0
 def main() -> int:
     """Exit code 1 when a benchmark failed or missed a bound."""
     made = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    made.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; left out: all of them")
-    made.add_argument("--quick", action="store_true", help="smoke runs, which leave the results and the page alone")
+    made.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; left out: all of them"
+    )
+    made.add_argument(
+        "--quick",
+        action="store_true",
+        help="smoke runs, which leave the results and the page alone",
+    )
     options = made.parse_args()
     names = options.names or NAMES
     if unknown := [name for name in names if name not in NAMES]:
         made.error(f"there is no benchmark {unknown[0]!r}; choose from {', '.join(NAMES)}")
     missed = [name for name in names if not _passes(name, quick=options.quick)]
     if not options.quick:
-        subprocess.run([sys.executable, "-m", "benchmarks.figures"], cwd=ROOT, check=True, timeout=TIMEOUT_S)
+        subprocess.run(
+            [sys.executable, "-m", "benchmarks.figures"], cwd=ROOT, check=True, timeout=TIMEOUT_S
+        )
     print(f"failed or missed: {', '.join(missed)}" if missed else "all reached")
     return int(bool(missed))
 
@@ -33,7 +41,13 @@ def main() -> int:
 def _passes(name: str, *, quick: bool) -> bool:
     print(f"\n── {name} ──", flush=True)
     module, *options = COMMANDS.get(name, (name,))
-    command = [sys.executable, "-m", f"benchmarks.{module}", *options, *(["--quick"] if quick else [])]
+    command = [
+        sys.executable,
+        "-m",
+        f"benchmarks.{module}",
+        *options,
+        *(["--quick"] if quick else []),
+    ]
     try:
         return subprocess.run(command, cwd=ROOT, check=False, timeout=TIMEOUT_S).returncode == 0
     except subprocess.TimeoutExpired:

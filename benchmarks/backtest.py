@@ -18,7 +18,17 @@ from typing import Any
 from benchmarks import report
 from benchmarks.campaign import records
 from benchmarks.report import Figure, Result
-from search.replay.backtest import BEST_SHARE, Backtest, Field, Row, backtest, make_field, only, peer_kills, signal_kills
+from search.replay.backtest import (
+    BEST_SHARE,
+    Backtest,
+    Field,
+    Row,
+    backtest,
+    make_field,
+    only,
+    peer_kills,
+    signal_kills,
+)
 from spaces.recordings import read_recording
 from spaces.study import PrunerConfig
 from spaces.thresholds import SignalsConfig
@@ -32,13 +42,34 @@ UNSEEN_FROM = 127
 """Trials of the second campaign from this number on were recorded after the rules had got their present form."""
 
 NAIVE: Mapping[str, tuple[str, Mapping[str, float]]] = {
-    "metric falls 5 epochs in a row": ("metric_falling", {"epochs": 5, "agreement": 1, "drop": 0, "noise": 0}),
-    "metric falls 3 epochs in a row": ("metric_falling", {"epochs": 3, "agreement": 1, "drop": 0, "noise": 0}),
-    "loss, at one split, rises 5 epochs in a row": ("loss_rising", {"epochs": 5, "agreement": 1, "rise": 0, "noise": 0}),
-    "loss, at one split, rises 3 epochs in a row": ("loss_rising", {"epochs": 3, "agreement": 1, "rise": 0, "noise": 0}),
-    "a class at 0 for 5 epochs from epoch 6": ("class_collapse", {"grace_epochs": 5, "grace_steps": 0, "epochs": 5, "share": 0.01, "level": 0}),
-    "validation loss up over 3 epochs, no better metric": ("overfitting", {"patience": 3, "rise": 0, "stall_epochs": 3, "drop": 0}),
-    "loss and metric down over 5 epochs, 10% under its best": ("loss_metric_divorce", {"window": 5, "drop": 0.1, "noise": 0}),
+    "metric falls 5 epochs in a row": (
+        "metric_falling",
+        {"epochs": 5, "agreement": 1, "drop": 0, "noise": 0},
+    ),
+    "metric falls 3 epochs in a row": (
+        "metric_falling",
+        {"epochs": 3, "agreement": 1, "drop": 0, "noise": 0},
+    ),
+    "loss, at one split, rises 5 epochs in a row": (
+        "loss_rising",
+        {"epochs": 5, "agreement": 1, "rise": 0, "noise": 0},
+    ),
+    "loss, at one split, rises 3 epochs in a row": (
+        "loss_rising",
+        {"epochs": 3, "agreement": 1, "rise": 0, "noise": 0},
+    ),
+    "a class at 0 for 5 epochs from epoch 6": (
+        "class_collapse",
+        {"grace_epochs": 5, "grace_steps": 0, "epochs": 5, "share": 0.01, "level": 0},
+    ),
+    "validation loss up over 3 epochs, no better metric": (
+        "overfitting",
+        {"patience": 3, "rise": 0, "stall_epochs": 3, "drop": 0},
+    ),
+    "loss and metric down over 5 epochs, 10% under its best": (
+        "loss_metric_divorce",
+        {"window": 5, "drop": 0.1, "noise": 0},
+    ),
 }
 """Naive rules, as the thresholds that amount to them."""
 
@@ -59,10 +90,19 @@ def measure(*, quick: bool) -> Result:
         details[name] = detailed(found)
     figures += of_unseen(_replayed("second")[0])
     first, _ = _replayed("first")
-    figures += [Figure(f"first campaign, naively: {rule}: of the best {len(first.best())}, killed", killed) for rule, killed in naively(first).items()]
+    figures += [
+        Figure(f"first campaign, naively: {rule}: of the best {len(first.best())}, killed", killed)
+        for rule, killed in naively(first).items()
+    ]
     if records("presets").exists():  # not recorded yet in every checkout
         _, healthy = _replayed("presets")
-        figures.append(Figure(f"of {healthy.trials} healthy trials (presets), killed by a signal", len(_row(healthy, "all signals").killed), bound=0))
+        figures.append(
+            Figure(
+                f"of {healthy.trials} healthy trials (presets), killed by a signal",
+                len(_row(healthy, "all signals").killed),
+                bound=0,
+            )
+        )
         details["presets"] = detailed(healthy)
     return Result(figures, details)
 
@@ -75,12 +115,35 @@ def _replayed(name: str) -> tuple[Field, Backtest]:
 
 def of_campaign(name: str, found: Backtest) -> list[Figure]:
     """The rows that are promised."""
-    signals, together = _row(found, "all signals"), _row(found, f"all signals + {PrunerConfig().kind}")
+    signals, together = (
+        _row(found, "all signals"),
+        _row(found, f"all signals + {PrunerConfig().kind}"),
+    )
     return [
-        Figure(f"{name}: of the best {len(found.best)}, killed by the signals", len(signals.best_killed), bound=0),
-        Figure(f"{name}: epochs saved by the signals", 100 * signals.share_saved, "%", SIGNALS_SHARE, at_least=True),
-        Figure(f"{name}: best trial killed by signals and pruner", int(found.best[0].number in together.best_killed), bound=0),
-        Figure(f"{name}: epochs saved by signals and pruner", 100 * together.share_saved, "%", TOGETHER_SHARE, at_least=True),
+        Figure(
+            f"{name}: of the best {len(found.best)}, killed by the signals",
+            len(signals.best_killed),
+            bound=0,
+        ),
+        Figure(
+            f"{name}: epochs saved by the signals",
+            100 * signals.share_saved,
+            "%",
+            SIGNALS_SHARE,
+            at_least=True,
+        ),
+        Figure(
+            f"{name}: best trial killed by signals and pruner",
+            int(found.best[0].number in together.best_killed),
+            bound=0,
+        ),
+        Figure(
+            f"{name}: epochs saved by signals and pruner",
+            100 * together.share_saved,
+            "%",
+            TOGETHER_SHARE,
+            at_least=True,
+        ),
     ]
 
 
@@ -88,28 +151,57 @@ def of_unseen(field: Field) -> list[Figure]:
     """The last trials of the second campaign by themselves: what the signals save, and the best one that they kill."""
     trials = [trial for trial in field.trials if trial.number >= UNSEEN_FROM]
     killed = signal_kills(trials, SignalsConfig(), field.direction)
-    saved = sum(len(trial.epochs) - killed[trial.number][0] for trial in trials if trial.number in killed)
+    saved = sum(
+        len(trial.epochs) - killed[trial.number][0] for trial in trials if trial.number in killed
+    )
     ranked = [held.number for held in field.ranked if held.number >= UNSEEN_FROM]
     spared = next((rank for rank, number in enumerate(ranked) if number in killed), len(ranked))
     name = f"second campaign, the last {len(trials)} trials"
     return [
-        Figure(f"{name}: epochs saved by the signals", 100 * saved / sum(len(trial.epochs) for trial in trials), "%", SIGNALS_SHARE, at_least=True),
-        Figure(f"{name}: the best so many are all spared", spared, "", math.ceil(BEST_SHARE * len(ranked)), at_least=True),
+        Figure(
+            f"{name}: epochs saved by the signals",
+            100 * saved / sum(len(trial.epochs) for trial in trials),
+            "%",
+            SIGNALS_SHARE,
+            at_least=True,
+        ),
+        Figure(
+            f"{name}: the best so many are all spared",
+            spared,
+            "",
+            math.ceil(BEST_SHARE * len(ranked)),
+            at_least=True,
+        ),
     ]
 
 
 def in_other_orders(name: str, field: Field, orders: int) -> list[Figure]:
     """How often the best trial dies when the trials come in another order, with the margin for noise and without."""
     killed = signal_kills(field.trials, SignalsConfig(), field.direction)
-    lost = {pruner.noise: [_best_dies(field, pruner, killed, seed) for seed in range(orders)] for pruner in (PrunerConfig(), BARE)}
+    lost = {
+        pruner.noise: [_best_dies(field, pruner, killed, seed) for seed in range(orders)]
+        for pruner in (PrunerConfig(), BARE)
+    }
     figure = f"{name}: best trial killed, in {orders} other orders of the trials"
-    return [Figure(figure, 100 * fmean(lost[PrunerConfig().noise]), "%", peer="a bare median", peer_found=100 * fmean(lost[0]))]
+    return [
+        Figure(
+            figure,
+            100 * fmean(lost[PrunerConfig().noise]),
+            "%",
+            peer="a bare median",
+            peer_found=100 * fmean(lost[0]),
+        )
+    ]
 
 
-def _best_dies(field: Field, pruner: PrunerConfig, killed: Mapping[int, tuple[int, str]], seed: int) -> bool:
+def _best_dies(
+    field: Field, pruner: PrunerConfig, killed: Mapping[int, tuple[int, str]], seed: int
+) -> bool:
     order = list(field.trials)
     random.Random(seed).shuffle(order)
-    return field.ranked[0].number in peer_kills(replace(field, trials=tuple(order)), pruner, dict(killed))
+    return field.ranked[0].number in peer_kills(
+        replace(field, trials=tuple(order)), pruner, dict(killed)
+    )
 
 
 def naively(field: Field) -> dict[str, int]:
@@ -119,7 +211,9 @@ def naively(field: Field) -> dict[str, int]:
     for rule, (signal, thresholds) in NAIVE.items():
         config = only(SignalsConfig.model_validate({signal: thresholds}), signal)
         dead[rule] = len(best & set(signal_kills(field.trials, config, field.direction)))
-    return dead | {"worse than the median of the peers": len(best & set(peer_kills(field, BARE, {})))}
+    return dead | {
+        "worse than the median of the peers": len(best & set(peer_kills(field, BARE, {})))
+    }
 
 
 def _row(found: Backtest, rule: str) -> Row:
@@ -130,12 +224,20 @@ def detailed(found: Backtest) -> dict[str, Any]:
     """Every rule in short."""
     rules = {
         row.rule: {
-            "killed": len(row.killed), "share_saved": round(row.share_saved, 4), "best_killed": list(row.best_killed),
+            "killed": len(row.killed),
+            "share_saved": round(row.share_saved, 4),
+            "best_killed": list(row.best_killed),
             "best_found": row.found.score if row.found else None,
         }
         for row in found.rows
-    }  # fmt: skip
-    return {"trials": found.trials, "epochs": found.epochs, "best": [held.number for held in found.best], "best_score": found.best[0].score, "rules": rules}
+    }
+    return {
+        "trials": found.trials,
+        "epochs": found.epochs,
+        "best": [held.number for held in found.best],
+        "best_score": found.best[0].score,
+        "rules": rules,
+    }
 
 
 def main() -> int:

@@ -55,19 +55,38 @@ def measure(file: Path | None, study: str, *, quick: bool) -> Result:
     configs = {"best": export.trial_config(), "untuned": untuned(export, study)}
     seeds = SEEDS[:1] if quick else SEEDS
     scores = train_all(configs, seeds)
-    rows = [(name, str(seed), _shown(one.validation), _shown(one.test)) for name, found in scores.items() for seed, one in zip(seeds, found, strict=True)]
-    print(report.table(("configuration", "seed", "validation", "test"), rows), end="\n\n", flush=True)
-    told = [{"configuration": row[0], "seed": seed, **vars(one)} for row, (seed, one) in zip(rows, _flat(scores, seeds), strict=True)]
+    rows = [
+        (name, str(seed), _shown(one.validation), _shown(one.test))
+        for name, found in scores.items()
+        for seed, one in zip(seeds, found, strict=True)
+    ]
+    print(
+        report.table(("configuration", "seed", "validation", "test"), rows), end="\n\n", flush=True
+    )
+    told = [
+        {"configuration": row[0], "seed": seed, **vars(one)}
+        for row, (seed, one) in zip(rows, _flat(scores, seeds), strict=True)
+    ]
     searched_for = {name: export.config[name] for name in SEARCHED if name in export.config}
-    took = [] if file else [Figure(f"the search of {study}", search_min, "min", SEARCH_MIN.get(study))]
-    return Result([*took, *compare(scores, export.score.metric, STUDIES.get(study))], {"scores": told, "best": searched_for, "recorded": export.score.validation})
+    took = (
+        [] if file else [Figure(f"the search of {study}", search_min, "min", SEARCH_MIN.get(study))]
+    )
+    return Result(
+        [*took, *compare(scores, export.score.metric, STUDIES.get(study))],
+        {"scores": told, "best": searched_for, "recorded": export.score.validation},
+    )
 
 
 def searched(study: str, *, quick: bool) -> Export:
     """The best.yaml of a search that is run now."""
     with tempfile.TemporaryDirectory(prefix="search-benchmark-") as held:
         folder = Path(held)
-        run([script("search"), "run", "--study", study, *(SMALL if quick else ())], folder, environment(), SEARCH_TIMEOUT_S)
+        run(
+            [script("search"), "run", "--study", study, *(SMALL if quick else ())],
+            folder,
+            environment(),
+            SEARCH_TIMEOUT_S,
+        )
         return load_export(folder / "best.yaml")
 
 
@@ -82,15 +101,28 @@ def untuned(export: Export, study: str) -> TrialConfig:
     config = plan.config({}, 0, "untuned")
     ours, theirs = (dict(flatten(given.model_dump())) for given in (best, config))
     for path in sorted(ours.keys() | theirs.keys()):
-        if path.split(".")[0] in SAME and path not in plan.spec.space and ours.get(path) != theirs.get(path):
-            raise SystemExit(f"the export and the study {study!r} differ in {path}: {ours.get(path)} and {theirs.get(path)}; name its study with --study")
+        if (
+            path.split(".")[0] in SAME
+            and path not in plan.spec.space
+            and ours.get(path) != theirs.get(path)
+        ):
+            raise SystemExit(
+                f"the export and the study {study!r} differ in {path}: {ours.get(path)} and {theirs.get(path)}; name its study with --study"
+            )
     return config
 
 
 def train_all(configs: Mapping[str, TrialConfig], seeds: tuple[int, ...]) -> Scores:
     """Every configuration with every seed, two processes side by side as the search has its workers."""
-    jobs = [config.model_copy(update={"seed": seed}).model_dump(mode="json") for seed in seeds for config in configs.values()]
-    with mock.patch.dict(os.environ, ONE_THREAD), multiprocessing.get_context("spawn").Pool(PROCESSES, maxtasksperchild=1) as pool:
+    jobs = [
+        config.model_copy(update={"seed": seed}).model_dump(mode="json")
+        for seed in seeds
+        for config in configs.values()
+    ]
+    with (
+        mock.patch.dict(os.environ, ONE_THREAD),
+        multiprocessing.get_context("spawn").Pool(PROCESSES, maxtasksperchild=1) as pool,
+    ):
         found = pool.map_async(train, jobs, chunksize=1).get(TRAIN_TIMEOUT_S)
     return {name: found[index :: len(configs)] for index, name in enumerate(configs)}
 
@@ -101,22 +133,40 @@ def compare(scores: Scores, metric: str, bound: float | None) -> list[Figure]:
     Raises:
         SystemExit: when a training broke off and has no test score.
     """
-    best, plain = ([one.test for one in scores[name] if one.test is not None] for name in ("best", "untuned"))
+    best, plain = (
+        [one.test for one in scores[name] if one.test is not None] for name in ("best", "untuned")
+    )
     if len(best) < len(scores["best"]) or len(plain) < len(scores["untuned"]):
         raise SystemExit(f"a training broke off and has no test score: {scores}")
     differences = [a - b for a, b in zip(best, plain, strict=True)]
     figures = [
-        Figure(f"mean test {metric} of the best configuration", fmean(best), peer="untuned", peer_found=fmean(plain)),
-        Figure(f"difference of the means, {len(differences)} seeds each", fmean(best) - fmean(plain), bound=bound, at_least=True),
+        Figure(
+            f"mean test {metric} of the best configuration",
+            fmean(best),
+            peer="untuned",
+            peer_found=fmean(plain),
+        ),
+        Figure(
+            f"difference of the means, {len(differences)} seeds each",
+            fmean(best) - fmean(plain),
+            bound=bound,
+            at_least=True,
+        ),
         Figure("smallest difference of a seed", min(differences)),
     ]
     if len(differences) > 1:
-        figures.append(Figure("standard error of the difference", stdev(differences) / math.sqrt(len(differences))))
+        figures.append(
+            Figure(
+                "standard error of the difference", stdev(differences) / math.sqrt(len(differences))
+            )
+        )
     return figures
 
 
 def _flat(scores: Scores, seeds: tuple[int, ...]) -> list[tuple[int, Trained]]:
-    return [(seed, one) for found in scores.values() for seed, one in zip(seeds, found, strict=True)]
+    return [
+        (seed, one) for found in scores.values() for seed, one in zip(seeds, found, strict=True)
+    ]
 
 
 def _shown(value: float | None) -> str:
@@ -126,11 +176,23 @@ def _shown(value: float | None) -> str:
 def main() -> int:
     """Measure and tell."""
     made: Any = report.parser(__doc__ or "")
-    made.add_argument("--export", type=Path, metavar="FILE", help="a best.yaml; left out: the study is run first")
-    made.add_argument("--study", default="focal_gamma", help="study that is searched, and whose base is trained untuned: focal_gamma where none is named, or text_focal, or any other")
+    made.add_argument(
+        "--export", type=Path, metavar="FILE", help="a best.yaml; left out: the study is run first"
+    )
+    made.add_argument(
+        "--study",
+        default="focal_gamma",
+        help="study that is searched, and whose base is trained untuned: focal_gamma where none is named, or text_focal, or any other",
+    )
     options = made.parse_args()
-    name = "best_against_untuned" if options.study == "focal_gamma" else f"best_against_untuned_{options.study}"
-    return report.publish(name, measure(options.export, options.study, quick=options.quick), quick=options.quick)
+    name = (
+        "best_against_untuned"
+        if options.study == "focal_gamma"
+        else f"best_against_untuned_{options.study}"
+    )
+    return report.publish(
+        name, measure(options.export, options.study, quick=options.quick), quick=options.quick
+    )
 
 
 if __name__ == "__main__":

@@ -20,20 +20,35 @@ def script(name: str) -> str:
     """The path of an installed command, beside this Python."""
     path = Path(sys.executable).with_name(name)
     if not path.exists():
-        raise SystemExit(f"there is no command {name!r} beside {sys.executable}: install the package first")
+        raise SystemExit(
+            f"there is no command {name!r} beside {sys.executable}: install the package first"
+        )
     return str(path)
 
 
 def environment(**changes: str) -> dict[str, str]:
     """This process's environment, without what would point a command at another store."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("SEARCH_", "WANDB_"))} | changes
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("SEARCH_", "WANDB_"))
+    } | changes
 
 
 @contextmanager
-def started(command: Sequence[str], folder: Path, variables: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+def started(
+    command: Sequence[str], folder: Path, variables: Mapping[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
     """A running process that writes to `log.txt` in its folder. At the end of the block it is ended, if it still runs."""
     with (folder / "log.txt").open("ab") as log:
-        process = subprocess.Popen(command, cwd=folder, env=dict(variables), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=dict(variables),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
     try:
         yield process
     finally:
@@ -65,7 +80,9 @@ def finish(process: subprocess.Popen[bytes], folder: Path, timeout_s: float) -> 
         raise SystemExit(f"ended with exit code {code}\n{_last_words(folder)}")
 
 
-def run(command: Sequence[str], folder: Path, variables: Mapping[str, str], timeout_s: float) -> str:
+def run(
+    command: Sequence[str], folder: Path, variables: Mapping[str, str], timeout_s: float
+) -> str:
     """Run a process to its end. Returns everything that was said in its folder."""
     with started(command, folder, variables) as process:
         finish(process, folder, timeout_s)

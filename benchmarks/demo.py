@@ -89,8 +89,25 @@ def told(found: StudyReport, wall_s: float, first_epoch_s: float) -> Result:
         *(Figure(f"ended by: {cause}", count) for cause, count in found.causes.items()),
     ]
     best = found.leaderboard[0] if found.leaderboard else None
-    kills = [{"trial": kill.number, "state": kill.state, "signal": kill.signal, "epoch": kill.epoch, "cause": kill.cause} for kill in found.kills]
-    return Result(figures, {"states": states, "kills": kills, "best_score": best.score if best else None, "best_test": best.test if best else None})
+    kills = [
+        {
+            "trial": kill.number,
+            "state": kill.state,
+            "signal": kill.signal,
+            "epoch": kill.epoch,
+            "cause": kill.cause,
+        }
+        for kill in found.kills
+    ]
+    return Result(
+        figures,
+        {
+            "states": states,
+            "kills": kills,
+            "best_score": best.score if best else None,
+            "best_test": best.test if best else None,
+        },
+    )
 
 
 def main() -> int:

@@ -81,7 +81,14 @@ class ScriptedTrainer:
     def prepare(self, config: Any, device: str) -> None:
         """There are no data."""
 
-    def train(self, config: TrialConfig, prepared: Any, counts: ClassCounts, device: str, checkpoints: Checkpoints) -> Iterator[EpochRecord]:
+    def train(
+        self,
+        config: TrialConfig,
+        prepared: Any,
+        counts: ClassCounts,
+        device: str,
+        checkpoints: Checkpoints,
+    ) -> Iterator[EpochRecord]:
         """One record an epoch."""
         told = config.model_dump(mode="json")
         for epoch in range(1, config.epochs + 1):
@@ -102,13 +109,25 @@ class PlainOptuna:
         self.study = self._study(RDBStorage(optuna_url(url)))  # as a new process finds it
 
     def _study(self, storage: RDBStorage) -> optuna.Study:
-        sampler, pruner = optuna.samplers.RandomSampler(seed=0), optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=4)
-        return optuna.create_study(storage=storage, study_name="plain", direction="maximize", load_if_exists=True, sampler=sampler, pruner=pruner)
+        sampler, pruner = (
+            optuna.samplers.RandomSampler(seed=0),
+            optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=4),
+        )
+        return optuna.create_study(
+            storage=storage,
+            study_name="plain",
+            direction="maximize",
+            load_if_exists=True,
+            sampler=sampler,
+            pruner=pruner,
+        )
 
     def trial(self) -> None:
         """One trial that is never pruned."""
         params = sample(self.plan, self._rng)
-        trial = self.study.ask({path: distribution_of(self.plan.spec.space[path]) for path in params})
+        trial = self.study.ask(
+            {path: distribution_of(self.plan.spec.space[path]) for path in params}
+        )
         for epoch in range(1, self.epochs + 1):
             began = time.perf_counter()
             trial.report(TOP * epoch / self.epochs, epoch)
@@ -130,10 +149,22 @@ def measure(*, quick: bool) -> Result:
     return Result(figures, details, facts)
 
 
-def on_database(name: str, databases: Databases, size: Size) -> tuple[list[Figure], dict[str, Any], str]:
+def on_database(
+    name: str, databases: Databases, size: Size
+) -> tuple[list[Figure], dict[str, Any], str]:
     """The figures on one kind of database, where the time went, and its version."""
     with databases(("ours", "plain")) as (urls, version):
-        plan = make_plan(load_study("combined", {"epochs": size.epochs, "trials": 10 * size.trials, "presets": [], "sampler.kind": "random"}))
+        plan = make_plan(
+            load_study(
+                "combined",
+                {
+                    "epochs": size.epochs,
+                    "trials": 10 * size.trials,
+                    "presets": [],
+                    "sampler.kind": "random",
+                },
+            )
+        )
         stored = make_ours(urls["ours"], plan, size)
         plain, watch = PlainOptuna(urls["plain"], plan, size), Stopwatch()
         with open_store(urls["ours"], create=False) as store:
@@ -143,7 +174,9 @@ def on_database(name: str, databases: Databases, size: Size) -> tuple[list[Figur
                 for number in range(size.measured + 1):
                     one_trial(bench, stored)
                     plain.trial()
-                    if number == 0:  # the first trial of a process reads the whole past; a worker does so once
+                    if (
+                        number == 0
+                    ):  # the first trial of a process reads the whole past; a worker does so once
                         watch.forget()
                         plain.times_ms.clear()
                     if time.monotonic() > deadline:
@@ -159,7 +192,13 @@ def make_ours(url: str, plan: Plan, size: Size) -> StoredStudy:
     with session.store as store:
         storage = RDBStorage(optuna_url(url))
         study = optuna.load_study(study_name=plan.spec.name, storage=storage)
-        fill_ours(store, session.stored, plan, fill(storage, study, plan, size.trials, size.epochs), size.epochs)
+        fill_ours(
+            store,
+            session.stored,
+            plan,
+            fill(storage, study, plan, size.trials, size.epochs),
+            size.epochs,
+        )
     return session.stored
 
 
@@ -200,8 +239,21 @@ def compare(name: str, ours_ms: list[float], plain_ms: list[float]) -> list[Figu
     """Median and 99th percentile of the two."""
     peer = "plain Optuna, report + should_prune"
     return [
-        Figure(f"an epoch on {name}, median", median(ours_ms), "ms", BOUND_MS, peer=peer, peer_found=median(plain_ms)),
-        Figure(f"an epoch on {name}, p99", percentile(ours_ms, 0.99), "ms", peer=peer, peer_found=percentile(plain_ms, 0.99)),
+        Figure(
+            f"an epoch on {name}, median",
+            median(ours_ms),
+            "ms",
+            BOUND_MS,
+            peer=peer,
+            peer_found=median(plain_ms),
+        ),
+        Figure(
+            f"an epoch on {name}, p99",
+            percentile(ours_ms, 0.99),
+            "ms",
+            peer=peer,
+            peer_found=percentile(plain_ms, 0.99),
+        ),
     ]
 
 
@@ -214,7 +266,10 @@ def percentile(values: list[float], share: float) -> float:
 def print_parts(name: str, watch: Stopwatch, plain: PlainOptuna) -> None:
     """Where the time of an epoch goes."""
     rows = [(path, f"{time_ms:.2f}") for path, time_ms in watch.medians_ms().items()]
-    rows += [("the whole epoch", f"{median(watch.laps_ms):.2f}"), ("plain Optuna", f"{median(plain.times_ms):.2f}")]
+    rows += [
+        ("the whole epoch", f"{median(watch.laps_ms):.2f}"),
+        ("plain Optuna", f"{median(plain.times_ms):.2f}"),
+    ]
     print(report.table((f"{name}: call", "median, ms"), rows), end="\n\n", flush=True)
 
 

@@ -20,7 +20,10 @@ MISSING = "not measured yet"
 
 def read(folder: Path) -> dict[str, dict[str, Any]]:
     """Every result in the folder, by benchmark, in the order in which they run; None of a smoke run."""
-    found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
+    found = {
+        path.stem: json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted(folder.glob("*.json"))
+    }
     order = [*NAMES, *(name for name in found if name not in NAMES)]
     return {name: found[name] for name in order if name in found and not found[name]["quick"]}
 
@@ -33,7 +36,9 @@ def page_table(results: dict[str, dict[str, Any]]) -> str:
             lines.append(_line((f"`{name}`", MISSING, *("",) * (len(HEAD) - 1))))
             continue
         rows = [figure(row).cells() for row in results[name]["figures"]]
-        lines += [_line((f"`{name}`" if number == 0 else "", *cells)) for number, cells in enumerate(rows)]
+        lines += [
+            _line((f"`{name}`" if number == 0 else "", *cells)) for number, cells in enumerate(rows)
+        ]
     return "\n".join([*lines, "", *machines(results)])
 
 
@@ -48,7 +53,11 @@ def machines(results: dict[str, dict[str, Any]]) -> Iterator[str]:
     ran: dict[str, list[str]] = {}
     for name, result in results.items():
         facts = result["machine"]
-        told = ", ".join(f"{key} {value}" for key, value in facts.items() if key not in ("load_at_end", "postgresql"))
+        told = ", ".join(
+            f"{key} {value}"
+            for key, value in facts.items()
+            if key not in ("load_at_end", "postgresql")
+        )
         ran.setdefault(f"Measured {result['measured']} on: {told}", []).append(name)
     for told, names in ran.items():
         servers = {results[name]["machine"].get("postgresql") for name in names} - {None}
@@ -75,9 +84,21 @@ def _line(cells: tuple[str, ...]) -> str:
 def main() -> int:
     """Write the page, or say whether it would change."""
     made = argparse.ArgumentParser(description=__doc__)
-    made.add_argument("--check", action="store_true", help="write nothing; exit code 1 when the page is not what the results say")
-    made.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER", help="default: benchmarks/results")
-    made.add_argument("--page", type=Path, default=PAGE, metavar="FILE", help="default: docs/figures.md")
+    made.add_argument(
+        "--check",
+        action="store_true",
+        help="write nothing; exit code 1 when the page is not what the results say",
+    )
+    made.add_argument(
+        "--results",
+        type=Path,
+        default=RESULTS,
+        metavar="FOLDER",
+        help="default: benchmarks/results",
+    )
+    made.add_argument(
+        "--page", type=Path, default=PAGE, metavar="FILE", help="default: docs/figures.md"
+    )
     options = made.parse_args()
     before = options.page.read_text(encoding="utf-8")
     after = written(before, page_table(read(options.results)))

@@ -30,7 +30,18 @@ def course(seed: int, *, ailing: bool) -> list[EpochRecord]:
         metric = 0.5 * (1 - 0.04 * ill) + rng.gauss(0, 0.01)
         loss, val = 0.5 - 0.1 * ill + rng.gauss(0, 0.002), 0.6 + 0.5 * ill + rng.gauss(0, 0.002)
         classes = (*(metric + rng.gauss(0, 0.05) for _ in range(CLASSES - 2)), 0.0, None)
-        records.append(replace(RECORD, epoch=epoch, metric=metric, class_metric=classes, train_loss=loss, ce_loss=loss, dice_loss=loss, val_loss=val))
+        records.append(
+            replace(
+                RECORD,
+                epoch=epoch,
+                metric=metric,
+                class_metric=classes,
+                train_loss=loss,
+                ce_loss=loss,
+                dice_loss=loss,
+                val_loss=val,
+            )
+        )
     return records
 
 
@@ -51,7 +62,14 @@ def measure(*, quick: bool) -> Result:
             times_ms.append(1000 * (time.perf_counter() - began))
             if found is not None:
                 raise SystemExit(f"{found.signal} fired on a {name} trial")
-        figures.append(Figure(f"judging an epoch with all signals on, {EPOCHS} epochs in, {name} trial, median", median(times_ms), "ms", BOUND_MS))
+        figures.append(
+            Figure(
+                f"judging an epoch with all signals on, {EPOCHS} epochs in, {name} trial, median",
+                median(times_ms),
+                "ms",
+                BOUND_MS,
+            )
+        )
         details[name] = {"worst_ms": max(times_ms), "rounds": len(times_ms)}
     return Result(figures, details)
 

@@ -66,16 +66,35 @@ def run(seed: int, trials: int, constrained: bool) -> Outcome:
     spec = check(StudySpec, STUDY | {"seed": seed, "trials": trials}, "the benchmark's study")
     with tempfile.TemporaryDirectory(prefix="search-benchmark-") as folder, ExitStack() as stack:
         if not constrained:
-            stack.enter_context(mock.patch.object(run_of_a_trial, "end_of", lambda *told: replace(end_of(*told), constraints={})))
+            stack.enter_context(
+                mock.patch.object(
+                    run_of_a_trial, "end_of", lambda *told: replace(end_of(*told), constraints={})
+                )
+            )
         url = f"sqlite:///{Path(folder) / 'search.db'}"
         session = open_session(spec, url)
         store = stack.enter_context(session.store)
-        _loop(make_bench(WorkerSettings(url, spec.name, "cpu", 1), store, session.stored, StopRequest(DEADLINE_S)), session.stored)
+        _loop(
+            make_bench(
+                WorkerSettings(url, spec.name, "cpu", 1),
+                store,
+                session.stored,
+                StopRequest(DEADLINE_S),
+            ),
+            session.stored,
+        )
         ended, records = store.trials(session.stored.id), store.study_records(session.stored.id)
     lengths = {trial.id: len(records.get(trial.id, [])) for trial in ended}
     killed = [trial for trial in ended if trial.state == "diverged"]
-    scores = [trial.score for trial in ended if trial.state == "complete" and trial.score is not None]
-    return Outcome(sum(lengths[trial.id] for trial in killed), sum(lengths.values()), len(killed), max(scores, default=0.0))
+    scores = [
+        trial.score for trial in ended if trial.state == "complete" and trial.score is not None
+    ]
+    return Outcome(
+        sum(lengths[trial.id] for trial in killed),
+        sum(lengths.values()),
+        len(killed),
+        max(scores, default=0.0),
+    )
 
 
 def measure(*, quick: bool, workers: int, seeds: int) -> Result:
@@ -85,14 +104,53 @@ def measure(*, quick: bool, workers: int, seeds: int) -> Result:
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         found = list(pool.map(run, *zip(*jobs, strict=True)))
     taught, untaught = found[0::2], found[1::2]
-    rows = [(str(seed), *(f"{side.killed} of {trials}, {side.killed_epochs / side.epochs:.0%}, {side.best:.4f}" for side in pair)) for seed, pair in enumerate(zip(taught, untaught, strict=True))]
-    print(report.table(("seed", "with constraints: diverged, share of epochs, best", "without"), rows), end="\n\n", flush=True)
-    share, share_without = (sum(side.killed_epochs for side in sides) / sum(side.epochs for side in sides) for sides in (taught, untaught))
+    rows = [
+        (
+            str(seed),
+            *(
+                f"{side.killed} of {trials}, {side.killed_epochs / side.epochs:.0%}, {side.best:.4f}"
+                for side in pair
+            ),
+        )
+        for seed, pair in enumerate(zip(taught, untaught, strict=True))
+    ]
+    print(
+        report.table(
+            ("seed", "with constraints: diverged, share of epochs, best", "without"), rows
+        ),
+        end="\n\n",
+        flush=True,
+    )
+    share, share_without = (
+        sum(side.killed_epochs for side in sides) / sum(side.epochs for side in sides)
+        for sides in (taught, untaught)
+    )
     figures = [
-        Figure("share of epochs in trials that diverge", share, "", None, peer="killed trials as ordinary pruned ones", peer_found=share_without),
+        Figure(
+            "share of epochs in trials that diverge",
+            share,
+            "",
+            None,
+            peer="killed trials as ordinary pruned ones",
+            peer_found=share_without,
+        ),
         Figure("studies of each kind", len(taught)),
-        Figure("trials that diverge", sum(side.killed for side in taught), "", None, peer="killed trials as ordinary pruned ones", peer_found=sum(side.killed for side in untaught)),
-        Figure("mean best score", fmean(side.best for side in taught), "", None, peer="killed trials as ordinary pruned ones", peer_found=fmean(side.best for side in untaught)),
+        Figure(
+            "trials that diverge",
+            sum(side.killed for side in taught),
+            "",
+            None,
+            peer="killed trials as ordinary pruned ones",
+            peer_found=sum(side.killed for side in untaught),
+        ),
+        Figure(
+            "mean best score",
+            fmean(side.best for side in taught),
+            "",
+            None,
+            peer="killed trials as ordinary pruned ones",
+            peer_found=fmean(side.best for side in untaught),
+        ),
     ]
     return Result(figures, {"with": taught, "without": untaught})
 
@@ -104,7 +162,11 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, help=f"studies of each kind; default {SEEDS}")
     options = parser.parse_args()
     seeds = options.seeds or (QUICK_SEEDS if options.quick else SEEDS)
-    return report.publish("learning", measure(quick=options.quick, workers=options.workers, seeds=seeds), quick=options.quick)
+    return report.publish(
+        "learning",
+        measure(quick=options.quick, workers=options.workers, seeds=seeds),
+        quick=options.quick,
+    )
 
 
 if __name__ == "__main__":

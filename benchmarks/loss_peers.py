@@ -70,14 +70,23 @@ def _smp_focal_dice(device: torch.device) -> Call:
 def _monai_dice_ce(device: torch.device) -> Call:
     from monai.losses import DiceCELoss
 
-    loss = DiceCELoss(to_onehot_y=True, softmax=True, smooth_nr=1.0, smooth_dr=1.0, lambda_ce=0.6, lambda_dice=0.4)
+    loss = DiceCELoss(
+        to_onehot_y=True, softmax=True, smooth_nr=1.0, smooth_dr=1.0, lambda_ce=0.6, lambda_dice=0.4
+    )
     return lambda x, t: loss(x, t.unsqueeze(1))
 
 
 def _monai_dice_focal(device: torch.device) -> Call:
     from monai.losses import DiceFocalLoss
 
-    loss = DiceFocalLoss(to_onehot_y=True, softmax=True, smooth_nr=1.0, smooth_dr=1.0, lambda_focal=0.6, lambda_dice=0.4)
+    loss = DiceFocalLoss(
+        to_onehot_y=True,
+        softmax=True,
+        smooth_nr=1.0,
+        smooth_dr=1.0,
+        lambda_focal=0.6,
+        lambda_dice=0.4,
+    )
     return lambda x, t: loss(x, t.unsqueeze(1))
 
 
@@ -86,7 +95,10 @@ def _kornia(weighted: bool) -> Callable[[torch.device], Call]:
         from kornia.losses import dice_loss, focal_loss
 
         weight = _weight(device) if weighted else None
-        return lambda x, t: 0.6 * focal_loss(x, t, None, 2.0, "mean", weight, IGNORED) + 0.4 * dice_loss(x, t, "macro", 1e-8, weight, IGNORED)
+        return lambda x, t: (
+            0.6 * focal_loss(x, t, None, 2.0, "mean", weight, IGNORED)
+            + 0.4 * dice_loss(x, t, "macro", 1e-8, weight, IGNORED)
+        )
 
     return make
 
@@ -99,8 +111,12 @@ def _ours(main: str) -> Callable[[torch.device], Call]:
         if main == "ce":
             part: CrossEntropyLoss | FocalLoss = CrossEntropyLoss(weight, ignore_index=IGNORED)
         else:
-            part = FocalLoss(2.0, None, weight, ignore_index=IGNORED, share=0.5 if main == "ce_focal" else 1.0)
-        criterion = CombinedLoss(part, DiceLoss(1.0, ignore_index=IGNORED), ce_weight=0.6, dice_weight=0.4).to(device)
+            part = FocalLoss(
+                2.0, None, weight, ignore_index=IGNORED, share=0.5 if main == "ce_focal" else 1.0
+            )
+        criterion = CombinedLoss(
+            part, DiceLoss(1.0, ignore_index=IGNORED), ce_weight=0.6, dice_weight=0.4
+        ).to(device)
         return lambda x, t: criterion(x, t).total
 
     return make
@@ -138,7 +154,9 @@ def step(call: Call, logits: Tensor, target: Tensor) -> None:
 def times(shapes: tuple[tuple[int, ...], ...], rounds: int, device: torch.device) -> dict[str, Any]:
     """Shape → loss → milliseconds of each round. In a round every loss has its turn, so that a machine's moods hit all alike."""
     found: dict[str, Any] = {}
-    calls = {name: (contender.make(device), contender.ignores) for name, contender in CONTENDERS.items()}
+    calls = {
+        name: (contender.make(device), contender.ignores) for name, contender in CONTENDERS.items()
+    }
     for shape in shapes:
         logits, some, whole = drawn(shape, device)
         laps: dict[str, list[float]] = {name: [] for name in calls}
@@ -179,7 +197,9 @@ def memory(name: str, shape: tuple[int, ...]) -> dict[str, float]:
     contender, device = CONTENDERS[name], torch.device("cpu")
     call = contender.make(device)
     small, some, whole = drawn((1, CLASSES, 16, 16), device)
-    step(call, small, some if contender.ignores else whole)  # whatever is loaded at first use is no part of it
+    step(
+        call, small, some if contender.ignores else whole
+    )  # whatever is loaded at first use is no part of it
     logits, some, whole = drawn(shape, device)
     gc.collect()
     with open("/proc/self/clear_refs", "w") as file:
@@ -195,7 +215,9 @@ def resident_kib(key: str) -> int:
         return next(int(line.split()[1]) for line in file if line.startswith(f"{key}:"))
 
 
-def metric(shapes: tuple[tuple[int, ...], ...], rounds: int, device: torch.device) -> dict[str, Any]:
+def metric(
+    shapes: tuple[tuple[int, ...], ...], rounds: int, device: torch.device
+) -> dict[str, Any]:
     """Shape → who counts → milliseconds of each round, from logits to counts, argmax included."""
     from torchmetrics.classification import MulticlassJaccardIndex
 
@@ -207,7 +229,9 @@ def metric(shapes: tuple[tuple[int, ...], ...], rounds: int, device: torch.devic
         logits = logits.detach()
         counters: dict[str, Any] = {
             "torchmetrics": MulticlassJaccardIndex(CLASSES, ignore_index=IGNORED).to(device),
-            "torchmetrics without validation": MulticlassJaccardIndex(CLASSES, ignore_index=IGNORED, validate_args=False).to(device),
+            "torchmetrics without validation": MulticlassJaccardIndex(
+                CLASSES, ignore_index=IGNORED, validate_args=False
+            ).to(device),
             "ours": ConfusionMatrix(CLASSES, IGNORED, device),
         }
         laps: dict[str, list[float]] = {name: [] for name in counters}
@@ -237,8 +261,20 @@ def compilations() -> dict[str, int]:
     logits, target, _ = drawn((1, CLASSES, 16, 16), torch.device("cpu"))
     for number in range(1, TRIALS + 1):
         share = 0.04 * number
-        part = FocalLoss(0.1 * number, 0.05 * number, torch.rand(CLASSES), ignore_index=IGNORED, label_smoothing=0.01 * number, share=share)
-        criterion = CombinedLoss(part, DiceLoss(0.5 * number, ignore_index=IGNORED), ce_weight=1 - share, dice_weight=share)
+        part = FocalLoss(
+            0.1 * number,
+            0.05 * number,
+            torch.rand(CLASSES),
+            ignore_index=IGNORED,
+            label_smoothing=0.01 * number,
+            share=share,
+        )
+        criterion = CombinedLoss(
+            part,
+            DiceLoss(0.5 * number, ignore_index=IGNORED),
+            ce_weight=1 - share,
+            dice_weight=share,
+        )
         step(partial(compiled, criterion), logits, target)
     return {"trials": TRIALS, "compilations": counters["stats"]["unique_graphs"]}
 
@@ -248,7 +284,12 @@ def gpu(shapes: tuple[tuple[int, ...], ...], rounds: int) -> dict[str, Any]:
     if not torch.cuda.is_available():
         return {}
     device = torch.device("cuda")
-    return {"name": torch.cuda.get_device_name(), "times": times(shapes, rounds, device), "metric": metric(shapes, rounds, device), "waits": waits(device)}
+    return {
+        "name": torch.cuda.get_device_name(),
+        "times": times(shapes, rounds, device),
+        "metric": metric(shapes, rounds, device),
+        "waits": waits(device),
+    }
 
 
 def waits(device: torch.device) -> str:
@@ -259,12 +300,23 @@ def waits(device: torch.device) -> str:
     from objectives.training.steps import Means
 
     config = SegmentationConfig.model_validate(
-        {"batch_size": 4, "precision": "float32", "loss": {"kind": "ce_focal", "dice_weight": 0.4, "normalize": True}, "weights": {"method": "sqrt_inv_freq"},
-         "optimizer": {"accumulate": 2, "grad_clip_norm": 1.0}}
-    )  # fmt: skip
-    run = trainer.Run(config, trainer.prepare(config, "cuda"), trainer.count_classes(config), device)
+        {
+            "batch_size": 4,
+            "precision": "float32",
+            "loss": {"kind": "ce_focal", "dice_weight": 0.4, "normalize": True},
+            "weights": {"method": "sqrt_inv_freq"},
+            "optimizer": {"accumulate": 2, "grad_clip_norm": 1.0},
+        }
+    )
+    run = trainer.Run(
+        config, trainer.prepare(config, "cuda"), trainer.count_classes(config), device
+    )
     run.criterion.set_epoch(run.values(1))
-    group, means, matrix = list(run.train_batches.epoch(1))[:2], Means.zero(device), ConfusionMatrix(7, IGNORED, device)
+    group, means, matrix = (
+        list(run.train_batches.epoch(1))[:2],
+        Means.zero(device),
+        ConfusionMatrix(7, IGNORED, device),
+    )
     for mode in ("default", "error"):  # once as it comes, for what is loaded at first use
         torch.cuda.set_sync_debug_mode(mode)
         try:
@@ -292,7 +344,9 @@ def main() -> int:
     """One measurement, as JSON on the last line."""
     made = argparse.ArgumentParser(description=__doc__)
     made.add_argument("what", choices=["times", "memory", "metric", "compile", "gpu"])
-    made.add_argument("--name", choices=list(CONTENDERS), help="of the loss whose memory is measured")
+    made.add_argument(
+        "--name", choices=list(CONTENDERS), help="of the loss whose memory is measured"
+    )
     made.add_argument("--rounds", type=int, default=3)
     made.add_argument("--quick", action="store_true", help="small shapes")
     options = made.parse_args()

@@ -28,11 +28,19 @@ PACKAGES = ("segmentation-models-pytorch", "monai", "kornia", "torchmetrics")
 
 AT_LEAST: dict[str, dict[str, float]] = {
     "CE + Dice": {"torch CE + smp Dice": 5.0, "MONAI DiceCE": 1.8},
-    "focal + Dice": {"smp focal + smp Dice": 15.0, "MONAI DiceFocal": 8.0, "kornia focal + Dice": 1.8, "kornia focal + Dice, weighted": 8.0},
+    "focal + Dice": {
+        "smp focal + smp Dice": 15.0,
+        "MONAI DiceFocal": 8.0,
+        "kornia focal + Dice": 1.8,
+        "kornia focal + Dice, weighted": 8.0,
+    },
 }
 """Loss of ours → peer → how many times as fast it has to be."""
 
-AT_MOST: dict[str, dict[str, float]] = {"CE + Dice": {"torch CE": 1.5}, "CE + focal + Dice": {"CE + Dice": 1.15}}
+AT_MOST: dict[str, dict[str, float]] = {
+    "CE + Dice": {"torch CE": 1.5},
+    "CE + focal + Dice": {"CE + Dice": 1.15},
+}
 """Loss of ours → another → how many times its time it may take."""
 
 MEMORY_BOUND = 2.0
@@ -54,28 +62,85 @@ def measure(*, quick: bool) -> Result:
         show(f"ms, mean IoU of a batch from logits{added}", metric)
         for shape in found:
             figures += list(speed(found[shape], f"{shape}{added}"))
-            figures.append(Figure(f"mean IoU of a batch, {shape}{added}: times as fast as torchmetrics", faster(metric[shape], "ours", "torchmetrics"), "×", METRIC_BOUND, at_least=True))
+            figures.append(
+                Figure(
+                    f"mean IoU of a batch, {shape}{added}: times as fast as torchmetrics",
+                    faster(metric[shape], "ours", "torchmetrics"),
+                    "×",
+                    METRIC_BOUND,
+                    at_least=True,
+                )
+            )
         details[f"ms{added}"] = medians(found) | {"metric": medians(metric)}
     watched = (*OURS, "torch CE") if quick else CONTENDERS
     held = {name: child(SETTINGS[""], "memory", name=name, quick=quick)[name] for name in watched}
-    print(report.table(("loss", "peak above the inputs ÷ logits"), [(name, f"{value:.2f}") for name, value in held.items()]), end="\n\n")
-    figures += [Figure(f"{name}: peak above the inputs", held[name], "× logits", MEMORY_BOUND, peer="torch CE", peer_found=held["torch CE"]) for name in OURS]
+    print(
+        report.table(
+            ("loss", "peak above the inputs ÷ logits"),
+            [(name, f"{value:.2f}") for name, value in held.items()],
+        ),
+        end="\n\n",
+    )
+    figures += [
+        Figure(
+            f"{name}: peak above the inputs",
+            held[name],
+            "× logits",
+            MEMORY_BOUND,
+            peer="torch CE",
+            peer_found=held["torch CE"],
+        )
+        for name in OURS
+    ]
     compiled = child(SETTINGS[""], "compile", quick=quick)
-    figures.append(Figure(f"compilations by torch.compile in {TRIALS} trials", compiled["compilations"], "", 1))
+    figures.append(
+        Figure(f"compilations by torch.compile in {TRIALS} trials", compiled["compilations"], "", 1)
+    )
     on_gpu = child(SETTINGS[""], "gpu", rounds=rounds, quick=quick)
     figures += list(of_gpu(on_gpu))
-    details |= {"memory": held, "gpu": on_gpu and {"ms": medians(on_gpu["times"]), "metric": medians(on_gpu["metric"]), "waits": on_gpu["waits"]}}
-    return Result(figures, details, {name: version(name) for name in PACKAGES} | ({"gpu": on_gpu["name"]} if on_gpu else {}))
+    details |= {
+        "memory": held,
+        "gpu": on_gpu
+        and {
+            "ms": medians(on_gpu["times"]),
+            "metric": medians(on_gpu["metric"]),
+            "waits": on_gpu["waits"],
+        },
+    }
+    return Result(
+        figures,
+        details,
+        {name: version(name) for name in PACKAGES} | ({"gpu": on_gpu["name"]} if on_gpu else {}),
+    )
 
 
-def child(environment: dict[str, str], what: str, *, name: str | None = None, rounds: int = 1, quick: bool) -> Any:
+def child(
+    environment: dict[str, str], what: str, *, name: str | None = None, rounds: int = 1, quick: bool
+) -> Any:
     """One measurement in a process of its own.
 
     Raises:
         SystemExit: when it fails.
     """
-    command = [sys.executable, "-m", "benchmarks.loss_peers", what, "--rounds", str(rounds), *(["--name", name] if name else []), *(["--quick"] if quick else [])]
-    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **environment, "OMP_NUM_THREADS": "1"}, check=False, capture_output=True, text=True, timeout=TIMEOUT_S)
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.loss_peers",
+        what,
+        "--rounds",
+        str(rounds),
+        *(["--name", name] if name else []),
+        *(["--quick"] if quick else []),
+    ]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **environment, "OMP_NUM_THREADS": "1"},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+    )
     if done.returncode:
         raise SystemExit(f"{' '.join(command[2:])} failed:\n{done.stderr[-3000:]}")
     return json.loads(done.stdout.splitlines()[-1])
@@ -85,32 +150,64 @@ def speed(laps: dict[str, list[float]], where: str, *, judged: bool = True) -> I
     """Every promised ratio at one shape."""
     for ours, peers in AT_LEAST.items():
         for peer, bound in peers.items():
-            yield Figure(f"{ours}, {where}: times as fast as {peer}", faster(laps, ours, peer), "×", bound if judged else None, at_least=True)
+            yield Figure(
+                f"{ours}, {where}: times as fast as {peer}",
+                faster(laps, ours, peer),
+                "×",
+                bound if judged else None,
+                at_least=True,
+            )
     for ours, others in AT_MOST.items():
         for other, bound in others.items():
-            yield Figure(f"{ours}, {where}: time over that of {other}", faster(laps, other, ours), "×", bound if judged else None)
+            yield Figure(
+                f"{ours}, {where}: time over that of {other}",
+                faster(laps, other, ours),
+                "×",
+                bound if judged else None,
+            )
 
 
 def of_gpu(found: dict[str, Any]) -> Iterator[Figure]:
     """The same on a GPU, which informs, but that nothing waits there, which is promised."""
     if not found:
-        yield Figure("GPUs at hand; without one nothing was measured on CUDA, nor torch's sync-debug mode asked", 0)
+        yield Figure(
+            "GPUs at hand; without one nothing was measured on CUDA, nor torch's sync-debug mode asked",
+            0,
+        )
         return
     for shape, laps in found["times"].items():
         yield from speed(laps, f"{shape}, on a GPU", judged=False)
-    yield Figure("steps on a GPU in which torch's sync-debug mode found a wait", int(bool(found["waits"])), "", 0)
+    yield Figure(
+        "steps on a GPU in which torch's sync-debug mode found a wait",
+        int(bool(found["waits"])),
+        "",
+        0,
+    )
 
 
 def medians(found: dict[str, Any]) -> dict[str, Any]:
     """Shape → name → the median of its rounds, in milliseconds."""
-    return {shape: {name: round(median(laps), 3) if isinstance(laps, list) else laps for name, laps in table.items()} for shape, table in found.items()}
+    return {
+        shape: {
+            name: round(median(laps), 3) if isinstance(laps, list) else laps
+            for name, laps in table.items()
+        }
+        for shape, table in found.items()
+    }
 
 
 def show(title: str, found: dict[str, Any]) -> None:
     """The medians as a table."""
     held = medians(found)
     names = list(next(iter(held.values())))
-    print(report.table((title, *held), [(name, *(f"{held[shape][name]:.3g}" for shape in held)) for name in names]), end="\n\n", flush=True)
+    print(
+        report.table(
+            (title, *held),
+            [(name, *(f"{held[shape][name]:.3g}" for shape in held)) for name in names],
+        ),
+        end="\n\n",
+        flush=True,
+    )
 
 
 def main() -> int:

@@ -45,24 +45,49 @@ def measure(*, quick: bool) -> Result:
         folder = Path(held)
         url = f"sqlite:///{folder / 'search.db'}"
         session = open_session(spec, url)
-        command = [script("search"), "worker", "--study", spec.name, "--device", "cpu", "--threads", "1"]
-        with session.store as store, started(command, folder, environment(SEARCH_STORE=url, **ONE_THREAD)) as worker:
+        command = [
+            script("search"),
+            "worker",
+            "--study",
+            spec.name,
+            "--device",
+            "cpu",
+            "--threads",
+            "1",
+        ]
+        with (
+            session.store as store,
+            started(command, folder, environment(SEARCH_STORE=url, **ONE_THREAD)) as worker,
+        ):
             held_gib = watch(worker, store, session.stored.id, late)
             finish(worker, folder, DEADLINE_S)
     if max(held_gib, default=0) < late:
-        raise SystemExit(f"the worker was looked at after trials {sorted(held_gib)}, and not after {late}")
-    early, late = (min(number for number in held_gib if number >= wanted) for wanted in (EARLY, late))
+        raise SystemExit(
+            f"the worker was looked at after trials {sorted(held_gib)}, and not after {late}"
+        )
+    early, late = (
+        min(number for number in held_gib if number >= wanted) for wanted in (EARLY, late)
+    )
     growth = 100 * (held_gib[late] / held_gib[early] - 1)
     figures = [
         Figure(f"resident after trial {early}", held_gib[early], "GiB", BOUND_GIB),
-        Figure(f"resident after trial {late}", held_gib[late], "GiB", BOUND_GIB, peer=f"after trial {early}", peer_found=held_gib[early]),
+        Figure(
+            f"resident after trial {late}",
+            held_gib[late],
+            "GiB",
+            BOUND_GIB,
+            peer=f"after trial {early}",
+            peer_found=held_gib[early],
+        ),
         Figure("largest value seen", max(held_gib.values()), "GiB", BOUND_GIB),
         Figure(f"growth from trial {early} to {late}", growth, "%", BOUND_GROWTH),
     ]
     return Result(figures, {"resident_gib_after_trial": held_gib})
 
 
-def watch(worker: subprocess.Popen[bytes], store: Store, study_id: int, late: int) -> dict[int, float]:
+def watch(
+    worker: subprocess.Popen[bytes], store: Store, study_id: int, late: int
+) -> dict[int, float]:
     """Trials ended → resident memory in GiB, read at once after each."""
     process, found = psutil.Process(worker.pid), dict[int, float]()
     deadline = time.monotonic() + DEADLINE_S

@@ -52,7 +52,12 @@ def outcomes(url: str) -> dict[int, Outcome]:
         study = store.study("placed")
         assert study is not None
         return {
-            trial.number: Outcome(trial.state, trial.attempt, trial.score, [_plain(asdict(record)) for record in store.records(trial.id)])
+            trial.number: Outcome(
+                trial.state,
+                trial.attempt,
+                trial.score,
+                [_plain(asdict(record)) for record in store.records(trial.id)],
+            )
             for trial in store.trials(study.id)
             if trial.number is not None
         }
@@ -67,7 +72,15 @@ def epochs_of(url: str) -> dict[int, int]:
     try:
         with open_store(url, create=False) as store:
             study = store.study("placed")
-            return {} if study is None else {trial.number: trial.epochs for trial in store.progress(study.id) if trial.number is not None}
+            return (
+                {}
+                if study is None
+                else {
+                    trial.number: trial.epochs
+                    for trial in store.progress(study.id)
+                    if trial.number is not None
+                }
+            )
     except StoreError:  # there is none yet
         return {}
 
@@ -88,7 +101,9 @@ def until(condition: Callable[[], bool], what: str, limit_s: float) -> None:
 def differing(one: dict[int, Outcome], other: dict[int, Outcome]) -> list[int]:
     """Numbers of the trials whose score or epochs are not equal, or that only one of them has."""
     numbers = sorted({*one, *other})
-    return [number for number in numbers if (_result(one.get(number)) != _result(other.get(number)))]
+    return [
+        number for number in numbers if (_result(one.get(number)) != _result(other.get(number)))
+    ]
 
 
 def _result(outcome: Outcome | None) -> tuple[object, ...]:

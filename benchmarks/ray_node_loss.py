@@ -31,15 +31,34 @@ def measure() -> Result:
     """Run the study without Ray, then on the cluster with the loss of a node."""
     import ray
 
-    with tempfile.TemporaryDirectory(prefix="search-benchmark-") as held, postgresql(("alone", "ray")) as (urls, version):
+    with (
+        tempfile.TemporaryDirectory(prefix="search-benchmark-") as held,
+        postgresql(("alone", "ray")) as (urls, version),
+    ):
         folders = {name: Path(held) / name for name in urls}
         for folder in folders.values():
             folder.mkdir()
             placed.write_study(folder)
-        search = [script("search"), "run", "--study", "placed.yaml", "--devices", "cpu", "--workers", "2"]
+        search = [
+            script("search"),
+            "run",
+            "--study",
+            "placed.yaml",
+            "--devices",
+            "cpu",
+            "--workers",
+            "2",
+        ]
         run(search, folders["alone"], environment(SEARCH_STORE=urls["alone"]), LIMIT_S)
-        told = _with_a_loss([*search, "--launcher", "ray", "--cpus-per-worker", "1"], folders["ray"], urls["ray"])
-        return _judged(placed.outcomes(urls["alone"]), placed.outcomes(urls["ray"]), told, {"postgresql": version, "ray": ray.__version__})
+        told = _with_a_loss(
+            [*search, "--launcher", "ray", "--cpus-per-worker", "1"], folders["ray"], urls["ray"]
+        )
+        return _judged(
+            placed.outcomes(urls["alone"]),
+            placed.outcomes(urls["ray"]),
+            told,
+            {"postgresql": version, "ray": ray.__version__},
+        )
 
 
 def _with_a_loss(search: list[str], folder: Path, url: str) -> dict[str, float]:
@@ -47,20 +66,44 @@ def _with_a_loss(search: list[str], folder: Path, url: str) -> dict[str, float]:
     from ray.cluster_utils import Cluster
 
     variables = environment(SEARCH_STORE=url, RAY_USAGE_STATS_ENABLED="0")
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False})
+    cluster = Cluster(
+        initialize_head=True,
+        head_node_args={
+            "num_cpus": 0,
+            "object_store_memory": OBJECT_STORE_BYTES,
+            "include_dashboard": False,
+        },
+    )
     try:
-        nodes = [cluster.add_node(num_cpus=1, object_store_memory=OBJECT_STORE_BYTES) for _ in range(NODES)]
+        nodes = [
+            cluster.add_node(num_cpus=1, object_store_memory=OBJECT_STORE_BYTES)
+            for _ in range(NODES)
+        ]
         with started([*search, "--ray-address", cluster.address], folder, variables) as process:
-            placed.until(lambda: sum(epochs >= 3 for epochs in placed.epochs_of(url).values()) >= 2, "both workers train", LIMIT_S)
+            placed.until(
+                lambda: sum(epochs >= 3 for epochs in placed.epochs_of(url).values()) >= 2,
+                "both workers train",
+                LIMIT_S,
+            )
             holders = _holders(url)
-            victim = next(node for node in nodes if {process.pid for process in _processes(node)} & set(holders))
+            victim = next(
+                node
+                for node in nodes
+                if {process.pid for process in _processes(node)} & set(holders)
+            )
             (pid,) = {process.pid for process in _processes(victim)} & set(holders)
             killed = _kill(victim)
             began = time.monotonic()
-            placed.until(lambda: _holders(url).get(pid) is None, "its trial was given back", LIMIT_S)
+            placed.until(
+                lambda: _holders(url).get(pid) is None, "its trial was given back", LIMIT_S
+            )
             placed.until(lambda: _attempt(url, holders[pid]) > 1, "its trial runs again", LIMIT_S)
             again_s = time.monotonic() - began
-            placed.until(lambda: len(_placed(nodes)) == 2 or process.poll() is not None, "there are two workers again", LIMIT_S)
+            placed.until(
+                lambda: len(_placed(nodes)) == 2 or process.poll() is not None,
+                "there are two workers again",
+                LIMIT_S,
+            )
             replaced = len(_placed(nodes)) == 2
             finish(process, folder, LIMIT_S)
         return {"killed": killed, "again_s": again_s, "replaced": float(replaced)}
@@ -73,7 +116,11 @@ def _with_a_loss(search: list[str], folder: Path, url: str) -> dict[str, float]:
 
 def _holders(url: str) -> dict[int, int]:
     """Process → number of the trial that it has."""
-    return {trial.pid: trial.number for trial in _trials(url) if trial.state == "running" and trial.pid is not None and trial.number is not None}
+    return {
+        trial.pid: trial.number
+        for trial in _trials(url)
+        if trial.state == "running" and trial.pid is not None and trial.number is not None
+    }
 
 
 def _attempt(url: str, number: int) -> int:
@@ -117,18 +164,45 @@ def _kill(node: Any) -> int:
     return len(victims)
 
 
-def _judged(alone: dict[int, placed.Outcome], ray: dict[int, placed.Outcome], told: dict[str, float], facts: dict[str, str]) -> Result:
+def _judged(
+    alone: dict[int, placed.Outcome],
+    ray: dict[int, placed.Outcome],
+    told: dict[str, float],
+    facts: dict[str, str],
+) -> Result:
     unequal = placed.differing(alone, ray)
     figures = [
         Figure("processes of the node killed", told["killed"], "", 2, at_least=True),
-        Figure("trials that ended", sum(trial.state == "complete" for trial in ray.values()), "", placed.TRIALS, at_least=True),
+        Figure(
+            "trials that ended",
+            sum(trial.state == "complete" for trial in ray.values()),
+            "",
+            placed.TRIALS,
+            at_least=True,
+        ),
         Figure("trials in the store", len(ray), "", placed.TRIALS),
-        Figure("trials that went on in another attempt", sum(trial.attempt > 1 for trial in ray.values()), "", 1, at_least=True),
+        Figure(
+            "trials that went on in another attempt",
+            sum(trial.attempt > 1 for trial in ray.values()),
+            "",
+            1,
+            at_least=True,
+        ),
         Figure("trials whose score or epochs differ from a run without Ray", len(unequal), "", 0),
         Figure("from the loss to the next attempt of its trial", told["again_s"], "s"),
-        Figure("Ray placed a worker in the stead of the lost one", told["replaced"], "", 1, at_least=True),
+        Figure(
+            "Ray placed a worker in the stead of the lost one",
+            told["replaced"],
+            "",
+            1,
+            at_least=True,
+        ),
     ]
-    return Result(figures, {"scores": {number: trial.score for number, trial in ray.items()}, "unequal": unequal}, facts)
+    return Result(
+        figures,
+        {"scores": {number: trial.score for number, trial in ray.items()}, "unequal": unequal},
+        facts,
+    )
 
 
 def main() -> int:

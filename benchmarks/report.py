@@ -57,10 +57,15 @@ class Figure:
         sign = "≥" if self.at_least else "≤"
         verdict = {True: "reached", False: "MISSED", None: ""}[self.reached]
         return (
-            self.name, _number(self.found, self.unit), f"{sign} {_number(self.bound, self.unit)}" if self.bound is not None else "",
-            f"{self.peer}: {_number(self.peer_found, self.unit)}" if self.peer_found is not None else "",
-            f"{self.ratio:.2f}×" if self.ratio is not None else "", verdict if judged or not verdict else "smoke run",
-        )  # fmt: skip
+            self.name,
+            _number(self.found, self.unit),
+            f"{sign} {_number(self.bound, self.unit)}" if self.bound is not None else "",
+            f"{self.peer}: {_number(self.peer_found, self.unit)}"
+            if self.peer_found is not None
+            else "",
+            f"{self.ratio:.2f}×" if self.ratio is not None else "",
+            verdict if judged or not verdict else "smoke run",
+        )
 
 
 @dataclass(frozen=True)
@@ -75,8 +80,14 @@ class Result:
 def parser(about: str) -> argparse.ArgumentParser:
     """The options that every benchmark has. From here on SIGTERM ends it as an error does: no process is left behind."""
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    made = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--quick", action="store_true", help="a smoke run: small, not judged, kept apart from the real results")
+    made = argparse.ArgumentParser(
+        description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument(
+        "--quick",
+        action="store_true",
+        help="a smoke run: small, not judged, kept apart from the real results",
+    )
     return made
 
 
@@ -90,11 +101,16 @@ def publish(name: str, result: Result, *, quick: bool) -> int:
         "measured": datetime.now(UTC).date().isoformat(),
         "quick": quick,
         "machine": {**machine(), **result.facts},
-        "figures": [{**asdict(figure), "ratio": figure.ratio, "reached": figure.reached} for figure in result.figures],
+        "figures": [
+            {**asdict(figure), "ratio": figure.ratio, "reached": figure.reached}
+            for figure in result.figures
+        ],
         "details": result.details,
     }
     path = folder / f"{name}.json"
-    path.write_text(json.dumps(told, indent=1, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(
+        json.dumps(told, indent=1, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     print(f"\nwritten to {path.relative_to(RESULTS.parent.parent)}", flush=True)
     return 0 if quick or all(figure.reached is not False for figure in result.figures) else 1
 
@@ -103,7 +119,13 @@ def machine() -> dict[str, Any]:
     """What the numbers depend on. No host name and no path."""
     versions = {package: version(package) for package in PACKAGES}
     cores = len(os.sched_getaffinity(0))
-    return {"cores": cores, "load_at_end": round(os.getloadavg()[0], 1), "python": platform.python_version(), **versions, "sqlite": sqlite3.sqlite_version}
+    return {
+        "cores": cores,
+        "load_at_end": round(os.getloadavg()[0], 1),
+        "python": platform.python_version(),
+        **versions,
+        "sqlite": sqlite3.sqlite_version,
+    }
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -111,7 +133,10 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [tuple(head), *(tuple(row) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     lines.insert(1, tuple("─" * width for width in widths))
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
 
 
 def _number(value: float | None, unit: str) -> str:

@@ -27,20 +27,44 @@ def measure(*, quick: bool) -> Result:
     """Train the best trials again, the first by the file that the search itself wrote."""
     with tempfile.TemporaryDirectory(prefix="search-benchmark-") as held:
         folder = Path(held)
-        run([script("search"), "run", "--study", STUDY, *(QUICK_SHORT if quick else SHORT)], folder, environment(), TIMEOUT_S)
+        run(
+            [script("search"), "run", "--study", STUDY, *(QUICK_SHORT if quick else SHORT)],
+            folder,
+            environment(),
+            TIMEOUT_S,
+        )
         with open_store(f"sqlite:///{folder / 'search.db'}", create=False) as store:
-            best = [row.number for row in study_report(store, STUDY).leaderboard][: QUICK_RETRAINED if quick else RETRAINED]
+            best = [row.number for row in study_report(store, STUDY).leaderboard][
+                : QUICK_RETRAINED if quick else RETRAINED
+            ]
         if not best:
-            raise SystemExit("no trial of the study is complete, so there is nothing to train again")
+            raise SystemExit(
+                "no trial of the study is complete, so there is nothing to train again"
+            )
         scores = {number: train_again(folder, number, first=number == best[0]) for number in best}
     equal = sum(recorded == trained for recorded, trained in scores.values())
     largest = max(abs(recorded - trained) for recorded, trained in scores.values())
     figures = [
-        Figure("trials trained again with the recorded score, to the last bit", equal, f"of {len(scores)}", len(scores), at_least=True),
+        Figure(
+            "trials trained again with the recorded score, to the last bit",
+            equal,
+            f"of {len(scores)}",
+            len(scores),
+            at_least=True,
+        ),
         Figure("largest difference", largest, "", 0.0),
     ]
-    told = [{"trial": number, "recorded": recorded, "trained": trained} for number, (recorded, trained) in scores.items()]
-    print(report.table(("trial", "recorded", "trained"), [(str(row["trial"]), repr(row["recorded"]), repr(row["trained"])) for row in told]), end="\n\n")
+    told = [
+        {"trial": number, "recorded": recorded, "trained": trained}
+        for number, (recorded, trained) in scores.items()
+    ]
+    print(
+        report.table(
+            ("trial", "recorded", "trained"),
+            [(str(row["trial"]), repr(row["recorded"]), repr(row["trained"])) for row in told],
+        ),
+        end="\n\n",
+    )
     return Result(figures, {"scores": told})
 
 
@@ -55,7 +79,21 @@ def train_again(folder: Path, number: int, *, first: bool) -> tuple[float, float
     file = folder / "best.yaml"
     if not first:
         file = own / "trial.yaml"
-        run([script("search"), "export", "--study", STUDY, "--trial", str(number), "--out", str(file)], folder, environment(), TIMEOUT_S)
+        run(
+            [
+                script("search"),
+                "export",
+                "--study",
+                STUDY,
+                "--trial",
+                str(number),
+                "--out",
+                str(file),
+            ],
+            folder,
+            environment(),
+            TIMEOUT_S,
+        )
     said = SAID.search(run([script("search"), "train", str(file)], own, environment(), TIMEOUT_S))
     if said is None:
         raise SystemExit("`search train` did not say the recorded and the trained score")

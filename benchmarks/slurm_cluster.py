@@ -16,7 +16,17 @@ from pathlib import Path
 
 from benchmarks.commands import environment, started
 
-TOOLS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel", "scontrol", "sinfo")
+TOOLS = (
+    "munged",
+    "slurmctld",
+    "slurmd",
+    "sbatch",
+    "srun",
+    "squeue",
+    "scancel",
+    "scontrol",
+    "sinfo",
+)
 SBIN = "/usr/sbin:/sbin"
 UP_S = 60.0
 
@@ -64,14 +74,30 @@ def cluster() -> Iterator[dict[str, str]]:
     with tempfile.TemporaryDirectory(prefix="slurm-", dir="/tmp") as held, ExitStack() as daemons:
         folder, host, ports = Path(held), socket.gethostname().partition(".")[0], _free_ports()
         folder.chmod(0o755)  # munge's socket is for everyone
-        variables = environment(PATH=f"{os.environ.get('PATH', '')}:{SBIN}", SLURM_CONF=str(folder / "slurm.conf"))
-        (folder / "slurm.conf").write_text(CONFIGURATION.format(host=host, user=getpass.getuser(), folder=folder, ports=ports), encoding="utf-8")
+        variables = environment(
+            PATH=f"{os.environ.get('PATH', '')}:{SBIN}", SLURM_CONF=str(folder / "slurm.conf")
+        )
+        (folder / "slurm.conf").write_text(
+            CONFIGURATION.format(host=host, user=getpass.getuser(), folder=folder, ports=ports),
+            encoding="utf-8",
+        )
         key = folder / "munge.key"
         key.write_bytes(secrets.token_bytes(1024))
         key.chmod(0o400)
-        private = {"key-file": key, "socket": folder / "munge.socket", "pid-file": folder / "munge.pid", "log-file": folder / "munge.log", "seed-file": folder / "munge.seed"}
+        private = {
+            "key-file": key,
+            "socket": folder / "munge.socket",
+            "pid-file": folder / "munge.pid",
+            "log-file": folder / "munge.log",
+            "seed-file": folder / "munge.seed",
+        }
         commands = {
-            "munged": ["munged", "--foreground", "--force", *(f"--{name}={path}" for name, path in private.items())],
+            "munged": [
+                "munged",
+                "--foreground",
+                "--force",
+                *(f"--{name}={path}" for name, path in private.items()),
+            ],
             "slurmctld": ["slurmctld", "-D", "-c"],
             "node0": ["slurmd", "-D", "-N", "node0"],
             "node1": ["slurmd", "-D", "-N", "node1"],
@@ -88,17 +114,29 @@ def cluster() -> Iterator[dict[str, str]]:
 
 def told(variables: dict[str, str], *command: str) -> str:
     """What one of Slurm's commands says."""
-    return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60, check=True).stdout
+    return subprocess.run(
+        command, env=variables, capture_output=True, text=True, timeout=60, check=True
+    ).stdout
 
 
 def _wait_until_up(folder: Path, variables: dict[str, str]) -> None:
     deadline = time.monotonic() + UP_S
     while time.monotonic() < deadline:
-        asked = subprocess.run(["sinfo", "-h", "-p", "low", "-o", "%T %D"], env=variables, capture_output=True, text=True, timeout=60, check=False)
+        asked = subprocess.run(
+            ["sinfo", "-h", "-p", "low", "-o", "%T %D"],
+            env=variables,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
         if asked.stdout.split() == ["idle", "2"]:
             return
         time.sleep(0.5)
-    words = [f"{log.parent.name}: {' '.join(log.read_text(errors='replace').splitlines()[-3:])}" for log in folder.glob("*/log.txt")]
+    words = [
+        f"{log.parent.name}: {' '.join(log.read_text(errors='replace').splitlines()[-3:])}"
+        for log in folder.glob("*/log.txt")
+    ]
     raise SystemExit("\n".join([f"Slurm did not come up within {UP_S:.0f} s", *words]))
 
 

@@ -30,17 +30,34 @@ HIGH_S = 8
 
 def measure() -> Result:
     """Run the study on this machine, then on Slurm with a preemption."""
-    with tempfile.TemporaryDirectory(prefix="search-benchmark-") as held, postgresql(("alone", "slurm")) as (urls, version):
+    with (
+        tempfile.TemporaryDirectory(prefix="search-benchmark-") as held,
+        postgresql(("alone", "slurm")) as (urls, version),
+    ):
         folders = {name: Path(held) / name for name in urls}
         for folder in folders.values():
             folder.mkdir()
             placed.write_study(folder)
-        search = [script("search"), "run", "--study", "placed.yaml", "--devices", "cpu", "--workers", "2"]
+        search = [
+            script("search"),
+            "run",
+            "--study",
+            "placed.yaml",
+            "--devices",
+            "cpu",
+            "--workers",
+            "2",
+        ]
         run(search, folders["alone"], environment(SEARCH_STORE=urls["alone"]), LIMIT_S)
         with slurm_cluster.cluster() as variables:
             slurm = slurm_cluster.told(variables, "sinfo", "--version").strip()
             told = _preempted(search, folders["slurm"], variables | {"SEARCH_STORE": urls["slurm"]})
-        return _judged(placed.outcomes(urls["alone"]), placed.outcomes(urls["slurm"]), told, {"postgresql": version, "slurm": slurm})
+        return _judged(
+            placed.outcomes(urls["alone"]),
+            placed.outcomes(urls["slurm"]),
+            told,
+            {"postgresql": version, "slurm": slurm},
+        )
 
 
 def _preempted(search: list[str], folder: Path, variables: dict[str, str]) -> dict[str, float]:
@@ -48,29 +65,62 @@ def _preempted(search: list[str], folder: Path, variables: dict[str, str]) -> di
     url = variables["SEARCH_STORE"]
     command = [*search, "--launcher", "slurm", "--slurm", "partition=low"]
     with started(command, folder, variables) as process:
-        placed.until(lambda: sum(epochs >= 3 for epochs in placed.epochs_of(url).values()) >= 2, "both workers train", LIMIT_S)
+        placed.until(
+            lambda: sum(epochs >= 3 for epochs in placed.epochs_of(url).values()) >= 2,
+            "both workers train",
+            LIMIT_S,
+        )
         began = time.monotonic()
-        slurm_cluster.told(variables, "sbatch", "-p", "high", "-w", "node0", "-o", "/dev/null", f"--wrap=sleep {HIGH_S}")
-        placed.until(lambda: "high R" in _queue(variables), "the job of high priority runs", LIMIT_S)
+        slurm_cluster.told(
+            variables,
+            "sbatch",
+            "-p",
+            "high",
+            "-w",
+            "node0",
+            "-o",
+            "/dev/null",
+            f"--wrap=sleep {HIGH_S}",
+        )
+        placed.until(
+            lambda: "high R" in _queue(variables), "the job of high priority runs", LIMIT_S
+        )
         yielded_s = time.monotonic() - began
-        placed.until(lambda: "low PD" in _queue(variables), "the preempted job waits in the queue", LIMIT_S)
-        placed.until(lambda: _queue(variables).count("low R") == 2 and _both_train(url), "the preempted job runs again and trains", LIMIT_S)
+        placed.until(
+            lambda: "low PD" in _queue(variables), "the preempted job waits in the queue", LIMIT_S
+        )
+        placed.until(
+            lambda: _queue(variables).count("low R") == 2 and _both_train(url),
+            "the preempted job runs again and trains",
+            LIMIT_S,
+        )
         shown = slurm_cluster.told(variables, "scontrol", "show", "job") + _files(folder)
         process.send_signal(signal.SIGINT)
         code = process.wait(LIMIT_S)
-    placed.until(lambda: "low" not in _queue(variables), "the jobs of the stopped search are gone", STOP_S)
+    placed.until(
+        lambda: "low" not in _queue(variables), "the jobs of the stopped search are gone", STOP_S
+    )
     paused = sum(trial.state == "paused" for trial in placed.outcomes(url).values())
     shown += run(command, folder, variables, LIMIT_S)
     restarts = [int(number) for number in re.findall(r"Restarts=(\d+)", shown)]
     leaks = shown.count(url)
     left = len(list(folder.rglob("store.url")))
-    told = {"restarts": sum(restarts), "yielded_s": yielded_s, "leaks": leaks, "addresses left": left}
+    told = {
+        "restarts": sum(restarts),
+        "yielded_s": yielded_s,
+        "leaks": leaks,
+        "addresses left": left,
+    }
     return told | {"broke": _files(folder).count("Traceback"), "code": code, "paused": paused}
 
 
 def _files(folder: Path) -> str:
     """Everything that lies there but the address itself."""
-    return "".join(path.read_text(errors="replace") for path in folder.rglob("*") if path.is_file() and path.name != "store.url")
+    return "".join(
+        path.read_text(errors="replace")
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != "store.url"
+    )
 
 
 def _both_train(url: str) -> bool:
@@ -81,29 +131,68 @@ def _queue(variables: dict[str, str]) -> str:
     return slurm_cluster.told(variables, "squeue", "-h", "-r", "-o", "%P %t")
 
 
-def _judged(alone: dict[int, placed.Outcome], slurm: dict[int, placed.Outcome], told: dict[str, float], facts: dict[str, str]) -> Result:
+def _judged(
+    alone: dict[int, placed.Outcome],
+    slurm: dict[int, placed.Outcome],
+    told: dict[str, float],
+    facts: dict[str, str],
+) -> Result:
     unequal = placed.differing(alone, slurm)
     figures = [
         Figure("jobs that Slurm put into the queue again", told["restarts"], "", 1, at_least=True),
-        Figure("trials that ended", sum(trial.state == "complete" for trial in slurm.values()), "", placed.TRIALS, at_least=True),
+        Figure(
+            "trials that ended",
+            sum(trial.state == "complete" for trial in slurm.values()),
+            "",
+            placed.TRIALS,
+            at_least=True,
+        ),
         Figure("trials in the store", len(slurm), "", placed.TRIALS),
-        Figure("trials that went on in another attempt", sum(trial.attempt > 1 for trial in slurm.values()), "", 1, at_least=True),
-        Figure("trials whose score or epochs differ from a run on this machine alone", len(unequal), "", 0),
+        Figure(
+            "trials that went on in another attempt",
+            sum(trial.attempt > 1 for trial in slurm.values()),
+            "",
+            1,
+            at_least=True,
+        ),
+        Figure(
+            "trials whose score or epochs differ from a run on this machine alone",
+            len(unequal),
+            "",
+            0,
+        ),
         Figure("tracebacks in the logs", told["broke"], "", 0),
-        Figure("exit code after Ctrl-C, with both jobs gone from the queue", told["code"], "", 130, at_least=True),
+        Figure(
+            "exit code after Ctrl-C, with both jobs gone from the queue",
+            told["code"],
+            "",
+            130,
+            at_least=True,
+        ),
         Figure("trials that Ctrl-C gave back to the study", told["paused"], "", 1, at_least=True),
         Figure("from the job of high priority to its start", told["yielded_s"], "s"),
-        Figure("times that the store's address shows in Slurm's job list, batch files and logs", told["leaks"], "", 0),
+        Figure(
+            "times that the store's address shows in Slurm's job list, batch files and logs",
+            told["leaks"],
+            "",
+            0,
+        ),
         Figure("files with the store's address left at the end", told["addresses left"], "", 0),
     ]
-    return Result(figures, {"scores": {number: trial.score for number, trial in slurm.items()}, "unequal": unequal}, facts)
+    return Result(
+        figures,
+        {"scores": {number: trial.score for number, trial in slurm.items()}, "unequal": unequal},
+        facts,
+    )
 
 
 def main() -> int:
     """Measure and tell, or say why not."""
     options = report.parser(__doc__ or "").parse_args()
     if tool := slurm_cluster.missing():
-        print(f"slurm_preemption: skipped, Slurm is not on this machine (no command {tool}; Debian has it in slurmctld, slurmd, slurm-client and munge)")
+        print(
+            f"slurm_preemption: skipped, Slurm is not on this machine (no command {tool}; Debian has it in slurmctld, slurmd, slurm-client and munge)"
+        )
         return 0
     return report.publish("slurm_preemption", measure(), quick=options.quick)
 

@@ -30,15 +30,37 @@ def measure(*, quick: bool) -> Result:
         for number in range((QUICK_ROUNDS if quick else ROUNDS) + 1):
             for name, command in commands.items():
                 began = time.perf_counter()
-                subprocess.run(command, cwd=folder, env=environment(), capture_output=True, check=True, timeout=TIMEOUT_S)
+                subprocess.run(
+                    command,
+                    cwd=folder,
+                    env=environment(),
+                    capture_output=True,
+                    check=True,
+                    timeout=TIMEOUT_S,
+                )
                 if number:
                     times_s[name].append(time.perf_counter() - began)
     middle = {name: median(times) for name, times in times_s.items()}
     peer = "optuna --help"
     figures = [
-        Figure("search --help", middle["search --help"], "s", HELP_S, peer=peer, peer_found=middle[peer]),
-        Figure("search list", middle["search list"], "s", LIST_S, peer=peer, peer_found=middle[peer]),
-        Figure("search --help", middle["search --help"], "s", peer="python -c pass", peer_found=middle["python -c pass"]),
+        Figure(
+            "search --help",
+            middle["search --help"],
+            "s",
+            HELP_S,
+            peer=peer,
+            peer_found=middle[peer],
+        ),
+        Figure(
+            "search list", middle["search list"], "s", LIST_S, peer=peer, peer_found=middle[peer]
+        ),
+        Figure(
+            "search --help",
+            middle["search --help"],
+            "s",
+            peer="python -c pass",
+            peer_found=middle["python -c pass"],
+        ),
     ]
     return Result(figures, {"times_s": times_s})
 

@@ -72,7 +72,9 @@ class Stopwatch:
         with ExitStack() as stack:
             for owner, name, label in targets:
                 if hasattr(owner, name):
-                    stack.enter_context(mock.patch.object(owner, name, self.timed(label, getattr(owner, name))))
+                    stack.enter_context(
+                        mock.patch.object(owner, name, self.timed(label, getattr(owner, name)))
+                    )
             yield
 
     def medians_ms(self) -> dict[str, float]:

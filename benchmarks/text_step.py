@@ -40,7 +40,10 @@ SKIPPED = 5
 """First steps of a turn, which find the caches cold."""
 
 PLAIN = "plain Trainer"
-CONFIG: dict[str, Any] = {"loss": {"kind": "focal", "gamma": 2.0, "alpha_tau": 0.5, "label_smoothing": 0.1}, "optimizer": {"grad_clip_norm": 1.0}}
+CONFIG: dict[str, Any] = {
+    "loss": {"kind": "focal", "gamma": 2.0, "alpha_tau": 0.5, "label_smoothing": 0.1},
+    "optimizer": {"grad_clip_norm": 1.0},
+}
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,10 @@ class Size:
     changes: Mapping[str, Any]
 
 
-SIZES = {"embedded": Size(21, 60, {}), "larger": Size(5, 30, {"model": {"hidden": 256, "layers": 4, "heads": 4}})}
+SIZES = {
+    "embedded": Size(21, 60, {}),
+    "larger": Size(5, 30, {"model": {"hidden": 256, "layers": 4, "heads": 4}}),
+}
 """The small BERT of the shipped studies, where a loss weighs most, and one whose step takes over ten times as long."""
 
 
@@ -73,7 +79,9 @@ class Rows(Dataset[dict[str, Any]]):
 
 def collated(rows: list[dict[str, Any]]) -> dict[str, Tensor]:
     """A padded batch."""
-    tokens = torch.nn.utils.rnn.pad_sequence([row["tokens"] for row in rows], batch_first=True, padding_value=PADDING)
+    tokens = torch.nn.utils.rnn.pad_sequence(
+        [row["tokens"] for row in rows], batch_first=True, padding_value=PADDING
+    )
     return {"tokens": tokens, "labels": torch.stack([row["labels"] for row in rows])}
 
 
@@ -85,7 +93,9 @@ class Classifier(torch.nn.Module):
         self.inner = model
         self.config: Any = model.model.config
 
-    def forward(self, tokens: Tensor, labels: Tensor | None = None, **_: Any) -> SequenceClassifierOutput:
+    def forward(
+        self, tokens: Tensor, labels: Tensor | None = None, **_: Any
+    ) -> SequenceClassifierOutput:
         """Logits, and their mean cross entropy where labels are given."""
         logits_NC = self.inner(tokens)
         loss = None if labels is None else torch.nn.functional.cross_entropy(logits_NC, labels)
@@ -127,20 +137,40 @@ class Counted(NoCheckpoints):
 
 def step_ms(at: list[float]) -> float:
     """The median step of a turn, in ms."""
-    return 1000 * median(later - earlier for earlier, later in zip(at[SKIPPED:], at[SKIPPED + 1 :], strict=False))
+    return 1000 * median(
+        later - earlier for earlier, later in zip(at[SKIPPED:], at[SKIPPED + 1 :], strict=False)
+    )
 
 
-def with_trainer(config: TextConfig, data: TokenData, steps: int, folder: Path, make: Callable[..., Any]) -> float:
+def with_trainer(
+    config: TextConfig, data: TokenData, steps: int, folder: Path, make: Callable[..., Any]
+) -> float:
     """A turn of one of the Trainers."""
     torch.manual_seed(config.seed)
     ticks = Ticks()
     options = {
-        "output_dir": str(folder), "max_steps": steps, "per_device_train_batch_size": config.batch_size, "learning_rate": config.optimizer.lr,
-        "max_grad_norm": 1.0, "report_to": "none", "save_strategy": "no", "logging_strategy": "no", "use_cpu": True, "disable_tqdm": True,
-        "remove_unused_columns": False, "dataloader_pin_memory": False, "seed": config.seed,
-    }  # fmt: skip
+        "output_dir": str(folder),
+        "max_steps": steps,
+        "per_device_train_batch_size": config.batch_size,
+        "learning_rate": config.optimizer.lr,
+        "max_grad_norm": 1.0,
+        "report_to": "none",
+        "save_strategy": "no",
+        "logging_strategy": "no",
+        "use_cpu": True,
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+        "dataloader_pin_memory": False,
+        "seed": config.seed,
+    }
     model = Classifier(build_model(config.model, data))
-    trainer = make(model, options, train_dataset=Rows(data, steps * config.batch_size), data_collator=collated, callbacks=[ticks])
+    trainer = make(
+        model,
+        options,
+        train_dataset=Rows(data, steps * config.batch_size),
+        data_collator=collated,
+        callbacks=[ticks],
+    )
     trainer.remove_callback(PrinterCallback)
     trainer.train()
     return step_ms(ticks.at)
@@ -162,7 +192,13 @@ def plain(model: Any, options: dict[str, Any], **given: Any) -> Any:
 
 def focal(model: Any, options: dict[str, Any], **given: Any) -> Any:
     """With the loss of its arguments."""
-    return FocalLossTrainer(model, FocalTrainingArguments(**options, gamma=2.0, alpha=[2.0, 0.5, 2.0, 0.7], label_smoothing_factor=0.1), **given)
+    return FocalLossTrainer(
+        model,
+        FocalTrainingArguments(
+            **options, gamma=2.0, alpha=[2.0, 0.5, 2.0, 0.7], label_smoothing_factor=0.1
+        ),
+        **given,
+    )
 
 
 def function(model: Any, options: dict[str, Any], **given: Any) -> Any:
@@ -198,7 +234,9 @@ def taken(size: Size, rounds: int) -> dict[str, list[float]]:
         turns: dict[str, list[float]] = {name: [] for name in ways}
         drawn = random.Random(0)
         for _ in range(rounds):
-            for name in drawn.sample(list(ways), len(ways)):  # none is always first, or behind the same other one
+            for name in drawn.sample(
+                list(ways), len(ways)
+            ):  # none is always first, or behind the same other one
                 turns[name].append(ways[name]())
         return turns
 
@@ -209,7 +247,9 @@ def told(size: str, turns: dict[str, list[float]]) -> Iterable[Figure]:
     for name, found in turns.items():
         if name != PLAIN:
             ratio = median(own / peer for own, peer in zip(found, base, strict=True))
-            yield Figure(f"{size}: {name}, a step", median(found), "ms", peer=PLAIN, peer_found=median(base))
+            yield Figure(
+                f"{size}: {name}, a step", median(found), "ms", peer=PLAIN, peer_found=median(base)
+            )
             yield Figure(f"{size}: {name}, median ratio of a round", ratio, bound=BOUND)
 
 

@@ -30,4 +30,6 @@ def train(config: Mapping[str, Any]) -> Trained:
     prepared, counts = trainer.prepare(checked, "cpu"), trainer.count_classes(checked)
     records = list(trainer.train(checked, prepared, counts, "cpu", NoCheckpoints()))
     last = records[-1]
-    return Trained(score(records, checked.metric), last.test.metric if last.test else None, last.epoch)
+    return Trained(
+        score(records, checked.metric), last.test.metric if last.test else None, last.epoch
+    )

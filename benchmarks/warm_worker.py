@@ -45,9 +45,19 @@ def measure(*, quick: bool) -> Result:
         url = f"sqlite:///{Path(folder) / 'search.db'}"
         session = open_session(spec, url)
         with session.store as store:
-            bench = make_bench(WorkerSettings(url, spec.name, "cpu", 1), store, session.stored, StopRequest(DEADLINE_S))
+            bench = make_bench(
+                WorkerSettings(url, spec.name, "cpu", 1),
+                store,
+                session.stored,
+                StopRequest(DEADLINE_S),
+            )
             last_write = mock.patch.object(store, "finish", _then(store.finish, watch.start))
-            with last_write, _first_step(watch), _first_batch(watch), watch.watching(*_parts(bench)):
+            with (
+                last_write,
+                _first_step(watch),
+                _first_batch(watch),
+                watch.watching(*_parts(bench)),
+            ):
                 _loop(bench, session.stored)
     return told(watch)
 
@@ -62,17 +72,38 @@ def told(watch: Stopwatch) -> Result:
         raise SystemExit(f"no second trial began within {DEADLINE_S:.0f} s")
     builds_ms = watch.parts_ms[BUILD]
     own_ms = [gap - build for gap, build in zip(watch.laps_ms, builds_ms, strict=True)]
-    to_batch_ms = [gap - build for gap, build in zip(watch.parts_ms[FIRST_BATCH], builds_ms, strict=True)]
+    to_batch_ms = [
+        gap - build for gap, build in zip(watch.parts_ms[FIRST_BATCH], builds_ms, strict=True)
+    ]
     rows = [(path, f"{time_ms:.2f}") for path, time_ms in watch.medians_ms().items()]
-    print(report.table(("call within the gap", "median, ms"), [*rows, ("the whole gap", f"{median(watch.laps_ms):.2f}")]), end="\n\n", flush=True)
+    print(
+        report.table(
+            ("call within the gap", "median, ms"),
+            [*rows, ("the whole gap", f"{median(watch.laps_ms):.2f}")],
+        ),
+        end="\n\n",
+        flush=True,
+    )
     figures = [
-        Figure("last write → first optimiser step, without building the model, median", median(own_ms), "ms", BOUND_MS),
+        Figure(
+            "last write → first optimiser step, without building the model, median",
+            median(own_ms),
+            "ms",
+            BOUND_MS,
+        ),
         Figure("the same, worst gap", max(own_ms), "ms"),
-        Figure("last write → first batch, without building the model, median", median(to_batch_ms), "ms"),
+        Figure(
+            "last write → first batch, without building the model, median",
+            median(to_batch_ms),
+            "ms",
+        ),
         Figure("building the model, median", median(builds_ms), "ms"),
         Figure("gaps measured", len(own_ms)),
     ]
-    return Result(figures, {"gaps_ms": own_ms, "building_ms": builds_ms, "median_ms_by_call": watch.medians_ms()})
+    return Result(
+        figures,
+        {"gaps_ms": own_ms, "building_ms": builds_ms, "median_ms_by_call": watch.medians_ms()},
+    )
 
 
 def _then(function: Callable[..., Any], after: Callable[[], None]) -> Callable[..., Any]:

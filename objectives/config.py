@@ -17,6 +17,16 @@ class TrainingConfig(TrialConfig):
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     batch_size: int = Field(default=8, ge=1)
-    early_stopping_patience: int | None = Field(default=None, ge=1, description="epochs without a lower validation loss; null: train all epochs")
-    precision: Literal["auto", "float32"] = Field(default="auto", description="auto: mixed precision on CUDA, float32 on the CPU")
-    max_grad_norm: float = Field(default=1000.0, gt=0, description="a larger gradient norm ends the trial before the step is applied")
+    early_stopping_patience: int | None = Field(
+        default=None,
+        ge=1,
+        description="epochs without a lower validation loss; null: train all epochs",
+    )
+    precision: Literal["auto", "float32"] = Field(
+        default="auto", description="auto: mixed precision on CUDA, float32 on the CPU"
+    )
+    max_grad_norm: float = Field(
+        default=1000.0,
+        gt=0,
+        description="a larger gradient norm ends the trial before the step is applied",
+    )

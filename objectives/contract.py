@@ -77,7 +77,9 @@ class Trainer(Protocol):
     def prepare(self, config: Any, device: str) -> Any:
         """Decode the data and check that the model can be built; kept by a warm worker between trials."""
 
-    def train(self, config: Any, prepared: Any, counts: ClassCounts, device: str, checkpoints: Checkpoints) -> Iterator[EpochRecord]:
+    def train(
+        self, config: Any, prepared: Any, counts: ClassCounts, device: str, checkpoints: Checkpoints
+    ) -> Iterator[EpochRecord]:
         """Yield one record an epoch. Closing the generator frees the device.
 
         Raises:

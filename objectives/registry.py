@@ -28,9 +28,11 @@ def _load_text() -> Trainer:
         if problem.name not in ("transformers", "tokenizers"):
             raise
         raise StudyError(
-            f"text classification needs {problem.name}, which is not installed", where="objective", found="text_classification",
+            f"text classification needs {problem.name}, which is not installed",
+            where="objective",
+            found="text_classification",
             next_step="pip install 'imbalance-search[text]'",
-        ) from None  # fmt: skip
+        ) from None
     return trainer
 
 
@@ -42,7 +44,12 @@ OBJECTIVES: dict[str, Objective] = {
     "segmentation": Objective(
         name="segmentation",
         config=SegmentationConfig,
-        metrics={"miou": "maximize", "pixel_accuracy": "maximize", "macro_f1": "maximize", "val_ce": "minimize"},
+        metrics={
+            "miou": "maximize",
+            "pixel_accuracy": "maximize",
+            "macro_f1": "maximize",
+            "val_ce": "minimize",
+        },
         load=_load_segmentation,
         data_key=_segmentation_data,
     ),
@@ -66,5 +73,11 @@ def objective(name: str) -> Objective:
         return own_objective(name)
     if name not in OBJECTIVES:
         allowed = f"{', '.join(OBJECTIVES)}, or one of your own as module:function"
-        raise StudyError(f"unknown objective {name!r}{nearest(name, OBJECTIVES)}", where="objective", found=name, allowed=allowed, next_step="name one of these")
+        raise StudyError(
+            f"unknown objective {name!r}{nearest(name, OBJECTIVES)}",
+            where="objective",
+            found=name,
+            allowed=allowed,
+            next_step="name one of these",
+        )
     return OBJECTIVES[name]

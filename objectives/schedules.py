@@ -31,7 +31,13 @@ class EpochValues:
 
 
 def values_at(
-    epoch: int, *, epochs: int, loss: LossConfig, optimizer: OptimizerConfig, weights: WeightsConfig, schedule: ScheduleConfig
+    epoch: int,
+    *,
+    epochs: int,
+    loss: LossConfig,
+    optimizer: OptimizerConfig,
+    weights: WeightsConfig,
+    schedule: ScheduleConfig,
 ) -> EpochValues:
     """The values of `epoch`, out of `epochs`.
 
@@ -42,7 +48,12 @@ def values_at(
         ConfigError: when the epoch lies outside 1 … epochs.
     """
     if not 1 <= epoch <= epochs:
-        raise ConfigError(f"epoch {epoch} lies outside the training", where="epoch", found=str(epoch), allowed=f"1 … {epochs}")
+        raise ConfigError(
+            f"epoch {epoch} lies outside the training",
+            where="epoch",
+            found=str(epoch),
+            allowed=f"1 … {epochs}",
+        )
     schedule = with_stages(schedule, loss, optimizer, epochs)
     dice_weight, smooth, clip_ratio = _loss_values(epoch, loss, weights, schedule)
     return EpochValues(
@@ -56,7 +67,9 @@ def values_at(
     )
 
 
-def with_stages(schedule: ScheduleConfig, loss: LossConfig, optimizer: OptimizerConfig, epochs: int) -> ScheduleConfig:
+def with_stages(
+    schedule: ScheduleConfig, loss: LossConfig, optimizer: OptimizerConfig, epochs: int
+) -> ScheduleConfig:
     """The schedule with everything that its names stand for as stages, after those that are written out.
 
     `plan: progressive` is a plan in three phases, relative to the final values: 5 epochs without Dice at 5/3 of the rate
@@ -65,16 +78,31 @@ def with_stages(schedule: ScheduleConfig, loss: LossConfig, optimizer: Optimizer
     scaled, stages = scaled_to(epochs), list(schedule.stages)
     if schedule.plan == "progressive":
         first, second = scaled(5), scaled(5) + scaled(10)
-        stages.append(Stage(before_epoch=1 + first, dice_weight=0.0, lr_multiple=optimizer.lr_multiple * 5 / 3))
+        stages.append(
+            Stage(
+                before_epoch=1 + first, dice_weight=0.0, lr_multiple=optimizer.lr_multiple * 5 / 3
+            )
+        )
         stages.append(Stage(before_epoch=1 + second, dice_weight=loss.dice_weight / 2, smooth=5.0))
     if schedule.smooth_steps:
-        stages += [Stage(before_epoch=1 + scaled(9), smooth=10.0), Stage(before_epoch=1 + scaled(19), smooth=5.0)]
+        stages += [
+            Stage(before_epoch=1 + scaled(9), smooth=10.0),
+            Stage(before_epoch=1 + scaled(19), smooth=5.0),
+        ]
     if schedule.light_clip_epochs:
-        stages.append(Stage(before_epoch=1 + schedule.light_clip_epochs, clip_ratio=schedule.light_clip_ratio))
+        stages.append(
+            Stage(before_epoch=1 + schedule.light_clip_epochs, clip_ratio=schedule.light_clip_ratio)
+        )
     return schedule.model_copy(update={"stages": tuple(stages)})
 
 
-def settled_from(loss: LossConfig, optimizer: OptimizerConfig, weights: WeightsConfig, schedule: ScheduleConfig, epochs: int) -> int:
+def settled_from(
+    loss: LossConfig,
+    optimizer: OptimizerConfig,
+    weights: WeightsConfig,
+    schedule: ScheduleConfig,
+    epochs: int,
+) -> int:
     """The first epoch from which split, smooth and clip ratio keep their final values.
 
     It may lie beyond the last epoch, in which case the configured values are never trained with.
@@ -89,17 +117,34 @@ def _settled_from(loss: LossConfig, weights: WeightsConfig, schedule: ScheduleCo
     warm = schedule.dice_ce_only_epochs + max(schedule.dice_ramp_epochs, 1)
     ends = {warm, *(stage.before_epoch for stage in schedule.stages)}
     overlaps = loss.dice_weight > 0 or any(stage.dice_weight for stage in schedule.stages)
-    counts = (True, overlaps and loss.overlap != "lovasz", weights.method != "uniform" and loss.kind != "soft_ce")
+    counts = (
+        True,
+        overlaps and loss.overlap != "lovasz",
+        weights.method != "uniform" and loss.kind != "soft_ce",
+    )
     final = (loss.dice_weight, loss.smooth, weights.clip_ratio)
-    return max((end for end in ends if _differ(_loss_values(end - 1, loss, weights, schedule), final, counts)), default=1)
+    return max(
+        (
+            end
+            for end in ends
+            if _differ(_loss_values(end - 1, loss, weights, schedule), final, counts)
+        ),
+        default=1,
+    )
 
 
-def _differ(values: Sequence[float | None], final: Sequence[float | None], counts: Sequence[bool]) -> bool:
+def _differ(
+    values: Sequence[float | None], final: Sequence[float | None], counts: Sequence[bool]
+) -> bool:
     """Whether a value that takes part is another one: what no loss takes up may change as it likes."""
-    return any(value != end for value, end, counted in zip(values, final, counts, strict=True) if counted)
+    return any(
+        value != end for value, end, counted in zip(values, final, counts, strict=True) if counted
+    )
 
 
-def _loss_values(epoch: int, loss: LossConfig, weights: WeightsConfig, schedule: ScheduleConfig) -> tuple[float, float, float | None]:
+def _loss_values(
+    epoch: int, loss: LossConfig, weights: WeightsConfig, schedule: ScheduleConfig
+) -> tuple[float, float, float | None]:
     """Dice weight, smooth and clip ratio of an epoch."""
     dice_weight = _staged(epoch, schedule, "dice_weight")
     smooth = _staged(epoch, schedule, "smooth")

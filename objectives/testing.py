@@ -76,11 +76,17 @@ class ObjectiveContract:
     sampled: Mapping[str, Any] = {}
     device: str = "cpu"
 
-    def start(self, checkpoints: Checkpoints | None = None, changes: Mapping[str, Any] | None = None) -> Iterator[EpochRecord]:
+    def start(
+        self, checkpoints: Checkpoints | None = None, changes: Mapping[str, Any] | None = None
+    ) -> Iterator[EpochRecord]:
         """A training of the objective that has not begun. As in a worker, its data are prepared once, and from the configuration without the changes."""
         kind = objective(self.objective)
         tree = nested({"objective": self.objective, **self.config})
-        base, config, trainer = kind.config.model_validate(tree), kind.config.model_validate(overlay(tree, nested(changes or {}))), kind.load()
+        base, config, trainer = (
+            kind.config.model_validate(tree),
+            kind.config.model_validate(overlay(tree, nested(changes or {}))),
+            kind.load(),
+        )
         if not hasattr(self, "_data") or kind.data_key(config) != kind.data_key(base):
             of = base if kind.data_key(config) == kind.data_key(base) else config
             self._data = trainer.prepare(of, self.device), trainer.count_classes(of)
@@ -91,7 +97,9 @@ class ObjectiveContract:
         records = list(self.start())
         assert [record.epoch for record in records] == list(range(1, len(records) + 1))
         assert records, "no epoch was yielded"
-        assert all(math.isfinite(record.train_loss) and math.isfinite(record.metric) for record in records)
+        assert all(
+            math.isfinite(record.train_loss) and math.isfinite(record.metric) for record in records
+        )
 
     def test_repeatable(self) -> None:
         """The same configuration, seed and all, gives the same records."""
@@ -106,7 +114,9 @@ class ObjectiveContract:
         if keeper.path.exists():
             assert _told(self.start(keeper)) == whole
         else:
-            assert not keeper.asked, "it asks for the latest state, but wrote none where one was due"
+            assert not keeper.asked, (
+                "it asks for the latest state, but wrote none where one was due"
+            )
 
     def test_closed(self) -> None:
         """A closed training yields nothing more, and leaves no generator of its own behind."""
@@ -125,17 +135,31 @@ class ObjectiveContract:
         """Every sampled value is the one that the records say was used."""
         (record,) = islice(self.start(changes=self.sampled), 1)
         for path, value in self.sampled.items():
-            assert path in record.used, f"{path} was sampled, but the record does not say that it was used"
+            assert path in record.used, (
+                f"{path} was sampled, but the record does not say that it was used"
+            )
             used = record.used[path]
-            same = math.isclose(value, used, rel_tol=1e-12) if isinstance(value, float) else value == used
+            same = (
+                math.isclose(value, used, rel_tol=1e-12)
+                if isinstance(value, float)
+                else value == used
+            )
             assert same, f"{path} was sampled as {value}, but {used} was used"
 
 
 def _told(records: Iterator[EpochRecord]) -> list[str]:
     """The records without what the clock decides, NaN equal to NaN."""
-    return [repr({key: value for key, value in record.as_dict().items() if key not in CLOCK}) for record in records]
+    return [
+        repr({key: value for key, value in record.as_dict().items() if key not in CLOCK})
+        for record in records
+    ]
 
 
 def _generators(name: str) -> int:
     """How many suspended generators of that function are alive."""
-    return sum(type(thing).__name__ == "generator" and thing.gi_frame is not None and thing.gi_code.co_name == name for thing in gc.get_objects())
+    return sum(
+        type(thing).__name__ == "generator"
+        and thing.gi_frame is not None
+        and thing.gi_code.co_name == name
+        for thing in gc.get_objects()
+    )

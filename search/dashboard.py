@@ -21,7 +21,11 @@ def serve(url: str, study: str | None, port: int) -> None:
         InputError: when the port is taken.
     """
     with open_store(url, create=False) as store:
-        place = f"/dashboard/studies/{find_study(store, study).optuna_study_id}" if study else "/dashboard/"
+        place = (
+            f"/dashboard/studies/{find_study(store, study).optuna_study_id}"
+            if study
+            else "/dashboard/"
+        )
     _check_port(port)
     from optuna_dashboard import run_server
 
@@ -35,4 +39,10 @@ def _check_port(port: int) -> None:
         try:
             probe.bind((HOST, port))
         except OSError as problem:
-            raise InputError("the port cannot be used", where="--port", found=f"{port}: {problem.strerror}", allowed="a free port from 1024 on", next_step="name another with --port") from None
+            raise InputError(
+                "the port cannot be used",
+                where="--port",
+                found=f"{port}: {problem.strerror}",
+                allowed="a free port from 1024 on",
+                next_step="name another with --port",
+            ) from None

@@ -38,7 +38,13 @@ def parse_choice(text: str) -> Choice:
     """
     match = CHOICE.fullmatch(text.strip())
     if match is None:
-        raise InputError("that is no trial's remedy", where=OPTION, found=text, allowed="a trial's number, or number:remedy, such as 7 or 7:2", next_step="`search explain --trial N` lists the remedies")
+        raise InputError(
+            "that is no trial's remedy",
+            where=OPTION,
+            found=text,
+            allowed="a trial's number, or number:remedy, such as 7 or 7:2",
+            next_step="`search explain --trial N` lists the remedies",
+        )
     return Choice(int(match["trial"]), int(match["remedy"] or 1))
 
 
@@ -56,12 +62,21 @@ def enqueue_remedy(session: Session, url: str, choice: Choice) -> tuple[Session,
     trial, remedy = _remedy(session, choice)
     params, patch = place(session.plan, trial, remedy)
     preset = trial.preset if trial.preset in session.plan.spec.presets else None
-    attributes = {REMEDY: {"of": choice.trial, "preset": preset, "patch": {**_outside(session.plan, trial, preset), **patch}}}
+    attributes = {
+        REMEDY: {
+            "of": choice.trial,
+            "preset": preset,
+            "patch": {**_outside(session.plan, trial, preset), **patch},
+        }
+    }
     trials = open_trials(url)
     try:
         study = WorkerStudy(trials, session.plan, session.stored.name, lambda: 0)
         enqueue(study, [Waiting(params, attributes)])
-        waiting = sum(not held.state.is_finished() and held.state.name == "WAITING" for held in study.get_trials(deepcopy=False))
+        waiting = sum(
+            not held.state.is_finished() and held.state.name == "WAITING"
+            for held in study.get_trials(deepcopy=False)
+        )
     finally:
         close_trials(trials)
     return _with_budget(session, len(session.store.trials(session.stored.id)) + waiting), remedy
@@ -89,32 +104,52 @@ def place(plan: Plan, trial: StoredTrial, remedy: Remedy) -> tuple[Params, dict[
             params[path] = values[path]
         elif path in remedy.patch:
             raise StudyError(
-                "the remedy lies outside what the study searches", where=f"{OPTION}, {path}", found=str(values[path]), allowed=str(dimension),
+                "the remedy lies outside what the study searches",
+                where=f"{OPTION}, {path}",
+                found=str(values[path]),
+                allowed=str(dimension),
                 next_step="take another remedy (N:2 is the second), or a new study with a wider dimension",
-            )  # fmt: skip
+            )
     return params, {path: value for path, value in remedy.patch.items() if path not in params}
 
 
 def _remedy(session: Session, choice: Choice) -> tuple[StoredTrial, Remedy]:
     """The trial with the remedy that `explain` lists for it."""
-    name, explained = session.stored.name, f"`search explain --study {session.stored.name} --trial {choice.trial}`"
+    name, explained = (
+        session.stored.name,
+        f"`search explain --study {session.stored.name} --trial {choice.trial}`",
+    )
     report = trial_report(session.store, name, choice.trial)
     trial = session.store.trial(session.stored.id, choice.trial)
-    found = next((diagnosis for _, diagnosis in reversed(report.findings) if diagnosis is not None), report.trouble)
+    found = next(
+        (diagnosis for _, diagnosis in reversed(report.findings) if diagnosis is not None),
+        report.trouble,
+    )
     if trial is None or found is None:
         raise StudyError(
-            f"nothing was prescribed to trial {choice.trial}", where=f"study {name}", found=f"it is {report.state}",
-            allowed="a trial that diverged, or a complete one in which something is amiss", next_step=f"{explained} shows it",
-        )  # fmt: skip
+            f"nothing was prescribed to trial {choice.trial}",
+            where=f"study {name}",
+            found=f"it is {report.state}",
+            allowed="a trial that diverged, or a complete one in which something is amiss",
+            next_step=f"{explained} shows it",
+        )
     remedies = found.remedies
     if not 1 <= choice.remedy <= len(remedies):
         raise StudyError(
-            f"trial {choice.trial} has no remedy {choice.remedy}", where=f"study {name}", found=str(choice.remedy), allowed=f"1 … {len(remedies)}" if remedies else "none",
+            f"trial {choice.trial} has no remedy {choice.remedy}",
+            where=f"study {name}",
+            found=str(choice.remedy),
+            allowed=f"1 … {len(remedies)}" if remedies else "none",
             next_step=f"{explained} lists them",
-        )  # fmt: skip
+        )
     remedy = remedies[choice.remedy - 1]
     if not remedy.patch:
-        raise StudyError("no configuration mends this trial", where=f"study {name}", found=f"likely cause: {found.cause}", next_step=remedy.text)
+        raise StudyError(
+            "no configuration mends this trial",
+            where=f"study {name}",
+            found=f"likely cause: {found.cause}",
+            next_step=remedy.text,
+        )
     return trial, remedy
 
 
@@ -122,8 +157,18 @@ def _outside(plan: Plan, trial: StoredTrial, preset: str | None) -> dict[str, An
     """What of a trial's configuration its study's base, preset and space do not explain: an earlier remedy's patch."""
     sampled = set(plan.spec.space)
     given = dict(flatten(trial.config or {}))
-    usual = dict(flatten(plan.config({path: given[path] for path in sampled if path in given}, trial.number or 0, preset).model_dump(mode="json")))
-    return {path: value for path, value in given.items() if path not in sampled and usual.get(path) != value}
+    usual = dict(
+        flatten(
+            plan.config(
+                {path: given[path] for path in sampled if path in given}, trial.number or 0, preset
+            ).model_dump(mode="json")
+        )
+    )
+    return {
+        path: value
+        for path, value in given.items()
+        if path not in sampled and usual.get(path) != value
+    }
 
 
 def _with_budget(session: Session, trials: int) -> Session:
@@ -133,4 +178,6 @@ def _with_budget(session: Session, trials: int) -> Session:
         return session
     grown = spec.model_copy(update={"trials": trials})
     session.store.redefine_study(session.stored.id, grown.model_dump(mode="json"))
-    return replace(session, stored=session.store.study(spec.name) or session.stored, plan=make_plan(grown))
+    return replace(
+        session, stored=session.store.study(spec.name) or session.stored, plan=make_plan(grown)
+    )

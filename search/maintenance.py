@@ -36,8 +36,21 @@ class Inspection:
 
     def as_dict(self) -> dict[str, Any]:
         """A mapping of JSON values."""
-        left = [{"path": str(file.path), "study": file.study, "trial": file.trial, "size_bytes": file.size_bytes} for file in self.leftovers]
-        return {"sound": self.sound, **asdict(self.store), "files": str(self.files), "leftovers": left}
+        left = [
+            {
+                "path": str(file.path),
+                "study": file.study,
+                "trial": file.trial,
+                "size_bytes": file.size_bytes,
+            }
+            for file in self.leftovers
+        ]
+        return {
+            "sound": self.sound,
+            **asdict(self.store),
+            "files": str(self.files),
+            "leftovers": left,
+        }
 
 
 def inspect_store(url: str) -> Inspection:
@@ -92,7 +105,11 @@ def _copy_first(database: Database, version: str, *, backup: bool, backed_up: bo
         back_up(database, copy)
         return [f"copied to {copy}"]
     if file is None and not backed_up:
-        raise StoreError("the database of a server is copied by its own means before its tables are changed", where=database.where, next_step=f"{dump_command(url)}, then search store migrate --backed-up")
+        raise StoreError(
+            "the database of a server is copied by its own means before its tables are changed",
+            where=database.where,
+            next_step=f"{dump_command(url)}, then search store migrate --backed-up",
+        )
     return []
 
 
@@ -102,7 +119,13 @@ def _optuna_head(url: str, found: str, where: str) -> str:
     storage = any_version(url)
     try:
         if found not in storage.get_all_versions():
-            raise StoreError("Optuna's tables were made by a newer Optuna", where=where, found=f"version {found}", allowed=storage.get_head_version(), next_step="install that newer Optuna, or choose another store")
+            raise StoreError(
+                "Optuna's tables were made by a newer Optuna",
+                where=where,
+                found=f"version {found}",
+                allowed=storage.get_head_version(),
+                next_step="install that newer Optuna, or choose another store",
+            )
         return storage.get_head_version()
     finally:
         close_trials(storage)
@@ -125,7 +148,11 @@ def copy(url: str, to: str, names: Sequence[str] = (), *, running: bool = False)
         StoreError: as `copy_studies` does.
     """
     if parse(url) == parse(to):
-        raise StoreError("a store cannot be copied into itself", where=safe_url(url), next_step="name another store with --to")
+        raise StoreError(
+            "a store cannot be copied into itself",
+            where=safe_url(url),
+            next_step="name another store with --to",
+        )
     with open_store(url, create=False):
         pass  # it is there, and of this version
     with open_store(to) as target:
@@ -182,7 +209,9 @@ def vacuum(url: str, *, dry_run: bool = False, shared_files: bool = False) -> Ti
             after = size_bytes(connection)
     if shared_files or not shared:
         with open_store(url, create=False) as store:
-            found = leftovers(store, root)  # once more: tidying may have taken minutes, in which a study was made under an old name
+            found = leftovers(
+                store, root
+            )  # once more: tidying may have taken minutes, in which a study was made under an old name
         removed = remove_leftovers(found, root)
     else:
         removed = 0

@@ -69,7 +69,13 @@ class Retraining:
         save: file for the state after the last epoch, its best weights included.
     """
 
-    def __init__(self, export: Export, device: str | None = None, threads: int | None = None, save: Path | None = None) -> None:
+    def __init__(
+        self,
+        export: Export,
+        device: str | None = None,
+        threads: int | None = None,
+        save: Path | None = None,
+    ) -> None:
         from objectives.training.device import use_device
 
         self.export = export
@@ -79,7 +85,11 @@ class Retraining:
         try:
             use_device(self.device, self.threads)
         except DeviceError as problem:
-            problem.where = "--device" if device else "provenance → device of the export, as there is no --device"
+            problem.where = (
+                "--device"
+                if device
+                else "provenance → device of the export, as there is no --device"
+            )
             problem.next_step = "name a device that is here with --device"
             raise
         self.trainer: Trainer = objective(self.config.objective).load()
@@ -88,7 +98,10 @@ class Retraining:
 
     def epochs(self) -> Iterator[EpochRecord]:
         """Train, one record an epoch."""
-        prepared, counts = self.trainer.prepare(self.config, self.device), self.trainer.count_classes(self.config)
+        prepared, counts = (
+            self.trainer.prepare(self.config, self.device),
+            self.trainer.count_classes(self.config),
+        )
         for record in self.trainer.train(self.config, prepared, counts, self.device, self._state):
             self.records.append(record)
             yield record
@@ -96,7 +109,11 @@ class Retraining:
     def compare(self) -> Comparison:
         """Today's score beside the recorded one."""
         # A trial that was killed scored the epochs that it had.
-        trained = score(self.records[: self.export.score.epochs], self.config.metric) if self.records else math.nan
+        trained = (
+            score(self.records[: self.export.score.epochs], self.config.metric)
+            if self.records
+            else math.nan
+        )
         test = self.records[-1].test.metric if self.records and self.records[-1].test else None
         return Comparison(self.export.score.validation, trained, test, tuple(self._differences()))
 

@@ -49,26 +49,41 @@ def open_session(spec: StudySpec, url: str, *, accept_change: bool = False) -> S
         except StudyError:
             store.close()
             raise
-    if changes or any(stored.definition.get(key) != value for key, value in spec.model_dump(mode="json").items() if key in CIRCUMSTANCES):
+    if changes or any(
+        stored.definition.get(key) != value
+        for key, value in spec.model_dump(mode="json").items()
+        if key in CIRCUMSTANCES
+    ):
         store.redefine_study(stored.id, spec.model_dump(mode="json"))
     return Session(store, store.study(spec.name) or stored, plan)
 
 
 def _check_changes(changes: list[Change], name: str, url: str, *, accept_change: bool) -> None:
     """A change may be meant, but not one that would make the trials of a study incomparable."""
-    lasting = [change for change in changes if change[0].split(".")[0] in ("metric", "objective", "space")]
+    lasting = [
+        change for change in changes if change[0].split(".")[0] in ("metric", "objective", "space")
+    ]
     if accept_change and not lasting:
         return
-    shown = "\n           ".join(f"{path}: {old} → {new}" for path, old, new in (lasting if accept_change else changes)[:12])
+    shown = "\n           ".join(
+        f"{path}: {old} → {new}" for path, old, new in (lasting if accept_change else changes)[:12]
+    )
     if accept_change:
         what = f"metric, objective and space of the study {name!r} cannot change under its name: its trials would not compare"
-        raise StudyError(what, where=safe_url(url), found=shown, next_step="give the new one a name of its own with --name")
+        raise StudyError(
+            what,
+            where=safe_url(url),
+            found=shown,
+            next_step="give the new one a name of its own with --name",
+        )
     again = " ".join(f"--{path} {old}" for path, old, _ in changes if path in ("epochs", "seed"))
     raise StudyError(
-        f"the study {name!r} is in the store with another definition", where=safe_url(url), found=shown,
+        f"the study {name!r} is in the store with another definition",
+        where=safe_url(url),
+        found=shown,
         next_step=f"repeat the options of its first command{f' ({again})' if again else ''} to go on with it, give the new one a name of its own with --name"
         + ("" if lasting else ", or say that the change is meant with --accept-change"),
-    )  # fmt: skip
+    )
 
 
 def discard_untried(session: Session, url: str) -> bool:
@@ -96,22 +111,31 @@ def _make(store: Store, plan: Plan, url: str) -> StoredStudy:
     try:
         if is_anothers(trials, plan.spec.name):
             raise StudyError(
-                f"a study {plan.spec.name!r} that was not made by `search` is in the database", where=safe_url(url),
-                found="an Optuna study of that name", next_step="choose another name with --name",
-            )  # fmt: skip
+                f"a study {plan.spec.name!r} that was not made by `search` is in the database",
+                where=safe_url(url),
+                found="an Optuna study of that name",
+                next_step="choose another name with --name",
+            )
         study = make_study(trials, plan, plan.spec.name)
         waiting = waiting_presets(study, plan)
         if not store.knows_optuna():
             enqueue(study, waiting)
             waiting = []
-        return store.register_study(study._study_id, plan.spec.name, plan.spec.model_dump(mode="json"), waiting)  # noqa: SLF001
+        definition = plan.spec.model_dump(mode="json")
+        return store.register_study(study._study_id, plan.spec.name, definition, waiting)  # noqa: SLF001
     finally:
         close_trials(trials)
 
 
 def differences(stored: Mapping[str, Any], spec: StudySpec) -> list[Change]:
     """What the stored definition has otherwise: (path, stored, given). The words about it, the budget and the like do not count."""
-    old = {path: value for path, value in flatten(stored) if path.split(".")[0] not in CIRCUMSTANCES}
+    old = {
+        path: value for path, value in flatten(stored) if path.split(".")[0] not in CIRCUMSTANCES
+    }
     new = dict(flatten(spec.definition()))
     paths = [*old, *(path for path in new if path not in old)]
-    return [(path, str(old.get(path, ABSENT)), str(new.get(path, ABSENT))) for path in paths if old.get(path, ABSENT) != new.get(path, ABSENT)]
+    return [
+        (path, str(old.get(path, ABSENT)), str(new.get(path, ABSENT)))
+        for path in paths
+        if old.get(path, ABSENT) != new.get(path, ABSENT)
+    ]

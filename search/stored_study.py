@@ -36,15 +36,27 @@ def find_study(store: Store, name: str) -> StoredStudy:
         known = [study.name for study in store.studies()]
         what = f"there is no study {name!r} in the store{nearest(name, known)}"
         allowed = ", ".join(known) or "the store is empty"
-        raise StoreError(what, where=store.where, found=name, allowed=allowed, next_step="start it with `search run --study …`")
+        raise StoreError(
+            what,
+            where=store.where,
+            found=name,
+            allowed=allowed,
+            next_step="start it with `search run --study …`",
+        )
     return stored
 
 
 def sampled(spec: StudySpec, config: Mapping[str, Any]) -> tuple[dict[str, Any], float | None]:
     """Path → value of what was sampled for a configuration, and the learning rate that a sampled multiple amounts to."""
     values = dict(flatten(config))
-    params = {path: values[path] for path, dimension in spec.space.items() if path in values and active(dimension.when, values)}
-    return params, values[BASE_RATE] * params[RATE] if RATE in params and BASE_RATE in values else None
+    params = {
+        path: values[path]
+        for path, dimension in spec.space.items()
+        if path in values and active(dimension.when, values)
+    }
+    return params, values[BASE_RATE] * params[
+        RATE
+    ] if RATE in params and BASE_RATE in values else None
 
 
 def study_spec(store: Store, name: str) -> StudySpec:

@@ -48,12 +48,25 @@ class InputError(SearchError):
 
     exit_code = 2
 
-    def __init__(self, what: str, *, where: str = "", found: str = "", allowed: str = "", next_step: str = "") -> None:
-        self.what, self.where, self.found, self.allowed, self.next_step = what, where, found, allowed, next_step
+    def __init__(
+        self, what: str, *, where: str = "", found: str = "", allowed: str = "", next_step: str = ""
+    ) -> None:
+        self.what, self.where, self.found, self.allowed, self.next_step = (
+            what,
+            where,
+            found,
+            allowed,
+            next_step,
+        )
         super().__init__(what)
 
     def __str__(self) -> str:
-        rows = (("where", self.where), ("found", self.found), ("allowed", self.allowed), ("next", self.next_step))
+        rows = (
+            ("where", self.where),
+            ("found", self.found),
+            ("allowed", self.allowed),
+            ("next", self.next_step),
+        )
         return "\n".join([self.what, *(f"  {name + ':':<9}{text}" for name, text in rows if text)])
 
 
@@ -115,7 +128,9 @@ class OutOfMemoryError(SearchError):
 
     def __init__(self, device: str, asked: str = "") -> None:
         self.device, self.asked = device, asked
-        super().__init__(f"out of memory on {device}{f', where {asked} more were asked for' if asked else ''}")
+        super().__init__(
+            f"out of memory on {device}{f', where {asked} more were asked for' if asked else ''}"
+        )
 
 
 class LeaseLostError(SearchError):
@@ -139,7 +154,9 @@ def nearest(word: str, allowed: Iterable[str]) -> str:
     close = get_close_matches(word, list(allowed), n=5, cutoff=0.5)
     if not close:
         return ""
-    best = max(close, key=lambda each: (SequenceMatcher(None, each, word).ratio(), _alike(each, word)))
+    best = max(
+        close, key=lambda each: (SequenceMatcher(None, each, word).ratio(), _alike(each, word))
+    )
     return f" (did you mean {best!r}?)"
 
 

@@ -18,8 +18,14 @@ class Frozen(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _refuse_unknown_keys(cls, given: Any) -> Any:
-        unknown = [key for key in given if key not in cls.model_fields] if isinstance(given, dict) else []
+        unknown = (
+            [key for key in given if key not in cls.model_fields] if isinstance(given, dict) else []
+        )
         if unknown:
-            context = {"key": str(unknown[0]), "allowed": ", ".join(cls.model_fields), "near": nearest(unknown[0], cls.model_fields)}
+            context = {
+                "key": str(unknown[0]),
+                "allowed": ", ".join(cls.model_fields),
+                "near": nearest(unknown[0], cls.model_fields),
+            }
             raise PydanticCustomError("unknown_key", "unknown key '{key}'{near}", context)
         return given

@@ -17,7 +17,19 @@ from spaces.study import StudySpec
 
 SHIPPED = Path(__file__).parent / "studies"
 
-UNION_TAGS = {"float", "int", "choice", "digits", "folder", "bool", "docstrings", "csv", "jsonl", "parquet", "datasets"}
+UNION_TAGS = {
+    "float",
+    "int",
+    "choice",
+    "digits",
+    "folder",
+    "bool",
+    "docstrings",
+    "csv",
+    "jsonl",
+    "parquet",
+    "datasets",
+}
 """What pydantic puts into the place of an error for the branch of a union that it took; nothing that stands in the file."""
 
 NO_YAML = (yaml.YAMLError, ValueError, RecursionError)
@@ -37,9 +49,13 @@ def _mapping_without_repeats(loader: _Loader, node: yaml.MappingNode) -> dict[An
     seen: set[str] = set()
     for key, _ in node.value:
         if not isinstance(key, yaml.ScalarNode):
-            raise yaml.constructor.ConstructorError(None, None, "a key must be plain text, not a list or a mapping", key.start_mark)
+            raise yaml.constructor.ConstructorError(
+                None, None, "a key must be plain text, not a list or a mapping", key.start_mark
+            )
         if key.value in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {key.value!r} stands twice", key.start_mark)
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the key {key.value!r} stands twice", key.start_mark
+            )
         seen.add(key.value)
     return loader.construct_mapping(node, deep=True)
 
@@ -70,16 +86,32 @@ class Document:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as problem:
             reason = problem.strerror if isinstance(problem, OSError) else "not UTF-8 text"
-            raise error(f"cannot read {path}", where=str(path), found=str(reason), next_step="check the path and its rights") from None
+            raise error(
+                f"cannot read {path}",
+                where=str(path),
+                found=str(reason),
+                next_step="check the path and its rights",
+            ) from None
         try:
             self.data: Any = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
             self._root = yaml.compose(text, Loader=yaml.SafeLoader)
         except NO_YAML as problem:
             mark = getattr(problem, "problem_mark", None)
             place = f"{path}, line {mark.line + 1}" if mark else str(path)
-            raise error(f"{path.name} is not valid YAML", where=place, found=str(getattr(problem, "problem", problem))[:200], next_step="mend the syntax") from None
+            raise error(
+                f"{path.name} is not valid YAML",
+                where=place,
+                found=str(getattr(problem, "problem", problem))[:200],
+                next_step="mend the syntax",
+            ) from None
         if not isinstance(self.data, dict):
-            raise error(f"{path.name} holds no mapping", where=str(path), found="nothing" if self.data is None else type(self.data).__name__, allowed="keys and values, such as `name: my_study`", next_step="start from a shipped study; `search list` names them")
+            raise error(
+                f"{path.name} holds no mapping",
+                where=str(path),
+                found="nothing" if self.data is None else type(self.data).__name__,
+                allowed="keys and values, such as `name: my_study`",
+                next_step="start from a shipped study; `search list` names them",
+            )
 
     def line(self, place: Sequence[str | int]) -> int | None:
         """The line of the deepest step of `place` that stands in the file."""
@@ -94,12 +126,20 @@ class Document:
     def where(self, place: Sequence[str | int]) -> str:
         """`study.yaml, line 12, space → loss.gamma → low`."""
         line = self.line(place)
-        stands = f"{self.path}" + (f", line {line}" if line else "") + (", " + " → ".join(str(step) for step in place) if place else "")
+        stands = (
+            f"{self.path}"
+            + (f", line {line}" if line else "")
+            + (", " + " → ".join(str(step) for step in place) if place else "")
+        )
         option = option_of(".".join(str(step) for step in place), self.overrides)
         if option is None:
             return stands
         told = f"--{option}" if option in self.options else f"--set {option}"
-        return f"{told}, over {stands}" if self._holds(place) and option != ".".join(map(str, place)) else told
+        return (
+            f"{told}, over {stands}"
+            if self._holds(place) and option != ".".join(map(str, place))
+            else told
+        )
 
     def _holds(self, place: Sequence[str | int]) -> bool:
         """Whether something stands there in the file."""
@@ -114,7 +154,11 @@ class Document:
 
 def option_of(place: str, changed: Iterable[str]) -> str | None:
     """The dotted path that the command line changed and that a complaint about `place` is about: there, above, or within it."""
-    near = (path for path in changed if f"{place}.".startswith(f"{path}.") or f"{path}.".startswith(f"{place}."))
+    near = (
+        path
+        for path in changed
+        if f"{place}.".startswith(f"{path}.") or f"{path}.".startswith(f"{place}.")
+    )
     return next(near, None)
 
 
@@ -128,7 +172,12 @@ def _child(node: yaml.Node | None, step: str | int) -> tuple[yaml.Node, int] | N
     return None
 
 
-def check(model: type[Model], data: Mapping[str, Any], source: Document | str, error: type[InputError] = StudyError) -> Model:
+def check(
+    model: type[Model],
+    data: Mapping[str, Any],
+    source: Document | str,
+    error: type[InputError] = StudyError,
+) -> Model:
     """`data` as a `model`.
 
     Raises:
@@ -140,18 +189,28 @@ def check(model: type[Model], data: Mapping[str, Any], source: Document | str, e
         raise explain(problem, source, error) from None
 
 
-def explain(problem: ValidationError, source: Document | str, error: type[InputError] = StudyError) -> InputError:
+def explain(
+    problem: ValidationError, source: Document | str, error: type[InputError] = StudyError
+) -> InputError:
     """The first complaint of a validation, told for people."""
     first = problem.errors(include_url=False)[0]
     place = [step for index, step in enumerate(first["loc"]) if not (index and step in UNION_TAGS)]
     if first["type"] == "unknown_key":
         place.append(first["ctx"]["key"])
-    where = source.where(place) if isinstance(source, Document) else f"{source}, {' → '.join(str(step) for step in place)}"
+    where = (
+        source.where(place)
+        if isinstance(source, Document)
+        else f"{source}, {' → '.join(str(step) for step in place)}"
+    )
     name = next((step for step in reversed(place) if isinstance(step, str)), "the document")
     what, allowed = _words(first, name)
     found = "" if first["type"] in ("unknown_key", "missing") else repr(first["input"])
     more = len(problem.errors()) - 1
-    following = f"mend it; {more} more complaint{'s' if more > 1 else ''} may follow" if more else "mend it and run the command again"
+    following = (
+        f"mend it; {more} more complaint{'s' if more > 1 else ''} may follow"
+        if more
+        else "mend it and run the command again"
+    )
     return error(what, where=where, found=found[:200], allowed=allowed, next_step=following)
 
 
@@ -165,12 +224,23 @@ def _words(detail: ErrorDetails, name: str) -> tuple[str, str]:
             return f"the key {name!r} is missing", f"{name}: …"
         case "literal_error":
             allowed = context["expected"].replace("'", "")
-            return f"{name} cannot be {detail['input']!r}{nearest(detail['input'], allowed.replace(' or ', ', ').split(', '))}", allowed
+            return (
+                f"{name} cannot be {detail['input']!r}{nearest(detail['input'], allowed.replace(' or ', ', ').split(', '))}",
+                allowed,
+            )
         case "union_tag_invalid":
             allowed = context["expected_tags"].replace("'", "")
-            return f"kind cannot be {context['tag']!r}{nearest(context['tag'], allowed.split(', '))}", allowed
+            return (
+                f"kind cannot be {context['tag']!r}{nearest(context['tag'], allowed.split(', '))}",
+                allowed,
+            )
         case "union_tag_not_found":
-            return f"{name} names no kind", "kind: float, kind: int or kind: choice" if "float" in str(context) or len(detail["loc"]) > 1 else "kind: …"
+            return (
+                f"{name} names no kind",
+                "kind: float, kind: int or kind: choice"
+                if "float" in str(context) or len(detail["loc"]) > 1
+                else "kind: …",
+            )
         case _:
             said = PREFIX.sub("", detail["msg"])
             return f"{name}: {said[:1].lower()}{said[1:]}", ""
@@ -194,10 +264,18 @@ def study_file(name_or_path: str) -> Path:
     if path.suffix in (".yaml", ".yml") or path.exists():
         return path
     what = f"unknown study {name_or_path!r}{nearest(name_or_path, shipped)}"
-    raise StudyError(what, where="--study", found=name_or_path, allowed=f"{', '.join(shipped)}, or the path of a YAML file", next_step="`search list` shows the studies")
+    raise StudyError(
+        what,
+        where="--study",
+        found=name_or_path,
+        allowed=f"{', '.join(shipped)}, or the path of a YAML file",
+        next_step="`search list` shows the studies",
+    )
 
 
-def load_study(name_or_path: str, changes: Mapping[str, Any] | None = None, options: Collection[str] = ()) -> StudySpec:
+def load_study(
+    name_or_path: str, changes: Mapping[str, Any] | None = None, options: Collection[str] = ()
+) -> StudySpec:
     """A study by shipped name or path, with `changes` (dotted paths of its YAML) laid over it.
 
     Args:
@@ -229,7 +307,11 @@ def _change(path: str, value: Any) -> dict[str, Any]:
     return nested({path: value})
 
 
-def parse_changes(assignments: Sequence[str], option: str = "--set", example: str = "--set epochs=8, --set base.data.size=64") -> dict[str, Any]:
+def parse_changes(
+    assignments: Sequence[str],
+    option: str = "--set",
+    example: str = "--set epochs=8, --set base.data.size=64",
+) -> dict[str, Any]:
     """`["epochs=8", "base.loss.gamma=1.5"]` as paths and YAML values, given to `option`.
 
     Raises:
@@ -239,9 +321,21 @@ def parse_changes(assignments: Sequence[str], option: str = "--set", example: st
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         if not equals or not path:
-            raise StudyError(f"{option} takes path=value", where=option, found=assignment, allowed=example, next_step="write a path, an equals sign and a value")
+            raise StudyError(
+                f"{option} takes path=value",
+                where=option,
+                found=assignment,
+                allowed=example,
+                next_step="write a path, an equals sign and a value",
+            )
         try:
             changes[path] = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
         except NO_YAML:
-            raise StudyError(f"{option} cannot read the value", where=f"{option} {path}", found=text, allowed="a YAML value", next_step="quote it") from None
+            raise StudyError(
+                f"{option} cannot read the value",
+                where=f"{option} {path}",
+                found=text,
+                allowed="a YAML value",
+                next_step="quote it",
+            ) from None
     return changes

@@ -22,7 +22,9 @@ class FloatRange(Frozen):
     kind: Literal["float"]
     low: float
     high: float
-    log: bool = Field(default=False, description="sample the logarithm uniformly; low must be above 0")
+    log: bool = Field(
+        default=False, description="sample the logarithm uniformly; low must be above 0"
+    )
     step: float | None = Field(default=None, gt=0, description="grid width; not together with log")
     when: Condition = Field(default={}, description="the dimension exists only under these choices")
 
@@ -33,13 +35,21 @@ class FloatRange(Frozen):
 
     def holds(self, value: object) -> bool:
         """Whether `value` lies in the range, on the grid where there is one."""
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not self.low <= value <= self.high:
+        if (
+            not isinstance(value, (int, float))
+            or isinstance(value, bool)
+            or not self.low <= value <= self.high
+        ):
             return False
         steps = (value - self.low) / self.step if self.step else 0.0
         return abs(steps - round(steps)) < 1e-8  # as Optuna judges it
 
     def __str__(self) -> str:
-        return f"{self.low:g} … {self.high:g}" + (", log" if self.log else "") + (f", step {self.step:g}" if self.step else "")
+        return (
+            f"{self.low:g} … {self.high:g}"
+            + (", log" if self.log else "")
+            + (f", step {self.step:g}" if self.step else "")
+        )
 
 
 class IntRange(Frozen):
@@ -48,7 +58,9 @@ class IntRange(Frozen):
     kind: Literal["int"]
     low: int
     high: int
-    log: bool = Field(default=False, description="sample the logarithm uniformly; low must be above 0")
+    log: bool = Field(
+        default=False, description="sample the logarithm uniformly; low must be above 0"
+    )
     step: int = Field(default=1, ge=1, description="grid width; 1 when log")
     when: Condition = Field(default={}, description="the dimension exists only under these choices")
 
@@ -59,11 +71,17 @@ class IntRange(Frozen):
 
     def holds(self, value: object) -> bool:
         """Whether `value` is a whole number in the range, on the grid."""
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        return whole and self.low <= value <= self.high and (self.log or (value - self.low) % self.step == 0)  # type: ignore[operator]
+        if not isinstance(value, int) or isinstance(value, bool):
+            return False
+        on_grid = self.log or (value - self.low) % self.step == 0
+        return self.low <= value <= self.high and on_grid
 
     def __str__(self) -> str:
-        return f"{self.low} … {self.high}" + (", log" if self.log else "") + (f", step {self.step}" if self.step != 1 else "")
+        return (
+            f"{self.low} … {self.high}"
+            + (", log" if self.log else "")
+            + (f", step {self.step}" if self.step != 1 else "")
+        )
 
 
 class Choice(Frozen):
@@ -76,15 +94,29 @@ class Choice(Frozen):
     @model_validator(mode="after")
     def _distinct(self) -> Choice:
         if len({repr(choice) for choice in self.choices}) < len(self.choices):
-            raise PydanticCustomError("repeated_choice", "the same choice stands twice in {choices}", {"choices": str(list(self.choices))})
+            raise PydanticCustomError(
+                "repeated_choice",
+                "the same choice stands twice in {choices}",
+                {"choices": str(list(self.choices))},
+            )
         return self
 
     def holds(self, value: object) -> bool:
         """Whether `value` is one of the choices; `1` and `True` are told apart, `1` and `1.0` are not."""
-        return any(value == choice and isinstance(value, bool) == isinstance(choice, bool) for choice in self.choices)
+        return any(
+            value == choice and isinstance(value, bool) == isinstance(choice, bool)
+            for choice in self.choices
+        )
 
     def __str__(self) -> str:
-        return " · ".join("none" if choice is None else str(choice).lower() if isinstance(choice, bool) else f"{choice}" for choice in self.choices)
+        return " · ".join(
+            "none"
+            if choice is None
+            else str(choice).lower()
+            if isinstance(choice, bool)
+            else f"{choice}"
+            for choice in self.choices
+        )
 
 
 Parameter = Annotated[FloatRange | IntRange | Choice, Field(discriminator="kind")]
@@ -104,7 +136,9 @@ def _check_bounds(low: float, high: float, *, log: bool, stepped: bool) -> None:
     if low > high:
         raise PydanticCustomError("low_above_high", "low {low} is above high {high}", context)
     if log and low <= 0:
-        raise PydanticCustomError("log_through_zero", "a log range must lie above 0, but low is {low}", context)
+        raise PydanticCustomError(
+            "log_through_zero", "a log range must lie above 0, but low is {low}", context
+        )
     if log and stepped:
         raise PydanticCustomError("log_with_step", "a log range takes no step", context)
 
@@ -113,6 +147,8 @@ def active(when: Condition, values: dict[str, Scalar]) -> bool:
     """Whether a dimension with the condition `when` exists under the chosen `values`."""
 
     def met(path: str, wanted: Scalar | tuple[Scalar, ...]) -> bool:
-        return path in values and values[path] in (wanted if isinstance(wanted, tuple) else (wanted,))
+        return path in values and values[path] in (
+            wanted if isinstance(wanted, tuple) else (wanted,)
+        )
 
     return all(met(path, wanted) for path, wanted in when.items())

@@ -47,10 +47,19 @@ def nested(leaves: Tree) -> dict[str, Any]:
         for parent in parents:
             node = node.setdefault(parent, {})
             if not isinstance(node, dict):
-                raise StudyError(f"{parent!r} is given as a value and as a section", where=str(key), found=repr(node), next_step="keep one of the two")
+                raise StudyError(
+                    f"{parent!r} is given as a value and as a section",
+                    where=str(key),
+                    found=repr(node),
+                    next_step="keep one of the two",
+                )
         held = node.get(last)
         branch = nested(value) if isinstance(value, Mapping) else value
-        node[last] = overlay(held, branch) if isinstance(held, Mapping) and isinstance(branch, Mapping) else branch
+        node[last] = (
+            overlay(held, branch)
+            if isinstance(held, Mapping) and isinstance(branch, Mapping)
+            else branch
+        )
     return tree
 
 
@@ -59,5 +68,9 @@ def overlay(below: Tree, above: Tree) -> dict[str, Any]:
     merged = dict(below)
     for key, value in above.items():
         held = merged.get(key)
-        merged[key] = overlay(held, value) if isinstance(held, Mapping) and isinstance(value, Mapping) else value
+        merged[key] = (
+            overlay(held, value)
+            if isinstance(held, Mapping) and isinstance(value, Mapping)
+            else value
+        )
     return merged

@@ -33,7 +33,13 @@ def preset(name: str, epochs: int, *, focal: bool = False) -> dict[str, Any]:
         StudyError: when there is no such preset.
     """
     if name not in PRESETS:
-        raise StudyError(f"unknown preset {name!r}{nearest(name, PRESETS)}", where="presets", found=name, allowed=", ".join(PRESETS), next_step="name one of these")
+        raise StudyError(
+            f"unknown preset {name!r}{nearest(name, PRESETS)}",
+            where="presets",
+            found=name,
+            allowed=", ".join(PRESETS),
+            next_step="name one of these",
+        )
     configuration = PRESETS[name](scaled_to(epochs))
     if focal and configuration["loss"]["kind"] == "ce":
         configuration["loss"] |= {"kind": "focal", "alpha_tau": 0.0}
@@ -52,7 +58,15 @@ def _untuned(_: _Scale) -> dict[str, Any]:
 def _recommended(_: _Scale) -> dict[str, Any]:
     return {
         "weights": {"method": "sqrt_inv_freq", "clip_ratio": 100.0},
-        "loss": {"kind": "ce", "gamma": 0.0, "alpha": None, "alpha_tau": None, "dice_weight": 0.3, "smooth": 5.0, "square_denominator": True},
+        "loss": {
+            "kind": "ce",
+            "gamma": 0.0,
+            "alpha": None,
+            "alpha_tau": None,
+            "dice_weight": 0.3,
+            "smooth": 5.0,
+            "square_denominator": True,
+        },
         "optimizer": {"lr_multiple": 0.3, "grad_clip_norm": 1.0},
         "schedule": {"dice_ce_only_epochs": 0, "dice_ramp_epochs": 0, "stages": []},
     }
@@ -61,9 +75,21 @@ def _recommended(_: _Scale) -> dict[str, Any]:
 def _safe(scaled: _Scale) -> dict[str, Any]:
     return {
         "weights": {"method": "sqrt_inv_freq", "clip_ratio": 100.0},
-        "loss": {"kind": "ce", "gamma": 0.0, "alpha": None, "alpha_tau": None, "dice_weight": 0.4, "smooth": 1.0, "square_denominator": True},
+        "loss": {
+            "kind": "ce",
+            "gamma": 0.0,
+            "alpha": None,
+            "alpha_tau": None,
+            "dice_weight": 0.4,
+            "smooth": 1.0,
+            "square_denominator": True,
+        },
         "optimizer": {"lr_multiple": 0.3, "grad_clip_norm": 1.0},
-        "schedule": {"dice_ce_only_epochs": scaled(5), "dice_ramp_epochs": scaled(10), "stages": [{"before_epoch": 1 + scaled(9), "smooth": 5.0}]},
+        "schedule": {
+            "dice_ce_only_epochs": scaled(5),
+            "dice_ramp_epochs": scaled(10),
+            "stages": [{"before_epoch": 1 + scaled(9), "smooth": 5.0}],
+        },
         "batch_size": 8,
     }
 
@@ -73,7 +99,15 @@ def _progressive(scaled: _Scale) -> dict[str, Any]:
     second = {"before_epoch": 1 + scaled(5) + scaled(10), "dice_weight": 0.2, "smooth": 5.0}
     return {
         "weights": {"method": "sqrt_inv_freq", "clip_ratio": 100.0},
-        "loss": {"kind": "ce", "gamma": 0.0, "alpha": None, "alpha_tau": None, "dice_weight": 0.4, "smooth": 1.0, "square_denominator": True},
+        "loss": {
+            "kind": "ce",
+            "gamma": 0.0,
+            "alpha": None,
+            "alpha_tau": None,
+            "dice_weight": 0.4,
+            "smooth": 1.0,
+            "square_denominator": True,
+        },
         "optimizer": {"lr_multiple": 0.3, "grad_clip_norm": 1.0},
         "schedule": {"dice_ce_only_epochs": 0, "dice_ramp_epochs": 0, "stages": [first, second]},
     }
@@ -82,7 +116,14 @@ def _progressive(scaled: _Scale) -> dict[str, Any]:
 def _text(_: _Scale) -> dict[str, Any]:
     return {
         "weights": {"method": "uniform", "clip_ratio": None},
-        "loss": {"kind": "focal", "gamma": 2.0, "alpha": None, "alpha_tau": 1.0, "label_smoothing": 0.1, "dice_weight": 0.0},
+        "loss": {
+            "kind": "focal",
+            "gamma": 2.0,
+            "alpha": None,
+            "alpha_tau": 1.0,
+            "label_smoothing": 0.1,
+            "dice_weight": 0.0,
+        },
         "optimizer": {"lr_multiple": 1.0, "grad_clip_norm": 1.0},
         "schedule": {"lr": "cosine", "dice_ce_only_epochs": 0, "dice_ramp_epochs": 0, "stages": []},
         "early_stopping_patience": 3,

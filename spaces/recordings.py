@@ -37,7 +37,9 @@ class RecordedStudy(Frozen):
 
     name: str = "records"
     metric: MetricConfig = MetricConfig(name="metric")
-    epochs: int | None = Field(default=None, ge=1, description="epochs planned for a trial; null: those of the longest")
+    epochs: int | None = Field(
+        default=None, ge=1, description="epochs planned for a trial; null: those of the longest"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +76,18 @@ def read_recording(path: Path) -> Recording:
     """
     lines = [_line(held, index, place) for index, (held, place) in enumerate(_objects(path))]
     if not lines:
-        raise RecordsError(f"{path.name} holds no trial", where=str(path), found="no line", allowed=EXAMPLE, next_step="write one object a line, one line a trial")
+        raise RecordsError(
+            f"{path.name} holds no trial",
+            where=str(path),
+            found="no line",
+            allowed=EXAMPLE,
+            next_step="write one object a line, one line a trial",
+        )
     _check_together(lines)
-    return Recording(lines[0].study, tuple(sorted((line.trial for line in lines), key=lambda trial: trial.number)))
+    return Recording(
+        lines[0].study,
+        tuple(sorted((line.trial for line in lines), key=lambda trial: trial.number)),
+    )
 
 
 def check_out(path: Path, sources: Sequence[Path] = ()) -> None:
@@ -103,7 +114,10 @@ def write_recording(path: Path, recording: Recording) -> None:
         RecordsError: when the place cannot be written.
     """
     study = {"study": recording.study.model_dump(mode="json")}
-    lines = [json.dumps(study | _told(trial), separators=(",", ":"), allow_nan=False) for trial in recording.trials]
+    lines = [
+        json.dumps(study | _told(trial), separators=(",", ":"), allow_nan=False)
+        for trial in recording.trials
+    ]
     data = "".join(f"{line}\n" for line in lines).encode()
     try:
         path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
@@ -111,13 +125,29 @@ def write_recording(path: Path, recording: Recording) -> None:
         raise _unwritable(path, problem.strerror or str(problem)) from None
 
 
-def _unwritable(path: Path, found: str, next_step: str = "name another place with --out") -> RecordsError:
-    return RecordsError(f"cannot write {path}", where=str(path), found=found, allowed="a file in a folder that is there", next_step=next_step)
+def _unwritable(
+    path: Path, found: str, next_step: str = "name another place with --out"
+) -> RecordsError:
+    return RecordsError(
+        f"cannot write {path}",
+        where=str(path),
+        found=found,
+        allowed="a file in a folder that is there",
+        next_step=next_step,
+    )
 
 
 def _told(trial: RecordedTrial) -> dict[str, Any]:
-    told: dict[str, Any] = {"number": trial.number, "state": trial.state, "params": plain(trial.params)}
-    return told | ({"preset": trial.preset} if trial.preset else {}) | {"epochs": [told_row(record) for record in trial.epochs]}
+    told: dict[str, Any] = {
+        "number": trial.number,
+        "state": trial.state,
+        "params": plain(trial.params),
+    }
+    return (
+        told
+        | ({"preset": trial.preset} if trial.preset else {})
+        | {"epochs": [told_row(record) for record in trial.epochs]}
+    )
 
 
 def _objects(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
@@ -129,9 +159,21 @@ def _objects(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
         try:
             held = json.loads(line)
         except (ValueError, RecursionError) as problem:
-            raise RecordsError(f"a line of {path.name} is not JSON", where=place, found=f"{line:.80}", allowed=EXAMPLE, next_step=f"mend it: {problem}"[:200]) from None
+            raise RecordsError(
+                f"a line of {path.name} is not JSON",
+                where=place,
+                found=f"{line:.80}",
+                allowed=EXAMPLE,
+                next_step=f"mend it: {problem}"[:200],
+            ) from None
         if not isinstance(held, dict):
-            raise RecordsError(f"a line of {path.name} is no trial", where=place, found=f"{line:.80}", allowed=EXAMPLE, next_step="write one object a line")
+            raise RecordsError(
+                f"a line of {path.name} is no trial",
+                where=place,
+                found=f"{line:.80}",
+                allowed=EXAMPLE,
+                next_step="write one object a line",
+            )
         yield held, place
 
 
@@ -143,14 +185,32 @@ def _text(path: Path) -> str:
         reason = "not UTF-8 text"
     except (OSError, EOFError, zlib.error) as problem:
         reason = getattr(problem, "strerror", None) or f"broken gzip: {problem}"
-    raise RecordsError(f"cannot read {path}", where=str(path), found=reason, allowed="JSON Lines, compressed by gzip or not", next_step="check the path, its rights, and that the file is whole")
+    raise RecordsError(
+        f"cannot read {path}",
+        where=str(path),
+        found=reason,
+        allowed="JSON Lines, compressed by gzip or not",
+        next_step="check the path, its rights, and that the file is whole",
+    )
 
 
 def _line(held: Mapping[str, Any], index: int, place: str) -> _Line:
     number = index if held.get("number") is None else whole(held["number"], f"{place} → number", 0)
-    study = check(RecordedStudy, _mapping(held.get("study") or {}, f"{place} → study"), place, RecordsError)
+    study = check(
+        RecordedStudy, _mapping(held.get("study") or {}, f"{place} → study"), place, RecordsError
+    )
     params = _mapping(held.get("params") or {}, f"{place} → params")
-    return _Line(place, study, RecordedTrial(number, _epochs(held, place), _state(held, place), dict(params), str(held.get("preset") or "")))
+    return _Line(
+        place,
+        study,
+        RecordedTrial(
+            number,
+            _epochs(held, place),
+            _state(held, place),
+            dict(params),
+            str(held.get("preset") or ""),
+        ),
+    )
 
 
 def _state(held: Mapping[str, Any], place: str) -> RecordedState:
@@ -158,16 +218,30 @@ def _state(held: Mapping[str, Any], place: str) -> RecordedState:
     for state in STATES:
         if given == state:
             return state
-    raise RecordsError(f"unknown state {given!r:.60}{nearest(given, STATES)}", where=f"{place} → state", found=f"{given!r:.60}", allowed=", ".join(STATES), next_step="name one of these")
+    raise RecordsError(
+        f"unknown state {given!r:.60}{nearest(given, STATES)}",
+        where=f"{place} → state",
+        found=f"{given!r:.60}",
+        allowed=", ".join(STATES),
+        next_step="name one of these",
+    )
 
 
 def _epochs(held: Mapping[str, Any], place: str) -> tuple[EpochRecord, ...]:
     rows = held.get("epochs")
     if not isinstance(rows, list):
         what = "a trial has no epochs" if rows is None else f"epochs cannot be {rows!r:.60}"
-        raise RecordsError(what, where=place, found=", ".join(held)[:200] or "nothing", allowed=EXAMPLE, next_step="add them; a trial that never trained has an empty list")
+        raise RecordsError(
+            what,
+            where=place,
+            found=", ".join(held)[:200] or "nothing",
+            allowed=EXAMPLE,
+            next_step="add them; a trial that never trained has an empty list",
+        )
     places = [f"{place} → epochs[{index}]" for index in range(len(rows))]
-    records = tuple(make_record(_mapping(row, at), at) for row, at in zip(rows, places, strict=True))
+    records = tuple(
+        make_record(_mapping(row, at), at) for row, at in zip(rows, places, strict=True)
+    )
     for (before, after), at in zip(pairwise(records), places[1:], strict=True):
         _check_pair(before, after, at)
     return records
@@ -182,11 +256,27 @@ def _mapping(given: Any, place: str) -> Mapping[str, Any]:
 def _check_pair(before: EpochRecord, after: EpochRecord, place: str) -> None:
     """Gaps are fine; an epoch that stands twice or too late is not, nor is a class that comes or goes."""
     if after.epoch <= before.epoch:
-        what = f"epoch {after.epoch} stands twice" if after.epoch == before.epoch else f"epoch {after.epoch} comes after epoch {before.epoch}"
-        raise RecordsError(what, where=place, found=f"{before.epoch}, {after.epoch}", allowed="every epoch once, in order; gaps are fine", next_step="sort the epochs, and keep one of each")
+        what = (
+            f"epoch {after.epoch} stands twice"
+            if after.epoch == before.epoch
+            else f"epoch {after.epoch} comes after epoch {before.epoch}"
+        )
+        raise RecordsError(
+            what,
+            where=place,
+            found=f"{before.epoch}, {after.epoch}",
+            allowed="every epoch once, in order; gaps are fine",
+            next_step="sort the epochs, and keep one of each",
+        )
     classes = len(before.class_metric), len(after.class_metric)
     if classes[0] != classes[1] and all(classes):
-        raise RecordsError("the number of classes changes within a trial", where=f"{place} → class_metric", found=f"{classes[0]}, then {classes[1]}", allowed="one length; null for a class that the split does not hold", next_step="mend the list")
+        raise RecordsError(
+            "the number of classes changes within a trial",
+            where=f"{place} → class_metric",
+            found=f"{classes[0]}, then {classes[1]}",
+            allowed="one length; null for a class that the split does not hold",
+            next_step="mend the list",
+        )
 
 
 def _check_together(lines: Sequence[_Line]) -> None:
@@ -194,8 +284,20 @@ def _check_together(lines: Sequence[_Line]) -> None:
     seen: dict[int, str] = {}
     for line in lines:
         if line.study != lines[0].study:
-            raise RecordsError("the file mixes trials of different studies", where=f"{line.place} → study", found=str(line.study), allowed=str(lines[0].study), next_step="make a file for each study")
+            raise RecordsError(
+                "the file mixes trials of different studies",
+                where=f"{line.place} → study",
+                found=str(line.study),
+                allowed=str(lines[0].study),
+                next_step="make a file for each study",
+            )
         if line.trial.number in seen:
             allowed = "a number of its own for every trial, or none for any"
-            raise RecordsError(f"two trials have the number {line.trial.number}", where=line.place, found=f"also in {seen[line.trial.number]}", allowed=allowed, next_step="number them anew")
+            raise RecordsError(
+                f"two trials have the number {line.trial.number}",
+                where=line.place,
+                found=f"also in {seen[line.trial.number]}",
+                allowed=allowed,
+                next_step="number them anew",
+            )
         seen[line.trial.number] = line.place

@@ -89,7 +89,9 @@ class EpochRecord:
         values["class_grad_shares"] = tuple(values.get("class_grad_shares", ()))
         values["last_steps"] = tuple((loss, norm) for loss, norm in values.get("last_steps", ()))
         if values.get("test") is not None:
-            values["test"] = TestScore(values["test"]["metric"], tuple(values["test"]["class_metric"]))
+            values["test"] = TestScore(
+                values["test"]["metric"], tuple(values["test"]["class_metric"])
+            )
         return cls(**values)
 
 

@@ -16,7 +16,9 @@ class SamplerConfig(Frozen):
     """How the next trial is chosen."""
 
     kind: Literal["tpe", "random"] = "tpe"
-    startup_trials: int = Field(default=10, ge=1, description="random trials before the model takes over (presets count)")
+    startup_trials: int = Field(
+        default=10, ge=1, description="random trials before the model takes over (presets count)"
+    )
     candidates: int = Field(default=24, ge=1, description="tpe only: candidates drawn a trial")
 
 
@@ -24,11 +26,21 @@ class PrunerConfig(Frozen):
     """Which of Optuna's pruners compares a trial with its peers."""
 
     kind: Literal["none", "median", "hyperband"] = "median"
-    startup_trials: int = Field(default=8, ge=0, description="median: finished trials before it prunes")
-    warmup_epochs: int = Field(default=3, ge=0, description="median: epochs that a trial is left alone")
-    noise: float = Field(default=2.5, ge=0, description="median: a trial is held for better than it is by so many times its own noise; 0: bare values, which kill the best")
+    startup_trials: int = Field(
+        default=8, ge=0, description="median: finished trials before it prunes"
+    )
+    warmup_epochs: int = Field(
+        default=3, ge=0, description="median: epochs that a trial is left alone"
+    )
+    noise: float = Field(
+        default=2.5,
+        ge=0,
+        description="median: a trial is held for better than it is by so many times its own noise; 0: bare values, which kill the best",
+    )
     min_epochs: int = Field(default=1, ge=1, description="hyperband: epochs of the smallest rung")
-    reduction_factor: int = Field(default=3, ge=2, description="hyperband: one of so many survives a rung")
+    reduction_factor: int = Field(
+        default=3, ge=2, description="hyperband: one of so many survives a rung"
+    )
 
 
 CIRCUMSTANCES = ("about", "trials", "on_out_of_memory", "hang_after_s")
@@ -45,17 +57,26 @@ class StudySpec(Frozen):
     epochs: int = Field(default=30, ge=1, le=100_000)
     trials: int = Field(default=50, ge=1, description="trials in all, presets included")
     seed: int = Field(default=0, ge=0, lt=2**32)
-    base: dict[str, Any] = Field(default={}, description="the configuration that every trial starts from")
-    space: dict[str, Parameter] = Field(min_length=1, description="dotted path of a configuration value → the dimension")
-    presets: tuple[str, ...] = Field(default=(), description="full configurations that are tried first")
+    base: dict[str, Any] = Field(
+        default={}, description="the configuration that every trial starts from"
+    )
+    space: dict[str, Parameter] = Field(
+        min_length=1, description="dotted path of a configuration value → the dimension"
+    )
+    presets: tuple[str, ...] = Field(
+        default=(), description="full configurations that are tried first"
+    )
     sampler: SamplerConfig = SamplerConfig()
     pruner: PrunerConfig = PrunerConfig()
     signals: SignalsConfig = SignalsConfig()
     on_out_of_memory: Literal["halve_batch", "infeasible"] = Field(
-        default="halve_batch", description="a trial without enough memory: once more with half the batch and doubled accumulation, in a fresh process; or it ends at once"
+        default="halve_batch",
+        description="a trial without enough memory: once more with half the batch and doubled accumulation, in a fresh process; or it ends at once",
     )
     hang_after_s: float | None = Field(
-        default=None, gt=0, description="seconds without a step after which a worker counts as hung; null: 300, or 20 times the longest step so far"
+        default=None,
+        gt=0,
+        description="seconds without a step after which a worker counts as hung; null: 300, or 20 times the longest step so far",
     )
 
     def definition(self) -> dict[str, Any]:

@@ -34,9 +34,22 @@ class LossRising(Frozen):
 
     enabled: bool = True
     epochs: int = Field(default=5, ge=2, description="length of the window")
-    agreement: float = Field(default=0.8, ge=0.5, le=1, description="share of all pairs of epochs in the window of which the later is higher; 1: rises in a row")
-    rise: float = Field(default=0.1, ge=0, description="relative rise over the window, by its robust slope, that counts")
-    noise: float = Field(default=3.0, ge=0, description="rise over the window, in units of the loss's own noise, that counts")
+    agreement: float = Field(
+        default=0.8,
+        ge=0.5,
+        le=1,
+        description="share of all pairs of epochs in the window of which the later is higher; 1: rises in a row",
+    )
+    rise: float = Field(
+        default=0.1,
+        ge=0,
+        description="relative rise over the window, by its robust slope, that counts",
+    )
+    noise: float = Field(
+        default=3.0,
+        ge=0,
+        description="rise over the window, in units of the loss's own noise, that counts",
+    )
 
 
 class MetricFalling(Frozen):
@@ -47,10 +60,29 @@ class MetricFalling(Frozen):
 
     enabled: bool = True
     epochs: int = Field(default=5, ge=2, description="length of the window")
-    drop: float = Field(default=0.0, ge=0, lt=1, description="fall over the window, relative to the best so far, that counts where it fell in every epoch; 0: any")
-    slipping_drop: float = Field(default=0.4, ge=0, lt=1, description="the same where it slipped, by the robust slope of the window; must be the larger one to matter")
-    agreement: float = Field(default=0.8, ge=0.5, le=1, description="share of all pairs of epochs in the window of which the later must be worse, slips or not; 1: no slips")
-    noise: float = Field(default=3.0, ge=0, description="fall over the window, in units of the metric's own noise, that counts where it slipped")
+    drop: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="fall over the window, relative to the best so far, that counts where it fell in every epoch; 0: any",
+    )
+    slipping_drop: float = Field(
+        default=0.4,
+        ge=0,
+        lt=1,
+        description="the same where it slipped, by the robust slope of the window; must be the larger one to matter",
+    )
+    agreement: float = Field(
+        default=0.8,
+        ge=0.5,
+        le=1,
+        description="share of all pairs of epochs in the window of which the later must be worse, slips or not; 1: no slips",
+    )
+    noise: float = Field(
+        default=3.0,
+        ge=0,
+        description="fall over the window, in units of the metric's own noise, that counts where it slipped",
+    )
 
 
 class ClassCollapse(Frozen):
@@ -62,14 +94,44 @@ class ClassCollapse(Frozen):
     """
 
     enabled: bool = True
-    grace_epochs: int = Field(default=7, ge=0, description="epochs from the start of a trial that do not count: rare classes wake late")
-    grace_steps: int = Field(default=200, ge=0, description="optimiser steps that a trial must have made, where they are recorded: short epochs teach little")
-    epochs: int = Field(default=4, ge=1, description="epochs in a row in which a class is hardly found")
-    share: float = Field(default=0.55, gt=0, le=1, description="share of the held classes that must be so: rare classes sleep in good trials, too")
-    level: float = Field(default=0.1, ge=0, lt=1, description="class metric up to which a class is hardly found")
-    waking_gain: float = Field(default=1.5, ge=1, description="a class is waking when its mean over the epochs is more than so many times that of as many epochs before")
-    waking_level: float = Field(default=0.01, ge=0, lt=1, description="mean class metric above which a gain counts: below it everything is chance")
-    all_but_one_epochs: int = Field(default=5, ge=1, description="epochs in a row, grace or not, in which no more than one class is found")
+    grace_epochs: int = Field(
+        default=7,
+        ge=0,
+        description="epochs from the start of a trial that do not count: rare classes wake late",
+    )
+    grace_steps: int = Field(
+        default=200,
+        ge=0,
+        description="optimiser steps that a trial must have made, where they are recorded: short epochs teach little",
+    )
+    epochs: int = Field(
+        default=4, ge=1, description="epochs in a row in which a class is hardly found"
+    )
+    share: float = Field(
+        default=0.55,
+        gt=0,
+        le=1,
+        description="share of the held classes that must be so: rare classes sleep in good trials, too",
+    )
+    level: float = Field(
+        default=0.1, ge=0, lt=1, description="class metric up to which a class is hardly found"
+    )
+    waking_gain: float = Field(
+        default=1.5,
+        ge=1,
+        description="a class is waking when its mean over the epochs is more than so many times that of as many epochs before",
+    )
+    waking_level: float = Field(
+        default=0.01,
+        ge=0,
+        lt=1,
+        description="mean class metric above which a gain counts: below it everything is chance",
+    )
+    all_but_one_epochs: int = Field(
+        default=5,
+        ge=1,
+        description="epochs in a row, grace or not, in which no more than one class is found",
+    )
 
 
 class Overfitting(Frozen):
@@ -80,10 +142,21 @@ class Overfitting(Frozen):
     """
 
     enabled: bool = True
-    patience: int = Field(default=3, ge=1, description="length of the window in which the validation loss rises")
-    rise: float = Field(default=0.25, ge=0, description="relative rise of the smoothed validation loss over its minimum that counts")
+    patience: int = Field(
+        default=3, ge=1, description="length of the window in which the validation loss rises"
+    )
+    rise: float = Field(
+        default=0.25,
+        ge=0,
+        description="relative rise of the smoothed validation loss over its minimum that counts",
+    )
     stall_epochs: int = Field(default=8, ge=1, description="epochs without a better metric")
-    drop: float = Field(default=0.2, ge=0, lt=1, description="share of its best value that the smoothed metric must have lost")
+    drop: float = Field(
+        default=0.2,
+        ge=0,
+        lt=1,
+        description="share of its best value that the smoothed metric must have lost",
+    )
 
 
 class LossMetricDivorce(Frozen):
@@ -94,16 +167,36 @@ class LossMetricDivorce(Frozen):
 
     enabled: bool = True
     window: int = Field(default=5, ge=2)
-    drop: float = Field(default=0.25, ge=0, lt=1, description="share of its best value that the smoothed metric must have lost")
-    unbroken_epochs: int = Field(default=4, ge=2, description="epochs in a row, each with a lower loss and a lower metric, that are enough without the window")
-    unbroken_drop: float = Field(default=0.2, ge=0, lt=1, description="share of its best value that the smoothed metric must have lost in them")
-    noise: float = Field(default=3.0, ge=0, description="the same loss in units of the metric's own noise, for both")
+    drop: float = Field(
+        default=0.25,
+        ge=0,
+        lt=1,
+        description="share of its best value that the smoothed metric must have lost",
+    )
+    unbroken_epochs: int = Field(
+        default=4,
+        ge=2,
+        description="epochs in a row, each with a lower loss and a lower metric, that are enough without the window",
+    )
+    unbroken_drop: float = Field(
+        default=0.2,
+        ge=0,
+        lt=1,
+        description="share of its best value that the smoothed metric must have lost in them",
+    )
+    noise: float = Field(
+        default=3.0, ge=0, description="the same loss in units of the metric's own noise, for both"
+    )
 
 
 class SignalsConfig(Frozen):
     """Every divergence signal and its thresholds."""
 
-    grace_epochs: int = Field(default=3, ge=0, description="epochs before the epoch-wise signals judge; step-wise ones always do")
+    grace_epochs: int = Field(
+        default=3,
+        ge=0,
+        description="epochs before the epoch-wise signals judge; step-wise ones always do",
+    )
     nonfinite_loss: NonfiniteLoss = NonfiniteLoss()
     gradient_explosion: GradientExplosion = GradientExplosion()
     loss_rising: LossRising = LossRising()

@@ -23,7 +23,9 @@ from storage.tables.models import Study
 from storage.tables.schema import ensure
 
 
-class Store(Studies, Attempts, Reaping, DeviceTimes, Epochs, Trials, Findings, Counts, Curves, History):
+class Store(
+    Studies, Attempts, Reaping, DeviceTimes, Epochs, Trials, Findings, Counts, Curves, History
+):
     """One database. Threads may share a store; processes open their own.
 
     Any method raises StoreError when the database fails. The transaction is undone then, so it can be tried again.
@@ -36,7 +38,9 @@ class Store(Studies, Attempts, Reaping, DeviceTimes, Epochs, Trials, Findings, C
 
     def unmake(self) -> bool:
         """Removes a store that this very opening made, if it holds no study and nobody else has it open. False when it stays."""
-        return self._database.made and self._database.remove(unless=f"SELECT 1 FROM {Study.__tablename__} LIMIT 1")
+        return self._database.made and self._database.remove(
+            unless=f"SELECT 1 FROM {Study.__tablename__} LIMIT 1"
+        )
 
     def close(self) -> None:
         """Closes the connections."""
@@ -45,7 +49,12 @@ class Store(Studies, Attempts, Reaping, DeviceTimes, Epochs, Trials, Findings, C
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()
 
 

@@ -26,8 +26,23 @@ def run(name: str, folder: Path, more: list[str]) -> int:
     """Run the campaign in the folder to its end; the exit code of the last `search run`."""
     folder.mkdir(parents=True, exist_ok=True)
     for seed in SEEDS[name]:
-        command = [script("search"), "run", "--study", str(study(name)), "--name", f"{name}-{seed}", "--seed", str(seed)]
-        code = _wait(subprocess.Popen([*command, "--devices", "cpu", "--store", "search.db", *more], cwd=folder, env=environment()))
+        command = [
+            script("search"),
+            "run",
+            "--study",
+            str(study(name)),
+            "--name",
+            f"{name}-{seed}",
+            "--seed",
+            str(seed),
+        ]
+        code = _wait(
+            subprocess.Popen(
+                [*command, "--devices", "cpu", "--store", "search.db", *more],
+                cwd=folder,
+                env=environment(),
+            )
+        )
         if code:
             return code
     return 0
@@ -51,16 +66,26 @@ def export(name: str, folder: Path) -> Recording:
     with open_store(f"sqlite:///{folder / 'search.db'}", create=False) as store:
         parts = [study_recording(store, f"{name}-{seed}") for seed in SEEDS[name]]
     trials = [trial for part in parts for trial in part.trials]
-    numbered = trials if len(parts) == 1 else [replace(trial, number=number) for number, trial in enumerate(trials)]
+    numbered = (
+        trials
+        if len(parts) == 1
+        else [replace(trial, number=number) for number, trial in enumerate(trials)]
+    )
     return Recording(parts[0].study.model_copy(update={"name": name}), tuple(numbered))
 
 
 def main() -> int:
     """Run and export; the exit code of the run."""
-    made = argparse.ArgumentParser(prog="python -m benchmarks.campaign", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made = argparse.ArgumentParser(
+        prog="python -m benchmarks.campaign",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     made.add_argument("name", choices=list(SEEDS))
     made.add_argument("--folder", type=Path, required=True, help="where the store is, or will be")
-    made.add_argument("--out", type=Path, help="where the records go; default: benchmarks/campaign/NAME.jsonl.gz")
+    made.add_argument(
+        "--out", type=Path, help="where the records go; default: benchmarks/campaign/NAME.jsonl.gz"
+    )
     made.add_argument("--export", action="store_true", help="run nothing, export what is there")
     options, more = made.parse_known_args()
     code = 0 if options.export else run(options.name, options.folder, more)
@@ -70,7 +95,9 @@ def main() -> int:
     recording = export(options.name, options.folder)
     write_recording(out, recording)
     size_mib = out.stat().st_size / 2**20
-    print(f"{len(recording.trials)} trials, {sum(len(trial.epochs) for trial in recording.trials)} epochs, {size_mib:.2f} MiB written to {out.name}")
+    print(
+        f"{len(recording.trials)} trials, {sum(len(trial.epochs) for trial in recording.trials)} epochs, {size_mib:.2f} MiB written to {out.name}"
+    )
     return int(size_mib > MAX_MIB)
 
 

@@ -24,7 +24,18 @@ from pathlib import Path
 from benchmarks import report
 from benchmarks.chaos import checks
 from benchmarks.chaos.books import Books
-from benchmarks.chaos.campaign import ABOUT, CHECKPOINT_S, FULL, MIX, PLANTED, QUICK, STUDY, Kind, Scale, StoreKind
+from benchmarks.chaos.campaign import (
+    ABOUT,
+    CHECKPOINT_S,
+    FULL,
+    MIX,
+    PLANTED,
+    QUICK,
+    STUDY,
+    Kind,
+    Scale,
+    StoreKind,
+)
 from benchmarks.chaos.checks import Contents, Findings
 from benchmarks.chaos.crew import Exit
 from benchmarks.chaos.run import Campaign, Place, busy_cores, disturbed, place, undisturbed
@@ -40,17 +51,30 @@ SHOWN = 5
 """So many places of one kind of trouble are printed."""
 
 
-def measure(kind: StoreKind, scale: Scale, mix: Mapping[Kind, float], seed: int, kept: Path | None, *, busy: bool) -> Result:
+def measure(
+    kind: StoreKind,
+    scale: Scale,
+    mix: Mapping[Kind, float],
+    seed: int,
+    kept: Path | None,
+    *,
+    busy: bool,
+) -> Result:
     """Both runs, and what they differ in."""
     with tempfile.TemporaryDirectory(prefix="search-chaos-", ignore_cleanup_errors=True) as held:
         folder = kept or Path(held)
         folder.mkdir(parents=True, exist_ok=True)
         print(f"{scale.trials} trials without a fault", flush=True)
-        reference = checks.read(undisturbed(scale, seed, folder / "undisturbed"), str(STUDY["name"]))
+        reference = checks.read(
+            undisturbed(scale, seed, folder / "undisturbed"), str(STUDY["name"])
+        )
         epochs = sum(len(records) for records in reference.records.values())
         own = folder / kind
         own.mkdir()
-        print(f"\n{scale.trials} trials of {epochs} epochs with {scale.faults} faults on {kind}", flush=True)
+        print(
+            f"\n{scale.trials} trials of {epochs} epochs with {scale.faults} faults on {kind}",
+            flush=True,
+        )
         with place(kind, own) as where, busy_cores(busy):
             campaign = disturbed(where, scale, mix, seed, own, epochs)
             return told(campaign, where, reference, checks.read(where.direct, str(STUDY["name"])))
@@ -65,25 +89,61 @@ def told(campaign: Campaign, where: Place, reference: Contents, found: Contents)
     assert campaign.tormentor is not None
     struck = campaign.tormentor.struck
     print()
-    print(report.table(("fault", "times"), [(ABOUT[kind], str(count)) for kind, count in struck.most_common()]), end="\n\n")
+    print(
+        report.table(
+            ("fault", "times"), [(ABOUT[kind], str(count)) for kind, count in struck.most_common()]
+        ),
+        end="\n\n",
+    )
     _print_findings(findings)
     planted = rows.get(PLANTED)
     details = {
-        "faults": dict(struck), "thawed": dict(campaign.tormentor.moments), "planted_trial_kills": campaign.tormentor.planted_kills,
-        "trials": dict(Counter(trial.state for trial in found.trials)), "attempts": sum(trial.attempt for trial in found.trials),
-        "workers_started": campaign.crew.started, "workers": campaign.scale.workers, "took_s": round(campaign.took_s, 1),
+        "faults": dict(struck),
+        "thawed": dict(campaign.tormentor.moments),
+        "planted_trial_kills": campaign.tormentor.planted_kills,
+        "trials": dict(Counter(trial.state for trial in found.trials)),
+        "attempts": sum(trial.attempt for trial in found.trials),
+        "workers_started": campaign.crew.started,
+        "workers": campaign.scale.workers,
+        "took_s": round(campaign.took_s, 1),
         "wrong": {what: places for what, places in findings.wrong.items() if places},
-        "recoveries_s": {HEARD[told]: [round(seconds, 2) for seconds in campaign.watch.recoveries(told=told)] for told in HEARD},
-        "lost_work_s": [round(seconds, 2) for seconds in campaign.watch.losses()], "larger_losses": campaign.watch.larger_losses(CHECKPOINT_S),
-    }  # fmt: skip
-    caught = planted is not None and planted.state == "failed" and planted.lost == STRIKES and campaign.tormentor.planted_kills == STRIKES
+        "recoveries_s": {
+            HEARD[told]: [round(seconds, 2) for seconds in campaign.watch.recoveries(told=told)]
+            for told in HEARD
+        },
+        "lost_work_s": [round(seconds, 2) for seconds in campaign.watch.losses()],
+        "larger_losses": campaign.watch.larger_losses(CHECKPOINT_S),
+    }
+    caught = (
+        planted is not None
+        and planted.state == "failed"
+        and planted.lost == STRIKES
+        and campaign.tormentor.planted_kills == STRIKES
+    )
     figures = [
-        Figure("faults that struck", sum(struck.values()), "", campaign.scale.faults, at_least=True),
+        Figure(
+            "faults that struck", sum(struck.values()), "", campaign.scale.faults, at_least=True
+        ),
         Figure("trials", len(found.trials), "", campaign.scale.trials),
         Figure("trials that diverged", details["trials"].get("diverged", 0)),  # type: ignore[attr-defined]
         *(Figure(what, len(places), "", 0) for what, places in findings.wrong.items()),
-        Figure(f"the trial that kills its worker ended after {STRIKES} of them", int(caught), "", 1, at_least=True),
-        Figure("attempts that count as lost, beyond those killed or frozen", max(0, sum(row.lost for row in rows.values()) - len(campaign.watch.kills) - struck["freeze"] - struck["thaw"])),
+        Figure(
+            f"the trial that kills its worker ended after {STRIKES} of them",
+            int(caught),
+            "",
+            1,
+            at_least=True,
+        ),
+        Figure(
+            "attempts that count as lost, beyond those killed or frozen",
+            max(
+                0,
+                sum(row.lost for row in rows.values())
+                - len(campaign.watch.kills)
+                - struck["freeze"]
+                - struck["thaw"],
+            ),
+        ),
         *_of_workers(campaign),
     ]
     return Result(figures, details, {} if not where.version else {"postgresql": where.version})
@@ -92,16 +152,39 @@ def told(campaign: Campaign, where: Place, reference: Contents, found: Contents)
 def _of_workers(campaign: Campaign) -> Iterator[Figure]:
     unexpected = [each for each in campaign.crew.exits if not _explained(each)]
     for each in unexpected[:SHOWN]:
-        print(f"a worker ended by itself with exit code {each.code}: {' | '.join(each.log.read_text(errors='replace').splitlines()[-4:])}")
+        print(
+            f"a worker ended by itself with exit code {each.code}: {' | '.join(each.log.read_text(errors='replace').splitlines()[-4:])}"
+        )
     yield Figure("workers that ended by themselves", len(unexpected), "", 0)
-    yield Figure('"database is locked" in the logs', len(campaign.crew.lines("database is locked")), "", 0)
-    yield Figure("workers that lost their lease, said so and went on", len(campaign.crew.lines("going on with other work")))
-    yield Figure("the longest from SIGTERM to a worker's end", max((each.took_s for each in campaign.crew.exits if each.meant == "terminate"), default=0.0), "s", GIVES_BACK_S)
+    yield Figure(
+        '"database is locked" in the logs', len(campaign.crew.lines("database is locked")), "", 0
+    )
+    yield Figure(
+        "workers that lost their lease, said so and went on",
+        len(campaign.crew.lines("going on with other work")),
+    )
+    yield Figure(
+        "the longest from SIGTERM to a worker's end",
+        max(
+            (each.took_s for each in campaign.crew.exits if each.meant == "terminate"), default=0.0
+        ),
+        "s",
+        GIVES_BACK_S,
+    )
     for told, heard in HEARD.items():
         again = campaign.watch.recoveries(told=told)
         if again:
-            yield Figure(f"a killed worker's trial runs again, {heard}, after a median of", statistics.median(again), "s")
-            yield Figure(f"a killed worker's trial runs again, {heard}, after at most", max(again), "s", RUNS_AGAIN_S)
+            yield Figure(
+                f"a killed worker's trial runs again, {heard}, after a median of",
+                statistics.median(again),
+                "s",
+            )
+            yield Figure(
+                f"a killed worker's trial runs again, {heard}, after at most",
+                max(again),
+                "s",
+                RUNS_AGAIN_S,
+            )
     lost = campaign.watch.losses()
     if lost:
         yield Figure("work lost by a kill, median", statistics.median(lost), "s")
@@ -123,19 +206,47 @@ def main() -> int:
     """Measure and tell."""
     parser = report.parser(__doc__ or "")
     parser.add_argument("--store", choices=list(FULL), default="sqlite")
-    parser.add_argument("--faults", type=int, help=f"default {', '.join(f'{name} {scale.faults}' for name, scale in FULL.items())}")
-    parser.add_argument("--trials", type=int, help=f"default {', '.join(f'{name} {scale.trials}' for name, scale in FULL.items())}")
+    parser.add_argument(
+        "--faults",
+        type=int,
+        help=f"default {', '.join(f'{name} {scale.faults}' for name, scale in FULL.items())}",
+    )
+    parser.add_argument(
+        "--trials",
+        type=int,
+        help=f"default {', '.join(f'{name} {scale.trials}' for name, scale in FULL.items())}",
+    )
     parser.add_argument("--only", choices=list(ABOUT), help="faults of one kind alone")
     parser.add_argument("--busy", action="store_true", help="another process keeps each core busy")
     parser.add_argument("--seed", type=int, default=0, help="of the study and of the faults")
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="an empty folder for stores and logs, which stay there")
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        metavar="FOLDER",
+        help="an empty folder for stores and logs, which stay there",
+    )
     options = parser.parse_args()
     scale = QUICK if options.quick else FULL[options.store]
-    scale = replace(scale, faults=options.faults or scale.faults, trials=options.trials or scale.trials)
-    print(f"a lease lasts {LEASE_S:g} s, a checkpoint is written every {CHECKPOINT_S:g} s", flush=True)
+    scale = replace(
+        scale, faults=options.faults or scale.faults, trials=options.trials or scale.trials
+    )
+    print(
+        f"a lease lasts {LEASE_S:g} s, a checkpoint is written every {CHECKPOINT_S:g} s", flush=True
+    )
     mix = {options.only: 1.0} if options.only else MIX[options.store]
-    name = "_".join(["chaos", options.store, *([options.only] if options.only else []), *(["busy"] if options.busy else [])])
-    return report.publish(name, measure(options.store, scale, mix, options.seed, options.keep, busy=options.busy), quick=options.quick)
+    name = "_".join(
+        [
+            "chaos",
+            options.store,
+            *([options.only] if options.only else []),
+            *(["busy"] if options.busy else []),
+        ]
+    )
+    return report.publish(
+        name,
+        measure(options.store, scale, mix, options.seed, options.keep, busy=options.busy),
+        quick=options.quick,
+    )
 
 
 if __name__ == "__main__":

@@ -78,7 +78,10 @@ class Books:
 
     def epochs_since(self, since: float) -> list[EpochRow]:
         """Our epochs that were written from then on, by the database's clock."""
-        return [EpochRow(trial_id, epoch, attempt, at, float(loads(record)["seconds"])) for trial_id, epoch, attempt, at, record in self.rows(_EPOCHS_SINCE.format(since=since))]
+        return [
+            EpochRow(trial_id, epoch, attempt, at, float(loads(record)["seconds"]))
+            for trial_id, epoch, attempt, at, record in self.rows(_EPOCHS_SINCE.format(since=since))
+        ]
 
     def close(self) -> None:
         """Close the connection; the next question opens another."""
@@ -88,5 +91,10 @@ class Books:
 
     def _connect(self) -> Any:
         if self.url.startswith("sqlite:"):
-            return sqlite3.connect(f"file:{self.url.removeprefix('sqlite:///')}?mode=ro", uri=True, timeout=30, isolation_level=None)
+            return sqlite3.connect(
+                f"file:{self.url.removeprefix('sqlite:///')}?mode=ro",
+                uri=True,
+                timeout=30,
+                isolation_level=None,
+            )
         return psycopg.connect(self.url, autocommit=True, connect_timeout=4)

@@ -8,11 +8,23 @@ from typing import Any, Literal
 from spaces.study import StudySpec
 
 StoreKind = Literal["sqlite", "postgresql"]
-Kind = Literal["kill", "freeze", "thaw", "terminate", "cut one", "cut all", "unheard", "restart", "crash"]
+Kind = Literal[
+    "kill", "freeze", "thaw", "terminate", "cut one", "cut all", "unheard", "restart", "crash"
+]
 
 MIX: dict[StoreKind, dict[Kind, float]] = {
     "sqlite": {"kill": 0.4, "freeze": 0.1, "thaw": 0.2, "terminate": 0.3},
-    "postgresql": {"kill": 0.22, "freeze": 0.05, "thaw": 0.08, "terminate": 0.15, "cut one": 0.2, "cut all": 0.08, "unheard": 0.17, "restart": 0.03, "crash": 0.02},
+    "postgresql": {
+        "kill": 0.22,
+        "freeze": 0.05,
+        "thaw": 0.08,
+        "terminate": 0.15,
+        "cut one": 0.2,
+        "cut all": 0.08,
+        "unheard": 0.17,
+        "restart": 0.03,
+        "crash": 0.02,
+    },
 }
 """The share of every kind of fault. A kill costs a start of a process, which is seconds of imports; a cut costs nothing."""
 
@@ -86,5 +98,8 @@ class Scale:
         return StudySpec.model_validate({**STUDY, "trials": self.trials, "seed": seed})
 
 
-FULL: dict[StoreKind, Scale] = {"sqlite": Scale(trials=500, faults=200, workers=6, gap_s=0.8), "postgresql": Scale(trials=600, faults=500, workers=5, gap_s=0.6)}
+FULL: dict[StoreKind, Scale] = {
+    "sqlite": Scale(trials=500, faults=200, workers=6, gap_s=0.8),
+    "postgresql": Scale(trials=600, faults=500, workers=5, gap_s=0.6),
+}
 QUICK = Scale(trials=12, faults=10, workers=4, gap_s=2.0)

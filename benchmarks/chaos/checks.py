@@ -69,30 +69,64 @@ def check(budget: int, reference: Contents, found: Contents, books: Books) -> Fi
 
 def _trials(findings: Findings, budget: int, found: Contents) -> None:
     numbers = Counter(trial.number for trial in found.trials)
-    findings.note("trials lost", (f"trial {number}" for number in range(budget) if number not in numbers))
-    findings.note("trials doubled", (f"trial {number}, {count} times" for number, count in numbers.items() if count > 1))
-    findings.note("trials over the budget", (f"trial {number}" for number in numbers if number is None or number >= budget))
-    findings.note("trials stuck", (f"trial {trial.number}: {trial.state}" for trial in found.trials if trial.state not in FINAL_STATES))
-    failed = (trial for trial in found.trials if trial.state == "failed" and trial.number != PLANTED)
+    findings.note(
+        "trials lost", (f"trial {number}" for number in range(budget) if number not in numbers)
+    )
+    findings.note(
+        "trials doubled",
+        (f"trial {number}, {count} times" for number, count in numbers.items() if count > 1),
+    )
+    findings.note(
+        "trials over the budget",
+        (f"trial {number}" for number in numbers if number is None or number >= budget),
+    )
+    findings.note(
+        "trials stuck",
+        (
+            f"trial {trial.number}: {trial.state}"
+            for trial in found.trials
+            if trial.state not in FINAL_STATES
+        ),
+    )
+    failed = (
+        trial for trial in found.trials if trial.state == "failed" and trial.number != PLANTED
+    )
     findings.note("trials failed", (f"trial {trial.number}: {trial.reason}" for trial in failed))
 
 
 def compared(reference: Contents, found: Contents) -> list[tuple[int, StoredTrial, StoredTrial]]:
     """Trials that both ended by themselves: number, in the reference, in the campaign."""
     theirs = reference.by_number
-    return [(number, theirs[number], trial) for number, trial in sorted(found.by_number.items()) if number in theirs and trial.state not in ("failed", "paused", "running", "reserved")]
+    return [
+        (number, theirs[number], trial)
+        for number, trial in sorted(found.by_number.items())
+        if number in theirs and trial.state not in ("failed", "paused", "running", "reserved")
+    ]
 
 
 def _epochs(findings: Findings, reference: Contents, found: Contents) -> None:
     lost, doubled, changed = [], [], []
     for number, theirs, ours in compared(reference, found):
-        told, expected = [record.epoch for record in found.records[ours.id]], [record.epoch for record in reference.records[theirs.id]]
+        told, expected = (
+            [record.epoch for record in found.records[ours.id]],
+            [record.epoch for record in reference.records[theirs.id]],
+        )
         lost += [f"trial {number}, epoch {epoch}" for epoch in expected if epoch not in told]
-        doubled += [f"trial {number}, epoch {epoch}" for epoch, count in Counter(told).items() if count > 1 or epoch not in expected]
-        expected_records = {record.epoch: repeatable(record) for record in reference.records[theirs.id]}
+        doubled += [
+            f"trial {number}, epoch {epoch}"
+            for epoch, count in Counter(told).items()
+            if count > 1 or epoch not in expected
+        ]
+        expected_records = {
+            record.epoch: repeatable(record) for record in reference.records[theirs.id]
+        }
         for record in found.records[ours.id]:
-            if (other := expected_records.get(record.epoch)) is not None and other != repeatable(record):
-                changed.append(f"trial {number}, epoch {record.epoch}: {_difference(other, repeatable(record))}")
+            if (other := expected_records.get(record.epoch)) is not None and other != repeatable(
+                record
+            ):
+                changed.append(
+                    f"trial {number}, epoch {record.epoch}: {_difference(other, repeatable(record))}"
+                )
     findings.note("epochs lost", lost)
     findings.note("epochs doubled", doubled)
     findings.note("epoch records unlike the undisturbed run's", changed)
@@ -104,7 +138,9 @@ def repeatable(record: EpochRecord) -> dict[str, str]:
 
 
 def _difference(expected: Mapping[str, str], told: Mapping[str, str]) -> str:
-    return "; ".join(f"{key} {expected[key]} → {told[key]}" for key in expected if expected[key] != told[key])[:300]
+    return "; ".join(
+        f"{key} {expected[key]} → {told[key]}" for key in expected if expected[key] != told[key]
+    )[:300]
 
 
 def _results(findings: Findings, reference: Contents, found: Contents) -> None:
@@ -113,8 +149,12 @@ def _results(findings: Findings, reference: Contents, found: Contents) -> None:
         if repr(theirs.score) != repr(ours.score):
             scores.append(f"trial {number}: {theirs.score!r} → {ours.score!r}")
         if (theirs.state, theirs.reason) != (ours.state, ours.reason):
-            ends.append(f"trial {number}: {theirs.state} {theirs.reason!r} → {ours.state} {ours.reason!r}")
-        if _spelled(theirs.config) != _spelled(ours.config) or _spelled(theirs.used) != _spelled(ours.used):
+            ends.append(
+                f"trial {number}: {theirs.state} {theirs.reason!r} → {ours.state} {ours.reason!r}"
+            )
+        if _spelled(theirs.config) != _spelled(ours.config) or _spelled(theirs.used) != _spelled(
+            ours.used
+        ):
             configurations.append(f"trial {number}")
     findings.note("scores unlike the undisturbed run's", scores)
     findings.note("ends unlike the undisturbed run's", ends)
@@ -129,8 +169,14 @@ def _optuna(findings: Findings, found: Contents, books: Books) -> None:
     """Optuna's tables, held against ours."""
     theirs = {trial_id: (number, state) for trial_id, number, state in books.rows(_OPTUNA_TRIALS)}
     ours = {trial.optuna_trial_id: trial for trial in found.trials}
-    lone = [f"Optuna's trial {number}, {state}" for trial_id, (number, state) in theirs.items() if trial_id not in ours]
-    lone += [f"our trial {trial.number}" for trial_id, trial in ours.items() if trial_id not in theirs]
+    lone = [
+        f"Optuna's trial {number}, {state}"
+        for trial_id, (number, state) in theirs.items()
+        if trial_id not in ours
+    ]
+    lone += [
+        f"our trial {trial.number}" for trial_id, trial in ours.items() if trial_id not in theirs
+    ]
     findings.note("trials that only one book has", lone)
     ends = [
         f"trial {trial.number}: {trial.state} is {state} of number {number}"
@@ -143,9 +189,15 @@ def _optuna(findings: Findings, found: Contents, books: Books) -> None:
 
 
 def _values(ours: Iterable[StoredTrial], books: Books) -> list[str]:
-    values = {trial_id: value for trial_id, value, kind in books.rows(_OPTUNA_VALUES) if kind == "FINITE"}
+    values = {
+        trial_id: value for trial_id, value, kind in books.rows(_OPTUNA_VALUES) if kind == "FINITE"
+    }
     complete = [trial for trial in ours if trial.state == "complete"]
-    return [f"trial {trial.number}: {trial.score!r} is {values.get(trial.optuna_trial_id or -1)!r}" for trial in complete if values.get(trial.optuna_trial_id or -1) != trial.score]
+    return [
+        f"trial {trial.number}: {trial.score!r} is {values.get(trial.optuna_trial_id or -1)!r}"
+        for trial in complete
+        if values.get(trial.optuna_trial_id or -1) != trial.score
+    ]
 
 
 def _steps(found: Contents, books: Books) -> list[str]:
@@ -159,6 +211,14 @@ def _steps(found: Contents, books: Books) -> list[str]:
         if record.metric == record.metric
     }
     names = {trial.optuna_trial_id: trial.number for trial in found.trials}
-    wrong = [f"trial {names.get(key[0])}, epoch {key[1]}: {value!r} is {values.get(key)!r}" for key, value in expected.items() if values.get(key) != value]
-    extra = [f"trial {names.get(key[0])}, epoch {key[1]}: Optuna alone, {count} times" for key, count in told.items() if key not in expected or count > 1]
+    wrong = [
+        f"trial {names.get(key[0])}, epoch {key[1]}: {value!r} is {values.get(key)!r}"
+        for key, value in expected.items()
+        if values.get(key) != value
+    ]
+    extra = [
+        f"trial {names.get(key[0])}, epoch {key[1]}: Optuna alone, {count} times"
+        for key, count in told.items()
+        if key not in expected or count > 1
+    ]
     return wrong + extra

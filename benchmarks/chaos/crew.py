@@ -19,7 +19,11 @@ from search.worker.identity import worker_name
 from storage.files.checkpoints import TrialStates
 from storage.files.study_files import ROOT_VARIABLE, CheckpointFiles
 
-EXPECTED: dict[str, tuple[int, ...]] = {"kill": (-signal.SIGKILL,), "terminate": (130, -signal.SIGTERM, 128 + signal.SIGTERM), "": ()}
+EXPECTED: dict[str, tuple[int, ...]] = {
+    "kill": (-signal.SIGKILL,),
+    "terminate": (130, -signal.SIGTERM, 128 + signal.SIGTERM),
+    "": (),
+}
 """Exit codes of a worker by what was done to it; a worker that is told to end while it imports dies of the signal itself."""
 
 
@@ -102,11 +106,30 @@ class Crew:
     def start(self) -> None:
         """One more worker."""
         log = self.folder / f"worker-{self.started:04d}.log"
-        own = ONE_THREAD | {"SEARCH_STORE": self.url, ROOT_VARIABLE: str(self.files.root), EVERY_VARIABLE: f"{CHECKPOINT_S:g}", "PYTHONUNBUFFERED": "1"}
-        command = [script("search"), "worker", "--study", self.study, "--threads", "1", "--parent", str(os.getpid())]
+        own = ONE_THREAD | {
+            "SEARCH_STORE": self.url,
+            ROOT_VARIABLE: str(self.files.root),
+            EVERY_VARIABLE: f"{CHECKPOINT_S:g}",
+            "PYTHONUNBUFFERED": "1",
+        }
+        command = [
+            script("search"),
+            "worker",
+            "--study",
+            self.study,
+            "--threads",
+            "1",
+            "--parent",
+            str(os.getpid()),
+        ]
         with log.open("wb") as file:
             process = subprocess.Popen(
-                command, cwd=self.folder, env=environment(**own), stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT
+                command,
+                cwd=self.folder,
+                env=environment(**own),
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
             )
         self.started += 1
         self.members.append(Member(process, log))
@@ -116,7 +139,11 @@ class Crew:
         for member in [member for member in self.members if member.process.poll() is not None]:
             self.members.remove(member)
             if member.told:
-                self.care.died(worker_name(member.pid), member.process.returncode, member.log.read_text(errors="replace").splitlines())
+                self.care.died(
+                    worker_name(member.pid),
+                    member.process.returncode,
+                    member.log.read_text(errors="replace").splitlines(),
+                )
             took_s = 0.0 if member.ended_by_us_at is None else time.time() - member.ended_by_us_at
             self.exits.append(Exit(member.process.returncode, member.meant, took_s, member.log))
         self.care.look()
@@ -128,14 +155,21 @@ class Crew:
         for member in self.members:
             if member.frozen_until is None:
                 continue
-            if now_s >= member.frozen_until or (member.thaw_when is not None and member.thaw_when(now_s)):
+            if now_s >= member.frozen_until or (
+                member.thaw_when is not None and member.thaw_when(now_s)
+            ):
                 member.send(signal.SIGCONT)
                 member.frozen_until = member.thaw_when = None
                 member.stood_still.append((member.frozen_at, time.time()))
 
     def lines(self, needle: str) -> list[str]:
         """Lines of all logs that hold it."""
-        return [line for log in sorted(self.folder.glob("worker-*.log")) for line in log.read_text(errors="replace").splitlines() if needle in line]
+        return [
+            line
+            for log in sorted(self.folder.glob("worker-*.log"))
+            for line in log.read_text(errors="replace").splitlines()
+            if needle in line
+        ]
 
     @contextmanager
     def running(self) -> Iterator[Crew]:

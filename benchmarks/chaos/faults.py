@@ -55,7 +55,14 @@ def schedule(scale: Scale, mix: Mapping[Kind, float], seed: int) -> list[Fault]:
     """The faults, drawn by a seed."""
     drawn = random.Random(seed)
     kinds = drawn.choices(list(mix), list(mix.values()), k=scale.faults)
-    return [Fault(min(drawn.expovariate(1 / scale.gap_s), LONGEST_GAP * scale.gap_s), kind, drawn.random() > AT_WORK) for kind in kinds]
+    return [
+        Fault(
+            min(drawn.expovariate(1 / scale.gap_s), LONGEST_GAP * scale.gap_s),
+            kind,
+            drawn.random() > AT_WORK,
+        )
+        for kind in kinds
+    ]
 
 
 LONGEST_FREEZE_S = 10 * LEASE_S
@@ -85,7 +92,9 @@ class ThawWhen:
         if taken_at is None:
             return False
         if self.moment == "first epoch":
-            return any(row.attempt > self.attempt for row in self.watch.epochs.get(self.trial_id, []))
+            return any(
+                row.attempt > self.attempt for row in self.watch.epochs.get(self.trial_id, [])
+            )
         return self.moment == "taken over" or now_s >= taken_at + self.later_s
 
 
@@ -124,11 +133,17 @@ class Tormentor:
             self.server.restart("fast" if kind == "restart" else "immediate")
             return True
         backends = self.server.backends()
-        return bool(backends) and self.server.cut(backends if kind == "cut all" else [self.drawn.choice(backends)]) > 0
+        return (
+            bool(backends)
+            and self.server.cut(backends if kind == "cut all" else [self.drawn.choice(backends)])
+            > 0
+        )
 
     def _on_a_worker(self, kind: Kind, anyone: bool) -> bool:
         at_large = [member for member in self.crew.members if member.at_large]
-        victims = [member for member in at_large if anyone or self.watch.held_by(member.pid) is not None]
+        victims = [
+            member for member in at_large if anyone or self.watch.held_by(member.pid) is not None
+        ]
         if not victims:
             return False
         victim = self.drawn.choice(victims)
@@ -154,7 +169,9 @@ class Tormentor:
             moment = self.drawn.choice(list(MOMENTS))
             member.frozen_at = time.time()
             member.frozen_until = member.frozen_at + LONGEST_FREEZE_S
-            member.thaw_when = ThawWhen(self.watch, held.id, held.attempt, moment, self.drawn.uniform(0.0, 2.0))
+            member.thaw_when = ThawWhen(
+                self.watch, held.id, held.attempt, moment, self.drawn.uniform(0.0, 2.0)
+            )
             self.moments[moment] += 1
         else:
             self._kill(member, held)
@@ -170,13 +187,40 @@ class Tormentor:
         member.meant, member.told = "kill", self.drawn.random() < TOLD
         if held is not None:
             state_at = None if held.number is None else self.crew.last_state_at(held.number)
-            self.watch.kills.append(Kill(held.id, held.attempt, time.time(), state_at, member.told, tuple(member.stood_still)))
+            self.watch.kills.append(
+                Kill(
+                    held.id,
+                    held.attempt,
+                    time.time(),
+                    state_at,
+                    member.told,
+                    tuple(member.stood_still),
+                )
+            )
         member.send(signal.SIGKILL)
 
     def guard_the_planted(self) -> None:
         """Whoever works on the planted trial dies of it."""
-        row = next((row for row in self.watch.trials.values() if row.number == PLANTED and row.state == "running"), None)
-        victim = None if row is None else next((member for member in self.crew.members if member.pid == row.pid and not member.meant), None)
+        row = next(
+            (
+                row
+                for row in self.watch.trials.values()
+                if row.number == PLANTED and row.state == "running"
+            ),
+            None,
+        )
+        victim = (
+            None
+            if row is None
+            else next(
+                (
+                    member
+                    for member in self.crew.members
+                    if member.pid == row.pid and not member.meant
+                ),
+                None,
+            )
+        )
         if victim is None or victim.process.poll() is not None:
             return
         held = self._caught(victim)

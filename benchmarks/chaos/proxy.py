@@ -62,7 +62,9 @@ class Proxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            threading.Thread(target=self._pass_on, args=(client,), daemon=True, name="proxy").start()
+            threading.Thread(
+                target=self._pass_on, args=(client,), daemon=True, name="proxy"
+            ).start()
 
     def close(self) -> None:
         """Take no more connections."""

@@ -54,7 +54,13 @@ def place(kind: StoreKind, folder: Path) -> Iterator[Place]:
         yield Place(url, url)
         return
     with server() as held, proxy(held.url, folder) as between:
-        yield Place(between.url, f"{held.url}&application_name=watch", held, between.lose_an_answer, held.version())
+        yield Place(
+            between.url,
+            f"{held.url}&application_name=watch",
+            held,
+            between.lose_an_answer,
+            held.version(),
+        )
 
 
 @dataclass
@@ -86,7 +92,9 @@ class Campaign:
         while self.crew.members or not self._over():
             now_s = time.monotonic()
             if now_s - began > self.scale.limit_s:
-                raise SystemExit(f"the campaign did not end within {self.scale.limit_s:.0f} s: {self._told()}")
+                raise SystemExit(
+                    f"the campaign did not end within {self.scale.limit_s:.0f} s: {self._told()}"
+                )
             if self.watch.look() and self.tormentor is not None:
                 self._torment(self.tormentor)
             self.crew.thaw(time.time())
@@ -104,9 +112,15 @@ class Campaign:
         tormentor.guard_the_planted()
         if not self.faults or not self.watch.taken_at:
             return
-        struck, done = 1 - len(self.faults) / self.scale.faults, self.watch.epochs_written() / self.epochs
+        struck, done = (
+            1 - len(self.faults) / self.scale.faults,
+            self.watch.epochs_written() / self.epochs,
+        )
         fault = self.faults[0]
-        if time.monotonic() < self._last + fault.gap_s * gap_factor(struck, done) or time.monotonic() < self._retry:
+        if (
+            time.monotonic() < self._last + fault.gap_s * gap_factor(struck, done)
+            or time.monotonic() < self._retry
+        ):
             return
         if tormentor.strike(fault):
             self.faults.popleft()
@@ -116,24 +130,39 @@ class Campaign:
             self._retry = time.monotonic() + RETRY_S
 
     def _told(self) -> str:
-        struck = "" if self.tormentor is None else f"{sum(self.tormentor.struck.values())} faults, {len(self.faults)} to come, "
+        struck = (
+            ""
+            if self.tormentor is None
+            else f"{sum(self.tormentor.struck.values())} faults, {len(self.faults)} to come, "
+        )
         return f"{self.watch.ended()} of {self.scale.trials} trials ended, {struck}{self.crew.started} workers started, load {os.getloadavg()[0]:.1f}"
 
 
 def undisturbed(scale: Scale, seed: int, folder: Path) -> str:
     """The study without a fault, on SQLite. Returns the address of its store."""
     folder.mkdir()
-    with place("sqlite", folder) as where, started(where, scale, seed, folder, REFERENCE_WORKERS) as campaign:
+    with (
+        place("sqlite", folder) as where,
+        started(where, scale, seed, folder, REFERENCE_WORKERS) as campaign,
+    ):
         campaign.run()
         return where.url
 
 
-def disturbed(where: Place, scale: Scale, mix: Mapping[Kind, float], seed: int, folder: Path, epochs: int) -> Campaign:
+def disturbed(
+    where: Place, scale: Scale, mix: Mapping[Kind, float], seed: int, folder: Path, epochs: int
+) -> Campaign:
     """The study under faults of these kinds."""
     with started(where, scale, seed, folder, scale.workers) as campaign:
         campaign.epochs = epochs
         campaign.faults = deque(schedule(scale, mix, seed))
-        campaign.tormentor = Tormentor(campaign.crew, campaign.watch, random.Random(seed + 1), where.server, where.lose_an_answer)
+        campaign.tormentor = Tormentor(
+            campaign.crew,
+            campaign.watch,
+            random.Random(seed + 1),
+            where.server,
+            where.lose_an_answer,
+        )
         campaign.run()
         return campaign
 
@@ -152,13 +181,17 @@ def busy_cores(wanted: bool) -> Iterator[None]:
 
 
 @contextmanager
-def started(where: Place, scale: Scale, seed: int, folder: Path, workers: int) -> Iterator[Campaign]:
+def started(
+    where: Place, scale: Scale, seed: int, folder: Path, workers: int
+) -> Iterator[Campaign]:
     """A study with its first workers; none is left at the end of the block."""
     spec = scale.study(seed)
     session = open_session(spec, where.url)  # as `search run` makes it, before it starts a worker
     books = Books(where.direct)
     try:
-        with Crew(workers, spec.name, where.url, folder, TrialCare(session.store, session.stored.id)).running() as crew:
+        with Crew(
+            workers, spec.name, where.url, folder, TrialCare(session.store, session.stored.id)
+        ).running() as crew:
             yield Campaign(scale, crew, Watch(books))
     finally:
         books.close()

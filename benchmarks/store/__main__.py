@@ -22,19 +22,29 @@ def measure(*, quick: bool) -> Result:
     seconds, many, few = (6.0, 3, 2) if quick else (30.0, 32, 8)
     pasts = tuple(f"past_{trials}" for trials in size.trials)
     with sqlite((*pasts, "crowd")) as (urls, facts["sqlite"]):
-        _add(figures, details, past.epochs_and_asking("SQLite", [urls[name] for name in pasts], size))
+        _add(
+            figures, details, past.epochs_and_asking("SQLite", [urls[name] for name in pasts], size)
+        )
         _add(figures, details, crowd.alone(urls["crowd"], "SQLite", few, EPOCHS, seconds))
     with postgresql((*pasts, "ours", "plain", "fleet")) as (urls, facts["postgresql"]):
-        _add(figures, details, past.epochs_and_asking("PostgreSQL", [urls[name] for name in pasts], size))
+        _add(
+            figures,
+            details,
+            past.epochs_and_asking("PostgreSQL", [urls[name] for name in pasts], size),
+        )
         _add(figures, details, crowd.against_plain(urls, "PostgreSQL", many, EPOCHS, seconds))
         _add(figures, details, fleet.measure(urls["fleet"], fleet.QUICK if quick else fleet.FULL))
     return Result(figures, details, facts)
 
 
-def _add(figures: list[Figure], details: dict[str, Any], found: tuple[list[Figure], dict[str, Any]]) -> None:
+def _add(
+    figures: list[Figure], details: dict[str, Any], found: tuple[list[Figure], dict[str, Any]]
+) -> None:
     figures += found[0]
     details |= found[1]
-    print(report.table(report.HEAD, [figure.cells() for figure in found[0]]), end="\n\n", flush=True)
+    print(
+        report.table(report.HEAD, [figure.cells() for figure in found[0]]), end="\n\n", flush=True
+    )
 
 
 def main() -> int:

@@ -68,13 +68,23 @@ class UnevenTrainer(ScriptedTrainer):
         super().__init__(Stopwatch())
         self.epochs, self.worst_s = 0, 0.0
 
-    def train(self, config: TrialConfig, prepared: Any, counts: ClassCounts, device: str, checkpoints: Checkpoints) -> Iterator[EpochRecord]:
+    def train(
+        self,
+        config: TrialConfig,
+        prepared: Any,
+        counts: ClassCounts,
+        device: str,
+        checkpoints: Checkpoints,
+    ) -> Iterator[EpochRecord]:
         """One record an epoch."""
         told, reached = config.model_dump(mode="json"), top(config.seed)
         for epoch in range(1, config.epochs + 1):
             record, began = healthy(epoch, config.epochs, told, reached), time.perf_counter()
             yield record
-            self.epochs, self.worst_s = self.epochs + 1, max(self.worst_s, time.perf_counter() - began)
+            self.epochs, self.worst_s = (
+                self.epochs + 1,
+                max(self.worst_s, time.perf_counter() - began),
+            )
 
 
 def ours(url: str, epochs: int, seconds: float, _number: int) -> Told:
@@ -134,10 +144,20 @@ def plain_study(url: str, plan: Plan, seed: int) -> optuna.Study:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         sampler = optuna.samplers.TPESampler(
-            n_startup_trials=sampler_of.startup_trials, n_ei_candidates=sampler_of.candidates, multivariate=True, group=True, constant_liar=True, seed=seed
+            n_startup_trials=sampler_of.startup_trials,
+            n_ei_candidates=sampler_of.candidates,
+            multivariate=True,
+            group=True,
+            constant_liar=True,
+            seed=seed,
         )
     return optuna.create_study(
-        storage=optuna_url(url), study_name=NAME, direction=plan.spec.metric.direction, load_if_exists=True, sampler=sampler, pruner=build_pruner(plan.spec)
+        storage=optuna_url(url),
+        study_name=NAME,
+        direction=plan.spec.metric.direction,
+        load_if_exists=True,
+        sampler=sampler,
+        pruner=build_pruner(plan.spec),
     )
 
 
@@ -146,36 +166,74 @@ def _join(barrier: Barrier) -> None:
     _start = barrier
 
 
-def crowd(one: Callable[[str, int, float, int], Told], url: str, processes: int, epochs: int, seconds: float) -> list[Told]:
+def crowd(
+    one: Callable[[str, int, float, int], Told],
+    url: str,
+    processes: int,
+    epochs: int,
+    seconds: float,
+) -> list[Told]:
     """What every process of a crowd told; they begin together, when all of them are ready."""
     spawn = multiprocessing.get_context("spawn")
     with spawn.Pool(processes, _join, (spawn.Barrier(processes),)) as pool:
-        answers = [pool.apply_async(one, (url, epochs, seconds, number)) for number in range(processes)]
+        answers = [
+            pool.apply_async(one, (url, epochs, seconds, number)) for number in range(processes)
+        ]
         return [answer.get(START_S + 10 * seconds) for answer in answers]
 
 
-def against_plain(urls: dict[str, str], database: str, processes: int, epochs: int, seconds: float) -> tuple[list[Figure], dict[str, Any]]:
+def against_plain(
+    urls: dict[str, str], database: str, processes: int, epochs: int, seconds: float
+) -> tuple[list[Figure], dict[str, Any]]:
     """Ours and plain Optuna, one after the other on the same server."""
     open_session(spec(epochs), urls["ours"]).store.close()
     with contextlib.suppress(optuna.exceptions.DuplicatedStudyError):
         plain_study(urls["plain"], make_plan(spec(epochs)), 0)
-    told = {"ours": crowd(ours, urls["ours"], processes, epochs, seconds), "plain": crowd(plain, urls["plain"], processes, epochs, seconds)}
+    told = {
+        "ours": crowd(ours, urls["ours"], processes, epochs, seconds),
+        "plain": crowd(plain, urls["plain"], processes, epochs, seconds),
+    }
     rate = {name: sum(each.trials for each in found) / seconds for name, found in told.items()}
     where, peer = f"{processes} processes on {database}", "plain Optuna"
     figures = [
-        Figure(f"{where}, trials a second", rate["ours"], "", TIMES_PLAIN * rate["plain"], at_least=True, peer=peer, peer_found=rate["plain"]),
-        Figure(f"{where}, errors", errors(told["ours"]), "", 0, peer=peer, peer_found=errors(told["plain"])),
+        Figure(
+            f"{where}, trials a second",
+            rate["ours"],
+            "",
+            TIMES_PLAIN * rate["plain"],
+            at_least=True,
+            peer=peer,
+            peer_found=rate["plain"],
+        ),
+        Figure(
+            f"{where}, errors",
+            errors(told["ours"]),
+            "",
+            0,
+            peer=peer,
+            peer_found=errors(told["plain"]),
+        ),
     ]
     return figures, {where: {name: summary(found) for name, found in told.items()}}
 
 
-def alone(url: str, database: str, processes: int, epochs: int, seconds: float) -> tuple[list[Figure], dict[str, Any]]:
+def alone(
+    url: str, database: str, processes: int, epochs: int, seconds: float
+) -> tuple[list[Figure], dict[str, Any]]:
     """Ours without a peer."""
     open_session(spec(epochs), url).store.close()
-    told, where = crowd(ours, url, processes, epochs, seconds), f"{processes} processes on {database}"
+    told, where = (
+        crowd(ours, url, processes, epochs, seconds),
+        f"{processes} processes on {database}",
+    )
     figures = [
         Figure(f"{where}, trials a second", sum(each.trials for each in told) / seconds),
-        Figure(f'{where}, "database is locked"', sum("locked" in error for each in told for error in each.errors), "", 0),
+        Figure(
+            f'{where}, "database is locked"',
+            sum("locked" in error for each in told for error in each.errors),
+            "",
+            0,
+        ),
         Figure(f"{where}, errors of any kind", errors(told), "", 0),
     ]
     return figures, {where: summary(told)}
@@ -190,6 +248,9 @@ def summary(told: list[Told]) -> dict[str, Any]:
     """In numbers, with a few errors in words."""
     words = sorted({error for each in told for error in each.errors})
     return {
-        "trials": sum(each.trials for each in told), "epochs": sum(each.epochs for each in told),
-        "worst_epoch_ms": max(each.worst_ms for each in told), "errors": errors(told), "errors_in_words": words[:5],
-    }  # fmt: skip
+        "trials": sum(each.trials for each in told),
+        "epochs": sum(each.epochs for each in told),
+        "worst_epoch_ms": max(each.worst_ms for each in told),
+        "errors": errors(told),
+        "errors_in_words": words[:5],
+    }

@@ -62,19 +62,53 @@ class Due:
 def fleet_of(store: Store, stored: StoredStudy, workers: int) -> list[Claim]:
     """Trials that run, one for each worker, made in bulk."""
     config = stored_plan(stored).config({}, 0).model_dump(mode="json")
-    held = {"study_id": stored.id, "state": "running", "attempt": 1, "lost": 0, "worker": "fleet", "host": "fleet", "pid": 1, "reason": "", "error": ""}
+    held = {
+        "study_id": stored.id,
+        "state": "running",
+        "attempt": 1,
+        "lost": 0,
+        "worker": "fleet",
+        "host": "fleet",
+        "pid": 1,
+        "reason": "",
+        "error": "",
+    }
     with store._database.writing() as connection:
         tables = OptunaTables()
         made = [tables.take(connection, stored.optuna_study_id) for _ in range(workers)]
-        rows = [{**held, "number": number, "optuna_trial_id": trial_id, "config": config, "created_at": 0.0, "started_at": 0.0, "lease_until": 4e9} for trial_id, number in filter(None, made)]
+        rows = [
+            {
+                **held,
+                "number": number,
+                "optuna_trial_id": trial_id,
+                "config": config,
+                "created_at": 0.0,
+                "started_at": 0.0,
+                "lease_until": 4e9,
+            }
+            for trial_id, number in filter(None, made)
+        ]
         connection.execute(insert(Trial), rows)
-        own = select(Trial.id, Trial.number, Trial.optuna_trial_id).where(Trial.study_id == stored.id, Trial.state == "running")
-        return [Claim(row.id, stored.id, 1, False, row.number, row.optuna_trial_id, config) for row in connection.execute(own)]
+        own = select(Trial.id, Trial.number, Trial.optuna_trial_id).where(
+            Trial.study_id == stored.id, Trial.state == "running"
+        )
+        return [
+            Claim(row.id, stored.id, 1, False, row.number, row.optuna_trial_id, config)
+            for row in connection.execute(own)
+        ]
 
 
 def schedule(claims: list[Claim], fleet: Fleet, begin: float, first: int) -> Iterator[Due]:
     """The writes of some workers, in their order; epochs of the fleet are spread evenly over their interval."""
-    streams = [_writes(claim, begin + (first + PROCESSES * at) * fleet.every_s / fleet.workers, fleet, begin + fleet.seconds) for at, claim in enumerate(claims)]
+    streams = [
+        _writes(
+            claim,
+            begin + (first + PROCESSES * at) * fleet.every_s / fleet.workers,
+            fleet,
+            begin + fleet.seconds,
+        )
+        for at, claim in enumerate(claims)
+    ]
     yield from heapq.merge(*streams)
 
 
@@ -91,7 +125,9 @@ def _writes(claim: Claim, at: float, fleet: Fleet, end: float) -> Iterator[Due]:
             leases_at += extend_s
 
 
-def simulate(url: str, name: str, claims: list[Claim], fleet: Fleet, begin: float, first: int) -> dict[str, list[float]]:
+def simulate(
+    url: str, name: str, claims: list[Claim], fleet: Fleet, begin: float, first: int
+) -> dict[str, list[float]]:
     """Milliseconds from the time at which a write was due until it was done, of epochs and of leases."""
     told: dict[str, list[float]] = {"epochs": [], "leases": [], "errors": []}
     with open_store(url, create=False) as store:
@@ -100,7 +136,10 @@ def simulate(url: str, name: str, claims: list[Claim], fleet: Fleet, begin: floa
         plan = stored_plan(stored)
         peers = Peers(store, stored.id)
         peers.refresh()
-        records = [healthy(epoch, plan.spec.epochs, claims[0].config or {}, 0.9) for epoch in range(1, plan.spec.epochs + 1)]
+        records = [
+            healthy(epoch, plan.spec.epochs, claims[0].config or {}, 0.9)
+            for epoch in range(1, plan.spec.epochs + 1)
+        ]
         due: queue.Queue[Due | None] = queue.Queue()
 
         def work() -> None:
@@ -132,7 +171,12 @@ def one(store: Store, write: Due, records: list[EpochRecord], peers: Peers, spec
     store.append(write.claim, records[write.epoch - 1], LEASE_S)
     new = store.complete_since(write.claim.study_id, peers._seen_until or 0.0, peers._known)
     assert not new.trial_ids
-    falls_short({record.epoch: record.metric for record in records[: write.epoch]}, peers, spec.pruner, spec.metric.direction)
+    falls_short(
+        {record.epoch: record.metric for record in records[: write.epoch]},
+        peers,
+        spec.pruner,
+        spec.metric.direction,
+    )
 
 
 def measure(url: str, fleet: Fleet) -> tuple[list[Figure], dict[str, Any]]:
@@ -142,10 +186,15 @@ def measure(url: str, fleet: Fleet) -> tuple[list[Figure], dict[str, Any]]:
         claims = fleet_of(store, stored, fleet.workers)
     spawn, begin = multiprocessing.get_context("spawn"), time.time() + 3 * AHEAD_S
     with spawn.Pool(PROCESSES) as pool:
-        shares = [(url, stored.name, claims[first::PROCESSES], fleet, begin, first) for first in range(PROCESSES)]
+        shares = [
+            (url, stored.name, claims[first::PROCESSES], fleet, begin, first)
+            for first in range(PROCESSES)
+        ]
         answers = [pool.apply_async(simulate, share) for share in shares]
         told = [answer.get(10 * fleet.seconds + 120) for answer in answers]
-    epochs, leases, errors = ([each for found in told for each in found[kind]] for kind in ("epochs", "leases", "errors"))
+    epochs, leases, errors = (
+        [each for found in told for each in found[kind]] for kind in ("epochs", "leases", "errors")
+    )
     where = f"{fleet.workers:,} workers, an epoch every {fleet.every_s:.0f} s on PostgreSQL"
     figures = [
         Figure(f"{where}, p99 from the time it was due", percentile(epochs, 0.99), "ms", P99_MS),
@@ -153,4 +202,6 @@ def measure(url: str, fleet: Fleet) -> tuple[list[Figure], dict[str, Any]]:
         Figure(f"{where}, extending a lease, p99", percentile(leases, 0.99), "ms"),
         Figure(f"{where}, errors", len(errors), "", 0),
     ]
-    return figures, {where: {"epochs": len(epochs), "extensions": len(leases), "worst_ms": max(epochs)}}
+    return figures, {
+        where: {"epochs": len(epochs), "extensions": len(leases), "worst_ms": max(epochs)}
+    }

@@ -53,12 +53,23 @@ def idle_bench(url: str, store: Store, stored: StoredStudy, watch: Stopwatch) ->
     """What a worker has before its first trial, but for data, a device and torch."""
     plan, trainer = stored_plan(stored), ScriptedTrainer(watch)
     return Bench(
-        store=store, stored=stored, files=CheckpointFiles(Path("unused")), study=open_worker_study(url, store, stored, plan), plan=plan,
-        trainer=trainer, prepared=None, counts=trainer.count_classes(None), device="cpu", stop=StopRequest(), tracker=NoTracker(),
-    )  # fmt: skip
+        store=store,
+        stored=stored,
+        files=CheckpointFiles(Path("unused")),
+        study=open_worker_study(url, store, stored, plan),
+        plan=plan,
+        trainer=trainer,
+        prepared=None,
+        counts=trainer.count_classes(None),
+        device="cpu",
+        stop=StopRequest(),
+        tracker=NoTracker(),
+    )
 
 
-def epochs_and_asking(database: str, urls: Sequence[str], size: Long) -> tuple[list[Figure], dict[str, Any]]:
+def epochs_and_asking(
+    database: str, urls: Sequence[str], size: Long
+) -> tuple[list[Figure], dict[str, Any]]:
     """Epochs on every length of past, and asking and joining on the longest; one address for each."""
     figures, details, medians = [], {}, []
     for url, trials in zip(urls, size.trials, strict=True):
@@ -66,23 +77,52 @@ def epochs_and_asking(database: str, urls: Sequence[str], size: Long) -> tuple[l
         with open_store(url, create=False) as store:
             watch = Stopwatch()
             bench = idle_bench(url, store, stored, watch)
-            one_trial(bench, stored)  # the first trial of a process reads the whole past; a worker does so once
+            one_trial(
+                bench, stored
+            )  # the first trial of a process reads the whole past; a worker does so once
             watch.forget()
             with watch.watching(*parts(bench)):
                 for _ in range(size.measured):
                     one_trial(bench, stored)
             medians.append(median(watch.laps_ms))
             where = f"{trials:,} trials on {database}"
-            figures.append(Figure(f"storing and judging an epoch, {where}, median", medians[-1], "ms", EPOCH_MS))
-            figures.append(Figure(f"the same, {where}, p99", percentile(watch.laps_ms, 0.99), "ms", EPOCH_P99_MS))
-            details[where] = {"epochs_measured": len(watch.laps_ms), "median_ms_by_call": watch.medians_ms()}
+            figures.append(
+                Figure(
+                    f"storing and judging an epoch, {where}, median", medians[-1], "ms", EPOCH_MS
+                )
+            )
+            figures.append(
+                Figure(
+                    f"the same, {where}, p99", percentile(watch.laps_ms, 0.99), "ms", EPOCH_P99_MS
+                )
+            )
+            details[where] = {
+                "epochs_measured": len(watch.laps_ms),
+                "median_ms_by_call": watch.medians_ms(),
+            }
             if trials == size.trials[-1]:
                 asked_ms = asking(bench, stored, size.asked)
-    figures.append(Figure(f"growth of the median from {size.trials[0]:,} to {size.trials[-1]:,} trials on {database}", medians[-1] / medians[0], "×", GROWTH))
-    figures.append(Figure(f"asking for the next trial, {where}, median", median(asked_ms), "ms", ASK_MS))
+    figures.append(
+        Figure(
+            f"growth of the median from {size.trials[0]:,} to {size.trials[-1]:,} trials on {database}",
+            medians[-1] / medians[0],
+            "×",
+            GROWTH,
+        )
+    )
+    figures.append(
+        Figure(f"asking for the next trial, {where}, median", median(asked_ms), "ms", ASK_MS)
+    )
     figures.append(Figure(f"the same, {where}, worst", max(asked_ms), "ms"))
     joined = joining(urls[-1], stored.name)
-    figures.append(Figure(f"joining, {where}, until the first trial begins, imports left out", joined["until the first trial begins"], "s", JOIN_S))
+    figures.append(
+        Figure(
+            f"joining, {where}, until the first trial begins, imports left out",
+            joined["until the first trial begins"],
+            "s",
+            JOIN_S,
+        )
+    )
     return figures, {**details, f"joining {database}, s": joined}
 
 

@@ -39,9 +39,15 @@ def build_data(config: DataConfig) -> SegmentationData:
         return folder.build_folder(config)
     splits = {name: SceneSplit(scenes) for name, scenes in digits.load_scenes(config).items()}
     return SegmentationData(
-        train=splits["train"], val=splits["val"], test=splits["test"],
-        class_names=digits.class_names(config), ignore_index=digits.IGNORE, channels=1, height=config.size, width=config.size,
-    )  # fmt: skip
+        train=splits["train"],
+        val=splits["val"],
+        test=splits["test"],
+        class_names=digits.class_names(config),
+        ignore_index=digits.IGNORE,
+        channels=1,
+        height=config.size,
+        width=config.size,
+    )
 
 
 def fingerprint(config: DataConfig) -> str:
@@ -49,7 +55,12 @@ def fingerprint(config: DataConfig) -> str:
     if isinstance(config, DigitsData):
         parts = [config.model_dump_json(), str(digits.VERSION)]
     else:  # how images are decoded changes no count
-        parts = [config.model_dump_json(include={"root", "classes", "ignore_index", "image_suffix", "mask_suffix"}), *folder.file_marks(config)]
+        parts = [
+            config.model_dump_json(
+                include={"root", "classes", "ignore_index", "image_suffix", "mask_suffix"}
+            ),
+            *folder.file_marks(config),
+        ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 

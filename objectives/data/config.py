@@ -17,14 +17,21 @@ class DigitsData(Frozen):
     """The embedded data set: scenes of handwritten digits with a long tail (no download)."""
 
     kind: Literal["digits"] = "digits"
-    classes: int = Field(default=7, ge=2, le=9, description="background and digits, from frequent to rare")
+    classes: int = Field(
+        default=7, ge=2, le=9, description="background and digits, from frequent to rare"
+    )
     size: int = Field(default=48, ge=32, le=256, description="edge of a scene, pixels")
     train_scenes: int = Field(default=192, ge=8)
     val_scenes: int = Field(default=64, ge=8)
     test_scenes: int = Field(default=96, ge=8)
     digits_per_scene: int = Field(default=3, ge=1)
     distractors_per_scene: int = Field(default=1, ge=0)
-    tail: float = Field(default=0.5, gt=0, le=1, description="each digit is placed so many times as often as the one before")
+    tail: float = Field(
+        default=0.5,
+        gt=0,
+        le=1,
+        description="each digit is placed so many times as often as the one before",
+    )
     noise: float = Field(default=8.0, ge=0, description="standard deviation, grey values")
     seed: int = Field(default=0, ge=0)
 
@@ -33,30 +40,59 @@ class FolderData(Frozen):
     """One's own images and masks: `<root>/images/<split>/**` and `<root>/masks/<split>/**`, splits train, val, test."""
 
     kind: Literal["folder"]
-    root: str = Field(description="folder with images/ and masks/; relative to the working directory")
-    classes: tuple[str, ...] = Field(min_length=2, description="names of the classes, in the order of the mask values 0, 1, …")
-    ignore_index: int = Field(default=255, ge=0, le=255, description="mask value of pixels that count for nothing")
+    root: str = Field(
+        description="folder with images/ and masks/; relative to the working directory"
+    )
+    classes: tuple[str, ...] = Field(
+        min_length=2, description="names of the classes, in the order of the mask values 0, 1, …"
+    )
+    ignore_index: int = Field(
+        default=255, ge=0, le=255, description="mask value of pixels that count for nothing"
+    )
     height: int = Field(default=512, ge=32)
     width: int = Field(default=1024, ge=32)
-    crop: tuple[int, int] | None = Field(default=None, description="height and width of random training crops; null: whole images")
+    crop: tuple[int, int] | None = Field(
+        default=None, description="height and width of random training crops; null: whole images"
+    )
     flip: bool = Field(default=True, description="mirror training images left to right at random")
-    mask_suffix: str = Field(default="", pattern=PART_OF_A_NAME, description="what a mask's name has beyond its image's, such as _labelIds")
-    image_suffix: str = Field(default="", pattern=PART_OF_A_NAME, description="what an image's name has beyond the common part, such as _leftImg8bit")
-    mean: tuple[float, float, float] = Field(default=(0.485, 0.456, 0.406), description="per channel, of values in 0 … 1")
+    mask_suffix: str = Field(
+        default="",
+        pattern=PART_OF_A_NAME,
+        description="what a mask's name has beyond its image's, such as _labelIds",
+    )
+    image_suffix: str = Field(
+        default="",
+        pattern=PART_OF_A_NAME,
+        description="what an image's name has beyond the common part, such as _leftImg8bit",
+    )
+    mean: tuple[float, float, float] = Field(
+        default=(0.485, 0.456, 0.406), description="per channel, of values in 0 … 1"
+    )
     std: tuple[float, float, float] = Field(default=(0.229, 0.224, 0.225))
-    loader_workers: int = Field(default=2, ge=0, description="processes that decode images, per search worker")
+    loader_workers: int = Field(
+        default=2, ge=0, description="processes that decode images, per search worker"
+    )
 
     @field_validator("classes")
     @classmethod
     def _named_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(names)) < len(names):
-            raise PydanticCustomError("class_named_twice", "a class is named twice in {names}", {"names": str(list(names))})
+            raise PydanticCustomError(
+                "class_named_twice",
+                "a class is named twice in {names}",
+                {"names": str(list(names))},
+            )
         return names
 
 
 def _kind(given: Any) -> str:
     """The embedded data where no kind is named."""
-    return str(given.get("kind", "digits") if isinstance(given, dict) else getattr(given, "kind", "digits"))
+    return str(
+        given.get("kind", "digits") if isinstance(given, dict) else getattr(given, "kind", "digits")
+    )
 
 
-DataConfig = Annotated[Annotated[DigitsData, Tag("digits")] | Annotated[FolderData, Tag("folder")], Discriminator(_kind)]
+DataConfig = Annotated[
+    Annotated[DigitsData, Tag("digits")] | Annotated[FolderData, Tag("folder")],
+    Discriminator(_kind),
+]

@@ -63,11 +63,18 @@ def load_scenes(config: DigitsData) -> dict[str, Scenes]:
     path = _cache_path(config)
     try:
         with path.open("rb") as file, np.load(file) as held:  # np.load leaves a broken file open
-            return {split: Scenes(held[f"{split}_images"], held[f"{split}_masks"]) for split in ("train", "val", "test")}
+            return {
+                split: Scenes(held[f"{split}_images"], held[f"{split}_masks"])
+                for split in ("train", "val", "test")
+            }
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         pass  # no cache yet, or half a one
     splits = make_scenes(config)
-    arrays = {f"{split}_{part}": array for split, scenes in splits.items() for part, array in (("images", scenes.images_NHW), ("masks", scenes.masks_NHW))}
+    arrays = {
+        f"{split}_{part}": array
+        for split, scenes in splits.items()
+        for part, array in (("images", scenes.images_NHW), ("masks", scenes.masks_NHW))
+    }
     _write_cache(path, arrays)
     return splits
 
@@ -94,7 +101,11 @@ def make_scenes(config: DigitsData) -> dict[str, Scenes]:
     with np.load(DIGITS_FILE, allow_pickle=False) as digits:
         glyphs, labels = digits["images"].astype(np.float64), digits["labels"]
     order = np.random.default_rng([config.seed, VERSION]).permutation(len(labels))
-    thirds = {"train": order[: len(order) * 6 // 10], "val": order[len(order) * 6 // 10 : len(order) * 8 // 10], "test": order[len(order) * 8 // 10 :]}
+    thirds = {
+        "train": order[: len(order) * 6 // 10],
+        "val": order[len(order) * 6 // 10 : len(order) * 8 // 10],
+        "test": order[len(order) * 8 // 10 :],
+    }
     sizes = {"train": config.train_scenes, "val": config.val_scenes, "test": config.test_scenes}
     splits = {}
     for number, (split, chosen) in enumerate(thirds.items()):
@@ -104,14 +115,19 @@ def make_scenes(config: DigitsData) -> dict[str, Scenes]:
     return splits
 
 
-def _compose_split(rng: np.random.Generator, pool: dict[int, NDArray[np.float64]], scenes: int, config: DigitsData) -> Scenes:
+def _compose_split(
+    rng: np.random.Generator, pool: dict[int, NDArray[np.float64]], scenes: int, config: DigitsData
+) -> Scenes:
     shape = (scenes, config.size, config.size)
     images, masks = np.empty(shape, np.uint8), np.empty(shape, np.uint8)
     frequency = config.tail ** np.arange(config.classes - 1)
     frequency /= frequency.sum()
     must = _guaranteed(rng, scenes, config.classes)
     for index in range(scenes):
-        labels = [*must[index], *(1 + rng.choice(config.classes - 1, size=config.digits_per_scene, p=frequency))]
+        labels = [
+            *must[index],
+            *(1 + rng.choice(config.classes - 1, size=config.digits_per_scene, p=frequency)),
+        ]
         images[index], masks[index] = _compose(rng, pool, [int(label) for label in labels], config)
     return Scenes(images, masks)
 
@@ -125,14 +141,23 @@ def _guaranteed(rng: np.random.Generator, scenes: int, classes: int) -> list[lis
     return must
 
 
-def _compose(rng: np.random.Generator, pool: dict[int, NDArray[np.float64]], labels: list[int], config: DigitsData) -> tuple[Pixels, Pixels]:
+def _compose(
+    rng: np.random.Generator,
+    pool: dict[int, NDArray[np.float64]],
+    labels: list[int],
+    config: DigitsData,
+) -> tuple[Pixels, Pixels]:
     """One scene: gradient, distractors, digits over them, noise, border."""
     size = config.size
     ramp_y, ramp_x = np.meshgrid(np.linspace(-1, 1, size), np.linspace(-1, 1, size), indexing="ij")
     image = 70 + 45 * (rng.uniform(-1, 1) * ramp_y + rng.uniform(-1, 1) * ramp_x)
     mask = np.zeros((size, size), np.uint8)
-    distractors = [int(digit) for digit in rng.choice(DISTRACTOR_DIGITS, size=config.distractors_per_scene)]
-    placed = [(digit, 0) for digit in distractors] + [(CLASS_DIGITS[label - 1], label) for label in labels]
+    distractors = [
+        int(digit) for digit in rng.choice(DISTRACTOR_DIGITS, size=config.distractors_per_scene)
+    ]
+    placed = [(digit, 0) for digit in distractors] + [
+        (CLASS_DIGITS[label - 1], label) for label in labels
+    ]
     for digit, label in placed:
         _place(rng, image, mask, pool[digit], label)
     image += rng.normal(0, config.noise, image.shape)
@@ -141,7 +166,13 @@ def _compose(rng: np.random.Generator, pool: dict[int, NDArray[np.float64]], lab
     return np.clip(image, 0, 255).astype(np.uint8), mask
 
 
-def _place(rng: np.random.Generator, image: NDArray[np.float64], mask: Pixels, glyphs: NDArray[np.float64], label: int) -> None:
+def _place(
+    rng: np.random.Generator,
+    image: NDArray[np.float64],
+    mask: Pixels,
+    glyphs: NDArray[np.float64],
+    label: int,
+) -> None:
     """A random specimen of the digit, doubled to 16 × 16 pixels, at a random place; what it covers is its label's."""
     glyph = glyphs[rng.integers(len(glyphs))] / 16  # ink from 0 to 1
     glyph = np.kron(glyph, np.ones((2, 2)))

@@ -64,8 +64,12 @@ class _EpochOrder(Sampler[list[Key]]):
         keys: list[Key] = [(index, 0) for index in range(self.size)]
         if self.seed is not None:
             rng = np.random.default_rng([self.seed, self.epoch])
-            keys = [(int(index), int(rng.integers(1, 2**31))) for index in rng.permutation(self.size)]
-        for start in range(self.skipped * self.batch_size, len(self) * self.batch_size, self.batch_size):
+            keys = [
+                (int(index), int(rng.integers(1, 2**31))) for index in rng.permutation(self.size)
+            ]
+        for start in range(
+            self.skipped * self.batch_size, len(self) * self.batch_size, self.batch_size
+        ):
             yield keys[start : start + self.batch_size]
 
     def __len__(self) -> int:
@@ -83,7 +87,9 @@ class Batches:
         workers: processes that decode; 0 decodes in this one.
     """
 
-    def __init__(self, split: Split, batch_size: int, seed: int | None, workers: int, device: torch.device) -> None:
+    def __init__(
+        self, split: Split, batch_size: int, seed: int | None, workers: int, device: torch.device
+    ) -> None:
         self.batch_size = batch_size
         self._order = _EpochOrder(len(split), batch_size, seed)
         self._loader: DataLoader[Batch | DataError] = DataLoader(
@@ -114,7 +120,13 @@ class Batches:
                 raise batch
             inputs, target = batch
             yield (
-                inputs.to(self._device, non_blocking=True, memory_format=torch.channels_last if inputs.dim() == 4 else torch.preserve_format),
+                inputs.to(
+                    self._device,
+                    non_blocking=True,
+                    memory_format=torch.channels_last
+                    if inputs.dim() == 4
+                    else torch.preserve_format,
+                ),
                 target.to(self._device, non_blocking=True),
             )
 

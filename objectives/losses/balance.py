@@ -27,14 +27,20 @@ class Balance:
 
     def recognise_alpha(self, live: Floats) -> dict[str, Any]:
         """The tau and the factors that were configured, if they give exactly the alphas `live` (C,)."""
-        if not np.array_equal(live, focal_alpha(self.counts, self.alpha_tau or 0.0, self.class_alpha)):
+        if not np.array_equal(
+            live, focal_alpha(self.counts, self.alpha_tau or 0.0, self.class_alpha)
+        ):
             return {}
         tau = {} if self.alpha_tau is None else {"loss.alpha_tau": self.alpha_tau}
-        return tau | {f"loss.class_alpha.{name}": factor for name, factor in self.class_alpha.items()}
+        return tau | {
+            f"loss.class_alpha.{name}": factor for name, factor in self.class_alpha.items()
+        }
 
     def class_weights(self, clip_ratio: float | None) -> Floats:
         """The weights (C,) under another clip ratio."""
-        return class_weights(self.counts, self.weights.model_copy(update={"clip_ratio": clip_ratio})).weights
+        return class_weights(
+            self.counts, self.weights.model_copy(update={"clip_ratio": clip_ratio})
+        ).weights
 
     def recognise(self, live: Floats) -> dict[str, Any]:
         """The method and numbers that give exactly the weights `live` (C,): the configured ones if they do."""

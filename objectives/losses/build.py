@@ -20,7 +20,11 @@ Criterion = CombinedLoss | NormalizedCombinedLoss
 
 
 def build_criterion(
-    loss: LossConfig, weights: WeightsConfig, counts: ClassCounts, ignore_index: int, device: torch.device | str
+    loss: LossConfig,
+    weights: WeightsConfig,
+    counts: ClassCounts,
+    ignore_index: int,
+    device: torch.device | str,
 ) -> Criterion:
     """The combined loss with its final values, on `device`; `set_epoch` then lets it follow a schedule.
 
@@ -33,28 +37,60 @@ def build_criterion(
     main = _main_part(loss, weights, counts, ignore_index)
     overlap = _overlap(loss, ignore_index)
     balance = Balance(counts, weights, loss.alpha_tau, loss.class_alpha)
-    combined = CombinedLoss(main, overlap, ce_weight=loss.ce_weight, dice_weight=loss.dice_weight, balance=balance).to(device)
+    combined = CombinedLoss(
+        main, overlap, ce_weight=loss.ce_weight, dice_weight=loss.dice_weight, balance=balance
+    ).to(device)
     return NormalizedCombinedLoss(combined, loss.normalize_momentum) if loss.normalize else combined
 
 
-def _main_part(loss: LossConfig, weights: WeightsConfig, counts: ClassCounts, ignore_index: int) -> CrossEntropyLoss | FocalLoss | LibraryLoss:
-    weight = None if weights.method == "uniform" else torch.from_numpy(class_weights(counts, weights).weights)
+def _main_part(
+    loss: LossConfig, weights: WeightsConfig, counts: ClassCounts, ignore_index: int
+) -> CrossEntropyLoss | FocalLoss | LibraryLoss:
+    weight = (
+        None
+        if weights.method == "uniform"
+        else torch.from_numpy(class_weights(counts, weights).weights)
+    )
     if loss.kind == "soft_ce":
-        return LibraryLoss("soft_ce", label_smoothing=loss.label_smoothing, ignore_index=ignore_index)
+        return LibraryLoss(
+            "soft_ce", label_smoothing=loss.label_smoothing, ignore_index=ignore_index
+        )
     if loss.kind == "ce":
-        return CrossEntropyLoss(weight, ignore_index=ignore_index, label_smoothing=loss.label_smoothing)
+        return CrossEntropyLoss(
+            weight, ignore_index=ignore_index, label_smoothing=loss.label_smoothing
+        )
     by_class = loss.alpha_tau is not None or loss.class_alpha
-    alpha = torch.from_numpy(focal_alpha(counts, loss.alpha_tau or 0.0, loss.class_alpha)) if by_class else loss.alpha
+    alpha = (
+        torch.from_numpy(focal_alpha(counts, loss.alpha_tau or 0.0, loss.class_alpha))
+        if by_class
+        else loss.alpha
+    )
     check_alpha(loss, counts.names)
     share = loss.focal_share if loss.kind == "ce_focal" else 1.0
-    return FocalLoss(loss.gamma, alpha, weight, ignore_index=ignore_index, label_smoothing=loss.label_smoothing, share=share)
+    return FocalLoss(
+        loss.gamma,
+        alpha,
+        weight,
+        ignore_index=ignore_index,
+        label_smoothing=loss.label_smoothing,
+        share=share,
+    )
 
 
 def _overlap(loss: LossConfig, ignore_index: int) -> DiceLoss | LibraryLoss:
     if loss.overlap == "dice":
-        return DiceLoss(loss.smooth, square_denominator=loss.square_denominator, reduction=loss.dice_reduction, ignore_index=ignore_index)
+        return DiceLoss(
+            loss.smooth,
+            square_denominator=loss.square_denominator,
+            reduction=loss.dice_reduction,
+            ignore_index=ignore_index,
+        )
     return LibraryLoss(
-        loss.overlap, smooth=loss.smooth, tversky_alpha=loss.tversky_alpha, tversky_beta=loss.tversky_beta, ignore_index=ignore_index
+        loss.overlap,
+        smooth=loss.smooth,
+        tversky_alpha=loss.tversky_alpha,
+        tversky_beta=loss.tversky_beta,
+        ignore_index=ignore_index,
     )
 
 
@@ -69,10 +105,18 @@ def check_alpha(loss: LossConfig, names: tuple[str, ...]) -> None:
     if isinstance(loss.alpha, tuple) and len(loss.alpha) != classes:
         given = len(loss.alpha)
         what = f"alpha has {given} values, but there are {classes} classes"
-        raise ConfigError(what, where="loss.alpha", found=f"{given} values", allowed=f"{classes} values, or one")
+        raise ConfigError(
+            what, where="loss.alpha", found=f"{given} values", allowed=f"{classes} values, or one"
+        )
 
 
 def _warn_of_absent(loss: LossConfig, weights: WeightsConfig, counts: ClassCounts) -> None:
     absent = absent_classes(counts)
-    if absent and (weights.method != "uniform" or (loss.kind in ("focal", "ce_focal") and (loss.alpha_tau is not None or loss.class_alpha))):
-        warnings.warn(f"no pixel or sample of {', '.join(absent)} in the training split: the class weight is 1", stacklevel=3)
+    if absent and (
+        weights.method != "uniform"
+        or (loss.kind in ("focal", "ce_focal") and (loss.alpha_tau is not None or loss.class_alpha))
+    ):
+        warnings.warn(
+            f"no pixel or sample of {', '.join(absent)} in the training split: the class weight is 1",
+            stacklevel=3,
+        )

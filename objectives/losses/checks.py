@@ -20,7 +20,12 @@ def not_negative(name: str, value: Number) -> None:
         ConfigError: when `value` is negative or NaN.
     """
     if not isinstance(value, Tensor) and not value >= 0:
-        raise ConfigError(f"{name} must not be negative, but is {value}", where=name, found=str(value), allowed="0 or more")
+        raise ConfigError(
+            f"{name} must not be negative, but is {value}",
+            where=name,
+            found=str(value),
+            allowed="0 or more",
+        )
 
 
 def share(name: str, value: Number, *, one: bool = False) -> None:
@@ -32,7 +37,12 @@ def share(name: str, value: Number, *, one: bool = False) -> None:
     if isinstance(value, Tensor) or 0 <= value < 1 or (one and value == 1):
         return
     interval, allowed = ("[0, 1]", "0 … 1") if one else ("[0, 1)", "0 or more, below 1")
-    raise ConfigError(f"{name} must lie in {interval}, but is {value}", where=name, found=str(value), allowed=allowed)
+    raise ConfigError(
+        f"{name} must lie in {interval}, but is {value}",
+        where=name,
+        found=str(value),
+        allowed=allowed,
+    )
 
 
 def one_of(name: str, value: str, allowed: Sequence[str]) -> None:
@@ -42,7 +52,9 @@ def one_of(name: str, value: str, allowed: Sequence[str]) -> None:
         ConfigError: when it is not.
     """
     if value not in allowed:
-        raise ConfigError(f"unknown {name} {value!r}", where=name, found=value, allowed=", ".join(allowed))
+        raise ConfigError(
+            f"unknown {name} {value!r}", where=name, found=value, allowed=", ".join(allowed)
+        )
 
 
 def hard_target(logits: Tensor, target: Tensor) -> None:
@@ -57,7 +69,12 @@ def hard_target(logits: Tensor, target: Tensor) -> None:
         what = f"the target has shape {found}, but logits {tuple(logits.shape)} need {allowed}"
         raise ConfigError(what, where="target", found=found, allowed=allowed)
     if target.is_floating_point() or target.dtype == torch.bool:
-        raise ConfigError(f"hard targets are integers, not {target.dtype}", where="target", found=str(target.dtype), allowed="an integer type")
+        raise ConfigError(
+            f"hard targets are integers, not {target.dtype}",
+            where="target",
+            found=str(target.dtype),
+            allowed="an integer type",
+        )
 
 
 def soft_target(logits: Tensor, target: Tensor) -> None:

@@ -50,10 +50,14 @@ def class_weights(counts: ClassCounts, config: WeightsConfig) -> ClassWeights:
         weights[present] = _clipped(_mean_one(raw), config.clip_ratio)
     if config.clip_ratio is not None:
         weights = _bounded(weights, config.clip_ratio)
-    return ClassWeights(counts.names, weights, float(weights.max() / weights.min()), absent_classes(counts))
+    return ClassWeights(
+        counts.names, weights, float(weights.max() / weights.min()), absent_classes(counts)
+    )
 
 
-def focal_alpha(counts: ClassCounts, tau: float, factors: Mapping[str, float] = MappingProxyType({})) -> Floats:
+def focal_alpha(
+    counts: ClassCounts, tau: float, factors: Mapping[str, float] = MappingProxyType({})
+) -> Floats:
     """alpha_c ∝ f_c^(−tau)·factor_c for the focal loss, scaled so that its mean over the pixels, Σ f_c·alpha_c, is 1.
 
     The mean over pixels, and not over classes, because the focal loss averages over pixels: with it tau moves the
@@ -74,23 +78,35 @@ def focal_alpha(counts: ClassCounts, tau: float, factors: Mapping[str, float] = 
     unknown = [name for name in factors if name not in counts.names]
     if unknown:
         raise ConfigError(
-            f"there is no class {unknown[0]!r}{nearest(unknown[0], counts.names)}", where="loss.class_alpha", found=unknown[0],
-            allowed=", ".join(counts.names), next_step="name classes of the data set",
-        )  # fmt: skip
+            f"there is no class {unknown[0]!r}{nearest(unknown[0], counts.names)}",
+            where="loss.class_alpha",
+            found=unknown[0],
+            allowed=", ".join(counts.names),
+            next_step="name classes of the data set",
+        )
     if not 0 <= tau < math.inf:
-        raise ConfigError(f"alpha_tau must not be negative, but is {tau}", where="loss.alpha_tau", found=str(tau), allowed="0 … 1")
+        raise ConfigError(
+            f"alpha_tau must not be negative, but is {tau}",
+            where="loss.alpha_tau",
+            found=str(tau),
+            allowed="0 … 1",
+        )
     present = _present(counts)
     alpha = np.ones(len(present))
     if present.any():
         frequencies = _frequencies(np.array(counts.counts, dtype=np.float64)[present])
-        raw = frequencies**-tau * np.array([factors.get(name, 1.0) for name in counts.names])[present]
+        raw = (
+            frequencies**-tau * np.array([factors.get(name, 1.0) for name in counts.names])[present]
+        )
         alpha[present] = raw / math.fsum(frequencies * raw)
     return alpha
 
 
 def absent_classes(counts: ClassCounts) -> tuple[str, ...]:
     """The names of the classes without a single pixel."""
-    return tuple(name for name, count in zip(counts.names, counts.counts, strict=True) if count == 0)
+    return tuple(
+        name for name, count in zip(counts.names, counts.counts, strict=True) if count == 0
+    )
 
 
 def _present(counts: ClassCounts) -> NDArray[np.bool_]:
@@ -106,7 +122,10 @@ def _present(counts: ClassCounts) -> NDArray[np.bool_]:
     if min(counts.counts) < 0:
         lowest = min(counts.counts)
         raise ConfigError(
-            f"a class count must not be negative, but one is {lowest}", where="class counts", found=str(lowest), allowed="0 or more"
+            f"a class count must not be negative, but one is {lowest}",
+            where="class counts",
+            found=str(lowest),
+            allowed="0 or more",
         )
     return np.array([count > 0 for count in counts.counts])
 

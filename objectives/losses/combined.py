@@ -85,11 +85,17 @@ class CombinedLoss(nn.Module):
         checks.not_negative("ce_weight", ce_weight)
         checks.not_negative("dice_weight", dice_weight)
         self.main, self.dice, self.balance, self.classes = main, dice, balance, 0
-        self.register_buffer("ce_weight", torch.tensor(ce_weight, dtype=torch.float64), persistent=False)
-        self.register_buffer("dice_weight", torch.tensor(dice_weight, dtype=torch.float64), persistent=False)
+        self.register_buffer(
+            "ce_weight", torch.tensor(ce_weight, dtype=torch.float64), persistent=False
+        )
+        self.register_buffer(
+            "dice_weight", torch.tensor(dice_weight, dtype=torch.float64), persistent=False
+        )
         self.register_buffer("label_range", torch.zeros(2, dtype=torch.int64), persistent=False)
         self._dice_now = self._dice_ever = dice_weight > 0
-        self._final: _Snapshot | None = None  # None while the buffers themselves hold the final values
+        self._final: _Snapshot | None = (
+            None  # None while the buffers themselves hold the final values
+        )
 
     def forward(self, logits: Tensor, target: Tensor, others: Others | None = None) -> LossParts:
         """The loss of logits (N, C, …) and target (N, …).
@@ -101,34 +107,56 @@ class CombinedLoss(nn.Module):
             ConfigError: when the shapes do not fit.
         """
         main, dice = self.parts(logits, target, others)
-        total = self.ce_weight * main.value if dice is None else self.ce_weight * main.value + self.dice_weight * dice
+        total = (
+            self.ce_weight * main.value
+            if dice is None
+            else self.ce_weight * main.value + self.dice_weight * dice
+        )
         return self.told(total, main, dice)
 
     @staticmethod
     def told(total: Tensor, main: Terms, dice: Tensor | None) -> LossParts:
         """The parts as they are handed out."""
         focal = None if main.focal is None else main.focal.detach()
-        return LossParts(total.to(main.value.dtype), main.value.detach(), None if dice is None else dice.detach(), focal)
+        return LossParts(
+            total.to(main.value.dtype),
+            main.value.detach(),
+            None if dice is None else dice.detach(),
+            focal,
+        )
 
-    def parts(self, logits: Tensor, target: Tensor, others: Others | None = None) -> tuple[Terms, Tensor | None]:
+    def parts(
+        self, logits: Tensor, target: Tensor, others: Others | None = None
+    ) -> tuple[Terms, Tensor | None]:
         """Both parts, unweighted and still in the graph; Dice is None where its weight is 0 now."""
         self._watch(target, logits.shape[1])
         share, dice = 1 if others is None else others.batches, self.dice if self._dice_now else None
-        foreign = isinstance(self.main, LibraryLoss) and not isinstance(dice, DiceLoss)  # these have a softmax of their own
+        foreign = isinstance(self.main, LibraryLoss) and not isinstance(
+            dice, DiceLoss
+        )  # these have a softmax of their own
         batch = None if foreign else self._batch(logits, target)
-        main = self.main.terms_of(batch, others) if not isinstance(self.main, LibraryLoss) and batch else Terms(self.main(logits, target) / share)
+        main = (
+            self.main.terms_of(batch, others)
+            if not isinstance(self.main, LibraryLoss) and batch
+            else Terms(self.main(logits, target) / share)
+        )
         if dice is None:
             return main, None
-        return main, dice.of(batch, others) if isinstance(dice, DiceLoss) and batch else dice(logits, target) / share
+        return main, dice.of(batch, others) if isinstance(dice, DiceLoss) and batch else dice(
+            logits, target
+        ) / share
 
     def _batch(self, logits: Tensor, target: Tensor) -> Batch:
         """What the parts share."""
         main, dice = self.main, self.dice
         return functional.prepare(
-            logits, target, main.ignore_index,
-            weight=self._weight(), smoothed=not isinstance(main, LibraryLoss) and main.smoothed,
+            logits,
+            target,
+            main.ignore_index,
+            weight=self._weight(),
+            smoothed=not isinstance(main, LibraryLoss) and main.smoothed,
             power=dice.power if isinstance(dice, DiceLoss) and self._dice_now else None,
-        )  # fmt: skip
+        )
 
     @property
     def class_count(self) -> int:
@@ -138,7 +166,9 @@ class CombinedLoss(nn.Module):
     @property
     def needs_logits_to_pool(self) -> bool:
         """Whether sums over a large batch need the logits of all of it: those of Dice over the whole batch do."""
-        return self._dice_now and isinstance(self.dice, DiceLoss) and self.dice.reduction == "global"
+        return (
+            self._dice_now and isinstance(self.dice, DiceLoss) and self.dice.reduction == "global"
+        )
 
     @torch.no_grad()
     def pooled(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Others:
@@ -152,7 +182,12 @@ class CombinedLoss(nn.Module):
                 sums.append(functional.dice_sums(self._batch(logits, target)))
                 counts.append(sums[-1][-1])
             else:
-                counts.append(functional.counts(functional.rows(target, logits.shape[1], self.main.ignore_index), logits.shape[1]))
+                counts.append(
+                    functional.counts(
+                        functional.rows(target, logits.shape[1], self.main.ignore_index),
+                        logits.shape[1],
+                    )
+                )
         return functional.others_of(counts, sums, self._weight())
 
     @torch.no_grad()
@@ -175,10 +210,11 @@ class CombinedLoss(nn.Module):
         bad = lowest if lowest < 0 else highest
         if lowest < 0 or (self.classes and highest >= self.classes):
             raise DataError(
-                "a target holds a value that is no class", found=str(bad),
+                "a target holds a value that is no class",
+                found=str(bad),
                 allowed=f"0 … {self.classes - 1} ({self.classes} classes) or {self.main.ignore_index} (ignored)",
                 next_step="mend the labels, or the number of classes",
-            )  # fmt: skip
+            )
 
     def set_epoch(self, values: EpochValues) -> None:
         """Take over an epoch's split, smooth and clip ratio.
@@ -218,7 +254,12 @@ class CombinedLoss(nn.Module):
         alphas that are there. What cannot reach the loss is absent. Waits for the device, so call it once an epoch.
         """
         final = self._final or self._snapshot()
-        return self._used_main() | self._used_weights(final.class_weight_C) | self._used_dice(final) | {"loss.normalize": False}
+        return (
+            self._used_main()
+            | self._used_weights(final.class_weight_C)
+            | self._used_dice(final)
+            | {"loss.normalize": False}
+        )
 
     def _used_main(self) -> dict[str, Any]:
         main = self.main
@@ -227,7 +268,11 @@ class CombinedLoss(nn.Module):
         smoothing = {"loss.label_smoothing": main.label_smoothing.item()}
         if not isinstance(main, FocalLoss):
             return {"loss.kind": "ce", **smoothing}
-        mixed = {"loss.kind": "ce_focal", "loss.focal_share": main.share.item()} if main.mixed else {"loss.kind": "focal"}
+        mixed = (
+            {"loss.kind": "ce_focal", "loss.focal_share": main.share.item()}
+            if main.mixed
+            else {"loss.kind": "focal"}
+        )
         return {**mixed, **smoothing, "loss.gamma": main.gamma.item()} | self._used_alpha(main)
 
     def _used_alpha(self, main: FocalLoss) -> dict[str, Any]:
@@ -244,16 +289,24 @@ class CombinedLoss(nn.Module):
         return self.balance.recognise(weight_C) if self.balance else {}
 
     def _used_dice(self, final: _Snapshot) -> dict[str, Any]:
-        split: dict[str, Any] = {"loss.ce_weight": final.ce_weight, "loss.dice_weight": final.dice_weight}
+        split: dict[str, Any] = {
+            "loss.ce_weight": final.ce_weight,
+            "loss.dice_weight": final.dice_weight,
+        }
         if not self._dice_ever:
             return split
         if isinstance(self.dice, LibraryLoss):
             used = self.dice.used()
             return split | used | ({"loss.smooth": final.smooth} if "loss.smooth" in used else {})
-        shape = {"loss.square_denominator": self.dice.square_denominator, "loss.dice_reduction": self.dice.reduction}
+        shape = {
+            "loss.square_denominator": self.dice.square_denominator,
+            "loss.dice_reduction": self.dice.reduction,
+        }
         return split | {"loss.overlap": "dice", "loss.smooth": final.smooth} | shape
 
     def _snapshot(self) -> _Snapshot:
         weight_C = self._weight()
         held = None if weight_C is None else weight_C.detach().cpu().numpy().copy()
-        return _Snapshot(self.ce_weight.item(), self.dice_weight.item(), self.dice.smooth.item(), held)
+        return _Snapshot(
+            self.ce_weight.item(), self.dice_weight.item(), self.dice.smooth.item(), held
+        )

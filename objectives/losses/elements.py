@@ -44,7 +44,9 @@ class Numbers(NamedTuple):
     alpha: Number | None = None
 
 
-def element_sums(nll_NL: Tensor, spread_NL: Tensor | None, row_NL: Tensor, numbers: Numbers, *, ce: bool = True) -> tuple[Tensor | None, Tensor | None]:
+def element_sums(
+    nll_NL: Tensor, spread_NL: Tensor | None, row_NL: Tensor, numbers: Numbers, *, ce: bool = True
+) -> tuple[Tensor | None, Tensor | None]:
     """Σ c and Σ f in float64, differentiable once with respect to `nll_NL` and `spread_NL`; None for what is not asked for.
 
     Args:
@@ -61,7 +63,9 @@ def element_sums(nll_NL: Tensor, spread_NL: Tensor | None, row_NL: Tensor, numbe
     return c_sum if ce else None, None if numbers.gamma is None else f_sum
 
 
-def plain_elements(nll: Tensor, spread: Tensor | None, row: Tensor, numbers: Numbers) -> tuple[Tensor, Tensor | None]:
+def plain_elements(
+    nll: Tensor, spread: Tensor | None, row: Tensor, numbers: Numbers
+) -> tuple[Tensor, Tensor | None]:
     """c and f of every element as plain formulas: for a compiler, for numbers that are learned, and to hold the fast form against."""
     c = nll if numbers.weight is None else nll * _looked_up(numbers.weight, row, nll)
     if spread is not None:
@@ -82,13 +86,24 @@ class _ElementSums(torch.autograd.Function):
     """See the module's docstring for the slopes."""
 
     @staticmethod
-    def forward(ctx: Any, nll_NL: Tensor, spread_NL: Tensor | None, row_NL: Tensor, numbers: Numbers, ce: bool) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any,
+        nll_NL: Tensor,
+        spread_NL: Tensor | None,
+        row_NL: Tensor,
+        numbers: Numbers,
+        ce: bool,
+    ) -> tuple[Tensor, Tensor]:
         sums = nll_NL.new_zeros(2, dtype=torch.float64)
         wanted = ctx.needs_input_grad[0]
         focal = numbers.gamma is not None
         c_n, f_n = (torch.empty_like(nll_NL) if wanted and asked else None for asked in (ce, focal))
         f_u = torch.empty_like(nll_NL) if wanted and focal and spread_NL is not None else None
-        n_P, row_P, u_P = nll_NL.reshape(-1), row_NL.reshape(-1), None if spread_NL is None else spread_NL.reshape(-1)
+        n_P, row_P, u_P = (
+            nll_NL.reshape(-1),
+            row_NL.reshape(-1),
+            None if spread_NL is None else spread_NL.reshape(-1),
+        )
         for piece in _pieces(n_P):
             found = _piece(n_P[piece], None if u_P is None else u_P[piece], row_P[piece], numbers)
             sums += torch.stack([_total(found.c), _total(found.f)]) if focal else _total(found.c)
@@ -97,26 +112,44 @@ class _ElementSums(torch.autograd.Function):
                     kept.view(-1)[piece] = slope
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(c_n, f_n, f_u)
-        ctx.smoothing, ctx.dtype, ctx.shape = (None if spread_NL is None else numbers.smoothing), nll_NL.dtype, nll_NL.shape
+        ctx.smoothing, ctx.dtype, ctx.shape = (
+            (None if spread_NL is None else numbers.smoothing),
+            nll_NL.dtype,
+            nll_NL.shape,
+        )
         return sums[0], sums[1]
 
     @staticmethod
-    def backward(ctx: Any, *pulls: Tensor | None) -> tuple[Tensor | None, Tensor | None, None, None, None]:
-        gradients: tuple[Tensor | None, Tensor | None, None, None, None] = _ElementSums._once(ctx, *softmax.seen_by_torch(pulls))
+    def backward(
+        ctx: Any, *pulls: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+        gradients: tuple[Tensor | None, Tensor | None, None, None, None] = _ElementSums._once(
+            ctx, *softmax.seen_by_torch(pulls)
+        )
         return gradients
 
     @staticmethod
     @once_differentiable
-    def _once(ctx: Any, c_pull: Tensor | None, f_pull: Tensor | None) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+    def _once(
+        ctx: Any, c_pull: Tensor | None, f_pull: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         c_n, f_n, f_u = ctx.saved_tensors
         if softmax.graph_is_kept():
             c_n, f_n, f_u = (None if slope is None else slope.clone() for slope in (c_n, f_n, f_u))
         of_n = _pulled(c_n, c_pull, f_n, f_pull)
         if ctx.smoothing is None:
             return of_n, None, None, None, None
-        constant = None if c_pull is None else (c_pull * ctx.smoothing).to(ctx.dtype).expand(ctx.shape)
+        constant = (
+            None if c_pull is None else (c_pull * ctx.smoothing).to(ctx.dtype).expand(ctx.shape)
+        )
         of_u = _pulled(f_u, f_pull)
-        return of_n, constant if of_u is None else of_u if constant is None else of_u.add_(constant), None, None, None
+        return (
+            of_n,
+            constant if of_u is None else of_u if constant is None else of_u.add_(constant),
+            None,
+            None,
+            None,
+        )
 
 
 class _Found(NamedTuple):
@@ -134,7 +167,10 @@ def _piece(n: Tensor, u: Tensor | None, row: Tensor, numbers: Numbers) -> _Found
     w = 1.0 if numbers.weight is None else _looked_up(numbers.weight, row, n)
     c, c_n = n * w, w
     if u is not None:
-        c, c_n = c.mul_(1 - numbers.smoothing).add_(u * numbers.smoothing), w * (1 - numbers.smoothing)
+        c, c_n = (
+            c.mul_(1 - numbers.smoothing).add_(u * numbers.smoothing),
+            w * (1 - numbers.smoothing),
+        )
     if numbers.gamma is None:
         return _Found(c, c_n, c, 0.0, 0.0)
     low, high = _limits(n, clamped=u is not None)
@@ -173,9 +209,18 @@ def _total(values: Tensor) -> Tensor:
     return values.sum(dtype=torch.float64)
 
 
-def _pulled(slope: Tensor | None, pull: Tensor | None, other: Tensor | None = None, other_pull: Tensor | None = None) -> Tensor | None:
+def _pulled(
+    slope: Tensor | None,
+    pull: Tensor | None,
+    other: Tensor | None = None,
+    other_pull: Tensor | None = None,
+) -> Tensor | None:
     """slope·pull + other·other_pull, written over one of the slopes; what is None counts for nothing."""
     found = None if slope is None or pull is None else slope.mul_(pull)
     if other is None or other_pull is None:
         return found
-    return other.mul_(other_pull) if found is None else found.addcmul_(other, other_pull.to(other.dtype))
+    return (
+        other.mul_(other_pull)
+        if found is None
+        else found.addcmul_(other, other_pull.to(other.dtype))
+    )

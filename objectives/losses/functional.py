@@ -25,6 +25,7 @@ from objectives.losses.softmax import Power, by_class, softmax_sums, wide
 
 Reduction = Literal["global", "image"]
 
+
 class Batch(NamedTuple):
     """What the losses of one batch share. Where an element does not count, every number of it is 0.
 
@@ -67,7 +68,13 @@ class Others(NamedTuple):
 
 
 def prepare(
-    logits: Tensor, target: Tensor, ignore_index: int, *, weight: Tensor | None = None, smoothed: bool = False, power: Power | None = None
+    logits: Tensor,
+    target: Tensor,
+    ignore_index: int,
+    *,
+    weight: Tensor | None = None,
+    smoothed: bool = False,
+    power: Power | None = None,
 ) -> Batch:
     """The shared part of a batch.
 
@@ -87,7 +94,11 @@ def prepare(
     row_NL = rows(target, classes, ignore_index)
     u_C = None
     if smoothed:
-        u_C = logits.new_full((classes,), 1 / classes, dtype=wide(logits.dtype)) if weight is None else _vector("weight", weight, logits) / classes
+        u_C = (
+            logits.new_full((classes,), 1 / classes, dtype=wide(logits.dtype))
+            if weight is None
+            else _vector("weight", weight, logits) / classes
+        )
     sums = softmax_sums(logits, row_NL, u_C, power)
     return Batch(row_NL, *sums, counts(row_NL, classes))
 
@@ -104,7 +115,9 @@ def counts(row_NL: Tensor, classes: int) -> Tensor:
     return by_class(torch.ones_like(row_NL, dtype=torch.float64), row_NL, classes)
 
 
-def others_of(counts_NC: list[Tensor], sums: list[tuple[Tensor, ...]], weight: Tensor | None) -> Others:
+def others_of(
+    counts_NC: list[Tensor], sums: list[tuple[Tensor, ...]], weight: Tensor | None
+) -> Others:
     """The sums over batches that are to count as one.
 
     Args:
@@ -116,12 +129,19 @@ def others_of(counts_NC: list[Tensor], sums: list[tuple[Tensor, ...]], weight: T
     others = Others(len(counts_NC), _mass(count_NC, weight), (count_NC.sum(1) > 0).sum())
     if not sums:
         return others
-    overlap_C, total_C, count_C = (torch.cat(parts).sum(0, keepdim=True) for parts in zip(*sums, strict=True))
+    overlap_C, total_C, count_C = (
+        torch.cat(parts).sum(0, keepdim=True) for parts in zip(*sums, strict=True)
+    )
     return others._replace(overlap_C=overlap_C, total_C=total_C, count_C=count_C)
 
 
 def cross_entropy(
-    logits: Tensor, target: Tensor, *, weight: Tensor | None = None, ignore_index: int = -100, label_smoothing: float = 0.0
+    logits: Tensor,
+    target: Tensor,
+    *,
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
 ) -> Tensor:
     """Σ w_y·(−log p_y) / Σ w_y over the valid elements, as `torch.nn.functional.cross_entropy` has it.
 
@@ -141,9 +161,13 @@ def cross_entropy(
     return cross_entropy_of(batch, weight, label_smoothing)
 
 
-def cross_entropy_of(batch: Batch, weight: Tensor | None, label_smoothing: Number, others: Others | None = None) -> Tensor:
+def cross_entropy_of(
+    batch: Batch, weight: Tensor | None, label_smoothing: Number, others: Others | None = None
+) -> Tensor:
     """`cross_entropy` of a prepared batch."""
-    ce, _ = element_sums(batch.nll_NL, batch.spread_NL, batch.row_NL, _numbers(batch, weight, label_smoothing))
+    ce, _ = element_sums(
+        batch.nll_NL, batch.spread_NL, batch.row_NL, _numbers(batch, weight, label_smoothing)
+    )
     return _mean(ce, batch, weight, others)
 
 
@@ -182,7 +206,12 @@ def focal(
 
 
 def focal_of(
-    batch: Batch, gamma: Number, alpha: Number | None, weight: Tensor | None, label_smoothing: Number, others: Others | None = None
+    batch: Batch,
+    gamma: Number,
+    alpha: Number | None,
+    weight: Tensor | None,
+    label_smoothing: Number,
+    others: Others | None = None,
 ) -> Tensor:
     """`focal` of a prepared batch."""
     numbers = _numbers(batch, weight, label_smoothing, gamma, alpha)
@@ -191,10 +220,20 @@ def focal_of(
 
 
 def both_of(
-    batch: Batch, gamma: Number, alpha: Number | None, weight: Tensor | None, label_smoothing: Number, others: Others | None = None
+    batch: Batch,
+    gamma: Number,
+    alpha: Number | None,
+    weight: Tensor | None,
+    label_smoothing: Number,
+    others: Others | None = None,
 ) -> tuple[Tensor, Tensor]:
     """`cross_entropy` and `focal` of a prepared batch, in one pass."""
-    ce, focal = element_sums(batch.nll_NL, batch.spread_NL, batch.row_NL, _numbers(batch, weight, label_smoothing, gamma, alpha))
+    ce, focal = element_sums(
+        batch.nll_NL,
+        batch.spread_NL,
+        batch.row_NL,
+        _numbers(batch, weight, label_smoothing, gamma, alpha),
+    )
     return _mean(ce, batch, weight, others), _mean(focal, batch, weight, others)
 
 
@@ -224,10 +263,21 @@ def dice(
     """
     checks.not_negative("smooth", smooth)
     checks.one_of("reduction", reduction, ("global", "image"))
-    return dice_of(prepare(logits, target, ignore_index, power=2 if square_denominator else 1), smooth, reduction, keep_absent)
+    return dice_of(
+        prepare(logits, target, ignore_index, power=2 if square_denominator else 1),
+        smooth,
+        reduction,
+        keep_absent,
+    )
 
 
-def dice_of(batch: Batch, smooth: Number, reduction: Reduction, keep_absent: bool, others: Others | None = None) -> Tensor:
+def dice_of(
+    batch: Batch,
+    smooth: Number,
+    reduction: Reduction,
+    keep_absent: bool,
+    others: Others | None = None,
+) -> Tensor:
     """`dice` of a batch that was prepared with the power of its denominator."""
     sums_NC, pooled = dice_sums(batch), others is not None and others.overlap_C is not None
     if reduction == "global":
@@ -235,15 +285,23 @@ def dice_of(batch: Batch, smooth: Number, reduction: Reduction, keep_absent: boo
     if others is not None and pooled:
         of_all = (others.overlap_C, others.total_C, others.count_C)
         # The value of all batches, with this batch's part of the gradient.
-        sums_NC = tuple(own + (whole - own).detach() for own, whole in zip(sums_NC, of_all, strict=True) if whole is not None)
+        sums_NC = tuple(
+            own + (whole - own).detach()
+            for own, whole in zip(sums_NC, of_all, strict=True)
+            if whole is not None
+        )
     overlap_NC, total_NC, count_NC = sums_NC
     numerator_NC, denominator_NC = 2 * overlap_NC + smooth, total_NC + smooth
     # Nothing found of nothing there, without smoothing: 0/0 counts as a perfect score.
-    score_NC = _where_positive(denominator_NC, numerator_NC) / _where_positive(denominator_NC, denominator_NC)
+    score_NC = _where_positive(denominator_NC, numerator_NC) / _where_positive(
+        denominator_NC, denominator_NC
+    )
     nonempty_N1 = count_NC.sum(1, keepdim=True) > 0
     kept_NC = (nonempty_N1 if keep_absent else count_NC > 0).expand_as(count_NC)
     loss_N = ((1 - score_NC) * kept_NC).sum(1) / kept_NC.sum(1).clamp_min(1)
-    loss = loss_N.sum() / (others.images if others is not None and reduction == "image" else nonempty_N1.sum()).clamp_min(1)
+    loss = loss_N.sum() / (
+        others.images if others is not None and reduction == "image" else nonempty_N1.sum()
+    ).clamp_min(1)
     if others is not None and pooled:
         loss = loss - loss.detach() * (1 - 1 / others.batches)
     return loss.to(batch.nll_NL.dtype)
@@ -251,7 +309,8 @@ def dice_of(batch: Batch, smooth: Number, reduction: Reduction, keep_absent: boo
 
 def dice_sums(batch: Batch) -> tuple[Tensor, ...]:
     """Σ p·g, Σ p + Σ g (or of squares; g² is g) and Σ g, each (N, C) in float64 over the valid elements of an image."""
-    assert batch.soft_NC is not None and batch.hit_NC is not None, "prepare was not told the power of Dice's denominator"  # noqa: PT018
+    assert batch.soft_NC is not None, "prepare did not get the power of Dice's denominator"
+    assert batch.hit_NC is not None
     return batch.hit_NC, batch.soft_NC + batch.count_NC, batch.count_NC
 
 
@@ -261,18 +320,28 @@ def _mass(count_NC: Tensor, weight: Tensor | None) -> Tensor:
     return count_C.sum() if weight is None else (count_C * weight.to(count_C.dtype)).sum()
 
 
-def _mean(total: Tensor | None, batch: Batch, weight: Tensor | None, others: Others | None) -> Tensor:
+def _mean(
+    total: Tensor | None, batch: Batch, weight: Tensor | None, others: Others | None
+) -> Tensor:
     """Σ loss / Σ w_y, and 0 with zero gradient when nothing was valid."""
     assert total is not None
     whole = _mass(batch.count_NC, weight) if others is None else others.mass
     return (total / _where_positive(whole, whole)).to(batch.nll_NL.dtype)
 
 
-def _numbers(batch: Batch, weight: Tensor | None, label_smoothing: Number, gamma: Number | None = None, alpha: Number | None = None) -> Numbers:
+def _numbers(
+    batch: Batch,
+    weight: Tensor | None,
+    label_smoothing: Number,
+    gamma: Number | None = None,
+    alpha: Number | None = None,
+) -> Numbers:
     """Checked, and vectors with a last entry for what does not count."""
     vector = isinstance(alpha, Tensor) and alpha.dim() > 0
     table = _table("alpha", alpha, batch) if isinstance(alpha, Tensor) and vector else alpha
-    return Numbers(None if weight is None else _table("weight", weight, batch), label_smoothing, gamma, table)
+    return Numbers(
+        None if weight is None else _table("weight", weight, batch), label_smoothing, gamma, table
+    )
 
 
 def _table(name: str, values: Tensor, batch: Batch) -> Tensor:
@@ -282,7 +351,12 @@ def _table(name: str, values: Tensor, batch: Batch) -> Tensor:
 
 
 def _soft_focal(
-    logits: Tensor, target: Tensor, gamma: Number, alpha: Number | None, weight: Tensor | None, label_smoothing: float
+    logits: Tensor,
+    target: Tensor,
+    gamma: Number,
+    alpha: Number | None,
+    weight: Tensor | None,
+    label_smoothing: float,
 ) -> Tensor:
     """`focal` against distributions. They are small (N, C), so this is plain autograd."""
     checks.soft_target(logits, target)
@@ -293,9 +367,15 @@ def _soft_focal(
     batch = Batch(top_N1, -log_p_NC.gather(1, top_N1), None, None, None, counts(top_N1, classes))
     q_NC = (1 - label_smoothing) * q_NC + label_smoothing / classes
     weighted_NC = q_NC if weight is None else q_NC * _vector("weight", weight, log_p_NC)
-    loss_N = -(weighted_NC * log_p_NC).sum(1) * modulation(batch.nll_NL, gamma, clamped=True).squeeze(1)
+    loss_N = -(weighted_NC * log_p_NC).sum(1) * modulation(
+        batch.nll_NL, gamma, clamped=True
+    ).squeeze(1)
     if alpha is not None:
-        loss_N = loss_N * (_table("alpha", alpha, batch)[top_N1.squeeze(1)] if isinstance(alpha, Tensor) and alpha.dim() else alpha)
+        loss_N = loss_N * (
+            _table("alpha", alpha, batch)[top_N1.squeeze(1)]
+            if isinstance(alpha, Tensor) and alpha.dim()
+            else alpha
+        )
     return _mean(loss_N.sum(dtype=torch.float64), batch, weight, None)
 
 

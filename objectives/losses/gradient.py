@@ -34,7 +34,9 @@ class GradientShares(NamedTuple):
         return GradientShares(self.parts + other.parts, self.classes + other.classes)
 
 
-def gradient_shares(criterion: CombinedLoss | NormalizedCombinedLoss, logits: Tensor, target: Tensor) -> GradientShares:
+def gradient_shares(
+    criterion: CombinedLoss | NormalizedCombinedLoss, logits: Tensor, target: Tensor
+) -> GradientShares:
     """The norms of one batch, float64, on its device; nothing is left at `logits`, no running mean moves, nothing waits.
 
     Args:
@@ -45,11 +47,17 @@ def gradient_shares(criterion: CombinedLoss | NormalizedCombinedLoss, logits: Te
         ConfigError: when the shapes do not fit.
     """
     combined = criterion.combined if isinstance(criterion, NormalizedCombinedLoss) else criterion
-    scale_2 = criterion.scale_2 if isinstance(criterion, NormalizedCombinedLoss) else combined.ce_weight.new_ones(2)
+    scale_2 = (
+        criterion.scale_2
+        if isinstance(criterion, NormalizedCombinedLoss)
+        else combined.ce_weight.new_ones(2)
+    )
     with torch.enable_grad():
         leaf = logits.detach().to(wide(logits.dtype)).requires_grad_()
         main, dice = combined.parts(leaf, target)
-        (pull,) = torch.autograd.grad(combined.ce_weight * scale_2[0] * main.value, leaf, retain_graph=dice is not None)
+        (pull,) = torch.autograd.grad(
+            combined.ce_weight * scale_2[0] * main.value, leaf, retain_graph=dice is not None
+        )
         norms, total = [pull.abs().sum(dtype=torch.float64)], pull
         if dice is None:
             norms.append(torch.zeros_like(norms[0]))
@@ -60,5 +68,7 @@ def gradient_shares(criterion: CombinedLoss | NormalizedCombinedLoss, logits: Te
     classes = logits.shape[1]
     row_P = functional.rows(target, classes, combined.main.ignore_index).flatten()
     norm_P = total.abs().sum(1, dtype=torch.float64).flatten()
-    by_class = torch.zeros(classes + 1, dtype=torch.float64, device=logits.device).scatter_add(0, row_P, norm_P)
+    by_class = torch.zeros(classes + 1, dtype=torch.float64, device=logits.device).scatter_add(
+        0, row_P, norm_P
+    )
     return GradientShares(torch.stack(norms), by_class[:classes])

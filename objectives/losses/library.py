@@ -46,7 +46,11 @@ class LibraryLoss(nn.Module):
     ) -> None:
         super().__init__()
         checks.one_of("loss", name, NAMES)
-        for what, value in (("smooth", smooth), ("tversky_alpha", tversky_alpha), ("tversky_beta", tversky_beta)):
+        for what, value in (
+            ("smooth", smooth),
+            ("tversky_alpha", tversky_alpha),
+            ("tversky_beta", tversky_beta),
+        ):
             checks.not_negative(what, value)
         checks.share("label_smoothing", label_smoothing)
         self.name, self.ignore_index, self.label_smoothing = name, ignore_index, label_smoothing
@@ -62,14 +66,21 @@ class LibraryLoss(nn.Module):
             ConfigError: when the shapes do not fit.
         """
         checks.hard_target(logits, target)
-        z_NCL1, classes = elements(logits).float().unsqueeze(3), logits.shape[1]  # of images, as not every loss there takes lines
+        z_NCL1, classes = (
+            elements(logits).float().unsqueeze(3),
+            logits.shape[1],
+        )  # of images, as not every loss there takes lines
         row_NL1 = functional.rows(target, classes, self.ignore_index).unsqueeze(2)
         nothing = z_NCL1.sum() * 0
         if classes == 1 or target.numel() == 0:
             return nothing
         with torch.autocast(logits.device.type, enabled=False):
             value = self._made(classes)(z_NCL1, row_NL1)
-        return torch.where((row_NL1 < classes).any(), value.sum(), nothing) if value.numel() else nothing
+        return (
+            torch.where((row_NL1 < classes).any(), value.sum(), nothing)
+            if value.numel()
+            else nothing
+        )
 
     def used(self) -> dict[str, Any]:
         """Dotted path → value of what takes part."""
@@ -79,7 +90,11 @@ class LibraryLoss(nn.Module):
         if self.name == "lovasz":
             return used
         used["loss.smooth"] = self.smooth.item()
-        return used | ({"loss.tversky_alpha": self.tversky_alpha, "loss.tversky_beta": self.tversky_beta} if self.name == "tversky" else {})
+        return used | (
+            {"loss.tversky_alpha": self.tversky_alpha, "loss.tversky_beta": self.tversky_beta}
+            if self.name == "tversky"
+            else {}
+        )
 
     def _made(self, classes: int) -> nn.Module:
         """The library's module; made anew, as the smoothing constant may follow a schedule. C is the ignored label."""
@@ -88,8 +103,14 @@ class LibraryLoss(nn.Module):
         if self.name == "lovasz":
             made: nn.Module = losses.LovaszLoss("multiclass", ignore_index=classes)
         elif self.name == "soft_ce":
-            made = losses.SoftCrossEntropyLoss(smooth_factor=self.label_smoothing, ignore_index=classes)
+            made = losses.SoftCrossEntropyLoss(
+                smooth_factor=self.label_smoothing, ignore_index=classes
+            )
         else:
-            alpha, beta = (1.0, 1.0) if self.name == "jaccard" else (self.tversky_alpha, self.tversky_beta)
-            made = losses.TverskyLoss("multiclass", smooth=self.smooth, ignore_index=classes, alpha=alpha, beta=beta)
+            alpha, beta = (
+                (1.0, 1.0) if self.name == "jaccard" else (self.tversky_alpha, self.tversky_beta)
+            )
+            made = losses.TverskyLoss(
+                "multiclass", smooth=self.smooth, ignore_index=classes, alpha=alpha, beta=beta
+            )
         return made

@@ -44,16 +44,28 @@ class CrossEntropyLoss(nn.Module):
     weight: Tensor | None
     label_smoothing: Tensor
 
-    def __init__(self, weight: PerClass | None = None, *, ignore_index: int = -100, label_smoothing: float = 0.0) -> None:
+    def __init__(
+        self,
+        weight: PerClass | None = None,
+        *,
+        ignore_index: int = -100,
+        label_smoothing: float = 0.0,
+    ) -> None:
         super().__init__()
         checks.share("label_smoothing", label_smoothing)
         self.ignore_index, self.smoothed = ignore_index, label_smoothing > 0
-        self.register_buffer("weight", None if weight is None else _numbers("weight", weight), persistent=False)
-        self.register_buffer("label_smoothing", _number("label_smoothing", label_smoothing), persistent=False)
+        self.register_buffer(
+            "weight", None if weight is None else _numbers("weight", weight), persistent=False
+        )
+        self.register_buffer(
+            "label_smoothing", _number("label_smoothing", label_smoothing), persistent=False
+        )
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """The scalar loss of logits (N, C, …) and target (N, …)."""
-        batch = functional.prepare(logits, target, self.ignore_index, weight=self.weight, smoothed=self.smoothed)
+        batch = functional.prepare(
+            logits, target, self.ignore_index, weight=self.weight, smoothed=self.smoothed
+        )
         return self.terms_of(batch).value
 
     def terms_of(self, batch: Batch, others: Others | None = None) -> Terms:
@@ -102,23 +114,42 @@ class FocalLoss(nn.Module):
         self.ignore_index, self.smoothed, self.mixed = ignore_index, label_smoothing > 0, share < 1
         self.register_buffer("gamma", _number("gamma", gamma), persistent=False)
         self.register_buffer("alpha", _alpha(alpha), persistent=False)
-        self.register_buffer("weight", None if weight is None else _numbers("weight", weight), persistent=False)
-        self.register_buffer("label_smoothing", _number("label_smoothing", label_smoothing), persistent=False)
+        self.register_buffer(
+            "weight", None if weight is None else _numbers("weight", weight), persistent=False
+        )
+        self.register_buffer(
+            "label_smoothing", _number("label_smoothing", label_smoothing), persistent=False
+        )
         self.register_buffer("share", _number("share", share), persistent=False)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """The scalar loss of logits (N, C, …) and target (N, …), or logits (N, C) and soft target (N, C)."""
         if target.is_floating_point():
             smoothing = float(self.label_smoothing)
-            return functional.focal(logits, target, gamma=self.gamma, alpha=self.alpha, weight=self.weight, label_smoothing=smoothing)
-        batch = functional.prepare(logits, target, self.ignore_index, weight=self.weight, smoothed=self.smoothed)
+            return functional.focal(
+                logits,
+                target,
+                gamma=self.gamma,
+                alpha=self.alpha,
+                weight=self.weight,
+                label_smoothing=smoothing,
+            )
+        batch = functional.prepare(
+            logits, target, self.ignore_index, weight=self.weight, smoothed=self.smoothed
+        )
         return self.terms_of(batch).value
 
     def terms_of(self, batch: Batch, others: Others | None = None) -> Terms:
         """The same for a batch that several losses share (hard targets)."""
         if not self.mixed:
-            return Terms(functional.focal_of(batch, self.gamma, self.alpha, self.weight, self.label_smoothing, others))
-        ce, focal = functional.both_of(batch, self.gamma, self.alpha, self.weight, self.label_smoothing, others)
+            return Terms(
+                functional.focal_of(
+                    batch, self.gamma, self.alpha, self.weight, self.label_smoothing, others
+                )
+            )
+        ce, focal = functional.both_of(
+            batch, self.gamma, self.alpha, self.weight, self.label_smoothing, others
+        )
         return Terms((self.share * focal + (1 - self.share) * ce).to(ce.dtype), ce, focal)
 
 
@@ -153,7 +184,11 @@ class DiceLoss(nn.Module):
     ) -> None:
         super().__init__()
         checks.one_of("reduction", reduction, ("global", "image"))
-        self.square_denominator, self.keep_absent, self.ignore_index = square_denominator, keep_absent, ignore_index
+        self.square_denominator, self.keep_absent, self.ignore_index = (
+            square_denominator,
+            keep_absent,
+            ignore_index,
+        )
         self.reduction: Reduction = reduction
         self.power: Power = 2 if square_denominator else 1
         self.register_buffer("smooth", _number("smooth", smooth), persistent=False)
@@ -178,7 +213,12 @@ def _numbers(name: str, values: PerClass) -> Tensor:
     vector = torch.as_tensor(values, dtype=torch.float64).clone()
     if vector.dim() != 1:
         found = str(tuple(vector.shape))
-        raise ConfigError(f"{name} needs one value per class, but has shape {found}", where=name, found=found, allowed="(C,)")
+        raise ConfigError(
+            f"{name} needs one value per class, but has shape {found}",
+            where=name,
+            found=found,
+            allowed="(C,)",
+        )
     for value in vector.tolist():
         checks.not_negative(name, value)
     return vector

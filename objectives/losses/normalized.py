@@ -38,7 +38,9 @@ class NormalizedCombinedLoss(nn.Module):
         super().__init__()
         checks.share("momentum", momentum)
         self.combined, device = combined, combined.ce_weight.device
-        self.register_buffer("momentum", torch.tensor(momentum, dtype=torch.float64, device=device), persistent=False)
+        self.register_buffer(
+            "momentum", torch.tensor(momentum, dtype=torch.float64, device=device), persistent=False
+        )
         self.register_buffer("mean_2", torch.zeros(2, dtype=torch.float64, device=device))
         self.register_buffer("mass_2", torch.zeros(2, dtype=torch.float64, device=device))
 
@@ -60,7 +62,10 @@ class NormalizedCombinedLoss(nn.Module):
         others = self.combined.pooled(held)
         parts = [self.combined.parts(logits, target, others) for logits, target in held]
         overlaps = [dice for _, dice in parts if dice is not None]
-        self._take_in(torch.stack([main.value for main, _ in parts]).sum(), torch.stack(overlaps).sum() if overlaps else None)
+        self._take_in(
+            torch.stack([main.value for main, _ in parts]).sum(),
+            torch.stack(overlaps).sum() if overlaps else None,
+        )
         return others
 
     @property
@@ -88,7 +93,10 @@ class NormalizedCombinedLoss(nn.Module):
 
     def used(self) -> dict[str, Any]:
         """As the combined loss does."""
-        return self.combined.used() | {"loss.normalize": True, "loss.normalize_momentum": self.momentum.item()}
+        return self.combined.used() | {
+            "loss.normalize": True,
+            "loss.normalize_momentum": self.momentum.item(),
+        }
 
     def _take_in(self, main: Tensor, dice: Tensor | None) -> None:
         """Move the running means by the parts of a batch."""

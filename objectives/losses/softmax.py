@@ -46,7 +46,9 @@ class SoftmaxSums(NamedTuple):
     hit_NC: Tensor | None
 
 
-def softmax_sums(logits: Tensor, row_NL: Tensor, u_C: Tensor | None = None, power: Power | None = None) -> SoftmaxSums:
+def softmax_sums(
+    logits: Tensor, row_NL: Tensor, u_C: Tensor | None = None, power: Power | None = None
+) -> SoftmaxSums:
     """The sums of a batch, differentiable once with respect to the logits.
 
     Computed in float32 at least, whatever the logits' type and whatever autocast says.
@@ -57,28 +59,45 @@ def softmax_sums(logits: Tensor, row_NL: Tensor, u_C: Tensor | None = None, powe
         u_C: asks for the spread under these factors.
         power: asks for Σ p (1) or Σ p² (2), and for the hits.
     """
-    if torch.compiler.is_compiling():  # a compiler fuses the plain formulas by itself, and would unroll the pieces
+    if (
+        torch.compiler.is_compiling()
+    ):  # a compiler fuses the plain formulas by itself, and would unroll the pieces
         return plain_softmax_sums(logits, row_NL, u_C, power)
     if torch.is_grad_enabled() and logits.requires_grad:
         nll_NL, spread_NL, soft_NC, hit_NC = _SoftmaxSums.apply(logits, row_NL, u_C, power)
     else:  # nobody will ask for a gradient, so the probabilities need no place
         nll_NL, spread_NL, soft_NC, hit_NC = _forward(elements(logits), row_NL, u_C, power, None)
-    return SoftmaxSums(nll_NL, None if u_C is None else spread_NL, None if power is None else soft_NC, None if power is None else hit_NC)
+    return SoftmaxSums(
+        nll_NL,
+        None if u_C is None else spread_NL,
+        None if power is None else soft_NC,
+        None if power is None else hit_NC,
+    )
 
 
-def plain_softmax_sums(logits: Tensor, row_NL: Tensor, u_C: Tensor | None = None, power: Power | None = None) -> SoftmaxSums:
+def plain_softmax_sums(
+    logits: Tensor, row_NL: Tensor, u_C: Tensor | None = None, power: Power | None = None
+) -> SoftmaxSums:
     """The same as plain formulas: for a compiler, for derivatives of higher order, and as what the fast form is held against."""
     z_NCL = elements(logits)
     valid_NL = row_NL < z_NCL.shape[1]
     log_p_NCL = torch.log_softmax(z_NCL, 1, dtype=wide(logits.dtype))
     # Filled and not multiplied by 0: what does not count may be infinite, and infinity times 0 is NaN.
-    nll_NL = -log_p_NCL.gather(1, _labels(row_NL, z_NCL.shape[1])).squeeze(1).masked_fill(~valid_NL, 0)
-    spread_NL = None if u_C is None else -(log_p_NCL * _column(u_C, log_p_NCL)).sum(1).masked_fill(~valid_NL, 0)
+    nll_NL = (
+        -log_p_NCL.gather(1, _labels(row_NL, z_NCL.shape[1])).squeeze(1).masked_fill(~valid_NL, 0)
+    )
+    spread_NL = (
+        None
+        if u_C is None
+        else -(log_p_NCL * _column(u_C, log_p_NCL)).sum(1).masked_fill(~valid_NL, 0)
+    )
     if power is None:
         return SoftmaxSums(nll_NL, spread_NL, None, None)
     p_NCL = log_p_NCL.exp().masked_fill(~valid_NL.unsqueeze(1), 0)
     soft_NC = (p_NCL if power == 1 else p_NCL * p_NCL).sum(2, dtype=torch.float64)
-    return SoftmaxSums(nll_NL, spread_NL, soft_NC, by_class((-nll_NL).exp(), row_NL, z_NCL.shape[1]))
+    return SoftmaxSums(
+        nll_NL, spread_NL, soft_NC, by_class((-nll_NL).exp(), row_NL, z_NCL.shape[1])
+    )
 
 
 def by_class(value_NL: Tensor, row_NL: Tensor, classes: int) -> Tensor:
@@ -103,7 +122,11 @@ def seen_by_torch(pulls: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]
     Torch refuses to go on through such a function only if what arrives there has a graph. But what it kept has one, too,
     and to leave that out would be silently wrong.
     """
-    return tuple(None if pull is None else pull.detach().requires_grad_() for pull in pulls) if torch.is_grad_enabled() else pulls
+    return (
+        tuple(None if pull is None else pull.detach().requires_grad_() for pull in pulls)
+        if torch.is_grad_enabled()
+        else pulls
+    )
 
 
 def graph_is_kept() -> bool:
@@ -115,7 +138,9 @@ class _SoftmaxSums(torch.autograd.Function):
     """See the module's docstring for the gradient."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, row_NL: Tensor, u_C: Tensor | None, power: Power | None) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, logits: Tensor, row_NL: Tensor, u_C: Tensor | None, power: Power | None
+    ) -> tuple[Tensor, ...]:
         z_NCL = elements(logits)
         p_NCL = torch.empty_like(z_NCL, dtype=wide(logits.dtype))
         sums = _forward(z_NCL, row_NL, u_C, power, p_NCL)
@@ -139,12 +164,17 @@ class _SoftmaxSums(torch.autograd.Function):
         return p_NCL.view_as(p_NCL).reshape(ctx.shape).to(ctx.dtype), None, None, None
 
 
-def _forward(z_NCL: Tensor, row_NL: Tensor, u_C: Tensor | None, power: Power | None, p_NCL: Tensor | None) -> tuple[Tensor, ...]:
+def _forward(
+    z_NCL: Tensor, row_NL: Tensor, u_C: Tensor | None, power: Power | None, p_NCL: Tensor | None
+) -> tuple[Tensor, ...]:
     """Piece by piece; the probabilities go to `p_NCL`, where there is a place for them."""
     images, classes, _ = z_NCL.shape
     nll_NL = torch.empty(row_NL.shape, dtype=wide(z_NCL.dtype), device=z_NCL.device)
     spread_NL = torch.empty_like(nll_NL if u_C is not None else nll_NL[:, :0])
-    soft_NC, hit_NC1 = (torch.zeros((images, size), dtype=torch.float64, device=z_NCL.device) for size in (classes, classes + 1))
+    soft_NC, hit_NC1 = (
+        torch.zeros((images, size), dtype=torch.float64, device=z_NCL.device)
+        for size in (classes, classes + 1)
+    )
     for ns, ls in pieces(z_NCL):
         row, log_p = row_NL[ns, ls], _log_softmax(z_NCL[ns, :, ls], nll_NL.dtype)
         valid = row < classes
@@ -163,7 +193,13 @@ def _forward(z_NCL: Tensor, row_NL: Tensor, u_C: Tensor | None, power: Power | N
     return nll_NL, spread_NL, soft_NC, hit_NC1[:, :classes]
 
 
-def _write_gradient(p_NCL: Tensor, row_NL: Tensor, u_C: Tensor | None, power: Power | None, slopes: tuple[Tensor | None, ...]) -> None:
+def _write_gradient(
+    p_NCL: Tensor,
+    row_NL: Tensor,
+    u_C: Tensor | None,
+    power: Power | None,
+    slopes: tuple[Tensor | None, ...],
+) -> None:
     """The gradient at the logits, over the probabilities; those are 0 where nothing counts, and so is their gradient."""
     classes = p_NCL.shape[1]
     g_NL, s_NL, b_NC, o_NC = slopes
@@ -171,9 +207,14 @@ def _write_gradient(p_NCL: Tensor, row_NL: Tensor, u_C: Tensor | None, power: Po
     for ns, ls in pieces(p_NCL):
         p, row = p_NCL[ns, :, ls], row_NL[ns, ls]
         valid, label = row < classes, _labels(row, classes)
-        g, s = (None if pull_NL is None else (pull_NL[ns, ls] * valid).unsqueeze(1) for pull_NL in (g_NL, s_NL))
+        g, s = (
+            None if pull_NL is None else (pull_NL[ns, ls] * valid).unsqueeze(1)
+            for pull_NL in (g_NL, s_NL)
+        )
         if o_NC is not None:
-            hit = p.gather(1, label).mul_(o_NC[ns].to(p.dtype).gather(1, label.squeeze(1)).unsqueeze(1))
+            hit = p.gather(1, label).mul_(
+                o_NC[ns].to(p.dtype).gather(1, label.squeeze(1)).unsqueeze(1)
+            )
             g = hit.neg_() if g is None else g.sub_(hit)
         common = p.new_zeros(()) if g is None else g  # to all classes of an element
         if s is not None and u_C is not None:
@@ -181,7 +222,9 @@ def _write_gradient(p_NCL: Tensor, row_NL: Tensor, u_C: Tensor | None, power: Po
         if b_NC is None:
             p.mul_(common)
         else:
-            pulled = p * b_NC[ns].unsqueeze(2) if power == 1 else (p * b_NC[ns].unsqueeze(2)).mul_(p)
+            pulled = (
+                p * b_NC[ns].unsqueeze(2) if power == 1 else (p * b_NC[ns].unsqueeze(2)).mul_(p)
+            )
             torch.addcmul(pulled, p, common - pulled.sum(1, keepdim=True), out=p)
         if g is not None:
             p.scatter_add_(1, label, -g)
@@ -192,7 +235,11 @@ def _write_gradient(p_NCL: Tensor, row_NL: Tensor, u_C: Tensor | None, power: Po
 def pieces(z_NCL: Tensor) -> Iterator[tuple[slice, slice]]:
     """Images and elements of each piece. Only a CPU has a cache to fit: elsewhere the batch stays whole, as pieces cost launches."""
     images, classes, length = z_NCL.shape
-    most = max(1, PIECE_BYTES // (4 * classes)) if z_NCL.device.type == "cpu" else max(1, images * length)
+    most = (
+        max(1, PIECE_BYTES // (4 * classes))
+        if z_NCL.device.type == "cpu"
+        else max(1, images * length)
+    )
     step = max(1, most // max(1, length))
     for first in range(0, images, step):
         for start in range(0, length, most):

@@ -15,10 +15,23 @@ from spaces.frozen import Frozen
 class ModelConfig(Frozen):
     """Any architecture and encoder of segmentation_models_pytorch, by name."""
 
-    architecture: str = Field(default="unet", description="as smp.create_model takes it: unet, fpn, deeplabv3plus, segformer, …")
-    encoder: str = Field(default="tu-test_resnet", description="encoder_name of smp: resnet34, mit_b0, timm-…, tu-… (any of timm)")
-    encoder_weights: str | None = Field(default=None, description="imagenet where smp can fetch it; null: random start")
-    dropout: float | None = Field(default=None, ge=0, lt=1, description="rate of the model's dropout layers, where it has some; null: as the architecture sets it")
+    architecture: str = Field(
+        default="unet",
+        description="as smp.create_model takes it: unet, fpn, deeplabv3plus, segformer, …",
+    )
+    encoder: str = Field(
+        default="tu-test_resnet",
+        description="encoder_name of smp: resnet34, mit_b0, timm-…, tu-… (any of timm)",
+    )
+    encoder_weights: str | None = Field(
+        default=None, description="imagenet where smp can fetch it; null: random start"
+    )
+    dropout: float | None = Field(
+        default=None,
+        ge=0,
+        lt=1,
+        description="rate of the model's dropout layers, where it has some; null: as the architecture sets it",
+    )
     options: dict[str, Any] = Field(
         default={"encoder_depth": 2, "decoder_channels": [32, 16]},
         description="further arguments of smp.create_model; the default is a U-Net of 60,000 parameters for small images on a CPU core; {} takes smp's own",
@@ -28,7 +41,11 @@ class ModelConfig(Frozen):
 class SegmentationOptimizer(OptimizerConfig):
     """As every optimiser, with a base rate that suits the embedded data; set your own data's."""
 
-    base_lr: float = Field(default=0.1, gt=0, description="what a multiple of 1 means on these data; 0.1 suits SGD on the embedded ones")
+    base_lr: float = Field(
+        default=0.1,
+        gt=0,
+        description="what a multiple of 1 means on these data; 0.1 suits SGD on the embedded ones",
+    )
 
 
 class SegmentationConfig(TrainingConfig):

@@ -20,7 +20,11 @@ from objectives.training.readback import used_dropout
 from objectives.training.validation import Metrics, Validation
 from spaces.records import ClassCounts, EpochRecord
 
-METRICS: Metrics = {"miou": ConfusionMatrix.mean_iou, "pixel_accuracy": ConfusionMatrix.pixel_accuracy, "macro_f1": ConfusionMatrix.macro_f1}
+METRICS: Metrics = {
+    "miou": ConfusionMatrix.mean_iou,
+    "pixel_accuracy": ConfusionMatrix.pixel_accuracy,
+    "macro_f1": ConfusionMatrix.macro_f1,
+}
 
 
 def fingerprint(config: SegmentationConfig) -> str:
@@ -54,20 +58,33 @@ def prepare(config: SegmentationConfig, device: str) -> SegmentationData:
     return data
 
 
-def train(config: SegmentationConfig, data: SegmentationData, counts: ClassCounts, device: str, checkpoints: Checkpoints) -> Iterator[EpochRecord]:
+def train(
+    config: SegmentationConfig,
+    data: SegmentationData,
+    counts: ClassCounts,
+    device: str,
+    checkpoints: Checkpoints,
+) -> Iterator[EpochRecord]:
     """Train, one record an epoch; see `objectives.training.loop.trained`.
 
     Raises:
         OutOfMemoryError: when the device, or the host, has not the memory for it.
     """
-    return trained(lambda: Run(config, data, counts, torch.device(device), checkpoints), device, checkpoints)
+    return trained(
+        lambda: Run(config, data, counts, torch.device(device), checkpoints), device, checkpoints
+    )
 
 
 class Run(Training):
     """One training of a segmentation model."""
 
     def __init__(
-        self, config: SegmentationConfig, data: SegmentationData, counts: ClassCounts, device: torch.device, checkpoints: Checkpoints | None = None
+        self,
+        config: SegmentationConfig,
+        data: SegmentationData,
+        counts: ClassCounts,
+        device: torch.device,
+        checkpoints: Checkpoints | None = None,
     ) -> None:
         torch.manual_seed(config.seed)
         model = build_model(config.model, data.channels, len(data.class_names)).to(device)
@@ -76,9 +93,17 @@ class Run(Training):
 
     def class_metric(self, validation: Validation) -> PerClass:
         """F1 of every class where the study is judged by macro-F1, IoU else."""
-        return validation.class_f1 if self.config.metric.name == "macro_f1" else validation.class_iou
+        return (
+            validation.class_f1 if self.config.metric.name == "macro_f1" else validation.class_iou
+        )
 
 
 def _used_model(config: SegmentationConfig, model: nn.Module) -> dict[str, Any]:
-    named = {name: value for name, value in config.model.model_dump().items() if name not in ("options", "dropout")}
-    return {f"model.{name}": value for name, value in named.items()} | used_dropout(config.model.dropout, model)
+    named = {
+        name: value
+        for name, value in config.model.model_dump().items()
+        if name not in ("options", "dropout")
+    }
+    return {f"model.{name}": value for name, value in named.items()} | used_dropout(
+        config.model.dropout, model
+    )

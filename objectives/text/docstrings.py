@@ -32,14 +32,64 @@ VERSION = 2
 GROUPS: dict[str, tuple[str, ...]] = {
     "markup": ("xml", "html"),
     "tools": (
-        "importlib", "unittest", "logging", "inspect", "pydoc", "doctest", "typing", "pdb", "bdb", "ast", "traceback", "dis", "argparse", "optparse", "trace",
-        "cProfile", "profile", "pstats", "timeit", "tokenize", "symtable", "pkgutil", "modulefinder", "venv", "site", "warnings", "contextlib", "functools",
-        "dataclasses", "enum", "abc", "types", "code", "codeop", "cmd", "pyclbr", "tracemalloc", "zipimport", "runpy", "sysconfig", "platform", "pickletools",
-        "pickle", "copyreg", "collections", "_collections_abc", "operator", "weakref", "configparser", "codecs", "encodings", "locale", "difflib", "textwrap",
+        "importlib",
+        "unittest",
+        "logging",
+        "inspect",
+        "pydoc",
+        "doctest",
+        "typing",
+        "pdb",
+        "bdb",
+        "ast",
+        "traceback",
+        "dis",
+        "argparse",
+        "optparse",
+        "trace",
+        "cProfile",
+        "profile",
+        "pstats",
+        "timeit",
+        "tokenize",
+        "symtable",
+        "pkgutil",
+        "modulefinder",
+        "venv",
+        "site",
+        "warnings",
+        "contextlib",
+        "functools",
+        "dataclasses",
+        "enum",
+        "abc",
+        "types",
+        "code",
+        "codeop",
+        "cmd",
+        "pyclbr",
+        "tracemalloc",
+        "zipimport",
+        "runpy",
+        "sysconfig",
+        "platform",
+        "pickletools",
+        "pickle",
+        "copyreg",
+        "collections",
+        "_collections_abc",
+        "operator",
+        "weakref",
+        "configparser",
+        "codecs",
+        "encodings",
+        "locale",
+        "difflib",
+        "textwrap",
     ),
     "concurrency": ("asyncio", "multiprocessing", "concurrent", "threading", "queue", "sched"),
     "mail": ("email", "mailbox", "imaplib", "smtplib", "poplib", "nntplib"),
-}  # fmt: skip
+}
 """Class → the top-level packages and modules whose docstrings it holds."""
 
 SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
@@ -73,7 +123,12 @@ def load_docstrings(config: DocstringsData) -> Texts:
             splits[name] += texts
     fraction = min(1.0, config.texts / len(kept))
     names = tuple(GROUPS)
-    return Texts(names, **{name: _labelled(_thinned(texts, fraction, rng), names) for name, texts in splits.items()})
+    return Texts(
+        names,
+        **{
+            name: _labelled(_thinned(texts, fraction, rng), names) for name, texts in splits.items()
+        },
+    )
 
 
 def marks() -> list[str]:
@@ -82,7 +137,9 @@ def marks() -> list[str]:
 
 
 def _labelled(texts: list[Docstring], names: tuple[str, ...]) -> Labelled:
-    return Labelled(tuple(each.text for each in texts), tuple(names.index(each.group) for each in texts))
+    return Labelled(
+        tuple(each.text for each in texts), tuple(names.index(each.group) for each in texts)
+    )
 
 
 def _split(texts: list[Docstring], rng: np.random.Generator) -> dict[str, list[Docstring]]:
@@ -99,7 +156,10 @@ def _split(texts: list[Docstring], rng: np.random.Generator) -> dict[str, list[D
     handed_out = 0
     for module in sorted(order, key=len, reverse=True):
         handed_out += len(module)
-        lacking = {names[index]: SHARES[names[index]] * handed_out - len(splits[names[index]]) for index in rng.permutation(len(names))}
+        lacking = {
+            names[index]: SHARES[names[index]] * handed_out - len(splits[names[index]])
+            for index in rng.permutation(len(names))
+        }
         splits[max(lacking, key=lambda name: lacking[name])] += module
     return splits
 
@@ -119,10 +179,12 @@ def _check(texts: list[Docstring]) -> None:
         count = sum(each.group == group for each in texts)
         if count < FEWEST:
             raise DataError(
-                "the embedded texts are docstrings of Python's standard library, and this installation has hardly any", where="base.data, kind: docstrings",
-                found=f"{count} in the group {group!r}, under {_library()}", allowed=f"{FEWEST} or more in every group",
+                "the embedded texts are docstrings of Python's standard library, and this installation has hardly any",
+                where="base.data, kind: docstrings",
+                found=f"{count} in the group {group!r}, under {_library()}",
+                allowed=f"{FEWEST} or more in every group",
                 next_step="use a Python whose library has its .py files with their docstrings (python.org's or Debian's, not a stripped or zipped one), or data of your own: docs/text.md",
-            )  # fmt: skip
+            )
 
 
 def _distinct(texts: list[Docstring]) -> list[Docstring]:
@@ -142,7 +204,10 @@ def _library() -> Path:
 def _cached() -> list[Docstring]:
     """From a cache, where there is one: to parse 400 files takes seconds. A cache that cannot be written is no error."""
     path = _cache_file()
-    source = {"library": str(_library()), "groups": {group: list(packages) for group, packages in GROUPS.items()}}
+    source = {
+        "library": str(_library()),
+        "groups": {group: list(packages) for group, packages in GROUPS.items()},
+    }
     try:
         held = json.loads(path.read_text(encoding="utf-8")) if path else {}
         if held["source"] == source:
@@ -151,7 +216,15 @@ def _cached() -> list[Docstring]:
         pass  # no cache yet, or half a one
     texts = list(_masked(_all()))
     if path:
-        _write(path, json.dumps({"source": source, "texts": [[each.text, each.group, each.module] for each in texts]}))
+        _write(
+            path,
+            json.dumps(
+                {
+                    "source": source,
+                    "texts": [[each.text, each.group, each.module] for each in texts],
+                }
+            ),
+        )
     return texts
 
 
@@ -161,7 +234,11 @@ def _cache_file() -> Path | None:
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     except RuntimeError:
         return None
-    return home / "imbalance-search" / f"docstrings-{VERSION}-{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}.json"
+    return (
+        home
+        / "imbalance-search"
+        / f"docstrings-{VERSION}-{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}.json"
+    )
 
 
 def _write(path: Path, text: str) -> None:
@@ -181,13 +258,19 @@ def _all() -> Iterator[Docstring]:
         for package in packages:
             for path in _files(package):
                 for text in _docstrings(path):
-                    yield Docstring(" ".join(text.split())[:MOST_CHARACTERS], group, path.relative_to(_library()).as_posix())
+                    yield Docstring(
+                        " ".join(text.split())[:MOST_CHARACTERS],
+                        group,
+                        path.relative_to(_library()).as_posix(),
+                    )
 
 
 def _files(package: str) -> list[Path]:
     single = _library() / f"{package}.py"
     files = [single] if single.is_file() else sorted((_library() / package).rglob("*.py"))
-    return [path for path in files if not {"test", "tests"} & set(path.relative_to(_library()).parts)]
+    return [
+        path for path in files if not {"test", "tests"} & set(path.relative_to(_library()).parts)
+    ]
 
 
 def _docstrings(path: Path) -> Iterator[str]:
@@ -196,7 +279,9 @@ def _docstrings(path: Path) -> Iterator[str]:
     except (OSError, SyntaxError, ValueError):
         return
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and (text := ast.get_docstring(node)):
+        if isinstance(
+            node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+        ) and (text := ast.get_docstring(node)):
             yield text
 
 
@@ -204,7 +289,11 @@ def _masked(texts: Iterator[Docstring]) -> Iterator[Docstring]:
     """No name of a module, of whichever group, is left in a text."""
     held = list(texts)
     names = {part.strip("_") for each in held for part in Path(each.module).with_suffix("").parts}
-    words = sorted((name for name in names if len(name) > 1 and name != "init"), key=len, reverse=True)
-    pattern = re.compile(rf"(?<![A-Za-z0-9])_*(?:{'|'.join(map(re.escape, words))})(?![A-Za-z0-9])", re.IGNORECASE)
+    words = sorted(
+        (name for name in names if len(name) > 1 and name != "init"), key=len, reverse=True
+    )
+    pattern = re.compile(
+        rf"(?<![A-Za-z0-9])_*(?:{'|'.join(map(re.escape, words))})(?![A-Za-z0-9])", re.IGNORECASE
+    )
     for each in held:
         yield Docstring(pattern.sub("MODULE", each.text), each.group, each.module)

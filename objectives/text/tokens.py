@@ -45,7 +45,9 @@ class TokenSplit:
     def __init__(self, ids: Sequence[Sequence[int]], labels: Sequence[int]) -> None:
         lengths = np.fromiter((len(text) for text in ids), dtype=np.int64, count=len(ids))
         self.ends = np.concatenate([[0], np.cumsum(lengths)])
-        self.ids = np.fromiter((token for text in ids for token in text), dtype=np.int32, count=int(self.ends[-1]))
+        self.ids = np.fromiter(
+            (token for text in ids for token in text), dtype=np.int32, count=int(self.ends[-1])
+        )
         self.labels = torch.tensor(labels, dtype=torch.int64)
 
     def __len__(self) -> int:
@@ -68,7 +70,9 @@ def tokenised(texts: Texts, config: TextModelConfig) -> TokenData:
         ConfigError: when the tokeniser cannot be had, or takes no text as long as `max_length`.
     """
     name = config.tokenizer or config.checkpoint
-    encode, vocabulary, pad_id = _trained(texts.train.texts, config) if name is None else _named(name, config)
+    encode, vocabulary, pad_id = (
+        _trained(texts.train.texts, config) if name is None else _named(name, config)
+    )
 
     made_by = {"model.max_length": config.max_length, "model.tokenizer": config.tokenizer}
     made_by |= {} if name else {"model.vocabulary": config.vocabulary}
@@ -77,9 +81,15 @@ def tokenised(texts: Texts, config: TextModelConfig) -> TokenData:
         return TokenSplit(encode(labelled.texts), labelled.labels)
 
     return TokenData(
-        train=split(texts.train), val=split(texts.val), test=None if texts.test is None else split(texts.test),
-        class_names=texts.class_names, ignore_index=IGNORE, vocabulary=vocabulary, pad_id=pad_id, made_by=made_by,
-    )  # fmt: skip
+        train=split(texts.train),
+        val=split(texts.val),
+        test=None if texts.test is None else split(texts.test),
+        class_names=texts.class_names,
+        ignore_index=IGNORE,
+        vocabulary=vocabulary,
+        pad_id=pad_id,
+        made_by=made_by,
+    )
 
 
 def _trained(texts: Sequence[str], config: TextModelConfig) -> tuple[Any, int, int]:
@@ -90,11 +100,20 @@ def _trained(texts: Sequence[str], config: TextModelConfig) -> tuple[Any, int, i
     """
     tokenizer = Tokenizer(models.BPE(unk_token=SPECIAL[1]))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()])
-    trainer = trainers.BpeTrainer(vocab_size=config.vocabulary, min_frequency=2, special_tokens=list(SPECIAL), show_progress=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()]
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=config.vocabulary,
+        min_frequency=2,
+        special_tokens=list(SPECIAL),
+        show_progress=False,
+    )
     tokenizer.train_from_iterator(texts, trainer)
     ends = [(name, tokenizer.token_to_id(name)) for name in SPECIAL[2:]]
-    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=ends
+    )
     tokenizer.enable_truncation(config.max_length)
 
     def encode(texts: Sequence[str]) -> list[list[int]]:
@@ -104,13 +123,24 @@ def _trained(texts: Sequence[str], config: TextModelConfig) -> tuple[Any, int, i
 
 
 def _named(name: str, config: TextModelConfig) -> tuple[Any, int, int]:
-    tokenizer = hub.tokenizer(name, "base.model.tokenizer" if config.tokenizer else "base.model.checkpoint")
+    tokenizer = hub.tokenizer(
+        name, "base.model.tokenizer" if config.tokenizer else "base.model.checkpoint"
+    )
     if config.max_length > tokenizer.model_max_length:
-        raise ConfigError("the tokeniser takes no texts of that length", where="base.model.max_length", found=str(config.max_length), allowed=f"{tokenizer.model_max_length} or less")
-    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        raise ConfigError(
+            "the tokeniser takes no texts of that length",
+            where="base.model.max_length",
+            found=str(config.max_length),
+            allowed=f"{tokenizer.model_max_length} or less",
+        )
+    pad_id = (
+        tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    )
 
     def encode(texts: Sequence[str]) -> list[list[int]]:
-        ids: list[list[int]] = tokenizer(list(texts), truncation=True, max_length=config.max_length)["input_ids"]
+        ids: list[list[int]] = tokenizer(
+            list(texts), truncation=True, max_length=config.max_length
+        )["input_ids"]
         return ids
 
     return encode, len(tokenizer), int(pad_id or 0)

@@ -24,7 +24,10 @@ from objectives.training.metrics import ConfusionMatrix
 from objectives.training.validation import Metrics
 from spaces.records import ClassCounts, EpochRecord
 
-METRICS: Metrics = {"macro_f1": ConfusionMatrix.macro_f1, "accuracy": ConfusionMatrix.pixel_accuracy}
+METRICS: Metrics = {
+    "macro_f1": ConfusionMatrix.macro_f1,
+    "accuracy": ConfusionMatrix.pixel_accuracy,
+}
 
 
 def fingerprint(config: TextConfig) -> str:
@@ -57,25 +60,42 @@ def prepare(config: TextConfig, device: str) -> TokenData:
     return data
 
 
-def train(config: TextConfig, data: TokenData, counts: ClassCounts, device: str, checkpoints: Checkpoints) -> Iterator[EpochRecord]:
+def train(
+    config: TextConfig, data: TokenData, counts: ClassCounts, device: str, checkpoints: Checkpoints
+) -> Iterator[EpochRecord]:
     """Train, one record an epoch; see `objectives.training.loop.trained`.
 
     Raises:
         OutOfMemoryError: when the device, or the host, has not the memory for it.
     """
-    return trained(lambda: Run(config, data, counts, torch.device(device), checkpoints), device, checkpoints)
+    return trained(
+        lambda: Run(config, data, counts, torch.device(device), checkpoints), device, checkpoints
+    )
 
 
 class Run(Training):
     """One training of a text classifier."""
 
-    def __init__(self, config: TextConfig, data: TokenData, counts: ClassCounts, device: torch.device, checkpoints: Checkpoints | None = None) -> None:
+    def __init__(
+        self,
+        config: TextConfig,
+        data: TokenData,
+        counts: ClassCounts,
+        device: torch.device,
+        checkpoints: Checkpoints | None = None,
+    ) -> None:
         torch.manual_seed(config.seed)
         model = build_model(config.model, data).to(device)
         super().__init__(config, model, data, counts, METRICS, checkpoints)
         self.used |= used_model(config.model, model, data)
-        self.used |= {f"environment.{package}": version(package) for package in ("transformers", "tokenizers")}
+        self.used |= {
+            f"environment.{package}": version(package) for package in ("transformers", "tokenizers")
+        }
 
 
 def _texts(config: TextConfig) -> Texts:
-    return docstrings.load_docstrings(config.data) if isinstance(config.data, DocstringsData) else tables.load_table(config.data)
+    return (
+        docstrings.load_docstrings(config.data)
+        if isinstance(config.data, DocstringsData)
+        else tables.load_table(config.data)
+    )

@@ -43,11 +43,20 @@ class FocalLossFunction:
     """
 
     def __init__(
-        self, gamma: float = 2.0, alpha: float | Sequence[float] | None = None, *, label_smoothing: float = 0.0, ignore_index: int = IGNORE
+        self,
+        gamma: float = 2.0,
+        alpha: float | Sequence[float] | None = None,
+        *,
+        label_smoothing: float = 0.0,
+        ignore_index: int = IGNORE,
     ) -> None:
-        self.loss = FocalLoss(gamma, alpha, ignore_index=ignore_index, label_smoothing=label_smoothing)
+        self.loss = FocalLoss(
+            gamma, alpha, ignore_index=ignore_index, label_smoothing=label_smoothing
+        )
 
-    def __call__(self, outputs: Any, labels: Tensor | None, num_items_in_batch: Tensor | float | None = None) -> Tensor:
+    def __call__(
+        self, outputs: Any, labels: Tensor | None, num_items_in_batch: Tensor | float | None = None
+    ) -> Tensor:
         """The mean over the labels that count, or this batch's share of the mean over a larger one.
 
         Args:
@@ -61,7 +70,13 @@ class FocalLossFunction:
                 is a device-side assertion, as with torch's cross entropy: asking would wait for the device.)
         """
         if labels is None:
-            raise ConfigError("the batches have no labels", where="labels", found="None", allowed="a column of classes", next_step="name the column labels, or see label_names and remove_unused_columns of TrainingArguments")
+            raise ConfigError(
+                "the batches have no labels",
+                where="labels",
+                found="None",
+                allowed="a column of classes",
+                next_step="name the column labels, or see label_names and remove_unused_columns of TrainingArguments",
+            )
         logits = outputs["logits"] if isinstance(outputs, Mapping) else outputs[0]
         soft = labels.is_floating_point()
         if not soft and logits.dim() == 3:
@@ -74,7 +89,10 @@ class FocalLossFunction:
         here = len(labels) if soft else (labels != self.loss.ignore_index).sum()
         # The Trainer counts the numbers in its labels, and a distribution is C of them.
         whole = num_items_in_batch / logits.shape[-1] if soft else num_items_in_batch
-        return mean * (torch.as_tensor(here, device=mean.device) / torch.as_tensor(whole, device=mean.device).clamp_min(1)).to(mean.dtype)
+        return mean * (
+            torch.as_tensor(here, device=mean.device)
+            / torch.as_tensor(whole, device=mean.device).clamp_min(1)
+        ).to(mean.dtype)
 
 
 def _check_classes(labels: Tensor, classes: int, ignore_index: int) -> None:
@@ -84,7 +102,13 @@ def _check_classes(labels: Tensor, classes: int, ignore_index: int) -> None:
         torch._assert_async(known.all())  # noqa: SLF001 - torch's own losses assert in this way
     elif not known.all():
         found = int(labels[~known][0])
-        raise ConfigError(f"the label {found} is no class", where="labels", found=str(found), allowed=f"0 … {classes - 1}, or {ignore_index} for what counts for nothing", next_step="give the model as many num_labels as there are classes")
+        raise ConfigError(
+            f"the label {found} is no class",
+            where="labels",
+            found=str(found),
+            allowed=f"0 … {classes - 1}, or {ignore_index} for what counts for nothing",
+            next_step="give the model as many num_labels as there are classes",
+        )
 
 
 @dataclass
@@ -99,8 +123,13 @@ class FocalTrainingArguments(TrainingArguments):  # type: ignore[misc]
     """
 
     gamma: float = 2.0
-    alpha: list[float] | None = field(default=None, metadata={"help": "one factor for every class, or a single one for all of them"})
-    class_counts: list[int] | None = field(default=None, metadata={"help": "training samples of every class, in place of alpha"})
+    alpha: list[float] | None = field(
+        default=None,
+        metadata={"help": "one factor for every class, or a single one for all of them"},
+    )
+    class_counts: list[int] | None = field(
+        default=None, metadata={"help": "training samples of every class, in place of alpha"}
+    )
     tau: float = 1.0
 
     def __post_init__(self) -> None:
@@ -127,17 +156,37 @@ class FocalLossTrainer(Trainer):  # type: ignore[misc]
     @compute_loss_func.setter
     def compute_loss_func(self, given: Any) -> None:
         if given is not None:
-            raise ConfigError("a FocalLossTrainer has a loss of its own", where="compute_loss_func", found=repr(given)[:100], allowed="None", next_step="give it to a plain Trainer")
+            raise ConfigError(
+                "a FocalLossTrainer has a loss of its own",
+                where="compute_loss_func",
+                found=repr(given)[:100],
+                allowed="None",
+                next_step="give it to a plain Trainer",
+            )
 
 
 def _from_arguments(args: Any) -> FocalLossFunction:
     """The loss that the arguments describe."""
     if not isinstance(args, FocalTrainingArguments):
-        raise ConfigError("the loss's numbers are missing", where="args", found=type(args).__name__, allowed="FocalTrainingArguments", next_step="build the arguments as FocalTrainingArguments(…)")
-    alpha: float | list[float] | None = args.alpha[0] if args.alpha is not None and len(args.alpha) == 1 else args.alpha
+        raise ConfigError(
+            "the loss's numbers are missing",
+            where="args",
+            found=type(args).__name__,
+            allowed="FocalTrainingArguments",
+            next_step="build the arguments as FocalTrainingArguments(…)",
+        )
+    alpha: float | list[float] | None = (
+        args.alpha[0] if args.alpha is not None and len(args.alpha) == 1 else args.alpha
+    )
     if args.class_counts is not None:
         if alpha is not None:
-            raise ConfigError("alpha and class_counts exclude each other", where="args", found="both", allowed="one of them", next_step="set one of them to None")
+            raise ConfigError(
+                "alpha and class_counts exclude each other",
+                where="args",
+                found="both",
+                allowed="one of them",
+                next_step="set one of them to None",
+            )
         names = tuple(str(index) for index in range(len(args.class_counts)))
         alpha = focal_alpha(ClassCounts(names, tuple(args.class_counts)), args.tau).tolist()
     return FocalLossFunction(args.gamma, alpha, label_smoothing=args.label_smoothing_factor)

@@ -19,7 +19,9 @@ def save_state(state: State, path: Path) -> None:
     try:
         with path.open("wb") as file:
             torch.save(state, file)
-    except RuntimeError as problem:  # torch closes its archive all the same, and complains of that instead
+    except (
+        RuntimeError
+    ) as problem:  # torch closes its archive all the same, and complains of that instead
         if isinstance(problem.__context__, OSError):
             raise problem.__context__ from None
         raise

@@ -26,7 +26,13 @@ def use_device(name: str, threads: int) -> None:
     known = available_devices()
     if name not in known:
         what = f"there is no device {name!r}{nearest(name, known)}"
-        raise DeviceError(what, where="the device", found=name, allowed=", ".join(known), next_step="name a device that is here")
+        raise DeviceError(
+            what,
+            where="the device",
+            found=name,
+            allowed=", ".join(known),
+            next_step="name a device that is here",
+        )
     torch.set_num_threads(threads)
     if name.startswith("cuda"):
         torch.cuda.set_device(name)

@@ -35,7 +35,9 @@ from spaces.records import ClassCounts, EpochRecord, TestScore, better
 Rng = tuple[Tensor, Tensor | None]
 
 
-def trained(start: Callable[[], Training], device: str, checkpoints: Checkpoints) -> Iterator[EpochRecord]:
+def trained(
+    start: Callable[[], Training], device: str, checkpoints: Checkpoints
+) -> Iterator[EpochRecord]:
     """Train, one record an epoch.
 
     After a checkpoint the first record is that of the last epoch that was whole then, once more: whoever stores records
@@ -56,7 +58,9 @@ def trained(start: Callable[[], Training], device: str, checkpoints: Checkpoints
                 yield run.told
         while run.epoch < run.config.epochs and not run.finished:
             record = run.next_epoch()
-            if record.broken_step is None and checkpoints.due(record, last=run.finished or run.epoch == run.config.epochs):
+            if record.broken_step is None and checkpoints.due(
+                record, last=run.finished or run.epoch == run.config.epochs
+            ):
                 checkpoints.write(lambda path: save_state(run.state(), path))
             yield record
 
@@ -75,22 +79,39 @@ class Training:
     """
 
     def __init__(
-        self, config: TrainingConfig, model: nn.Module, data: Data, counts: ClassCounts, metrics: Metrics, checkpoints: Checkpoints | None = None
+        self,
+        config: TrainingConfig,
+        model: nn.Module,
+        data: Data,
+        counts: ClassCounts,
+        metrics: Metrics,
+        checkpoints: Checkpoints | None = None,
     ) -> None:
         self.config, self.model, self.data, self.metrics = config, model, data, metrics
         self.device = device = next(model.parameters()).device
         self.checkpoints: Checkpoints = checkpoints or NoCheckpoints()
-        self.criterion = build_criterion(config.loss, config.weights, counts, data.ignore_index, device)
+        self.criterion = build_criterion(
+            config.loss, config.weights, counts, data.ignore_index, device
+        )
         self.optimizer = build_optimizer(self.model, config.optimizer)
         self.amp_dtype = _amp_dtype(config, device)
         self.scaler = GradScaler(device.type, enabled=self.amp_dtype == torch.float16)
-        self.guard = StepGuard(self.model, config.optimizer.grad_clip_norm, config.max_grad_norm, loss_scaled=self.scaler.is_enabled())
+        self.guard = StepGuard(
+            self.model,
+            config.optimizer.grad_clip_norm,
+            config.max_grad_norm,
+            loss_scaled=self.scaler.is_enabled(),
+        )
         workers = data.loader_workers
         self.train_batches = Batches(data.train, config.batch_size, config.seed, workers, device)
         self.val_batches = Batches(data.val, 2 * config.batch_size, None, workers, device)
         self.averager = Averager(self.model, config.schedule.swa_from_epoch)
-        self.used = read_back(config, self.criterion, self.optimizer, self.guard, self.train_batches.batch_size) | {"environment.classes": list(data.class_names)}
-        self.rng = _rng(self.device)  # torch's generators are everybody's: whoever draws between two epochs must not disturb
+        self.used = read_back(
+            config, self.criterion, self.optimizer, self.guard, self.train_batches.batch_size
+        ) | {"environment.classes": list(data.class_names)}
+        self.rng = _rng(
+            self.device
+        )  # torch's generators are everybody's: whoever draws between two epochs must not disturb
         self.epoch = 0
         self.told: EpochRecord | None = None  # of the last whole epoch
         self.midway: State | None = None  # of the epoch that a checkpoint was written in
@@ -122,7 +143,10 @@ class Training:
 
     def train_epoch(self, values: EpochValues, midway: State, started: float) -> Means:
         """One pass over the training split, or what is left of it; returns after the first broken step, which is not applied."""
-        config, means = self.config, Means.of(midway["means"], self.device) if midway else Means.zero(self.device)
+        config, means = (
+            self.config,
+            Means.of(midway["means"], self.device) if midway else Means.zero(self.device),
+        )
         self.criterion.set_epoch(values)
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = values.lr
@@ -144,7 +168,9 @@ class Training:
             if means.steps <= SHARES_OF:
                 means.shares.append(gradient_shares(self.criterion, logits, target))
             if self.checkpoints.step():
-                self.checkpoints.write(lambda path: save_state(self.state_within(means, started), path))
+                self.checkpoints.write(
+                    lambda path: save_state(self.state_within(means, started), path)
+                )
         return means
 
     def average(self, means: Means, started: float) -> None:
@@ -152,7 +178,9 @@ class Training:
         if self.averager.takes(self.epoch):
             before = self.state_within(means, started)
             before["averaged"] = copy.deepcopy(before["averaged"])
-            self.averager.add(self.epoch, self.watched(self.train_batches.epoch(self.epoch), before))
+            self.averager.add(
+                self.epoch, self.watched(self.train_batches.epoch(self.epoch), before)
+            )
 
     def watched(self, batches: Iterable[Batch], held: State | None) -> Iterator[Batch]:
         """The batches of a pass that moves nothing of a state, which is written once where it is due."""
@@ -191,12 +219,21 @@ class Training:
 
     def measured(self, model: nn.Module, batches: Iterable[Batch]) -> Validation:
         """Measure a model on a split."""
-        return validate(model, batches, self.criterion, len(self.data.class_names), self.data.ignore_index, self.metrics)
+        return validate(
+            model,
+            batches,
+            self.criterion,
+            len(self.data.class_names),
+            self.data.ignore_index,
+            self.metrics,
+        )
 
     def no_validation(self) -> Validation:
         """A broken epoch is not validated: its weights are nobody's."""
         nothing = (None,) * len(self.data.class_names)
-        return Validation(math.nan, math.nan, dict.fromkeys((*self.metrics, "val_ce"), math.nan), nothing, nothing)
+        return Validation(
+            math.nan, math.nan, dict.fromkeys((*self.metrics, "val_ce"), math.nan), nothing, nothing
+        )
 
     def remember(self, validation: Validation) -> None:
         """Keep the weights of the best epoch, and count the epochs without a lower validation loss."""
@@ -204,29 +241,57 @@ class Training:
         if not self.best_weights or better(metric, self.best_metric, self.config.metric.direction):
             self.best_metric = metric
             kept = self.averager.counting(self.epoch).state_dict()
-            self.best_weights = {name: tensor.detach().cpu().clone() for name, tensor in kept.items()}
+            self.best_weights = {
+                name: tensor.detach().cpu().clone() for name, tensor in kept.items()
+            }
         gained = better(validation.loss, self.best_val_loss, "minimize")
         self.best_val_loss = validation.loss if gained else self.best_val_loss
         self.epochs_without_gain = 0 if gained else self.epochs_without_gain + 1
         patience = self.config.early_stopping_patience
-        self.finished = self.guard.broken_step is not None or (patience is not None and self.epochs_without_gain >= patience)
+        self.finished = self.guard.broken_step is not None or (
+            patience is not None and self.epochs_without_gain >= patience
+        )
 
-    def record(self, values: EpochValues, means: Means, validation: Validation, seconds: float, held: State) -> EpochRecord:
+    def record(
+        self, values: EpochValues, means: Means, validation: Validation, seconds: float, held: State
+    ) -> EpochRecord:
         """Everything that is recorded of the epoch; the last one carries the test score of the kept weights."""
         median, largest, clipped = self.guard.summary()
         steps = len(self.guard.norms)
-        ended = self.guard.broken_step is None and (self.finished or self.epoch == self.config.epochs)
+        ended = self.guard.broken_step is None and (
+            self.finished or self.epoch == self.config.epochs
+        )
         return EpochRecord(
-            epoch=self.epoch, train_loss=float(means.total), ce_loss=float(means.ce), dice_loss=float(means.dice) if values.dice_weight else None,
-            val_loss=validation.loss, val_ce=validation.ce, metric=validation.metrics[self.config.metric.name],
-            class_metric=self.class_metric(validation), metrics=validation.metrics,
-            lr=values.lr, ce_weight=values.ce_weight, dice_weight=values.dice_weight, smooth=values.smooth, weight_ratio=means.weight_ratio,
-            grad_norm_median=median, grad_norm_max=largest, clipped_share=clipped, steps=steps,
-            seconds=seconds, samples_per_s=means.samples / seconds, peak_mib=_peak_mib(self.device),
-            broken_step=self.guard.broken_step, settled=values.settled, grad_shares=means.part_shares(), class_grad_shares=means.class_shares(),
-            last_steps=self.guard.tail(), inputs_finite=self.guard.broken_step is None or self.guard.inputs_finite(),
-            used=self.used, test=self.test(held) if ended else None,
-        )  # fmt: skip
+            epoch=self.epoch,
+            train_loss=float(means.total),
+            ce_loss=float(means.ce),
+            dice_loss=float(means.dice) if values.dice_weight else None,
+            val_loss=validation.loss,
+            val_ce=validation.ce,
+            metric=validation.metrics[self.config.metric.name],
+            class_metric=self.class_metric(validation),
+            metrics=validation.metrics,
+            lr=values.lr,
+            ce_weight=values.ce_weight,
+            dice_weight=values.dice_weight,
+            smooth=values.smooth,
+            weight_ratio=means.weight_ratio,
+            grad_norm_median=median,
+            grad_norm_max=largest,
+            clipped_share=clipped,
+            steps=steps,
+            seconds=seconds,
+            samples_per_s=means.samples / seconds,
+            peak_mib=_peak_mib(self.device),
+            broken_step=self.guard.broken_step,
+            settled=values.settled,
+            grad_shares=means.part_shares(),
+            class_grad_shares=means.class_shares(),
+            last_steps=self.guard.tail(),
+            inputs_finite=self.guard.broken_step is None or self.guard.inputs_finite(),
+            used=self.used,
+            test=self.test(held) if ended else None,
+        )
 
     def class_metric(self, validation: Validation) -> PerClass:
         """What is recorded of every class."""
@@ -240,7 +305,9 @@ class Training:
         own = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
         if held is not None:  # its weights are these very tensors, which are about to be others
             part, prefix = ("model", "") if model is self.model else ("averaged", "module.")
-            held = held | {part: held[part] | {f"{prefix}{name}": tensor for name, tensor in own.items()}}
+            held = held | {
+                part: held[part] | {f"{prefix}{name}": tensor for name, tensor in own.items()}
+            }
         if self.config.metric.score == "best":
             model.load_state_dict(self.best_weights)
         batches = Batches(self.data.test, 2 * self.config.batch_size, None, 0, self.device)
@@ -251,17 +318,33 @@ class Training:
     def values(self, epoch: int) -> EpochValues:
         """The scheduled values of an epoch."""
         config = self.config
-        return values_at(epoch, epochs=config.epochs, loss=config.loss, optimizer=config.optimizer, weights=config.weights, schedule=config.schedule)
+        return values_at(
+            epoch,
+            epochs=config.epochs,
+            loss=config.loss,
+            optimizer=config.optimizer,
+            weights=config.weights,
+            schedule=config.schedule,
+        )
 
     def state(self) -> State:
         """Everything that the next epoch depends on, and the record of the last one."""
         return {
-            "record": None if self.told is None else self.told.as_dict(), "midway": None, "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(),
-            "criterion": self.criterion.state_dict(), "averaged": self.averager.state(), "guard": self.guard.state(),
+            "record": None if self.told is None else self.told.as_dict(),
+            "midway": None,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "criterion": self.criterion.state_dict(),
+            "averaged": self.averager.state(),
+            "guard": self.guard.state(),
             **dict(zip(("torch_rng", "cuda_rng"), _rng(self.device), strict=True)),
-            "best_weights": self.best_weights, "best_metric": self.best_metric, "best_val_loss": self.best_val_loss,
-            "epochs_without_gain": self.epochs_without_gain, "finished": self.finished,
-        }  # fmt: skip
+            "best_weights": self.best_weights,
+            "best_metric": self.best_metric,
+            "best_val_loss": self.best_val_loss,
+            "epochs_without_gain": self.epochs_without_gain,
+            "finished": self.finished,
+        }
 
     def state_within(self, means: Means, started: float, *, averaged: bool = False) -> State:
         """Everything that the rest of the epoch depends on.
@@ -270,22 +353,36 @@ class Training:
             started: when the epoch would have begun if it had never been broken off, on `time.perf_counter`'s clock.
             averaged: whether the epoch's weights were taken into the mean.
         """
-        labels = plain_loss(self.criterion).label_range.clone()  # a check of the targets sets it back
+        labels = plain_loss(
+            self.criterion
+        ).label_range.clone()  # a check of the targets sets it back
         guard, seconds = self.guard.epoch_state(), time.perf_counter() - started
-        midway = {"means": means.state(), "guard": guard, "seconds": seconds, "averaged": averaged, "labels": labels}
+        midway = {
+            "means": means.state(),
+            "guard": guard,
+            "seconds": seconds,
+            "averaged": averaged,
+            "labels": labels,
+        }
         return self.state() | {"midway": midway}
 
     def restore(self, state: State) -> None:
         """Go on from a state."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.criterion.load_state_dict(state.get("criterion", {}))  # a checkpoint of an earlier version lacks these three
+        self.criterion.load_state_dict(
+            state.get("criterion", {})
+        )  # a checkpoint of an earlier version lacks these three
         self.averager.restore(state.get("averaged"))
         self.guard.restore(state.get("guard", {"tail": [], "odd_inputs": False}))
         if state["scaler"] and self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
         self.rng = (state["torch_rng"], state["cuda_rng"])
-        self.best_weights, self.best_metric, self.best_val_loss = state["best_weights"], state["best_metric"], state["best_val_loss"]
+        self.best_weights, self.best_metric, self.best_val_loss = (
+            state["best_weights"],
+            state["best_metric"],
+            state["best_val_loss"],
+        )
         self.epochs_without_gain, self.finished = state["epochs_without_gain"], state["finished"]
         self.told = None if state["record"] is None else EpochRecord.from_dict(state["record"])
         self.epoch = 0 if self.told is None else self.told.epoch
@@ -296,7 +393,9 @@ class Training:
 
 def _rng(device: torch.device) -> Rng:
     """The states of torch's generators, on the CPU and on the device."""
-    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    return torch.get_rng_state(), torch.cuda.get_rng_state(
+        device
+    ) if device.type == "cuda" else None
 
 
 def _set_rng(state: Rng, device: torch.device) -> None:
@@ -310,7 +409,9 @@ def _amp_dtype(config: TrainingConfig, device: torch.device) -> torch.dtype | No
     """bfloat16 where the GPU has it, float16 with loss scaling where not, None (float32) on the CPU."""
     if config.precision == "float32" or device.type != "cuda":
         return None
-    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return (
+        torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    )
 
 
 def _peak_mib(device: torch.device) -> float:

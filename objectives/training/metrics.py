@@ -32,7 +32,11 @@ class ConfusionMatrix:
 
     def __init__(self, classes: int, ignore_index: int, device: torch.device | str = "cpu") -> None:
         if classes < 1:
-            raise ConfigError(f"a confusion matrix needs at least 1 class, but got {classes}", found=str(classes), allowed="1 or more")
+            raise ConfigError(
+                f"a confusion matrix needs at least 1 class, but got {classes}",
+                found=str(classes),
+                allowed="1 or more",
+            )
         self.classes, self.ignore_index = classes, ignore_index
         self._counts = torch.zeros((classes + 2) * classes, dtype=torch.int64, device=device)
 
@@ -73,12 +77,16 @@ class ConfusionMatrix:
     def iou(self) -> PerClass:
         """Intersection over union TP/(TP + FP + FN) of every class."""
         hits, true, predicted = self._margins()
-        return tuple(h / (t + p - h) if t else None for h, t, p in zip(hits, true, predicted, strict=True))
+        return tuple(
+            h / (t + p - h) if t else None for h, t, p in zip(hits, true, predicted, strict=True)
+        )
 
     def f1(self) -> PerClass:
         """F1 = 2·TP/(2·TP + FP + FN) of every class."""
         hits, true, predicted = self._margins()
-        return tuple(2 * h / (t + p) if t else None for h, t, p in zip(hits, true, predicted, strict=True))
+        return tuple(
+            2 * h / (t + p) if t else None for h, t, p in zip(hits, true, predicted, strict=True)
+        )
 
     def mean_iou(self) -> float:
         """The mean over the classes that the split holds; NaN when it holds none."""
@@ -102,7 +110,11 @@ class ConfusionMatrix:
     def _check(expected: Sequence[int], prediction: Tensor) -> None:
         if tuple(prediction.shape) != tuple(expected):
             found, allowed = str(tuple(prediction.shape)), str(tuple(expected))
-            raise ConfigError(f"predictions have shape {found}, but {allowed} was expected", found=found, allowed=allowed)
+            raise ConfigError(
+                f"predictions have shape {found}, but {allowed} was expected",
+                found=found,
+                allowed=allowed,
+            )
 
 
 def _largest(z_nCl: Tensor) -> Tensor:

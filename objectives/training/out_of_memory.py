@@ -10,7 +10,14 @@ import torch
 
 from spaces.errors import OutOfMemoryError
 
-WORDS = ("out of memory", "can't allocate memory", "cannot allocate memory", "status_alloc_failed", "bad_alloc", "not enough memory")
+WORDS = (
+    "out of memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "status_alloc_failed",
+    "bad_alloc",
+    "not enough memory",
+)
 """Of CUDA, its libraries, torch's CPU allocator and the system, in small letters; a decoding process hands on its words alone."""
 
 _ASKED = re.compile(r"tried to allocate ([\d.]+ ?(?:bytes|[KMGT]iB))", re.IGNORECASE)

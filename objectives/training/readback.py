@@ -14,28 +14,56 @@ from objectives.training.optimizer import used_by
 from objectives.training.step_guard import StepGuard
 
 
-def read_back(config: TrainingConfig, criterion: Criterion, optimizer: torch.optim.Optimizer, guard: StepGuard, batch_size: int) -> dict[str, Any]:
+def read_back(
+    config: TrainingConfig,
+    criterion: Criterion,
+    optimizer: torch.optim.Optimizer,
+    guard: StepGuard,
+    batch_size: int,
+) -> dict[str, Any]:
     """Dotted path → value. What took no effect is absent, so that a search over it is noticed."""
     used = criterion.used() | used_by(optimizer, config.optimizer)
-    used |= {"optimizer.grad_clip_norm": guard.clip_norm, "batch_size": batch_size, "optimizer.accumulate": config.optimizer.accumulate}
+    used |= {
+        "optimizer.grad_clip_norm": guard.clip_norm,
+        "batch_size": batch_size,
+        "optimizer.accumulate": config.optimizer.accumulate,
+    }
     used |= _used_schedule(config, used)
     device = guard.parameters[0].device
-    used |= {"environment.device": _device_name(device), "environment.threads": torch.get_num_threads(), "environment.torch": str(torch.__version__)}
-    return used | {"precision": config.precision, "early_stopping_patience": config.early_stopping_patience}
+    used |= {
+        "environment.device": _device_name(device),
+        "environment.threads": torch.get_num_threads(),
+        "environment.torch": str(torch.__version__),
+    }
+    return used | {
+        "precision": config.precision,
+        "early_stopping_patience": config.early_stopping_patience,
+    }
 
 
 def _used_schedule(config: TrainingConfig, used: dict[str, Any]) -> dict[str, Any]:
     schedule = config.schedule
-    found: dict[str, Any] = {"schedule.lr": schedule.lr, "schedule.lr_warmup_epochs": schedule.lr_warmup_epochs, "schedule.plan": schedule.plan}
+    found: dict[str, Any] = {
+        "schedule.lr": schedule.lr,
+        "schedule.lr_warmup_epochs": schedule.lr_warmup_epochs,
+        "schedule.plan": schedule.plan,
+    }
     if schedule.swa_from_epoch is None or schedule.swa_from_epoch <= config.epochs:
         found["schedule.swa_from_epoch"] = schedule.swa_from_epoch
     if "loss.overlap" in used:
-        found |= {"schedule.dice_ce_only_epochs": schedule.dice_ce_only_epochs, "schedule.dice_ramp_epochs": schedule.dice_ramp_epochs}
+        found |= {
+            "schedule.dice_ce_only_epochs": schedule.dice_ce_only_epochs,
+            "schedule.dice_ramp_epochs": schedule.dice_ramp_epochs,
+        }
     if "loss.smooth" in used:
         found["schedule.smooth_steps"] = schedule.smooth_steps
     if used.get("weights.method") != "uniform":
         found["schedule.light_clip_epochs"] = schedule.light_clip_epochs
-        found |= {"schedule.light_clip_ratio": schedule.light_clip_ratio} if schedule.light_clip_epochs else {}
+        found |= (
+            {"schedule.light_clip_ratio": schedule.light_clip_ratio}
+            if schedule.light_clip_epochs
+            else {}
+        )
     return found
 
 
@@ -46,4 +74,6 @@ def used_dropout(rate: float | None, model: nn.Module) -> dict[str, Any]:
 
 
 def _device_name(device: torch.device) -> str:
-    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
+    return (
+        f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
+    )

@@ -36,7 +36,14 @@ class StepGuard:
             device cannot leave it out by itself then, so that up to `CHECK_EVERY` − 1 further steps are applied.
     """
 
-    def __init__(self, model: nn.Module, clip_norm: float | None, max_norm: float, *, loss_scaled: bool = False) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        clip_norm: float | None,
+        max_norm: float,
+        *,
+        loss_scaled: bool = False,
+    ) -> None:
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.clip_norm, self.max_norm, self.loss_scaled = clip_norm, max_norm, loss_scaled
         self.broken_step: int | None = None
@@ -64,7 +71,9 @@ class StepGuard:
         # A loss that is not finite has to show even where its gradient happens to be finite (a saturated softmax).
         told = torch.where(torch.isfinite(norm), norm, _LEFT_OUT) if self.loss_scaled else norm
         told = torch.where(torch.isfinite(loss), told, math.nan)
-        self._broken = torch.maximum(self._broken, 1 - (told <= self.max_norm).to(self._broken.dtype))
+        self._broken = torch.maximum(
+            self._broken, 1 - (told <= self.max_norm).to(self._broken.dtype)
+        )
         self._held.append(torch.stack([told, loss]))
         if self.clip_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self.clip_norm, norm)
@@ -95,7 +104,9 @@ class StepGuard:
         if not self.norms:
             return math.nan, math.nan, 0.0
         worst = next((norm for norm in self.norms if not math.isfinite(norm)), max(self.norms))
-        clipped = sum(1 for norm in self.norms if self.clip_norm is not None and norm > self.clip_norm)
+        clipped = sum(
+            1 for norm in self.norms if self.clip_norm is not None and norm > self.clip_norm
+        )
         return median(self.norms), worst, clipped / len(self.norms)
 
     def state(self) -> dict[str, Any]:
@@ -110,7 +121,12 @@ class StepGuard:
     def epoch_state(self) -> dict[str, Any]:
         """For a checkpoint in the midst of an epoch: what `start_epoch` forgets, with the steps that were not read yet."""
         held = torch.stack(self._held) if self._held else None
-        return {"norms": list(self.norms), "steps": self._steps, "held": held, "broken": self._broken}
+        return {
+            "norms": list(self.norms),
+            "steps": self._steps,
+            "held": held,
+            "broken": self._broken,
+        }
 
     def restore_epoch(self, state: dict[str, Any]) -> None:
         """Go on in the midst of an epoch."""

@@ -27,7 +27,9 @@ def gathered(batches: Iterable[Batch], steps: int) -> Iterator[list[Batch]]:
         yield group
 
 
-def pool(criterion: Criterion, model: nn.Module, predict: Callable[[Tensor], Tensor], group: list[Batch]) -> Others | None:
+def pool(
+    criterion: Criterion, model: nn.Module, predict: Callable[[Tensor], Tensor], group: list[Batch]
+) -> Others | None:
     """The sums that make the batches of one optimiser step count as one large batch; None for a single one.
 
     Cross entropy and focal need the labels alone. Dice over the whole batch, and a normalised loss, need all the
@@ -40,7 +42,11 @@ def pool(criterion: Criterion, model: nn.Module, predict: Callable[[Tensor], Ten
         classes = criterion.class_count
         return criterion.pooled((_of_shape(target, classes), target) for _, target in group)
     device = group[0][0].device
-    with torch.no_grad(), _statistics_kept(model), torch.random.fork_rng([device] if device.type == "cuda" else []):
+    with (
+        torch.no_grad(),
+        _statistics_kept(model),
+        torch.random.fork_rng([device] if device.type == "cuda" else []),
+    ):
         return criterion.pooled((predict(inputs), target) for inputs, target in group)
 
 
@@ -53,7 +59,12 @@ def _of_shape(target: Tensor, classes: int) -> Tensor:
 @contextmanager
 def _statistics_kept(model: nn.Module) -> Iterator[None]:
     """What batch normalisation learns of the batches within is forgotten."""
-    buffers = [buffer for module in model.modules() if isinstance(module, _BatchNorm) for buffer in module.buffers()]
+    buffers = [
+        buffer
+        for module in model.modules()
+        if isinstance(module, _BatchNorm)
+        for buffer in module.buffers()
+    ]
     held = [buffer.clone() for buffer in buffers]
     try:
         yield
@@ -91,7 +102,11 @@ class Means:
     def state(self) -> dict[str, Any]:
         """For a checkpoint in the midst of an epoch."""
         sums = {"total": self.total, "ce": self.ce, "dice": self.dice}
-        return sums | {"steps": self.steps, "samples": self.samples, "shares": [list(held) for held in self.shares]}
+        return sums | {
+            "steps": self.steps,
+            "samples": self.samples,
+            "shares": [list(held) for held in self.shares],
+        }
 
     @classmethod
     def of(cls, state: dict[str, Any], device: torch.device) -> Means:
@@ -102,7 +117,9 @@ class Means:
 
     def close(self, weight_ratio: float) -> None:
         """Sums become means over the steps; whoever holds a state of before keeps its sums."""
-        self.total, self.ce, self.dice = (total / max(self.steps, 1) for total in (self.total, self.ce, self.dice))
+        self.total, self.ce, self.dice = (
+            total / max(self.steps, 1) for total in (self.total, self.ce, self.dice)
+        )
         self.weight_ratio = weight_ratio
 
     def part_shares(self) -> dict[str, float]:

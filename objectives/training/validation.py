@@ -34,7 +34,14 @@ def plain_loss(criterion: Criterion) -> CombinedLoss:
 
 
 @torch.no_grad()
-def validate(model: nn.Module, batches: Iterable[Batch], criterion: Criterion, classes: int, ignore_index: int, metrics: Metrics) -> Validation:
+def validate(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    criterion: Criterion,
+    classes: int,
+    ignore_index: int,
+    metrics: Metrics,
+) -> Validation:
     """Measure the model on a split.
 
     Args:
@@ -46,7 +53,9 @@ def validate(model: nn.Module, batches: Iterable[Batch], criterion: Criterion, c
     device = next(model.parameters()).device
     plain = plain_loss(criterion)
     matrix = ConfusionMatrix(classes, ignore_index, device)
-    loss_sum, ce_sum, samples, valid = (torch.zeros((), dtype=torch.float64, device=device) for _ in range(4))
+    loss_sum, ce_sum, samples, valid = (
+        torch.zeros((), dtype=torch.float64, device=device) for _ in range(4)
+    )
     model.eval()
     for inputs, target in batches:
         logits = model(inputs).float()
@@ -57,7 +66,12 @@ def validate(model: nn.Module, batches: Iterable[Batch], criterion: Criterion, c
         loss_sum += plain(logits, target).total.double() * len(target)
         samples += len(target)
     if bad := matrix.bad_targets():
-        raise DataError("targets hold values that are no class", found=f"{bad} labels", allowed=f"0 … {classes - 1} or {ignore_index}", next_step="check the labels against base.data.classes")
+        raise DataError(
+            "targets hold values that are no class",
+            found=f"{bad} labels",
+            allowed=f"0 … {classes - 1} or {ignore_index}",
+            next_step="check the labels against base.data.classes",
+        )
     ce = float(ce_sum / valid.clamp(min=1))
     found = {name: measure(matrix) for name, measure in metrics.items()} | {"val_ce": ce}
     return Validation(float(loss_sum / samples.clamp(min=1)), ce, found, matrix.iou(), matrix.f1())

@@ -24,7 +24,9 @@ class Averager:
 
     def takes(self, epoch: int) -> bool:
         """Whether the weights of that epoch take part."""
-        return self._averaged is not None and self.from_epoch is not None and epoch >= self.from_epoch
+        return (
+            self._averaged is not None and self.from_epoch is not None and epoch >= self.from_epoch
+        )
 
     def add(self, epoch: int, inputs: Iterable[tuple[torch.Tensor, Any]]) -> None:
         """Take the weights of a finished epoch in, and measure the batch statistics of the mean anew.
@@ -39,7 +41,11 @@ class Averager:
 
     def counting(self, epoch: int) -> nn.Module:
         """The model that is validated and kept after this epoch."""
-        return self._averaged.module if self._averaged is not None and self.takes(epoch) else self.model
+        return (
+            self._averaged.module
+            if self._averaged is not None and self.takes(epoch)
+            else self.model
+        )
 
     def state(self) -> dict[str, Any] | None:
         """For a checkpoint; None when nothing is averaged."""

@@ -9,17 +9,38 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from search.cli import configure, inspect, replay, run, store  # each joins its commands to the application
+from search.cli import (
+    configure,
+    inspect,
+    replay,
+    run,
+    store,
+)  # each joins its commands to the application
 from search.cli.app import INTERRUPTED, app
 from search.cli.usage_errors import UsageError, is_help, refusal
 from spaces.errors import InputError, SearchError
 
 __all__ = ["app", "configure", "inspect", "main", "replay", "run", "store"]
 
-ORDER = ("run", "list", "show", "explain", "backtest", "convert", "weights", "export", "train", "dashboard", "worker", "schema")
+ORDER = (
+    "run",
+    "list",
+    "show",
+    "explain",
+    "backtest",
+    "convert",
+    "weights",
+    "export",
+    "train",
+    "dashboard",
+    "worker",
+    "schema",
+)
 """As the help lists the commands."""
 
-app.registered_commands.sort(key=lambda command: ORDER.index(command.name or str(getattr(command.callback, "__name__", ""))))
+app.registered_commands.sort(
+    key=lambda command: ORDER.index(command.name or str(getattr(command.callback, "__name__", "")))
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

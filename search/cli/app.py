@@ -13,15 +13,30 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     help="Hyperparameter search for training under class imbalance.\n\nStart with: search run --study focal_gamma",
-)  # fmt: skip
+)
 
 StudyOption = Annotated[str, typer.Option("--study", "-s", help="a study in the store, by name")]
-StoreOption = Annotated[Optional[str], typer.Option("--store", help="database URL; default: $SEARCH_STORE, else sqlite:///search.db here")]
-JsonOption = Annotated[bool, typer.Option("--json", help="for scripts; docs/scripts.md has the keys")]
-WandbOption = Annotated[Literal["off", "offline", "online"], typer.Option("--wandb", help="one Weights & Biases run a trial")]
-TimeoutOption = Annotated[Optional[str], typer.Option("--timeout", help="stop after so long: 90s, 30m, 2h")]
+StoreOption = Annotated[
+    Optional[str],
+    typer.Option(
+        "--store", help="database URL; default: $SEARCH_STORE, else sqlite:///search.db here"
+    ),
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="for scripts; docs/scripts.md has the keys")
+]
+WandbOption = Annotated[
+    Literal["off", "offline", "online"],
+    typer.Option("--wandb", help="one Weights & Biases run a trial"),
+]
+TimeoutOption = Annotated[
+    Optional[str], typer.Option("--timeout", help="stop after so long: 90s, 30m, 2h")
+]
 
 
 def told_store(store: Optional[str]) -> str:

@@ -22,11 +22,22 @@ def list_studies(as_json: JsonOption = False) -> None:
     tables.print_studies(studies)
 
 
-@app.command(epilog="Examples: search show · search show --study focal_gamma --json | jq .leaderboard")
+@app.command(
+    epilog="Examples: search show · search show --study focal_gamma --json | jq .leaderboard"
+)
 def show(
-    study: Annotated[Optional[str], typer.Option("--study", "-s", help="a study in the store; left out: all of them")] = None,
+    study: Annotated[
+        Optional[str],
+        typer.Option("--study", "-s", help="a study in the store; left out: all of them"),
+    ] = None,
     store: StoreOption = None,
-    reap: Annotated[bool, typer.Option("--reap", help="first give trials back whose workers fell silent, so that another worker takes them up")] = False,
+    reap: Annotated[
+        bool,
+        typer.Option(
+            "--reap",
+            help="first give trials back whose workers fell silent, so that another worker takes them up",
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """States, who works on what, leaderboard and kills of a running or finished study."""
@@ -39,7 +50,9 @@ def show(
 
     with existing_store(store) as held:
         names = [study] if study else [stored.name for stored in held.studies()]
-        reaped = [(name, each) for name in names if reap for each in held.reap(find_study(held, name).id)]
+        reaped = [
+            (name, each) for name in names if reap for each in held.reap(find_study(held, name).id)
+        ]
         reports = [study_report(held, name, open_files(store_url(store))) for name in names]
     if as_json:
         told = [report.as_dict() for report in reports]
@@ -47,7 +60,11 @@ def show(
         return
     for name, each in reaped:
         trial = "a trial" if each.number is None else f"trial {each.number}"
-        end = f"is failed, as the last of {each.lost} workers that it cost" if each.ended else "waits for another worker"
+        end = (
+            f"is failed, as the last of {each.lost} workers that it cost"
+            if each.ended
+            else "waits for another worker"
+        )
         terminal.say(f"{name}: {trial} of {each.worker}, who fell silent, {end}")
     for report in reports:
         tables.print_study(report)
@@ -55,7 +72,9 @@ def show(
         terminal.say("the store holds no study yet; start one with: search run --study focal_gamma")
 
 
-@app.command(epilog="Examples: search explain --study focal_gamma --trial 7 · search explain --study focal_gamma --trial 7 --json | jq .findings")
+@app.command(
+    epilog="Examples: search explain --study focal_gamma --trial 7 · search explain --study focal_gamma --trial 7 --json | jq .findings"
+)
 def explain(
     study: StudyOption,
     trial: Annotated[int, typer.Option("--trial", "-t", help="its number")],
@@ -76,7 +95,9 @@ def explain(
 
 @app.command(epilog="Example: search dashboard --study focal_gamma --port 8080")
 def dashboard(
-    study: Annotated[Optional[str], typer.Option("--study", "-s", help="open at this study")] = None,
+    study: Annotated[
+        Optional[str], typer.Option("--study", "-s", help="open at this study")
+    ] = None,
     port: Annotated[int, typer.Option(help="on 127.0.0.1 only", min=1, max=65535)] = 8080,
     store: StoreOption = None,
 ) -> None:

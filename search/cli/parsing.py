@@ -33,7 +33,13 @@ def seconds(text: str | None) -> float | None:
         return None
     parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise InputError("--timeout is not a duration", where="--timeout", found=text, allowed="90s, 30m, 2h, 1h30m", next_step="write a number and a unit")
+        raise InputError(
+            "--timeout is not a duration",
+            where="--timeout",
+            found=text,
+            allowed="90s, 30m, 2h, 1h30m",
+            next_step="write a number and a unit",
+        )
     return sum(float(number) * UNITS_S[unit] for number, unit in parts)
 
 
@@ -46,19 +52,35 @@ def device_seconds(hours: float | None) -> float | None:
     if hours is None:
         return None
     if not 0 < hours < float("inf"):
-        raise InputError("--device-hours is no budget", where="--device-hours", found=f"{hours:g}", allowed="more than 0", next_step="write hours, such as 0.5 or 24")
+        raise InputError(
+            "--device-hours is no budget",
+            where="--device-hours",
+            found=f"{hours:g}",
+            allowed="more than 0",
+            next_step="write hours, such as 0.5 or 24",
+        )
     return hours * UNITS_S["h"]
 
 
 def study_spec(
-    study: str, assignments: list[str], *, name: str | None = None, trials: int | None = None, epochs: int | None = None, seed: int | None = None
+    study: str,
+    assignments: list[str],
+    *,
+    name: str | None = None,
+    trials: int | None = None,
+    epochs: int | None = None,
+    seed: int | None = None,
 ) -> StudySpec:
     """A study with what the command line changes in it.
 
     Raises:
         StudyError: when it cannot be found, or a change does not fit.
     """
-    given = {key: value for key, value in (("name", name), ("trials", trials), ("epochs", epochs), ("seed", seed)) if value is not None}
+    given = {
+        key: value
+        for key, value in (("name", name), ("trials", trials), ("epochs", epochs), ("seed", seed))
+        if value is not None
+    }
     return load_study(study, parse_changes(assignments) | given, given)
 
 
@@ -73,7 +95,10 @@ def blaming(assignments: Sequence[str], study: str) -> Iterator[None]:
         yield
     except StudyError as problem:
         place, _, _ = problem.where.removeprefix(f"study {study}, ").partition(", tried with")
-        option = option_of(place.replace(", ", ".").replace(" → ", "."), [assignment.partition("=")[0] for assignment in assignments])
+        option = option_of(
+            place.replace(", ", ".").replace(" → ", "."),
+            [assignment.partition("=")[0] for assignment in assignments],
+        )
         if option is not None:
             problem.where = f"--set {option}, over {problem.where}"
         raise
@@ -85,7 +110,11 @@ def thresholds(assignments: list[str], base: SignalsConfig) -> SignalsConfig:
     Raises:
         StudyError: when there is no such signal or threshold, or a value does not fit.
     """
-    changes = parse_changes(assignments, "--signals", "--signals class_collapse.epochs=8, --signals overfitting.enabled=false")
+    changes = parse_changes(
+        assignments,
+        "--signals",
+        "--signals class_collapse.epochs=8, --signals overfitting.enabled=false",
+    )
     return check(SignalsConfig, overlay(base.model_dump(), nested(changes)), "--signals")
 
 
@@ -96,7 +125,14 @@ def pruner_config(words: list[str], base: PrunerConfig) -> PrunerConfig:
         StudyError: when there is no such pruner or setting, or a value does not fit.
     """
     kinds = [f"kind={word}" if "=" not in word else word for word in words]
-    return check(PrunerConfig, overlay(base.model_dump(), parse_changes(kinds, "--pruner", "--pruner median, --pruner warmup_epochs=10")), "--pruner")
+    return check(
+        PrunerConfig,
+        overlay(
+            base.model_dump(),
+            parse_changes(kinds, "--pruner", "--pruner median, --pruner warmup_epochs=10"),
+        ),
+        "--pruner",
+    )
 
 
 def columns(assignments: list[str]) -> dict[str, str]:
@@ -108,7 +144,11 @@ def columns(assignments: list[str]) -> dict[str, str]:
     pairs = [assignment.partition("=") for assignment in assignments]
     for key, equals, column in pairs:
         if not (key and equals and column):
-            raise InputError("--column takes key=column", where="--column", found=f"{key}{equals}{column}", allowed="--column loss=train/loss", next_step="write a key, an equals sign and a column's name")
+            raise InputError(
+                "--column takes key=column",
+                where="--column",
+                found=f"{key}{equals}{column}",
+                allowed="--column loss=train/loss",
+                next_step="write a key, an equals sign and a column's name",
+            )
     return {key: column for key, _, column in pairs}
-
-

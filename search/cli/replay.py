@@ -10,14 +10,31 @@ import typer
 from search.cli.app import StoreOption, app, existing_store
 
 
-@app.command(epilog="Examples: search backtest --study focal_gamma --pruner median · search backtest --records curves.jsonl --tune")
+@app.command(
+    epilog="Examples: search backtest --study focal_gamma --pruner median · search backtest --records curves.jsonl --tune"
+)
 def backtest(
-    study: Annotated[Optional[str], typer.Option("--study", "-s", help="a study in the store, by name")] = None,
-    records: Annotated[Optional[Path], typer.Option(help="recorded trials as JSON Lines instead (docs/backtest.md)")] = None,
-    signals: Annotated[Optional[list[str]], typer.Option(help="name.threshold=value, such as class_collapse.epochs=8")] = None,
-    pruner: Annotated[Optional[list[str]], typer.Option(help="median, hyperband or none; or setting=value")] = None,
-    tune: Annotated[bool, typer.Option("--tune", help="propose thresholds that save most and spare the best")] = False,
-    direction: Annotated[Optional[Literal["maximize", "minimize"]], typer.Option(help="of a file's metric, where it does not say")] = None,
+    study: Annotated[
+        Optional[str], typer.Option("--study", "-s", help="a study in the store, by name")
+    ] = None,
+    records: Annotated[
+        Optional[Path],
+        typer.Option(help="recorded trials as JSON Lines instead (docs/backtest.md)"),
+    ] = None,
+    signals: Annotated[
+        Optional[list[str]],
+        typer.Option(help="name.threshold=value, such as class_collapse.epochs=8"),
+    ] = None,
+    pruner: Annotated[
+        Optional[list[str]], typer.Option(help="median, hyperband or none; or setting=value")
+    ] = None,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="propose thresholds that save most and spare the best")
+    ] = False,
+    direction: Annotated[
+        Optional[Literal["maximize", "minimize"]],
+        typer.Option(help="of a file's metric, where it does not say"),
+    ] = None,
     store: StoreOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="for scripts")] = False,
 ) -> None:
@@ -36,20 +53,45 @@ def backtest(
     field = replay.make_field(given.recording, records)
     result, tuned = replay.backtest(field, on, peers), tuned_on(field, on) if tune else None
     if as_json:
-        terminal.say_raw(json.dumps(result.as_dict() | ({"tuned": tuned.as_dict()} if tuned else {}), indent=2, allow_nan=False))
+        terminal.say_raw(
+            json.dumps(
+                result.as_dict() | ({"tuned": tuned.as_dict()} if tuned else {}),
+                indent=2,
+                allow_nan=False,
+            )
+        )
         return
     console.print_backtest(result)
     if tuned:
         console.print_tuned(tuned, len(result.best))
 
 
-@app.command(epilog="Example: search convert run1.csv run2.csv --column loss=train/loss --column metric=val/miou --out curves.jsonl")
+@app.command(
+    epilog="Example: search convert run1.csv run2.csv --column loss=train/loss --column metric=val/miou --out curves.jsonl"
+)
 def convert(
-    files: Annotated[list[Path], typer.Argument(help="a table of each run: CSV, JSON Lines, or a JSON array, as W&B's history exports")],
-    column: Annotated[Optional[list[str]], typer.Option(help="key=column, such as loss=train/loss or 'class_metric=val/iou_*'")] = None,
-    direction: Annotated[Literal["maximize", "minimize"], typer.Option(help="of the metric")] = "maximize",
-    whole: Annotated[bool, typer.Option("--whole", help="short runs ended by themselves; else they count as cut short")] = False,
-    out: Annotated[Path, typer.Option(help="where to write; .gz compresses")] = Path("curves.jsonl"),
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            help="a table of each run: CSV, JSON Lines, or a JSON array, as W&B's history exports"
+        ),
+    ],
+    column: Annotated[
+        Optional[list[str]],
+        typer.Option(help="key=column, such as loss=train/loss or 'class_metric=val/iou_*'"),
+    ] = None,
+    direction: Annotated[
+        Literal["maximize", "minimize"], typer.Option(help="of the metric")
+    ] = "maximize",
+    whole: Annotated[
+        bool,
+        typer.Option(
+            "--whole", help="short runs ended by themselves; else they count as cut short"
+        ),
+    ] = False,
+    out: Annotated[Path, typer.Option(help="where to write; .gz compresses")] = Path(
+        "curves.jsonl"
+    ),
 ) -> None:
     """Training curves from elsewhere as a file for `search backtest --records`."""
     from search.cli.parsing import columns
@@ -60,4 +102,6 @@ def convert(
     check_out(out, files)
     recording = made_of(files, columns(column or []), direction, whole=whole)
     write_recording(out, recording)
-    terminal.say(f"{len(recording.trials)} trials, {sum(len(trial.epochs) for trial in recording.trials)} epochs written to {out}")
+    terminal.say(
+        f"{len(recording.trials)} trials, {sum(len(trial.epochs) for trial in recording.trials)} epochs written to {out}"
+    )

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import typer
 
-from search.cli.app import INTERRUPTED, StoreOption, StudyOption, TimeoutOption, WandbOption, app, told_store
+from search.cli.app import (
+    INTERRUPTED,
+    StoreOption,
+    StudyOption,
+    TimeoutOption,
+    WandbOption,
+    app,
+    told_store,
+)
 from spaces.errors import InputError, SearchError
 
 if TYPE_CHECKING:
@@ -18,27 +26,87 @@ if TYPE_CHECKING:
     from spaces.study import StudySpec
 
 
-@app.command(epilog="Examples: search run --study focal_gamma · search run --study my.yaml --trials 40 --devices cuda:0,cuda:1 --timeout 8h")
+@app.command(
+    epilog="Examples: search run --study focal_gamma · search run --study my.yaml --trials 40 --devices cuda:0,cuda:1 --timeout 8h"
+)
 def run(
-    study: Annotated[str, typer.Option("--study", "-s", help="a shipped study's name (see `search list`), or the path of your own YAML")],
-    trials: Annotated[Optional[int], typer.Option(help="trials in all, those of earlier runs included", min=1)] = None,
+    study: Annotated[
+        str,
+        typer.Option(
+            "--study",
+            "-s",
+            help="a shipped study's name (see `search list`), or the path of your own YAML",
+        ),
+    ],
+    trials: Annotated[
+        Optional[int], typer.Option(help="trials in all, those of earlier runs included", min=1)
+    ] = None,
     epochs: Annotated[Optional[int], typer.Option(help="epochs a trial", min=1)] = None,
-    workers: Annotated[Optional[int], typer.Option(help="worker processes; default: one a GPU, or one a core (four at most)", min=1)] = None,
-    devices: Annotated[str, typer.Option(help="auto, cpu, or cuda:0,cuda:1; on a cluster auto, cpu or cuda")] = "auto",
+    workers: Annotated[
+        Optional[int],
+        typer.Option(
+            help="worker processes; default: one a GPU, or one a core (four at most)", min=1
+        ),
+    ] = None,
+    devices: Annotated[
+        str, typer.Option(help="auto, cpu, or cuda:0,cuda:1; on a cluster auto, cpu or cuda")
+    ] = "auto",
     workers_per_device: Annotated[int, typer.Option(help="workers that share a GPU", min=1)] = 1,
-    cpus_per_worker: Annotated[Optional[int], typer.Option(help="CPU threads of a worker; default: the cores, divided among the workers", min=1)] = None,
-    launcher: Annotated[Literal["local", "ray", "slurm"], typer.Option(help="who places the workers: this machine, a Ray cluster, a Slurm cluster")] = "local",
-    ray_address: Annotated[Optional[str], typer.Option(help="host:port of a Ray cluster's head; default: the one of this machine, else a new one")] = None,
-    slurm: Annotated[Optional[list[str]], typer.Option(help="name=value for sbatch, such as partition=gpu, time=2:00:00, gres=gpu:1")] = None,
+    cpus_per_worker: Annotated[
+        Optional[int],
+        typer.Option(
+            help="CPU threads of a worker; default: the cores, divided among the workers", min=1
+        ),
+    ] = None,
+    launcher: Annotated[
+        Literal["local", "ray", "slurm"],
+        typer.Option(help="who places the workers: this machine, a Ray cluster, a Slurm cluster"),
+    ] = "local",
+    ray_address: Annotated[
+        Optional[str],
+        typer.Option(
+            help="host:port of a Ray cluster's head; default: the one of this machine, else a new one"
+        ),
+    ] = None,
+    slurm: Annotated[
+        Optional[list[str]],
+        typer.Option(help="name=value for sbatch, such as partition=gpu, time=2:00:00, gres=gpu:1"),
+    ] = None,
     store: StoreOption = None,
-    name: Annotated[Optional[str], typer.Option(help="the study's name in the store; default: as in its YAML")] = None,
-    seed: Annotated[Optional[int], typer.Option(help="everything random follows from it and the trial's number", min=0)] = None,
+    name: Annotated[
+        Optional[str], typer.Option(help="the study's name in the store; default: as in its YAML")
+    ] = None,
+    seed: Annotated[
+        Optional[int],
+        typer.Option(help="everything random follows from it and the trial's number", min=0),
+    ] = None,
     timeout: TimeoutOption = None,
-    device_hours: Annotated[Optional[float], typer.Option(help="device time of all trials together, those of earlier runs included; stays with the study")] = None,
-    change: Annotated[Optional[list[str]], typer.Option("--set", help="path=value in the study's YAML, such as base.data.size=64")] = None,
-    accept_change: Annotated[bool, typer.Option("--accept-change", help="go on with a stored study although its definition changed")] = False,
-    out: Annotated[Path, typer.Option(help="where the best configuration goes")] = Path("best.yaml"),
-    remedy: Annotated[Optional[str], typer.Option("--enqueue-remedy", help="try next what `explain` prescribed to a trial: N, or N:2 for its second remedy")] = None,
+    device_hours: Annotated[
+        Optional[float],
+        typer.Option(
+            help="device time of all trials together, those of earlier runs included; stays with the study"
+        ),
+    ] = None,
+    change: Annotated[
+        Optional[list[str]],
+        typer.Option("--set", help="path=value in the study's YAML, such as base.data.size=64"),
+    ] = None,
+    accept_change: Annotated[
+        bool,
+        typer.Option(
+            "--accept-change", help="go on with a stored study although its definition changed"
+        ),
+    ] = False,
+    out: Annotated[Path, typer.Option(help="where the best configuration goes")] = Path(
+        "best.yaml"
+    ),
+    remedy: Annotated[
+        Optional[str],
+        typer.Option(
+            "--enqueue-remedy",
+            help="try next what `explain` prescribed to a trial: N, or N:2 for its second remedy",
+        ),
+    ] = None,
     wandb: WandbOption = "off",
 ) -> None:
     """Search: start a study, or go on with it where it stopped.
@@ -58,7 +126,9 @@ def run(
         spec = _stored_spec(name or study, store_url(store), trials)
     timeout_s, device_s = seconds(timeout), device_seconds(device_hours)
     check_out(out)
-    place = Placement(launcher, devices, workers, workers_per_device, cpus_per_worker, ray_address, slurm or [])
+    place = Placement(
+        launcher, devices, workers, workers_per_device, cpus_per_worker, ray_address, slurm or []
+    )
     hire, warnings = prepare(place, store_url(store), sys.argv)
     with blaming(change or [], spec.name):
         session = open_session(spec, store_url(store), accept_change=accept_change)
@@ -68,7 +138,14 @@ def run(
             session.store.set_device_budget(session.stored.id, device_s)
         if remedy is not None:
             session = _prescribe(session, store_url(store), remedy)
-        stops = _search(session, hire, [*session.plan.warnings, *warnings], arguments, store_url(store), timeout_s)
+        stops = _search(
+            session,
+            hire,
+            [*session.plan.warnings, *warnings],
+            arguments,
+            store_url(store),
+            timeout_s,
+        )
         _conclude(session, out, store_url(store), interrupted=stops > 0)
     if stops:
         raise typer.Exit(INTERRUPTED)
@@ -86,9 +163,12 @@ def _check_as_stored(remedy: str, given: Mapping[str, object]) -> None:
     beside = [option for option, value in given.items() if value is not None]
     if beside:
         raise InputError(
-            f"{' and '.join(beside)} cannot stand beside --enqueue-remedy: it takes the study as it is stored", where="--enqueue-remedy",
-            found=", ".join(beside), allowed="--study or --name, --trials, and how to run", next_step="leave it out, or start a study of its own with --name and without --enqueue-remedy",
-        )  # fmt: skip
+            f"{' and '.join(beside)} cannot stand beside --enqueue-remedy: it takes the study as it is stored",
+            where="--enqueue-remedy",
+            found=", ".join(beside),
+            allowed="--study or --name, --trials, and how to run",
+            next_step="leave it out, or start a study of its own with --name and without --enqueue-remedy",
+        )
 
 
 def _stored_spec(study: str, url: str, trials: Optional[int]) -> StudySpec:
@@ -99,9 +179,17 @@ def _stored_spec(study: str, url: str, trials: Optional[int]) -> StudySpec:
     from storage.store import open_store
 
     with open_store(url, create=False) as held:
-        named = study if held.study(study) or not study.endswith((".yaml", ".yml")) else load_study(study).name
+        named = (
+            study
+            if held.study(study) or not study.endswith((".yaml", ".yml"))
+            else load_study(study).name
+        )
         definition = find_study(held, named).definition
-    return check(StudySpec, {**definition, **({} if trials is None else {"trials": trials})}, f"study {named} in the store")
+    return check(
+        StudySpec,
+        {**definition, **({} if trials is None else {"trials": trials})},
+        f"study {named} in the store",
+    )
 
 
 def _prescribe(session: Session, url: str, text: str) -> Session:
@@ -114,7 +202,14 @@ def _prescribe(session: Session, url: str, text: str) -> Session:
     return session
 
 
-def _search(session: Session, hire: Hire, warnings: list[str], arguments: list[str], url: str, timeout_s: float | None) -> int:
+def _search(
+    session: Session,
+    hire: Hire,
+    warnings: list[str],
+    arguments: list[str],
+    url: str,
+    timeout_s: float | None,
+) -> int:
     """Run the workers under the live display; how often a stop was asked for."""
     from search.console import live, terminal
     from search.launch.reaper import TrialCare
@@ -150,8 +245,18 @@ def _conclude(session: Session, out: Path, url: str, *, interrupted: bool) -> No
     report = study_report(session.store, session.stored.name, open_files(url))
     tables.print_study(report)
     if interrupted or report.states["left"] or report.states["paused"]:
-        over = "interrupted" if interrupted else "the device time is spent" if spent_device_time(report) else "the time is over"
-        goes_on = "the same command" if interrupted or not spent_device_time(report) else "a larger --device-hours"
+        over = (
+            "interrupted"
+            if interrupted
+            else "the device time is spent"
+            if spent_device_time(report)
+            else "the time is over"
+        )
+        goes_on = (
+            "the same command"
+            if interrupted or not spent_device_time(report)
+            else "a larger --device-hours"
+        )
         terminal.say(f"\n{over}; {goes_on} goes on where it stopped")
     if not report.leaderboard:
         terminal.say(f"\nno trial is complete, so {out} was not written")
@@ -162,18 +267,31 @@ def _conclude(session: Session, out: Path, url: str, *, interrupted: bool) -> No
     where = told_store(url)
     terminal.say(f"\nbest configuration written to {out}\n\nnext:")
     for command, why in (
-        (f"search explain --study {session.stored.name} --trial {report.leaderboard[0].number}{where}", "its curves and classes"),
+        (
+            f"search explain --study {session.stored.name} --trial {report.leaderboard[0].number}{where}",
+            "its curves and classes",
+        ),
         (f"search train {out}", "train it again and compare"),
-        (f"search dashboard --study {session.stored.name}{where}", "look at the study in the browser"),
+        (
+            f"search dashboard --study {session.stored.name}{where}",
+            "look at the study in the browser",
+        ),
     ):
         terminal.say(f"  {command:<60}  # {why}")
 
 
-@app.command(epilog="Example: SEARCH_STORE=postgresql://host/db search worker --study focal_gamma --device cuda:1")
+@app.command(
+    epilog="Example: SEARCH_STORE=postgresql://host/db search worker --study focal_gamma --device cuda:1"
+)
 def worker(
     study: StudyOption,
     store: StoreOption = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda:N, or auto: the first GPU that CUDA_VISIBLE_DEVICES leaves, else the CPU")] = "cpu",
+    device: Annotated[
+        str,
+        typer.Option(
+            help="cpu, cuda:N, or auto: the first GPU that CUDA_VISIBLE_DEVICES leaves, else the CPU"
+        ),
+    ] = "cpu",
     threads: Annotated[int, typer.Option(help="CPU threads", min=1)] = 1,
     wandb: WandbOption = "off",
     timeout: TimeoutOption = None,
@@ -185,6 +303,10 @@ def worker(
     from search.worker.context import WorkerSettings
     from search.worker.loop import work
 
-    interrupted = work(WorkerSettings(store_url(store), study, own_device(device), threads, wandb, seconds(timeout), parent))
+    interrupted = work(
+        WorkerSettings(
+            store_url(store), study, own_device(device), threads, wandb, seconds(timeout), parent
+        )
+    )
     if interrupted:
         raise typer.Exit(INTERRUPTED)

@@ -21,11 +21,19 @@ SHOWN = 10
 
 def print_backtest(result: Backtest) -> None:
     """Every rule with whom it kills and what that saves, and what the records cannot tell."""
-    terminal.head(f"Backtest of {result.study}: {result.metric} ({result.direction}, {SCORE_RULES[result.score_rule]})")
+    terminal.head(
+        f"Backtest of {result.study}: {result.metric} ({result.direction}, {SCORE_RULES[result.score_rule]})"
+    )
     time = "" if result.hours is None else f", {result.hours:.2f} device-hours"
-    terminal.tell(f"{count(result.trials, 'trial')}, {count(result.epochs, 'epoch')}{time}; {result.ranked} ran to their end")
-    scores = " to ".join(dict.fromkeys(score(held.score) for held in (result.best[0], result.best[-1])))
-    terminal.tell(f"eventual best {len(result.best)} ({scores}): trial {_list([held.number for held in result.best])}")
+    terminal.tell(
+        f"{count(result.trials, 'trial')}, {count(result.epochs, 'epoch')}{time}; {result.ranked} ran to their end"
+    )
+    scores = " to ".join(
+        dict.fromkeys(score(held.score) for held in (result.best[0], result.best[-1]))
+    )
+    terminal.tell(
+        f"eventual best {len(result.best)} ({scores}): trial {_list([held.number for held in result.best])}"
+    )
     print_rows(result.rows, len(result.best))
     if result.unknown:
         terminal.head("What these records cannot tell")
@@ -36,14 +44,18 @@ def print_backtest(result: Backtest) -> None:
 def print_rows(rows: tuple[Row, ...], best: int) -> None:
     """A line for each rule; a narrow screen has shares alone in the place of epochs, and the best that were killed below the table."""
     terminal.say()
-    none_killed = tuple(replace(row, best_killed=()) for row in rows)  # those break their lines anywhere
+    none_killed = tuple(
+        replace(row, best_killed=()) for row in rows
+    )  # those break their lines anywhere
     if fits(_wide(none_killed, best)):
         terminal.show(_wide(rows, best))
         return
     terminal.show(_narrow(rows, best))
     for row in rows:
         if row.best_killed:
-            terminal.tell(f"{row.rule} kills of the best {best}: trial {_list(row.best_killed)}", indent=2)
+            terminal.tell(
+                f"{row.rule} kills of the best {best}: trial {_list(row.best_killed)}", indent=2
+            )
 
 
 def _wide(rows: tuple[Row, ...], best: int) -> Table:
@@ -52,8 +64,17 @@ def _wide(rows: tuple[Row, ...], best: int) -> Table:
     table.add_column("best found", no_wrap=True)
     for row in rows:
         died = _list(row.best_killed) if row.best_killed else "none"
-        found = "none" if row.found is None else f"{score(row.found.score)} (trial {row.found.number})"
-        table.add_row(terminal.fit(row.rule), str(len(row.killed)), f"{row.epochs_saved} ({_share(row)})", _hours(row), died, found)
+        found = (
+            "none" if row.found is None else f"{score(row.found.score)} (trial {row.found.number})"
+        )
+        table.add_row(
+            terminal.fit(row.rule),
+            str(len(row.killed)),
+            f"{row.epochs_saved} ({_share(row)})",
+            _hours(row),
+            died,
+            found,
+        )
     return table
 
 
@@ -61,13 +82,26 @@ def _narrow(rows: tuple[Row, ...], best: int) -> Table:
     table = _table("killed", "epochs\nsaved", "hours", f"best {best}\nkilled", "best\nfound", gap=1)
     for row in rows:
         found = "none" if row.found is None else score(row.found.score)
-        table.add_row(terminal.fit(row.rule), str(len(row.killed)), _share(row), _hours(row), str(len(row.best_killed)), found)
+        table.add_row(
+            terminal.fit(row.rule),
+            str(len(row.killed)),
+            _share(row),
+            _hours(row),
+            str(len(row.best_killed)),
+            found,
+        )
     return table
 
 
 def _table(*figures: str, gap: int = 2) -> Table:
     """A column for the rule, and columns of figures, with `gap` spaces between them."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, gap - 1, 0, 0), pad_edge=False, header_style="bold", show_edge=False)
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        padding=(0, gap - 1, 0, 0),
+        pad_edge=False,
+        header_style="bold",
+        show_edge=False,
+    )
     table.add_column("rule", no_wrap=True)
     for name in figures:
         table.add_column(name, justify="right", no_wrap=True)
@@ -85,7 +119,9 @@ def _hours(row: Row) -> str:
 def print_tuned(tuned: Tuned, best: int) -> None:
     """The proposed thresholds as YAML, and what they would do."""
     terminal.head("Thresholds that save most and spare the best")
-    terminal.tell(f"chosen to spare the best {len(tuned.spared)}, twice the tenth that counts, since the next trials will not be these")
+    terminal.tell(
+        f"chosen to spare the best {len(tuned.spared)}, twice the tenth that counts, since the next trials will not be these"
+    )
     print_rows(tuned.rows, best)
     terminal.say()
     terminal.say(yaml.safe_dump({"signals": tuned.signals}, sort_keys=False).rstrip())

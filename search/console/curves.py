@@ -59,14 +59,25 @@ def print_trial(report: TrialReport, store: str = "") -> None:
 
 
 def _print_head(report: TrialReport) -> None:
-    terminal.head(f"Trial {report.number} of {report.study}{f' (preset {report.preset})' if report.preset else ''}")
+    terminal.head(
+        f"Trial {report.number} of {report.study}{f' (preset {report.preset})' if report.preset else ''}"
+    )
     done = report.records[-1].epoch if report.records else 0
     told = f", {report.metric} {score(report.score)}" if report.score is not None else ""
-    terminal.say(f"{report.state} after {done} of {count(report.epochs, 'epoch')}{told}", style=STATE_STYLES.get(report.state, ""))
+    terminal.say(
+        f"{report.state} after {done} of {count(report.epochs, 'epoch')}{told}",
+        style=STATE_STYLES.get(report.state, ""),
+    )
     tests = [record.test.metric for record in report.records if record.test]
     if tests:
-        terminal.say(f"{report.metric} on the test split, by which nothing was chosen: {score(tests[-1])}")
-    again = f" ({count(report.attempts, 'attempt')}: it was paused, or its worker vanished)" if report.attempts > 1 else ""
+        terminal.say(
+            f"{report.metric} on the test split, by which nothing was chosen: {score(tests[-1])}"
+        )
+    again = (
+        f" ({count(report.attempts, 'attempt')}: it was paused, or its worker vanished)"
+        if report.attempts > 1
+        else ""
+    )
     terminal.say(f"worker {report.worker} on {report.host}{again}")
 
 
@@ -74,13 +85,20 @@ def _print_config(report: TrialReport) -> None:
     """Section by section. What was searched is marked; the learning rate stands beside its multiple."""
     terminal.head("Configuration (* searched)")
     top = {key: value for key, value in report.config.items() if not isinstance(value, Mapping)}
-    sections = {"trial": (top, "")} | {key: (value, f"{key}.") for key, value in report.config.items() if isinstance(value, Mapping)}
+    sections = {"trial": (top, "")} | {
+        key: (value, f"{key}.")
+        for key, value in report.config.items()
+        if isinstance(value, Mapping)
+    }
     margin = max(map(len, sections)) + 4
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True, style="dim")
     grid.add_column(no_wrap=True)
     for name, (values, prefix) in sections.items():
-        settings = [terminal.fit(_setting(f"{prefix}{key}", key, value, report)) for key, value in flatten(values)]
+        settings = [
+            terminal.fit(_setting(f"{prefix}{key}", key, value, report))
+            for key, value in flatten(values)
+        ]
         lines = Text("\n".join(joined(settings, terminal.console().width - margin)))
         lines.highlight_regex(r"\*[^,]+", "bold")
         grid.add_row(f"  {name}", lines)
@@ -99,7 +117,11 @@ def _print_curves(report: TrialReport) -> None:
     records = report.records
     if len(records) < 2:
         terminal.head("Curves")
-        terminal.say("  no epoch is recorded yet" if not records else "  one epoch makes no curve: its numbers")
+        terminal.say(
+            "  no epoch is recorded yet"
+            if not records
+            else "  one epoch makes no curve: its numbers"
+        )
         for record in records:
             losses = f"loss {number(record.train_loss)}, validation loss {number(record.val_loss)}"
             norms = f"gradient norm {number(record.grad_norm_median)} (median), {number(record.grad_norm_max)} (largest)"
@@ -110,11 +132,21 @@ def _print_curves(report: TrialReport) -> None:
     loss.append(Series("v", "validation loss", "orange", [record.val_loss for record in records]))
     for record in records:
         if record.broken_step is not None:
-            terminal.tell(f"\nepoch {record.epoch} broke off at step {record.broken_step} and was not validated")
+            terminal.tell(
+                f"\nepoch {record.epoch} broke off at step {record.broken_step} and was not validated"
+            )
     _print_chart(epochs, loss, log=False)
-    _print_chart(epochs, [Series("m", report.metric, "green", [record.metric for record in records])], log=False)
+    _print_chart(
+        epochs,
+        [Series("m", report.metric, "green", [record.metric for record in records])],
+        log=False,
+    )
     largest = [record.grad_norm_max for record in records]
-    _print_chart(epochs, [Series("g", "largest gradient norm before clipping, log scale", "red", largest)], log=True)
+    _print_chart(
+        epochs,
+        [Series("g", "largest gradient norm before clipping, log scale", "red", largest)],
+        log=True,
+    )
 
 
 def _print_chart(epochs: Sequence[int], series: Sequence[Series], *, log: bool) -> None:
@@ -130,11 +162,17 @@ def _points(epochs: Sequence[int], values: Sequence[float], log: bool) -> Points
 
     NaN and infinity abort that library's kernel, and the difference of values so large that it overflows does, too.
     """
-    drawable = [(epoch, value) for epoch, value in zip(epochs, values, strict=True) if abs(value) < HUGE and (value > 0 or not log)]
+    drawable = [
+        (epoch, value)
+        for epoch, value in zip(epochs, values, strict=True)
+        if abs(value) < HUGE and (value > 0 or not log)
+    ]
     return [(epoch, math.log10(value) if log else value) for epoch, value in drawable]
 
 
-def _chart(epochs: Sequence[int], series: Sequence[Series], points: Sequence[Points], *, log: bool) -> str:
+def _chart(
+    epochs: Sequence[int], series: Sequence[Series], points: Sequence[Points], *, log: bool
+) -> str:
     plotext = import_module("plotext")  # half a second, and wanted by this command alone
     plotext.terminal.limit(False, False)
     figure = plotext.figure
@@ -151,9 +189,13 @@ def _chart(epochs: Sequence[int], series: Sequence[Series], points: Sequence[Poi
     marks = [low + (high - low) * step / Y_STEPS for step in range(Y_STEPS + 1)]
     figure.ruler("y").lim(low, high)
     figure.ruler("y").ticks(marks, [number(10**mark if log else mark) for mark in marks])
-    named = [epoch for epoch in epochs if (epoch - epochs[0]) % math.ceil(len(epochs) / X_LABELS) == 0]
+    named = [
+        epoch for epoch in epochs if (epoch - epochs[0]) % math.ceil(len(epochs) / X_LABELS) == 0
+    ]
     figure.ruler("x").ticks(named, [str(epoch) for epoch in named])
-    text: str = figure.build().string(colorless=terminal.console().no_color or not terminal.console().is_terminal)
+    text: str = figure.build().string(
+        colorless=terminal.console().no_color or not terminal.console().is_terminal
+    )
     return terminal.fit(text.rstrip())
 
 
@@ -170,19 +212,34 @@ def _print_classes(report: TrialReport) -> None:
     if not whole:
         return
     best, last = best_record(whole, report.direction), whole[-1]
-    told = {f"epoch {whole[0].epoch}": whole[0], f"best: {best.epoch}": best, f"last: {last.epoch}": last}
+    told = {
+        f"epoch {whole[0].epoch}": whole[0],
+        f"best: {best.epoch}": best,
+        f"last: {last.epoch}": last,
+    }
     chosen = {name: record.class_metric for name, record in told.items()}
     if last.test is not None:
         chosen["test"] = last.test.class_metric
     terminal.head("Classes")
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold", show_edge=False)
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        header_style="bold",
+        show_edge=False,
+    )
     table.add_column("", justify="right", no_wrap=True)
     table.add_column("class", overflow="fold")
     for name in (*chosen, "change"):
         table.add_column(name, justify="right", no_wrap=True)
     for index in range(len(last.class_metric)):
         values = [column[index] for column in chosen.values()]
-        table.add_row(str(index), terminal.fit(_class_name(report, index)), *map(score, values), _change(whole, index))
+        table.add_row(
+            str(index),
+            terminal.fit(_class_name(report, index)),
+            *map(score, values),
+            _change(whole, index),
+        )
     terminal.show(table)
 
 
@@ -216,7 +273,9 @@ def _print_end(report: TrialReport, store: str) -> None:
 
 
 def _print_evidence(evidence: Evidence) -> None:
-    place = f"epoch {evidence.epoch}" + (f", step {evidence.step}" if evidence.step is not None else "")
+    place = f"epoch {evidence.epoch}" + (
+        f", step {evidence.step}" if evidence.step is not None else ""
+    )
     terminal.tell(f"{evidence.signal} at {place}: {evidence.statement}", indent=2, style="red")
     width = max((len(name) for name in evidence.numbers), default=0)
     for name, value in evidence.numbers.items():
@@ -225,20 +284,36 @@ def _print_evidence(evidence: Evidence) -> None:
 
 def _print_diagnosis(diagnosis: Diagnosis, report: TrialReport, store: str) -> None:
     terminal.say()
-    terminal.say(f"  likely cause: {diagnosis.cause} ({diagnosis.confidence:.0%} sure)", style="bold")
+    terminal.say(
+        f"  likely cause: {diagnosis.cause} ({diagnosis.confidence:.0%} sure)", style="bold"
+    )
     for because in diagnosis.because:
         terminal.tell(f"+ {because}", indent=4)
     for against in diagnosis.against:
         terminal.tell(f"- {against}", indent=4)
     if diagnosis.others:
-        terminal.tell("less likely: " + ", ".join(f"{cause} ({likelihood:.0%})" for cause, likelihood in diagnosis.others), indent=4)
+        terminal.tell(
+            "less likely: "
+            + ", ".join(f"{cause} ({likelihood:.0%})" for cause, likelihood in diagnosis.others),
+            indent=4,
+        )
     terminal.say()
     terminal.say("  to try, in this order:", style="bold")
     held = dict(flatten(report.config))
     for place, remedy in enumerate(diagnosis.remedies, 1):
-        changes = ", ".join(f"{path} {setting(held.get(path))} → {setting(new)}" for path, new in remedy.patch.items())
-        what = remedy.text.partition(f": {next(iter(remedy.patch), '')} ")[0] if remedy.patch else remedy.text
+        changes = ", ".join(
+            f"{path} {setting(held.get(path))} → {setting(new)}"
+            for path, new in remedy.patch.items()
+        )
+        what = (
+            remedy.text.partition(f": {next(iter(remedy.patch), '')} ")[0]
+            if remedy.patch
+            else remedy.text
+        )
         terminal.tell(f"{place}. {what}{': ' if changes else ''}{changes}", indent=4)
     if any(remedy.patch for remedy in diagnosis.remedies):
         terminal.say()
-        terminal.tell(f"try the first with: search run --study {report.study} --enqueue-remedy {report.number}{store}", indent=2)
+        terminal.tell(
+            f"try the first with: search run --study {report.study} --enqueue-remedy {report.number}{store}",
+            indent=2,
+        )

@@ -41,7 +41,9 @@ def setting(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(setting, value))}]"
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {setting(item)}" for key, item in value.items() if item is not None)
+        return ", ".join(
+            f"{key} {setting(item)}" for key, item in value.items() if item is not None
+        )
     return str(value)
 
 
@@ -50,7 +52,9 @@ def rate(lr: float, multiple: float) -> str:
     return f"{lr:.1e} ({multiple:.3g} × base)"
 
 
-def sampled(params: Mapping[str, Any], lr: float | None, names: Mapping[str, str]) -> dict[str, str]:
+def sampled(
+    params: Mapping[str, Any], lr: float | None, names: Mapping[str, str]
+) -> dict[str, str]:
     """Name → value of what was sampled; a multiple of the base rate with the learning rate before it."""
     shown: dict[str, str] = {}
     for path, value in params.items():
@@ -65,7 +69,11 @@ def pairs(params: Mapping[str, Any], lr: float | None, names: Mapping[str, str])
     """`name value` of what was sampled."""
 
     def pair(path: str, value: Any) -> str:
-        return f"lr {rate(lr, value)}" if path == RATE and lr is not None else f"{names[path]} {setting(value)}"
+        return (
+            f"lr {rate(lr, value)}"
+            if path == RATE and lr is not None
+            else f"{names[path]} {setting(value)}"
+        )
 
     return [pair(path, value) for path, value in params.items()]
 
@@ -74,13 +82,19 @@ def short_names(paths: Iterable[str]) -> dict[str, str]:
     """Dotted path → its last step, or the whole path where two end alike or the last step alone says nothing."""
     lasts = {path: path.rpartition(".")[2] for path in paths}
     shared = Counter(lasts.values())
-    return {path: last if shared[last] == 1 and last not in VAGUE else path for path, last in lasts.items()}
+    return {
+        path: last if shared[last] == 1 and last not in VAGUE else path
+        for path, last in lasts.items()
+    }
 
 
 def joined(pieces: Sequence[str], width: int) -> list[str]:
     """Lines of the pieces with commas between them; no piece is broken that fits a line."""
     kept = ", ".join(piece.replace(" ", NO_BREAK) for piece in pieces)
-    return [line.replace(NO_BREAK, " ") for line in textwrap.wrap(kept, max(width, 1), break_on_hyphens=False)]
+    return [
+        line.replace(NO_BREAK, " ")
+        for line in textwrap.wrap(kept, max(width, 1), break_on_hyphens=False)
+    ]
 
 
 def duration(seconds: float) -> str:

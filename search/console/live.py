@@ -43,7 +43,13 @@ BAR = "blue"
 
 
 def watch(
-    store: Store, stored: StoredStudy, plan: Plan, *, until: Callable[[], bool], poll_s: float = POLL_S, note: Callable[[], str] = str
+    store: Store,
+    stored: StoredStudy,
+    plan: Plan,
+    *,
+    until: Callable[[], bool],
+    poll_s: float = POLL_S,
+    note: Callable[[], str] = str,
 ) -> None:
     """Show how the study stands, and what happens to its trials, until `until` says so; a database that fails is waited for.
 
@@ -109,7 +115,11 @@ class Watcher:
                 events.append(event)
         except StoreError as problem:
             if not self.silent:
-                events.append(Event(f"the store does not answer, and is asked again: {problem.what}", "yellow"))
+                events.append(
+                    Event(
+                        f"the store does not answer, and is asked again: {problem.what}", "yellow"
+                    )
+                )
             self.silent = True
             return events
         back, self.silent = self.silent, False
@@ -119,9 +129,13 @@ class Watcher:
         if not self.looked:
             yield from self._first(lines)
         for line in lines:
-            if line.state == "reserved":  # nobody has sampled it yet, so there is nothing to tell of it
+            if (
+                line.state == "reserved"
+            ):  # nobody has sampled it yet, so there is nothing to tell of it
                 continue
-            news = list(self._changes(self.seen.get(line.trial_id), line))  # all or none of it, for the store may fail in between
+            news = list(
+                self._changes(self.seen.get(line.trial_id), line)
+            )  # all or none of it, for the store may fail in between
             self.seen[line.trial_id] = line
             yield from news
         self.looked = True
@@ -129,10 +143,16 @@ class Watcher:
 
     def _first(self, lines: Sequence[Progress]) -> Iterator[Event]:
         """What an earlier run left is summed up, and not told again trial by trial."""
-        self.seen = {line.trial_id: line for line in lines if line.state in FINAL_STATES or line.state == "paused"}
+        self.seen = {
+            line.trial_id: line
+            for line in lines
+            if line.state in FINAL_STATES or line.state == "paused"
+        }
         if self.seen:
             found = Counter(line.state for line in self.seen.values())
-            yield Event(f"found in the store: {', '.join(f'{amount} {state}' for state, amount in found.items())}")
+            yield Event(
+                f"found in the store: {', '.join(f'{amount} {state}' for state, amount in found.items())}"
+            )
 
     def _changes(self, before: Progress | None, now: Progress) -> Iterator[Event]:
         """What happened to a trial between two looks. A trial that no one has bound yet has nothing sampled, and no news."""
@@ -141,12 +161,20 @@ class Watcher:
         if (before is None or before.state == "reserved") and now.number is not None:
             yield self._started(now)
         elif before is not None and now.attempt > before.attempt:
-            came = f"was left by {before.worker} and goes on" if now.lost > before.lost else "goes on"
-            yield Event(f"trial {now.number} {came} after epoch {before.epochs}, with {now.worker} (attempt {now.attempt})")
+            came = (
+                f"was left by {before.worker} and goes on" if now.lost > before.lost else "goes on"
+            )
+            yield Event(
+                f"trial {now.number} {came} after epoch {before.epochs}, with {now.worker} (attempt {now.attempt})"
+            )
         if before is not None and (before.state, before.attempt) == (now.state, now.attempt):
             return
         if now.state == "paused":
-            left = f"left by {now.worker}" if before is not None and now.lost > before.lost else "given back"
+            left = (
+                f"left by {now.worker}"
+                if before is not None and now.lost > before.lost
+                else "given back"
+            )
             yield Event(f"trial {now.number} was {left} after epoch {now.epochs}")
         elif now.state in FINAL_STATES:
             yield self._ended(now)
@@ -154,7 +182,11 @@ class Watcher:
     def _started(self, now: Progress) -> Event:
         trial = self.store.trial(self.study_id, now.number or 0)
         preset = f" (preset {now.preset})" if now.preset else ""
-        began = "started" if self.looked or now.epochs == 0 else f"is running, {count(now.epochs, 'epoch')} done"
+        began = (
+            "started"
+            if self.looked or now.epochs == 0
+            else f"is running, {count(now.epochs, 'epoch')} done"
+        )
         return Event(f"trial {now.number} {began}{preset}: {self.params(trial)}")
 
     def _ended(self, now: Progress) -> Event:
@@ -162,7 +194,9 @@ class Watcher:
         name = "a trial" if now.number is None else f"trial {now.number}"
         reason = f": {trial.reason}" if trial is not None and trial.reason else ""
         if now.state == "complete":
-            reached = f"{self.spec.metric.name} {score(now.score)} after {count(now.epochs, 'epoch')}"
+            reached = (
+                f"{self.spec.metric.name} {score(now.score)} after {count(now.epochs, 'epoch')}"
+            )
             return Event(f"{name} is complete: {reached}", STATE_STYLES[now.state])
         verb = "was pruned" if now.state == "pruned" else now.state
         return Event(f"{name} {verb} at epoch {now.epochs}{reason}", STATE_STYLES[now.state])
@@ -171,7 +205,9 @@ class Watcher:
         for line in lines:
             if line.state != "complete" or line.score is None or line.number is None:
                 continue
-            if self.best is None or better(line.score, self.best.score or 0.0, self.spec.metric.direction):
+            if self.best is None or better(
+                line.score, self.best.score or 0.0, self.spec.metric.direction
+            ):
                 self.best = self.store.trial(self.study_id, line.number)
 
     def params(self, trial: StoredTrial | None) -> str:
@@ -192,7 +228,13 @@ def frame(watcher: Watcher, note: str, height: int) -> RenderableType:
         parts += [Text(), _running(watcher, running[:room])]
     if len(running) > room:
         parts.append(Text(f"and {len(running) - room} more running"))
-    parts += [Text(), *(Text(terminal.fit(event.text), style=event.style, no_wrap=True, overflow="crop") for event in watcher.events)]
+    parts += [
+        Text(),
+        *(
+            Text(terminal.fit(event.text), style=event.style, no_wrap=True, overflow="crop")
+            for event in watcher.events
+        ),
+    ]
     if note:
         parts += [Text(), Text(terminal.fit(note), style="bold yellow")]
     return Group(*parts)
@@ -204,12 +246,22 @@ def _header(watcher: Watcher, lines: Sequence[Progress]) -> RenderableType:
     done = sum(tally[state] for state in FINAL_STATES)
     grid = Table.grid(padding=(0, 2))
     elapsed = duration(time.monotonic() - watcher.began)
-    bar = ProgressBar(total=watcher.spec.trials, completed=done, width=STUDY_BAR, complete_style=BAR, finished_style=BAR)
-    grid.add_row(Text(watcher.spec.name, style="bold"), bar, f"{done}/{watcher.spec.trials} trials", elapsed)
+    bar = ProgressBar(
+        total=watcher.spec.trials,
+        completed=done,
+        width=STUDY_BAR,
+        complete_style=BAR,
+        finished_style=BAR,
+    )
+    grid.add_row(
+        Text(watcher.spec.name, style="bold"), bar, f"{done}/{watcher.spec.trials} trials", elapsed
+    )
     told = Text()
     for state in (*FINAL_STATES, "running", "paused"):
         if tally[state]:
-            told.append(", " if told.plain else "").append(f"{tally[state]} {state}", style=STATE_STYLES.get(state, ""))
+            told.append(", " if told.plain else "").append(
+                f"{tally[state]} {state}", style=STATE_STYLES.get(state, "")
+            )
     return Group(grid, told)
 
 
@@ -217,7 +269,11 @@ def _best(watcher: Watcher) -> RenderableType:
     best = watcher.best
     if best is None:
         return Text("no trial is complete yet", style="dim")
-    return Text(terminal.fit(f"best so far: {watcher.spec.metric.name} {score(best.score)}, trial {best.number}: {watcher.params(best)}"))
+    return Text(
+        terminal.fit(
+            f"best so far: {watcher.spec.metric.name} {score(best.score)}, trial {best.number}: {watcher.params(best)}"
+        )
+    )
 
 
 def _running(watcher: Watcher, running: Sequence[Progress]) -> RenderableType:
@@ -228,7 +284,18 @@ def _running(watcher: Watcher, running: Sequence[Progress]) -> RenderableType:
         table.add_column(name, overflow="fold")
     for line, holder in zip(running, holders(running), strict=True):
         epochs = f"{line.epochs}/{watcher.spec.epochs}"
-        bar = ProgressBar(total=watcher.spec.epochs, completed=line.epochs, width=TRIAL_BAR, complete_style=BAR, finished_style=BAR)
-        told = (terminal.fit(line.worker), terminal.fit(holder.device or "-"), seen(holder), attempts(holder))
+        bar = ProgressBar(
+            total=watcher.spec.epochs,
+            completed=line.epochs,
+            width=TRIAL_BAR,
+            complete_style=BAR,
+            finished_style=BAR,
+        )
+        told = (
+            terminal.fit(line.worker),
+            terminal.fit(holder.device or "-"),
+            seen(holder),
+            attempts(holder),
+        )
         table.add_row(str(line.number), epochs, bar, score(line.metric), *told)
     return table

@@ -10,14 +10,27 @@ from rich.table import Table
 from rich.text import Text
 
 from search.console import terminal
-from search.console.formatting import count, joined, number, pairs, sampled, score, setting, short_names
+from search.console.formatting import (
+    count,
+    joined,
+    number,
+    pairs,
+    sampled,
+    score,
+    setting,
+    short_names,
+)
 from search.console.workers import device_time_line, print_workers
 from search.report.models import Kill, LeaderboardRow, StudyReport
 from spaces.parameters import Choice, Condition
 from spaces.records import ClassCounts
 from spaces.study import StudySpec
 
-SCORE_RULES = {"best": "best epoch", "last": "last epoch", "mean_last_5": "mean of the last five epochs"}
+SCORE_RULES = {
+    "best": "best epoch",
+    "last": "last epoch",
+    "mean_last_5": "mean of the last five epochs",
+}
 
 STATE_STYLES = {"complete": "green", "pruned": "yellow", "diverged": "red", "failed": "red"}
 
@@ -36,7 +49,9 @@ UNBOUNDED = 10_000
 
 def print_study(report: StudyReport, top: int = 10) -> None:
     """How a study stands: states, who works on what, leaderboard, kills and signs of health."""
-    terminal.head(f"Study {report.name}: {report.objective}, {report.metric} ({report.direction}, {SCORE_RULES[report.score_rule]})")
+    terminal.head(
+        f"Study {report.name}: {report.objective}, {report.metric} ({report.direction}, {SCORE_RULES[report.score_rule]})"
+    )
     if report.about:
         terminal.tell(report.about)
     terminal.tell(states_line(report))
@@ -45,7 +60,9 @@ def print_study(report: StudyReport, top: int = 10) -> None:
     print_workers(report)
     print_leaderboard(report, top)
     if report.weights is not None:
-        terminal.tell(f"the trained state of trial {report.leaderboard[0].number}: {report.weights}")
+        terminal.tell(
+            f"the trained state of trial {report.leaderboard[0].number}: {report.weights}"
+        )
     print_kills(report)
     if report.health:
         terminal.head("Signs of health")
@@ -56,7 +73,9 @@ def print_study(report: StudyReport, top: int = 10) -> None:
 def states_line(report: StudyReport) -> str:
     """`5 of 24 trials ended: 3 complete, 1 pruned, 1 diverged; 2 running, 17 left (12 epochs each)`."""
     ended = {state: report.states[state] for state in STATE_STYLES}
-    still = {state: amount for state, amount in report.states.items() if state not in ended and amount}
+    still = {
+        state: amount for state, amount in report.states.items() if state not in ended and amount
+    }
     told = ", ".join(f"{amount} {state}" for state, amount in ended.items() if amount)
     rest = ", ".join(f"{amount} {state}" for state, amount in still.items())
     parts = f"{sum(ended.values())} of {count(report.budget, 'trial')} ended{': ' if told else ''}{told}{'; ' if rest else ''}{rest}"
@@ -72,12 +91,22 @@ def print_leaderboard(report: StudyReport, top: int = 10) -> None:
         return
     _print_rows(report, rows)
     tied = sum(row.tied for row in report.leaderboard)
-    close = f"{count(tied, 'trial')} within noise of the first row (≈), which" if tied else "The first row"
+    close = (
+        f"{count(tied, 'trial')} within noise of the first row (≈), which"
+        if tied
+        else "The first row"
+    )
     shown = any(row.noise is not None for row in rows)
-    measured = "± is the noise within a run" if shown else "so few epochs do not show the noise within a run"
+    measured = (
+        "± is the noise within a run"
+        if shown
+        else "so few epochs do not show the noise within a run"
+    )
     terminal.tell(f"{close} is a suggestion, not a verdict: {measured}; other seeds add more.")
     if len(report.leaderboard) > top:
-        terminal.tell(f"{len(report.leaderboard) - top} more in `search show --study {report.name} --json`")
+        terminal.tell(
+            f"{len(report.leaderboard) - top} more in `search show --study {report.name} --json`"
+        )
 
 
 def _print_rows(report: StudyReport, rows: Sequence[LeaderboardRow]) -> None:
@@ -111,10 +140,15 @@ def _figures(report: StudyReport, rows: Sequence[LeaderboardRow]) -> dict[str, l
 def _dimensions(rows: Sequence[LeaderboardRow], names: Mapping[str, str]) -> dict[str, list[str]]:
     """A dimension that does not exist in a trial leaves its cell empty."""
     shown = [sampled(row.params, row.lr, names) for row in rows]
-    return {name: [params.get(name, "") for params in shown] for name in dict.fromkeys(name for params in shown for name in params)}
+    return {
+        name: [params.get(name, "") for params in shown]
+        for name in dict.fromkeys(name for params in shown for name in params)
+    }
 
 
-def _leaderboard(figures: Mapping[str, Sequence[str]], words: Mapping[str, Sequence[str]], gap: int) -> Table:
+def _leaderboard(
+    figures: Mapping[str, Sequence[str]], words: Mapping[str, Sequence[str]], gap: int
+) -> Table:
     table = _table(*map(_header, figures), gap=gap)
     for name in words:
         table.add_column(terminal.fit(_header(name)), no_wrap=True)
@@ -125,10 +159,16 @@ def _leaderboard(figures: Mapping[str, Sequence[str]], words: Mapping[str, Seque
 
 def _lines(columns: Mapping[str, Sequence[str]]) -> list[str]:
     """A line for each row, below the heading, which is printed."""
-    widths = {terminal.fit(name): max(map(len, (terminal.fit(name), *cells))) for name, cells in columns.items()}
+    widths = {
+        terminal.fit(name): max(map(len, (terminal.fit(name), *cells)))
+        for name, cells in columns.items()
+    }
     terminal.say("  ".join(f"{name:>{width}}" for name, width in widths.items()), style="bold")
     rows = zip(*columns.values(), strict=True)
-    return ["  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths.values(), strict=True)) for row in rows]
+    return [
+        "  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths.values(), strict=True))
+        for row in rows
+    ]
 
 
 def _header(name: str) -> str:
@@ -152,11 +192,15 @@ def print_kills(report: StudyReport, top: int | None = None) -> None:
     for kill in kills[:top]:
         name = "-" if kill.number is None else str(kill.number)
         epoch = "-" if kill.epoch is None else str(kill.epoch)
-        table.add_row(name, epoch, Text(kill.signal, style=STATE_STYLES[kill.state]), terminal.fit(_why(kill)))
+        table.add_row(
+            name, epoch, Text(kill.signal, style=STATE_STYLES[kill.state]), terminal.fit(_why(kill))
+        )
     terminal.show(table)
     if top is not None and len(kills) > top:
         terminal.tell(f"{len(kills) - top} more in `search show --study {report.name} --json`")
-    terminal.tell("By cause: " + ", ".join(f"{amount} × {cause}" for cause, amount in report.causes.items()))
+    terminal.tell(
+        "By cause: " + ", ".join(f"{amount} × {cause}" for cause, amount in report.causes.items())
+    )
     for lesson in report.lessons:
         terminal.tell(f"Learnt: {lesson}")
 
@@ -165,7 +209,10 @@ def _why(kill: Kill) -> str:
     """The numbers, then the cause and the first remedy where somebody diagnosed them."""
     lines = [kill.reason.removeprefix(f"{kill.signal}: ")]
     if kill.state == "diverged":
-        lines.append(f"likely cause: {kill.cause}" + (f" ({kill.confidence:.0%} sure)" if kill.confidence is not None else ""))
+        lines.append(
+            f"likely cause: {kill.cause}"
+            + (f" ({kill.confidence:.0%} sure)" if kill.confidence is not None else "")
+        )
     if kill.remedy:
         lines.append(f"try: {kill.remedy}")
     return "\n".join(lines)
@@ -182,7 +229,9 @@ def print_studies(specs: Iterable[StudySpec]) -> None:
         grid.add_column(no_wrap=True)
         grid.add_column(overflow="fold")
         for path, dimension in spec.space.items():
-            grid.add_row(f"    {path}", terminal.fit(f"{dimension}{_condition(dimension.when, spec)}"))
+            grid.add_row(
+                f"    {path}", terminal.fit(f"{dimension}{_condition(dimension.when, spec)}")
+            )
         terminal.show(grid)
 
 
@@ -192,7 +241,11 @@ def _condition(when: Condition, spec: StudySpec) -> str:
     for path, wanted in when.items():
         values = wanted if isinstance(wanted, tuple) else (wanted,)
         parent = spec.space.get(path)
-        others = [choice for choice in parent.choices if choice not in values] if isinstance(parent, Choice) else []
+        others = (
+            [choice for choice in parent.choices if choice not in values]
+            if isinstance(parent, Choice)
+            else []
+        )
         word, named = ("is not", others) if 0 < len(others) < len(values) else ("is", list(values))
         told.append(f"{path} {word} {' or '.join(map(setting, named))}")
     return f", when {' and '.join(told)}" if told else ""
@@ -203,7 +256,9 @@ def print_weights(counts: ClassCounts, table: Mapping[str, Sequence[float]]) -> 
     _print_methods(counts, table)
     absent = [name for name, pixels in zip(counts.names, counts.counts, strict=True) if pixels == 0]
     if absent:
-        terminal.warn(f"no pixel of {', '.join(absent)} in the training data: the weight is 1, and means nothing")
+        terminal.warn(
+            f"no pixel of {', '.join(absent)} in the training data: the weight is 1, and means nothing"
+        )
 
 
 def _print_methods(counts: ClassCounts, table: Mapping[str, Sequence[float]]) -> None:
@@ -228,7 +283,13 @@ def _weights(counts: ClassCounts, table: Mapping[str, Sequence[float]], gap: int
         weights = [_weight(method[index]) for method in table.values()]
         shown.add_row(terminal.fit(name), f"{pixels:,}", f"{100 * pixels / total:.3g}", *weights)
     shown.add_section()
-    shown.add_row("max/min", "", "", *(f"{max(method) / min(method):.4g}" for method in table.values()), style="bold")
+    shown.add_row(
+        "max/min",
+        "",
+        "",
+        *(f"{max(method) / min(method):.4g}" for method in table.values()),
+        style="bold",
+    )
     return shown
 
 
@@ -239,12 +300,21 @@ def _weight(value: float) -> str:
 def fits(table: Table) -> bool:
     """Whether the screen is wide enough for every cell in one line."""
     console = terminal.console()
-    return Measurement.get(console, console.options.update(max_width=UNBOUNDED), table).maximum <= console.width
+    return (
+        Measurement.get(console, console.options.update(max_width=UNBOUNDED), table).maximum
+        <= console.width
+    )
 
 
 def _table(*right: str, gap: int = 2) -> Table:
     """A sober table, with columns of figures to begin with, and `gap` spaces between columns."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, gap - 1, 0, 0), pad_edge=False, header_style="bold", show_edge=False)
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        padding=(0, gap - 1, 0, 0),
+        pad_edge=False,
+        header_style="bold",
+        show_edge=False,
+    )
     for name in right:
         table.add_column(terminal.fit(name), justify="right", no_wrap=True)
     return table

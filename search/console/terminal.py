@@ -19,10 +19,38 @@ from rich.text import Text
 from spaces.errors import SearchError
 
 PLAIN = {
-    "×": "x", "→": "->", "…": "...", "−": "-", "–": "-", "—": "-", "·": "|", "±": "+/-", "≈": "~", "√": "sqrt", "≤": "<=", "≥": ">=",
-    "∝": "~", "’": "'", "“": '"', "”": '"', "‘": "'", "ß": "ss",
-    "─": "-", "│": "|", "┌": "+", "┐": "+", "└": "+", "┘": "+", "├": "+", "┤": "+", "┬": "+", "┴": "+", "┼": "+", "━": "-", "•": "*",
-}  # fmt: skip
+    "×": "x",
+    "→": "->",
+    "…": "...",
+    "−": "-",
+    "–": "-",
+    "—": "-",
+    "·": "|",
+    "±": "+/-",
+    "≈": "~",
+    "√": "sqrt",
+    "≤": "<=",
+    "≥": ">=",
+    "∝": "~",
+    "’": "'",
+    "“": '"',
+    "”": '"',
+    "‘": "'",
+    "ß": "ss",
+    "─": "-",
+    "│": "|",
+    "┌": "+",
+    "┐": "+",
+    "└": "+",
+    "┘": "+",
+    "├": "+",
+    "┤": "+",
+    "┬": "+",
+    "┴": "+",
+    "┼": "+",
+    "━": "-",
+    "•": "*",
+}
 """What stands in for a character where only ASCII can be shown."""
 
 _NEAREST = "search-nearest"
@@ -102,7 +130,9 @@ def print_error(problem: SearchError) -> None:
 
 def _complain(word: str, style: str, text: str) -> None:
     _forgive(sys.stderr)
-    _err.print(Text.assemble((f"{word}:", style), f" {_shown(text, _err.encoding)}"), soft_wrap=True)
+    _err.print(
+        Text.assemble((f"{word}:", style), f" {_shown(text, _err.encoding)}"), soft_wrap=True
+    )
 
 
 def _shown(text: str, encoding: str) -> str:
@@ -121,7 +151,9 @@ def _nearest(problem: UnicodeError) -> tuple[str, int]:
     if not isinstance(problem, UnicodeEncodeError):
         raise problem
     wrong = problem.object[problem.start : problem.end]
-    return "".join(PLAIN.get(character) or _bare(character) or ascii(character)[1:-1] for character in wrong), problem.end
+    return "".join(
+        PLAIN.get(character) or _bare(character) or ascii(character)[1:-1] for character in wrong
+    ), problem.end
 
 
 def _bare(character: str) -> str:

@@ -21,7 +21,13 @@ def print_workers(report: StudyReport) -> None:
     if not report.workers:
         return
     terminal.head("Workers")
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold", show_edge=False)
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        header_style="bold",
+        show_edge=False,
+    )
     table.add_column("worker", overflow="fold")
     table.add_column("host", overflow="fold")
     table.add_column("device", no_wrap=True)
@@ -29,11 +35,19 @@ def print_workers(report: StudyReport) -> None:
         table.add_column(name, justify="right", no_wrap=True)
     for holder in report.workers[:SHOWN]:
         trial = "-" if holder.trial is None else str(holder.trial)
-        names = (terminal.fit(holder.worker), terminal.fit(holder.host), terminal.fit(holder.device or "-"))
-        table.add_row(*names, trial, f"{holder.epochs}/{report.epochs}", seen(holder), attempts(holder))
+        names = (
+            terminal.fit(holder.worker),
+            terminal.fit(holder.host),
+            terminal.fit(holder.device or "-"),
+        )
+        table.add_row(
+            *names, trial, f"{holder.epochs}/{report.epochs}", seen(holder), attempts(holder)
+        )
     terminal.show(table)
     if len(report.workers) > SHOWN:
-        terminal.tell(f"{len(report.workers) - SHOWN} more in `search show --study {report.name} --json`")
+        terminal.tell(
+            f"{len(report.workers) - SHOWN} more in `search show --study {report.name} --json`"
+        )
 
 
 def seen(holder: Holder) -> Text:
@@ -51,7 +65,11 @@ def device_time_line(report: StudyReport) -> str:
     """`device time: 1.52 h of 8 h`; empty where there is no limit."""
     if report.device_budget_s is None:
         return ""
-    spent = "; it is spent, a larger `search run --device-hours` goes on" if spent_device_time(report) else ""
+    spent = (
+        "; it is spent, a larger `search run --device-hours` goes on"
+        if spent_device_time(report)
+        else ""
+    )
     return f"device time: {report.device_s / HOUR_S:.3g} h of {report.device_budget_s / HOUR_S:.3g} h{spent}"
 
 

@@ -20,7 +20,10 @@ SHOWN_LIKELY = 0.05
 
 
 def diagnose(
-    evidence: Evidence | None, records: Sequence[EpochRecord], config: Mapping[str, Any], counts: ClassCounts | None = None
+    evidence: Evidence | None,
+    records: Sequence[EpochRecord],
+    config: Mapping[str, Any],
+    counts: ClassCounts | None = None,
 ) -> Diagnosis:
     """The likely cause of a kill, or of a complete trial's trouble, with what speaks for and against it and what to try.
 
@@ -31,7 +34,10 @@ def diagnose(
         counts: pixels of the classes in the training split: they tell rare from frequent classes, and name them.
     """
     facts = Facts(records, dict(flatten(config)), evidence, counts)
-    held = {cause: [point for point in ask(facts) if math.isfinite(point.weight)] for cause, ask in CAUSES.items()}
+    held = {
+        cause: [point for point in ask(facts) if math.isfinite(point.weight)]
+        for cause, ask in CAUSES.items()
+    }
     for cause in SUSPECTS.get(facts.signal, ()):
         held[cause].append(SUSPICION)
     sums = {cause: sum(point.weight for point in points) for cause, points in held.items()}
@@ -39,14 +45,22 @@ def diagnose(
     odds = {cause: math.exp(min(total, 30.0)) for cause, total in sums.items()}
     whole = sum(odds.values()) + math.exp(NONE_OF_THESE)
     first = ranked[0]
-    others = tuple((cause, odds[cause] / whole) for cause in ranked[1:4] if odds[cause] / whole >= SHOWN_LIKELY)
+    others = tuple(
+        (cause, odds[cause] / whole) for cause in ranked[1:4] if odds[cause] / whole >= SHOWN_LIKELY
+    )
     return Diagnosis(
-        cause=first, because=(*_told(held[first], 1), *([facts.gains()] if facts.whole else [])), remedies=remedies(first, facts), confidence=odds[first] / whole,
-        against=_told(held[first], -1), others=others,
-    )  # fmt: skip
+        cause=first,
+        because=(*_told(held[first], 1), *([facts.gains()] if facts.whole else [])),
+        remedies=remedies(first, facts),
+        confidence=odds[first] / whole,
+        against=_told(held[first], -1),
+        others=others,
+    )
 
 
 def _told(points: Sequence[Point], sign: int) -> tuple[str, ...]:
     """The points on one side, the strongest first."""
-    side = sorted((point for point in points if sign * point.weight > 0), key=lambda point: -abs(point.weight))
+    side = sorted(
+        (point for point in points if sign * point.weight > 0), key=lambda point: -abs(point.weight)
+    )
     return tuple(point.text for point in side)

@@ -36,7 +36,10 @@ def learning_rate_too_high(facts: Facts) -> Points:
     elif rate <= 0.5:
         yield Point(-1.5, told)
     if facts.worst_val_ce > 4:
-        yield Point(2.5, f"validation cross entropy reached {facts.worst_val_ce * facts.guess:.3g} where a guess has {facts.guess:.2f}: the weights were thrown far off")
+        yield Point(
+            2.5,
+            f"validation cross entropy reached {facts.worst_val_ce * facts.guess:.3g} where a guess has {facts.guess:.2f}: the weights were thrown far off",
+        )
     if facts.broke and facts.growth > TYPICAL_GROWTH:
         yield Point(1.5, f"the gradient norm grew {facts.growth:.3g}-fold in the last steps")
     if facts.peak_norm > 100:
@@ -44,7 +47,10 @@ def learning_rate_too_high(facts: Facts) -> Points:
     if facts.collapsed and rate > 1:
         yield Point(1.0, "one class alone is predicted, as after a throw of the weights")
     if facts.loss_scale > 10:
-        yield Point(-2.0, f"the first loss was {facts.loss_scale:.3g} times that of a guess: the loss's own scale explains large gradients")
+        yield Point(
+            -2.0,
+            f"the first loss was {facts.loss_scale:.3g} times that of a guess: the loss's own scale explains large gradients",
+        )
     if not facts.broke and clip is not None and facts.norm > 0 and clip < 0.05 * facts.norm:
         yield Point(-2.0, "nearly all of every gradient was clipped away")
 
@@ -56,13 +62,22 @@ def exploding_gradient(facts: Facts) -> Points:
     else:
         yield Point(0.5, "gradients were not clipped")
     if facts.signal in ("gradient_explosion", "nonfinite_loss") and facts.growth > TYPICAL_GROWTH:
-        yield Point(2.0, f"the gradient norm grew {facts.growth:.3g}-fold in the last steps, to {facts.peak_norm:.3g}")
+        yield Point(
+            2.0,
+            f"the gradient norm grew {facts.growth:.3g}-fold in the last steps, to {facts.peak_norm:.3g}",
+        )
     elif not facts.peak_norm > 100:
         yield Point(-3.0, f"the gradient norm never passed {facts.peak_norm:.3g}")
     if facts.rate > 1:
-        yield Point(-min(2.0, math.log2(facts.rate)), f"the learning rate was {facts.rate:.3g} times the base rate, which explains it better")
+        yield Point(
+            -min(2.0, math.log2(facts.rate)),
+            f"the learning rate was {facts.rate:.3g} times the base rate, which explains it better",
+        )
     if facts.loss_scale > 10:
-        yield Point(-2.0, f"the loss's own scale, {facts.loss_scale:.3g} times that of a guess, explains it better")
+        yield Point(
+            -2.0,
+            f"the loss's own scale, {facts.loss_scale:.3g} times that of a guess, explains it better",
+        )
 
 
 def loss_scale_changed(facts: Facts) -> Points:
@@ -72,7 +87,10 @@ def loss_scale_changed(facts: Facts) -> Points:
     elif facts.loss_scale < 0.03:
         yield Point(3.0, f"the first loss was {facts.loss_scale:.2g} times that of a guess")
     else:
-        yield Point(-4.0, f"the first loss was {facts.loss_scale:.2g} times that of a guess, which is the usual scale")
+        yield Point(
+            -4.0,
+            f"the first loss was {facts.loss_scale:.2g} times that of a guess, which is the usual scale",
+        )
     if facts.norm < 1e-3:
         yield Point(2.0, f"the gradient norm was {facts.norm:.2g} (vanishing: under 0.001)")
     if facts.peak_norm > 100:
@@ -88,13 +106,22 @@ def extreme_class_weights(facts: Facts) -> Points:
     told = f"class weights differ by a factor of {ratio:.4g}"
     yield Point(max(-3.0, min(3.0, 2 * (math.log10(max(ratio, 1.0)) - 1.4))), told)
     if facts.frequent_pull < 0.13:
-        yield Point(1.5, f"frequent classes carry {facts.frequent_pull:.2g} of the gradient that their pixels would carry unweighted")
+        yield Point(
+            1.5,
+            f"frequent classes carry {facts.frequent_pull:.2g} of the gradient that their pixels would carry unweighted",
+        )
     elif facts.frequent_pull > 0.3:
-        yield Point(-1.0, f"frequent classes carry {facts.frequent_pull:.2g} of the gradient that their pixels would carry unweighted, not little")
+        yield Point(
+            -1.0,
+            f"frequent classes carry {facts.frequent_pull:.2g} of the gradient that their pixels would carry unweighted, not little",
+        )
     if facts.worst_val_ce > 4:
         yield Point(-1.0, "the weights were thrown far off, which class weights alone do not do")
     if facts.jump[1] > 1.5 and facts.jump[0] > LABEL_GRACE:
-        yield Point(-1.5, f"the loss jumped at epoch {facts.jump[0]} while the class weights stayed the same")
+        yield Point(
+            -1.5,
+            f"the loss jumped at epoch {facts.jump[0]} while the class weights stayed the same",
+        )
     if facts.fall < 0.05:
         yield Point(-2.0, "nothing was learnt, not even the rare classes")
 
@@ -107,17 +134,27 @@ def dice_unstable(facts: Facts) -> Points:
         return
     yield Point(0.5 + 2 * (share - 0.35), f"Dice carries {share:.0%} of the gradient at the logits")
     if facts.ce_over_best > 1.15 or (facts.whole and facts.whole[-1].ce_loss > facts.guess):
-        yield Point(1.5, f"cross entropy rose or stayed at {facts.last.ce_loss:.3g} while Dice was trained: Dice alone decides")
+        yield Point(
+            1.5,
+            f"cross entropy rose or stayed at {facts.last.ce_loss:.3g} while Dice was trained: Dice alone decides",
+        )
     if facts.val_ce_swing > 0.15:
-        yield Point(1.0, f"validation cross entropy swings by {facts.val_ce_swing:.0%} from epoch to epoch")
+        yield Point(
+            1.0, f"validation cross entropy swings by {facts.val_ce_swing:.0%} from epoch to epoch"
+        )
     if smooth < 0.1:
-        yield Point(2.0, f"smooth {smooth:g}: a class of a few pixels has the steepest gradient of all")
+        yield Point(
+            2.0, f"smooth {smooth:g}: a class of a few pixels has the steepest gradient of all"
+        )
     if facts.clip is None:
         yield Point(0.5, "gradients were not clipped")
     if not facts.values.get("loss.square_denominator"):
         yield Point(0.5, "the denominator is not squared")
     if facts.rate > 1:
-        yield Point(-min(2.0, math.log2(facts.rate) / 2), f"the learning rate was {facts.rate:.3g} times the base rate")
+        yield Point(
+            -min(2.0, math.log2(facts.rate) / 2),
+            f"the learning rate was {facts.rate:.3g} times the base rate",
+        )
 
 
 def batch_too_small(facts: Facts) -> Points:
@@ -127,7 +164,10 @@ def batch_too_small(facts: Facts) -> Points:
         return
     yield Point(1.0, f"an optimiser step sees {facts.batch} sample{'s' if facts.batch > 1 else ''}")
     if facts.dice_share > 0.3:
-        yield Point(0.5, f"Dice carries {facts.dice_share:.0%} of the gradient, and is unstable below 4 samples")
+        yield Point(
+            0.5,
+            f"Dice carries {facts.dice_share:.0%} of the gradient, and is unstable below 4 samples",
+        )
     if facts.noise > 3:
         yield Point(1.5, f"an epoch's largest gradient norm is {facts.noise:.3g} times its median")
 
@@ -138,7 +178,10 @@ def imbalance_too_strong(facts: Facts) -> Points:
     if facts.collapsed:
         yield Point(-1.0, "every class but one is ignored, not just the rare ones")
     elif len(dead) >= 2 or (dead and len(facts.held) <= 4):
-        yield Point(min(3.0, 0.75 * len(dead)), f"{len(dead)} of {len(facts.held)} classes at 0: {', '.join(map(facts.name, dead))}")
+        yield Point(
+            min(3.0, 0.75 * len(dead)),
+            f"{len(dead)} of {len(facts.held)} classes at 0: {', '.join(map(facts.name, dead))}",
+        )
     else:
         yield Point(-3.0, f"{len(dead)} of {len(facts.held)} classes at 0")
     if ratio < 4:
@@ -154,7 +197,10 @@ def imbalance_too_strong(facts: Facts) -> Points:
     if facts.unpulled:
         yield Point(-2.0, f"{', '.join(map(facts.name, facts.unpulled))} gets no gradient at all")
     if facts.dice_missing > 0.6:
-        yield Point(-2.0, f"Dice, which weighs every class alike, was to take part and did not in {facts.dice_missing:.0%} of the epochs")
+        yield Point(
+            -2.0,
+            f"Dice, which weighs every class alike, was to take part and did not in {facts.dice_missing:.0%} of the epochs",
+        )
 
 
 def alpha_wrong(facts: Facts) -> Points:
@@ -162,7 +208,10 @@ def alpha_wrong(facts: Facts) -> Points:
     if not facts.unpulled:
         yield Point(-5.0, "every class that is at 0 gets its gradient")
         return
-    yield Point(5.0, f"{', '.join(map(facts.name, facts.unpulled))} at 0, and its pixels get next to no gradient")
+    yield Point(
+        5.0,
+        f"{', '.join(map(facts.name, facts.unpulled))} at 0, and its pixels get next to no gradient",
+    )
     if not facts.focal:
         yield Point(-5.0, "no focal loss, so no alpha, takes part")
 
@@ -175,7 +224,10 @@ def dice_too_late(facts: Facts) -> Points:
     if facts.dice_missing < 0.6:
         yield Point(-4.0, f"Dice had its final share {facts.dice_weight:.2g} in good time")
         return
-    yield Point(3.5, f"Dice had less than half of its final share {facts.dice_weight:.2g} in {facts.dice_missing:.0%} of the epochs")
+    yield Point(
+        3.5,
+        f"Dice had less than half of its final share {facts.dice_weight:.2g} in {facts.dice_missing:.0%} of the epochs",
+    )
     if facts.dead and not facts.collapsed:
         yield Point(1.5, f"{len(facts.dead)} classes at 0 that Dice weighs like any other")
 
@@ -190,11 +242,24 @@ def labels_broken(facts: Facts) -> Points:
     if epoch <= LABEL_GRACE or not jump > 1.4:
         yield Point(-4.0, "the training loss never jumped at an unchanged rate")
         return
-    yield Point(min(3.0, 2 * (jump - 0.9)), f"the training loss jumped {jump:.3g}-fold at epoch {epoch}, at an unchanged rate, weights and split")
-    before = max((record.metric for record in facts.whole if record.epoch < epoch), default=math.nan)
+    yield Point(
+        min(3.0, 2 * (jump - 0.9)),
+        f"the training loss jumped {jump:.3g}-fold at epoch {epoch}, at an unchanged rate, weights and split",
+    )
+    before = max(
+        (record.metric for record in facts.whole if record.epoch < epoch), default=math.nan
+    )
     after = [record for record in facts.whole if record.epoch > epoch]
-    if after and after[-1].metric < 0.5 * before and after[-1].ce_loss < 0.7 * max(record.ce_loss for record in facts.whole if record.epoch >= epoch):
-        yield Point(2.0, f"it was trained down again while the metric stayed at {after[-1].metric:.3g} (before: {before:.3g}): something else was learnt")
+    if (
+        after
+        and after[-1].metric < 0.5 * before
+        and after[-1].ce_loss
+        < 0.7 * max(record.ce_loss for record in facts.whole if record.epoch >= epoch)
+    ):
+        yield Point(
+            2.0,
+            f"it was trained down again while the metric stayed at {after[-1].metric:.3g} (before: {before:.3g}): something else was learnt",
+        )
     if facts.rate > 3:
         yield Point(-2.0, f"the learning rate was {facts.rate:.3g} times the base rate")
     if facts.worst_val_ce > 4:
@@ -204,7 +269,10 @@ def labels_broken(facts: Facts) -> Points:
 def inputs_not_finite(facts: Facts) -> Points:
     """An image with NaN or infinity in it poisons the batch, whatever the hyperparameters."""
     if not facts.last.inputs_finite:
-        yield Point(8.0, f"a batch up to step {facts.last.broken_step} of epoch {facts.last.epoch} held NaN or infinity")
+        yield Point(
+            8.0,
+            f"a batch up to step {facts.last.broken_step} of epoch {facts.last.epoch} held NaN or infinity",
+        )
     else:
         yield Point(-6.0, "every input was finite")
     if facts.broke and not facts.growth > TYPICAL_GROWTH:
@@ -214,16 +282,27 @@ def inputs_not_finite(facts: Facts) -> Points:
 def too_little_regularisation(facts: Facts) -> Points:
     """The training split is learnt by heart."""
     if facts.val_rise > 0.04:
-        yield Point(min(2.5, 15 * facts.val_rise), f"validation loss has risen {facts.val_rise:.0%} over its minimum")
+        yield Point(
+            min(2.5, 15 * facts.val_rise),
+            f"validation loss has risen {facts.val_rise:.0%} over its minimum",
+        )
     else:
-        yield Point(-1.0, f"validation loss has risen {max(0.0, facts.val_rise):.0%} over its minimum" if facts.val_rise == facts.val_rise else "too few epochs for a validation loss to rise")
+        yield Point(
+            -1.0,
+            f"validation loss has risen {max(0.0, facts.val_rise):.0%} over its minimum"
+            if facts.val_rise == facts.val_rise
+            else "too few epochs for a validation loss to rise",
+        )
     if facts.gap > 1.5:
         yield Point(1.0, f"validation loss is {facts.gap:.3g} times the training loss")
     samples = facts.last.steps * facts.batch
     if samples < 50 and not facts.broke:
         yield Point(2.0, f"an epoch holds {samples} samples")
     if facts.last.weight_ratio > 30:
-        yield Point(-2.5, f"class weights of a ratio of {facts.last.weight_ratio:.3g} let a few rare pixels decide both losses")
+        yield Point(
+            -2.5,
+            f"class weights of a ratio of {facts.last.weight_ratio:.3g} let a few rare pixels decide both losses",
+        )
     if facts.worst_val_ce > 4:
         yield Point(-3.0, "the weights were thrown far off")
     if facts.fall < 0.1:
@@ -239,7 +318,12 @@ def learning_rate_too_low(facts: Facts) -> Points:
     if facts.fall < 0.1:
         yield Point(3.0, f"cross entropy fell by {facts.fall:.1%} in {len(facts.whole)} epochs")
     else:
-        yield Point(-3.0, f"cross entropy fell by {facts.fall:.0%}" if facts.fall == facts.fall else "too few epochs to see a loss stand still")
+        yield Point(
+            -3.0,
+            f"cross entropy fell by {facts.fall:.0%}"
+            if facts.fall == facts.fall
+            else "too few epochs to see a loss stand still",
+        )
     if facts.rate < 0.03:
         yield Point(2.0, f"the learning rate was {facts.rate:.2g} times the base rate")
     else:
@@ -254,7 +338,10 @@ def clipped_away(facts: Facts) -> Points:
     if clip is None or not facts.norm > 0 or clip > 0.1 * facts.norm:
         yield Point(-4.0, "gradients were not clipped to a small part of their norm")
         return
-    yield Point(2.5, f"gradients of norm {facts.norm:.3g} were clipped at {clip:g}, in {facts.clipped:.0%} of the steps")
+    yield Point(
+        2.5,
+        f"gradients of norm {facts.norm:.3g} were clipped at {clip:g}, in {facts.clipped:.0%} of the steps",
+    )
     if facts.fall < 0.1:
         yield Point(3.0, f"cross entropy fell by {facts.fall:.1%} in {len(facts.whole)} epochs")
 
@@ -267,7 +354,10 @@ def focusing_too_strong(facts: Facts) -> Points:
         return
     yield Point(min(3.0, gamma / 3), f"gamma {gamma:g}")
     if facts.val_ce_gain < 0.1:
-        yield Point(1.5, f"validation cross entropy fell by {max(0.0, facts.val_ce_gain):.0%} only, while the focal loss fell by {facts.fall:.0%}")
+        yield Point(
+            1.5,
+            f"validation cross entropy fell by {max(0.0, facts.val_ce_gain):.0%} only, while the focal loss fell by {facts.fall:.0%}",
+        )
     if facts.worst_val_ce > 4:
         yield Point(-2.0, "the weights were thrown far off")
 
@@ -308,7 +398,12 @@ SUSPECTS: dict[str, tuple[str, ...]] = {
     "gradient_explosion": ("learning rate too high", "exploding gradient", "loss scale changed"),
     "loss_rising": ("learning rate too high",),
     "metric_falling": ("extreme class weights",),
-    "class_collapse": ("imbalance too strong", "Dice too late", "alpha wrong for a class", "learning rate too high"),
+    "class_collapse": (
+        "imbalance too strong",
+        "Dice too late",
+        "alpha wrong for a class",
+        "learning rate too high",
+    ),
     "overfitting": ("too little regularisation", "extreme class weights"),
     "loss_metric_divorce": ("extreme class weights", "labels broken"),
 }

@@ -41,7 +41,11 @@ class Facts:
     @cached_property
     def whole(self) -> Sequence[EpochRecord]:
         """The epochs that did not break off."""
-        return [record for record in self.records if record.broken_step is None and math.isfinite(record.metric)]
+        return [
+            record
+            for record in self.records
+            if record.broken_step is None and math.isfinite(record.metric)
+        ]
 
     @property
     def last(self) -> EpochRecord:
@@ -73,7 +77,9 @@ class Facts:
     @property
     def batch(self) -> int:
         """Samples an optimiser step."""
-        return int(self.values.get("batch_size", 8)) * int(self.values.get("optimizer.accumulate", 1))
+        return int(self.values.get("batch_size", 8)) * int(
+            self.values.get("optimizer.accumulate", 1)
+        )
 
     @property
     def dice_weight(self) -> float:
@@ -85,7 +91,9 @@ class Facts:
         """The share of the epochs in which Dice had less than half of its final share; 0 for a trial too short to tell."""
         if self.dice_weight <= 0 or len(self.records) < 5:
             return 0.0
-        return sum(record.dice_weight < 0.5 * self.dice_weight for record in self.records) / len(self.records)
+        return sum(record.dice_weight < 0.5 * self.dice_weight for record in self.records) / len(
+            self.records
+        )
 
     @property
     def focal(self) -> bool:
@@ -103,7 +111,11 @@ class Facts:
     def loss_scale(self) -> float:
         """The first cross entropy (or focal) loss over that of a guess: about 1 for a loss of the usual scale."""
         # Of a trial that broke in its first epoch the steps before the break tell; the epoch's mean is of the break itself.
-        first = self.last.last_steps[0][0] if self.last.epoch == 1 and self.last.last_steps else self.records[0].ce_loss
+        first = (
+            self.last.last_steps[0][0]
+            if self.last.epoch == 1 and self.last.last_steps
+            else self.records[0].ce_loss
+        )
         return first / self.guess if math.isfinite(first) else math.nan
 
     @cached_property
@@ -124,7 +136,9 @@ class Facts:
         rises = [
             (after.epoch, after.ce_loss / before.ce_loss)
             for before, after in pairwise(self.whole)
-            if before.ce_loss > 0 and after.lr <= 1.01 * before.lr and all(getattr(before, name) == getattr(after, name) for name in SCHEDULED)
+            if before.ce_loss > 0
+            and after.lr <= 1.01 * before.lr
+            and all(getattr(before, name) == getattr(after, name) for name in SCHEDULED)
         ]
         return max(rises, key=lambda rise: rise[1], default=(0, math.nan))
 
@@ -132,13 +146,23 @@ class Facts:
     def val_rise(self) -> float:
         """How far the validation loss has risen over its minimum, as a share of it."""
         losses = [record.val_loss for record in self.whole]
-        return fmean(losses[-LAST:]) / min(losses) - 1 if len(losses) > LAST and min(losses) > 0 else math.nan
+        return (
+            fmean(losses[-LAST:]) / min(losses) - 1
+            if len(losses) > LAST and min(losses) > 0
+            else math.nan
+        )
 
     @cached_property
     def gap(self) -> float:
         """Validation over training loss at the end, at the final split."""
         tail = [record for record in self.whole[-LAST:] if record.settled]
-        return median([record.val_loss / record.train_loss for record in tail if record.train_loss > 0]) if tail and tail[-1].train_loss > 0 else math.nan
+        return (
+            median(
+                [record.val_loss / record.train_loss for record in tail if record.train_loss > 0]
+            )
+            if tail and tail[-1].train_loss > 0
+            else math.nan
+        )
 
     @cached_property
     def ce_over_best(self) -> float:
@@ -150,7 +174,11 @@ class Facts:
     def val_ce_swing(self) -> float:
         """The median change of the validation cross entropy from one epoch to the next, as a share of its median."""
         values = [record.val_ce for record in self.whole]
-        return median([abs(b - a) for a, b in pairwise(values)]) / median(values) if len(values) > LAST else math.nan
+        return (
+            median([abs(b - a) for a, b in pairwise(values)]) / median(values)
+            if len(values) > LAST
+            else math.nan
+        )
 
     @cached_property
     def val_ce_gain(self) -> float:
@@ -163,12 +191,21 @@ class Facts:
     @cached_property
     def norm(self) -> float:
         """The median gradient norm."""
-        return median([record.grad_norm_median for record in self.records if math.isfinite(record.grad_norm_median)] or [math.nan])
+        return median(
+            [
+                record.grad_norm_median
+                for record in self.records
+                if math.isfinite(record.grad_norm_median)
+            ]
+            or [math.nan]
+        )
 
     @cached_property
     def peak_norm(self) -> float:
         """The largest finite gradient norm."""
-        norms = [record.grad_norm_max for record in self.records] + [norm for _, norm in self.last.last_steps]
+        norms = [record.grad_norm_max for record in self.records] + [
+            norm for _, norm in self.last.last_steps
+        ]
         return max((norm for norm in norms if math.isfinite(norm)), default=math.nan)
 
     @cached_property
@@ -180,7 +217,14 @@ class Facts:
     @cached_property
     def noise(self) -> float:
         """The largest over the median gradient norm of an epoch, in the median epoch."""
-        return median([record.grad_norm_max / record.grad_norm_median for record in self.whole if record.grad_norm_median > 0] or [math.nan])
+        return median(
+            [
+                record.grad_norm_max / record.grad_norm_median
+                for record in self.whole
+                if record.grad_norm_median > 0
+            ]
+            or [math.nan]
+        )
 
     @cached_property
     def clipped(self) -> float:
@@ -190,12 +234,23 @@ class Facts:
     @cached_property
     def dice_share(self) -> float:
         """Dice's share of the gradient at the logits, where Dice was trained."""
-        return median([record.grad_shares["dice"] for record in self.records if record.dice_loss is not None and "dice" in record.grad_shares] or [0.0])
+        return median(
+            [
+                record.grad_shares["dice"]
+                for record in self.records
+                if record.dice_loss is not None and "dice" in record.grad_shares
+            ]
+            or [0.0]
+        )
 
     @cached_property
     def class_shares(self) -> tuple[float, ...]:
         """Every class's mean share of the gradient at the logits; nothing where it was not measured."""
-        told = [[share or 0.0 for share in record.class_grad_shares] for record in self.records if record.class_grad_shares]
+        told = [
+            [share or 0.0 for share in record.class_grad_shares]
+            for record in self.records
+            if record.class_grad_shares
+        ]
         return tuple(fmean(column) for column in zip(*told, strict=True)) if told else ()
 
     # ── classes ──
@@ -204,18 +259,34 @@ class Facts:
     def frequencies(self) -> tuple[float, ...]:
         """Every class's share of the training pixels; nothing where the counts are not known."""
         total = sum(self.counts.counts) if self.counts is not None else 0
-        return tuple(count / total for count in self.counts.counts) if self.counts is not None and total else ()
+        return (
+            tuple(count / total for count in self.counts.counts)
+            if self.counts is not None and total
+            else ()
+        )
 
     @cached_property
     def held(self) -> tuple[int, ...]:
         """The classes that the validation split holds."""
-        return tuple(index for index, value in enumerate(self.whole[-1].class_metric) if value is not None) if self.whole else ()
+        return (
+            tuple(
+                index
+                for index, value in enumerate(self.whole[-1].class_metric)
+                if value is not None
+            )
+            if self.whole
+            else ()
+        )
 
     @cached_property
     def dead(self) -> tuple[int, ...]:
         """Held classes that stayed at 0 (or as good as) in each of the last epochs."""
         tail = self.whole[-LAST:]
-        return tuple(index for index in self.held if all((record.class_metric[index] or 0.0) < 0.005 for record in tail))
+        return tuple(
+            index
+            for index in self.held
+            if all((record.class_metric[index] or 0.0) < 0.005 for record in tail)
+        )
 
     @property
     def collapsed(self) -> bool:
@@ -224,7 +295,11 @@ class Facts:
 
     def name(self, index: int) -> str:
         """A class's name, where names are known."""
-        return self.counts.names[index] if self.counts is not None and index < len(self.counts.names) else f"class {index}"
+        return (
+            self.counts.names[index]
+            if self.counts is not None and index < len(self.counts.names)
+            else f"class {index}"
+        )
 
     @cached_property
     def frequent_pull(self) -> float:
@@ -232,7 +307,9 @@ class Facts:
         indices = [index for index, share in enumerate(self.frequencies) if share > FREQUENT]
         if not indices or len(self.class_shares) != len(self.frequencies):
             return math.nan
-        return sum(self.class_shares[index] for index in indices) / sum(self.frequencies[index] for index in indices)
+        return sum(self.class_shares[index] for index in indices) / sum(
+            self.frequencies[index] for index in indices
+        )
 
     @cached_property
     def unpulled(self) -> tuple[int, ...]:
@@ -248,7 +325,19 @@ class Facts:
             return "no whole epoch to compare"
         best = best_record(self.whole, self.values.get("metric.direction", "maximize"))
         pairs = list(enumerate(zip(best.class_metric, self.whole[-1].class_metric, strict=True)))
-        moved = [(index, after - before) for index, (before, after) in pairs if before is not None and after is not None]
-        gained = [f"{self.name(index)} {change:+.3f}" for index, change in sorted(moved, key=lambda item: -item[1])[:2] if change > 0]
-        lost = [f"{self.name(index)} {change:+.3f}" for index, change in sorted(moved, key=lambda item: item[1])[:2] if change < 0]
+        moved = [
+            (index, after - before)
+            for index, (before, after) in pairs
+            if before is not None and after is not None
+        ]
+        gained = [
+            f"{self.name(index)} {change:+.3f}"
+            for index, change in sorted(moved, key=lambda item: -item[1])[:2]
+            if change > 0
+        ]
+        lost = [
+            f"{self.name(index)} {change:+.3f}"
+            for index, change in sorted(moved, key=lambda item: item[1])[:2]
+            if change < 0
+        ]
         return f"since epoch {best.epoch}: gained {', '.join(gained) or 'none'}; lost {', '.join(lost) or 'none'}"

@@ -56,11 +56,19 @@ def lessons(trials: Sequence[Trial]) -> tuple[Lesson, ...]:
     if sum(diverged for _, diverged in trials) < LEAST_KILLS:
         return ()
     paths = dict.fromkeys(path for params, _ in trials for path in params)
-    tried = [lesson for path in paths for lesson in _lines(path, [trial for trial in trials if path in trial[0]])]
+    tried = [
+        lesson
+        for path in paths
+        for lesson in _lines(path, [trial for trial in trials if path in trial[0]])
+    ]
     best: dict[str, Lesson] = {}
     for lesson in sorted(tried, key=lambda lesson: (lesson.chance, -lesson.killed)):
         corrected = lesson.chance * len(tried)
-        if lesson.killed >= LEAST_KILLS and lesson.killed >= LEAST_SHARE * lesson.trials and corrected <= LEVEL:
+        if (
+            lesson.killed >= LEAST_KILLS
+            and lesson.killed >= LEAST_SHARE * lesson.trials
+            and corrected <= LEVEL
+        ):
             best.setdefault(lesson.path, lesson)
     return tuple(best.values())
 
@@ -70,7 +78,12 @@ def _lines(path: str, trials: Sequence[Trial]) -> Iterator[Lesson]:
     values = [params[path] for params, _ in trials]
     if any(isinstance(value, (bool, str)) or value is None for value in values):
         for choice in dict.fromkeys(values):
-            yield _lesson(path, f"= {'none' if choice is None else choice}", trials, [value == choice for value in values])
+            yield _lesson(
+                path,
+                f"= {'none' if choice is None else choice}",
+                trials,
+                [value == choice for value in values],
+            )
         return
     numbers = sorted({float(value) for value in values if value is not None})
     for low, high in pairwise(numbers):
@@ -83,7 +96,10 @@ def _lines(path: str, trials: Sequence[Trial]) -> Iterator[Lesson]:
 
 def _between(low: float, high: float, middle: float) -> str:
     """The middle with as few digits as still part the two."""
-    return next((text for digits in range(2, 17) if low <= float(text := f"{middle:.{digits}g}") < high), repr(middle))
+    return next(
+        (text for digits in range(2, 17) if low <= float(text := f"{middle:.{digits}g}") < high),
+        repr(middle),
+    )
 
 
 def _lesson(path: str, condition: str, trials: Sequence[Trial], far: Sequence[bool]) -> Lesson:
@@ -104,7 +120,9 @@ def _fisher(killed: int, trials: int, killed_else: int, trials_else: int) -> flo
     kills = killed + killed_else
     ways = term = comb(trials, killed) * comb(trials_else, killed_else)
     for far in range(killed, min(kills, trials)):
-        term = term * (trials - far) * (kills - far) // ((far + 1) * (trials_else - kills + far + 1))
+        term = (
+            term * (trials - far) * (kills - far) // ((far + 1) * (trials_else - kills + far + 1))
+        )
         ways += term
         if term << 80 < ways:
             break

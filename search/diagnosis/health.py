@@ -42,7 +42,13 @@ def signs(records: Sequence[EpochRecord], direction: Direction) -> tuple[Sign, .
     """The signs of health of a trial. Epochs that broke off say nothing; losses are compared once the schedule has settled."""
     whole = [record for record in records if record.broken_step is None]
     settled = [record for record in whole if record.settled]
-    return _falling_loss(settled), _improving_metric(whole, direction), _healthy_norm(whole), _falling_parts(settled), _fair_gains(whole)
+    return (
+        _falling_loss(settled),
+        _improving_metric(whole, direction),
+        _healthy_norm(whole),
+        _falling_parts(settled),
+        _fair_gains(whole),
+    )
 
 
 def _falling_loss(records: Sequence[EpochRecord]) -> Sign:
@@ -51,7 +57,11 @@ def _falling_loss(records: Sequence[EpochRecord]) -> Sign:
         return Sign(name, None, "fewer than 2 epochs with the final loss")
     falls = sum(after.train_loss < before.train_loss for before, after in pairwise(records))
     steps, first, last = len(records) - 1, records[0].train_loss, records[-1].train_loss
-    return Sign(name, last < first and falls >= STEADY_SHARE * steps, f"{first:.4g} → {last:.4g}, lower in {falls} of {steps} epochs")
+    return Sign(
+        name,
+        last < first and falls >= STEADY_SHARE * steps,
+        f"{first:.4g} → {last:.4g}, lower in {falls} of {steps} epochs",
+    )
 
 
 def _improving_metric(records: Sequence[EpochRecord], direction: Direction) -> Sign:
@@ -66,27 +76,41 @@ def _improving_metric(records: Sequence[EpochRecord], direction: Direction) -> S
 
 def _healthy_norm(records: Sequence[EpochRecord]) -> Sign:
     low, high = HEALTHY_NORM
-    name, medians = f"a gradient norm within {low:g} to {high:g}", [record.grad_norm_median for record in records]
+    name, medians = (
+        f"a gradient norm within {low:g} to {high:g}",
+        [record.grad_norm_median for record in records],
+    )
     medians = [median for median in medians if median == median]
     if not medians:
         return Sign(name, None, "no epoch tells one")
     inside = sum(low <= median <= high for median in medians)
-    return Sign(name, inside == len(medians), f"in {inside} of {len(medians)} epochs; medians {min(medians):.3g} to {max(medians):.3g}")
+    return Sign(
+        name,
+        inside == len(medians),
+        f"in {inside} of {len(medians)} epochs; medians {min(medians):.3g} to {max(medians):.3g}",
+    )
 
 
 def _falling_parts(records: Sequence[EpochRecord]) -> Sign:
     name = "cross entropy and Dice both fall"
     if len(records) < 2:
         return Sign(name, None, "fewer than 2 epochs with the final loss")
-    ce, dice = [record.ce_loss for record in records], [record.dice_loss for record in records if record.dice_loss is not None]
-    told = f"cross entropy {ce[0]:.4g} → {ce[-1]:.4g}, " + (f"Dice {dice[0]:.4g} → {dice[-1]:.4g}" if dice else "no Dice in the loss")
+    ce, dice = (
+        [record.ce_loss for record in records],
+        [record.dice_loss for record in records if record.dice_loss is not None],
+    )
+    told = f"cross entropy {ce[0]:.4g} → {ce[-1]:.4g}, " + (
+        f"Dice {dice[0]:.4g} → {dice[-1]:.4g}" if dice else "no Dice in the loss"
+    )
     return Sign(name, ce[-1] < ce[0] and (not dice or dice[-1] < dice[0]), told)
 
 
 def _fair_gains(records: Sequence[EpochRecord]) -> Sign:
     """Records hold no class frequencies: the half of the classes that began lowest stands for the rare ones."""
     name = "rare classes gain while frequent ones hold"
-    ends = zip(records[0].class_metric, records[-1].class_metric, strict=False) if records else ()  # own objectives of older stores
+    ends = (
+        zip(records[0].class_metric, records[-1].class_metric, strict=False) if records else ()
+    )  # own objectives of older stores
     pairs = [(before, after) for before, after in ends if before is not None and after is not None]
     if len(records) < 2 or len(pairs) < 2:
         return Sign(name, None, "fewer than 2 epochs, or 2 classes")

@@ -28,11 +28,18 @@ def remedies(cause: str, facts: Facts) -> tuple[Remedy, ...]:
         if not all(path.partition(".")[0] in sections for path in changes):
             continue  # an objective of one's own that has no such thing
         after = {**facts.values, **changes}
-        new = {path: value for path, value in changes.items() if facts.values.get(path) != value and takes_effect(path, after)}
+        new = {
+            path: value
+            for path, value in changes.items()
+            if facts.values.get(path) != value and takes_effect(path, after)
+        }
         if not changes:
             found.append(Remedy(words, {}))
         elif new:
-            shown = ", ".join(f"{path} {_short(facts.values.get(path))} → {_short(value)}" for path, value in new.items())
+            shown = ", ".join(
+                f"{path} {_short(facts.values.get(path))} → {_short(value)}"
+                for path, value in new.items()
+            )
             found.append(Remedy(f"{words}: {shown}", new))
     return tuple(found)
 
@@ -41,7 +48,10 @@ def _slower(facts: Facts) -> Options:
     # Halving a rate that is thirty times the documented one is no remedy: from there, back to the documented values.
     start = min(1.0, facts.rate)
     for factor in (0.5, 0.3):
-        yield f"learning rate × {factor:g}{' of the base rate' if facts.rate > 1 else ''}", {"optimizer.lr_multiple": start * factor}
+        yield (
+            f"learning rate × {factor:g}{' of the base rate' if facts.rate > 1 else ''}",
+            {"optimizer.lr_multiple": start * factor},
+        )
     yield from _clip(facts)
     yield from _warm_up(facts)
 
@@ -53,7 +63,10 @@ def _clip(facts: Facts) -> Options:
 
 def _warm_up(facts: Facts) -> Options:
     if not facts.values.get("schedule.lr_warmup_epochs"):
-        yield "warm the learning rate up", {"schedule.lr_warmup_epochs": scaled_to(_epochs(facts))(5)}
+        yield (
+            "warm the learning rate up",
+            {"schedule.lr_warmup_epochs": scaled_to(_epochs(facts))(5)},
+        )
 
 
 def _clip_first(facts: Facts) -> Options:
@@ -78,7 +91,13 @@ def _milder_weights(facts: Facts) -> Options:
     for bound in (100.0, 10.0):
         if bound < ratio:
             yield f"clip ratio {bound:g}", {"weights.clip_ratio": bound}
-    yield "two stages: a light clip first", {"schedule.light_clip_epochs": scaled_to(_epochs(facts))(20), "schedule.light_clip_ratio": 4.0}
+    yield (
+        "two stages: a light clip first",
+        {
+            "schedule.light_clip_epochs": scaled_to(_epochs(facts))(20),
+            "schedule.light_clip_ratio": 4.0,
+        },
+    )
     if facts.values.get("loss.alpha_tau"):
         yield "milder alphas", {"loss.alpha_tau": float(facts.values["loss.alpha_tau"]) / 2}
 
@@ -89,7 +108,10 @@ def _steadier_dice(facts: Facts) -> Options:
     if smooth < 1:
         yield "a larger smooth", {"loss.smooth": 5.0}
     if not facts.values.get("schedule.dice_ce_only_epochs"):
-        yield "Dice warm-up", {"schedule.dice_ce_only_epochs": scaled(5), "schedule.dice_ramp_epochs": scaled(10)}
+        yield (
+            "Dice warm-up",
+            {"schedule.dice_ce_only_epochs": scaled(5), "schedule.dice_ramp_epochs": scaled(10)},
+        )
     yield "smooth in steps, 10, 5, then its own", {"schedule.smooth_steps": True}
     yield "the squared denominator", {"loss.square_denominator": True}
     if facts.dice_weight > 0.4:
@@ -97,17 +119,32 @@ def _steadier_dice(facts: Facts) -> Options:
 
 
 def _larger_batch(facts: Facts) -> Options:
-    yield "gather batches for a step", {"optimizer.accumulate": -(-8 // int(facts.values.get("batch_size", 8)))}
+    yield (
+        "gather batches for a step",
+        {"optimizer.accumulate": -(-8 // int(facts.values.get("batch_size", 8)))},
+    )
     yield "a larger batch", {"batch_size": 8}
     yield "Dice over the whole batch", {"loss.dice_reduction": "global"}
 
 
 def _weigh_the_rare(facts: Facts) -> Options:
     if facts.values.get("weights.method") == "uniform":
-        yield "weigh the rare classes", {"weights.method": "sqrt_inv_freq", "weights.clip_ratio": 100.0}
+        yield (
+            "weigh the rare classes",
+            {"weights.method": "sqrt_inv_freq", "weights.clip_ratio": 100.0},
+        )
     elif facts.last.weight_ratio < 10:
-        yield "a wider clip ratio", {"weights.clip_ratio": 25.0 if facts.last.weight_ratio < 5 else 100.0}
-    yield "two stages: a light clip first", {"schedule.light_clip_epochs": scaled_to(_epochs(facts))(20), "schedule.light_clip_ratio": 4.0}
+        yield (
+            "a wider clip ratio",
+            {"weights.clip_ratio": 25.0 if facts.last.weight_ratio < 5 else 100.0},
+        )
+    yield (
+        "two stages: a light clip first",
+        {
+            "schedule.light_clip_epochs": scaled_to(_epochs(facts))(20),
+            "schedule.light_clip_ratio": 4.0,
+        },
+    )
     if facts.dice_weight < 0.3:
         yield "more Dice", {"loss.dice_weight": 0.3, "loss.ce_weight": 0.7, "loss.smooth": 5.0}
 
@@ -121,14 +158,22 @@ def _alpha_by_frequency(facts: Facts) -> Options:
 
 def _dice_sooner(facts: Facts) -> Options:
     scaled = scaled_to(_epochs(facts))
-    held = [int(facts.values.get(f"schedule.dice_{name}_epochs", 0)) for name in ("ce_only", "ramp")]
+    held = [
+        int(facts.values.get(f"schedule.dice_{name}_epochs", 0)) for name in ("ce_only", "ramp")
+    ]
     if sum(held) > scaled(5) + scaled(10):
-        yield "a shorter warm-up", {"schedule.dice_ce_only_epochs": scaled(5), "schedule.dice_ramp_epochs": scaled(10)}
+        yield (
+            "a shorter warm-up",
+            {"schedule.dice_ce_only_epochs": scaled(5), "schedule.dice_ramp_epochs": scaled(10)},
+        )
     yield "no warm-up", {"schedule.dice_ce_only_epochs": 0, "schedule.dice_ramp_epochs": 0}
 
 
 def _look_at_the_labels(facts: Facts) -> Options:
-    yield f"look at the training masks as they are from epoch {facts.jump[0]} on, and at what reads them", {}
+    yield (
+        f"look at the training masks as they are from epoch {facts.jump[0]} on, and at what reads them",
+        {},
+    )
 
 
 def _look_at_the_inputs(facts: Facts) -> Options:
@@ -136,7 +181,10 @@ def _look_at_the_inputs(facts: Facts) -> Options:
 
 
 def _regularise(facts: Facts) -> Options:
-    decay, smoothing = (float(facts.values.get(path, 0.0)) for path in ("optimizer.weight_decay", "loss.label_smoothing"))
+    decay, smoothing = (
+        float(facts.values.get(path, 0.0))
+        for path in ("optimizer.weight_decay", "loss.label_smoothing")
+    )
     if smoothing < 0.1:
         yield "label smoothing", {"loss.label_smoothing": 0.1}
     if decay < 0.01:

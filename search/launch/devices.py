@@ -28,7 +28,9 @@ def present_devices() -> tuple[str, ...]:
     if tool is None or visible in ("", "-1"):
         return ("cpu",)
     try:
-        listed = subprocess.run([tool, "-L"], capture_output=True, text=True, timeout=10, check=True).stdout
+        listed = subprocess.run(
+            [tool, "-L"], capture_output=True, text=True, timeout=10, check=True
+        ).stdout
     except (OSError, subprocess.SubprocessError):
         return ("cpu",)
     count = sum(line.startswith("GPU ") for line in listed.splitlines())
@@ -42,7 +44,9 @@ def own_device(name: str) -> str:
     return _names("auto", present_devices())[0] if name == "auto" else name
 
 
-def plan_slots(devices: str, workers: int | None, per_device: int, present: tuple[str, ...] | None = None) -> list[Slot]:
+def plan_slots(
+    devices: str, workers: int | None, per_device: int, present: tuple[str, ...] | None = None
+) -> list[Slot]:
     """One slot a worker; the CPU's threads are divided among them.
 
     Args:
@@ -73,7 +77,18 @@ def _names(devices: str, known: tuple[str, ...]) -> list[str]:
     for name in names:
         if name not in known:
             what = f"there is no device {name!r} here{nearest(name, (*known, 'auto'))}"
-            raise DeviceError(what, where="--devices", found=devices, allowed=f"auto, {', '.join(known)}", next_step="name a device that is here, or leave --devices out")
+            raise DeviceError(
+                what,
+                where="--devices",
+                found=devices,
+                allowed=f"auto, {', '.join(known)}",
+                next_step="name a device that is here, or leave --devices out",
+            )
     if len(set(names)) < len(names):
-        raise DeviceError("a device is named twice", where="--devices", found=devices, next_step="use --workers-per-device to put several workers on one")
+        raise DeviceError(
+            "a device is named twice",
+            where="--devices",
+            found=devices,
+            next_step="use --workers-per-device to put several workers on one",
+        )
     return names

@@ -42,7 +42,9 @@ def worker_command(arguments: Sequence[str]) -> list[str]:
 
 def thread_variables(threads: int) -> dict[str, str]:
     """Libraries read these when they are imported, long before torch can be told."""
-    return dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
+    return dict.fromkeys(
+        ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads)
+    )
 
 
 @dataclass
@@ -70,9 +72,14 @@ class WorkerProcess:
             self.began_at = file.tell() if self.began_at is None else self.began_at
             with _interruptible():
                 self.process = subprocess.Popen(
-                    self.command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
-                    env=self.environment, cwd=self.folder, start_new_session=True,
-                )  # fmt: skip
+                    self.command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                    env=self.environment,
+                    cwd=self.folder,
+                    start_new_session=True,
+                )
 
     @property
     def exit_code(self) -> int | None:
@@ -119,22 +126,45 @@ class LocalWorkers(Team):
         timeout_s: after so long the workers finish their epochs and stop.
     """
 
-    def __init__(self, slots: Sequence[Slot], arguments: Sequence[str], url: str, logs: Path, timeout_s: float | None = None) -> None:
+    def __init__(
+        self,
+        slots: Sequence[Slot],
+        arguments: Sequence[str],
+        url: str,
+        logs: Path,
+        timeout_s: float | None = None,
+    ) -> None:
         super().__init__(timeout_s)
         self.workers = [
-            WorkerProcess(slot, self._command(slot, arguments), self._environment(slot, url), logs / f"worker-{index}.log")
+            WorkerProcess(
+                slot,
+                self._command(slot, arguments),
+                self._environment(slot, url),
+                logs / f"worker-{index}.log",
+            )
             for index, slot in enumerate(slots)
         ]
         self.failure: WorkerProcess | None = None
 
     @staticmethod
     def _command(slot: Slot, arguments: Sequence[str]) -> list[str]:
-        own = ["--device", slot.device, "--threads", str(slot.threads), "--parent", str(os.getpid())]
+        own = [
+            "--device",
+            slot.device,
+            "--threads",
+            str(slot.threads),
+            "--parent",
+            str(os.getpid()),
+        ]
         return worker_command([*arguments, *own])
 
     @staticmethod
     def _environment(slot: Slot, url: str) -> dict[str, str]:
-        return os.environ | thread_variables(slot.threads) | {STORE_VARIABLE: url, "PYTHONUNBUFFERED": "1"}
+        return (
+            os.environ
+            | thread_variables(slot.threads)
+            | {STORE_VARIABLE: url, "PYTHONUNBUFFERED": "1"}
+        )
 
     def start(self) -> None:
         """Start all of them."""
@@ -148,7 +178,11 @@ class LocalWorkers(Team):
                 worker.start_at = None  # nobody waits for it any more
             elif worker.start_at is not None and time.monotonic() >= worker.start_at:
                 worker.start()
-            elif worker.start_at is None and worker.exit_code not in (None, 0) and not (self.stops or self.expired):
+            elif (
+                worker.start_at is None
+                and worker.exit_code not in (None, 0)
+                and not (self.stops or self.expired)
+            ):
                 self._replace(worker)
         return self.gone() and all(worker.start_at is None for worker in self.workers)
 
@@ -160,8 +194,16 @@ class LocalWorkers(Team):
             self.care.died(worker_name(worker.process.pid), code, worker.told())
             got_on = self.care.got_on()
         worker.deaths = 1 if got_on else worker.deaths + 1
-        if (code < 0 or code in (WorkerSpentError.exit_code, INTERRUPTED) or not explained(worker.told())) and worker.deaths <= MAX_DEATHS:
-            worker.start_at = time.monotonic() + (0.0 if worker.deaths == 1 else min(MAX_BACKOFF_S, BACKOFF_S * 2 ** (worker.deaths - 2)))
+        if (
+            code < 0
+            or code in (WorkerSpentError.exit_code, INTERRUPTED)
+            or not explained(worker.told())
+        ) and worker.deaths <= MAX_DEATHS:
+            worker.start_at = time.monotonic() + (
+                0.0
+                if worker.deaths == 1
+                else min(MAX_BACKOFF_S, BACKOFF_S * 2 ** (worker.deaths - 2))
+            )
         elif self.failure is None:
             self.failure = worker
             self.stop()
@@ -203,10 +245,16 @@ class LocalWorkers(Team):
         """Remove the logs of this run, and their folders where nothing else is in them; earlier runs keep theirs."""
         for worker in self.workers:
             worker.forget_log()
-        for folder in {folder: None for worker in self.workers for folder in (worker.log.parent, worker.log.parent.parent)}:
+        for folder in {
+            folder: None
+            for worker in self.workers
+            for folder in (worker.log.parent, worker.log.parent.parent)
+        }:
             with suppress(OSError):  # something else is in it, or it is gone
                 folder.rmdir()
 
     def gone(self) -> bool:
         """Whether every process has ended."""
-        return all(worker.process is None or worker.process.poll() is not None for worker in self.workers)
+        return all(
+            worker.process is None or worker.process.poll() is not None for worker in self.workers
+        )

@@ -100,7 +100,13 @@ class Team(ABC):
 
     def warnings(self) -> list[str]:
         """What the workers warned of in this run, each warning once."""
-        return list(dict.fromkeys(line.removeprefix("warning: ") for line in self.told() if line.startswith("warning: ")))
+        return list(
+            dict.fromkeys(
+                line.removeprefix("warning: ")
+                for line in self.told()
+                if line.startswith("warning: ")
+            )
+        )
 
     def note(self) -> str:
         """What a person who asked for a stop is waiting for, or who still waits for a place."""
@@ -126,7 +132,9 @@ class Team(ABC):
             else:
                 self.stop()
 
-        before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {
+            number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)
+        }
         try:
             self.start()
             yield self
@@ -166,7 +174,10 @@ def last_words(told: Sequence[str], lines: int = 12) -> str:
 
 def failed(code: int | None, told: Sequence[str], log: str) -> SearchError:
     """The error for a worker that could not go on, in its own words."""
-    words = last_words(told).removeprefix("error: ") or f"a worker ended again and again, the last time with exit code {code}, and said nothing"
+    words = (
+        last_words(told).removeprefix("error: ")
+        or f"a worker ended again and again, the last time with exit code {code}, and said nothing"
+    )
     if code == InputError.exit_code:
         return InputError(words)  # which says all that there is to say
     return SearchError(f"{words}\n  log:     {log}")

@@ -92,14 +92,30 @@ class Place:
         code = self._worker.process.wait()
         told = self._worker.told()
         warnings = [line for line in told[:-TOLD_LINES] if line.startswith("warning: ")]
-        return End(code, [*warnings, *told[-TOLD_LINES:]], socket.gethostname(), worker_name(self._worker.process.pid), self._worker.log)
+        return End(
+            code,
+            [*warnings, *told[-TOLD_LINES:]],
+            socket.gethostname(),
+            worker_name(self._worker.process.pid),
+            self._worker.log,
+        )
 
     def _start(self, order: Order) -> None:
-        own = ["--device", order.slot.device, "--threads", str(order.slot.threads), "--parent", str(os.getpid())]
+        own = [
+            "--device",
+            order.slot.device,
+            "--threads",
+            str(order.slot.threads),
+            "--parent",
+            str(os.getpid()),
+        ]
         self._worker = WorkerProcess(
-            order.slot, worker_command([*order.arguments, *own]), os.environ | order.variables,
-            _writable(order.log), order.folder if order.folder.is_dir() else None,
-        )  # fmt: skip
+            order.slot,
+            worker_command([*order.arguments, *own]),
+            os.environ | order.variables,
+            _writable(order.log),
+            order.folder if order.folder.is_dir() else None,
+        )
         self._worker.start()
         if self._asked:  # before there was anything to pass it on to
             self._worker.send(signal.SIGINT)
@@ -138,7 +154,9 @@ class RayWorker:
 
     def begin(self) -> None:
         """Run the worker in its place."""
-        self.starts = [start for start in self.starts if start > time.monotonic() - RESTARTS_S] + [time.monotonic()]
+        self.starts = [start for start in self.starts if start > time.monotonic() - RESTARTS_S] + [
+            time.monotonic()
+        ]
         self.ended = self.actor.run.remote(self.order)
 
     def dismiss(self) -> None:
@@ -158,13 +176,26 @@ class RayWorkers(Team):
         timeout_s: after so long the workers finish their epochs and stop.
     """
 
-    def __init__(self, shares: Sequence[Share], arguments: Sequence[str], url: str, logs: Path, timeout_s: float | None = None) -> None:
+    def __init__(
+        self,
+        shares: Sequence[Share],
+        arguments: Sequence[str],
+        url: str,
+        logs: Path,
+        timeout_s: float | None = None,
+    ) -> None:
         super().__init__(timeout_s)
         self._shares, self._logs = shares, logs
         own = {name: value for name, value in os.environ.items() if name.startswith(OURS)}
         own |= {STORE_VARIABLE: url, ROOT_VARIABLE: str(logs.parent), "PYTHONUNBUFFERED": "1"}
         self._orders = [
-            Order(share.slot, tuple(arguments), own | thread_variables(share.slot.threads), logs / f"worker-{index}.log", Path.cwd())
+            Order(
+                share.slot,
+                tuple(arguments),
+                own | thread_variables(share.slot.threads),
+                logs / f"worker-{index}.log",
+                Path.cwd(),
+            )
             for index, share in enumerate(shares)
         ]
         self._workers: list[RayWorker] = []
@@ -175,7 +206,9 @@ class RayWorkers(Team):
     def start(self) -> None:
         """Ask the cluster for a place a worker."""
         for share, order in zip(self._shares, self._orders, strict=True):
-            made = ray.remote(Place).options(num_cpus=share.slot.threads, num_gpus=share.gpus, max_restarts=-1, max_concurrency=4)
+            made = ray.remote(Place).options(
+                num_cpus=share.slot.threads, num_gpus=share.gpus, max_restarts=-1, max_concurrency=4
+            )
             worker = RayWorker(order, made.remote(), None)
             worker.place()
             self._workers.append(worker)
@@ -200,7 +233,9 @@ class RayWorkers(Team):
             return
         try:
             told = ray.get(awaited)
-        except ActorUnavailableError as loss:  # Ray is finding it another place, and does not say when
+        except (
+            ActorUnavailableError
+        ) as loss:  # Ray is finding it another place, and does not say when
             worker.place() if worker.ended is None else self._again(worker, None, str(loss))
         except RayActorError as loss:
             self._again(worker, loss if worker.ended is None else None, str(loss))
@@ -211,7 +246,9 @@ class RayWorkers(Team):
 
     def _ended(self, worker: RayWorker, end: End) -> None:
         self._ends.append(end)
-        if end.code == 0:  # there is nothing left to do, and so nothing for the others to begin with
+        if (
+            end.code == 0
+        ):  # there is nothing left to do, and so nothing for the others to begin with
             self._done = True
             worker.dismiss()
             return
@@ -258,7 +295,11 @@ class RayWorkers(Team):
     def waiting(self) -> str:
         """Who still waits for a place."""
         waiting = sum(not worker.over and worker.ended is None for worker in self._workers)
-        return f"{waiting} of {len(self._workers)} workers wait for a place in the cluster" if waiting else ""
+        return (
+            f"{waiting} of {len(self._workers)} workers wait for a place in the cluster"
+            if waiting
+            else ""
+        )
 
     def forget_logs(self) -> None:
         """Remove this run's new logs, as far as this machine sees them."""

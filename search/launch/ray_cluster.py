@@ -32,7 +32,9 @@ def join(address: str | None) -> None:
         LauncherError: when there is no cluster there, or it takes no one in.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_COLOR_PREFIX", "0")  # what it says of lost nodes is mixed with our own lines
+    os.environ.setdefault(
+        "RAY_COLOR_PREFIX", "0"
+    )  # what it says of lost nodes is mixed with our own lines
     address = address or os.environ.get("RAY_ADDRESS") or None
     if address not in (None, "auto", "local"):
         _check_reachable(address)
@@ -40,12 +42,21 @@ def join(address: str | None) -> None:
         with chdir(NO_MODULES):
             if address != "local" and _joined(address or "auto", required=address is not None):
                 return
-            ray.init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, log_to_driver=False, logging_level="ERROR")
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                log_to_driver=False,
+                logging_level="ERROR",
+            )
     except (ConnectionError, RuntimeError, ValueError) as problem:
         raise LauncherError(
-            "the Ray cluster takes nobody in", where="--ray-address", found=str(problem).strip().splitlines()[0], allowed=ALLOWED,
+            "the Ray cluster takes nobody in",
+            where="--ray-address",
+            found=str(problem).strip().splitlines()[0],
+            allowed=ALLOWED,
             next_step="see whether `ray status` works there, with the same versions of Python and Ray",
-        ) from None  # fmt: skip
+        ) from None
 
 
 def _joined(address: str, *, required: bool) -> bool:
@@ -62,14 +73,23 @@ def _check_reachable(address: str) -> None:
     """Ray itself would try for a minute, and then name no cause."""
     host, colon, port = address.rpartition(":")
     if "://" in address or not (host and colon and port.isdigit() and 0 < int(port) < 65536):
-        raise LauncherError("no Ray cluster has such an address", where="--ray-address", found=address, allowed=ALLOWED, next_step="write the host and the port that `ray start --head` printed")
+        raise LauncherError(
+            "no Ray cluster has such an address",
+            where="--ray-address",
+            found=address,
+            allowed=ALLOWED,
+            next_step="write the host and the port that `ray start --head` printed",
+        )
     try:
         socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
     except OSError as problem:
         raise LauncherError(
-            "no Ray cluster answers", where="--ray-address", found=f"{address}: {problem.strerror or problem}", allowed=ALLOWED,
+            "no Ray cluster answers",
+            where="--ray-address",
+            found=f"{address}: {problem.strerror or problem}",
+            allowed=ALLOWED,
             next_step="start its head with `ray start --head`, or leave --ray-address out for one on this machine",
-        ) from None  # fmt: skip
+        ) from None
 
 
 def alive_nodes() -> list[Mapping[str, Any]]:
@@ -84,7 +104,11 @@ def other_machines(nodes: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def plan_shares(
-    devices: str, workers: int | None, per_device: int, cpus: int | None, nodes: Sequence[Mapping[str, Any]]
+    devices: str,
+    workers: int | None,
+    per_device: int,
+    cpus: int | None,
+    nodes: Sequence[Mapping[str, Any]],
 ) -> tuple[list[Share], str]:
     """One share a worker, and a warning when the cluster has no room for all of them.
 
@@ -100,22 +124,54 @@ def plan_shares(
     """
     gpu_nodes = [node for node in nodes if _count(node, "GPU")]
     if devices not in ("auto", "cuda", "cpu"):
-        raise DeviceError("Ray itself chooses among the GPUs", where="--devices", found=devices, allowed="auto, cuda, cpu", next_step="leave the number out")
+        raise DeviceError(
+            "Ray itself chooses among the GPUs",
+            where="--devices",
+            found=devices,
+            allowed="auto, cuda, cpu",
+            next_step="leave the number out",
+        )
     if devices == "cuda" and not gpu_nodes:
         found = f"{len(nodes)} nodes with {sum(_count(node, 'CPU') for node in nodes)} CPUs"
-        raise DeviceError("no node of the Ray cluster has a GPU", where="--devices", found=found, allowed="auto, cpu", next_step="use --devices cpu, or add nodes with GPUs")
+        raise DeviceError(
+            "no node of the Ray cluster has a GPU",
+            where="--devices",
+            found=found,
+            allowed="auto, cpu",
+            next_step="use --devices cpu, or add nodes with GPUs",
+        )
     cuda = bool(gpu_nodes) and devices != "cpu"
-    places = {index: _count(node, "GPU") * per_device if cuda else MAX_CPU_WORKERS for index, node in enumerate(gpu_nodes if cuda else nodes)}
+    places = {
+        index: _count(node, "GPU") * per_device if cuda else MAX_CPU_WORKERS
+        for index, node in enumerate(gpu_nodes if cuda else nodes)
+    }
     holders = gpu_nodes if cuda else list(nodes)
     if cpus is None:
-        cpus = max(1, min(_count(node, "CPU") // places[index] for index, node in enumerate(holders)))
-    room = sum(min(places[index] if cuda or workers is None else _count(node, "CPU"), _count(node, "CPU") // cpus) for index, node in enumerate(holders))
+        cpus = max(
+            1, min(_count(node, "CPU") // places[index] for index, node in enumerate(holders))
+        )
+    room = sum(
+        min(
+            places[index] if cuda or workers is None else _count(node, "CPU"),
+            _count(node, "CPU") // cpus,
+        )
+        for index, node in enumerate(holders)
+    )
     if not room and workers is None:
         found = f"{max((_count(node, 'CPU') for node in holders), default=0)} CPUs on the largest"
-        raise DeviceError(f"no node of the Ray cluster has {cpus} CPUs", where="--cpus-per-worker", found=found, next_step="give a smaller number")
+        raise DeviceError(
+            f"no node of the Ray cluster has {cpus} CPUs",
+            where="--cpus-per-worker",
+            found=found,
+            next_step="give a smaller number",
+        )
     asked = workers or room
     share = Share(Slot("cuda:0" if cuda else "cpu", cpus), 1 / per_device if cuda else 0)
-    warning = f"the Ray cluster has room for {room} of {asked} workers now; the others wait for more nodes" if asked > room else ""
+    warning = (
+        f"the Ray cluster has room for {room} of {asked} workers now; the others wait for more nodes"
+        if asked > room
+        else ""
+    )
     return [share] * asked, warning
 
 

@@ -62,7 +62,9 @@ class SlurmWorker:
     def end(self) -> tuple[int, list[str]] | None:
         """Exit code and last words, None before the worker has ended by itself."""
         try:
-            told = json.loads(end_file(self.task.folder, self.task.index).read_text(encoding="utf-8"))
+            told = json.loads(
+                end_file(self.task.folder, self.task.index).read_text(encoding="utf-8")
+            )
         except FileNotFoundError:
             return None
         return int(told["code"]), [str(line) for line in told["told"]]
@@ -79,13 +81,31 @@ class SlurmWorkers(Team):
         timeout_s: after so long the workers finish their epochs and stop.
     """
 
-    def __init__(self, array: Array, arguments: Sequence[str], url: str, logs: Path, timeout_s: float | None = None) -> None:
+    def __init__(
+        self,
+        array: Array,
+        arguments: Sequence[str],
+        url: str,
+        logs: Path,
+        timeout_s: float | None = None,
+    ) -> None:
         super().__init__(timeout_s)
         self.folder = logs / "slurm" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
         given = dict(zip(arguments[::2], arguments[1::2], strict=True))
         self._array, self._url = array, url
         self._workers = [
-            SlurmWorker(SlurmTask(self.folder, logs.parent, Path.cwd(), index, given["--study"], array.device, array.threads, given["--wandb"]))
+            SlurmWorker(
+                SlurmTask(
+                    self.folder,
+                    logs.parent,
+                    Path.cwd(),
+                    index,
+                    given["--study"],
+                    array.device,
+                    array.threads,
+                    given["--wandb"],
+                )
+            )
             for index in range(array.workers)
         ]
         self._asked = self._done = False
@@ -94,18 +114,36 @@ class SlurmWorkers(Team):
 
     def start(self) -> None:
         """Submit the array."""
-        self.folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)  # what is run lies below: nobody else may put another folder in its place
+        self.folder.parent.mkdir(
+            parents=True, exist_ok=True, mode=0o700
+        )  # what is run lies below: nobody else may put another folder in its place
         self.folder.mkdir(mode=0o700)
-        with os.fdopen(os.open(self.folder / ADDRESS, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        with os.fdopen(
+            os.open(self.folder / ADDRESS, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600),
+            "w",
+            encoding="utf-8",
+        ) as file:
             file.write(self._url)
         self._submit(self._workers)
 
     def _submit(self, workers: Sequence[SlurmWorker]) -> None:
         executor = submitit.SlurmExecutor(folder=self.folder, python=shlex.join(PYTHON))
-        exports = [f"export {name}={value}" for name, value in thread_variables(self._array.threads).items()]
+        exports = [
+            f"export {name}={value}"
+            for name, value in thread_variables(self._array.threads).items()
+        ]
         additional = {"requeue": True, **self._array.parameters.get("additional_parameters", {})}
-        defaults = {"job_name": f"search-{self._workers[0].task.study}", "time": None, "wckey": None, "stderr_to_stdout": True}
-        fixed = {"setup": exports, "additional_parameters": additional, "cpus_per_task": self._array.threads}
+        defaults = {
+            "job_name": f"search-{self._workers[0].task.study}",
+            "time": None,
+            "wckey": None,
+            "stderr_to_stdout": True,
+        }
+        fixed = {
+            "setup": exports,
+            "additional_parameters": additional,
+            "cpus_per_task": self._array.threads,
+        }
         executor.update_parameters(**{**defaults, **self._array.parameters, **fixed})
         try:
             with queue.without(STORE_VARIABLE):
@@ -114,9 +152,11 @@ class SlurmWorkers(Team):
             for worker in workers:
                 worker.over = True
             raise LauncherError(
-                "Slurm does not take the jobs", where="--slurm", found=str(problem.__cause__ or problem).strip().splitlines()[-1],
+                "Slurm does not take the jobs",
+                where="--slurm",
+                found=str(problem.__cause__ or problem).strip().splitlines()[-1],
                 next_step="see `sinfo` for the partitions, and `sbatch --help` for the options",
-            ) from None  # fmt: skip
+            ) from None
         now = time.monotonic()
         for worker, job in zip(workers, jobs, strict=True):
             worker.job, worker.state = str(job.job_id), "PENDING"
@@ -141,7 +181,9 @@ class SlurmWorkers(Team):
         if code == 0:
             self._done = True
         elif code == WorkerSpentError.exit_code and not (self._asked or self._done):
-            end_file(worker.task.folder, worker.task.index).unlink(missing_ok=True)  # as if its node had been lost: the memory of its device is
+            end_file(worker.task.folder, worker.task.index).unlink(
+                missing_ok=True
+            )  # as if its node had been lost: the memory of its device is
             worker.state = "SPENT"
             self._replace([worker])
         elif code != INTERRUPTED and not self._asked:
@@ -160,19 +202,38 @@ class SlurmWorkers(Team):
         self._heard_s = time.monotonic()
         for worker in live:
             worker.state = states.get(worker.job, "gone")
-        unneeded = [worker for worker in live if worker.state == "PENDING" and (self._done or self._asked)]
+        unneeded = [
+            worker for worker in live if worker.state == "PENDING" and (self._done or self._asked)
+        ]
         queue.cancel([worker.job for worker in unneeded], "--state=PENDING")
-        lost = [worker for worker in live if worker.state not in queue.LIVE and worker.end() is None]
+        lost = [
+            worker for worker in live if worker.state not in queue.LIVE and worker.end() is None
+        ]
         for worker in lost:
             worker.over = True
         if not (self._asked or self._done):
-            self._replace([*refused, *(worker for worker in lost if worker.state != "CANCELLED")])  # that one somebody meant
+            self._replace(
+                [*refused, *(worker for worker in lost if worker.state != "CANCELLED")]
+            )  # that one somebody meant
 
     def _replace(self, lost: list[SlurmWorker]) -> None:
         for worker in lost:
             if len(worker.starts) > RESTARTS and not (self.care is not None and self.care.got_on()):
-                words = self._log(worker).read_text(errors="replace").splitlines() if self._log(worker).exists() else []
-                self._fail(failed(None, [*words, f"error: job {worker.job} ended as {worker.state} again and again"], str(self._log(worker))))
+                words = (
+                    self._log(worker).read_text(errors="replace").splitlines()
+                    if self._log(worker).exists()
+                    else []
+                )
+                self._fail(
+                    failed(
+                        None,
+                        [
+                            *words,
+                            f"error: job {worker.job} ended as {worker.state} again and again",
+                        ],
+                        str(self._log(worker)),
+                    )
+                )
                 return
         try:
             if lost:

@@ -16,9 +16,21 @@ COMMAND_S = 60.0
 """How long one of its commands may take."""
 
 LIVE = {
-    "PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT",
-    "STAGE_OUT", "STOPPED", "SIGNALING", "RESIZING", "RESV_DEL_HOLD",
-}  # fmt: skip
+    "PENDING",
+    "CONFIGURING",
+    "RUNNING",
+    "COMPLETING",
+    "SUSPENDED",
+    "REQUEUED",
+    "REQUEUE_FED",
+    "REQUEUE_HOLD",
+    "SPECIAL_EXIT",
+    "STAGE_OUT",
+    "STOPPED",
+    "SIGNALING",
+    "RESIZING",
+    "RESV_DEL_HOLD",
+}
 """States of a job that goes on, or will."""
 
 
@@ -28,12 +40,18 @@ def check_present() -> None:
     Raises:
         LauncherError: when it cannot.
     """
-    missing = [tool for tool in ("sbatch", "srun", "squeue", "scancel", "scontrol") if shutil.which(tool) is None]
+    missing = [
+        tool
+        for tool in ("sbatch", "srun", "squeue", "scancel", "scontrol")
+        if shutil.which(tool) is None
+    ]
     if missing:
         raise LauncherError(
-            "Slurm is not on this machine", where="--launcher slurm", found=f"no command {missing[0]}",
+            "Slurm is not on this machine",
+            where="--launcher slurm",
+            found=f"no command {missing[0]}",
             next_step="run on a login node of the cluster, or place `search worker` by other means (docs/clusters.md)",
-        )  # fmt: skip
+        )
 
 
 def states(jobs: Sequence[str]) -> dict[str, str]:
@@ -46,7 +64,9 @@ def states(jobs: Sequence[str]) -> dict[str, str]:
     told: dict[str, str] = {}
     for array in arrays:
         try:
-            told |= parse_states(_run("squeue", "-h", "-r", "-t", "all", "-j", array, "-o", "%i %T"))
+            told |= parse_states(
+                _run("squeue", "-h", "-r", "-t", "all", "-j", array, "-o", "%i %T")
+            )
         except LauncherError as problem:
             if "Invalid job id" not in problem.found:
                 raise
@@ -55,7 +75,11 @@ def states(jobs: Sequence[str]) -> dict[str, str]:
 
 def parse_states(text: str) -> dict[str, str]:
     """The lines of `squeue -o "%i %T"`."""
-    return {job: state for job, _, state in (line.strip().partition(" ") for line in text.splitlines()) if state}
+    return {
+        job: state
+        for job, _, state in (line.strip().partition(" ") for line in text.splitlines())
+        if state
+    }
 
 
 def cancel(jobs: Sequence[str], *options: str) -> None:
@@ -74,12 +98,16 @@ def other_machines() -> list[str]:
         LauncherError: when Slurm does not answer.
     """
     hosts = set(re.findall(r"\bNodeHostName=(\S+)", _run("scontrol", "show", "node", "-o")))
-    return sorted(hosts - {socket.gethostname(), socket.gethostname().partition(".")[0], "localhost"})
+    return sorted(
+        hosts - {socket.gethostname(), socket.gethostname().partition(".")[0], "localhost"}
+    )
 
 
 def sbatch_options() -> set[str]:
     """The long options of `sbatch`, written with underscores."""
-    return {name.replace("-", "_") for name in re.findall(r"--([a-z][a-z-]+)", _run("sbatch", "--help"))}
+    return {
+        name.replace("-", "_") for name in re.findall(r"--([a-z][a-z-]+)", _run("sbatch", "--help"))
+    }
 
 
 def check_accepted(options: Mapping[str, object]) -> None:
@@ -88,14 +116,19 @@ def check_accepted(options: Mapping[str, object]) -> None:
     Raises:
         LauncherError: in Slurm's words, when it would not.
     """
-    given = [f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}") for name, value in options.items()]
+    given = [
+        f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}")
+        for name, value in options.items()
+    ]
     try:
         _run("sbatch", "--test-only", *given, "--wrap=true")
     except LauncherError as problem:
         raise LauncherError(
-            "Slurm does not take such a job", where="--slurm", found=problem.found.replace("sbatch: error: ", ""),
+            "Slurm does not take such a job",
+            where="--slurm",
+            found=problem.found.replace("sbatch: error: ", ""),
             next_step="see `sinfo` for the partitions, and `sbatch --help` for the options",
-        ) from None  # fmt: skip
+        ) from None
 
 
 @contextmanager
@@ -110,10 +143,22 @@ def without(*variables: str) -> Iterator[None]:
 
 def _run(*command: str) -> str:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_S, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=COMMAND_S, check=False
+        )
     except (OSError, subprocess.SubprocessError) as problem:
-        raise LauncherError("Slurm does not answer", where=command[0], found=str(problem), next_step="see whether `sinfo` works") from None
+        raise LauncherError(
+            "Slurm does not answer",
+            where=command[0],
+            found=str(problem),
+            next_step="see whether `sinfo` works",
+        ) from None
     if done.returncode:
         found = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
-        raise LauncherError("Slurm refused a command", where=command[0], found=found, next_step="see whether `sinfo` works")
+        raise LauncherError(
+            "Slurm refused a command",
+            where=command[0],
+            found=found,
+            next_step="see whether `sinfo` works",
+        )
     return done.stdout

@@ -55,7 +55,10 @@ class SlurmTask:
         os.chdir(self.working)
         os.environ[ROOT_VARIABLE] = str(self.files)
         code, words = self._work()
-        for number in (signal.SIGINT, signal.SIGTERM):  # Slurm's next one, for a job that it takes back, has nothing to stop any more
+        for number in (
+            signal.SIGINT,
+            signal.SIGTERM,
+        ):  # Slurm's next one, for a job that it takes back, has nothing to stop any more
             signal.signal(number, signal.SIG_IGN)
         if code == INTERRUPTED and not (self.folder / STOP_MARK).exists() and _requeued():
             return code
@@ -70,7 +73,13 @@ class SlurmTask:
 
         try:
             url = (self.folder / ADDRESS).read_text(encoding="utf-8")
-            settings = WorkerSettings(url, self.study, own_device(self.device), self.threads, self.wandb)  # type: ignore[arg-type]
+            settings = WorkerSettings(
+                url,
+                self.study,
+                own_device(self.device),
+                self.threads,
+                self.wandb,  # type: ignore[arg-type]
+            )
             return (INTERRUPTED if work(settings) else 0), []
         except WorkerSpentError as problem:
             print(f"warning: {problem}", flush=True)
@@ -107,7 +116,13 @@ def _requeued() -> bool:
     if job is None or tool is None:
         return False
     try:
-        asked = subprocess.run(["squeue", "-h", "-j", job, "-o", "%T"], capture_output=True, text=True, timeout=60, check=True)  # noqa: S607
+        asked = subprocess.run(
+            ["squeue", "-h", "-j", job, "-o", "%T"],  # noqa: S607
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
         if asked.stdout.split() != ["RUNNING"]:
             return False
         print("Slurm wants the node back; the job goes to the end of the queue", flush=True)

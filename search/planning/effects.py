@@ -32,17 +32,27 @@ class Need:
 
 
 def _one_of(path: str, *values: Scalar) -> Need:
-    return Need(path, lambda value: value in values, " or ".join(str(value).lower() if isinstance(value, bool) else str(value) for value in values))
+    return Need(
+        path,
+        lambda value: value in values,
+        " or ".join(
+            str(value).lower() if isinstance(value, bool) else str(value) for value in values
+        ),
+    )
 
 
 _SWA = "schedule.swa_from_epoch"
 _FOCAL = _one_of("loss.kind", "focal", "ce_focal")
-_OVERLAP = Need("loss.dice_weight", lambda share: isinstance(share, (int, float)) and share > 0, "above 0")
+_OVERLAP = Need(
+    "loss.dice_weight", lambda share: isinstance(share, (int, float)) and share > 0, "above 0"
+)
 _DICE = _one_of("loss.overlap", "dice")
 _SMOOTHED = _one_of("loss.overlap", "dice", "jaccard", "tversky")
 _TVERSKY = _one_of("loss.overlap", "tversky")
 _WEIGHTED = Need("weights.method", lambda method: method != "uniform", "any but uniform")
-_TAKEN_UP = Need("loss.kind", lambda kind: kind != "soft_ce", "any but soft_ce, which takes no class weights")
+_TAKEN_UP = Need(
+    "loss.kind", lambda kind: kind != "soft_ce", "any but soft_ce, which takes no class weights"
+)
 
 NEEDS: dict[str, tuple[Need, ...]] = {
     "loss.gamma": (_FOCAL,),
@@ -63,7 +73,15 @@ NEEDS: dict[str, tuple[Need, ...]] = {
     "schedule.dice_ramp_epochs": (_OVERLAP,),
     "schedule.smooth_steps": (_OVERLAP, _SMOOTHED),
     "schedule.light_clip_epochs": (_WEIGHTED, _TAKEN_UP),
-    "schedule.light_clip_ratio": (Need("schedule.light_clip_epochs", lambda epochs: isinstance(epochs, int) and epochs > 0, "above 0"), _WEIGHTED, _TAKEN_UP),
+    "schedule.light_clip_ratio": (
+        Need(
+            "schedule.light_clip_epochs",
+            lambda epochs: isinstance(epochs, int) and epochs > 0,
+            "above 0",
+        ),
+        _WEIGHTED,
+        _TAKEN_UP,
+    ),
     "optimizer.momentum": (_one_of("optimizer.kind", "sgd"),),
 }
 """Hyperparameter → everything that it needs. One that is absent needs nothing, or nothing that the configuration tells."""
@@ -90,9 +108,12 @@ def check_needs(space: Mapping[str, Parameter], fixed: Values, where: str) -> No
             idle = " or ".join(map(str, _without_effect(need, dimension, space, fixed)))
             if idle:
                 raise StudyError(
-                    f"{path} has no effect where {need.path} is {idle}", where=f"{where}, space → {path}",
-                    found=f"{need.path} can be {idle}", allowed=f"{need.path}: {need.words}", next_step=_remedy(need, path, space),
-                )  # fmt: skip
+                    f"{path} has no effect where {need.path} is {idle}",
+                    where=f"{where}, space → {path}",
+                    found=f"{need.path} can be {idle}",
+                    allowed=f"{need.path}: {need.words}",
+                    next_step=_remedy(need, path, space),
+                )
 
 
 def check_preset(name: str, paths: Iterable[str], values: Values, where: str) -> None:
@@ -111,9 +132,12 @@ def check_preset(name: str, paths: Iterable[str], values: Values, where: str) ->
         for need in _needs(path, values):
             if need.path in values and not need.met(values[need.path]):
                 raise StudyError(
-                    f"{path} has no effect under the preset {name!r}", where=f"{where}, space → {path}", found=f"{need.path} = {values[need.path]}",
-                    allowed=f"{need.path}: {need.words}", next_step=f"give {path} a `when`, or leave {name!r} out of presets",
-                )  # fmt: skip
+                    f"{path} has no effect under the preset {name!r}",
+                    where=f"{where}, space → {path}",
+                    found=f"{need.path} = {values[need.path]}",
+                    allowed=f"{need.path}: {need.words}",
+                    next_step=f"give {path} a `when`, or leave {name!r} out of presets",
+                )
 
 
 def check_swa(space: Mapping[str, Parameter], fixed: Values, epochs: int, where: str) -> None:
@@ -130,23 +154,35 @@ def check_swa(space: Mapping[str, Parameter], fixed: Values, epochs: int, where:
     """
     searched = space.get(_SWA)
     given = [fixed.get(_SWA)] if searched is None or searched.when else []
-    for place, values in ((f"base → {_SWA}", given), (f"space → {_SWA}", [] if searched is None else extremes(searched))):
+    for place, values in (
+        (f"base → {_SWA}", given),
+        (f"space → {_SWA}", [] if searched is None else extremes(searched)),
+    ):
         late = [value for value in values if isinstance(value, (int, float)) and value > epochs]
         if late:
             raise StudyError(
-                f"averaging the weights from epoch {late[0]} on would never begin in a training of {epochs} epochs", where=f"{where}, {place}",
-                found=f"{late[0]}, with epochs: {epochs}", allowed=f"1 … {epochs}, or null for no average", next_step="begin earlier, or give the trials more epochs",
-            )  # fmt: skip
+                f"averaging the weights from epoch {late[0]} on would never begin in a training of {epochs} epochs",
+                where=f"{where}, {place}",
+                found=f"{late[0]}, with epochs: {epochs}",
+                allowed=f"1 … {epochs}, or null for no average",
+                next_step="begin earlier, or give the trials more epochs",
+            )
 
 
 def _needs(path: str, values: Values) -> Iterator[Need]:
     """What the hyperparameter needs beside a configuration with these values."""
     staged = any(stage.get("dice_weight") for stage in values.get("schedule.stages", ()))
-    needed = NEEDS.get(path) or NEEDS.get(path.rpartition(".")[0], ())  # a factor of a class needs what the whole section does
-    yield from (need for need in needed if not (need is _OVERLAP and staged))  # Dice takes part for a while, whatever its final share
+    needed = NEEDS.get(path) or NEEDS.get(
+        path.rpartition(".")[0], ()
+    )  # a factor of a class needs what the whole section does
+    yield from (
+        need for need in needed if not (need is _OVERLAP and staged)
+    )  # Dice takes part for a while, whatever its final share
 
 
-def _without_effect(need: Need, dimension: Parameter, space: Mapping[str, Parameter], fixed: Values) -> Iterator[Scalar]:
+def _without_effect(
+    need: Need, dimension: Parameter, space: Mapping[str, Parameter], fixed: Values
+) -> Iterator[Scalar]:
     """The values that the needed one can take, while the dimension exists, under which that is in vain."""
     parent = space.get(need.path)
     if parent is None:
@@ -155,8 +191,16 @@ def _without_effect(need: Need, dimension: Parameter, space: Mapping[str, Parame
         candidates = parent.choices
     else:
         candidates = (parent.high,)  # of a range only the whole can be in vain
-    own = {path: wanted for path, wanted in dimension.when.items() if path == need.path or path not in space}
-    yield from (value for value in candidates if active(own, {**fixed, need.path: value}) and not need.met(value))
+    own = {
+        path: wanted
+        for path, wanted in dimension.when.items()
+        if path == need.path or path not in space
+    }
+    yield from (
+        value
+        for value in candidates
+        if active(own, {**fixed, need.path: value}) and not need.met(value)
+    )
 
 
 def _remedy(need: Need, path: str, space: Mapping[str, Parameter]) -> str:

@@ -23,12 +23,28 @@ def schema_text() -> str:
         paths = sorted(set(searchable(kind.config)) - NOT_SEARCHED - by_name)
         base = {"properties": inner["properties"], "additionalProperties": False}
         factors = {f"^{re.escape(path)}[.].+$": dimension for path in sorted(by_name)}
-        space = {"properties": dict.fromkeys(paths, dimension), "patternProperties": factors, "additionalProperties": False}
-        named = {} if name == schema["properties"]["objective"]["default"] else {"required": ["objective"]}
-        cases.append({"if": {"properties": {"objective": {"const": name}}} | named, "then": {"properties": {"base": base, "space": space}}})
+        space = {
+            "properties": dict.fromkeys(paths, dimension),
+            "patternProperties": factors,
+            "additionalProperties": False,
+        }
+        named = (
+            {}
+            if name == schema["properties"]["objective"]["default"]
+            else {"required": ["objective"]}
+        )
+        cases.append(
+            {
+                "if": {"properties": {"objective": {"const": name}}} | named,
+                "then": {"properties": {"base": base, "space": space}},
+            }
+        )
     schema["allOf"] = cases
     schema["properties"]["presets"]["items"] = {"enum": list(PRESETS)}
-    schema["properties"]["objective"] |= {"if": {"pattern": ":"}, "else": {"enum": list(OBJECTIVES)}}  # with a colon one's own, which no list has
+    schema["properties"]["objective"] |= {
+        "if": {"pattern": ":"},
+        "else": {"enum": list(OBJECTIVES)},
+    }  # with a colon one's own, which no list has
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "A study of search"
     return json.dumps(schema, indent=2, ensure_ascii=False)

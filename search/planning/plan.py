@@ -28,7 +28,16 @@ Params = dict[str, Scalar]
 NO_BOUND = 1e300
 """A gradient norm that no finite one passes."""
 
-NOT_SEARCHED = {"objective", "epochs", "seed", "max_grad_norm", "metric.name", "metric.direction", "metric.score", "schedule.stages"}
+NOT_SEARCHED = {
+    "objective",
+    "epochs",
+    "seed",
+    "max_grad_norm",
+    "metric.name",
+    "metric.direction",
+    "metric.score",
+    "schedule.stages",
+}
 """Leaves of a configuration that the study itself decides, or that are no single value."""
 
 FOCAL_ONLY = {"loss.gamma", "loss.alpha", "loss.alpha_tau", "loss.class_alpha"}
@@ -46,7 +55,13 @@ class Plan:
     order: tuple[str, ...]
     warnings: tuple[str, ...] = field(default=())
 
-    def config(self, params: Mapping[str, Scalar], number: int, preset_name: str | None = None, patch: Tree | None = None) -> TrialConfig:
+    def config(
+        self,
+        params: Mapping[str, Scalar],
+        number: int,
+        preset_name: str | None = None,
+        patch: Tree | None = None,
+    ) -> TrialConfig:
         """The whole configuration of a trial.
 
         Args:
@@ -59,7 +74,11 @@ class Plan:
             StudyError: when the values do not go together.
         """
         tree = overlay(self.below(preset_name, patch), nested(params))
-        fixed: dict[str, Any] = {"objective": self.spec.objective, "epochs": self.spec.epochs, "metric": self.spec.metric.model_dump()}
+        fixed: dict[str, Any] = {
+            "objective": self.spec.objective,
+            "epochs": self.spec.epochs,
+            "metric": self.spec.metric.model_dump(),
+        }
         fixed["seed"] = derive(self.spec.seed, number, "training")
         if "max_grad_norm" in self.objective.config.model_fields:
             bound = self.spec.signals.gradient_explosion
@@ -73,18 +92,29 @@ class Plan:
     def first_config(self) -> TrialConfig:
         """What data and model are checked with before any trial: the base, with every searched factor by name, whose name may be wrong."""
         sections = set(named_factors(self.objective.config))
-        return self.config({path: NEUTRAL for path, dimension in self.spec.space.items() if _section(path) in sections and not dimension.when}, 0)
+        return self.config(
+            {
+                path: NEUTRAL
+                for path, dimension in self.spec.space.items()
+                if _section(path) in sections and not dimension.when
+            },
+            0,
+        )
 
     def below(self, preset_name: str | None, patch: Tree | None = None) -> dict[str, Any]:
         """What sampled values are laid over: the base, under the preset and the patch where there are any."""
         tree = nested(self.spec.base)
         if preset_name:
-            tree = overlay(tree, preset(preset_name, self.spec.epochs, focal=self._presets_are_focal()))
+            tree = overlay(
+                tree, preset(preset_name, self.spec.epochs, focal=self._presets_are_focal())
+            )
         return overlay(tree, nested(patch or {}))
 
     def values(self, preset_name: str | None) -> dict[str, Any]:
         """The same as a whole configuration, by dotted path: what is left out has its default."""
-        return dict(flatten(self.objective.config.model_validate(self.below(preset_name)).model_dump()))
+        return dict(
+            flatten(self.objective.config.model_validate(self.below(preset_name)).model_dump())
+        )
 
     def preset_params(self, preset_name: str) -> Params:
         """Where a preset lies in the space: the values of the dimensions that exist under it.
@@ -95,7 +125,9 @@ class Plan:
         try:
             values = self.values(preset_name)
         except ValidationError as problem:
-            raise explain(problem, f"study {self.spec.name}, the preset {preset_name!r} over the base") from None
+            raise explain(
+                problem, f"study {self.spec.name}, the preset {preset_name!r} over the base"
+            ) from None
         params: Params = {}
         for path in self.order:
             dimension = self.spec.space[path]
@@ -104,9 +136,12 @@ class Plan:
             value = values.get(path, NEUTRAL)
             if not dimension.holds(value):
                 raise StudyError(
-                    f"the preset {preset_name!r} lies outside the space", where=f"study {self.spec.name}, space → {path}",
-                    found=str(value), allowed=str(dimension), next_step=f"widen the dimension, or leave {preset_name!r} out of presets",
-                )  # fmt: skip
+                    f"the preset {preset_name!r} lies outside the space",
+                    where=f"study {self.spec.name}, space → {path}",
+                    found=str(value),
+                    allowed=str(dimension),
+                    next_step=f"widen the dimension, or leave {preset_name!r} out of presets",
+                )
             params[path] = value
         return params
 
@@ -118,7 +153,9 @@ class Plan:
                 yield path, self.spec.space[path]
 
     def _presets_are_focal(self) -> bool:
-        return "loss.kind" not in self.spec.space and bool(FOCAL_ONLY & {*self.spec.space, *map(_section, self.spec.space)})
+        return "loss.kind" not in self.spec.space and bool(
+            FOCAL_ONLY & {*self.spec.space, *map(_section, self.spec.space)}
+        )
 
 
 def make_plan(spec: StudySpec) -> Plan:
@@ -146,7 +183,9 @@ def _with_metric(spec: StudySpec, kind: Objective) -> StudySpec:
     if "name" in spec.metric.model_fields_set:
         return spec
     usual: MetricConfig = kind.config.model_fields["metric"].default
-    metric = MetricConfig.model_validate(usual.model_dump() | spec.metric.model_dump(exclude_unset=True))
+    metric = MetricConfig.model_validate(
+        usual.model_dump() | spec.metric.model_dump(exclude_unset=True)
+    )
     return spec.model_copy(update={"metric": metric})
 
 
@@ -155,9 +194,20 @@ def _check_metric(spec: StudySpec, kind: Objective) -> None:
     if not kind.metrics:
         return
     if name not in kind.metrics:
-        raise StudyError(f"unknown metric {name!r}{nearest(name, kind.metrics)}", where=f"{where} → name", found=name, allowed=", ".join(kind.metrics), next_step="name one of these")
+        raise StudyError(
+            f"unknown metric {name!r}{nearest(name, kind.metrics)}",
+            where=f"{where} → name",
+            found=name,
+            allowed=", ".join(kind.metrics),
+            next_step="name one of these",
+        )
     if spec.metric.direction != kind.metrics[name]:
-        raise StudyError(f"{name} is to be {kind.metrics[name]}d", where=f"{where} → direction", found=spec.metric.direction, allowed=kind.metrics[name])
+        raise StudyError(
+            f"{name} is to be {kind.metrics[name]}d",
+            where=f"{where} → direction",
+            found=spec.metric.direction,
+            allowed=kind.metrics[name],
+        )
 
 
 def _check_base(spec: StudySpec, kind: Objective) -> None:
@@ -167,8 +217,16 @@ def _check_base(spec: StudySpec, kind: Objective) -> None:
         raise explain(problem, f"study {spec.name}, base") from None
     for key in ("objective", "epochs", "seed", "metric", "max_grad_norm"):
         if key in spec.base:
-            place = "signals.gradient_explosion.max_norm" if key == "max_grad_norm" else f"{key}, at the top level"
-            raise StudyError(f"{key} belongs to the study, not to its base", where=f"study {spec.name}, base → {key}", next_step=f"write {place}")
+            place = (
+                "signals.gradient_explosion.max_norm"
+                if key == "max_grad_norm"
+                else f"{key}, at the top level"
+            )
+            raise StudyError(
+                f"{key} belongs to the study, not to its base",
+                where=f"study {spec.name}, base → {key}",
+                next_step=f"write {place}",
+            )
 
 
 def _check_paths(spec: StudySpec, kind: Objective) -> None:
@@ -176,27 +234,53 @@ def _check_paths(spec: StudySpec, kind: Objective) -> None:
     by_name = known & set(named_factors(kind.config))
     for path, dimension in spec.space.items():
         if path in by_name:
-            raise StudyError(f"{path} holds a factor by name, each of them a dimension", where=f"study {spec.name}, space", found=path, allowed=f"{path}.NAME", next_step=f"write {path}.NAME for every class but one")
+            raise StudyError(
+                f"{path} holds a factor by name, each of them a dimension",
+                where=f"study {spec.name}, space",
+                found=path,
+                allowed=f"{path}.NAME",
+                next_step=f"write {path}.NAME for every class but one",
+            )
         if path not in known and _section(path) not in by_name:
-            raise StudyError(f"unknown hyperparameter {path!r}{nearest(path, known)}", where=f"study {spec.name}, space", found=path, allowed="a path of the configuration; `search schema` lists them all")
+            raise StudyError(
+                f"unknown hyperparameter {path!r}{nearest(path, known)}",
+                where=f"study {spec.name}, space",
+                found=path,
+                allowed="a path of the configuration; `search schema` lists them all",
+            )
         for parent, wanted in dimension.when.items():
             if parent not in known:
-                raise StudyError(f"unknown path {parent!r} in when{nearest(parent, known)}", where=f"study {spec.name}, space → {path} → when", found=parent, allowed="a path of the configuration")
+                raise StudyError(
+                    f"unknown path {parent!r} in when{nearest(parent, known)}",
+                    where=f"study {spec.name}, space → {path} → when",
+                    found=parent,
+                    allowed="a path of the configuration",
+                )
             _check_condition(spec, path, parent, wanted if isinstance(wanted, tuple) else (wanted,))
 
 
 def _check_condition(spec: StudySpec, path: str, parent: str, wanted: tuple[Scalar, ...]) -> None:
     held = spec.space.get(parent)
     if held is None:
-        fixed = dict(flatten(objective(spec.objective).config.model_validate(nested(spec.base)).model_dump())).get(parent)
+        fixed = dict(
+            flatten(objective(spec.objective).config.model_validate(nested(spec.base)).model_dump())
+        ).get(parent)
         if fixed not in wanted and not spec.presets:
             raise StudyError(
-                f"{path} waits for a value that {parent} never takes", where=f"study {spec.name}, space → {path} → when",
-                found=f"{parent} is fixed at {fixed}", allowed=", ".join(map(str, wanted)), next_step=f"search {parent}, too, or take the `when` out",
-            )  # fmt: skip
+                f"{path} waits for a value that {parent} never takes",
+                where=f"study {spec.name}, space → {path} → when",
+                found=f"{parent} is fixed at {fixed}",
+                allowed=", ".join(map(str, wanted)),
+                next_step=f"search {parent}, too, or take the `when` out",
+            )
     for value in wanted:
         if isinstance(held, Choice) and not held.holds(value):
-            raise StudyError(f"{path} waits for a value that {parent} never takes", where=f"study {spec.name}, space → {path} → when", found=str(value), allowed=str(held))
+            raise StudyError(
+                f"{path} waits for a value that {parent} never takes",
+                where=f"study {spec.name}, space → {path} → when",
+                found=str(value),
+                allowed=str(held),
+            )
 
 
 def searchable(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
@@ -228,9 +312,18 @@ def _parents_first(spec: StudySpec) -> tuple[str, ...]:
     order: list[str] = []
     waiting = list(spec.space)
     while waiting:
-        ready = [path for path in waiting if all(parent in order or parent not in spec.space for parent in spec.space[path].when)]
+        ready = [
+            path
+            for path in waiting
+            if all(parent in order or parent not in spec.space for parent in spec.space[path].when)
+        ]
         if not ready:
-            raise StudyError("conditions go round in a circle", where=f"study {spec.name}, space", found=", ".join(waiting), next_step="take one of the `when` out")
+            raise StudyError(
+                "conditions go round in a circle",
+                where=f"study {spec.name}, space",
+                found=", ".join(waiting),
+                next_step="take one of the `when` out",
+            )
         order += ready
         waiting = [path for path in waiting if path not in ready]
     return tuple(order)
@@ -244,7 +337,9 @@ def _check_bounds(plan: Plan) -> None:
             try:
                 plan.objective.config.model_validate(tree)
             except ValidationError as problem:
-                raise explain(problem, f"study {plan.spec.name}, space → {path}, tried with {value}") from None
+                raise explain(
+                    problem, f"study {plan.spec.name}, space → {path}, tried with {value}"
+                ) from None
     corner: Params = {}  # dimensions that are sound alone may still exclude each other
     for path, dimension in plan.dimensions(plan.below(None), corner):
         corner[path] = dimension.choices[0] if isinstance(dimension, Choice) else dimension.low
@@ -260,7 +355,9 @@ def _warnings(plan: Plan) -> Iterator[str]:
     for name in (None, *spec.presets):
         config = plan.objective.config.model_validate(plan.below(name))
         if isinstance(config, TrainingConfig):
-            last = settled_from(config.loss, config.optimizer, config.weights, config.schedule, spec.epochs)
+            last = settled_from(
+                config.loss, config.optimizer, config.weights, config.schedule, spec.epochs
+            )
             if last > spec.epochs:
                 yield f"{'the preset ' + name if name else 'the base'} reaches its final split, smooth and clip ratio only at epoch {last} of {spec.epochs}"
     if spec.metric.score == "mean_last_5" and spec.epochs < 5:

@@ -27,7 +27,11 @@ KILLED = "killed"
 Key = tuple[str, int]
 """Name of a study, which is unique in a storage and random in memory, and the number of a trial."""
 
-FIGURES = tuple(item.name for item in fields(EpochRecord) if item.name not in ("epoch", "metric", "used", "test"))
+FIGURES = tuple(
+    item.name
+    for item in fields(EpochRecord)
+    if item.name not in ("epoch", "metric", "used", "test")
+)
 
 EpochLog = Callable[[int], Sequence[EpochRecord]]
 """The recorded epochs of a trial, by Optuna's id of it."""
@@ -63,19 +67,43 @@ class DivergencePruner(BasePruner):
         epoch_log: EpochLog | None = None,
     ) -> None:
         if not isinstance(wrapped, BasePruner | None):
-            raise ConfigError("that is no pruner", where="DivergencePruner, wrapped", found=repr(wrapped)[:80], allowed="a pruner of Optuna's, or None", next_step="such as optuna.pruners.MedianPruner()")
+            raise ConfigError(
+                "that is no pruner",
+                where="DivergencePruner, wrapped",
+                found=repr(wrapped)[:80],
+                allowed="a pruner of Optuna's, or None",
+                next_step="such as optuna.pruners.MedianPruner()",
+            )
         if epochs is not None and (not isinstance(epochs, int) or epochs < 1):
-            raise ConfigError("a trial has at least one epoch", where="DivergencePruner, epochs", found=repr(epochs)[:80], allowed="a whole number from 1 on, or None", next_step="give the epochs of a whole trial")
+            raise ConfigError(
+                "a trial has at least one epoch",
+                where="DivergencePruner, epochs",
+                found=repr(epochs)[:80],
+                allowed="a whole number from 1 on, or None",
+                next_step="give the epochs of a whole trial",
+            )
         if not isinstance(signals, SignalsConfig | Mapping | None):
-            raise ConfigError("thresholds are given by signal", where="DivergencePruner, signals", found=repr(signals)[:80], allowed="a mapping such as {'loss_rising': {'epochs': 6}}", next_step="see docs/studies.md for the names")
+            raise ConfigError(
+                "thresholds are given by signal",
+                where="DivergencePruner, signals",
+                found=repr(signals)[:80],
+                allowed="a mapping such as {'loss_rising': {'epochs': 6}}",
+                next_step="see docs/studies.md for the names",
+            )
         self.wrapped = NopPruner() if wrapped is None else wrapped
-        self.signals = signals if isinstance(signals, SignalsConfig) else check(SignalsConfig, dict(signals or {}), "DivergencePruner, signals")
+        self.signals = (
+            signals
+            if isinstance(signals, SignalsConfig)
+            else check(SignalsConfig, dict(signals or {}), "DivergencePruner, signals")
+        )
         self.epochs, self._epoch_log = epochs, epoch_log
         # By study and trial: storages in memory count their trials from 0, each of them.
         self._told: dict[Key, list[EpochRecord]] = {}
         self._killed: set[Key] = set()
 
-    def log(self, trial: Trial, epoch: int, *, loss: float, metric: float | None, **figures: Any) -> None:
+    def log(
+        self, trial: Trial, epoch: int, *, loss: float, metric: float | None, **figures: Any
+    ) -> None:
         """Report an epoch's metric to Optuna, and remember all of it for the signals.
 
         Args:
@@ -91,15 +119,29 @@ class DivergencePruner(BasePruner):
         place = f"trial {trial.number}, epoch {epoch}"
         for name in figures:
             if name not in FIGURES:
-                raise RecordsError(f"unknown figure {name!r}{nearest(name, FIGURES)}", where=place, found=name, allowed=", ".join(FIGURES), next_step="name one of these")
-        plain = {name: _plain(value) for name, value in {"epoch": epoch, "loss": loss, "metric": metric, **figures}.items()}
-        self._told.setdefault((trial.study.study_name, trial.number), []).append(make_record(plain, place))
+                raise RecordsError(
+                    f"unknown figure {name!r}{nearest(name, FIGURES)}",
+                    where=place,
+                    found=name,
+                    allowed=", ".join(FIGURES),
+                    next_step="name one of these",
+                )
+        plain = {
+            name: _plain(value)
+            for name, value in {"epoch": epoch, "loss": loss, "metric": metric, **figures}.items()
+        }
+        self._told.setdefault((trial.study.study_name, trial.number), []).append(
+            make_record(plain, place)
+        )
         if plain["metric"] is not None and math.isfinite(plain["metric"]):
             trial.report(plain["metric"], epoch)
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Whether the trial should end; Optuna asks through `trial.should_prune()`."""
-        if (study.study_name, trial.number) in self._killed or KILLED in trial.user_attrs:  # asked again: a constraint is set once
+        if (
+            study.study_name,
+            trial.number,
+        ) in self._killed or KILLED in trial.user_attrs:  # asked again: a constraint is set once
             return True
         evidence = self.evidence(study, trial)
         if evidence is None:
@@ -112,7 +154,9 @@ class DivergencePruner(BasePruner):
 
     def evidence(self, study: optuna.Study, trial: FrozenTrial) -> Evidence | None:
         """What fires on the trial as it stands, with the numbers; None when nothing does."""
-        direction: Direction = "minimize" if study.direction == StudyDirection.MINIMIZE else "maximize"
+        direction: Direction = (
+            "minimize" if study.direction == StudyDirection.MINIMIZE else "maximize"
+        )
         return fired(self.records(study, trial), self.signals, direction)
 
     def records(self, study: optuna.Study, trial: FrozenTrial) -> Sequence[EpochRecord]:
@@ -123,7 +167,9 @@ class DivergencePruner(BasePruner):
             return found
         # Reports tell the metric alone: a loss that stands still fires nothing.
         reported = enumerate((value for _, value in sorted(trial.intermediate_values.items())), 1)
-        return [make_record({"epoch": epoch, "loss": 0.0, "metric": value}) for epoch, value in reported]
+        return [
+            make_record({"epoch": epoch, "loss": 0.0, "metric": value}) for epoch, value in reported
+        ]
 
 
 def _plain(value: Any) -> Any:

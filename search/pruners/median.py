@@ -77,17 +77,26 @@ class Peers:
             return math.nan
         middle = len(metrics) // 2
         with np.errstate(invalid="ignore"):  # between −∞ and ∞
-            return float(np.percentile(metrics[max(0, middle - 1) : middle + 1 + len(metrics) % 2], 50))
+            return float(
+                np.percentile(metrics[max(0, middle - 1) : middle + 1 + len(metrics) % 2], 50)
+            )
 
 
-def falls_short(own: Mapping[int, float], peers: Peers, pruner: PrunerConfig, direction: Direction) -> bool:
+def falls_short(
+    own: Mapping[int, float], peers: Peers, pruner: PrunerConfig, direction: Direction
+) -> bool:
     """Whether Optuna's `MedianPruner`, within `LenientPruner` where the setting has a margin, would prune a trial.
 
     Args:
         own: the trial's metrics by epoch.
         peers: as they are now.
     """
-    if not own or len(peers) == 0 or len(peers) < pruner.startup_trials or max(own) <= pruner.warmup_epochs:
+    if (
+        not own
+        or len(peers) == 0
+        or len(peers) < pruner.startup_trials
+        or max(own) <= pruner.warmup_epochs
+    ):
         return False
     numbers = [metric for metric in own.values() if not math.isnan(metric)]
     if not numbers:

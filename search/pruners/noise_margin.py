@@ -34,7 +34,9 @@ class LenientPruner(BasePruner):
         gain = self.margin * noise_of(trial.intermediate_values)
         sign = -1 if study.direction == StudyDirection.MINIMIZE else 1
         hopeful = copy.copy(trial)
-        hopeful.intermediate_values = {step: value + sign * gain for step, value in trial.intermediate_values.items()}
+        hopeful.intermediate_values = {
+            step: value + sign * gain for step, value in trial.intermediate_values.items()
+        }
         return self.wrapped.prune(study, hopeful)
 
 

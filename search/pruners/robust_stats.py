@@ -20,7 +20,12 @@ def slope(values: Sequence[float]) -> float:
     >>> slope([1.0, 2.0, 3.0, 90.0, 5.0])
     1.0
     """
-    return median([(values[right] - values[left]) / (right - left) for left, right in combinations(range(len(values)), 2)])
+    return median(
+        [
+            (values[right] - values[left]) / (right - left)
+            for left, right in combinations(range(len(values)), 2)
+        ]
+    )
 
 
 def rising_share(values: Sequence[float]) -> float:
@@ -38,7 +43,9 @@ def noise(values: Sequence[float]) -> float:
 
     Trends drop out, a jump or two do not count, and no more is assumed than that most of the series is noise around a course.
     """
-    bends = [abs(values[at - 1] - 2 * values[at] + values[at + 1]) for at in range(1, len(values) - 1)]
+    bends = [
+        abs(values[at - 1] - 2 * values[at] + values[at + 1]) for at in range(1, len(values) - 1)
+    ]
     return median(bends) / _NORMAL if len(bends) > 1 else 0.0
 
 
@@ -46,5 +53,7 @@ def smoothed(values: Sequence[float]) -> list[float]:
     """The running median of three, of the values so far: one lucky or unlucky epoch is not a course."""
     if len(values) < 3:
         return [median(values[: at + 1]) for at in range(len(values))]
-    middles = [sorted((a, b, c))[1] for a, b, c in zip(values, values[1:], values[2:], strict=False)]
+    middles = [
+        sorted((a, b, c))[1] for a, b, c in zip(values, values[1:], values[2:], strict=False)
+    ]
     return [values[0], (values[0] + values[1]) / 2, *middles]

@@ -10,7 +10,9 @@ from spaces.records import GO_ON, EpochRecord, Evidence, Verdict
 from spaces.study import StudySpec
 
 
-def judge(records: Sequence[EpochRecord], spec: StudySpec, worse_than_peers: Callable[[], str | None]) -> Verdict:
+def judge(
+    records: Sequence[EpochRecord], spec: StudySpec, worse_than_peers: Callable[[], str | None]
+) -> Verdict:
     """The verdict on a trial.
 
     Args:
@@ -21,7 +23,11 @@ def judge(records: Sequence[EpochRecord], spec: StudySpec, worse_than_peers: Cal
     """
     evidence = fired(records, spec.signals, spec.metric.direction)
     if evidence is not None:
-        return Verdict("diverged", f"{evidence.signal}: {evidence.statement}", replace(evidence, severity=graded(evidence, spec.epochs)))
+        return Verdict(
+            "diverged",
+            f"{evidence.signal}: {evidence.statement}",
+            replace(evidence, severity=graded(evidence, spec.epochs)),
+        )
     if records[-1].epoch < spec.epochs and (reason := worse_than_peers()) is not None:
         return Verdict("prune", reason)
     return GO_ON

@@ -132,56 +132,127 @@ def make_field(recording: Recording, file: Path | None = None) -> Field:
     where = f"study {name}" if file is None else str(file)
     trials = tuple(trial for trial in recording.trials if trial.epochs)
     if not trials:
-        next_step = "run the study first" if file is None else "add the epochs of at least one trial; docs/backtest.md has the format"
-        raise RecordsError(f"{name} has no recorded epochs", where=where, found=f"{len(recording.trials)} trials, none with an epoch", allowed="trials with epochs", next_step=next_step)
-    scored = [Ranked(trial.number, score(trial.epochs, metric)) for trial in trials if not cut_short(trial)]
-    if not scored:
-        next_step = "run the study with its kills off" if file is None else 'say of a trial that ran to its end that it is: "state": "complete"'
-        raise RecordsError(f"no trial of {name} ran to its end", where=where, found=f"{len(trials)} trials, all of them cut short", allowed="a trial that is complete", next_step=next_step)
-    sign = -1 if metric.direction == "maximize" else 1
-    ranked = sorted((held for held in scored if math.isfinite(held.score)), key=lambda held: (sign * held.score, held.number))
-    if not ranked:
-        next_step = "`search show` tells how its trials ended" if file is None else "record the metric of every epoch that was validated"
+        next_step = (
+            "run the study first"
+            if file is None
+            else "add the epochs of at least one trial; docs/backtest.md has the format"
+        )
         raise RecordsError(
-            f"no trial of {name} that ran to its end has a {metric.name} that is a number", where=where, found=f"{len(scored)} trials whose {metric.name} is NaN, null or infinite",
-            allowed="a trial with a finite score", next_step=next_step,
-        )  # fmt: skip
+            f"{name} has no recorded epochs",
+            where=where,
+            found=f"{len(recording.trials)} trials, none with an epoch",
+            allowed="trials with epochs",
+            next_step=next_step,
+        )
+    scored = [
+        Ranked(trial.number, score(trial.epochs, metric))
+        for trial in trials
+        if not cut_short(trial)
+    ]
+    if not scored:
+        next_step = (
+            "run the study with its kills off"
+            if file is None
+            else 'say of a trial that ran to its end that it is: "state": "complete"'
+        )
+        raise RecordsError(
+            f"no trial of {name} ran to its end",
+            where=where,
+            found=f"{len(trials)} trials, all of them cut short",
+            allowed="a trial that is complete",
+            next_step=next_step,
+        )
+    sign = -1 if metric.direction == "maximize" else 1
+    ranked = sorted(
+        (held for held in scored if math.isfinite(held.score)),
+        key=lambda held: (sign * held.score, held.number),
+    )
+    if not ranked:
+        next_step = (
+            "`search show` tells how its trials ended"
+            if file is None
+            else "record the metric of every epoch that was validated"
+        )
+        raise RecordsError(
+            f"no trial of {name} that ran to its end has a {metric.name} that is a number",
+            where=where,
+            found=f"{len(scored)} trials whose {metric.name} is NaN, null or infinite",
+            allowed="a trial with a finite score",
+            next_step=next_step,
+        )
     return Field(recording, trials, tuple(ranked))
 
 
 def cut_short(trial: RecordedTrial) -> bool:
     """Whether the trial would have gone on if it had been let; one whose loss or gradient was not finite would not."""
     last = trial.epochs[-1]
-    broken = last.broken_step is not None and not (math.isfinite(last.train_loss) and math.isfinite(last.grad_norm_max))
+    broken = last.broken_step is not None and not (
+        math.isfinite(last.train_loss) and math.isfinite(last.grad_norm_max)
+    )
     return trial.state != "complete" and not broken
 
 
 def backtest(field: Field, signals: SignalsConfig, pruner: PrunerConfig) -> Backtest:
     """Every signal that is on by itself, all of them together, the pruner by itself, and everything together."""
-    alone = {name: signal_kills(field.trials, only(signals, name), field.direction) for name in SIGNALS if getattr(signals, name).enabled}
-    rows = [make_row(field, name, kills, [trial.number for trial in field.trials if unjudged(name, trial.epochs)]) for name, kills in alone.items()]
+    alone = {
+        name: signal_kills(field.trials, only(signals, name), field.direction)
+        for name in SIGNALS
+        if getattr(signals, name).enabled
+    }
+    rows = [
+        make_row(
+            field,
+            name,
+            kills,
+            [trial.number for trial in field.trials if unjudged(name, trial.epochs)],
+        )
+        for name, kills in alone.items()
+    ]
     together = signal_kills(field.trials, signals, field.direction)
     if len(alone) > 1:
         rows.append(make_row(field, "all signals", together))
     if pruner.kind != "none":
         rows.append(make_row(field, pruner.kind, peer_kills(field, pruner, {})))
-        rows += [make_row(field, f"all signals + {pruner.kind}", together | peer_kills(field, pruner, together))] if alone else []
+        rows += (
+            [
+                make_row(
+                    field,
+                    f"all signals + {pruner.kind}",
+                    together | peer_kills(field, pruner, together),
+                )
+            ]
+            if alone
+            else []
+        )
     study = field.recording.study
     return Backtest(
-        study=study.name, metric=study.metric.name, direction=field.direction, score_rule=study.metric.score,
-        trials=len(field.trials), ranked=len(field.ranked), epochs=sum(len(trial.epochs) for trial in field.trials),
-        hours=_hours(record for trial in field.trials for record in trial.epochs), best=field.best(), rows=tuple(rows),
+        study=study.name,
+        metric=study.metric.name,
+        direction=field.direction,
+        score_rule=study.metric.score,
+        trials=len(field.trials),
+        ranked=len(field.ranked),
+        epochs=sum(len(trial.epochs) for trial in field.trials),
+        hours=_hours(record for trial in field.trials for record in trial.epochs),
+        best=field.best(),
+        rows=tuple(rows),
         unknown=tuple(_unknown(field, rows, pruner)),
-    )  # fmt: skip
+    )
 
 
 def only(signals: SignalsConfig, name: str) -> SignalsConfig:
     """The same thresholds with every other signal switched off."""
-    off = {other: getattr(signals, other).model_copy(update={"enabled": False}) for other in SIGNALS if other != name}
+    off = {
+        other: getattr(signals, other).model_copy(update={"enabled": False})
+        for other in SIGNALS
+        if other != name
+    }
     return signals.model_copy(update=off)
 
 
-def signal_kills(trials: Collection[RecordedTrial], signals: SignalsConfig, direction: Direction) -> Kills:
+def signal_kills(
+    trials: Collection[RecordedTrial], signals: SignalsConfig, direction: Direction
+) -> Kills:
     """Whom the signals kill, judged after every epoch as in a running study."""
     kills: Kills = {}
     for trial in trials:
@@ -197,10 +268,17 @@ def peer_kills(field: Field, pruner: PrunerConfig, killed: Kills) -> Kills:
     """Whom the pruner kills of those that no signal has killed before."""
     scores = {held.number: held.score for held in field.ranked}
     entrants = [
-        Entrant(trial.number, trial.epochs, killed[trial.number][0] if trial.number in killed else None, scores.get(trial.number))
+        Entrant(
+            trial.number,
+            trial.epochs,
+            killed[trial.number][0] if trial.number in killed else None,
+            scores.get(trial.number),
+        )
         for trial in field.trials
     ]
-    pruned = replay_peers(entrants, pruner, field.epochs_planned, field.direction, field.recording.study.name)
+    pruned = replay_peers(
+        entrants, pruner, field.epochs_planned, field.direction, field.recording.study.name
+    )
     return {number: (seen, pruner.kind) for number, seen in pruned.items()}
 
 
@@ -211,14 +289,21 @@ def make_row(field: Field, rule: str, kills: Kills, unjudged: Sequence[int] | No
     for trial in field.trials:
         if trial.number in kills:
             seen, by = kills[trial.number]
-            killed.append(Killed(trial.number, trial.epochs[seen - 1].epoch, by, len(trial.epochs) - seen))
+            killed.append(
+                Killed(trial.number, trial.epochs[seen - 1].epoch, by, len(trial.epochs) - seen)
+            )
             saved += trial.epochs[seen:]
     alive = [held for held in field.ranked if held.number not in kills]
     return Row(
-        rule=rule, killed=tuple(killed), unjudged=None if unjudged is None else tuple(unjudged), epochs_saved=len(saved),
-        share_saved=len(saved) / sum(len(trial.epochs) for trial in field.trials), hours_saved=_hours(saved),
-        best_killed=tuple(held.number for held in field.best() if held.number in kills), found=alive[0] if alive else None,
-    )  # fmt: skip
+        rule=rule,
+        killed=tuple(killed),
+        unjudged=None if unjudged is None else tuple(unjudged),
+        epochs_saved=len(saved),
+        share_saved=len(saved) / sum(len(trial.epochs) for trial in field.trials),
+        hours_saved=_hours(saved),
+        best_killed=tuple(held.number for held in field.best() if held.number in kills),
+        found=alive[0] if alive else None,
+    )
 
 
 def _hours(records: Iterable[EpochRecord]) -> float | None:

@@ -31,7 +31,9 @@ class Entrant:
     score: float | None
 
 
-def replay_peers(entrants: Sequence[Entrant], pruner: PrunerConfig, epochs: int, direction: Direction, name: str) -> dict[int, int]:
+def replay_peers(
+    entrants: Sequence[Entrant], pruner: PrunerConfig, epochs: int, direction: Direction, name: str
+) -> dict[int, int]:
     """Number of every pruned trial → how many of its records it lived to see.
 
     Trials run one after the other in the order given, as one worker would run them. For Hyperband, which deals its
@@ -41,7 +43,9 @@ def replay_peers(entrants: Sequence[Entrant], pruner: PrunerConfig, epochs: int,
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         sampler = optuna.samplers.RandomSampler(seed=0)  # nothing is sampled
-        study = optuna.create_study(study_name=name, direction=direction, sampler=sampler, pruner=pruner_of(pruner, epochs))
+        study = optuna.create_study(
+            study_name=name, direction=direction, sampler=sampler, pruner=pruner_of(pruner, epochs)
+        )
         pruned = {}
         for entrant in entrants:
             trial = study.ask()
@@ -69,7 +73,9 @@ def _pruned_after(trial: optuna.Trial, entrant: Entrant, epochs: int) -> int | N
     return None
 
 
-def _end(study: optuna.Study, trial: optuna.Trial, entrant: Entrant, pruned_after: int | None) -> None:
+def _end(
+    study: optuna.Study, trial: optuna.Trial, entrant: Entrant, pruned_after: int | None
+) -> None:
     score = entrant.score
     if pruned_after is not None or entrant.killed_after is not None or score is None:
         study.tell(trial, state=TrialState.PRUNED)

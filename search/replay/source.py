@@ -26,7 +26,12 @@ class Source:
     pruner: PrunerConfig
 
 
-def source(study: str | None, records: Path | None, direction: Direction | None, open_store: Callable[[], Store]) -> Source:
+def source(
+    study: str | None,
+    records: Path | None,
+    direction: Direction | None,
+    open_store: Callable[[], Store],
+) -> Source:
     """A study in the store with its own thresholds, every signal on; or a file, with the defaults.
 
     Raises:
@@ -34,14 +39,30 @@ def source(study: str | None, records: Path | None, direction: Direction | None,
             metric goes and `direction` is not that.
     """
     if (study is None) == (records is None):
-        raise InputError("name one thing to replay", where="--study, --records", found="neither" if study is None else "both", allowed="--study NAME or --records FILE", next_step="`search show` lists the studies")
+        raise InputError(
+            "name one thing to replay",
+            where="--study, --records",
+            found="neither" if study is None else "both",
+            allowed="--study NAME or --records FILE",
+            next_step="`search show` lists the studies",
+        )
     if records is not None:
-        return Source(_told(read_recording(records), records, direction), SignalsConfig(), PrunerConfig())
+        return Source(
+            _told(read_recording(records), records, direction), SignalsConfig(), PrunerConfig()
+        )
     if direction is not None:
-        raise InputError("a study in the store says itself which way its metric goes", where="--direction", found=direction, allowed="--direction with --records FILE", next_step="leave it out")
+        raise InputError(
+            "a study in the store says itself which way its metric goes",
+            where="--direction",
+            found=direction,
+            allowed="--direction with --records FILE",
+            next_step="leave it out",
+        )
     with open_store() as store:
         spec, recording = study_spec(store, str(study)), study_recording(store, str(study))
-    on = {name: getattr(spec.signals, name).model_copy(update={"enabled": True}) for name in SIGNALS}
+    on = {
+        name: getattr(spec.signals, name).model_copy(update={"enabled": True}) for name in SIGNALS
+    }
     return Source(recording, spec.signals.model_copy(update=on), spec.pruner)
 
 
@@ -51,7 +72,13 @@ def _told(recording: Recording, path: Path, direction: Direction | None) -> Reco
     if direction in (None, metric.direction):
         return recording
     if "direction" in metric.model_fields_set:
-        raise InputError(f"{path.name} says that its metric is to {metric.direction}", where="--direction", found=direction, allowed=metric.direction, next_step="leave it out, or mend the file")
+        raise InputError(
+            f"{path.name} says that its metric is to {metric.direction}",
+            where="--direction",
+            found=direction,
+            allowed=metric.direction,
+            next_step="leave it out, or mend the file",
+        )
     told = metric.model_copy(update={"direction": direction})
     return Recording(recording.study.model_copy(update={"metric": told}), recording.trials)
 
@@ -64,11 +91,20 @@ def study_recording(store: Store, name: str) -> Recording:
     """
     spec, stored = study_spec(store, name), find_study(store, name)
     records = store.study_records(stored.id)
-    trials = [_trial(trial, trial.number, records.get(trial.id, ()), spec) for trial in store.trials(stored.id) if trial.number is not None]
-    return Recording(RecordedStudy(name=name, metric=spec.metric, epochs=spec.epochs), tuple(sorted(trials, key=lambda trial: trial.number)))
+    trials = [
+        _trial(trial, trial.number, records.get(trial.id, ()), spec)
+        for trial in store.trials(stored.id)
+        if trial.number is not None
+    ]
+    return Recording(
+        RecordedStudy(name=name, metric=spec.metric, epochs=spec.epochs),
+        tuple(sorted(trials, key=lambda trial: trial.number)),
+    )
 
 
-def _trial(trial: StoredTrial, number: int, records: Sequence[EpochRecord], spec: StudySpec) -> RecordedTrial:
+def _trial(
+    trial: StoredTrial, number: int, records: Sequence[EpochRecord], spec: StudySpec
+) -> RecordedTrial:
     params, _ = sampled(spec, trial.config or {})
     return RecordedTrial(number, tuple(records), _state(trial), params, trial.preset or "")
 

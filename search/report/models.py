@@ -153,7 +153,12 @@ class TrialReport(Told):
     def as_dict(self) -> dict[str, Any]:
         """The same, with a name for either half of a finding."""
         told = Told.as_dict(self)
-        return told | {"findings": [{"evidence": evidence, "diagnosis": diagnosis} for evidence, diagnosis in told["findings"]]}
+        return told | {
+            "findings": [
+                {"evidence": evidence, "diagnosis": diagnosis}
+                for evidence, diagnosis in told["findings"]
+            ]
+        }
 
 
 def metric_noise(records: Sequence[EpochRecord]) -> float | None:

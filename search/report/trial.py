@@ -38,19 +38,43 @@ def trial_report(store: Store, name: str, number: int) -> TrialReport:
     params, lr = sampled(spec, trial.config or {})
     names = _class_names(trial, records)
     return TrialReport(
-        study=name, number=number, state=trial.state, preset=trial.preset or "", metric=spec.metric.name, direction=spec.metric.direction,
-        score_rule=spec.metric.score, epochs=spec.epochs, score=trial.score, config=trial.config or {}, params=params, lr=lr,
-        used=trial.used or {}, reason=trial.reason, error=trial.error, records=records, findings=tuple(store.evidence(trial.id)),
-        health=health(records, spec.metric.direction), class_names=names, trouble=_trouble(trial, records, spec.metric.direction, names),
-        attempts=trial.attempt, worker=trial.worker, host=trial.host,
-    )  # fmt: skip
+        study=name,
+        number=number,
+        state=trial.state,
+        preset=trial.preset or "",
+        metric=spec.metric.name,
+        direction=spec.metric.direction,
+        score_rule=spec.metric.score,
+        epochs=spec.epochs,
+        score=trial.score,
+        config=trial.config or {},
+        params=params,
+        lr=lr,
+        used=trial.used or {},
+        reason=trial.reason,
+        error=trial.error,
+        records=records,
+        findings=tuple(store.evidence(trial.id)),
+        health=health(records, spec.metric.direction),
+        class_names=names,
+        trouble=_trouble(trial, records, spec.metric.direction, names),
+        attempts=trial.attempt,
+        worker=trial.worker,
+        host=trial.host,
+    )
 
 
-def _trouble(trial: StoredTrial, records: Sequence[EpochRecord], direction: Direction, names: tuple[str, ...]) -> Diagnosis | None:
+def _trouble(
+    trial: StoredTrial, records: Sequence[EpochRecord], direction: Direction, names: tuple[str, ...]
+) -> Diagnosis | None:
     """A diagnosis of a complete trial that lacks a sign of health, where one cause stands out."""
-    if trial.state != "complete" or all(sign.present is not False for sign in signs(records, direction)):
+    if trial.state != "complete" or all(
+        sign.present is not False for sign in signs(records, direction)
+    ):
         return None
-    found = diagnose(None, records, trial.config or {}, ClassCounts(names, (0,) * len(names)))  # names alone
+    found = diagnose(
+        None, records, trial.config or {}, ClassCounts(names, (0,) * len(names))
+    )  # names alone
     return found if found.confidence > STANDS_OUT else None
 
 
@@ -63,5 +87,14 @@ def _class_names(trial: StoredTrial, records: Sequence[EpochRecord]) -> tuple[st
 def _no_trial(store: Store, stored: StoredStudy, number: int) -> StoreError:
     known = sorted(trial.number for trial in store.trials(stored.id) if trial.number is not None)
     allowed = ", ".join(map(str, known[:20])) + (f" … {known[-1]}" if len(known) > 20 else "")
-    what, next_step = f"the study {stored.name!r} has no trial {number}", f"`search show --study {stored.name}` shows how it stands"
-    return StoreError(what, where=store.where, found=f"trial {number}", allowed=allowed or "none has begun yet", next_step=next_step)
+    what, next_step = (
+        f"the study {stored.name!r} has no trial {number}",
+        f"`search show --study {stored.name}` shows how it stands",
+    )
+    return StoreError(
+        what,
+        where=store.where,
+        found=f"trial {number}",
+        allowed=allowed or "none has begun yet",
+        next_step=next_step,
+    )

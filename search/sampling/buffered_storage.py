@@ -56,12 +56,20 @@ class HoldingStorage:
         finally:
             self._held = None
 
-    def set_trial_param(self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution) -> None:
+    def set_trial_param(
+        self,
+        trial_id: int,
+        param_name: str,
+        param_value_internal: float,
+        distribution: BaseDistribution,
+    ) -> None:
         """As Optuna's, or held back."""
         if self._held is None:
             self._storage.set_trial_param(trial_id, param_name, param_value_internal, distribution)
         else:
-            self._held.params.append(SampledParam(param_name, param_value_internal, distribution_to_json(distribution)))
+            self._held.params.append(
+                SampledParam(param_name, param_value_internal, distribution_to_json(distribution))
+            )
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         """As Optuna's, or held back."""
@@ -70,11 +78,17 @@ class HoldingStorage:
         else:
             self._held.system_attrs[key] = json.dumps(value)
 
-    def get_all_trials(self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
         """As Optuna's, from a history that stands still while a trial is sampled."""
         if self._held is None or deepcopy:
             return self._storage.get_all_trials(study_id, deepcopy, states)
         if self._held.history is None:
             own = self._history
-            self._held.history = self._storage.get_all_trials(study_id, deepcopy=False) if own is None else own.trials()
+            self._held.history = (
+                self._storage.get_all_trials(study_id, deepcopy=False)
+                if own is None
+                else own.trials()
+            )
         return [trial for trial in self._held.history if states is None or trial.state in states]

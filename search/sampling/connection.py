@@ -13,7 +13,9 @@ from storage.database.engine import tune
 from storage.database.url import optuna_url, safe_url
 
 MAKING_TRIES = 50
-MADE_TWICE = re.compile("already exists|unique constraint|duplicate entry|deadlock found", re.IGNORECASE)
+MADE_TWICE = re.compile(
+    "already exists|unique constraint|duplicate entry|deadlock found", re.IGNORECASE
+)
 """What a database says when another process was faster in making a table, or its row."""
 
 
@@ -26,9 +28,11 @@ def open_trials(url: str) -> RDBStorage:
         if "no longer compatible" not in str(problem):
             raise
         raise StoreError(
-            "Optuna's tables in the store are of another version than the Optuna that is installed", where=safe_url(url),
-            found=str(problem).split(" Please")[0], next_step="search store migrate, if they are older; else install that newer Optuna",
-        ) from None  # fmt: skip
+            "Optuna's tables in the store are of another version than the Optuna that is installed",
+            where=safe_url(url),
+            found=str(problem).split(" Please")[0],
+            next_step="search store migrate, if they are older; else install that newer Optuna",
+        ) from None
     tune(storage.engine)
     return storage
 
@@ -41,7 +45,9 @@ def _without_templates(url: str) -> str:
 def any_version(url: str) -> RDBStorage:
     """Optuna's storage on tables of whatever version, to be asked for it, or to upgrade them."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    return RDBStorage(_without_templates(optuna_url(url)), skip_compatibility_check=True, skip_table_creation=True)
+    return RDBStorage(
+        _without_templates(optuna_url(url)), skip_compatibility_check=True, skip_table_creation=True
+    )
 
 
 def close_trials(storage: RDBStorage) -> None:

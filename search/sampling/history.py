@@ -13,7 +13,11 @@ from optuna.trial import FrozenTrial, TrialState
 from storage.repositories.sampler_history import PastTrial
 from storage.tables.optuna import CONSTRAINTS
 
-LOOKED_AT = {"COMPLETE": TrialState.COMPLETE, "PRUNED": TrialState.PRUNED, "RUNNING": TrialState.RUNNING}
+LOOKED_AT = {
+    "COMPLETE": TrialState.COMPLETE,
+    "PRUNED": TrialState.PRUNED,
+    "RUNNING": TrialState.RUNNING,
+}
 OPEN = ("RUNNING", "WAITING")
 
 Read = Callable[[int, list[int]], list[PastTrial]]
@@ -25,13 +29,24 @@ class SampledTrial(FrozenTrial):
 
     def __init__(self, past: PastTrial, distributions: dict[str, BaseDistribution]) -> None:
         super().__init__(
-            number=past.number, state=LOOKED_AT[past.state], value=past.value, datetime_start=None, datetime_complete=None,
-            params={name: distributions[text].to_external_repr(value) for name, value, text in past.params},
+            number=past.number,
+            state=LOOKED_AT[past.state],
+            value=past.value,
+            datetime_start=None,
+            datetime_complete=None,
+            params={
+                name: distributions[text].to_external_repr(value)
+                for name, value, text in past.params
+            },
             distributions={name: distributions[text] for name, _, text in past.params},
-            user_attrs={}, system_attrs={key: json.loads(text) for key, text in past.attrs.items()},
-            intermediate_values={} if past.last is None else dict([past.last]), trial_id=past.trial_id,
-        )  # fmt: skip
-        self._constraints = super().constraints if any(key.startswith(CONSTRAINTS) for key in past.attrs) else {}
+            user_attrs={},
+            system_attrs={key: json.loads(text) for key, text in past.attrs.items()},
+            intermediate_values={} if past.last is None else dict([past.last]),
+            trial_id=past.trial_id,
+        )
+        self._constraints = (
+            super().constraints if any(key.startswith(CONSTRAINTS) for key in past.attrs) else {}
+        )
 
     @property
     def constraints(self) -> dict[str, float]:
@@ -49,7 +64,8 @@ class DistinctGroups(_GroupDecomposedSearchSpace):
     def calculate(self, study: Study, use_cache: bool = False) -> _SearchSpaceGroup:
         """The groups, from the first trial with each set of dimensions, by number."""
         groups, seen = _SearchSpaceGroup(), set()
-        for trial in study._get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED), use_cache=use_cache):  # noqa: SLF001
+        states = (TrialState.COMPLETE, TrialState.PRUNED)
+        for trial in study._get_trials(False, states, use_cache):  # noqa: SLF001
             names = frozenset(trial.distributions)
             if names not in seen:
                 seen.add(names)

@@ -7,7 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
@@ -41,19 +46,37 @@ class TrialSeededSampler(BaseSampler):
             self._made = (number, _sampler(self.spec, derive(self.spec.seed, number, "sampler")))
         return self._made[1]
 
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
         """The dimensions that are sampled together."""
         return self.for_trial(trial.number).infer_relative_search_space(study, trial)
 
-    def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
         """Their values."""
         return self.for_trial(trial.number).sample_relative(study, trial, search_space)
 
-    def sample_independent(self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution) -> Any:
+    def sample_independent(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
         """The value of a dimension outside the joint space."""
-        return self.for_trial(trial.number).sample_independent(study, trial, param_name, param_distribution)
+        return self.for_trial(trial.number).sample_independent(
+            study, trial, param_name, param_distribution
+        )
 
-    def after_trial(self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
+    def after_trial(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        state: TrialState,
+        values: Sequence[float] | None,
+    ) -> None:
         """Bookkeeping of the sampler, such as its constraints."""
         self.for_trial(trial.number).after_trial(study, trial, state, values)
 
@@ -65,9 +88,13 @@ def _sampler(spec: StudySpec, seed: int) -> BaseSampler:
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         # group: a conditional dimension is sampled jointly with those that always stand beside it.
         sampler = TPESampler(
-            n_startup_trials=spec.sampler.startup_trials, n_ei_candidates=spec.sampler.candidates,
-            multivariate=True, group=True, constant_liar=True, seed=seed,
-        )  # fmt: skip
+            n_startup_trials=spec.sampler.startup_trials,
+            n_ei_candidates=spec.sampler.candidates,
+            multivariate=True,
+            group=True,
+            constant_liar=True,
+            seed=seed,
+        )
     sampler._group_decomposed_search_space = DistinctGroups(include_pruned=True)  # noqa: SLF001
     return sampler
 
@@ -107,14 +134,22 @@ def _suggest(trial: Trial, path: str, dimension: Parameter) -> Any:
     if isinstance(distribution, CategoricalDistribution):
         return trial.suggest_categorical(path, distribution.choices)
     if isinstance(distribution, FloatDistribution):
-        return trial.suggest_float(path, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
-    return trial.suggest_int(path, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
+        return trial.suggest_float(
+            path, distribution.low, distribution.high, step=distribution.step, log=distribution.log
+        )
+    return trial.suggest_int(
+        path, distribution.low, distribution.high, step=distribution.step, log=distribution.log
+    )
 
 
-def distribution_of(dimension: Parameter) -> CategoricalDistribution | FloatDistribution | IntDistribution:
+def distribution_of(
+    dimension: Parameter,
+) -> CategoricalDistribution | FloatDistribution | IntDistribution:
     """Optuna's type for a dimension."""
     if isinstance(dimension, Choice):
         return CategoricalDistribution(dimension.choices)
     if isinstance(dimension, FloatRange):
-        return FloatDistribution(dimension.low, dimension.high, log=dimension.log, step=dimension.step)
+        return FloatDistribution(
+            dimension.low, dimension.high, log=dimension.log, step=dimension.step
+        )
     return IntDistribution(dimension.low, dimension.high, log=dimension.log, step=dimension.step)

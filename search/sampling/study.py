@@ -33,11 +33,21 @@ class WorkerStudy(optuna.Study):
     """
 
     def __init__(
-        self, storage: RDBStorage, plan: Plan, name: str, completed: Callable[[], int],
-        peers: Peers | None = None, history: History | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        storage: RDBStorage,
+        plan: Plan,
+        name: str,
+        completed: Callable[[], int],
+        peers: Peers | None = None,
+        history: History | None = None,
+    ) -> None:
         self._holding = HoldingStorage(storage, history)
-        super().__init__(name, cast(BaseStorage, self._holding), sampler=TrialSeededSampler(plan.spec), pruner=build_pruner(plan.spec))
+        super().__init__(
+            name,
+            cast(BaseStorage, self._holding),
+            sampler=TrialSeededSampler(plan.spec),
+            pruner=build_pruner(plan.spec),
+        )
         self._completed, self._engine = completed, storage.engine
         self.peers = peers
         self._complete: tuple[int, list[FrozenTrial]] | None = None
@@ -63,9 +73,15 @@ class WorkerStudy(optuna.Study):
         if self.peers is not None:
             return self.peers.at(epoch)
         complete = self.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        return [trial.intermediate_values[epoch] for trial in complete if epoch in trial.intermediate_values]
+        return [
+            trial.intermediate_values[epoch]
+            for trial in complete
+            if epoch in trial.intermediate_values
+        ]
 
-    def get_trials(self, deepcopy: bool = True, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
+    def get_trials(
+        self, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
         """As Optuna's, but complete trials that need no copy are read again only when there are more of them.
 
         A pruner asks for them after every epoch, and Optuna then reads every open trial of the study with all its epochs
@@ -81,7 +97,9 @@ class WorkerStudy(optuna.Study):
 
 def make_study(storage: RDBStorage, plan: Plan, name: str) -> optuna.Study:
     """The Optuna study called `name`, made when it is not there, and marked as ours."""
-    study = optuna.create_study(storage=storage, study_name=name, direction=plan.spec.metric.direction, load_if_exists=True)
+    study = optuna.create_study(
+        storage=storage, study_name=name, direction=plan.spec.metric.direction, load_if_exists=True
+    )
     study.set_user_attr(MADE_BY, True)
     return study
 
@@ -99,13 +117,14 @@ def is_anothers(trials: RDBStorage, name: str) -> bool:
 def waiting_presets(study: optuna.Study, plan: Plan) -> list[Waiting]:
     """The presets, to be tried first; without those that a start before this one, cut short, has enqueued."""
     held = {trial.user_attrs.get(PRESET) for trial in study.get_trials(deepcopy=False)}
-    return [Waiting(plan.preset_params(name), {PRESET: name}) for name in plan.spec.presets if name not in held]
+    return [
+        Waiting(plan.preset_params(name), {PRESET: name})
+        for name in plan.spec.presets
+        if name not in held
+    ]
 
 
 def enqueue(study: optuna.Study, waiting: Sequence[Waiting]) -> None:
     """Have them tried first, by Optuna's own hand."""
     for each in waiting:
         study.enqueue_trial(dict(each.params), user_attrs=dict(each.user_attrs))
-
-
-

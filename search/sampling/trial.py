@@ -61,7 +61,13 @@ class OptunaTrial:
         """The pruner's reason to end the trial, or None."""
         if self.finished or not self.falls_short(plan):
             return None
-        return reason(self.reported, epoch, plan.spec.pruner, plan.spec.metric.direction, self.study.peers_at(epoch))
+        return reason(
+            self.reported,
+            epoch,
+            plan.spec.pruner,
+            plan.spec.metric.direction,
+            self.study.peers_at(epoch),
+        )
 
     def falls_short(self, plan: Plan) -> bool:
         """Whether the pruner wants the trial to end."""
@@ -76,7 +82,9 @@ class OptunaTrial:
         """Tell the end, unless the store does."""
         if self.finished or self.by_store:
             return
-        self.finished = self.trial.storage.get_trial(self.id).state.is_finished()  # by a try whose answer was lost
+        self.finished = self.trial.storage.get_trial(
+            self.id
+        ).state.is_finished()  # by a try whose answer was lost
         if self.finished:
             return
         for name, value in told.constraints.items():
@@ -87,7 +95,13 @@ class OptunaTrial:
         self.finished = True
 
 
-def end_of(state: FinalState, score: float | None, why: str, evidence: Evidence | None, diagnosis: Diagnosis | None) -> OptunaEnd:
+def end_of(
+    state: FinalState,
+    score: float | None,
+    why: str,
+    evidence: Evidence | None,
+    diagnosis: Diagnosis | None,
+) -> OptunaEnd:
     """What Optuna is told of an end. A diverged trial is PRUNED and infeasible, so that the sampler learns to stay away."""
     constraints: dict[str, float] = {}
     attrs: dict[str, str] = {}
@@ -96,4 +110,6 @@ def end_of(state: FinalState, score: float | None, why: str, evidence: Evidence 
         attrs["cause"] = diagnosis.cause
     if state == "complete":
         return OptunaEnd("COMPLETE", score, constraints, attrs)
-    return OptunaEnd("FAIL" if state == "failed" else "PRUNED", None, constraints, attrs | {KILLED: why})
+    return OptunaEnd(
+        "FAIL" if state == "failed" else "PRUNED", None, constraints, attrs | {KILLED: why}
+    )

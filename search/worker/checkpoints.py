@@ -41,9 +41,12 @@ def checkpoint_every_s() -> float:
         wanted_s = math.nan
     if not 0 < wanted_s < math.inf:
         raise InputError(
-            f"{EVERY_VARIABLE} is no time between two checkpoints", where=f"the variable {EVERY_VARIABLE}", found=given or "", allowed="more than 0 seconds",
+            f"{EVERY_VARIABLE} is no time between two checkpoints",
+            where=f"the variable {EVERY_VARIABLE}",
+            found=given or "",
+            allowed="more than 0 seconds",
             next_step=f"write a number such as 60, or take it out for {CHECKPOINT_EVERY_S:g}",
-        )  # fmt: skip
+        )
     return wanted_s
 
 
@@ -127,13 +130,20 @@ class TrialCheckpoints:
                 self.newest = self.resumed_from = own
                 self.epoch, self.carried = state.note.get("epoch", 0), carried
                 return
-            print(f"warning: the checkpoint {state.path} is broken: its checksum is not the one noted; the one before it counts", flush=True)
+            print(
+                f"warning: the checkpoint {state.path} is broken: its checksum is not the one noted; the one before it counts",
+                flush=True,
+            )
 
     def _carried(self, note: Mapping[str, Any]) -> list[EpochRecord] | None:
         """The epochs between those in the store and the state's own, which the training tells once more; None where one is missing."""
         missing = range(self.stored_epochs + 1, note.get("epoch", 0))
         told = {record["epoch"]: record for record in note.get("unheard", ())}
-        return [EpochRecord.from_dict(told[epoch]) for epoch in missing] if told.keys() >= set(missing) else None
+        return (
+            [EpochRecord.from_dict(told[epoch]) for epoch in missing]
+            if told.keys() >= set(missing)
+            else None
+        )
 
     def step(self) -> bool:
         """Whether enough time has passed, or a stop was asked for that cannot wait for the end of the epoch.
@@ -171,13 +181,20 @@ class TrialCheckpoints:
         began = time.monotonic()
         self.confirm()
         try:
-            note = {"owner": dict(self.owner), "epoch": self.epoch, "within": self._within, "unheard": [record.as_dict() for record in self.unheard()]}
+            note = {
+                "owner": dict(self.owner),
+                "epoch": self.epoch,
+                "within": self._within,
+                "unheard": [record.as_dict() for record in self.unheard()],
+            }
             self.newest = self.states.write(self.attempt, save, note)
         except OSError as problem:
             print(f"warning: no checkpoint written to {self.states.stem}: {problem}", flush=True)
         self.progress.sign()
         self.last_written = began  # what is worked while a state is written is not in it
-        self._fastest_s = min(self._fastest_s, time.monotonic() - began)  # one that a busy machine held up is no measure of the disk
+        self._fastest_s = min(
+            self._fastest_s, time.monotonic() - began
+        )  # one that a busy machine held up is no measure of the disk
         self.every_s = max(self.at_least_s, self._fastest_s / WRITING_SHARE)
         if self._leaving:
             raise StopTraining
@@ -190,7 +207,10 @@ class TrialCheckpoints:
         try:
             artifacts.keep(trial, score, direction, state)
         except OSError as problem:
-            print(f"warning: the best weights were not kept in {artifacts.folder}: {problem}", flush=True)
+            print(
+                f"warning: the best weights were not kept in {artifacts.folder}: {problem}",
+                flush=True,
+            )
 
     def remove(self) -> None:
         """The trial is over."""

@@ -39,29 +39,48 @@ class WorkerSettings:
     parent: int | None = None
 
 
-def make_bench(settings: WorkerSettings, store: Store, stored: StoredStudy, stop: StopRequest) -> Bench:
+def make_bench(
+    settings: WorkerSettings, store: Store, stored: StoredStudy, stop: StopRequest
+) -> Bench:
     """Everything that is paid once: imports, device, data, class counts."""
-    from objectives.training.device import use_device  # torch: a command that only looks must not pay for it
+    from objectives.training.device import (
+        use_device,
+    )  # torch: a command that only looks must not pay for it
 
     checkpoint_s = checkpoint_every_s()
     use_device(settings.device, settings.threads)
     plan = stored_plan(stored)
     trainer = plan.objective.load()
     config = plan.first_config()
-    prepared, counts = trainer.prepare(config, settings.device), class_counts(store, trainer, config)
+    prepared, counts = (
+        trainer.prepare(config, settings.device),
+        class_counts(store, trainer, config),
+    )
     files = open_files(settings.store_url)
     try:
         study = open_worker_study(settings.store_url, store, stored, plan)
     except KeyError:
         raise StoreError(
-            "the study's trials are gone from the database", where=store.where, found="the store was deleted or replaced while the study ran",
+            "the study's trials are gone from the database",
+            where=store.where,
+            found="the store was deleted or replaced while the study ran",
             next_step="run the same command again; it starts the study anew",
-        ) from None  # fmt: skip
+        ) from None
     return Bench(
-        store=store, stored=stored, files=files, study=study, plan=plan, trainer=trainer, prepared=prepared, counts=counts,
-        device=settings.device, stop=stop, tracker=make_tracker(settings.wandb, stored.name, Path(os.environ.get("WANDB_DIR", "."))),
-        checkpoint_s=checkpoint_s, data_key=plan.objective.data_key(config),
-    )  # fmt: skip
+        store=store,
+        stored=stored,
+        files=files,
+        study=study,
+        plan=plan,
+        trainer=trainer,
+        prepared=prepared,
+        counts=counts,
+        device=settings.device,
+        stop=stop,
+        tracker=make_tracker(settings.wandb, stored.name, Path(os.environ.get("WANDB_DIR", "."))),
+        checkpoint_s=checkpoint_s,
+        data_key=plan.objective.data_key(config),
+    )
 
 
 def open_worker_study(url: str, store: Store, stored: StoredStudy, plan: Plan) -> WorkerStudy:
@@ -72,8 +91,13 @@ def open_worker_study(url: str, store: Store, stored: StoredStudy, plan: Plan) -
     """
     peers, history = None, None
     if store.knows_optuna():
-        peers, history = Peers(store, stored.id), History(partial(store.past, stored.optuna_study_id))
-    return WorkerStudy(open_trials(url), plan, stored.name, lambda: store.completed(stored.id), peers, history)
+        peers, history = (
+            Peers(store, stored.id),
+            History(partial(store.past, stored.optuna_study_id)),
+        )
+    return WorkerStudy(
+        open_trials(url), plan, stored.name, lambda: store.completed(stored.id), peers, history
+    )
 
 
 @dataclass
@@ -102,8 +126,14 @@ class Bench:
         """Have the data at hand that a configuration asks for: mostly they are those of the trial before."""
         key = self.plan.objective.data_key(config)
         if self.data_key is not None and key != self.data_key:
-            self.prepared, self.data_key = None, ""  # the memory of the former is for these; when they cannot be had, none are at hand
-            self.prepared, self.counts = self.trainer.prepare(config, self.device), class_counts(self.store, self.trainer, config)
+            self.prepared, self.data_key = (
+                None,
+                "",
+            )  # the memory of the former is for these; when they cannot be had, none are at hand
+            self.prepared, self.counts = (
+                self.trainer.prepare(config, self.device),
+                class_counts(self.store, self.trainer, config),
+            )
             self.data_key = key
 
 

@@ -38,8 +38,16 @@ class EpochLog:
         lease_s: with every epoch the trial is held for so long.
     """
 
-    def __init__(self, store: Store, claim: Claim, trial: OptunaTrial, stop: StopRequest, lease_s: float) -> None:
-        self._store, self._claim, self._trial, self._stop, self._lease_s = store, claim, trial, stop, lease_s
+    def __init__(
+        self, store: Store, claim: Claim, trial: OptunaTrial, stop: StopRequest, lease_s: float
+    ) -> None:
+        self._store, self._claim, self._trial, self._stop, self._lease_s = (
+            store,
+            claim,
+            trial,
+            stop,
+            lease_s,
+        )
         self._pending: deque[EpochRecord] = deque()
         self._heard: deque[tuple[float, EpochRecord]] = deque(maxlen=MANY)
         self._writing = threading.Lock()
@@ -81,12 +89,19 @@ class EpochLog:
 
     def flush(self) -> None:
         """Try to write what is left, if it is time for it and nobody else is at it. Raises nothing: `append` and `end` do."""
-        if self._pending and self._problem is None and self._backoff.over and self._writing.acquire(blocking=False):
+        if (
+            self._pending
+            and self._problem is None
+            and self._backoff.over
+            and self._writing.acquire(blocking=False)
+        ):
             try:
                 self._flush()
             except StoreUnreachableError:
                 pass
-            except Exception as problem:  # in whichever thread this is, the loop over the epochs has to hear of it
+            except (
+                Exception
+            ) as problem:  # in whichever thread this is, the loop over the epochs has to hear of it
                 self._problem = problem
             finally:
                 self._writing.release()
@@ -114,7 +129,10 @@ class EpochLog:
     def _away(self, problem: StoreUnreachableError) -> None:
         first, self._unsure = not self._unsure, True
         if self._backoff.failed(problem) and first:
-            print(f"warning: {problem.what}; the training goes on, and what it tells is written later", flush=True)
+            print(
+                f"warning: {problem.what}; the training goes on, and what it tells is written later",
+                flush=True,
+            )
 
     def peers(self, ask: Callable[[], str | None]) -> str | None:
         """What the peer pruner says; nothing while the store is away."""
@@ -147,8 +165,8 @@ class EpochLog:
                 return
             except StoreUnreachableError as problem:
                 wait_s = backoff.failed(problem)
-                if time.monotonic() - began > (STOP_PATIENCE_S if self._stop.requested else STORE_PATIENCE_S):
+                if time.monotonic() - began > (
+                    STOP_PATIENCE_S if self._stop.requested else STORE_PATIENCE_S
+                ):
                     raise
             time.sleep(wait_s)
-
-

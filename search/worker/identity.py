@@ -19,5 +19,7 @@ def worker_name(pid: int) -> str:
         counted_by = str(Path("/proc/self/ns/pid").readlink())
     except OSError:  # not Linux
         counted_by = FIRST_NAMESPACE
-    inner = "" if counted_by == FIRST_NAMESPACE else f":{counted_by.removeprefix('pid:').strip('[]')}"
+    inner = (
+        "" if counted_by == FIRST_NAMESPACE else f":{counted_by.removeprefix('pid:').strip('[]')}"
+    )
     return f"{socket.gethostname()}:{pid}{inner}"

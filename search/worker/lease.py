@@ -53,8 +53,21 @@ class Lease:
         log: the epochs of the attempt, once it has begun.
     """
 
-    def __init__(self, store: Store, claim: Claim, stop: StopRequest, progress: Progress, lease_s: float = LEASE_S) -> None:
-        self._store, self._claim, self._stop, self._progress, self.lease_s = store, claim, stop, progress, lease_s
+    def __init__(
+        self,
+        store: Store,
+        claim: Claim,
+        stop: StopRequest,
+        progress: Progress,
+        lease_s: float = LEASE_S,
+    ) -> None:
+        self._store, self._claim, self._stop, self._progress, self.lease_s = (
+            store,
+            claim,
+            stop,
+            progress,
+            lease_s,
+        )
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._keep, daemon=True, name="lease")
         self.log: EpochLog | None = None
@@ -64,7 +77,12 @@ class Lease:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._over.set()
         self._thread.join()
 
@@ -72,7 +90,10 @@ class Lease:
         wait_s, lost = self.lease_s / EXTENSIONS, False
         while not waited(self._over, wait_s, self._progress):
             if self._progress.hung:
-                end_hung(f"trial {self._claim.trial_id if self._claim.number is None else self._claim.number}", self._progress)
+                end_hung(
+                    f"trial {self._claim.trial_id if self._claim.number is None else self._claim.number}",
+                    self._progress,
+                )
             if lost:
                 continue
             try:
@@ -81,7 +102,9 @@ class Lease:
             except LeaseLostError:
                 lost = True  # the next write will say so; a step that hangs never comes to it
             except SearchError:
-                wait_s = RETRY_S * random.uniform(0.5, 1.5)  # the database may come back before the lease is over
+                wait_s = RETRY_S * random.uniform(
+                    0.5, 1.5
+                )  # the database may come back before the lease is over
                 continue
             if self.log is not None and not lost:
                 self.log.flush()

@@ -40,14 +40,23 @@ def work(settings: WorkerSettings) -> bool:
     if settings.parent is not None:
         stop.follow_parent(settings.parent)
     try:
-        with patiently(where, stop, settings.parent is not None, lambda: open_store(settings.store_url, create=False)) as store:
+        with patiently(
+            where,
+            stop,
+            settings.parent is not None,
+            lambda: open_store(settings.store_url, create=False),
+        ) as store:
             stored = patiently(where, stop, True, lambda: find_study(store, settings.study))
             with stop.nothing_at_hand():
-                bench = patiently(where, stop, True, lambda: make_bench(settings, store, stored, stop))
+                bench = patiently(
+                    where, stop, True, lambda: make_bench(settings, store, stored, stop)
+                )
             try:
                 _loop(bench, stored)
             except StopNow:
-                with suppress(StoreError):  # what may just have been claimed, before anybody could note it; else its lease ends by itself
+                with suppress(
+                    StoreError
+                ):  # what may just have been claimed, before anybody could note it; else its lease ends by itself
                     bench.store.let_go(stored.id, worker_name(os.getpid()))
                 raise
             finally:
@@ -59,7 +68,14 @@ def work(settings: WorkerSettings) -> bool:
     return stop.interrupted
 
 
-def _tell(message: Warning | str, category: type[Warning], filename: str, lineno: int, file: object = None, line: str | None = None) -> None:
+def _tell(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: object = None,
+    line: str | None = None,
+) -> None:
     """Warnings meant for people go to the log in words, where the supervisor finds them; those meant for programmers do not."""
     if category is UserWarning and "site-packages" not in filename:
         print(f"warning: {message}", flush=True)
@@ -73,8 +89,16 @@ def _loop(bench: Bench, stored: StoredStudy) -> None:
     while not bench.stop.requested:
         try:
             if trouble.at_hand:
-                bench.store.let_go(stored.id, worker)  # a claim may have been granted whose answer was lost
-            claim = bench.store.claim(stored.id, budget=_budget(bench.store, stored), worker=worker, lease_s=LEASE_S, device=bench.device)
+                bench.store.let_go(
+                    stored.id, worker
+                )  # a claim may have been granted whose answer was lost
+            claim = bench.store.claim(
+                stored.id,
+                budget=_budget(bench.store, stored),
+                worker=worker,
+                lease_s=LEASE_S,
+                device=bench.device,
+            )
             trouble.answered()
             state = _next_trial(bench, stored, claim)
             trouble.over()
@@ -91,9 +115,13 @@ def _loop(bench: Bench, stored: StoredStudy) -> None:
             continue
         failures = failures + 1 if state == "failed" else 0
         if state == "failed" and bench.device != "cpu":
-            raise WorkerSpentError("a trial failed on the device; a fresh process goes on, as its memory may be in no good state")
+            raise WorkerSpentError(
+                "a trial failed on the device; a fresh process goes on, as its memory may be in no good state"
+            )
         if failures >= FAILURES_IN_A_ROW:
-            raise TrialFailedError(f"{failures} trials failed one after the other; `search show --study {stored.name}` says how")
+            raise TrialFailedError(
+                f"{failures} trials failed one after the other; `search show --study {stored.name}` says how"
+            )
     if bench.stop.spent:
         print(SPENT, flush=True)
 

@@ -30,14 +30,26 @@ def halved(config: Config) -> dict[str, Any] | None:
 def asked_for(params: Mapping[str, Any], config: Config, halvings: int) -> dict[str, Any]:
     """What was sampled, as the training has to use it: a halving changed it."""
     values = dict(flatten(config)) if halvings else {}
-    return {path: values.get(path, value) if path in HALVED else value for path, value in params.items()}
+    return {
+        path: values.get(path, value) if path in HALVED else value for path, value in params.items()
+    }
 
 
-def evidence(problem: OutOfMemoryError, config: Config, records: Sequence[EpochRecord], halvings: int, epochs: int) -> Evidence:
+def evidence(
+    problem: OutOfMemoryError,
+    config: Config,
+    records: Sequence[EpochRecord],
+    halvings: int,
+    epochs: int,
+) -> Evidence:
     """That the trial cannot be trained here, as a signal: the earlier, the farther from what can."""
     values = dict(flatten(config))
     numbers = {path: values[path] for path in (*HALVED, CROP) if values.get(path) is not None}
-    numbers |= {"device": problem.device, "asked": problem.asked or "not told", "halvings": halvings}
+    numbers |= {
+        "device": problem.device,
+        "asked": problem.asked or "not told",
+        "halvings": halvings,
+    }
     if records:
         numbers["peak_mib"] = max(record.peak_mib for record in records)
     told = f"{problem}{', with half of its batch, too' if halvings else ''}"
@@ -50,7 +62,9 @@ def diagnosis(problem: OutOfMemoryError, config: Config, halvings: int) -> Diagn
     values = dict(flatten(config))
     because = [f"the allocator said so{f', asked for {problem.asked}' if problem.asked else ''}"]
     if BATCH in values:
-        because.append(f"a batch holds {values[BATCH]}{f' after {halvings} halving' if halvings else ''}")
+        because.append(
+            f"a batch holds {values[BATCH]}{f' after {halvings} halving' if halvings else ''}"
+        )
     return Diagnosis(CAUSE, tuple(because), tuple(_remedies(config, values)), 1.0)
 
 
@@ -60,8 +74,12 @@ def _remedies(config: Config, values: Mapping[str, Any]) -> list[Remedy]:
         found.append(_remedy("half the batch, gathered twice as often", values, changes))
     crop = values.get(CROP)
     if isinstance(crop, Sequence) and min(crop) >= 64:
-        found.append(_remedy("a smaller crop", values, {CROP: [side // 2 // 32 * 32 for side in crop]}))
-    found.append(Remedy("fewer workers on the device, a smaller model, or a device with more memory", {}))
+        found.append(
+            _remedy("a smaller crop", values, {CROP: [side // 2 // 32 * 32 for side in crop]})
+        )
+    found.append(
+        Remedy("fewer workers on the device, a smaller model, or a device with more memory", {})
+    )
     return found
 
 

@@ -26,7 +26,9 @@ def check_used(sampled: Mapping[str, Scalar], used: Mapping[str, Any]) -> None:
                 f"  next:    {NEXT_STEP}"
             )
         if not _same(value, used[path]):
-            raise UnusedHyperparameterError(f"{path} was sampled as {value}, but the training used {used[path]}\n  next:    {NEXT_STEP}")
+            raise UnusedHyperparameterError(
+                f"{path} was sampled as {value}, but the training used {used[path]}\n  next:    {NEXT_STEP}"
+            )
 
 
 def _same(sampled: Scalar, used: Any) -> bool:

@@ -40,7 +40,11 @@ class Backoff:
     def failed(self, problem: StoreError) -> float:
         """Seconds to wait after this failure; none at first when another transaction was in the way."""
         at_once = isinstance(problem, StoreBusyError) and self._tries == 0
-        wait_s = 0.0 if at_once else min(LAST_WAIT_S, FIRST_WAIT_S * 2**self._tries) * random.uniform(0.5, 1.5)
+        wait_s = (
+            0.0
+            if at_once
+            else min(LAST_WAIT_S, FIRST_WAIT_S * 2**self._tries) * random.uniform(0.5, 1.5)
+        )
         self._tries += 1
         self._next_at = time.monotonic() + wait_s
         return wait_s

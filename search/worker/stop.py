@@ -46,7 +46,11 @@ class StopRequest:
     @property
     def requested(self) -> bool:
         """Whether to stop after the epoch at hand."""
-        return self._asked.is_set() or self.spent or (self._deadline is not None and time.monotonic() >= self._deadline)
+        return (
+            self._asked.is_set()
+            or self.spent
+            or (self._deadline is not None and time.monotonic() >= self._deadline)
+        )
 
     @property
     def spent(self) -> bool:

@@ -103,7 +103,10 @@ class WandbTracker:
                 job()
             except Exception as problem:  # no fault of a tracker may reach the training
                 self._broken = True
-                print(f"warning: wandb is off from here on: {type(problem).__name__}: {problem}", flush=True)
+                print(
+                    f"warning: wandb is off from here on: {type(problem).__name__}: {problem}",
+                    flush=True,
+                )
 
     def _open(self, number: int, config: dict[str, Any]) -> None:
         os.environ.setdefault("WANDB_SILENT", "true")
@@ -113,10 +116,16 @@ class WandbTracker:
         self._directory.mkdir(parents=True, exist_ok=True)
         mode: Literal["offline", "online"] = "online" if self._mode == "online" else "offline"
         self._run = wandb.init(
-            project=os.environ.get("WANDB_PROJECT", "imbalance-search"), group=self._study, name=f"{self._study}-{number}",
-            id=f"{self._study}-{number}", resume="allow" if mode == "online" else None, mode=mode, dir=str(self._directory),
-            config=config, settings=wandb.Settings(init_timeout=30, console="off"),
-        )  # fmt: skip
+            project=os.environ.get("WANDB_PROJECT", "imbalance-search"),
+            group=self._study,
+            name=f"{self._study}-{number}",
+            id=f"{self._study}-{number}",
+            resume="allow" if mode == "online" else None,
+            mode=mode,
+            dir=str(self._directory),
+            config=config,
+            settings=wandb.Settings(init_timeout=30, console="off"),
+        )
 
     def _close(self, state: str, reason: str) -> None:
         if self._run is not None:
@@ -127,12 +136,31 @@ class WandbTracker:
 
 def figures(record: EpochRecord, class_names: tuple[str, ...]) -> dict[str, Any]:
     """A record as flat figures, class metrics by the class's name."""
-    skipped = {"used", "test", "class_metric", "metrics", "grad_shares", "class_grad_shares", "last_steps"}
-    flat = {key: value for key, value in record.as_dict().items() if key not in skipped and value is not None}
+    skipped = {
+        "used",
+        "test",
+        "class_metric",
+        "metrics",
+        "grad_shares",
+        "class_grad_shares",
+        "last_steps",
+    }
+    flat = {
+        key: value
+        for key, value in record.as_dict().items()
+        if key not in skipped and value is not None
+    }
     flat |= {f"metrics/{name}": value for name, value in record.metrics.items()}
     flat |= {f"grad_share/{part}": share for part, share in record.grad_shares.items()}
-    for kind, values in (("class", record.class_metric), ("class_grad_share", record.class_grad_shares or [None] * len(class_names))):
-        flat |= {f"{kind}/{name}": value for name, value in zip(class_names, values, strict=True) if value is not None}
+    for kind, values in (
+        ("class", record.class_metric),
+        ("class_grad_share", record.class_grad_shares or [None] * len(class_names)),
+    ):
+        flat |= {
+            f"{kind}/{name}": value
+            for name, value in zip(class_names, values, strict=True)
+            if value is not None
+        }
     if record.test is not None:
         flat |= {"test/metric": record.test.metric}
     return flat

@@ -6,6 +6,7 @@ import math
 import traceback
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from search.diagnosis import diagnose
@@ -83,7 +84,10 @@ def run_trial(bench: Bench, claim: Claim) -> Ending:
                     return _guarded(attempt, last=start is STARTS[-1])
                 except EpochOrderError as problem:
                     bench.tracker.finish("left", str(problem))
-                    print(f"warning: {problem}; the trial starts over from what the store and the files agree on", flush=True)
+                    print(
+                        f"warning: {problem}; the trial starts over from what the store and the files agree on",
+                        flush=True,
+                    )
             raise AssertionError("the last start ends the trial")
         except (LeaseLostError, StoreError):
             bench.tracker.finish("left", "the lease was lost, or the store did not answer")
@@ -111,7 +115,9 @@ def _guarded(attempt: Attempt, *, last: bool) -> Ending:
         return "failed"
     except OutOfMemoryError as problem:
         _make_room(attempt, problem)
-        raise WorkerSpentError(f"trial {attempt.claim.number}: {problem}; a fresh process goes on, with memory that is whole") from None
+        raise WorkerSpentError(
+            f"trial {attempt.claim.number}: {problem}; a fresh process goes on, with memory that is whole"
+        ) from None
     except Exception as problem:
         _fail(attempt, problem)
         if isinstance(problem, (InputError, UnusedHyperparameterError)):
@@ -156,28 +162,47 @@ def _sample(bench: Bench, claim: Claim, asked_for: OptunaTrial) -> Claim:
     else:
         params, sampled = suggest(trial, bench.plan), None
     start = start_of(trial.user_attrs)
-    config = bench.plan.config(params, trial.number, start.preset, start.patch).model_dump(mode="json")
+    config = bench.plan.config(params, trial.number, start.preset, start.patch).model_dump(
+        mode="json"
+    )
     return bench.store.bind(claim, trial.number, asked_for.id, config, start.label, sampled)
 
 
-def _attempt(bench: Bench, claim: Claim, trial: OptunaTrial, progress: Progress, start: Start = "resumed") -> Attempt:
+def _attempt(
+    bench: Bench, claim: Claim, trial: OptunaTrial, progress: Progress, start: Start = "resumed"
+) -> Attempt:
     """The trial with what is left of earlier attempts: the epochs, if there is a checkpoint that continues them.
 
     Which state that is, is decided here and never again. Without one the epochs go, and the files of earlier attempts
     stay until this one has written its own.
     """
     records = bench.store.records(claim.trial_id) if claim.resume or start != "resumed" else []
-    owner = {"study": bench.stored.name, "since": bench.stored.created_at, "trial": claim.trial_id, "seed": (claim.config or {}).get("seed"), "halvings": claim.halvings}
+    owner = {
+        "study": bench.stored.name,
+        "since": bench.stored.created_at,
+        "trial": claim.trial_id,
+        "seed": (claim.config or {}).get("seed"),
+        "halvings": claim.halvings,
+    }
     states = TrialStates(bench.files, bench.files.path(bench.stored.name, claim.number or 0))
     checkpoints = TrialCheckpoints(
-        states, claim.attempt, owner, len(records), bench.stop, progress,
-        at_least_s=bench.checkpoint_s, resume=start != "from the first epoch", confirm=lambda: _confirm(bench, claim),
-    )  # fmt: skip
+        states,
+        claim.attempt,
+        owner,
+        len(records),
+        bench.stop,
+        progress,
+        at_least_s=bench.checkpoint_s,
+        resume=start != "from the first epoch",
+        confirm=lambda: _confirm(bench, claim),
+    )
     if checkpoints.resumed_from is None:
         if records:
             bench.store.forget_epochs_after(claim, 0)
         records = []
-    elif start != "resumed":  # this attempt wrote some of them, and writes the state's own epoch once more
+    elif (
+        start != "resumed"
+    ):  # this attempt wrote some of them, and writes the state's own epoch once more
         kept = max(checkpoints.resumed_epoch - 1, 0)
         bench.store.forget_epochs_after(claim, kept)
         records = records[:kept]
@@ -202,7 +227,9 @@ def _confirm(bench: Bench, claim: Claim) -> None:
 def _promising(attempt: Attempt, record: EpochRecord) -> bool:
     """Whether a trial that ends with this record may be the best so far."""
     metric = attempt.bench.plan.spec.metric
-    reached = score([*(held for held in attempt.records if held.epoch < record.epoch), record], metric)
+    reached = score(
+        [*(held for held in attempt.records if held.epoch < record.epoch), record], metric
+    )
     return _artifacts(attempt.bench).beats(attempt.claim.number or 0, reached, metric.direction)
 
 
@@ -219,19 +246,35 @@ def _train(attempt: Attempt) -> Ending:
     for record in attempt.checkpoints.carried:
         attempt.log.append(record)
         bench.tracker.epoch(record, bench.counts.names)
-    training = bench.trainer.train(config, bench.prepared, bench.counts, bench.device, attempt.checkpoints)
+    training = bench.trainer.train(
+        config, bench.prepared, bench.counts, bench.device, attempt.checkpoints
+    )
     try:
         for record in attempt.checkpoints.progress.watched(training):
             _check_order(attempt, record)
-            check_used(out_of_memory.asked_for(trial.params, claim.config or {}, claim.halvings), record.used)
-            attempt.records = [*(held for held in attempt.records if held.epoch < record.epoch), record]
+            check_used(
+                out_of_memory.asked_for(trial.params, claim.config or {}, claim.halvings),
+                record.used,
+            )
+            attempt.records = [
+                *(held for held in attempt.records if held.epoch < record.epoch),
+                record,
+            ]
             attempt.log.append(record)
             bench.tracker.epoch(record, bench.counts.names)
-            verdict = judge(attempt.records, bench.plan.spec, lambda: _worse_than_peers(attempt, record.epoch))  # noqa: B023 - called at once
+            worse_than_peers = partial(_worse_than_peers, attempt, record.epoch)
+            verdict = judge(attempt.records, bench.plan.spec, worse_than_peers)
             if verdict.action != "go_on":
                 return _end(attempt, verdict)
-            kept = attempt.checkpoints.declined != record.epoch  # asked for a moment too late, the next epoch's state is kept
-            if bench.stop.requested and kept and record.test is None and record.epoch < config.epochs:
+            kept = (
+                attempt.checkpoints.declined != record.epoch
+            )  # asked for a moment too late, the next epoch's state is kept
+            if (
+                bench.stop.requested
+                and kept
+                and record.test is None
+                and record.epoch < config.epochs
+            ):
                 return _pause(attempt)
     except StopTraining:  # in the midst of an epoch
         return _pause(attempt)
@@ -247,11 +290,17 @@ def _check_order(attempt: Attempt, record: EpochRecord) -> None:
         TrialFailedError: when the objective skips an epoch, or yields one twice.
     """
     before = attempt.last_epoch
-    allowed = range(1, attempt.checkpoints.resumed_epoch + 2) if before is None else range(before + 1, before + 2)
+    allowed = (
+        range(1, attempt.checkpoints.resumed_epoch + 2)
+        if before is None
+        else range(before + 1, before + 2)
+    )
     if record.epoch not in allowed:
         span = f"{allowed[0]}" if len(allowed) == 1 else f"{allowed[0]} to {allowed[-1]}"
         objective = attempt.bench.plan.spec.objective
-        raise TrialFailedError(f"trial {attempt.claim.number}: the objective {objective!r} yielded epoch {record.epoch}; the next one is {span}")
+        raise TrialFailedError(
+            f"trial {attempt.claim.number}: the objective {objective!r} yielded epoch {record.epoch}; the next one is {span}"
+        )
     attempt.last_epoch = record.epoch
 
 
@@ -270,16 +319,32 @@ def _make_room(attempt: Attempt, problem: OutOfMemoryError) -> None:
     """Give the trial back with half the batch, once and where the study allows it; else it is infeasible, so that the sampler learns."""
     bench, claim, spec = attempt.bench, attempt.claim, attempt.bench.plan.spec
     config = claim.config or {}
-    smaller = out_of_memory.halved(config) if spec.on_out_of_memory == "halve_batch" and claim.halvings == 0 else None
+    smaller = (
+        out_of_memory.halved(config)
+        if spec.on_out_of_memory == "halve_batch" and claim.halvings == 0
+        else None
+    )
     if smaller is not None:
         attempt.log.end("paused", lambda: bench.store.start_over(claim, smaller))
-        print(f"trial {claim.number}: {problem}; it is tried once more with half the batch", flush=True)
+        print(
+            f"trial {claim.number}: {problem}; it is tried once more with half the batch",
+            flush=True,
+        )
         bench.tracker.finish("paused", str(problem))
     else:
-        evidence = out_of_memory.evidence(problem, config, attempt.records, claim.halvings, spec.epochs)
+        evidence = out_of_memory.evidence(
+            problem, config, attempt.records, claim.halvings, spec.epochs
+        )
         why = f"{evidence.signal}: {evidence.statement}"
         final = score(attempt.records, spec.metric) if attempt.records else None
-        _finish(attempt, "diverged", final, why, evidence, out_of_memory.diagnosis(problem, config, claim.halvings))
+        _finish(
+            attempt,
+            "diverged",
+            final,
+            why,
+            evidence,
+            out_of_memory.diagnosis(problem, config, claim.halvings),
+        )
         bench.tracker.finish("diverged", why)
     attempt.checkpoints.remove()
 
@@ -288,23 +353,33 @@ def _end(attempt: Attempt, verdict: Verdict) -> FinalState:
     """Write the end of a trial to Optuna and to the store, with the evidence where it was killed."""
     bench, claim, records = attempt.bench, attempt.claim, attempt.records
     if not records:
-        raise TrialFailedError(f"trial {claim.number}: the objective {bench.plan.spec.objective!r} yielded no epoch record")
+        raise TrialFailedError(
+            f"trial {claim.number}: the objective {bench.plan.spec.objective!r} yielded no epoch record"
+        )
     final, state = score(records, bench.plan.spec.metric), ENDS[verdict.action]
     if state == "complete" and not math.isfinite(final):
-        raise TrialFailedError(f"trial {claim.number}: the metric {bench.plan.spec.metric.name} was {'never a number' if final != final else 'infinite'}")
+        raise TrialFailedError(
+            f"trial {claim.number}: the metric {bench.plan.spec.metric.name} was {'never a number' if final != final else 'infinite'}"
+        )
     evidence = verdict.evidence
     diagnosis = diagnose(evidence, records, claim.config or {}, bench.counts) if evidence else None
     _finish(attempt, state, final, verdict.reason, evidence, diagnosis)
     bench.tracker.finish(state, verdict.reason)
     if state == "complete":
-        attempt.checkpoints.keep(_artifacts(bench), claim.number or 0, final, bench.plan.spec.metric.direction)
+        attempt.checkpoints.keep(
+            _artifacts(bench), claim.number or 0, final, bench.plan.spec.metric.direction
+        )
     attempt.checkpoints.remove()
     return state
 
 
 def _fail(attempt: Attempt, problem: Exception) -> None:
     bench = attempt.bench
-    words = str(problem) if isinstance(problem, SearchError) else "".join(traceback.format_exception(problem))
+    words = (
+        str(problem)
+        if isinstance(problem, SearchError)
+        else "".join(traceback.format_exception(problem))
+    )
     short = f"{type(problem).__name__}: {problem}".splitlines()[0]
     _finish(attempt, "failed", None, short[:500], error=words[-10_000:])
     bench.tracker.finish("failed", short)
@@ -321,12 +396,25 @@ def _finish(
     error: str = "",
 ) -> None:
     """The end in both books: in one transaction, where the store knows Optuna's tables."""
-    told, store, claim = end_of(state, final, why, evidence, diagnosis), attempt.bench.store, attempt.claim
+    told, store, claim = (
+        end_of(state, final, why, evidence, diagnosis),
+        attempt.bench.store,
+        attempt.claim,
+    )
 
     def write() -> None:
         if not attempt.trial.by_store:
             store.extend(claim, LEASE_S)  # Optuna asks for no lease, so make sure of ours first
             attempt.trial.end(told)
-        store.finish(claim, state, score=final, reason=why, evidence=evidence, diagnosis=diagnosis, error=error, told=told)
+        store.finish(
+            claim,
+            state,
+            score=final,
+            reason=why,
+            evidence=evidence,
+            diagnosis=diagnosis,
+            error=error,
+            told=told,
+        )
 
     attempt.log.end(state, write)

@@ -91,5 +91,9 @@ def end_hung(trial: str, progress: Progress) -> None:
     """
     sys.stdout.flush()
     faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
-    print(f"error: {trial} hangs: {progress.told()}; this process ends, and what each thread was at stands above", file=sys.stderr, flush=True)
+    print(
+        f"error: {trial} hangs: {progress.told()}; this process ends, and what each thread was at stands above",
+        file=sys.stderr,
+        flush=True,
+    )
     os._exit(WorkerSpentError.exit_code)

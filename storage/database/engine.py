@@ -25,7 +25,12 @@ from storage.database.errors import spoken
 from storage.database.url import MYSQL_DRIVER, parse, password, safe_url
 
 CONNECT_TIMEOUT_S = 4
-PATIENCE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20_000}
+PATIENCE = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
 """Options of libpq: a server that fell silent without closing its connections is given up after so long, and not after hours."""
 
 BUSY_TIMEOUT_S = 30
@@ -76,20 +81,26 @@ def build_engine(url: str) -> Engine:
         event.listen(engine, "begin", _begin)
         tune(engine)
         return engine
-    arguments: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_S} | ({} if parsed.drivername == MYSQL_DRIVER else PATIENCE)
+    arguments: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_S} | (
+        {} if parsed.drivername == MYSQL_DRIVER else PATIENCE
+    )
     arguments = {name: value for name, value in arguments.items() if name not in parsed.query}
     options: dict[str, Any] = {}
     if parsed.drivername == MYSQL_DRIVER:
         # Its own default, a snapshot for each transaction, would count trials as they were before the wait for a lock.
         options["isolation_level"] = "READ COMMITTED"
         # UTC, for the local time of an hour in autumn is that of two.
-        arguments["init_command"] = f"SET time_zone = '+00:00', innodb_lock_wait_timeout = {BUSY_TIMEOUT_S}"
+        arguments["init_command"] = (
+            f"SET time_zone = '+00:00', innodb_lock_wait_timeout = {BUSY_TIMEOUT_S}"
+        )
     # One connection a worker, so that hundreds fit on one server: its lease's thread uses the same one between two epochs,
     # and when both write at once a second one is made and closed again. It is held while the training goes on, however long
     # an epoch takes, for the lease is extended every few seconds: a new connection for each, which on PostgreSQL is a
     # process, would cost the server more than an idle one does. One that a firewall or a restart cut in the meantime is
     # noticed before use.
-    engine = create_engine(parsed, connect_args=arguments, pool_size=1, max_overflow=5, pool_pre_ping=True, **options)
+    engine = create_engine(
+        parsed, connect_args=arguments, pool_size=1, max_overflow=5, pool_pre_ping=True, **options
+    )
     if parsed.drivername == MYSQL_DRIVER:
         event.listen(engine, "connect", _give_up_in_time)
     return engine
@@ -99,7 +110,12 @@ def _give_up_in_time(connection: Any, _record: object) -> None:
     """What `PATIENCE` asks of libpq, for a driver that has no options for it. A time limit for answers would end a long migration, too."""
     held = getattr(connection, "_sock", None)
     if isinstance(held, socket.socket) and held.family in (socket.AF_INET, socket.AF_INET6):
-        for option, seconds in (("TCP_KEEPIDLE", "keepalives_idle"), ("TCP_KEEPINTVL", "keepalives_interval"), ("TCP_KEEPCNT", "keepalives_count"), ("TCP_USER_TIMEOUT", "tcp_user_timeout")):
+        for option, seconds in (
+            ("TCP_KEEPIDLE", "keepalives_idle"),
+            ("TCP_KEEPINTVL", "keepalives_interval"),
+            ("TCP_KEEPCNT", "keepalives_count"),
+            ("TCP_USER_TIMEOUT", "tcp_user_timeout"),
+        ):
             if hasattr(socket, option):  # not every system has all of them
                 held.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), PATIENCE[seconds])
 
@@ -124,7 +140,9 @@ def _set_pragmas(connection: DBAPIConnection, _record: object) -> None:
 
 
 def _take_over_transactions(connection: Any, _record: object) -> None:
-    connection.isolation_level = None  # the driver's own BEGIN comes too late: a SELECT before it would not be covered
+    connection.isolation_level = (
+        None  # the driver's own BEGIN comes too late: a SELECT before it would not be covered
+    )
 
 
 def _begin(connection: Connection) -> None:
@@ -148,7 +166,10 @@ def _switch_to_wal(connection: DBAPIConnection, where: str) -> None:
             except sqlite3.OperationalError as error:
                 if "locked" not in str(error) or time.monotonic() > deadline:
                     raise StoreError(
-                        "the store cannot be shared", where=where, found=str(error), next_step="close what holds it open"
+                        "the store cannot be shared",
+                        where=where,
+                        found=str(error),
+                        next_step="close what holds it open",
                     ) from error
                 time.sleep(0.02)
     finally:
@@ -167,7 +188,9 @@ def _schema_unlocked(connection: Connection) -> Iterator[None]:
 
 def _check_character_set(connection: Connection, where: str) -> None:
     """Tables take over what the database is set to, Optuna's as well: it must know all letters, and tell names that differ in case apart."""
-    name, letters, order = connection.exec_driver_sql("SELECT DATABASE(), @@character_set_database, @@collation_database").one()
+    name, letters, order = connection.exec_driver_sql(
+        "SELECT DATABASE(), @@character_set_database, @@collation_database"
+    ).one()
     if letters != "utf8mb4" or not order.endswith(("_bin", "_cs")):
         raise StoreError(
             "the database cannot hold every text",
@@ -180,7 +203,11 @@ def _check_character_set(connection: Connection, where: str) -> None:
 
 def _clock() -> float:
     """Seconds of a clock that nobody sets, and that goes on while the machine sleeps, where there is one."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+    return (
+        time.clock_gettime(time.CLOCK_BOOTTIME)
+        if hasattr(time, "CLOCK_BOOTTIME")
+        else time.monotonic()
+    )
 
 
 def inserted_id(result: CursorResult[Any]) -> int:
@@ -202,11 +229,19 @@ class Database:
         self._password = password(url)
         self._answered_at, self._failing, self._back_at = _clock(), False, -math.inf
         # Whatever a server or a role is set to: a count after a wait for a lock has to see what the wait was for.
-        committed = {"isolation_level": "READ COMMITTED"} if self.engine.dialect.name == "postgresql" else {}
+        committed = (
+            {"isolation_level": "READ COMMITTED"}
+            if self.engine.dialect.name == "postgresql"
+            else {}
+        )
         self._writer = self.engine.execution_options(**{_WRITES: True}, **committed)
-        whole = {} if self.engine.dialect.name == "sqlite" else {"isolation_level": "REPEATABLE READ"}  # SQLite has no other
+        whole = (
+            {} if self.engine.dialect.name == "sqlite" else {"isolation_level": "REPEATABLE READ"}
+        )  # SQLite has no other
         # One query needs no transaction around it, which would cost two round trips more; several see different states anyway.
-        single = {"isolation_level": "AUTOCOMMIT"} if self.engine.dialect.name == "postgresql" else {}
+        single = (
+            {"isolation_level": "AUTOCOMMIT"} if self.engine.dialect.name == "postgresql" else {}
+        )
         self._reader = self.engine.execution_options(**single)
         self._snapshots = self.engine.execution_options(**whole)
 
@@ -217,7 +252,11 @@ class Database:
         Raises:
             StoreError: when the database fails.
         """
-        with self._noticing(), spoken(self.where, self._password), self._reader.connect() as connection:
+        with (
+            self._noticing(),
+            spoken(self.where, self._password),
+            self._reader.connect() as connection,
+        ):
             yield connection
 
     @contextmanager
@@ -227,7 +266,11 @@ class Database:
         Raises:
             StoreError: when the database fails.
         """
-        with self._noticing(), spoken(self.where, self._password), self._snapshots.connect() as connection:
+        with (
+            self._noticing(),
+            spoken(self.where, self._password),
+            self._snapshots.connect() as connection,
+        ):
             yield connection
 
     @contextmanager
@@ -237,7 +280,13 @@ class Database:
         Raises:
             StoreError: when the database fails.
         """
-        with self._noticing(), spoken(self.where, self._password), self._writer.connect() as connection, _schema_unlocked(connection), connection.begin():
+        with (
+            self._noticing(),
+            spoken(self.where, self._password),
+            self._writer.connect() as connection,
+            _schema_unlocked(connection),
+            connection.begin(),
+        ):
             yield connection
 
     @contextmanager
@@ -269,8 +318,17 @@ class Database:
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_SCHEMA_LOCK})")
         elif connection.dialect.name == "mysql":
             _check_character_set(connection, self.where)
-            if connection.exec_driver_sql(f"SELECT GET_LOCK({_MYSQL_LOCK}, {BUSY_TIMEOUT_S})").scalar() != 1:
-                raise StoreError("the store is being made or changed by another process", where=self.where, next_step="try again")
+            if (
+                connection.exec_driver_sql(
+                    f"SELECT GET_LOCK({_MYSQL_LOCK}, {BUSY_TIMEOUT_S})"
+                ).scalar()
+                != 1
+            ):
+                raise StoreError(
+                    "the store is being made or changed by another process",
+                    where=self.where,
+                    next_step="try again",
+                )
             connection.info[_LOCKED] = True
 
     def share(self) -> None:
@@ -291,7 +349,9 @@ class Database:
         connection = sqlite3.connect(self._file, timeout=0, isolation_level=None)
         try:
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-            connection.execute("PRAGMA journal_mode = DELETE")  # fails at once while another connection is open
+            connection.execute(
+                "PRAGMA journal_mode = DELETE"
+            )  # fails at once while another connection is open
             if connection.execute(unless).fetchone() is None:
                 self._file.unlink()
                 return True

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy.exc import DBAPIError, IntegrityError, PendingRollbackError, SQLAlchemyError, StatementError
+from sqlalchemy.exc import (
+    DBAPIError,
+    IntegrityError,
+    PendingRollbackError,
+    SQLAlchemyError,
+    StatementError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from spaces.errors import StoreBusyError, StoreError, StoreUnreachableError
@@ -14,21 +20,57 @@ DATABASE_STEP = "CREATE DATABASE name CHARACTER SET utf8mb4 COLLATE utf8mb4_bin,
 
 _KNOWN = (
     # what the driver says → what it means, what to do
-    ("password authentication failed", "the server refused the password", "check user and password in the address"),
-    ("no password supplied", "the server wants a password", "write it in the address, or in ~/.pgpass"),
+    (
+        "password authentication failed",
+        "the server refused the password",
+        "check user and password in the address",
+    ),
+    (
+        "no password supplied",
+        "the server wants a password",
+        "write it in the address, or in ~/.pgpass",
+    ),
     ("permission denied", "that user may not do this", "grant it the right, or use another user"),
     ('role "', "the server does not let that user in", "check the user in the address"),
-    ("database is locked", "the store was busy for too long", "look for a process that holds it open, or use PostgreSQL for many workers"),
+    (
+        "database is locked",
+        "the store was busy for too long",
+        "look for a process that holds it open, or use PostgreSQL for many workers",
+    ),
     ("disk is full", "the disk is full", "make room; nothing was written in part"),
     ("No space left", "the disk is full", "make room; nothing was written in part"),
-    ("readonly database", "the store cannot be written", "change the rights of the file and its folder, or choose another place"),
-    ("unable to open database file", "the store's file cannot be opened", "check that its folder can be written, or choose another place"),
+    (
+        "readonly database",
+        "the store cannot be written",
+        "change the rights of the file and its folder, or choose another place",
+    ),
+    (
+        "unable to open database file",
+        "the store's file cannot be opened",
+        "check that its folder can be written, or choose another place",
+    ),
     ("not a database", "the file is not a database", "choose another file"),
-    ("malformed", "the database is damaged", "restore it from a copy, or rescue it with `sqlite3 FILE .recover`"),
-    ("Access denied for user", "the server does not let that user in", "check user and password in the address, and the user's rights"),
-    ("command denied to user", "that user may not do this", "grant it the right, or use another user"),
+    (
+        "malformed",
+        "the database is damaged",
+        "restore it from a copy, or rescue it with `sqlite3 FILE .recover`",
+    ),
+    (
+        "Access denied for user",
+        "the server does not let that user in",
+        "check user and password in the address, and the user's rights",
+    ),
+    (
+        "command denied to user",
+        "that user may not do this",
+        "grant it the right, or use another user",
+    ),
     ("Unknown database", "the server has no such database", DATABASE_STEP),
-    ('database "', "the server has no such database", "create it with `createdb`, or check the name in the address"),
+    (
+        'database "',
+        "the server has no such database",
+        "create it with `createdb`, or check the name in the address",
+    ),
 )
 BUSY_STATES = ("40001", "40P01", "55P03")
 """PostgreSQL: could not serialize, deadlock, lock not available."""
@@ -42,13 +84,21 @@ BUSY_CODES = (1205, 1213)
 AWAY_CODES = (1040, 1053, 1152, 1184, 1203, 2002, 2003, 2006, 2013, 2055, 4031)
 """MySQL: too many connections, the server stops, it cannot be connected to, or the connection was lost."""
 
-AWAY_WORDS = ("not currently accepting connections", "is starting up", "is shutting down", "in recovery mode")
+AWAY_WORDS = (
+    "not currently accepting connections",
+    "is starting up",
+    "is shutting down",
+    "in recovery mode",
+)
 """PostgreSQL, to whoever wants to connect, which gives no state."""
 
 _FAULTS = (DBAPIError, PoolTimeoutError, PendingRollbackError)
 """The last one comes of a transaction whose connection was cut while its failure was on the way up."""
 
-_UNREACHABLE = ("the store cannot be reached", "check that the server runs, and host and port in the address")
+_UNREACHABLE = (
+    "the store cannot be reached",
+    "check that the server runs, and host and port in the address",
+)
 _BUSY = ("another transaction was in the way", "try the same again")
 _FAILED = ("the store failed", "look at `found`; the transaction was undone")
 
@@ -78,17 +128,29 @@ def _fault(error: SQLAlchemyError, where: str, password: str | None) -> StoreErr
     cause = error.orig if isinstance(error, DBAPIError) else error
     found = " ".join(str(cause).split())
     away = any(words in found for words in AWAY_WORDS)
-    known = None if away else next(((what, step) for needle, what, step in _KNOWN if needle in found), None)
+    known = (
+        None
+        if away
+        else next(((what, step) for needle, what, step in _KNOWN if needle in found), None)
+    )
     kind = _kind(error, found, refused=known is not None)
     what, next_step = known or {StoreError: _FAILED, StoreBusyError: _BUSY}.get(kind, _UNREACHABLE)
-    return kind(what, where=where, found=found.replace(password, "***") if password else found, next_step=next_step)
+    return kind(
+        what,
+        where=where,
+        found=found.replace(password, "***") if password else found,
+        next_step=next_step,
+    )
 
 
 def _kind(error: SQLAlchemyError, found: str, *, refused: bool) -> type[StoreError]:
     """Whether the same may succeed at once, or later; `refused` is what somebody has to mend first."""
     if not isinstance(error, DBAPIError):
         return StoreUnreachableError  # all connections are in use, or the one at hand was cut
-    state, code = getattr(error.orig, "sqlstate", None) or "", next(iter(getattr(error.orig, "args", ())), None)
+    state, code = (
+        getattr(error.orig, "sqlstate", None) or "",
+        next(iter(getattr(error.orig, "args", ())), None),
+    )
     if state in BUSY_STATES or code in BUSY_CODES or "database is locked" in found:
         return StoreBusyError
     if refused:

@@ -40,17 +40,35 @@ def parse(url: str) -> URL:
     """
     parsed = _parsed(url)
     if parsed is None:
-        raise StoreError("the store's address is malformed", where=safe_url(url), allowed=ALLOWED, next_step=_repair(url))
+        raise StoreError(
+            "the store's address is malformed",
+            where=safe_url(url),
+            allowed=ALLOWED,
+            next_step=_repair(url),
+        )
     if parsed.drivername not in DRIVERS:
-        near = nearest(parsed.drivername, DRIVERS) if parsed.drivername.startswith(("sqlite", "postgres", "mysql", "maria")) else ""
+        near = (
+            nearest(parsed.drivername, DRIVERS)
+            if parsed.drivername.startswith(("sqlite", "postgres", "mysql", "maria"))
+            else ""
+        )
         what = f"no store can live in a database of the kind {parsed.drivername!r}{near}"
         raise StoreError(
-            what, where=safe_url(url), found=parsed.drivername, allowed=KINDS, next_step=f"use one of {ALLOWED}"
+            what,
+            where=safe_url(url),
+            found=parsed.drivername,
+            allowed=KINDS,
+            next_step=f"use one of {ALLOWED}",
         )
     parsed = parsed.set(drivername=DRIVERS[parsed.drivername])
     _check_driver(parsed.drivername, safe_url(url))
     if parsed.drivername == MYSQL_DRIVER and not parsed.database:
-        raise StoreError("the store's address names no database", where=safe_url(url), allowed=ALLOWED, next_step="write it behind the host")
+        raise StoreError(
+            "the store's address names no database",
+            where=safe_url(url),
+            allowed=ALLOWED,
+            next_step="write it behind the host",
+        )
     return _with_absolute_path(parsed) if parsed.drivername == "sqlite" else parsed
 
 
@@ -62,7 +80,11 @@ def safe_url(url: str) -> str:
     if parsed.drivername.startswith("sqlite") and parsed.password is None:
         return url
     secret = {key: HIDDEN for key in parsed.query if "pass" in key.lower()}
-    return parsed.update_query_dict(secret).render_as_string(hide_password=True).replace("%2A%2A%2A", HIDDEN)
+    return (
+        parsed.update_query_dict(secret)
+        .render_as_string(hide_password=True)
+        .replace("%2A%2A%2A", HIDDEN)
+    )
 
 
 def optuna_url(url: str) -> str:
@@ -93,7 +115,9 @@ def dump_command(url: str) -> str:
     parsed = parse(url)
     if parsed.drivername.startswith("postgresql"):
         secret = [name for name in parsed.query if "pass" in name.lower()]
-        bare = parsed._replace(drivername="postgresql", password=None).difference_update_query(secret)  # `set` takes None for: as it is
+        bare = parsed._replace(drivername="postgresql", password=None).difference_update_query(
+            secret
+        )  # `set` takes None for: as it is
         return f"pg_dump --format=custom --file=search.dump '{bare.render_as_string()}'"
     options = (("host", parsed.host), ("port", parsed.port), ("user", parsed.username))
     told = " ".join(f"--{name}={value}" for name, value in options if value)
@@ -126,15 +150,31 @@ def _problem(path: Path, create: bool) -> tuple[str, str, str] | None:
     if not folder.is_dir():
         return "the store's folder does not exist", f"no folder {folder}", f"mkdir -p {folder}"
     if path.is_dir():
-        return "the store's address names a folder, not a file", f"folder {path}", f"use {path / 'search.db'}"
+        return (
+            "the store's address names a folder, not a file",
+            f"folder {path}",
+            f"use {path / 'search.db'}",
+        )
     if not exists and not create:
         return _NO_STORE, f"no file {path}", _NO_STORE_STEP
     if not _writable(folder):  # SQLite keeps its log beside the file
-        return "the store's folder cannot be written", f"{folder} is read-only", "change its rights, or choose another place"
+        return (
+            "the store's folder cannot be written",
+            f"{folder} is read-only",
+            "change its rights, or choose another place",
+        )
     if exists and not _writable(path):
-        return "the store's file cannot be written", f"{path} is read-only", "change its rights, or choose another place"
+        return (
+            "the store's file cannot be written",
+            f"{path} is read-only",
+            "change its rights, or choose another place",
+        )
     if exists and not _is_database(path):
-        return "the file is not a database", f"{path} is not an SQLite 3 file", "choose another file, or one that does not exist yet"
+        return (
+            "the file is not a database",
+            f"{path} is not an SQLite 3 file",
+            "choose another file, or one that does not exist yet",
+        )
     return None
 
 
@@ -191,8 +231,15 @@ def _with_absolute_path(parsed: URL) -> URL:
     elif database in ("", ":memory:"):
         what = "a store must outlive the process, so it cannot live in memory"
     if what:
-        raise StoreError(what, where=parsed.render_as_string(), allowed="sqlite:///path/to/file.db", next_step="name a file")
-    path = Path.home() / database.removeprefix("~/") if database.startswith("~/") else Path(database)
+        raise StoreError(
+            what,
+            where=parsed.render_as_string(),
+            allowed="sqlite:///path/to/file.db",
+            next_step="name a file",
+        )
+    path = (
+        Path.home() / database.removeprefix("~/") if database.startswith("~/") else Path(database)
+    )
     return parsed.set(database=str(path.absolute()))
 
 

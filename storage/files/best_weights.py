@@ -21,7 +21,11 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 
 def is_kept(path: Path) -> bool:
     """Whether a file in such a folder is one of ours."""
-    return not path.is_symlink() and path.is_file() and (path.name in (NOTE, LOCK) or _HASH.fullmatch(path.name) is not None)
+    return (
+        not path.is_symlink()
+        and path.is_file()
+        and (path.name in (NOTE, LOCK) or _HASH.fullmatch(path.name) is not None)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +67,12 @@ class Artifacts:
             note = Best(**json.loads((self.folder / NOTE).read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             return None
-        numbers = isinstance(note.trial, int) and all(isinstance(number, (int, float)) for number in (note.score, note.since))
-        complete = numbers and isinstance(note.sha256, str) and _HASH.fullmatch(note.sha256)  # or it could lead out of the folder
+        numbers = isinstance(note.trial, int) and all(
+            isinstance(number, (int, float)) for number in (note.score, note.since)
+        )
+        complete = (
+            numbers and isinstance(note.sha256, str) and _HASH.fullmatch(note.sha256)
+        )  # or it could lead out of the folder
         return note if complete and self.path(note).exists() else None
 
     def path(self, best: Best) -> Path:
@@ -89,7 +97,9 @@ class Artifacts:
         """
         with self._locked():
             noted = self._noted()
-            if (noted is not None and noted.since > self.since) or not self.beats(trial, score, direction):
+            if (noted is not None and noted.since > self.since) or not self.beats(
+                trial, score, direction
+            ):
                 return False
             best = Best(self.since, trial, score, state.sha256)
             self.files.write(self.path(best), lambda draft: link_or_copy(state.path, draft))
@@ -106,4 +116,3 @@ class Artifacts:
         with (self.folder / LOCK).open("a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
-

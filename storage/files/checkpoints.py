@@ -67,13 +67,18 @@ class TrialStates:
                 found.append(TrialState(order, self._path(order), note))
         return sorted(found, key=lambda state: state.order, reverse=True)
 
-    def write(self, attempt: int, save: Callable[[Path], None], note: Mapping[str, Any]) -> TrialState:
+    def write(
+        self, attempt: int, save: Callable[[Path], None], note: Mapping[str, Any]
+    ) -> TrialState:
         """Puts what `save` writes in place, with its note, and removes all but the last two states.
 
         Raises:
             OSError: when the disk is full or cannot be written; the former states stay, and nothing else.
         """
-        order = (attempt, 1 + max((count for (of, count), _, _ in self._all() if of == attempt), default=0))
+        order = (
+            attempt,
+            1 + max((count for (of, count), _, _ in self._all() if of == attempt), default=0),
+        )
         path = self._path(order)
         try:
             self.files.write(path, save)
@@ -110,16 +115,26 @@ class TrialStates:
         Raises:
             OSError: when the folder cannot be written.
         """
-        for path in sorted([*self.stem.parent.glob(f".{self.stem.name}.*"), *self.stem.parent.glob(f"{self.stem.name}.*")]):
+        for path in sorted(
+            [
+                *self.stem.parent.glob(f".{self.stem.name}.*"),
+                *self.stem.parent.glob(f"{self.stem.name}.*"),
+            ]
+        ):
             named = self._any_file.match(path.name)
             if named and int(named[1]) <= attempt:
                 path.unlink(missing_ok=True)
 
     def _remove_older(self, newest: tuple[int, int]) -> None:
         """Removes all but the last states of this attempt and of earlier ones; a later attempt's are not touched."""
-        noted = sorted((order for order, kind, _ in self._all() if kind == "json" and order <= newest), reverse=True)
+        noted = sorted(
+            (order for order, kind, _ in self._all() if kind == "json" and order <= newest),
+            reverse=True,
+        )
         kept = set(noted[:KEPT])
-        for order, _, path in sorted(self._all(), key=lambda found: found[1], reverse=True):  # notes first
+        for order, _, path in sorted(
+            self._all(), key=lambda found: found[1], reverse=True
+        ):  # notes first
             if order < newest and order not in kept:
                 path.unlink(missing_ok=True)
 

@@ -44,12 +44,22 @@ class CheckpointFiles:
         if not _STUDY_NAME.fullmatch(study) or number < 0:
             allowed = "letters, digits, '_', '.' and '-', the first a letter or a digit; a trial from 0 on"
             raise StoreError(
-                "a study's name must do as a folder", where=str(self.root), found=f"{study!r}, trial {number}", allowed=allowed
+                "a study's name must do as a folder",
+                where=str(self.root),
+                found=f"{study!r}, trial {number}",
+                allowed=allowed,
             )
         folder = self.root / study
         if folder.is_symlink():
-            step = "put a folder in its place, or have SEARCH_FILES name another place for all files"
-            raise StoreError("a study's folder is a link, which leads out of the folder for files", where=str(folder), found=f"→ {folder.readlink()}", next_step=step)
+            step = (
+                "put a folder in its place, or have SEARCH_FILES name another place for all files"
+            )
+            raise StoreError(
+                "a study's folder is a link, which leads out of the folder for files",
+                where=str(folder),
+                found=f"→ {folder.readlink()}",
+                next_step=step,
+            )
         return folder / f"trial-{number:05d}"
 
     def write(self, path: Path, save: Callable[[Path], None]) -> None:

@@ -32,8 +32,13 @@ class Leftover:
 
 def leftovers(store: Store, root: Path) -> list[Leftover]:
     """The states of trials that are over or not in the store, and the logs and artifacts of studies that are not in it. Nothing else is looked at, no link is followed."""
-    found = list(_ours(root))  # before the store is read: a trial comes into the store before its first file
-    numbers = {study.name: {trial.number for trial in store.trials(study.id) if not _over(trial)} for study in store.studies()}
+    found = list(
+        _ours(root)
+    )  # before the store is read: a trial comes into the store before its first file
+    numbers = {
+        study.name: {trial.number for trial in store.trials(study.id) if not _over(trial)}
+        for study in store.studies()
+    }
     return [file for file in found if _lonely(file, numbers)]
 
 
@@ -44,7 +49,11 @@ def remove_leftovers(files: list[Leftover], root: Path) -> int:
         with suppress(OSError):
             file.path.unlink()
             removed += 1
-    for folder in (place for study in {file.study for file in files} for place in (root / study / best_weights.FOLDER, root / study)):
+    for folder in (
+        place
+        for study in {file.study for file in files}
+        for place in (root / study / best_weights.FOLDER, root / study)
+    ):
         with suppress(OSError):  # something else is in it
             folder.rmdir()
     return removed
@@ -52,11 +61,17 @@ def remove_leftovers(files: list[Leftover], root: Path) -> int:
 
 def _over(trial: StoredTrial) -> bool:
     """Whether it ended long enough ago that the worker which ended it is done with its states: it died before it could remove them."""
-    return trial.state in FINAL_STATES and trial.finished_at is not None and time.time() - trial.finished_at > TIDYING_S
+    return (
+        trial.state in FINAL_STATES
+        and trial.finished_at is not None
+        and time.time() - trial.finished_at > TIDYING_S
+    )
 
 
 def _lonely(file: Leftover, numbers: Mapping[str, set[int | None]]) -> bool:
-    return file.study not in numbers or (file.trial is not None and file.trial not in numbers[file.study])
+    return file.study not in numbers or (
+        file.trial is not None and file.trial not in numbers[file.study]
+    )
 
 
 def _ours(root: Path) -> Iterator[Leftover]:
@@ -68,8 +83,16 @@ def _ours(root: Path) -> Iterator[Leftover]:
         for path in sorted(folder.iterdir()):
             trial = _TRIAL_FILE.fullmatch(path.name)
             if path.name == best_weights.FOLDER and path.is_dir() and not path.is_symlink():
-                yield from (_file(each, folder.name, None) for each in sorted(path.iterdir()) if best_weights.is_kept(each))
-            elif (trial or _WORKER_LOG.fullmatch(path.name)) and path.is_file() and not path.is_symlink():
+                yield from (
+                    _file(each, folder.name, None)
+                    for each in sorted(path.iterdir())
+                    if best_weights.is_kept(each)
+                )
+            elif (
+                (trial or _WORKER_LOG.fullmatch(path.name))
+                and path.is_file()
+                and not path.is_symlink()
+            ):
                 yield _file(path, folder.name, int(trial[1]) if trial else None)
 
 

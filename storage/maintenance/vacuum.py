@@ -42,7 +42,11 @@ def size_bytes(connection: Connection) -> int:
 
 def tables(connection: Connection) -> list[str]:
     """The names of our tables and of Optuna's that are there."""
-    return sorted(name for name in inspect(connection).get_table_names() if name.startswith(PREFIX) or name in TABLES)
+    return sorted(
+        name
+        for name in inspect(connection).get_table_names()
+        if name.startswith(PREFIX) or name in TABLES
+    )
 
 
 def damage(database: Database) -> list[str]:
@@ -56,7 +60,11 @@ def damage(database: Database) -> list[str]:
         if "damaged" not in problem.what:
             raise
         found = [problem.found]
-    return [] if found == ["ok"] else [f"the file is damaged: {' '.join(line.split())}" for line in found]
+    return (
+        []
+        if found == ["ok"]
+        else [f"the file is damaged: {' '.join(line.split())}" for line in found]
+    )
 
 
 def held_trials(connection: Connection, study_ids: Sequence[int] | None = None) -> list[str]:
@@ -64,11 +72,18 @@ def held_trials(connection: Connection, study_ids: Sequence[int] | None = None) 
     holds = select(Study.name, Trial.number, Trial.worker).join(Study, Study.id == Trial.study_id)
     if study_ids is not None:
         holds = holds.where(Study.id.in_(study_ids))
-    rows = connection.execute(holds.where(Trial.state.in_(HELD_STATES), Trial.lease_until >= now()).order_by(Trial.id)).all()
-    return [f"study {row.name}, trial {'?' if row.number is None else row.number}: worker {row.worker}" for row in rows]
+    rows = connection.execute(
+        holds.where(Trial.state.in_(HELD_STATES), Trial.lease_until >= now()).order_by(Trial.id)
+    ).all()
+    return [
+        f"study {row.name}, trial {'?' if row.number is None else row.number}: worker {row.worker}"
+        for row in rows
+    ]
 
 
-def refuse_held(connection: Connection, where: str, done: str, study_ids: Sequence[int] | None = None) -> None:
+def refuse_held(
+    connection: Connection, where: str, done: str, study_ids: Sequence[int] | None = None
+) -> None:
     """Makes sure that nobody works on the store.
 
     Raises:
@@ -78,7 +93,12 @@ def refuse_held(connection: Connection, where: str, done: str, study_ids: Sequen
     if held:
         shown = "; ".join(held[:5]) + (f"; and {len(held) - 5} more" if len(held) > 5 else "")
         step = "stop the workers with Ctrl-C, which gives their trials back; a dead worker's lease ends by itself within ten seconds"
-        raise StoreError(f"the store cannot be {done} while workers hold trials", where=where, found=shown, next_step=step)
+        raise StoreError(
+            f"the store cannot be {done} while workers hold trials",
+            where=where,
+            found=shown,
+            next_step=step,
+        )
 
 
 def back_up(database: Database, file: Path) -> None:
@@ -90,15 +110,33 @@ def back_up(database: Database, file: Path) -> None:
     try:
         os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except OSError as problem:
-        what = "the copy is there already" if isinstance(problem, FileExistsError) else "the copy cannot be written"
-        step = f"move {file} away, or say --no-backup" if isinstance(problem, FileExistsError) else "make room, or say --no-backup"
-        raise StoreError(what, where=database.where, found=f"{file}: {problem.strerror}", next_step=step) from None
+        what = (
+            "the copy is there already"
+            if isinstance(problem, FileExistsError)
+            else "the copy cannot be written"
+        )
+        step = (
+            f"move {file} away, or say --no-backup"
+            if isinstance(problem, FileExistsError)
+            else "make room, or say --no-backup"
+        )
+        raise StoreError(
+            what, where=database.where, found=f"{file}: {problem.strerror}", next_step=step
+        ) from None
     try:
-        with closing(sqlite3.connect(str(database.engine.url.database))) as source, closing(sqlite3.connect(file)) as target:
+        with (
+            closing(sqlite3.connect(str(database.engine.url.database))) as source,
+            closing(sqlite3.connect(file)) as target,
+        ):
             source.backup(target)
     except sqlite3.Error as problem:
         file.unlink(missing_ok=True)
-        raise StoreError("the copy cannot be written", where=database.where, found=str(problem), next_step="make room, and try again") from problem
+        raise StoreError(
+            "the copy cannot be written",
+            where=database.where,
+            found=str(problem),
+            next_step="make room, and try again",
+        ) from problem
 
 
 def tidy(database: Database) -> None:
@@ -128,7 +166,11 @@ def _tidying(name: str, names: list[str]) -> list[str]:
         return ["PRAGMA wal_checkpoint(TRUNCATE)", "VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"]
     if name == "postgresql":
         return [f'VACUUM (ANALYZE) "{table}"' for table in names]
-    return [f"{word} TABLE {', '.join(f'`{table}`' for table in names)}" for word in ("OPTIMIZE", "ANALYZE") if names]
+    return [
+        f"{word} TABLE {', '.join(f'`{table}`' for table in names)}"
+        for word in ("OPTIMIZE", "ANALYZE")
+        if names
+    ]
 
 
 def lock_against_claims(database: Database, connection: Connection) -> None:

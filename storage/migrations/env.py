@@ -5,6 +5,10 @@ from alembic import context
 from storage.tables.models import Table
 from storage.tables.schema import VERSION_TABLE
 
-context.configure(connection=context.config.attributes["connection"], target_metadata=Table.metadata, version_table=VERSION_TABLE)
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=Table.metadata,
+    version_table=VERSION_TABLE,
+)
 with context.begin_transaction():
     context.run_migrations()

@@ -33,16 +33,30 @@ class DeviceTimes(Room):
         """
         if not budget_s > 0:
             raise ValueError(f"a budget is more than 0 seconds, not {budget_s!r}")
-        taken = select(func.coalesce(func.sum(Trial.device_s), 0.0)).where(Trial.study_id == study_id).scalar_subquery()
+        taken = (
+            select(func.coalesce(func.sum(Trial.device_s), 0.0))
+            .where(Trial.study_id == study_id)
+            .scalar_subquery()
+        )
         with self._database.writing() as connection:
             connection.execute(select(Study.id).where(Study.id == study_id).with_for_update())
-            connection.execute(update(Study).where(Study.id == study_id).values(device_s=taken, device_budget_s=budget_s))
+            connection.execute(
+                update(Study)
+                .where(Study.id == study_id)
+                .values(device_s=taken, device_budget_s=budget_s)
+            )
 
     def device_time(self, study_id: int) -> DeviceTime:
         """What the trials of a study are charged with, and what they may take."""
-        charged = select(func.coalesce(func.sum(Trial.device_s), 0.0)).where(Trial.study_id == study_id).scalar_subquery()
+        charged = (
+            select(func.coalesce(func.sum(Trial.device_s), 0.0))
+            .where(Trial.study_id == study_id)
+            .scalar_subquery()
+        )
         with self._database.reading() as connection:
-            row = connection.execute(select(charged, Study.device_budget_s).where(Study.id == study_id)).one_or_none()
+            row = connection.execute(
+                select(charged, Study.device_budget_s).where(Study.id == study_id)
+            ).one_or_none()
         return DeviceTime(0.0, None) if row is None else DeviceTime(*row)
 
     def device_time_spent(self, study_id: int) -> bool:
@@ -68,9 +82,14 @@ class Budget:
 
 def locked_budget(connection: Connection, study_id: int) -> Budget | None:
     """The budget of a study, whose row stays locked until the transaction ends; None, and no lock, where there is none."""
-    if connection.execute(select(Study.device_budget_s).where(Study.id == study_id)).scalar() is None:
+    if (
+        connection.execute(select(Study.device_budget_s).where(Study.id == study_id)).scalar()
+        is None
+    ):
         return None
-    left_s = connection.execute(select(Study.device_budget_s - Study.device_s).where(Study.id == study_id).with_for_update()).scalar_one()
+    left_s = connection.execute(
+        select(Study.device_budget_s - Study.device_s).where(Study.id == study_id).with_for_update()
+    ).scalar_one()
     return Budget(study_id, left_s or 0.0)
 
 
@@ -105,6 +124,14 @@ def _charged(connection: Connection, trial_id: int) -> tuple[float, float]:
     return row[0], row[0] if row[1] is None else row[1]
 
 
-def _charge(connection: Connection, trial_id: int, budget: Budget, seconds: float, until: float | None) -> None:
-    connection.execute(update(Study).where(Study.id == budget.study_id).values(device_s=Study.device_s + seconds))
-    connection.execute(update(Trial).where(Trial.id == trial_id).values(device_s=Trial.device_s + seconds, charged_until=until))
+def _charge(
+    connection: Connection, trial_id: int, budget: Budget, seconds: float, until: float | None
+) -> None:
+    connection.execute(
+        update(Study).where(Study.id == budget.study_id).values(device_s=Study.device_s + seconds)
+    )
+    connection.execute(
+        update(Trial)
+        .where(Trial.id == trial_id)
+        .values(device_s=Trial.device_s + seconds, charged_until=until)
+    )

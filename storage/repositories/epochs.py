@@ -10,7 +10,18 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Row, ScalarSelect, Update, bindparam, delete, func, insert, select, update
+from sqlalchemy import (
+    Connection,
+    Row,
+    ScalarSelect,
+    Update,
+    bindparam,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
 
 from spaces.errors import EpochOrderError
 from spaces.records import EpochRecord
@@ -39,15 +50,28 @@ class Epochs(Room):
         """
         until(lease_s)
         mine = {"b_trial": claim.trial_id, "b_attempt": claim.attempt, "b_lease_s": lease_s}
-        epoch = {"trial_id": claim.trial_id, "epoch": record.epoch, "attempt": claim.attempt, "metric": record.metric}
+        epoch = {
+            "trial_id": claim.trial_id,
+            "epoch": record.epoch,
+            "attempt": claim.attempt,
+            "metric": record.metric,
+        }
         with self._database.writing() as connection:
-            last = _hold(connection, {**mine, "b_used": record.used}, _HOLD_AND_NOTE) if record.used else _hold(connection, mine, _HOLD)
+            last = (
+                _hold(connection, {**mine, "b_used": record.used}, _HOLD_AND_NOTE)
+                if record.used
+                else _hold(connection, mine, _HOLD)
+            )
             if last is None:
                 raise lost(connection, claim)
             if _overwrites(last, claim, record.epoch):
                 self._forget(connection, claim, record.epoch - 1)
             connection.execute(_INSERT, {**epoch, "record": record.as_dict()})
-            if claim.optuna_trial_id is not None and record.metric == record.metric and self._optuna.known(connection):
+            if (
+                claim.optuna_trial_id is not None
+                and record.metric == record.metric
+                and self._optuna.known(connection)
+            ):
                 self._optuna.report(connection, claim.optuna_trial_id, record.epoch, record.metric)
 
     def forget_epochs_after(self, claim: Claim, epoch: int) -> None:
@@ -67,7 +91,9 @@ class Epochs(Room):
             LeaseLostError: when another attempt took the trial over, or it ended.
         """
         with self._database.writing() as connection:
-            end_attempt(connection, claim, state="paused", config=config, halvings=Trial.halvings + 1)
+            end_attempt(
+                connection, claim, state="paused", config=config, halvings=Trial.halvings + 1
+            )
             self._forget(connection, claim, 0)
 
     def _forget(self, connection: Connection, claim: Claim, epoch: int) -> None:
@@ -77,26 +103,42 @@ class Epochs(Room):
 
     def written(self, claim: Claim) -> int:
         """The last epoch that this attempt wrote, 0 for none: after a cut connection nobody knows whether it was in time."""
-        mine = select(func.max(Epoch.epoch)).where(Epoch.trial_id == claim.trial_id, Epoch.attempt == claim.attempt)
+        mine = select(func.max(Epoch.epoch)).where(
+            Epoch.trial_id == claim.trial_id, Epoch.attempt == claim.attempt
+        )
         with self._database.reading() as connection:
             return connection.execute(mine).scalar() or 0
 
     def records(self, trial_id: int) -> list[EpochRecord]:
         """The epochs of one trial, in order."""
         with self._database.reading() as connection:
-            rows = connection.execute(select(Epoch.record).where(Epoch.trial_id == trial_id).order_by(Epoch.epoch)).scalars().all()
+            rows = (
+                connection.execute(
+                    select(Epoch.record).where(Epoch.trial_id == trial_id).order_by(Epoch.epoch)
+                )
+                .scalars()
+                .all()
+            )
         return [EpochRecord.from_dict(row) for row in rows]
 
     def records_of_optuna(self, optuna_trial_id: int) -> list[EpochRecord]:
         """The epochs of one trial by Optuna's id of it, in order; none for a trial that no worker of ours trained."""
-        wanted = select(Epoch.record).join(Trial, Trial.id == Epoch.trial_id).where(Trial.optuna_trial_id == optuna_trial_id)
+        wanted = (
+            select(Epoch.record)
+            .join(Trial, Trial.id == Epoch.trial_id)
+            .where(Trial.optuna_trial_id == optuna_trial_id)
+        )
         with self._database.reading() as connection:
             rows = connection.execute(wanted.order_by(Epoch.epoch)).scalars().all()
         return [EpochRecord.from_dict(row) for row in rows]
 
     def study_records(self, study_id: int) -> dict[int, list[EpochRecord]]:
         """The epochs of every trial of a study, in order, by the trial's id; a trial without an epoch is left out."""
-        wanted = select(Epoch.trial_id, Epoch.record).join(Trial, Trial.id == Epoch.trial_id).where(Trial.study_id == study_id)
+        wanted = (
+            select(Epoch.trial_id, Epoch.record)
+            .join(Trial, Trial.id == Epoch.trial_id)
+            .where(Trial.study_id == study_id)
+        )
         with self._database.reading() as connection:
             rows = connection.execute(wanted.order_by(Epoch.trial_id, Epoch.epoch)).all()
         found: dict[int, list[EpochRecord]] = defaultdict(list)
@@ -106,12 +148,18 @@ class Epochs(Room):
 
     def last_epochs(self, study_id: int) -> dict[int, int]:
         """The last epoch of every trial of a study, by the trial's id; a trial without an epoch is left out."""
-        last = select(Epoch.trial_id, func.max(Epoch.epoch)).join(Trial, Trial.id == Epoch.trial_id).where(Trial.study_id == study_id)
+        last = (
+            select(Epoch.trial_id, func.max(Epoch.epoch))
+            .join(Trial, Trial.id == Epoch.trial_id)
+            .where(Trial.study_id == study_id)
+        )
         with self._database.reading() as connection:
             return {row[0]: row[1] for row in connection.execute(last.group_by(Epoch.trial_id))}
 
 
-def _hold(connection: Connection, mine: dict[str, Any], statement: Update) -> Row[*tuple[Any, ...]] | None:
+def _hold(
+    connection: Connection, mine: dict[str, Any], statement: Update
+) -> Row[*tuple[Any, ...]] | None:
     """Extends the lease; the last epoch of the trial, None when it is not held by this attempt any more."""
     if connection.dialect.update_returning:
         return connection.execute(statement.returning(*_LAST), mine).one_or_none()
@@ -132,11 +180,19 @@ def _overwrites(last: Row[*tuple[Any, ...]], claim: Claim, epoch: int) -> bool:
     if starts and 1 <= epoch <= last.epoch:
         return True
     allowed = f"{'1 to ' if starts else ''}{(last.epoch or 0) + 1}"
-    raise EpochOrderError(f"trial {claim.number}: epoch {epoch} is out of order; the next one is {allowed}")
+    raise EpochOrderError(
+        f"trial {claim.number}: epoch {epoch} is out of order; the next one is {allowed}"
+    )
 
 
 def _last(column: Any) -> ScalarSelect[Any]:
-    return select(column).where(Epoch.trial_id == bindparam("b_trial")).order_by(Epoch.epoch.desc()).limit(1).scalar_subquery()
+    return (
+        select(column)
+        .where(Epoch.trial_id == bindparam("b_trial"))
+        .order_by(Epoch.epoch.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
 
 
 # The statements of `append` are built once, for building one takes as long as running it. One round trip checks the
@@ -145,9 +201,15 @@ _LAST = (_last(Epoch.epoch).label("epoch"), _last(Epoch.attempt).label("attempt"
 _SELECT_LAST = select(*_LAST)
 _HOLD = (
     update(Trial)
-    .where(Trial.id == bindparam("b_trial"), Trial.attempt == bindparam("b_attempt"), Trial.state.in_(HELD_STATES))
+    .where(
+        Trial.id == bindparam("b_trial"),
+        Trial.attempt == bindparam("b_attempt"),
+        Trial.state.in_(HELD_STATES),
+    )
     .values(lease_until=now() + bindparam("b_lease_s"), seen_at=now())
 )
 _HOLD_AND_NOTE = _HOLD.values(used=bindparam("b_used", type_=Json))
-_DELETE = delete(Epoch).where(Epoch.trial_id == bindparam("b_trial"), Epoch.epoch > bindparam("b_after"))
+_DELETE = delete(Epoch).where(
+    Epoch.trial_id == bindparam("b_trial"), Epoch.epoch > bindparam("b_after")
+)
 _INSERT = insert(Epoch).values(at=now())

@@ -29,14 +29,20 @@ class Findings(Room):
     def study_evidence(self, study_id: int) -> dict[int, list[Finding]]:
         """What fired in every trial of a study, by the trial's id; a trial in which nothing fired is left out."""
         with self._database.reading() as connection:
-            rows = connection.execute(_signals().join(Trial, Trial.id == Signal.trial_id).where(Trial.study_id == study_id)).all()
+            rows = connection.execute(
+                _signals()
+                .join(Trial, Trial.id == Signal.trial_id)
+                .where(Trial.study_id == study_id)
+            ).all()
         found: dict[int, list[Finding]] = defaultdict(list)
         for row in rows:
             found[row.trial_id].append(_finding(row))
         return dict(found)
 
 
-def keep(connection: Connection, trial_id: int, evidence: Evidence, diagnosis: Diagnosis | None) -> None:
+def keep(
+    connection: Connection, trial_id: int, evidence: Evidence, diagnosis: Diagnosis | None
+) -> None:
     """Writes one finding, within the transaction that ends the trial."""
     told = None if diagnosis is None else asdict(diagnosis)
     connection.execute(insert(Signal).values(trial_id=trial_id, diagnosis=told, **asdict(evidence)))
@@ -64,4 +70,11 @@ def _finding(row: _Columns) -> Finding:
 def _diagnosis(told: Mapping[str, Any]) -> Diagnosis:
     remedies = tuple(Remedy(remedy["text"], remedy["patch"]) for remedy in told["remedies"])
     others = tuple((cause, likelihood) for cause, likelihood in told.get("others", ()))
-    return Diagnosis(told["cause"], tuple(told["because"]), remedies, told.get("confidence", 1.0), tuple(told.get("against", ())), others)
+    return Diagnosis(
+        told["cause"],
+        tuple(told["because"]),
+        remedies,
+        told.get("confidence", 1.0),
+        tuple(told.get("against", ())),
+        others,
+    )

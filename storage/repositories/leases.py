@@ -35,7 +35,13 @@ class Attempts(Room):
     """Claiming trials, holding them, and letting them go."""
 
     def claim(
-        self, study_id: int, budget: int, worker: str, lease_s: float, max_attempts: int = MAX_ATTEMPTS, device: str | None = None
+        self,
+        study_id: int,
+        budget: int,
+        worker: str,
+        lease_s: float,
+        max_attempts: int = MAX_ATTEMPTS,
+        device: str | None = None,
     ) -> Claim | None:
         """A trial to work on for `lease_s` seconds, None when nothing is left to do; exact under any number of processes.
 
@@ -48,7 +54,12 @@ class Attempts(Room):
             StoreError: when there is no such study, or the database fails.
             ValueError: when the lease is not positive.
         """
-        holder = {"worker": worker, "host": socket.gethostname(), "pid": os.getpid(), "device": device}
+        holder = {
+            "worker": worker,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "device": device,
+        }
         holder |= {"lease_until": until(lease_s), "seen_at": now()}
         with self._numbering() as connection:
             optuna_study_id, device_time = _lock_study(connection, study_id, self._database.where)
@@ -56,15 +67,35 @@ class Attempts(Room):
             if device_time is not None and device_time.spent:
                 return None
             holder["charged_until"] = now() if device_time is None else null()
-            claim = self._take_over(connection, study_id, holder) or self._make(connection, study_id, optuna_study_id, budget, holder)
+            claim = self._take_over(connection, study_id, holder) or self._make(
+                connection, study_id, optuna_study_id, budget, holder
+            )
             if claim is None or device_time is None:
                 return claim
-            return replace(claim, device_left_s=reserve(connection, claim.trial_id, device_time, lease_s))
+            return replace(
+                claim, device_left_s=reserve(connection, claim.trial_id, device_time, lease_s)
+            )
 
-    def _take_over(self, connection: Connection, study_id: int, holder: Mapping[str, Any]) -> Claim | None:
+    def _take_over(
+        self, connection: Connection, study_id: int, holder: Mapping[str, Any]
+    ) -> Claim | None:
         """The oldest trial that nobody works on, None when there is none."""
-        columns = (Trial.id, Trial.study_id, Trial.attempt, Trial.number, Trial.optuna_trial_id, Trial.config, Trial.preset, Trial.halvings)
-        paused = select(*columns).where(Trial.study_id == study_id, Trial.state == "paused").order_by(Trial.id).limit(1)
+        columns = (
+            Trial.id,
+            Trial.study_id,
+            Trial.attempt,
+            Trial.number,
+            Trial.optuna_trial_id,
+            Trial.config,
+            Trial.preset,
+            Trial.halvings,
+        )
+        paused = (
+            select(*columns)
+            .where(Trial.study_id == study_id, Trial.state == "paused")
+            .order_by(Trial.id)
+            .limit(1)
+        )
         free = connection.execute(paused.with_for_update(skip_locked=True)).one_or_none()
         if free is None:
             return None
@@ -74,15 +105,36 @@ class Attempts(Room):
         seen = (free.number, free.optuna_trial_id, free.config, free.preset)
         return Claim(free.id, free.study_id, free.attempt + 1, bound, *seen, halvings=free.halvings)
 
-    def _make(self, connection: Connection, study_id: int, optuna_study_id: int, budget: int, holder: Mapping[str, Any]) -> Claim | None:
+    def _make(
+        self,
+        connection: Connection,
+        study_id: int,
+        optuna_study_id: int,
+        budget: int,
+        holder: Mapping[str, Any],
+    ) -> Claim | None:
         """A new trial, None when the study has as many as its budget."""
         if _trials(connection, study_id) >= budget:
             return None
         optuna_trial_id, number = self._optuna.take(connection, optuna_study_id) or (None, None)
-        new = {"study_id": study_id, "state": "reserved", "attempt": 1, "lost": 0, "reason": "", "error": "", "created_at": now()}
+        new = {
+            "study_id": study_id,
+            "state": "reserved",
+            "attempt": 1,
+            "lost": 0,
+            "reason": "",
+            "error": "",
+            "created_at": now(),
+        }
         theirs = {"number": number, "optuna_trial_id": optuna_trial_id}
         trial_id = inserted_id(connection.execute(insert(Trial).values(**new, **theirs, **holder)))
-        return Claim(trial_id=trial_id, study_id=study_id, attempt=1, number=number, optuna_trial_id=optuna_trial_id)
+        return Claim(
+            trial_id=trial_id,
+            study_id=study_id,
+            attempt=1,
+            number=number,
+            optuna_trial_id=optuna_trial_id,
+        )
 
     def knows_optuna(self) -> bool:
         """Whether `claim` takes trials from Optuna's tables, and `bind`, `append` and `finish` write to them; else Optuna's own class has to."""
@@ -120,9 +172,20 @@ class Attempts(Room):
             LeaseLostError: when another attempt took the trial over, or it ended.
             StoreError: when another trial of the study has that number.
         """
-        bound: dict[str, Any] = {"number": number, "optuna_trial_id": optuna_trial_id, "config": config, "preset": preset}
+        bound: dict[str, Any] = {
+            "number": number,
+            "optuna_trial_id": optuna_trial_id,
+            "config": config,
+            "preset": preset,
+        }
         with self._numbering() as connection:
-            hold(connection, claim, state="running", started_at=func.coalesce(Trial.started_at, now()), **bound)
+            hold(
+                connection,
+                claim,
+                state="running",
+                started_at=func.coalesce(Trial.started_at, now()),
+                **bound,
+            )
             if sampled is not None:
                 self._optuna.write(connection, optuna_trial_id, sampled)
         return replace(claim, **bound)
@@ -138,8 +201,16 @@ class Attempts(Room):
         """
         with self._database.writing() as connection:
             budget = locked_budget(connection, claim.study_id)
-            hold(connection, claim, lease_until=until(lease_s), seen_at=now(), **(used() if budget is None else {}))
-            return math.inf if budget is None else reserve(connection, claim.trial_id, budget, lease_s)
+            hold(
+                connection,
+                claim,
+                lease_until=until(lease_s),
+                seen_at=now(),
+                **(used() if budget is None else {}),
+            )
+            return (
+                math.inf if budget is None else reserve(connection, claim.trial_id, budget, lease_s)
+            )
 
     def confirm(self, claim: Claim) -> None:
         """Checks that the attempt still has the trial, and writes nothing.
@@ -147,7 +218,9 @@ class Attempts(Room):
         Raises:
             LeaseLostError: when another attempt took the trial over, or it ended.
         """
-        mine = select(Trial.id).where(Trial.id == claim.trial_id, Trial.attempt == claim.attempt, Trial.state.in_(HELD_STATES))
+        mine = select(Trial.id).where(
+            Trial.id == claim.trial_id, Trial.attempt == claim.attempt, Trial.state.in_(HELD_STATES)
+        )
         with self._database.reading() as connection:
             if connection.execute(mine).scalar() is None:
                 raise lost(connection, claim)
@@ -181,10 +254,22 @@ class Attempts(Room):
         if state not in FINAL_STATES:
             raise ValueError(f"a trial ends as one of {', '.join(FINAL_STATES)}, not {state!r}")
         with self._database.writing() as connection:
-            end_attempt(connection, claim, state=state, score=score, reason=reason, error=error, finished_at=now())
+            end_attempt(
+                connection,
+                claim,
+                state=state,
+                score=score,
+                reason=reason,
+                error=error,
+                finished_at=now(),
+            )
             if evidence is not None:
                 findings.keep(connection, claim.trial_id, evidence, diagnosis)
-            if told is not None and claim.optuna_trial_id is not None and self._optuna.known(connection):
+            if (
+                told is not None
+                and claim.optuna_trial_id is not None
+                and self._optuna.known(connection)
+            ):
                 self._optuna.end(connection, claim.optuna_trial_id, told)
 
     @contextmanager
@@ -198,8 +283,16 @@ class Attempts(Room):
             with self._database.writing() as connection:
                 yield connection
         except IntegrityError as error:
-            what, found = "another trial of the study has that number", " ".join(str(error.orig).split())
-            raise StoreError(what, where=self._database.where, found=found, next_step="use one store with one study of Optuna only") from error
+            what, found = (
+                "another trial of the study has that number",
+                " ".join(str(error.orig).split()),
+            )
+            raise StoreError(
+                what,
+                where=self._database.where,
+                found=found,
+                next_step="use one store with one study of Optuna only",
+            ) from error
 
 
 def until(lease_s: float) -> ColumnElement[float]:
@@ -219,17 +312,23 @@ def hold(connection: Connection, claim: Claim, **values: Any) -> None:
     Raises:
         LeaseLostError: when another attempt took the trial over, or it ended.
     """
-    mine = and_(Trial.id == claim.trial_id, Trial.attempt == claim.attempt, Trial.state.in_(HELD_STATES))
+    mine = and_(
+        Trial.id == claim.trial_id, Trial.attempt == claim.attempt, Trial.state.in_(HELD_STATES)
+    )
     if connection.execute(update(Trial).where(mine).values(**values)).rowcount != 1:
         raise lost(connection, claim)
 
 
 def lost(connection: Connection, claim: Claim) -> LeaseLostError:
     """The error for a claim that holds no longer, with who holds the trial now."""
-    row = connection.execute(select(Trial.attempt, Trial.state, Trial.worker).where(Trial.id == claim.trial_id)).one_or_none()
+    row = connection.execute(
+        select(Trial.attempt, Trial.state, Trial.worker).where(Trial.id == claim.trial_id)
+    ).one_or_none()
     trial = f"trial {claim.trial_id if claim.number is None else claim.number}"
     if row is None:
-        return LeaseLostError(f"{trial} is not in the store any more; attempt {claim.attempt} may not write to it")
+        return LeaseLostError(
+            f"{trial} is not in the store any more; attempt {claim.attempt} may not write to it"
+        )
     now_is = f"is {row.state} since attempt {row.attempt} of worker {row.worker!r}"
     return LeaseLostError(f"{trial} {now_is}; attempt {claim.attempt} may not write to it any more")
 
@@ -241,7 +340,9 @@ def end_attempt(connection: Connection, claim: Claim, **values: Any) -> None:
         LeaseLostError: when another attempt took the trial over, or it ended.
     """
     budget = locked_budget(connection, claim.study_id)
-    hold(connection, claim, lease_until=None, **values, **(used(over=True) if budget is None else {}))
+    hold(
+        connection, claim, lease_until=None, **values, **(used(over=True) if budget is None else {})
+    )
     if budget is not None:
         settle(connection, claim.trial_id, budget)
 
@@ -252,11 +353,19 @@ def _lock_study(connection: Connection, study_id: int, where: str) -> tuple[int,
     SQLite has no lock for a row and ignores this one: its writers come one at a time anyway.
     """
     columns = (Study.optuna_study_id, Study.device_budget_s, Study.device_s)
-    row = connection.execute(select(*columns).where(Study.id == study_id).with_for_update()).one_or_none()
+    row = connection.execute(
+        select(*columns).where(Study.id == study_id).with_for_update()
+    ).one_or_none()
     if row is None:
-        raise StoreError(f"there is no study with id {study_id}", where=where, next_step="register the study first")
+        raise StoreError(
+            f"there is no study with id {study_id}",
+            where=where,
+            next_step="register the study first",
+        )
     return row[0], None if row[1] is None else Budget(study_id, row[1] - row[2])
 
 
 def _trials(connection: Connection, study_id: int) -> int:
-    return connection.execute(select(func.count()).select_from(Trial).where(Trial.study_id == study_id)).scalar_one()
+    return connection.execute(
+        select(func.count()).select_from(Trial).where(Trial.study_id == study_id)
+    ).scalar_one()

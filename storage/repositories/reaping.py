@@ -27,7 +27,9 @@ MAX_WORDS = 10_000
 class Reaping(Room):
     """Finding the trials that a worker left behind, and how long ago a study got on."""
 
-    def reap(self, study_id: int, death: Death | None = None, max_attempts: int = MAX_ATTEMPTS) -> list[Reaped]:
+    def reap(
+        self, study_id: int, death: Death | None = None, max_attempts: int = MAX_ATTEMPTS
+    ) -> list[Reaped]:
         """Gives the trials back whose lease is over, so that the next claim carries them on, or fails those that are worn out.
 
         Args:
@@ -44,12 +46,20 @@ class Reaping(Room):
 
         A worker whose connection was cut does not know what became of its last transaction.
         """
-        mine = and_(Trial.study_id == study_id, Trial.worker == worker, Trial.state.in_(HELD_STATES))
+        mine = and_(
+            Trial.study_id == study_id, Trial.worker == worker, Trial.state.in_(HELD_STATES)
+        )
         with self._database.writing() as connection:
             budget = locked_budget(connection, study_id)
-            held = connection.execute(select(Trial.id).where(mine).with_for_update()).scalars().all()
+            held = (
+                connection.execute(select(Trial.id).where(mine).with_for_update()).scalars().all()
+            )
             for trial_id in held:
-                connection.execute(update(Trial).where(Trial.id == trial_id).values(state="paused", lease_until=None))
+                connection.execute(
+                    update(Trial)
+                    .where(Trial.id == trial_id)
+                    .values(state="paused", lease_until=None)
+                )
                 _charge_lost(connection, trial_id, budget, known=True)
         return len(held)
 
@@ -59,9 +69,15 @@ class Reaping(Room):
         The end of a failed trial is no progress.
         """
         ended = select(func.max(Trial.finished_at)).where(
-            Trial.study_id == study_id, Trial.state.in_([state for state in FINAL_STATES if state != "failed"])
+            Trial.study_id == study_id,
+            Trial.state.in_([state for state in FINAL_STATES if state != "failed"]),
         )
-        last = select(func.max(Epoch.epoch)).where(Epoch.trial_id == Trial.id).correlate(Trial).scalar_subquery()
+        last = (
+            select(func.max(Epoch.epoch))
+            .where(Epoch.trial_id == Trial.id)
+            .correlate(Trial)
+            .scalar_subquery()
+        )
         stored = (
             select(func.max(Epoch.at))
             .join(Trial, and_(Trial.id == Epoch.trial_id, Epoch.epoch == last))
@@ -78,22 +94,39 @@ def silent() -> ColumnElement[bool]:
 
 
 def release(
-    database: Database, connection: Connection, optuna: OptunaTables, study_id: int, death: Death | None, max_attempts: int
+    database: Database,
+    connection: Connection,
+    optuna: OptunaTables,
+    study_id: int,
+    death: Death | None,
+    max_attempts: int,
 ) -> list[Reaped]:
     """What `reap` does, within a transaction that locked the study. A trial whose row is locked has an owner who is extending the lease right now."""
     if death is None and not database.answered_for(GRACE_S):
         return []
-    gone = silent() if death is None else and_(Trial.state.in_(HELD_STATES), Trial.worker == death.worker)
+    gone = (
+        silent()
+        if death is None
+        else and_(Trial.state.in_(HELD_STATES), Trial.worker == death.worker)
+    )
     columns = (Trial.id, Trial.number, Trial.worker, Trial.lost, Trial.optuna_trial_id)
-    found = connection.execute(select(*columns).where(Trial.study_id == study_id, gone).with_for_update(skip_locked=True)).all()
+    found = connection.execute(
+        select(*columns).where(Trial.study_id == study_id, gone).with_for_update(skip_locked=True)
+    ).all()
     if not found:
         return []
     budget = locked_budget(connection, study_id)
-    reaped = [Reaped(row.number, row.worker, row.lost + 1, row.lost + 1 >= max_attempts) for row in found]
+    reaped = [
+        Reaped(row.number, row.worker, row.lost + 1, row.lost + 1 >= max_attempts) for row in found
+    ]
     for row, each in zip(found, reaped, strict=True):
         connection.execute(update(Trial).where(Trial.id == row.id).values(_left(each, death)))
         _charge_lost(connection, row.id, budget, known=death is not None)
-    given_up = [row.optuna_trial_id for row, each in zip(found, reaped, strict=True) if each.ended and row.optuna_trial_id is not None]
+    given_up = [
+        row.optuna_trial_id
+        for row, each in zip(found, reaped, strict=True)
+        if each.ended and row.optuna_trial_id is not None
+    ]
     _tell_optuna(connection, optuna, given_up, max_attempts)
     return reaped
 
@@ -103,12 +136,20 @@ def _left(each: Reaped, death: Death | None) -> dict[str, Any]:
     if death is not None:
         values["error"] = death.last_words[-MAX_WORDS:]
     if each.ended:
-        how = "" if death is None or not death.how else f"; the last one, {death.worker}, {death.how}"
-        values |= {"state": "failed", "reason": f"{_given_up(each.lost)}{how}", "finished_at": now()}
+        how = (
+            "" if death is None or not death.how else f"; the last one, {death.worker}, {death.how}"
+        )
+        values |= {
+            "state": "failed",
+            "reason": f"{_given_up(each.lost)}{how}",
+            "finished_at": now(),
+        }
     return values
 
 
-def _charge_lost(connection: Connection, trial_id: int, budget: Budget | None, *, known: bool) -> None:
+def _charge_lost(
+    connection: Connection, trial_id: int, budget: Budget | None, *, known: bool
+) -> None:
     """When it is not known when the worker stopped, the time that it was promised counts as used."""
     if not known:
         connection.execute(update(Trial).where(Trial.id == trial_id).values(charged_until=None))
@@ -122,6 +163,8 @@ def _given_up(lost: int) -> str:
     return f"given up: {lost} workers vanished while they worked on it"
 
 
-def _tell_optuna(connection: Connection, optuna: OptunaTables, trial_ids: Sequence[int], lost: int) -> None:
+def _tell_optuna(
+    connection: Connection, optuna: OptunaTables, trial_ids: Sequence[int], lost: int
+) -> None:
     if trial_ids and optuna.known(connection):
         optuna.give_up(connection, trial_ids, _given_up(lost))

@@ -10,7 +10,15 @@ from typing import Any
 from sqlalchemy import Connection, Select, and_, bindparam, func, or_, select
 
 from storage.repositories.base import Room
-from storage.tables.optuna import CONSTRAINTS, float_of, params, reports, system_attributes, trials, values
+from storage.tables.optuna import (
+    CONSTRAINTS,
+    float_of,
+    params,
+    reports,
+    system_attributes,
+    trials,
+    values,
+)
 
 LIKE_RELATIVE, LIKE_CONSTRAINTS = "tpe:relative_params:%", f"{CONSTRAINTS}%"
 """Attributes that a sampler reads again: of running trials what it drew, of ended ones how infeasible they are."""
@@ -40,7 +48,9 @@ class PastTrial:
 class History(Room):
     """Reading the past."""
 
-    def past(self, optuna_study_id: int, after: int = -1, among: Sequence[int] = ()) -> list[PastTrial]:
+    def past(
+        self, optuna_study_id: int, after: int = -1, among: Sequence[int] = ()
+    ) -> list[PastTrial]:
         """Trials of a study by their id in Optuna: the later ones, and some of the earlier ones. The store must know Optuna's tables.
 
         Ids grow in the order in which trials can be seen, as whoever makes one holds a lock on the study: what is later than
@@ -69,25 +79,46 @@ def _fill(connection: Connection, found: dict[int, PastTrial], asked: dict[str, 
 
 def _below(*columns: Any) -> Select[*tuple[Any, ...]]:
     table = columns[0].table
-    return select(*columns).join_from(table, trials, trials.c.trial_id == table.c.trial_id).where(_WANTED, trials.c.state.in_(_LOOKED_AT))
+    return (
+        select(*columns)
+        .join_from(table, trials, trials.c.trial_id == table.c.trial_id)
+        .where(_WANTED, trials.c.state.in_(_LOOKED_AT))
+    )
 
 
 _LOOKED_AT = ("COMPLETE", "PRUNED", "RUNNING")
 _WANTED = and_(
     trials.c.study_id == bindparam("b_study"),
-    or_(trials.c.trial_id > bindparam("b_after"), trials.c.trial_id.in_(bindparam("b_among", expanding=True))),
+    or_(
+        trials.c.trial_id > bindparam("b_after"),
+        trials.c.trial_id.in_(bindparam("b_among", expanding=True)),
+    ),
 )
 _TRIALS = select(trials.c.trial_id, trials.c.number, trials.c.state).where(_WANTED)
-_PARAMS = _below(params.c.trial_id, params.c.param_name, params.c.param_value, params.c.distribution_json).order_by(params.c.param_id)
-_VALUES = _below(values.c.trial_id, values.c.value, values.c.value_type).where(values.c.objective == 0)
-_ATTRIBUTES = _below(system_attributes.c.trial_id, system_attributes.c.key, system_attributes.c.value_json).where(
+_PARAMS = _below(
+    params.c.trial_id, params.c.param_name, params.c.param_value, params.c.distribution_json
+).order_by(params.c.param_id)
+_VALUES = _below(values.c.trial_id, values.c.value, values.c.value_type).where(
+    values.c.objective == 0
+)
+_ATTRIBUTES = _below(
+    system_attributes.c.trial_id, system_attributes.c.key, system_attributes.c.value_json
+).where(
     or_(
         system_attributes.c.key.like(LIKE_CONSTRAINTS),
         and_(trials.c.state == "RUNNING", system_attributes.c.key.like(LIKE_RELATIVE)),
     )
 )
 _steps = reports.alias("steps")
-_LAST_STEP = select(func.max(_steps.c.step)).where(_steps.c.trial_id == trials.c.trial_id).correlate(trials).scalar_subquery()
-_LAST = _below(reports.c.trial_id, reports.c.step, reports.c.intermediate_value, reports.c.intermediate_value_type).where(
-    trials.c.state == "PRUNED", reports.c.step == _LAST_STEP
+_LAST_STEP = (
+    select(func.max(_steps.c.step))
+    .where(_steps.c.trial_id == trials.c.trial_id)
+    .correlate(trials)
+    .scalar_subquery()
 )
+_LAST = _below(
+    reports.c.trial_id,
+    reports.c.step,
+    reports.c.intermediate_value,
+    reports.c.intermediate_value_type,
+).where(trials.c.state == "PRUNED", reports.c.step == _LAST_STEP)

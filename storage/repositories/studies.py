@@ -19,7 +19,11 @@ class Studies(Room):
     """Registering, finding and redefining studies."""
 
     def register_study(
-        self, optuna_study_id: int, name: str, definition: Mapping[str, Any], waiting: Sequence[Waiting] = ()
+        self,
+        optuna_study_id: int,
+        name: str,
+        definition: Mapping[str, Any],
+        waiting: Sequence[Waiting] = (),
     ) -> StoredStudy:
         """The study under that name; the first of any number of processes stores the definition, the others find it.
 
@@ -29,7 +33,12 @@ class Studies(Room):
         Raises:
             StoreError: when the name, or Optuna's study, is registered already, but not with each other.
         """
-        values = {"optuna_study_id": optuna_study_id, "name": name, "definition": definition, "created_at": now()}
+        values = {
+            "optuna_study_id": optuna_study_id,
+            "name": name,
+            "definition": definition,
+            "created_at": now(),
+        }
         try:
             with self._database.writing() as connection:
                 connection.execute(insert(Study).values(values))
@@ -45,19 +54,28 @@ class Studies(Room):
                 else f"Optuna's study {stored.optuna_study_id} under that name"
             )
             raise StoreError(
-                f"the study {name!r} clashes with a stored one", where=self._database.where, found=found, next_step="choose another name"
+                f"the study {name!r} clashes with a stored one",
+                where=self._database.where,
+                found=found,
+                next_step="choose another name",
             )
         return stored
 
     def redefine_study(self, study_id: int, definition: Mapping[str, Any]) -> None:
         """Replaces the definition, once somebody has said that the change is meant."""
         with self._database.writing() as connection:
-            connection.execute(update(Study).where(Study.id == study_id).values(definition=definition))
+            connection.execute(
+                update(Study).where(Study.id == study_id).values(definition=definition)
+            )
 
     def forget_untried(self, study_id: int) -> bool:
         """Removes a study none of whose trials was ever bound. False, and nothing is removed, when one was."""
         with self._database.writing() as connection:
-            tried = select(func.count()).select_from(Trial).where(Trial.study_id == study_id, Trial.config.is_not(None))
+            tried = (
+                select(func.count())
+                .select_from(Trial)
+                .where(Trial.study_id == study_id, Trial.config.is_not(None))
+            )
             if connection.execute(tried).scalar_one():
                 return False
             connection.execute(delete(Trial).where(Trial.study_id == study_id))

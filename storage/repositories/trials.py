@@ -18,13 +18,17 @@ class Trials(Room):
     def trials(self, study_id: int) -> list[StoredTrial]:
         """Every trial of a study, in the order in which they were claimed first."""
         with self._database.reading() as connection:
-            rows = connection.execute(_trials().where(Trial.study_id == study_id).order_by(Trial.id)).all()
+            rows = connection.execute(
+                _trials().where(Trial.study_id == study_id).order_by(Trial.id)
+            ).all()
         return [_stored(row) for row in rows]
 
     def trial(self, study_id: int, number: int) -> StoredTrial | None:
         """The trial of that number, None when there is none."""
         with self._database.reading() as connection:
-            row = connection.execute(_trials().where(Trial.study_id == study_id, Trial.number == number)).one_or_none()
+            row = connection.execute(
+                _trials().where(Trial.study_id == study_id, Trial.number == number)
+            ).one_or_none()
         return None if row is None else _stored(row)
 
     def standing(self, claim: Claim) -> TrialState | None:
@@ -35,24 +39,58 @@ class Trials(Room):
 
     def progress(self, study_id: int) -> list[Progress]:
         """How far every trial is, cheaply enough to ask every second: one query that touches the last epoch of each trial only."""
-        last = select(func.max(Epoch.epoch)).where(Epoch.trial_id == Trial.id).correlate(Trial).scalar_subquery()
-        told = (func.coalesce(Epoch.epoch, 0), Epoch.metric, Trial.score, Trial.worker, Trial.preset, Trial.lease_until - now())
+        last = (
+            select(func.max(Epoch.epoch))
+            .where(Epoch.trial_id == Trial.id)
+            .correlate(Trial)
+            .scalar_subquery()
+        )
+        told = (
+            func.coalesce(Epoch.epoch, 0),
+            Epoch.metric,
+            Trial.score,
+            Trial.worker,
+            Trial.preset,
+            Trial.lease_until - now(),
+        )
         silent_s = case((Trial.state.in_(HELD_STATES), now() - Trial.seen_at), else_=null())
-        columns: tuple[Any, ...] = (Trial.id, Trial.number, Trial.state, Trial.attempt, *told, Trial.lost, Trial.host, Trial.device, silent_s)
-        with_last = select(*columns).outerjoin(Epoch, (Epoch.trial_id == Trial.id) & (Epoch.epoch == last))
+        columns: tuple[Any, ...] = (
+            Trial.id,
+            Trial.number,
+            Trial.state,
+            Trial.attempt,
+            *told,
+            Trial.lost,
+            Trial.host,
+            Trial.device,
+            silent_s,
+        )
+        with_last = select(*columns).outerjoin(
+            Epoch, (Epoch.trial_id == Trial.id) & (Epoch.epoch == last)
+        )
         with self._database.reading() as connection:
-            rows = connection.execute(with_last.where(Trial.study_id == study_id).order_by(Trial.id)).all()
+            rows = connection.execute(
+                with_last.where(Trial.study_id == study_id).order_by(Trial.id)
+            ).all()
         return [Progress(*row) for row in rows]
 
     def tally(self, study_id: int) -> dict[TrialState, int]:
         """How many trials of a study are in each state; states that no trial is in are left out."""
-        counted = select(Trial.state, func.count()).where(Trial.study_id == study_id).group_by(Trial.state)
+        counted = (
+            select(Trial.state, func.count())
+            .where(Trial.study_id == study_id)
+            .group_by(Trial.state)
+        )
         with self._database.reading() as connection:
             return {row[0]: row[1] for row in connection.execute(counted)}
 
     def completed(self, study_id: int) -> int:
         """How many trials of a study are complete; cheap enough to ask after every epoch."""
-        complete = select(func.count()).select_from(Trial).where(Trial.study_id == study_id, Trial.state == "complete")
+        complete = (
+            select(func.count())
+            .select_from(Trial)
+            .where(Trial.study_id == study_id, Trial.state == "complete")
+        )
         with self._database.reading() as connection:
             return connection.execute(complete).scalar_one()
 

@@ -34,22 +34,41 @@ KILLED = "killed"
 _STATE = sa.Enum("RUNNING", "COMPLETE", "PRUNED", "FAIL", "WAITING", name="trialstate")
 studies = sa.table("studies", column("study_id", sa.Integer))
 trials = sa.table(
-    "trials", column("trial_id", sa.Integer), column("number", sa.Integer), column("study_id", sa.Integer),
-    column("state", _STATE), column("datetime_start", sa.DateTime), column("datetime_complete", sa.DateTime),
-)  # fmt: skip
+    "trials",
+    column("trial_id", sa.Integer),
+    column("number", sa.Integer),
+    column("study_id", sa.Integer),
+    column("state", _STATE),
+    column("datetime_start", sa.DateTime),
+    column("datetime_complete", sa.DateTime),
+)
 _FLOATS = ("FINITE", "INF_POS", "INF_NEG")
-_VALUE_TYPE, _REPORT_TYPE = sa.Enum(*_FLOATS, name="trialvaluetype"), sa.Enum(*_FLOATS, "NAN", name="trialintermediatevaluetype")
+_VALUE_TYPE, _REPORT_TYPE = (
+    sa.Enum(*_FLOATS, name="trialvaluetype"),
+    sa.Enum(*_FLOATS, "NAN", name="trialintermediatevaluetype"),
+)
 values = sa.table(
-    "trial_values", column("trial_id", sa.Integer), column("objective", sa.Integer),
-    column("value", sa.Double), column("value_type", _VALUE_TYPE),
-)  # fmt: skip
+    "trial_values",
+    column("trial_id", sa.Integer),
+    column("objective", sa.Integer),
+    column("value", sa.Double),
+    column("value_type", _VALUE_TYPE),
+)
 reports = sa.table(
-    "trial_intermediate_values", column("trial_id", sa.Integer), column("step", sa.Integer),
-    column("intermediate_value", sa.Double), column("intermediate_value_type", _REPORT_TYPE),
-)  # fmt: skip
+    "trial_intermediate_values",
+    column("trial_id", sa.Integer),
+    column("step", sa.Integer),
+    column("intermediate_value", sa.Double),
+    column("intermediate_value_type", _REPORT_TYPE),
+)
 _ATTRIBUTE = ("trial_id", "key", "value_json")
-params = sa.table("trial_params", *map(column, ("param_id", "trial_id", "param_name", "param_value", "distribution_json")))
-user_attributes, system_attributes = (sa.table(f"trial_{owner}_attributes", *map(column, _ATTRIBUTE)) for owner in ("user", "system"))
+params = sa.table(
+    "trial_params",
+    *map(column, ("param_id", "trial_id", "param_name", "param_value", "distribution_json")),
+)
+user_attributes, system_attributes = (
+    sa.table(f"trial_{owner}_attributes", *map(column, _ATTRIBUTE)) for owner in ("user", "system")
+)
 
 
 class OptunaTables:
@@ -61,12 +80,18 @@ class OptunaTables:
     def known(self, connection: Connection) -> bool:
         """Whether the tables are there, in the version of this file. Once they were they stay so, and are not asked again."""
         if not self.seen and sa.inspect(connection).has_table(VERSION_TABLE):
-            self.seen = connection.execute(sa.text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar() == SCHEMA
+            self.seen = (
+                connection.execute(sa.text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()
+                == SCHEMA
+            )
         return self.seen
 
     def take(self, connection: Connection, study_id: int) -> tuple[int, int] | None:
         """Id and number of a trial that is running from now on: the first that waits, else a new one. None without a study."""
-        if not self.known(connection) or connection.execute(_LOCK, {"b_study": study_id}).scalar() is None:
+        if (
+            not self.known(connection)
+            or connection.execute(_LOCK, {"b_study": study_id}).scalar() is None
+        ):
             return None
         waiting = connection.execute(_FIRST_WAITING, {"b_study": study_id}).one_or_none()
         if waiting is None:
@@ -79,13 +104,25 @@ class OptunaTables:
         connection.execute(_LOCK, {"b_study": study_id})
         for each in waiting:
             trial_id, _ = _make(connection, study_id, state="WAITING", started=None)
-            _write_attributes(connection, user_attributes, trial_id, {key: json.dumps(value) for key, value in each.user_attrs.items()})
-            _write_attributes(connection, system_attributes, trial_id, {"fixed_params": json.dumps(each.params)})
+            _write_attributes(
+                connection,
+                user_attributes,
+                trial_id,
+                {key: json.dumps(value) for key, value in each.user_attrs.items()},
+            )
+            _write_attributes(
+                connection, system_attributes, trial_id, {"fixed_params": json.dumps(each.params)}
+            )
 
     def write(self, connection: Connection, trial_id: int, sampled: Sampled) -> None:
         """What was sampled for a trial."""
         rows = [
-            {"trial_id": trial_id, "param_name": param.name, "param_value": param.value, "distribution_json": param.distribution_json}
+            {
+                "trial_id": trial_id,
+                "param_name": param.name,
+                "param_value": param.value,
+                "distribution_json": param.distribution_json,
+            }
             for param in sampled.params
         ]
         if rows:
@@ -104,39 +141,82 @@ class OptunaTables:
 
     def end(self, connection: Connection, trial_id: int, told: OptunaEnd) -> None:
         """The end of a trial, if it runs; one that has ended keeps the end that it has."""
-        if connection.execute(_END, {"b_trial": trial_id, "b_state": told.state, "b_completed": _now()}).rowcount != 1:
+        if (
+            connection.execute(
+                _END, {"b_trial": trial_id, "b_state": told.state, "b_completed": _now()}
+            ).rowcount
+            != 1
+        ):
             return
-        _write_attributes(connection, system_attributes, trial_id, {f"{CONSTRAINTS}:{key}": json.dumps(v) for key, v in told.constraints.items()})
-        _write_attributes(connection, user_attributes, trial_id, {key: json.dumps(value) for key, value in told.user_attrs.items()})
+        _write_attributes(
+            connection,
+            system_attributes,
+            trial_id,
+            {f"{CONSTRAINTS}:{key}": json.dumps(v) for key, v in told.constraints.items()},
+        )
+        _write_attributes(
+            connection,
+            user_attributes,
+            trial_id,
+            {key: json.dumps(value) for key, value in told.user_attrs.items()},
+        )
         value, kind = (None, "NAN") if told.value is None else _spelled(told.value)
         if told.state == "PRUNED":
-            value, kind = connection.execute(_LAST_REPORT, {"b_trial": trial_id}).one_or_none() or (None, "NAN")
+            value, kind = connection.execute(_LAST_REPORT, {"b_trial": trial_id}).one_or_none() or (
+                None,
+                "NAN",
+            )
         if kind != "NAN":
-            connection.execute(_INSERT_VALUE, {"trial_id": trial_id, "objective": 0, "value": value, "value_type": kind})
+            connection.execute(
+                _INSERT_VALUE,
+                {"trial_id": trial_id, "objective": 0, "value": value, "value_type": kind},
+            )
 
     def give_up(self, connection: Connection, trial_ids: Sequence[int], reason: str) -> None:
         """Fail those of the trials that still run, so that no sampler reckons with them any more."""
         running = (trials.c.trial_id.in_(trial_ids), trials.c.state == "RUNNING")
-        ended = connection.execute(sa.select(trials.c.trial_id).where(*running).with_for_update()).scalars().all()
-        connection.execute(sa.update(trials).where(trials.c.trial_id.in_(ended)).values(state="FAIL", datetime_complete=_now()))
+        ended = (
+            connection.execute(sa.select(trials.c.trial_id).where(*running).with_for_update())
+            .scalars()
+            .all()
+        )
+        connection.execute(
+            sa.update(trials)
+            .where(trials.c.trial_id.in_(ended))
+            .values(state="FAIL", datetime_complete=_now())
+        )
         for trial_id in ended:
             _write_attributes(connection, user_attributes, trial_id, {KILLED: json.dumps(reason)})
 
 
-def _make(connection: Connection, study_id: int, *, state: str, started: datetime | None) -> tuple[int, int]:
+def _make(
+    connection: Connection, study_id: int, *, state: str, started: datetime | None
+) -> tuple[int, int]:
     new = {"b_study": study_id, "b_state": state, "b_started": started}
-    if connection.dialect.name == "mysql":  # it neither returns a row, nor reads the table that it writes to
+    if (
+        connection.dialect.name == "mysql"
+    ):  # it neither returns a row, nor reads the table that it writes to
         number = connection.execute(_COUNT, new).scalar_one()
         return connection.execute(_MAKE_NUMBERED, new | {"b_number": number}).lastrowid, number
     made = connection.execute(_MAKE, new).one()
     return made.trial_id, made.number
 
 
-def _write_attributes(connection: Connection, table: TableClause, trial_id: int, attributes: Mapping[str, str]) -> None:
+def _write_attributes(
+    connection: Connection, table: TableClause, trial_id: int, attributes: Mapping[str, str]
+) -> None:
     """Keys → JSON. What stands under one of the keys is replaced, as Optuna's class does."""
     if attributes:
-        connection.execute(sa.delete(table).where(table.c.trial_id == trial_id, table.c.key.in_(attributes)))
-        connection.execute(sa.insert(table), [{"trial_id": trial_id, "key": key, "value_json": value} for key, value in attributes.items()])
+        connection.execute(
+            sa.delete(table).where(table.c.trial_id == trial_id, table.c.key.in_(attributes))
+        )
+        connection.execute(
+            sa.insert(table),
+            [
+                {"trial_id": trial_id, "key": key, "value_json": value}
+                for key, value in attributes.items()
+            ],
+        )
 
 
 def _spelled(value: float) -> tuple[float | None, str]:
@@ -162,7 +242,11 @@ def _now() -> datetime:
 # a trial's number is how many the study had before it. SQLite has no such lock and needs none; its writers take turns.
 _past = trials.alias("past")
 _OF_STUDY = trials.c.study_id == bindparam("b_study")
-_LOCK = sa.select(studies.c.study_id).where(studies.c.study_id == bindparam("b_study")).with_for_update()
+_LOCK = (
+    sa.select(studies.c.study_id)
+    .where(studies.c.study_id == bindparam("b_study"))
+    .with_for_update()
+)
 _FIRST_WAITING = (
     sa.select(trials.c.trial_id, trials.c.number)
     .where(_OF_STUDY, trials.c.state == "WAITING")
@@ -170,16 +254,29 @@ _FIRST_WAITING = (
     .limit(1)
     .with_for_update(skip_locked=True)
 )
-_START = sa.update(trials).where(trials.c.trial_id == bindparam("b_trial")).values(state="RUNNING", datetime_start=bindparam("b_started"))
-_COUNT = sa.select(sa.func.count()).select_from(_past).where(_past.c.study_id == bindparam("b_study"))
-_NEW = sa.insert(trials).values(study_id=bindparam("b_study"), state=bindparam("b_state"), datetime_start=bindparam("b_started"))
+_START = (
+    sa.update(trials)
+    .where(trials.c.trial_id == bindparam("b_trial"))
+    .values(state="RUNNING", datetime_start=bindparam("b_started"))
+)
+_COUNT = (
+    sa.select(sa.func.count()).select_from(_past).where(_past.c.study_id == bindparam("b_study"))
+)
+_NEW = sa.insert(trials).values(
+    study_id=bindparam("b_study"), state=bindparam("b_state"), datetime_start=bindparam("b_started")
+)
 _MAKE = _NEW.values(number=_COUNT.scalar_subquery()).returning(trials.c.trial_id, trials.c.number)
 _MAKE_NUMBERED = _NEW.values(number=bindparam("b_number"))
 _INSERT_PARAM, _INSERT_VALUE = sa.insert(params), sa.insert(values)
 
 _OF_RUNNING = (trials.c.trial_id == bindparam("b_trial"), trials.c.state == "RUNNING")
-_REPORTED: tuple[Any, ...] = (bindparam("b_value", type_=sa.Double()), bindparam("b_kind", type_=_REPORT_TYPE))
-_ROW = sa.select(trials.c.trial_id, bindparam("b_step", type_=sa.Integer()), *_REPORTED).where(*_OF_RUNNING)
+_REPORTED: tuple[Any, ...] = (
+    bindparam("b_value", type_=sa.Double()),
+    bindparam("b_kind", type_=_REPORT_TYPE),
+)
+_ROW = sa.select(trials.c.trial_id, bindparam("b_step", type_=sa.Integer()), *_REPORTED).where(
+    *_OF_RUNNING
+)
 _REPORT = {
     name: insert(reports)
     .from_select(["trial_id", "step", "intermediate_value", "intermediate_value_type"], _ROW)
@@ -191,10 +288,13 @@ _REPORT = {
 } | {
     "mysql": mysql.insert(reports)
     .from_select(["trial_id", "step", "intermediate_value", "intermediate_value_type"], _ROW)
-    .on_duplicate_key_update(dict(zip(("intermediate_value", "intermediate_value_type"), _REPORTED, strict=True)))
+    .on_duplicate_key_update(
+        dict(zip(("intermediate_value", "intermediate_value_type"), _REPORTED, strict=True))
+    )
 }
 _FORGET = sa.delete(reports).where(
-    reports.c.trial_id.in_(sa.select(trials.c.trial_id).where(*_OF_RUNNING)), reports.c.step > bindparam("b_step")
+    reports.c.trial_id.in_(sa.select(trials.c.trial_id).where(*_OF_RUNNING)),
+    reports.c.step > bindparam("b_step"),
 )
 _LAST_REPORT = (
     sa.select(reports.c.intermediate_value, reports.c.intermediate_value_type)
@@ -202,4 +302,8 @@ _LAST_REPORT = (
     .order_by(reports.c.step.desc())
     .limit(1)
 )
-_END = sa.update(trials).where(*_OF_RUNNING).values(state=bindparam("b_state", type_=_STATE), datetime_complete=bindparam("b_completed"))
+_END = (
+    sa.update(trials)
+    .where(*_OF_RUNNING)
+    .values(state=bindparam("b_state", type_=_STATE), datetime_complete=bindparam("b_completed"))
+)

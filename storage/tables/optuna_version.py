@@ -12,10 +12,24 @@ MADE_BY = "made by search"
 OF_STUDIES = ("study_directions", "study_user_attributes", "study_system_attributes")
 """The tables with rows about a study."""
 
-OF_TRIALS = ("trial_params", "trial_values", "trial_intermediate_values", "trial_user_attributes", "trial_system_attributes")
+OF_TRIALS = (
+    "trial_params",
+    "trial_values",
+    "trial_intermediate_values",
+    "trial_user_attributes",
+    "trial_system_attributes",
+)
 """The tables with rows about a trial, without the heartbeats, which mean nothing later."""
 
-TABLES = ("studies", "trials", *OF_STUDIES, *OF_TRIALS, "trial_heartbeats", "version_info", VERSION_TABLE)
+TABLES = (
+    "studies",
+    "trials",
+    *OF_STUDIES,
+    *OF_TRIALS,
+    "trial_heartbeats",
+    "version_info",
+    VERSION_TABLE,
+)
 """All of them."""
 
 
@@ -23,5 +37,7 @@ def optuna_version(connection: Connection) -> str | None:
     """The version of Optuna's tables in the database, None when there are none."""
     if not inspect(connection).has_table(VERSION_TABLE):
         return None
-    found: str | None = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()
+    found: str | None = connection.execute(
+        text(f"SELECT version_num FROM {VERSION_TABLE}")
+    ).scalar()
     return found

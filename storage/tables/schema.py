@@ -68,7 +68,9 @@ def version(connection: Connection) -> str | None:
     """The version of our tables in the database, None when there are none. Versions are four digits, so they sort as text."""
     if not inspect(connection).has_table(VERSION_TABLE):
         return None
-    found: str | None = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()
+    found: str | None = connection.execute(
+        text(f"SELECT version_num FROM {VERSION_TABLE}")
+    ).scalar()
     return found
 
 

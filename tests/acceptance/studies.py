@@ -32,7 +32,16 @@ TINY: dict[str, Any] = {
     "presets": ["recommended", "untuned"],
 }
 
-QUIET = {name: {"enabled": False} for name in ("loss_rising", "metric_falling", "class_collapse", "overfitting", "loss_metric_divorce")}
+QUIET = {
+    name: {"enabled": False}
+    for name in (
+        "loss_rising",
+        "metric_falling",
+        "class_collapse",
+        "overfitting",
+        "loss_metric_divorce",
+    )
+}
 """Signals under which every trial of a longer study lives to its end, whatever it scores."""
 
 
@@ -87,21 +96,31 @@ def progress(url: str, study: str = "tiny") -> list[Progress]:
 def stored_records(url: str, study: str = "tiny") -> dict[int, list[EpochRecord]]:
     """Trial number → its epochs."""
     with open_store(url, create=False) as store:
-        return {trial.number: store.records(trial.id) for trial in store.trials(_id(store, study)) if trial.number is not None}
+        return {
+            trial.number: store.records(trial.id)
+            for trial in store.trials(_id(store, study))
+            if trial.number is not None
+        }
 
 
 def repeatable(records: dict[int, list[EpochRecord]]) -> dict[int, list[dict[str, Any]]]:
     """The records without what the clock decides."""
     told = {number: [asdict(record) for record in epochs] for number, epochs in records.items()}
     return {
-        number: [{key: value for key, value in epoch.items() if key not in CLOCK} for epoch in epochs] for number, epochs in told.items()
+        number: [
+            {key: value for key, value in epoch.items() if key not in CLOCK} for epoch in epochs
+        ]
+        for number, epochs in told.items()
     }
 
 
 def expire_lease(url: str, number: int, seconds: float) -> None:
     """Set the end of a trial's lease back, as if so much time had gone by. SQLite only."""
     with closing(sqlite3.connect(url.removeprefix("sqlite:///"), timeout=30)) as database, database:
-        database.execute("UPDATE search_trials SET lease_until = lease_until - ? WHERE number = ?", (seconds, number))
+        database.execute(
+            "UPDATE search_trials SET lease_until = lease_until - ? WHERE number = ?",
+            (seconds, number),
+        )
 
 
 def _id(store: Store, name: str) -> int:

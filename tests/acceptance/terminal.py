@@ -54,16 +54,23 @@ class Job:
         variables: set in its environment.
     """
 
-    def __init__(self, arguments: tuple[str, ...], folder: Path, cache: Path, variables: dict[str, str]) -> None:
+    def __init__(
+        self, arguments: tuple[str, ...], folder: Path, cache: Path, variables: dict[str, str]
+    ) -> None:
         self.arguments, self._mark = arguments, uuid.uuid4().hex
         kept = {name: value for name, value in os.environ.items() if not name.startswith(PRIVATE)}
         own = CALM | {MARK: self._mark, "XDG_CACHE_HOME": str(cache), "COLUMNS": "120"}
         # Files, because a pipe that nobody empties stops whoever writes into it; closed by `end`.
         self._out, self._err = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
-            [COMMAND, *arguments], cwd=folder, env=kept | own | variables,
-            stdin=subprocess.DEVNULL, stdout=self._out, stderr=self._err, preexec_fn=_in_the_foreground,
-        )  # fmt: skip
+            [COMMAND, *arguments],
+            cwd=folder,
+            env=kept | own | variables,
+            stdin=subprocess.DEVNULL,
+            stdout=self._out,
+            stderr=self._err,
+            preexec_fn=_in_the_foreground,
+        )
 
     @property
     def pid(self) -> int:
@@ -73,14 +80,18 @@ class Job:
     def said(self) -> Answer:
         """What it has said so far; the code is -1000 while it runs."""
         code = self._process.poll()
-        return Answer(-1000 if code is None else code, _read(self._out.fileno()), _read(self._err.fileno()))
+        return Answer(
+            -1000 if code is None else code, _read(self._out.fileno()), _read(self._err.fileno())
+        )
 
     def wait(self, limit_s: float = PATIENCE_S) -> Answer:
         """How it ended."""
         try:
             self._process.wait(limit_s)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"{self.arguments} still runs after {limit_s:g} s, and said {self.said().text}") from None
+            raise AssertionError(
+                f"{self.arguments} still runs after {limit_s:g} s, and said {self.said().text}"
+            ) from None
         return self.said()
 
     def interrupt(self) -> None:
@@ -102,7 +113,11 @@ class Job:
 
     def workers(self) -> list[psutil.Process]:
         """The workers that it started, as far as they still run."""
-        return [process for process in self.alive() if process.pid != self.pid and "worker" in process.cmdline()]
+        return [
+            process
+            for process in self.alive()
+            if process.pid != self.pid and "worker" in process.cmdline()
+        ]
 
     def end(self) -> None:
         """Leave nothing behind."""

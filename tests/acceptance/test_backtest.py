@@ -22,7 +22,10 @@ def write_curves(folder: Path, name: str = "curves.jsonl") -> Path:
     for number in range(12):
         awake = number < 4
         classes = [[0.9, 0.02 * epoch * awake, 0.01 * epoch * awake] for epoch in range(1, 21)]
-        epochs = [{"epoch": at, "loss": 1 / at, "metric": sum(held) / 3, "class_metric": held} for at, held in enumerate(classes, 1)]
+        epochs = [
+            {"epoch": at, "loss": 1 / at, "metric": sum(held) / 3, "class_metric": held}
+            for at, held in enumerate(classes, 1)
+        ]
         if number == 11:
             epochs[4:] = [epochs[4] | {"loss": "NaN", "metric": None}]
         lines.append({"params": {"lr": 0.1 * number}, "epochs": epochs})
@@ -36,43 +39,95 @@ class TestBacktest:
         """A finished study: a row for every signal and the study's pruner, and what its own kills leave unknown."""
         answer = terminal.run("backtest", "--study", "tiny", folder=finished.folder)
         assert (answer.code, answer.err) == (0, "")
-        assert re.search(r"^Backtest of tiny: miou \(maximize, best epoch\)$", answer.out, re.MULTILINE)
-        for rule in ("nonfinite_loss", "class_collapse", "loss_metric_divorce", "all signals", "median", "all signals + median"):
-            assert re.search(rf"^{re.escape(rule)} +\d+ +\d+ \(\d+\.\d%\)", answer.out, re.MULTILINE)
+        assert re.search(
+            r"^Backtest of tiny: miou \(maximize, best epoch\)$", answer.out, re.MULTILINE
+        )
+        for rule in (
+            "nonfinite_loss",
+            "class_collapse",
+            "loss_metric_divorce",
+            "all signals",
+            "median",
+            "all signals + median",
+        ):
+            assert re.search(
+                rf"^{re.escape(rule)} +\d+ +\d+ \(\d+\.\d%\)", answer.out, re.MULTILINE
+            )
         cut = [trial.number for trial in finished.trials if trial.state != "complete"]
         assert ("cut short in the record" in answer.out) == bool(cut)
 
     def test_file(self, terminal: Terminal, tmp_path: Path) -> None:
         """A file of curves with nothing but losses and metrics in it: what cannot be judged is said."""
-        answer = terminal.run("backtest", "--records", write_curves(tmp_path).name, "--pruner", "none", folder=tmp_path)
+        answer = terminal.run(
+            "backtest",
+            "--records",
+            write_curves(tmp_path).name,
+            "--pruner",
+            "none",
+            folder=tmp_path,
+        )
         assert (answer.code, answer.err) == (0, "")
-        assert re.search(r"^nonfinite_loss +1 +0 \(0\.0%\) +0\.00 +none +0\.\d+ \(trial 0\)", answer.out, re.MULTILINE)
+        assert re.search(
+            r"^nonfinite_loss +1 +0 \(0\.0%\) +0\.00 +none +0\.\d+ \(trial 0\)",
+            answer.out,
+            re.MULTILINE,
+        )
         assert re.search(r"^class_collapse +8 ", answer.out, re.MULTILINE)
-        assert "overfitting: 12 trials (0, 1, 2, 3, 4, 5 and 6 more) were not judged, for want of validation losses" in answer.out
+        assert (
+            "overfitting: 12 trials (0, 1, 2, 3, 4, 5 and 6 more) were not judged, for want of validation losses"
+            in answer.out
+        )
         assert "gradient_explosion: 12 trials" in answer.out
 
     def test_tune(self, terminal: Terminal, tmp_path: Path) -> None:
         """The proposed thresholds are YAML that a study takes; fed back, they kill as was foretold."""
         path = write_curves(tmp_path)
-        answer = terminal.run("backtest", "--records", path.name, "--pruner", "none", "--tune", folder=tmp_path)
+        answer = terminal.run(
+            "backtest", "--records", path.name, "--pruner", "none", "--tune", folder=tmp_path
+        )
         assert (answer.code, answer.err) == (0, "")
         text = answer.out[answer.out.index("\nsignals:\n") :]
         proposed = yaml.safe_load(text)["signals"]
         SignalsConfig.model_validate(proposed)
         foretold = re.findall(r"^class_collapse +(\d+) +(\d+)", answer.out, re.MULTILINE)[-1]
-        changes = [part for key, value in proposed["class_collapse"].items() for part in ("--signals", f"class_collapse.{key}={json.dumps(value)}")]
-        again = terminal.run("backtest", "--records", path.name, "--pruner", "none", *changes, folder=tmp_path)
+        changes = [
+            part
+            for key, value in proposed["class_collapse"].items()
+            for part in ("--signals", f"class_collapse.{key}={json.dumps(value)}")
+        ]
+        again = terminal.run(
+            "backtest", "--records", path.name, "--pruner", "none", *changes, folder=tmp_path
+        )
         assert re.findall(r"^class_collapse +(\d+) +(\d+)", again.out, re.MULTILINE) == [foretold]
 
     def test_json(self, terminal: Terminal, tmp_path: Path) -> None:
         """`--json` is nothing but JSON, with the thresholds in it when they were asked for."""
-        arguments = ("backtest", "--records", write_curves(tmp_path).name, "--pruner", "median", "--pruner", "startup_trials=2", "--tune", "--json")
+        arguments = (
+            "backtest",
+            "--records",
+            write_curves(tmp_path).name,
+            "--pruner",
+            "median",
+            "--pruner",
+            "startup_trials=2",
+            "--tune",
+            "--json",
+        )
         answer = terminal.run(*arguments, folder=tmp_path)
         assert (answer.code, answer.err) == (0, "")
         told: dict[str, Any] = json.loads(answer.out, parse_constant=refuse_nan)
-        assert [row["rule"] for row in told["rows"]][-3:] == ["all signals", "median", "all signals + median"]
+        assert [row["rule"] for row in told["rows"]][-3:] == [
+            "all signals",
+            "median",
+            "all signals + median",
+        ]
         assert (told["trials"], told["ranked"], told["best"][0]["number"]) == (12, 12, 0)
-        assert told["rows"][4]["killed"][0] == {"number": 4, "epoch": told["rows"][4]["killed"][0]["epoch"], "by": "class_collapse", "epochs_saved": told["rows"][4]["killed"][0]["epochs_saved"]}
+        assert told["rows"][4]["killed"][0] == {
+            "number": 4,
+            "epoch": told["rows"][4]["killed"][0]["epoch"],
+            "by": "class_collapse",
+            "epochs_saved": told["rows"][4]["killed"][0]["epochs_saved"],
+        }
         assert "class_collapse" in told["tuned"]["signals"]
 
 
@@ -80,22 +135,59 @@ class TestConvert:
     def test_wandb(self, terminal: Terminal, tmp_path: Path) -> None:
         """Histories as W&B exports them become a file that can be replayed; a run that is shorter than the others was cut short."""
         for name, epochs in (("calm", 14), ("asleep", 14), ("short", 3)):
-            rows = [f"{epoch},{1 / (epoch + 1)},,," if step else f"{epoch},,{0.1 + 0.01 * epoch},0.5,{0.0 if name == 'asleep' else 0.3}" for epoch in range(epochs) for step in (1, 0)]
-            (tmp_path / f"{name}.csv").write_text("\n".join(["epoch,train/loss,val/miou,val/iou_a,val/iou_b", *rows]), encoding="utf-8")
-        columns = [part for pair in ("loss=train/loss", "metric=val/miou", "class_metric=val/iou_*") for part in ("--column", pair)]
-        made = terminal.run("convert", "calm.csv", "asleep.csv", "short.csv", *columns, "--out", "all.jsonl.gz", folder=tmp_path)
-        assert (made.code, made.err, made.out) == (0, "", "3 trials, 31 epochs written to all.jsonl.gz\n")
-        answer = terminal.run("backtest", "--records", "all.jsonl.gz", "--signals", "class_collapse.share=0.5", folder=tmp_path)
+            rows = [
+                f"{epoch},{1 / (epoch + 1)},,,"
+                if step
+                else f"{epoch},,{0.1 + 0.01 * epoch},0.5,{0.0 if name == 'asleep' else 0.3}"
+                for epoch in range(epochs)
+                for step in (1, 0)
+            ]
+            (tmp_path / f"{name}.csv").write_text(
+                "\n".join(["epoch,train/loss,val/miou,val/iou_a,val/iou_b", *rows]),
+                encoding="utf-8",
+            )
+        columns = [
+            part
+            for pair in ("loss=train/loss", "metric=val/miou", "class_metric=val/iou_*")
+            for part in ("--column", pair)
+        ]
+        made = terminal.run(
+            "convert",
+            "calm.csv",
+            "asleep.csv",
+            "short.csv",
+            *columns,
+            "--out",
+            "all.jsonl.gz",
+            folder=tmp_path,
+        )
+        assert (made.code, made.err, made.out) == (
+            0,
+            "",
+            "3 trials, 31 epochs written to all.jsonl.gz\n",
+        )
+        answer = terminal.run(
+            "backtest",
+            "--records",
+            "all.jsonl.gz",
+            "--signals",
+            "class_collapse.share=0.5",
+            folder=tmp_path,
+        )
         assert answer.code == 0
         assert re.search(r"^class_collapse +1 +3 ", answer.out, re.MULTILINE)
         assert "trial 2 was cut short in the record" in answer.out
 
     def test_refused(self, terminal: Terminal, tmp_path: Path) -> None:
         """A column that is not there is one message, with the columns that are."""
-        (tmp_path / "run.csv").write_text("epoch,train/loss,val/miou\n1,0.5,0.2\n", encoding="utf-8")
+        (tmp_path / "run.csv").write_text(
+            "epoch,train/loss,val/miou\n1,0.5,0.2\n", encoding="utf-8"
+        )
         answer = terminal.run("convert", "run.csv", "--column", "loss=train_loss", folder=tmp_path)
         assert (answer.code, answer.out) == (2, "")
-        assert answer.err.startswith("error: run.csv has no column 'train_loss' for loss (did you mean 'train/loss'?)")
+        assert answer.err.startswith(
+            "error: run.csv has no column 'train_loss' for loss (did you mean 'train/loss'?)"
+        )
         assert "epoch, train/loss, val/miou" in answer.err
 
     @pytest.mark.parametrize("out", ["nowhere/x.jsonl", "."])
@@ -112,19 +204,39 @@ class TestConvert:
         ((), ("name one thing to replay", "--study NAME or --records FILE")),
         (("--study", "tiny", "--records", "curves.jsonl"), ("name one thing to replay", "both")),
         (("--records", "nowhere.jsonl"), ("cannot read nowhere.jsonl", "No such file")),
-        (("--records", "broken.jsonl"), ("epoch 1 stands twice", "broken.jsonl, line 2 → epochs[1]", "gaps are fine")),
+        (
+            ("--records", "broken.jsonl"),
+            ("epoch 1 stands twice", "broken.jsonl, line 2 → epochs[1]", "gaps are fine"),
+        ),
         (("--records", "empty.jsonl"), ("records has no recorded epochs", "1 trials")),
-        (("--records", "curves.jsonl", "--signals", "class_colapse.epochs=3"), ("unknown key 'class_colapse'", "did you mean 'class_collapse'?")),
-        (("--records", "curves.jsonl", "--signals", "overfitting.rise=-1"), ("--signals, overfitting → rise", "greater than or equal to 0")),
-        (("--records", "curves.jsonl", "--pruner", "medium"), ("kind cannot be 'medium'", "none, median or hyperband")),
+        (
+            ("--records", "curves.jsonl", "--signals", "class_colapse.epochs=3"),
+            ("unknown key 'class_colapse'", "did you mean 'class_collapse'?"),
+        ),
+        (
+            ("--records", "curves.jsonl", "--signals", "overfitting.rise=-1"),
+            ("--signals, overfitting → rise", "greater than or equal to 0"),
+        ),
+        (
+            ("--records", "curves.jsonl", "--pruner", "medium"),
+            ("kind cannot be 'medium'", "none, median or hyperband"),
+        ),
         (("--study", "tiny"), ("there is no store",)),
-        (("--study", "tiny", "--direction", "minimize"), ("a study in the store says itself", "leave it out")),
+        (
+            ("--study", "tiny", "--direction", "minimize"),
+            ("a study in the store says itself", "leave it out"),
+        ),
     ],
 )
-def test_refused(terminal: Terminal, tmp_path: Path, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
+def test_refused(
+    terminal: Terminal, tmp_path: Path, arguments: tuple[str, ...], words: tuple[str, ...]
+) -> None:
     """Bad input is one message with file and line, what was found and what is allowed, and exit code 2."""
     write_curves(tmp_path)
-    good, epoch = '{"epochs": [{"epoch": 1, "loss": 0.8, "metric": 0.45}]}', '{"epoch": 1, "loss": 0.8, "metric": 0.45}'
+    good, epoch = (
+        '{"epochs": [{"epoch": 1, "loss": 0.8, "metric": 0.45}]}',
+        '{"epoch": 1, "loss": 0.8, "metric": 0.45}',
+    )
     (tmp_path / "broken.jsonl").write_text(f'{good}\n{{"epochs": [{epoch}, {epoch}]}}\n')
     (tmp_path / "empty.jsonl").write_text('{"epochs": []}\n')
     answer = terminal.run("backtest", *arguments, folder=tmp_path)

@@ -23,7 +23,14 @@ from tests.acceptance.terminal import Answer, Terminal
 
 BAD_INPUT = 2
 RUN = ("run", "--study", "tiny.yaml", "--devices", "cpu", "--workers", "1")
-OWN_DATA = {"kind": "folder", "root": "data", "classes": ["road", "car", "person"], "height": 32, "width": 32, "loader_workers": 0}
+OWN_DATA = {
+    "kind": "folder",
+    "root": "data",
+    "classes": ["road", "car", "person"],
+    "height": 32,
+    "width": 32,
+    "loader_workers": 0,
+}
 SECRET = "hunter2"
 
 Arrange = Callable[[Path, Finished], object]
@@ -123,92 +130,527 @@ def photographs(classes: int = 3, broken: str = "") -> Arrange:
 
 CASES = [
     # These need a worker, which takes seconds, so they begin first.
-    Case("encoder", RUN, "unknown encoder 'resnet35' (did you mean 'resnet34'?)", "base.model.encoder", "resnet35", "resnet34", "name one",
-         base(model={"encoder": "resnet35"})),
-    Case("too_many_classes", RUN, "a mask holds more classes than the configuration names", "data/masks/train/0.png", "value 3 in", "0 … 2 (3 classes) or 255",
-         "base.data.classes", photographs(classes=4)),
-    Case("broken_image", RUN, "an image file cannot be read", "data/images/train/3.png", "cannot identify", "", "mend or remove",
-         photographs(broken="data/images/train/3.png")),
-    Case("no_data", RUN, "no images for the split 'train'", "data/images/train", "no such folder", ".png, .jpg", "base.data.root",
-         base(data=OWN_DATA)),
+    Case(
+        "encoder",
+        RUN,
+        "unknown encoder 'resnet35' (did you mean 'resnet34'?)",
+        "base.model.encoder",
+        "resnet35",
+        "resnet34",
+        "name one",
+        base(model={"encoder": "resnet35"}),
+    ),
+    Case(
+        "too_many_classes",
+        RUN,
+        "a mask holds more classes than the configuration names",
+        "data/masks/train/0.png",
+        "value 3 in",
+        "0 … 2 (3 classes) or 255",
+        "base.data.classes",
+        photographs(classes=4),
+    ),
+    Case(
+        "broken_image",
+        RUN,
+        "an image file cannot be read",
+        "data/images/train/3.png",
+        "cannot identify",
+        "",
+        "mend or remove",
+        photographs(broken="data/images/train/3.png"),
+    ),
+    Case(
+        "no_data",
+        RUN,
+        "no images for the split 'train'",
+        "data/images/train",
+        "no such folder",
+        ".png, .jpg",
+        "base.data.root",
+        base(data=OWN_DATA),
+    ),
     # a study that cannot be understood
-    Case("unknown_study", ("run", "--study", "focal_gama"), "unknown study 'focal_gama' (did you mean 'focal_gamma'?)", "--study", "focal_gama", "class_weights",
-         "`search list`"),
-    Case("no_file", ("run", "--study", "mine.yaml"), "cannot read mine.yaml", "mine.yaml", "No such file", "", "check the path"),
-    Case("unknown_key", RUN, "unknown key 'epoch' (did you mean 'epochs'?)", "tiny.yaml, line ", "", "epochs, trials", "mend it", study(epoch=3)),
-    Case("unknown_nested_key", RUN, "unknown key 'gama' (did you mean 'gamma'?)", "base, loss → gama", "", "gamma, alpha", "mend it", base(loss={"gama": 1})),
-    Case("unknown_method", RUN, "method cannot be 'sqrt_inverse' (did you mean 'sqrt_inv_freq'?)", "weights → method", "sqrt_inverse", "uniform, inverse_freq",
-         "mend it", base(weights={"method": "sqrt_inverse"})),
-    Case("unknown_choice", RUN, "method cannot be 'inverse' (did you mean 'inverse_freq'?)", "space → weights.method", "inverse", "uniform, inverse_freq", "mend it",
-         space("weights.method", kind="choice", choices=["uniform", "inverse"])),
-    Case("low_above_high", RUN, "low 5 is above high 1", "line 16, space → loss.gamma", "'low': 5, 'high': 1", "", "mend it",
-         space("loss.gamma", kind="float", low=5, high=1)),
-    Case("log_through_zero", RUN, "a log range must lie above 0, but low is 0", "space → loss.gamma", "'low': 0", "", "mend it",
-         space("loss.gamma", kind="float", low=0, high=1, log=True)),
-    Case("split", RUN, "the split must sum to 1, but ce_weight 0.7 + dice_weight 0.7 is 1.4", "base, loss", "'dice_weight': 0.7", "", "mend it",
-         base(loss={"ce_weight": 0.7, "dice_weight": 0.7})),
-    Case("no_effect", RUN, "loss.gamma has no effect where loss.kind is ce", "space → loss.gamma", "can be ce", "focal", "set base.loss.kind", base(loss={"kind": "ce"})),
-    Case("unknown_metric", RUN, "unknown metric 'mIoU' (did you mean 'miou'?)", "metric → name", "mIoU", "pixel_accuracy", "name one", study(metric={"name": "mIoU"})),
-    Case("unknown_preset", RUN, "unknown preset 'recomended' (did you mean 'recommended'?)", "presets", "recomended", "untuned, recommended", "name one",
-         study(presets=["recomended"])),
-    Case("preset_outside", RUN, "the preset 'recommended' lies outside the space", "space → loss.gamma", "0.0", "1 … 2", "widen",
-         space("loss.gamma", kind="float", low=1, high=2)),
-    Case("broken_yaml", RUN, "tiny.yaml is not valid YAML", "tiny.yaml, line 3", "expected", "", "mend the syntax",
-         text("tiny.yaml", "name: tiny\nspace: {a: [\n")),
-    Case("key_twice", RUN, "tiny.yaml is not valid YAML", "tiny.yaml, line 2", "the key 'name' stands twice", "", "mend", text("tiny.yaml", "name: a\nname: b\n")),
+    Case(
+        "unknown_study",
+        ("run", "--study", "focal_gama"),
+        "unknown study 'focal_gama' (did you mean 'focal_gamma'?)",
+        "--study",
+        "focal_gama",
+        "class_weights",
+        "`search list`",
+    ),
+    Case(
+        "no_file",
+        ("run", "--study", "mine.yaml"),
+        "cannot read mine.yaml",
+        "mine.yaml",
+        "No such file",
+        "",
+        "check the path",
+    ),
+    Case(
+        "unknown_key",
+        RUN,
+        "unknown key 'epoch' (did you mean 'epochs'?)",
+        "tiny.yaml, line ",
+        "",
+        "epochs, trials",
+        "mend it",
+        study(epoch=3),
+    ),
+    Case(
+        "unknown_nested_key",
+        RUN,
+        "unknown key 'gama' (did you mean 'gamma'?)",
+        "base, loss → gama",
+        "",
+        "gamma, alpha",
+        "mend it",
+        base(loss={"gama": 1}),
+    ),
+    Case(
+        "unknown_method",
+        RUN,
+        "method cannot be 'sqrt_inverse' (did you mean 'sqrt_inv_freq'?)",
+        "weights → method",
+        "sqrt_inverse",
+        "uniform, inverse_freq",
+        "mend it",
+        base(weights={"method": "sqrt_inverse"}),
+    ),
+    Case(
+        "unknown_choice",
+        RUN,
+        "method cannot be 'inverse' (did you mean 'inverse_freq'?)",
+        "space → weights.method",
+        "inverse",
+        "uniform, inverse_freq",
+        "mend it",
+        space("weights.method", kind="choice", choices=["uniform", "inverse"]),
+    ),
+    Case(
+        "low_above_high",
+        RUN,
+        "low 5 is above high 1",
+        "line 16, space → loss.gamma",
+        "'low': 5, 'high': 1",
+        "",
+        "mend it",
+        space("loss.gamma", kind="float", low=5, high=1),
+    ),
+    Case(
+        "log_through_zero",
+        RUN,
+        "a log range must lie above 0, but low is 0",
+        "space → loss.gamma",
+        "'low': 0",
+        "",
+        "mend it",
+        space("loss.gamma", kind="float", low=0, high=1, log=True),
+    ),
+    Case(
+        "split",
+        RUN,
+        "the split must sum to 1, but ce_weight 0.7 + dice_weight 0.7 is 1.4",
+        "base, loss",
+        "'dice_weight': 0.7",
+        "",
+        "mend it",
+        base(loss={"ce_weight": 0.7, "dice_weight": 0.7}),
+    ),
+    Case(
+        "no_effect",
+        RUN,
+        "loss.gamma has no effect where loss.kind is ce",
+        "space → loss.gamma",
+        "can be ce",
+        "focal",
+        "set base.loss.kind",
+        base(loss={"kind": "ce"}),
+    ),
+    Case(
+        "unknown_metric",
+        RUN,
+        "unknown metric 'mIoU' (did you mean 'miou'?)",
+        "metric → name",
+        "mIoU",
+        "pixel_accuracy",
+        "name one",
+        study(metric={"name": "mIoU"}),
+    ),
+    Case(
+        "unknown_preset",
+        RUN,
+        "unknown preset 'recomended' (did you mean 'recommended'?)",
+        "presets",
+        "recomended",
+        "untuned, recommended",
+        "name one",
+        study(presets=["recomended"]),
+    ),
+    Case(
+        "preset_outside",
+        RUN,
+        "the preset 'recommended' lies outside the space",
+        "space → loss.gamma",
+        "0.0",
+        "1 … 2",
+        "widen",
+        space("loss.gamma", kind="float", low=1, high=2),
+    ),
+    Case(
+        "broken_yaml",
+        RUN,
+        "tiny.yaml is not valid YAML",
+        "tiny.yaml, line 3",
+        "expected",
+        "",
+        "mend the syntax",
+        text("tiny.yaml", "name: tiny\nspace: {a: [\n"),
+    ),
+    Case(
+        "key_twice",
+        RUN,
+        "tiny.yaml is not valid YAML",
+        "tiny.yaml, line 2",
+        "the key 'name' stands twice",
+        "",
+        "mend",
+        text("tiny.yaml", "name: a\nname: b\n"),
+    ),
     # options
-    Case("unknown_device", ("run", "--study", "tiny.yaml", "--devices", "gpu"), "there is no device 'gpu' here", "--devices", "gpu", "auto, cpu", "name a device",
-         study()),
-    Case("absent_device", ("run", "--study", "tiny.yaml", "--devices", "cuda:99"), "there is no device 'cuda:99' here", "--devices", "cuda:99", "auto, cpu",
-         "name a device", study()),
-    Case("no_epochs", (*RUN, "--epochs", "0"), "--epochs cannot be '0'", "--epochs", "0", "a whole number, 1 or more", "search run --help", study()),
-    Case("unknown_option", (*RUN, "--trails", "3"), "there is no option --trails (did you mean '--trials'?)", "search run", "--trails", "--trials",
-         "search run --help", study()),
-    Case("timeout", (*RUN, "--timeout", "soon"), "--timeout is not a duration", "--timeout", "soon", "90s, 30m", "a number and a unit", study()),
-    Case("set_without_value", (*RUN, "--set", "epochs"), "--set takes path=value", "--set", "epochs", "--set epochs=8", "write a path", study()),
-    Case("set_broken", (*RUN, "--set", "epochs=[1"), "--set cannot read the value", "--set epochs", "[1", "a YAML value", "quote it", study()),
-    Case("set_nonsense", (*RUN, "--set", "epochs=many"), "epochs: input should be a valid integer", "epochs", "'many'", "", "mend it", study()),
-    Case("out_of_others", (*RUN, "--out", "notes.txt"), "another file stands in the way", "notes.txt", "no export", "", "--out", text("notes.txt", "call mum")),
-    Case("set_in_base", (*RUN, "--set", "base.loss.gama=1"), "unknown key 'gama'", "--set base.loss.gama, over study tiny, base", "", "gamma", "mend it", study()),
-    Case("out_nowhere", (*RUN, "--out", "new/best.yaml"), "the file cannot be written", "new/best.yaml", "there is no folder new", "", "`mkdir -p new`, or name", study()),
-    Case("remedy_with_others", (*RUN, "--enqueue-remedy", "0", "--set", "base.batch_size=4", "--epochs", "5", "--seed", "1"),
-         "--set and --epochs and --seed cannot stand beside --enqueue-remedy", "--enqueue-remedy", "--set, --epochs, --seed", "--trials", "leave it out", copied()),
-    Case("late_average", (*RUN, "--epochs", "2", "--set", "base.schedule.swa_from_epoch=3"), "averaging the weights from epoch 3 on would never begin",
-         "base → schedule.swa_from_epoch", "epochs: 2", "1 … 2", "more epochs", study()),
+    Case(
+        "unknown_device",
+        ("run", "--study", "tiny.yaml", "--devices", "gpu"),
+        "there is no device 'gpu' here",
+        "--devices",
+        "gpu",
+        "auto, cpu",
+        "name a device",
+        study(),
+    ),
+    Case(
+        "absent_device",
+        ("run", "--study", "tiny.yaml", "--devices", "cuda:99"),
+        "there is no device 'cuda:99' here",
+        "--devices",
+        "cuda:99",
+        "auto, cpu",
+        "name a device",
+        study(),
+    ),
+    Case(
+        "no_epochs",
+        (*RUN, "--epochs", "0"),
+        "--epochs cannot be '0'",
+        "--epochs",
+        "0",
+        "a whole number, 1 or more",
+        "search run --help",
+        study(),
+    ),
+    Case(
+        "unknown_option",
+        (*RUN, "--trails", "3"),
+        "there is no option --trails (did you mean '--trials'?)",
+        "search run",
+        "--trails",
+        "--trials",
+        "search run --help",
+        study(),
+    ),
+    Case(
+        "timeout",
+        (*RUN, "--timeout", "soon"),
+        "--timeout is not a duration",
+        "--timeout",
+        "soon",
+        "90s, 30m",
+        "a number and a unit",
+        study(),
+    ),
+    Case(
+        "set_without_value",
+        (*RUN, "--set", "epochs"),
+        "--set takes path=value",
+        "--set",
+        "epochs",
+        "--set epochs=8",
+        "write a path",
+        study(),
+    ),
+    Case(
+        "set_broken",
+        (*RUN, "--set", "epochs=[1"),
+        "--set cannot read the value",
+        "--set epochs",
+        "[1",
+        "a YAML value",
+        "quote it",
+        study(),
+    ),
+    Case(
+        "set_nonsense",
+        (*RUN, "--set", "epochs=many"),
+        "epochs: input should be a valid integer",
+        "epochs",
+        "'many'",
+        "",
+        "mend it",
+        study(),
+    ),
+    Case(
+        "out_of_others",
+        (*RUN, "--out", "notes.txt"),
+        "another file stands in the way",
+        "notes.txt",
+        "no export",
+        "",
+        "--out",
+        text("notes.txt", "call mum"),
+    ),
+    Case(
+        "set_in_base",
+        (*RUN, "--set", "base.loss.gama=1"),
+        "unknown key 'gama'",
+        "--set base.loss.gama, over study tiny, base",
+        "",
+        "gamma",
+        "mend it",
+        study(),
+    ),
+    Case(
+        "out_nowhere",
+        (*RUN, "--out", "new/best.yaml"),
+        "the file cannot be written",
+        "new/best.yaml",
+        "there is no folder new",
+        "",
+        "`mkdir -p new`, or name",
+        study(),
+    ),
+    Case(
+        "remedy_with_others",
+        (
+            *RUN,
+            "--enqueue-remedy",
+            "0",
+            "--set",
+            "base.batch_size=4",
+            "--epochs",
+            "5",
+            "--seed",
+            "1",
+        ),
+        "--set and --epochs and --seed cannot stand beside --enqueue-remedy",
+        "--enqueue-remedy",
+        "--set, --epochs, --seed",
+        "--trials",
+        "leave it out",
+        copied(),
+    ),
+    Case(
+        "late_average",
+        (*RUN, "--epochs", "2", "--set", "base.schedule.swa_from_epoch=3"),
+        "averaging the weights from epoch 3 on would never begin",
+        "base → schedule.swa_from_epoch",
+        "epochs: 2",
+        "1 … 2",
+        "more epochs",
+        study(),
+    ),
     # stores
-    Case("unreachable", (*RUN, "--store", f"postgresql://me:{SECRET}@127.0.0.1:1/x"), "the store cannot be reached", "postgresql://me:***@127.0.0.1:1/x",
-         "Connection refused", "", "check that the server runs", study()),
-    Case("read_only", (*RUN, "--store", "sqlite:////proc/search.db"), "the store's file cannot be opened", "sqlite:////proc/search.db", "", "", "choose another place",
-         study()),
-    Case("folder_as_store", (*RUN, "--store", "sqlite:///here"), "the store's address names a folder, not a file", "sqlite:///here", "folder", "", "search.db",
-         lambda folder, finished: (write_study(folder), (folder / "here").mkdir())),
-    Case("no_database", RUN, "the file is not a database", "sqlite:///search.db", "not an SQLite 3 file", "", "choose another file",
-         text("search.db", "These are my notes, and no database.")),
-    Case("newer_store", RUN, "the store was made by a newer program", "sqlite:///search.db", "version 9999", "version 0", "install that newer program", copied(newer)),
-    Case("other_definition", (*RUN, "--set", "epochs=6"), "the study 'tiny' is in the store with another definition", "sqlite:///search.db", "epochs: 4 → 6", "",
-         "repeat the options of its first command (--epochs 4)", copied()),
+    Case(
+        "unreachable",
+        (*RUN, "--store", f"postgresql://me:{SECRET}@127.0.0.1:1/x"),
+        "the store cannot be reached",
+        "postgresql://me:***@127.0.0.1:1/x",
+        "Connection refused",
+        "",
+        "check that the server runs",
+        study(),
+    ),
+    Case(
+        "read_only",
+        (*RUN, "--store", "sqlite:////proc/search.db"),
+        "the store's file cannot be opened",
+        "sqlite:////proc/search.db",
+        "",
+        "",
+        "choose another place",
+        study(),
+    ),
+    Case(
+        "folder_as_store",
+        (*RUN, "--store", "sqlite:///here"),
+        "the store's address names a folder, not a file",
+        "sqlite:///here",
+        "folder",
+        "",
+        "search.db",
+        lambda folder, finished: (write_study(folder), (folder / "here").mkdir()),
+    ),
+    Case(
+        "no_database",
+        RUN,
+        "the file is not a database",
+        "sqlite:///search.db",
+        "not an SQLite 3 file",
+        "",
+        "choose another file",
+        text("search.db", "These are my notes, and no database."),
+    ),
+    Case(
+        "newer_store",
+        RUN,
+        "the store was made by a newer program",
+        "sqlite:///search.db",
+        "version 9999",
+        "version 0",
+        "install that newer program",
+        copied(newer),
+    ),
+    Case(
+        "other_definition",
+        (*RUN, "--set", "epochs=6"),
+        "the study 'tiny' is in the store with another definition",
+        "sqlite:///search.db",
+        "epochs: 4 → 6",
+        "",
+        "repeat the options of its first command (--epochs 4)",
+        copied(),
+    ),
     # a study or trial that is not there
-    *(Case(f"{command}_no_study", (command, "--study", "tony", *more), "there is no study 'tony' in the store (did you mean 'tiny'?)", "sqlite:///search.db", "tony",
-           "tiny", "search run", copied())
-      for command, more in (("show", ()), ("explain", ("--trial", "0")), ("export", ()), ("worker", ()), ("dashboard", ()))),
-    Case("show_no_store", ("show", "--study", "tiny"), "there is no store there", "sqlite:///search.db", "no file", "", "start a study"),
-    Case("explain_no_trial", ("explain", "--study", "tiny", "--trial", "99"), "has no trial 99", "sqlite:///search.db", "99", "0, 1, 2", "search show", copied()),
-    Case("export_no_trial", ("export", "--study", "tiny", "--trial", "99"), "no trial 99", "", "99", "0", "search show", copied()),
-    Case("export_over_others", ("export", "--study", "tiny", "--out", "tiny.yaml"), "another file stands in the way", "tiny.yaml", "no export", "", "--out", copied()),
-    Case("export_nowhere", ("export", "--study", "tiny", "--out", "new/it.yaml"), "the file cannot be written", "new/it.yaml", "there is no folder new", "",
-         "`mkdir -p new`, or name", copied()),
+    *(
+        Case(
+            f"{command}_no_study",
+            (command, "--study", "tony", *more),
+            "there is no study 'tony' in the store (did you mean 'tiny'?)",
+            "sqlite:///search.db",
+            "tony",
+            "tiny",
+            "search run",
+            copied(),
+        )
+        for command, more in (
+            ("show", ()),
+            ("explain", ("--trial", "0")),
+            ("export", ()),
+            ("worker", ()),
+            ("dashboard", ()),
+        )
+    ),
+    Case(
+        "show_no_store",
+        ("show", "--study", "tiny"),
+        "there is no store there",
+        "sqlite:///search.db",
+        "no file",
+        "",
+        "start a study",
+    ),
+    Case(
+        "explain_no_trial",
+        ("explain", "--study", "tiny", "--trial", "99"),
+        "has no trial 99",
+        "sqlite:///search.db",
+        "99",
+        "0, 1, 2",
+        "search show",
+        copied(),
+    ),
+    Case(
+        "export_no_trial",
+        ("export", "--study", "tiny", "--trial", "99"),
+        "no trial 99",
+        "",
+        "99",
+        "0",
+        "search show",
+        copied(),
+    ),
+    Case(
+        "export_over_others",
+        ("export", "--study", "tiny", "--out", "tiny.yaml"),
+        "another file stands in the way",
+        "tiny.yaml",
+        "no export",
+        "",
+        "--out",
+        copied(),
+    ),
+    Case(
+        "export_nowhere",
+        ("export", "--study", "tiny", "--out", "new/it.yaml"),
+        "the file cannot be written",
+        "new/it.yaml",
+        "there is no folder new",
+        "",
+        "`mkdir -p new`, or name",
+        copied(),
+    ),
     # exports
-    Case("save_nowhere", ("train", "best.yaml", "--save", "new/model.pt"), "the file cannot be written", "new/model.pt", "there is no folder new", "",
-         "`mkdir -p new`, or name another place with --save", copied()),
-    Case("export_without_section", ("train", "best.yaml"), "the key 'loss' is missing", "best.yaml", "", "loss, optimizer", "export the trial again",
-         exported(lambda told: told["config"].pop("loss"))),
-    Case("export_without_score", ("train", "best.yaml"), "the key 'score' is missing", "best.yaml", "", "score", "mend it", exported(lambda told: told.pop("score"))),
-    Case("export_bad_value", ("train", "best.yaml"), "gamma: input should be greater than or equal to 0", "best.yaml", "-1", "", "mend it",
-         exported(lambda told: told["config"]["loss"].update(gamma=-1.0))),
-    Case("export_broken", ("train", "best.yaml"), "best.yaml is not valid YAML", "best.yaml, line 2", "expected", "", "mend the syntax",
-         text("best.yaml", "config: [1, 2\nscore: {")),
-    Case("export_absent", ("train", "none.yaml"), "cannot read none.yaml", "none.yaml", "No such file", "", "check the path"),
-]  # fmt: skip
+    Case(
+        "save_nowhere",
+        ("train", "best.yaml", "--save", "new/model.pt"),
+        "the file cannot be written",
+        "new/model.pt",
+        "there is no folder new",
+        "",
+        "`mkdir -p new`, or name another place with --save",
+        copied(),
+    ),
+    Case(
+        "export_without_section",
+        ("train", "best.yaml"),
+        "the key 'loss' is missing",
+        "best.yaml",
+        "",
+        "loss, optimizer",
+        "export the trial again",
+        exported(lambda told: told["config"].pop("loss")),
+    ),
+    Case(
+        "export_without_score",
+        ("train", "best.yaml"),
+        "the key 'score' is missing",
+        "best.yaml",
+        "",
+        "score",
+        "mend it",
+        exported(lambda told: told.pop("score")),
+    ),
+    Case(
+        "export_bad_value",
+        ("train", "best.yaml"),
+        "gamma: input should be greater than or equal to 0",
+        "best.yaml",
+        "-1",
+        "",
+        "mend it",
+        exported(lambda told: told["config"]["loss"].update(gamma=-1.0)),
+    ),
+    Case(
+        "export_broken",
+        ("train", "best.yaml"),
+        "best.yaml is not valid YAML",
+        "best.yaml, line 2",
+        "expected",
+        "",
+        "mend the syntax",
+        text("best.yaml", "config: [1, 2\nscore: {"),
+    ),
+    Case(
+        "export_absent",
+        ("train", "none.yaml"),
+        "cannot read none.yaml",
+        "none.yaml",
+        "No such file",
+        "",
+        "check the path",
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -223,7 +665,9 @@ class Outcome:
 
 def files(folder: Path) -> dict[str, int]:
     """Every file and folder with its size, in bytes."""
-    return {str(path.relative_to(folder)): path.stat().st_size for path in sorted(folder.rglob("*"))}
+    return {
+        str(path.relative_to(folder)): path.stat().st_size for path in sorted(folder.rglob("*"))
+    }
 
 
 def attempt(case: Case, folder: Path, terminal: Terminal) -> Outcome:
@@ -236,7 +680,9 @@ def attempt(case: Case, folder: Path, terminal: Terminal) -> Outcome:
 class Attempts:
     """Runs the commands of cases, two at a time, as most of a short command is waiting for files."""
 
-    def __init__(self, terminal: Terminal, finished: Finished, folders: pytest.TempPathFactory) -> None:
+    def __init__(
+        self, terminal: Terminal, finished: Finished, folders: pytest.TempPathFactory
+    ) -> None:
         self._terminal, self._finished, self._folders = terminal, finished, folders
         self._pool = ThreadPoolExecutor(2)
         self._begun: dict[str, Future[Outcome]] = {}
@@ -256,13 +702,20 @@ class Attempts:
 
 @pytest.fixture(scope="module")
 def attempts(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, lasting_terminal: Terminal, finished: Finished
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    lasting_terminal: Terminal,
+    finished: Finished,
 ) -> Iterator[Attempts]:
     """The commands of all cases that were asked for, begun ahead of their tests."""
     attempts = Attempts(lasting_terminal, finished, tmp_path_factory)
     parameters = [getattr(item, "callspec", None) for item in request.session.items]
-    if "PYTEST_XDIST_WORKER" not in os.environ:  # where several processes share the tests, most are another's
-        for case in (each.params["case"] for each in parameters if each is not None and "case" in each.params):
+    if (
+        "PYTEST_XDIST_WORKER" not in os.environ
+    ):  # where several processes share the tests, most are another's
+        for case in (
+            each.params["case"] for each in parameters if each is not None and "case" in each.params
+        ):
             attempts.begin(case)
     yield attempts
     attempts.end()
@@ -272,8 +725,12 @@ def parts(message: str) -> dict[str, str]:
     """The parts of an error message by name; `what` is its first line."""
     what = re.findall(r"^error: (.*)$", message, re.MULTILINE)
     assert len(what) == 1, f"one error, not {len(what)}: {message}"
-    rest = re.split(r"^  (where|found|allowed|next|log): +", message.partition("error: ")[2], flags=re.MULTILINE)
-    return {"what": what[0]} | {name: told.strip() for name, told in zip(rest[1::2], rest[2::2], strict=True)}
+    rest = re.split(
+        r"^  (where|found|allowed|next|log): +", message.partition("error: ")[2], flags=re.MULTILINE
+    )
+    return {"what": what[0]} | {
+        name: told.strip() for name, told in zip(rest[1::2], rest[2::2], strict=True)
+    }
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
@@ -299,7 +756,9 @@ def test_port_taken(terminal: Terminal, finished: Finished) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        answer = terminal.run("dashboard", "--study", "tiny", "--port", str(port), folder=finished.folder)
+        answer = terminal.run(
+            "dashboard", "--study", "tiny", "--port", str(port), folder=finished.folder
+        )
     told = parts(answer.err)
     assert (answer.code, answer.out) == (BAD_INPUT, "")
     assert (told["where"], told["found"]) == ("--port", f"{port}: Address already in use")
@@ -309,7 +768,9 @@ def test_port_taken(terminal: Terminal, finished: Finished) -> None:
 def test_accept_change(terminal: Terminal, finished: Finished, tmp_path: Path) -> None:
     """A changed definition goes on under the study's name once somebody says that the change is meant."""
     copied()(tmp_path, finished)
-    answer = terminal.run(*RUN, "--trials", "7", "--set", "epochs=2", "--accept-change", folder=tmp_path)
+    answer = terminal.run(
+        *RUN, "--trials", "7", "--set", "epochs=2", "--accept-change", folder=tmp_path
+    )
     assert (answer.code, answer.err) == (0, "")
     trials = stored_trials(url_in(tmp_path))
     assert trials[:6] == finished.trials

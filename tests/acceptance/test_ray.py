@@ -33,7 +33,21 @@ def test_stop(terminal: Terminal, tmp_path: Path, postgresql_url: str, ray_folde
     write_study(tmp_path, epochs=2, trials=500, signals=QUIET)
     for name in ("search", "storage", "objectives"):  # of the user's own: a worker imports ours
         (tmp_path / f"{name}.py").write_text("raise SystemExit('shadowed')\n")
-    run = ("run", "--study", "tiny.yaml", "--launcher", "ray", "--ray-address", "local", "--devices", "cpu", "--workers", "2", "--cpus-per-worker", "1")
+    run = (
+        "run",
+        "--study",
+        "tiny.yaml",
+        "--launcher",
+        "ray",
+        "--ray-address",
+        "local",
+        "--devices",
+        "cpu",
+        "--workers",
+        "2",
+        "--cpus-per-worker",
+        "1",
+    )
     job = terminal.start(*run, folder=tmp_path, SEARCH_STORE=url, RAY_TMPDIR=str(ray_folder))
     titles = set[str]()
 
@@ -48,7 +62,16 @@ def test_stop(terminal: Terminal, tmp_path: Path, postgresql_url: str, ray_folde
     until(both_ended_trials, "both have ended a trial")
     job.interrupt()
     answer = job.wait()
-    told = [answer.text, *titles, *(path.read_text(errors="replace") for folder in (ray_folder, tmp_path) for path in folder.rglob("*") if path.is_file())]
+    told = [
+        answer.text,
+        *titles,
+        *(
+            path.read_text(errors="replace")
+            for folder in (ray_folder, tmp_path)
+            for path in folder.rglob("*")
+            if path.is_file()
+        ),
+    ]
 
     assert (answer.code, answer.err) == (INTERRUPTED, "")
     assert {trial.state for trial in stored_trials(url)} <= {"complete", "paused"}

@@ -22,7 +22,21 @@ from storage.store import open_store
 from tests.acceptance.studies import TINY, Finished, stored_trials, url_in, write_study
 from tests.acceptance.terminal import COMMAND, Terminal
 
-COMMANDS = ("run", "list", "show", "explain", "backtest", "convert", "weights", "export", "train", "dashboard", "worker", "schema", "store")
+COMMANDS = (
+    "run",
+    "list",
+    "show",
+    "explain",
+    "backtest",
+    "convert",
+    "weights",
+    "export",
+    "train",
+    "dashboard",
+    "worker",
+    "schema",
+    "store",
+)
 
 
 def refuse_nan(token: str) -> None:
@@ -34,8 +48,14 @@ class TestRun:
     def test_exact_budget(self, finished: Finished) -> None:
         """Two workers end exactly as many trials as the budget says, and the command says that it went well."""
         assert (finished.first.code, finished.first.err) == (0, "")
-        assert sorted(trial.number for trial in finished.first_trials if trial.number is not None) == [0, 1, 2, 3]
-        assert {trial.state for trial in finished.first_trials} <= {"complete", "pruned", "diverged"}
+        assert sorted(
+            trial.number for trial in finished.first_trials if trial.number is not None
+        ) == [0, 1, 2, 3]
+        assert {trial.state for trial in finished.first_trials} <= {
+            "complete",
+            "pruned",
+            "diverged",
+        }
         assert len({trial.pid for trial in finished.first_trials}) == 2
 
     def test_plain_lines(self, finished: Finished) -> None:
@@ -43,21 +63,41 @@ class TestRun:
         assert not re.search(r"[\x00-\x08\x0b-\x1f]", finished.first.out)
         for trial in finished.first_trials:
             assert re.search(rf"^trial {trial.number} started", finished.first.out, re.MULTILINE)
-            assert re.search(rf"^trial {trial.number} (is complete|was pruned|diverged)", finished.first.out, re.MULTILINE)
+            assert re.search(
+                rf"^trial {trial.number} (is complete|was pruned|diverged)",
+                finished.first.out,
+                re.MULTILINE,
+            )
 
     def test_leaderboard(self, finished: Finished) -> None:
         """The leaderboard lists the complete trials, the best first, with their scores."""
         board = finished.more.out.partition("Leaderboard")[2].partition("Kills")[0]
-        complete = sorted((trial for trial in finished.trials if trial.state == "complete"), key=lambda trial: -(trial.score or 0))
+        complete = sorted(
+            (trial for trial in finished.trials if trial.state == "complete"),
+            key=lambda trial: -(trial.score or 0),
+        )
         assert len(complete) >= 2
         rows = re.findall(r"^ *(\d+)(?: ≈)? +(\d+) +(0\.\d{4})", board, re.MULTILINE)
-        assert rows == [(str(rank), str(trial.number), f"{trial.score:.4f}") for rank, trial in enumerate(complete, 1)]
+        assert rows == [
+            (str(rank), str(trial.number), f"{trial.score:.4f}")
+            for rank, trial in enumerate(complete, 1)
+        ]
 
     def test_presets_first(self, finished: Finished) -> None:
         """The presets are the first trials, and those alone carry a preset's name."""
         presets = {trial.number: trial.preset for trial in finished.trials}
-        assert [presets[number] for number in range(6)] == ["recommended", "untuned", None, None, None, None]
-        assert "trial 0 started (preset recommended): gamma 0, lr 3.0e-02 (0.3 × base)" in finished.first.out
+        assert [presets[number] for number in range(6)] == [
+            "recommended",
+            "untuned",
+            None,
+            None,
+            None,
+            None,
+        ]
+        assert (
+            "trial 0 started (preset recommended): gamma 0, lr 3.0e-02 (0.3 × base)"
+            in finished.first.out
+        )
 
     def test_more(self, finished: Finished) -> None:
         """The same command with a larger budget adds the difference, and leaves the earlier trials as they were."""
@@ -65,14 +105,38 @@ class TestRun:
         assert len(finished.trials) == 6
         assert finished.trials[:4] == finished.first_trials
         assert re.search("^found in the store: ", finished.more.out)
-        assert sorted(re.findall(r"^trial (\d) started", finished.more.out, re.MULTILINE)) == ["4", "5"]
+        assert sorted(re.findall(r"^trial (\d) started", finished.more.out, re.MULTILINE)) == [
+            "4",
+            "5",
+        ]
 
     def test_no_more(self, finished: Finished, cache: Path) -> None:
         """With the budget spent the command trains nothing; on a terminal it draws in place."""
-        arguments = ["run", "--study", "tiny.yaml", "--trials", "6", "--workers", "1", "--devices", "cpu"]
-        environment = {"PATH": "/usr/bin:/bin", "HOME": str(cache), "TERM": "xterm-256color", "LANG": "C.UTF-8"}
+        arguments = [
+            "run",
+            "--study",
+            "tiny.yaml",
+            "--trials",
+            "6",
+            "--workers",
+            "1",
+            "--devices",
+            "cpu",
+        ]
+        environment = {
+            "PATH": "/usr/bin:/bin",
+            "HOME": str(cache),
+            "TERM": "xterm-256color",
+            "LANG": "C.UTF-8",
+        }
         child = pexpect.spawn(
-            str(COMMAND), arguments, cwd=finished.folder, env=environment, dimensions=(40, 120), timeout=100, encoding="utf-8"
+            str(COMMAND),
+            arguments,
+            cwd=finished.folder,
+            env=environment,
+            dimensions=(40, 120),
+            timeout=100,
+            encoding="utf-8",
         )
         try:
             child.expect(pexpect.EOF)
@@ -86,17 +150,27 @@ class TestRun:
 
     def test_best(self, finished: Finished) -> None:
         """best.yaml loads as a configuration, and is that of the best complete trial."""
-        best = max((trial for trial in finished.trials if trial.state == "complete"), key=lambda trial: trial.score or 0)
+        best = max(
+            (trial for trial in finished.trials if trial.state == "complete"),
+            key=lambda trial: trial.score or 0,
+        )
         export = load_export(finished.folder / "best.yaml")
         assert (export.provenance.trial, export.score.validation) == (best.number, best.score)
         assert export.trial_config().model_dump(mode="json") == best.config
 
     def test_nothing_else(self, finished: Finished) -> None:
         """A finished study leaves the store, the best configuration and weights, and the workers' logs, which are empty when all went well."""
-        assert sorted(path.name for path in finished.folder.iterdir()) == ["best.yaml", "search.db", "search.files", "tiny.yaml"]
+        assert sorted(path.name for path in finished.folder.iterdir()) == [
+            "best.yaml",
+            "search.db",
+            "search.files",
+            "tiny.yaml",
+        ]
         logs = sorted((finished.folder / "search.files" / "tiny").glob("*.*"))
-        assert {log.name: log.read_text() for log in logs} == {"worker-0.log": "", "worker-1.log": ""}
-
+        assert {log.name: log.read_text() for log in logs} == {
+            "worker-0.log": "",
+            "worker-1.log": "",
+        }
 
     def test_best_weights(self, finished: Finished, terminal: Terminal) -> None:
         """The trained state of the best complete trial is the one that is kept, under its content's hash; its weights load without code and score what was recorded."""
@@ -108,12 +182,18 @@ class TestRun:
         data, counts = train.prepare(config, "cpu"), train.count_classes(config)  # type: ignore[arg-type]
         training = train.Run(config, data, counts, torch.device("cpu"))  # type: ignore[arg-type]
         training.model.load_state_dict(state["best_weights"])
-        told = terminal.run("export", "--study", "tiny", "--out", str(fresh), folder=finished.folder)
-        shown = json.loads(terminal.run("show", "--study", "tiny", "--json", folder=finished.folder).out)
+        told = terminal.run(
+            "export", "--study", "tiny", "--out", str(fresh), folder=finished.folder
+        )
+        shown = json.loads(
+            terminal.run("show", "--study", "tiny", "--json", folder=finished.folder).out
+        )
         fresh.unlink()
 
         assert hashlib.sha256(file.read_bytes()).hexdigest() == file.name
-        assert training.validate().metrics["miou"] == pytest.approx(export.score.validation, abs=1e-6)
+        assert training.validate().metrics["miou"] == pytest.approx(
+            export.score.validation, abs=1e-6
+        )
         assert export.provenance.weights == shown["weights"] == str(file)
         assert f"its trained state: {file}" in told.out.replace("\n", "")
 
@@ -155,9 +235,20 @@ class TestShow:
             assert words in answer.out
 
     @pytest.mark.parametrize("trial", [0, 1])
-    def test_export(self, finished: Finished, terminal: Terminal, tmp_path: Path, trial: int) -> None:
+    def test_export(
+        self, finished: Finished, terminal: Terminal, tmp_path: Path, trial: int
+    ) -> None:
         """`export --trial` writes that trial, be it the best or not, where it is told to."""
-        answer = terminal.run("export", "--study", "tiny", "--trial", str(trial), "--out", str(tmp_path / "it.yaml"), folder=finished.folder)
+        answer = terminal.run(
+            "export",
+            "--study",
+            "tiny",
+            "--trial",
+            str(trial),
+            "--out",
+            str(tmp_path / "it.yaml"),
+            folder=finished.folder,
+        )
         assert (answer.code, answer.err) == (0, "")
         export = load_export(tmp_path / "it.yaml")
         stored = finished.trials[trial]
@@ -186,12 +277,20 @@ class TestCommands:
     def test_weights(self, terminal: Terminal, tmp_path: Path) -> None:
         """`weights` counts the training data's classes and keeps every method within the clip ratio."""
         write_study(tmp_path)
-        answer = terminal.run("weights", "--study", "tiny.yaml", "--clip-ratio", "4", folder=tmp_path)
+        answer = terminal.run(
+            "weights", "--study", "tiny.yaml", "--clip-ratio", "4", folder=tmp_path
+        )
         assert (answer.code, answer.err) == (0, "")
-        pixels = [int(count.replace(",", "")) for count in re.findall(r"^(?:background|digit_\d) +([\d,]+)", answer.out, re.MULTILINE)]
+        pixels = [
+            int(count.replace(",", ""))
+            for count in re.findall(r"^(?:background|digit_\d) +([\d,]+)", answer.out, re.MULTILINE)
+        ]
         assert len(pixels) == 7
         assert sum(pixels) == 32 * 28 * 28  # the border of two pixels is ignored
-        ratios = [float(ratio) for ratio in re.findall(r"^max/min (.*)$", answer.out, re.MULTILINE)[0].split()]
+        ratios = [
+            float(ratio)
+            for ratio in re.findall(r"^max/min (.*)$", answer.out, re.MULTILINE)[0].split()
+        ]
         assert len(ratios) == 6
         assert max(ratios) <= 4
 
@@ -223,7 +322,9 @@ class TestCommands:
     def test_commands(self, terminal: Terminal, tmp_path: Path) -> None:
         """The help lists exactly the commands whose help is tested here."""
         answer = terminal.run("--help", folder=tmp_path)
-        assert re.findall(r"^  ([a-z]+) {2,}\S", answer.out.partition("Commands:")[2], re.MULTILINE) == list(COMMANDS)
+        assert re.findall(
+            r"^  ([a-z]+) {2,}\S", answer.out.partition("Commands:")[2], re.MULTILINE
+        ) == list(COMMANDS)
 
 
 @pytest.fixture(scope="session")
@@ -231,16 +332,37 @@ def kills(tmp_path_factory: pytest.TempPathFactory, lasting_terminal: Terminal) 
     """A folder with a store of two studies, run at once, in which trials are killed in every way."""
     folder = tmp_path_factory.mktemp("kills")
     write_study(folder)
-    rate = {"kind": "choice", "choices": [1.0, 1e-6, 30.0, 1e21]}  # good, too small, too large, absurd
+    rate = {
+        "kind": "choice",
+        "choices": [1.0, 1e-6, 30.0, 1e21],
+    }  # good, too small, too large, absurd
     pruner = {"kind": "median", "startup_trials": 1, "warmup_epochs": 1}
     # With this seed the three trials after the preset have one of the bad rates each.
-    mixed = TINY | {"name": "mixed", "seed": 1, "trials": 4, "presets": ["untuned"], "pruner": pruner}
+    mixed = TINY | {
+        "name": "mixed",
+        "seed": 1,
+        "trials": 4,
+        "presets": ["untuned"],
+        "pruner": pruner,
+    }
     mixed["space"] = TINY["space"] | {"optimizer.lr_multiple": rate}
-    mixed["signals"] = {"grace_epochs": 1, "class_collapse": {"all_but_one_epochs": 2}}  # before the pruner has its say
+    mixed["signals"] = {
+        "grace_epochs": 1,
+        "class_collapse": {"all_but_one_epochs": 2},
+    }  # before the pruner has its say
     (folder / "mixed.yaml").write_text(yaml.safe_dump(mixed), encoding="utf-8")
-    bound = ("--name", "exploded", "--trials", "2", "--set", "signals.gradient_explosion.max_norm=0.001")
+    bound = (
+        "--name",
+        "exploded",
+        "--trials",
+        "2",
+        "--set",
+        "signals.gradient_explosion.max_norm=0.001",
+    )
     jobs = [
-        lasting_terminal.start("run", "--study", *study, "--workers", "1", "--devices", "cpu", folder=folder)
+        lasting_terminal.start(
+            "run", "--study", *study, "--workers", "1", "--devices", "cpu", folder=folder
+        )
         for study in (("tiny.yaml", *bound), ("mixed.yaml",))
     ]
     for job in jobs:
@@ -250,18 +372,47 @@ def kills(tmp_path_factory: pytest.TempPathFactory, lasting_terminal: Terminal) 
 
 KILLS = [
     ("exploded", "gradient_explosion", "diverged", "over 0.001", "likely cause: "),
-    ("mixed", "nonfinite_loss", "diverged", "was not finite at step", "likely cause: learning rate too high"),
-    ("mixed", "class_collapse", "diverged", "6 of 7 classes stayed at 0", "likely cause: learning rate too high"),
+    (
+        "mixed",
+        "nonfinite_loss",
+        "diverged",
+        "was not finite at step",
+        "likely cause: learning rate too high",
+    ),
+    (
+        "mixed",
+        "class_collapse",
+        "diverged",
+        "6 of 7 classes stayed at 0",
+        "likely cause: learning rate too high",
+    ),
     ("mixed", "median", "pruned", "median: best metric", "among 1 finished trials"),
 ]
 
 
 class TestKills:
-    @pytest.mark.parametrize(("study", "signal", "state", "statement", "cause"), KILLS, ids=[kill[1] for kill in KILLS])
-    def test_explained(self, kills: Path, terminal: Terminal, study: str, signal: str, state: str, statement: str, cause: str) -> None:
+    @pytest.mark.parametrize(
+        ("study", "signal", "state", "statement", "cause"), KILLS, ids=[kill[1] for kill in KILLS]
+    )
+    def test_explained(
+        self,
+        kills: Path,
+        terminal: Terminal,
+        study: str,
+        signal: str,
+        state: str,
+        statement: str,
+        cause: str,
+    ) -> None:
         """A killed trial is kept with its evidence, and `explain` tells what fired, with the cause."""
-        killed = next(trial for trial in stored_trials(url_in(kills), study) if trial.reason.startswith(f"{signal}: "))
-        answer = terminal.run("explain", "--study", study, "--trial", str(killed.number), folder=kills)
+        killed = next(
+            trial
+            for trial in stored_trials(url_in(kills), study)
+            if trial.reason.startswith(f"{signal}: ")
+        )
+        answer = terminal.run(
+            "explain", "--study", study, "--trial", str(killed.number), folder=kills
+        )
 
         assert killed.state == state
         assert answer.code == 0
@@ -272,12 +423,18 @@ class TestKills:
             evidence = [found for found, _ in store.evidence(killed.id)]
         assert [found.signal for found in evidence] == ([signal] if state == "diverged" else [])
 
-    @pytest.mark.parametrize(("study", "signal", "state"), [kill[:3] for kill in KILLS], ids=[kill[1] for kill in KILLS])
+    @pytest.mark.parametrize(
+        ("study", "signal", "state"), [kill[:3] for kill in KILLS], ids=[kill[1] for kill in KILLS]
+    )
     def test_optuna(self, kills: Path, study: str, signal: str, state: str) -> None:
         """Optuna holds a killed trial as pruned, and one that diverged as infeasible, so that its sampler learns from it."""
         import optuna
 
-        found = [trial for trial in stored_trials(url_in(kills), study) if trial.reason.startswith(f"{signal}: ")]
+        found = [
+            trial
+            for trial in stored_trials(url_in(kills), study)
+            if trial.reason.startswith(f"{signal}: ")
+        ]
         trials = optuna.load_study(study_name=study, storage=url_in(kills)).trials
         assert found
         for stored in found:
@@ -294,7 +451,11 @@ class TestKills:
         """The report names every kill with its cause, and says how often each cause came up."""
         answer = terminal.run("show", "--study", "mixed", "--json", folder=kills)
         told = json.loads(answer.out, parse_constant=refuse_nan)
-        killed = [trial.number for trial in stored_trials(url_in(kills), "mixed") if trial.state in ("pruned", "diverged")]
+        killed = [
+            trial.number
+            for trial in stored_trials(url_in(kills), "mixed")
+            if trial.state in ("pruned", "diverged")
+        ]
         assert [kill["number"] for kill in told["kills"]] == killed
         assert sum(told["causes"].values()) == len(killed)
         assert all(kill["cause"] and kill["reason"] for kill in told["kills"])

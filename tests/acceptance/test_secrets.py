@@ -14,10 +14,20 @@ from tests.acceptance.terminal import Job, Terminal
 QUOTED = "hunter2%2F%25zz"
 STUDY = ("--study", "tiny")
 LOOKING = (
-    ("show",), ("show", "--json"), ("explain", *STUDY, "--trial", "0"), ("export", *STUDY), ("export", *STUDY, "--trial", "9"),
-    ("backtest", *STUDY, "--json"), ("store", "check"), ("store", "check", "--json"), ("store", "migrate"), ("store", "vacuum"),
-    ("worker", *STUDY), ("run", "--study", "tiny.yaml", "--enqueue-remedy", "0"), ("dashboard", "--study", "none"),
-)  # fmt: skip
+    ("show",),
+    ("show", "--json"),
+    ("explain", *STUDY, "--trial", "0"),
+    ("export", *STUDY),
+    ("export", *STUDY, "--trial", "9"),
+    ("backtest", *STUDY, "--json"),
+    ("store", "check"),
+    ("store", "check", "--json"),
+    ("store", "migrate"),
+    ("store", "vacuum"),
+    ("worker", *STUDY),
+    ("run", "--study", "tiny.yaml", "--enqueue-remedy", "0"),
+    ("dashboard", "--study", "none"),
+)
 """Every command that opens a store, some with what the store has not got."""
 
 
@@ -39,7 +49,11 @@ def command_lines(job: Job) -> str:
 
 def written(folder: Path) -> list[str]:
     """The files in which the password can be read."""
-    return [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and b"hunter2" in path.read_bytes()]
+    return [
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if path.is_file() and b"hunter2" in path.read_bytes()
+    ]
 
 
 class TestPassword:
@@ -48,10 +62,16 @@ class TestPassword:
         """Where no server answers every command says so, with the address but without its password."""
         write_study(tmp_path)
         url = f"{kind}://user:{QUOTED}@127.0.0.1:1/db"
-        commands = [*LOOKING, ("run", "--study", "tiny.yaml", "--devices", "cpu"), ("store", "copy", "--to", "copy.db")]
+        commands = [
+            *LOOKING,
+            ("run", "--study", "tiny.yaml", "--devices", "cpu"),
+            ("store", "copy", "--to", "copy.db"),
+        ]
         commands = commands if kind == "postgresql" else commands[:1]
 
-        for job in [terminal.start(*command, folder=tmp_path, SEARCH_STORE=url) for command in commands]:
+        for job in [
+            terminal.start(*command, folder=tmp_path, SEARCH_STORE=url) for command in commands
+        ]:
             answer = job.wait()
             assert answer.code == 2, answer.text
             assert f"{kind}://user:***@127.0.0.1:1/db" in answer.text
@@ -64,7 +84,19 @@ class TestPassword:
         write_study(tmp_path)
         url = postgresql_url.replace("//postgres:@", f"//postgres:{QUOTED}@")
         assert QUOTED in url
-        run = terminal.start("run", "--study", "tiny.yaml", "--devices", "cpu", "--workers", "1", "--trials", "2", folder=tmp_path, SEARCH_STORE=url)
+        run = terminal.start(
+            "run",
+            "--study",
+            "tiny.yaml",
+            "--devices",
+            "cpu",
+            "--workers",
+            "1",
+            "--trials",
+            "2",
+            folder=tmp_path,
+            SEARCH_STORE=url,
+        )
         lines: set[str] = set()
         while run.said().code == -1000:
             lines |= set(command_lines(run).splitlines())
@@ -75,7 +107,10 @@ class TestPassword:
         assert [line for line in lines if tells(line)] == []
         assert not tells(answer.text), answer.text
 
-        for job in [terminal.start(*command, folder=tmp_path, SEARCH_STORE=url) for command in (*LOOKING, ("store", "copy", "--to", "copy.db"))]:
+        for job in [
+            terminal.start(*command, folder=tmp_path, SEARCH_STORE=url)
+            for command in (*LOOKING, ("store", "copy", "--to", "copy.db"))
+        ]:
             assert not tells(command_lines(job))
             told = job.wait().text
             assert not tells(told), told

@@ -20,7 +20,9 @@ def test_local(terminal: Terminal, tmp_path: Path, name: str) -> None:
     """`search run` trains beside a `search.py`, `storage.py` or `objectives.py`."""
     (tmp_path / f"{name}.py").write_text(OWN)
     write_study(tmp_path, trials=1, epochs=1, presets=[])
-    answer = terminal.run("run", "--study", "tiny.yaml", "--workers", "1", "--devices", "cpu", folder=tmp_path)
+    answer = terminal.run(
+        "run", "--study", "tiny.yaml", "--workers", "1", "--devices", "cpu", folder=tmp_path
+    )
     assert (answer.code, answer.err) == (0, "")
     assert [trial.state for trial in stored_trials(url_in(tmp_path))] == ["complete"]
 
@@ -30,13 +32,20 @@ def test_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     batch = tmp_path / "batch.sh"
     sbatch = tmp_path / "bin" / "sbatch"
     sbatch.parent.mkdir()
-    sbatch.write_text(f'#!/bin/sh\nfor last; do :; done\ncp "$last" {shlex.quote(str(batch))}\necho Submitted batch job 7\n')
+    sbatch.write_text(
+        f'#!/bin/sh\nfor last; do :; done\ncp "$last" {shlex.quote(str(batch))}\necho Submitted batch job 7\n'
+    )
     sbatch.chmod(0o755)
     for command in ("squeue", "sacct", "srun"):
         (sbatch.parent / command).symlink_to(sbatch)
     monkeypatch.setenv("PATH", f"{sbatch.parent}{os.pathsep}{os.environ['PATH']}")
 
-    SlurmWorkers(Array(1, "cpu", 1, {}), ["--study", "demo", "--wandb", "off"], "postgresql://host/db", tmp_path / "run").start()
+    SlurmWorkers(
+        Array(1, "cpu", 1, {}),
+        ["--study", "demo", "--wandb", "off"],
+        "postgresql://host/db",
+        tmp_path / "run",
+    ).start()
 
     (line,) = [line for line in batch.read_text().splitlines() if "submitit.core._submit" in line]
     words = shlex.split(line)

@@ -15,7 +15,14 @@ from spaces.loader import load_study
 from tests.acceptance.studies import BASE, QUIET, progress, stored_trials, write_study
 from tests.acceptance.terminal import until
 
-DATA = {"kind": "folder", "root": "nowhere", "classes": ["road", "car", "person"], "height": 32, "width": 32, "loader_workers": 0}
+DATA = {
+    "kind": "folder",
+    "root": "nowhere",
+    "classes": ["road", "car", "person"],
+    "height": 32,
+    "width": 32,
+    "loader_workers": 0,
+}
 """A folder that is not there."""
 
 
@@ -38,7 +45,10 @@ class Submitted:
 
     def end(self) -> dict[str, object]:
         """What the task left word of."""
-        until(lambda: end_file(self.folder, 0).exists(), f"the task has ended, which told {self.job.stdout()}")
+        until(
+            lambda: end_file(self.folder, 0).exists(),
+            f"the task has ended, which told {self.job.stdout()}",
+        )
         told: dict[str, object] = json.loads(end_file(self.folder, 0).read_text())
         return told
 
@@ -53,14 +63,19 @@ def _own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_stop(tmp_path: Path, sqlite_url: str) -> None:
     """SIGTERM reaches the worker once: the trial goes back with a checkpoint, and word of that is left when the whole run was to stop."""
     submitted = Submitted(tmp_path, sqlite_url, epochs=200, trials=1, signals=QUIET)
-    until(lambda: any(trial.epochs >= 2 for trial in progress(sqlite_url)), "the trial is on its way")
+    until(
+        lambda: any(trial.epochs >= 2 for trial in progress(sqlite_url)), "the trial is on its way"
+    )
     worker = submitted.process()
     (submitted.folder / STOP_MARK).touch()
     worker.terminate()
     assert submitted.end() == {"code": 130, "told": []}
     assert [trial.state for trial in stored_trials(sqlite_url)] == ["paused"]
     assert list((tmp_path / "files" / "tiny").glob("trial-00000*.ckpt"))
-    until(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE, "the process is gone")
+    until(
+        lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE,
+        "the process is gone",
+    )
 
 
 def test_bad_input(tmp_path: Path, sqlite_url: str) -> None:

@@ -8,28 +8,56 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from tests.acceptance.studies import Finished, expire_lease, repeatable, stored_records, stored_trials, url_in
+from tests.acceptance.studies import (
+    Finished,
+    expire_lease,
+    repeatable,
+    stored_records,
+    stored_trials,
+    url_in,
+)
 from tests.acceptance.terminal import Terminal
 
 
 class TestStore:
-    def test_copied_and_gone_on_with(self, terminal: Terminal, finished: Finished, tmp_path: Path) -> None:
+    def test_copied_and_gone_on_with(
+        self, terminal: Terminal, finished: Finished, tmp_path: Path
+    ) -> None:
         """A finished study is copied, both stores are sound, and the same command with more trials goes on in the copy alone."""
         shutil.copytree(finished.folder, tmp_path, dirs_exist_ok=True)
         copy = f"sqlite:///{tmp_path / 'copy.db'}"
 
-        copied = terminal.run("store", "copy", "--to", "copy.db", "--study", "tiny", folder=tmp_path)
-        assert (copied.code, copied.out) == (0, f"study tiny: 6 trials, {sum(map(len, stored_records(finished.url).values()))} epochs\n")
+        copied = terminal.run(
+            "store", "copy", "--to", "copy.db", "--study", "tiny", folder=tmp_path
+        )
+        assert (copied.code, copied.out) == (
+            0,
+            f"study tiny: 6 trials, {sum(map(len, stored_records(finished.url).values()))} epochs\n",
+        )
         assert repeatable(stored_records(copy)) == repeatable(stored_records(finished.url))
 
-        run = ("run", "--study", "tiny.yaml", "--devices", "cpu", "--workers", "1", "--trials", "7", "--store", "copy.db")
+        run = (
+            "run",
+            "--study",
+            "tiny.yaml",
+            "--devices",
+            "cpu",
+            "--workers",
+            "1",
+            "--trials",
+            "7",
+            "--store",
+            "copy.db",
+        )
         more = terminal.run(*run, folder=tmp_path)
         assert more.code == 0, more.text
         assert [trial.number for trial in stored_trials(copy)] == list(range(7))
         assert len(stored_trials(url_in(tmp_path))) == 6
         for store in ("search.db", "copy.db"):
             checked = terminal.run("store", "check", "--store", store, folder=tmp_path)
-            assert (checked.code, checked.out.splitlines()[-1]) == (0, "nothing is wrong"), checked.text
+            assert (checked.code, checked.out.splitlines()[-1]) == (0, "nothing is wrong"), (
+                checked.text
+            )
 
     def test_something_wrong(self, terminal: Terminal, finished: Finished, tmp_path: Path) -> None:
         """Each finding is one line with what to do, or a line of JSON, and the exit code is 1."""
@@ -46,10 +74,20 @@ class TestStore:
         assert (told.code, len(lines), told.err) == (1, 3, "")
         assert "trial 0: worker" in lines[0]
         assert "search worker --study tiny" in lines[0]
-        assert lines[2].endswith("worker-0.log belongs to no trial or study of the store; search store vacuum")
+        assert lines[2].endswith(
+            "worker-0.log belongs to no trial or study of the store; search store vacuum"
+        )
         found = json.loads(listed.out)
-        assert (listed.code, found["sound"], len(found["faults"]), len(found["leftovers"])) == (1, False, 2, 1)
-        assert (tidied.code, tidied.out.splitlines()[-1].endswith("1 files without an owner removed")) == (0, True)
+        assert (listed.code, found["sound"], len(found["faults"]), len(found["leftovers"])) == (
+            1,
+            False,
+            2,
+            1,
+        )
+        assert (
+            tidied.code,
+            tidied.out.splitlines()[-1].endswith("1 files without an owner removed"),
+        ) == (0, True)
         assert not (tmp_path / "search.files" / "gone").exists()
 
     def test_nothing_there(self, terminal: Terminal, tmp_path: Path) -> None:
@@ -59,7 +97,10 @@ class TestStore:
 
         for job in jobs:
             answer = job.wait()
-            assert (answer.code, answer.err.splitlines()[0]) == (2, "error: there is no store there")
+            assert (answer.code, answer.err.splitlines()[0]) == (
+                2,
+                "error: there is no store there",
+            )
         assert list(tmp_path.iterdir()) == []
 
 
@@ -67,5 +108,7 @@ def _hold(url: str) -> None:
     """Trial 0 as a worker left it that died long ago, before the end was told."""
 
     with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as database, database:
-        database.execute("UPDATE search_trials SET state = 'running', lease_until = strftime('%s', 'now') WHERE number = 0")
+        database.execute(
+            "UPDATE search_trials SET state = 'running', lease_until = strftime('%s', 'now') WHERE number = 0"
+        )
     expire_lease(url, 0, 60)

@@ -14,7 +14,9 @@ STUDY: dict[str, Any] = {
     "trials": 4,
     "seed": 4,
     "base": {
-        "data": {"texts": 150}, "model": {"hidden": 16, "layers": 1, "vocabulary": 300, "max_length": 24}, "loss": {"kind": "focal"},
+        "data": {"texts": 150},
+        "model": {"hidden": 16, "layers": 1, "vocabulary": 300, "max_length": 24},
+        "loss": {"kind": "focal"},
     },
     "space": {
         "model.max_length": {"kind": "choice", "choices": [8, 24]},
@@ -24,14 +26,16 @@ STUDY: dict[str, Any] = {
     "presets": ["text", "untuned"],
     "sampler": {"kind": "random"},
     "pruner": {"kind": "none"},
-}  # fmt: skip
+}
 
 
 def test_search(terminal: Terminal, tmp_path: Path) -> None:
     """A search that is interrupted and gone on with: each trial has the tokens that it asked for, and the best one trains again to its very score."""
     path = str(write_study(tmp_path, **STUDY))
     job = terminal.start("run", "--study", path, "--workers", "1", folder=tmp_path)
-    until(lambda: any(trial.epochs >= 1 for trial in progress(url_in(tmp_path))), "an epoch is stored")
+    until(
+        lambda: any(trial.epochs >= 1 for trial in progress(url_in(tmp_path))), "an epoch is stored"
+    )
     job.interrupt()
     assert job.wait().code == 130
 

@@ -29,10 +29,25 @@ class Team:
         elsewhere.mkdir()
         write_study(folder, **ENDLESS)
         self.folder, self.url, self.titles = folder, url, set[str]()
-        run = terminal.start("run", "--study", "tiny.yaml", "--workers", "1", "--devices", "cpu", folder=folder, SEARCH_STORE=url)
+        run = terminal.start(
+            "run",
+            "--study",
+            "tiny.yaml",
+            "--workers",
+            "1",
+            "--devices",
+            "cpu",
+            folder=folder,
+            SEARCH_STORE=url,
+        )
         until(lambda: progress(url) != [], "the study has begun")
-        joined = terminal.start("worker", "--study", "tiny", "--threads", "1", folder=elsewhere, SEARCH_STORE=url)
-        until(lambda: self._watch(run, joined) and self._both_ended_trials(joined), "both have ended a trial")
+        joined = terminal.start(
+            "worker", "--study", "tiny", "--threads", "1", folder=elsewhere, SEARCH_STORE=url
+        )
+        until(
+            lambda: self._watch(run, joined) and self._both_ended_trials(joined),
+            "both have ended a trial",
+        )
         for job in (joined, run):
             job.interrupt()
         self.joined, self.run = joined.wait(), run.wait()
@@ -67,7 +82,9 @@ def test_shared(team: Team) -> None:
     assert (team.joined.code, team.joined.err) == (INTERRUPTED, "")
     assert (team.run.code, team.run.err) == (INTERRUPTED, "")
     trials = stored_trials(team.url)
-    assert sorted(trial.number for trial in trials if trial.number is not None) == list(range(len(trials)))
+    assert sorted(trial.number for trial in trials if trial.number is not None) == list(
+        range(len(trials))
+    )
     assert {trial.state for trial in trials} <= {"complete", "paused"}
     assert all(trial.attempt == 1 for trial in trials)
 

@@ -22,7 +22,11 @@ NAN = float("nan")
 STATES: tuple[FinalState, ...] = ("complete", "pruned", "diverged", "failed")
 EVIDENCE = Evidence("metric_falling", 2, 12, "fell", {"slope": NAN}, severity=float("inf"))
 DIAGNOSIS = Diagnosis("weights", ("ratio 500",), (Remedy("clip", {"weights.clip_ratio": 10}),))
-DEFINITION = {"space": {"lr": [1e-5, float("inf")]}, "trials": 7, "about": "é " * 40_000}  # longer than 64 KB
+DEFINITION = {
+    "space": {"lr": [1e-5, float("inf")]},
+    "trials": 7,
+    "about": "é " * 40_000,
+}  # longer than 64 KB
 
 Make = Callable[..., EpochRecord]
 
@@ -42,7 +46,9 @@ def fill(url: str, make: Make, name: str = "demo") -> None:
         close_trials(trials)
 
 
-def _trial(store: Store, study_id: int, study: optuna.Study, make: Make, index: int, state: str) -> None:
+def _trial(
+    store: Store, study_id: int, study: optuna.Study, make: Make, index: int, state: str
+) -> None:
     claim = store.claim(study_id, 100, f"w{index}", 600)
     assert claim is not None
     assert claim.optuna_trial_id is not None
@@ -51,10 +57,18 @@ def _trial(store: Store, study_id: int, study: optuna.Study, make: Make, index: 
     trial = optuna.Trial(study, claim.optuna_trial_id)
     trial.suggest_float("lr", 1e-5, 1.0, log=True)
     trial.suggest_categorical("kind", (None, True, 1.5, "é"))
-    claim = store.bind(claim, claim.number, claim.optuna_trial_id, {"n": index, "x": NAN}, "safe" if index == 0 else None)
+    claim = store.bind(
+        claim,
+        claim.number,
+        claim.optuna_trial_id,
+        {"n": index, "x": NAN},
+        "safe" if index == 0 else None,
+    )
     for epoch in range(1, min(index + 2, 4)):
         metric = NAN if epoch == 2 and index > 1 else 0.1 + 0.2 * epoch
-        store.append(claim, make(epoch, metric=metric, train_loss=float("inf"), used={"n": index}), 600)
+        store.append(
+            claim, make(epoch, metric=metric, train_loss=float("inf"), used={"n": index}), 600
+        )
         trial.report(metric, epoch)
     if state == "paused":
         store.give_back(claim)
@@ -62,8 +76,12 @@ def _trial(store: Store, study_id: int, study: optuna.Study, make: Make, index: 
         _end(store, claim, study, trial, state)  # type: ignore[arg-type]
 
 
-def _end(store: Store, claim: Claim, study: optuna.Study, trial: optuna.Trial, state: FinalState) -> None:
-    ends = {"complete": TrialState.COMPLETE, "failed": TrialState.FAIL}.get(state, TrialState.PRUNED)
+def _end(
+    store: Store, claim: Claim, study: optuna.Study, trial: optuna.Trial, state: FinalState
+) -> None:
+    ends = {"complete": TrialState.COMPLETE, "failed": TrialState.FAIL}.get(
+        state, TrialState.PRUNED
+    )
     if state == "diverged":
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -71,7 +89,14 @@ def _end(store: Store, claim: Claim, study: optuna.Study, trial: optuna.Trial, s
     killed = state == "diverged"
     study.tell(trial, 0.1 + 0.2 if state == "complete" else None, state=ends, skip_if_finished=True)
     told = (EVIDENCE, DIAGNOSIS) if killed else (None, None)
-    store.finish(claim, state, 0.1 + 0.2 if state == "complete" else NAN, f"it was {state}", *told, error="a \0 b" if state == "failed" else "")
+    store.finish(
+        claim,
+        state,
+        0.1 + 0.2 if state == "complete" else NAN,
+        f"it was {state}",
+        *told,
+        error="a \0 b" if state == "failed" else "",
+    )
 
 
 def contents(url: str, name: str = "demo") -> dict[str, Any]:
@@ -83,10 +108,17 @@ def contents(url: str, name: str = "demo") -> dict[str, Any]:
         evidence, records = store.study_evidence(stored.id), store.study_records(stored.id)
         return {
             "study": replace(stored, id=0, optuna_study_id=0),
-            "trials": [asdict(replace(trial, id=0, study_id=0, optuna_trial_id=None)) for trial in trials],
-            "records": [[epoch.as_dict() for epoch in records.get(trial.id, [])] for trial in trials],
+            "trials": [
+                asdict(replace(trial, id=0, study_id=0, optuna_trial_id=None)) for trial in trials
+            ],
+            "records": [
+                [epoch.as_dict() for epoch in records.get(trial.id, [])] for trial in trials
+            ],
             "evidence": [evidence.get(trial.id) for trial in trials],
-            "progress": [replace(line, trial_id=0, lease_left_s=None, silent_s=None) for line in store.progress(stored.id)],
+            "progress": [
+                replace(line, trial_id=0, lease_left_s=None, silent_s=None)
+                for line in store.progress(stored.id)
+            ],
             "tally": sorted(store.tally(stored.id).items()),
             "counts": store.class_counts("f"),
             "optuna": optuna_contents(url, name),
@@ -103,8 +135,20 @@ def optuna_contents(url: str, name: str = "demo") -> list[dict[str, Any]]:
 
 
 def _plain(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
-    kept = ("number", "state", "values", "params", "distributions", "user_attrs", "system_attrs", "intermediate_values")
-    times = [moment and moment.replace(microsecond=0) for moment in (trial.datetime_start, trial.datetime_complete)]
+    kept = (
+        "number",
+        "state",
+        "values",
+        "params",
+        "distributions",
+        "user_attrs",
+        "system_attrs",
+        "intermediate_values",
+    )
+    times = [
+        moment and moment.replace(microsecond=0)
+        for moment in (trial.datetime_start, trial.datetime_complete)
+    ]
     return {key: _sorted(getattr(trial, key)) for key in kept} | {"times": times}
 
 
@@ -118,6 +162,10 @@ def plain_trials(trials: RDBStorage) -> int:
     study = optuna.create_study(storage=trials, study_name="theirs")
     study.enqueue_trial({})
     study.add_trial(
-        optuna.create_trial(params={"a": 1.0, "b": "x"}, distributions={"a": FloatDistribution(0, 2), "b": CategoricalDistribution(("x",))}, value=1.0)
+        optuna.create_trial(
+            params={"a": 1.0, "b": "x"},
+            distributions={"a": FloatDistribution(0, 2), "b": CategoricalDistribution(("x",))},
+            value=1.0,
+        )
     )
     return study._study_id

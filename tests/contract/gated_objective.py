@@ -104,4 +104,9 @@ def save(draft: Any, epoch: int) -> None:
 
 def record(config: Config, epoch: int) -> dict[str, Any]:
     """What an epoch yields: it follows from the configuration and the epoch alone."""
-    return {"epoch": epoch, "loss": 1.0 / epoch, "metric": config.rate + 0.01 * epoch, "used": {"rate": config.rate}}
+    return {
+        "epoch": epoch,
+        "loss": 1.0 / epoch,
+        "metric": config.rate + 0.01 * epoch,
+        "used": {"rate": config.rate},
+    }

@@ -52,7 +52,19 @@ def bench_of(session: Session, url: str) -> Bench:
     store, stored, plan = session.store, session.stored, session.plan
     study = open_worker_study(url, store, stored, plan)
     nothing = cast(Any, None)
-    return Bench(store, stored, CheckpointFiles(Path("unused")), study, plan, nothing, nothing, ClassCounts(("a",), (1,)), "cpu", StopRequest(), nothing)
+    return Bench(
+        store,
+        stored,
+        CheckpointFiles(Path("unused")),
+        study,
+        plan,
+        nothing,
+        nothing,
+        ClassCounts(("a",), (1,)),
+        "cpu",
+        StopRequest(),
+        nothing,
+    )
 
 
 def ask(bench: Bench) -> tuple[Claim, run.OptunaTrial] | None:
@@ -66,14 +78,27 @@ def end(bench: Bench, claim: Claim, trial: run.OptunaTrial) -> Ending:
     assert claim.config is not None
     rate, number = claim.config["optimizer"]["lr_multiple"], claim.number or 0
     state: Any = ("complete", "pruned", "complete", "diverged", "failed")[number % 5]
-    evidence = Evidence("metric_falling", 1, None, "it fell", {}, severity=1.0) if state == "diverged" else None
+    evidence = (
+        Evidence("metric_falling", 1, None, "it fell", {}, severity=1.0)
+        if state == "diverged"
+        else None
+    )
     diagnosis = Diagnosis("rate_too_high", (), ()) if evidence else None
-    attempt = run.Attempt(bench, claim, trial, cast(Any, None), [], EpochLog(bench.store, claim, trial, bench.stop, 600))
+    attempt = run.Attempt(
+        bench,
+        claim,
+        trial,
+        cast(Any, None),
+        [],
+        EpochLog(bench.store, claim, trial, bench.stop, 600),
+    )
     for epoch in range(1, number % 3 + 1):
         record = replace(RECORD, epoch=epoch, metric=-abs(rate - epoch))
         bench.store.append(claim, record, 600)
         trial.report(record)
-    run._finish(attempt, state, None if state == "failed" else -abs(rate - 1), "why", evidence, diagnosis)
+    run._finish(
+        attempt, state, None if state == "failed" else -abs(rate - 1), "why", evidence, diagnosis
+    )
     return cast(Ending, state)
 
 
@@ -96,7 +121,9 @@ def asked_alone(url: str) -> tuple[list[Told], list[FrozenTrial]]:
 
 
 class TestSameTrials:
-    def test_either_way(self, sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_either_way(
+        self, sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Written by the store or by Optuna's own class, the trials are the same to the last bit, presets first."""
         given, kept = asked_alone(sqlite_url)
         monkeypatch.setattr("storage.tables.optuna.SCHEMA", "v9.9.9.a")
@@ -105,12 +132,19 @@ class TestSameTrials:
         assert given == given_by_class
         assert [preset for _, preset, _ in given[:5]] == [*spec().presets, None]
         for one, other in zip(kept, kept_by_class, strict=True):
-            assert (one.params, one.distributions, one.state, one.values) == (other.params, other.distributions, other.state, other.values)
+            assert (one.params, one.distributions, one.state, one.values) == (
+                other.params,
+                other.distributions,
+                other.state,
+                other.values,
+            )
             assert (one.user_attrs, one.system_attrs) == (other.user_attrs, other.system_attrs)
             assert one.intermediate_values == other.intermediate_values
 
     @pytest.mark.parametrize("schema", ["v3.2.0.a", "v9.9.9.a"])
-    def test_died_asking(self, sqlite_url: str, monkeypatch: pytest.MonkeyPatch, schema: str) -> None:
+    def test_died_asking(
+        self, sqlite_url: str, monkeypatch: pytest.MonkeyPatch, schema: str
+    ) -> None:
         """A worker that dies while it samples leaves its trial, with the preset that was meant for it, to the next one."""
         monkeypatch.setattr("storage.tables.optuna.SCHEMA", schema)
         session = open_session(spec(), sqlite_url)
@@ -125,7 +159,10 @@ class TestSameTrials:
             found = ask(bench)
             assert found is not None
             assert (found[0].number, found[0].attempt, found[0].preset) == (0, 2, spec().presets[0])
-            assert [trial.state for trial in bench.study.get_trials()][:2] == [TrialState.RUNNING, TrialState.WAITING]
+            assert [trial.state for trial in bench.study.get_trials()][:2] == [
+                TrialState.RUNNING,
+                TrialState.WAITING,
+            ]
 
 
 def settled(admin: psycopg.Connection, counting: str) -> int:
@@ -149,7 +186,13 @@ class TestConnections:
                 found = ask(bench)
                 assert found is not None
                 bench.store.append(found[0], RECORD, 600)
-                assert settled(postgres_admin, "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'one_worker'") == 1
+                assert (
+                    settled(
+                        postgres_admin,
+                        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'one_worker'",
+                    )
+                    == 1
+                )
 
 
 def join(barrier: Barrier) -> None:
@@ -162,7 +205,9 @@ def join(barrier: Barrier) -> None:
 def crew() -> Iterator[ProcessPoolExecutor]:
     """Processes that share nothing but a barrier."""
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(PROCESSES, spawn, initializer=join, initargs=(spawn.Barrier(PROCESSES),)) as pool:
+    with ProcessPoolExecutor(
+        PROCESSES, spawn, initializer=join, initargs=(spawn.Barrier(PROCESSES),)
+    ) as pool:
         yield pool
 
 
@@ -183,16 +228,24 @@ class TestProcesses:
     def test_exact(self, store_url: str, crew: ProcessPoolExecutor) -> None:
         """Processes that start one new study at the same moment make it once, try each preset once, and spend the budget exactly."""
         answers = [crew.submit(compete, store_url) for _ in range(PROCESSES)]
-        given = sorted((each for answer in answers for each in answer.result(timeout=150)), key=lambda each: each[0])
+        given = sorted(
+            (each for answer in answers for each in answer.result(timeout=150)),
+            key=lambda each: each[0],
+        )
 
         assert [number for number, _, _ in given] == list(range(BUDGET))
-        assert [preset for _, preset, _ in given] == [*spec().presets, *[None] * (BUDGET - len(spec().presets))]
+        assert [preset for _, preset, _ in given] == [
+            *spec().presets,
+            *[None] * (BUDGET - len(spec().presets)),
+        ]
         trials = open_trials(store_url)
         (study,) = trials.get_all_studies()
         kept = trials.get_all_trials(study._study_id)
         trials.engine.dispose()
         assert [trial.number for trial in kept] == list(range(BUDGET))
-        assert [trial.user_attrs.get(PRESET) for trial in kept] == [preset for _, preset, _ in given]
+        assert [trial.user_attrs.get(PRESET) for trial in kept] == [
+            preset for _, preset, _ in given
+        ]
         for trial, (_, _, config) in zip(kept, given, strict=True):
             for path, value in trial.params.items():
                 section, name = path.split(".")

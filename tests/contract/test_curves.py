@@ -33,7 +33,9 @@ def trials(store_url: str) -> Iterator[RDBStorage]:
 @pytest.fixture
 def study_id(store: Store, trials: RDBStorage) -> int:
     """A study; its id in the store."""
-    return store.register_study(trials.create_new_study([StudyDirection.MAXIMIZE], "demo"), "demo", {}).id
+    return store.register_study(
+        trials.create_new_study([StudyDirection.MAXIMIZE], "demo"), "demo", {}
+    ).id
 
 
 @pytest.fixture
@@ -48,7 +50,11 @@ def end(store: Store, study_id: int, make_record: MakeRecord) -> Callable[..., i
         claim = store.bind(claim, claim.number, claim.optuna_trial_id, {}, None, Sampled())
         for epoch, metric in enumerate(metrics, 1):
             store.append(claim, make_record(epoch, metric=metric), 600)
-        store.finish(claim, state, told=OptunaEnd("COMPLETE", 0.5) if state == "complete" else OptunaEnd("PRUNED"))
+        store.finish(
+            claim,
+            state,
+            told=OptunaEnd("COMPLETE", 0.5) if state == "complete" else OptunaEnd("PRUNED"),
+        )
         return claim.trial_id
 
     return run
@@ -63,33 +69,55 @@ class TestPeers:
     def test_as_they_come(self, store: Store, study_id: int, end: Callable[..., int]) -> None:
         """Whoever watched from the start knows what a newcomer reads; only complete trials count, each of them once."""
         peers = Peers(store, study_id)
-        for metrics, state in (((0.5, 0.25), "complete"), ((0.9,), "pruned"), ((0.125, math.nan, math.inf), "complete"), ((), "complete"), ((0.75,), "complete")):
+        for metrics, state in (
+            ((0.5, 0.25), "complete"),
+            ((0.9,), "pruned"),
+            ((0.125, math.nan, math.inf), "complete"),
+            ((), "complete"),
+            ((0.75,), "complete"),
+        ):
             peers.refresh()
             end(*metrics, state=state)
         peers.refresh()
         peers.refresh()
         newcomer = Peers(store, study_id)
         newcomer.refresh()
-        assert told(peers) == told(newcomer) == (4, {1: [0.125, 0.5, 0.75], 2: [0.25], 3: [math.inf], 4: []})
+        assert (
+            told(peers)
+            == told(newcomer)
+            == (4, {1: [0.125, 0.5, 0.75], 2: [0.25], 3: [math.inf], 4: []})
+        )
 
     def test_many(self, store: Store, study_id: int, monkeypatch: pytest.MonkeyPatch) -> None:
         """Sorted in at once or one by one, they are the same."""
-        points = [(epoch, metric) for epoch in (1, 2) for metric in (0.5, math.nan, -math.inf, 0.25, 0.75)]
+        points = [
+            (epoch, metric) for epoch in (1, 2) for metric in (0.5, math.nan, -math.inf, 0.25, 0.75)
+        ]
         one_by_one, at_once = Peers(store, study_id), Peers(store, study_id)
         one_by_one.add(Complete(frozenset({1}), points, 1.0))
         monkeypatch.setattr("search.pruners.median.MANY", 0)
         at_once.add(Complete(frozenset({1}), points, 1.0))
-        assert told(one_by_one) == told(at_once) == (1, {1: [-math.inf, 0.25, 0.5, 0.75], 2: [-math.inf, 0.25, 0.5, 0.75], 3: [], 4: []})
+        assert (
+            told(one_by_one)
+            == told(at_once)
+            == (1, {1: [-math.inf, 0.25, 0.5, 0.75], 2: [-math.inf, 0.25, 0.5, 0.75], 3: [], 4: []})
+        )
 
-    def test_seen_late(self, store: Store, study_id: int, end: Callable[..., int], store_url: str) -> None:
+    def test_seen_late(
+        self, store: Store, study_id: int, end: Callable[..., int], store_url: str
+    ) -> None:
         """An end that others could see only after a later one is found all the same."""
         peers = Peers(store, study_id)
         late = end(0.5)
         end(0.25)
         with closing(Database(store_url)) as database:
-            set_state = text("UPDATE search_trials SET state = :state, finished_at = finished_at - :back WHERE id = :id")
+            set_state = text(
+                "UPDATE search_trials SET state = :state, finished_at = finished_at - :back WHERE id = :id"
+            )
             with database.writing() as connection:
-                connection.execute(set_state, {"state": "running", "back": OVERLAP_S / 2, "id": late})
+                connection.execute(
+                    set_state, {"state": "running", "back": OVERLAP_S / 2, "id": late}
+                )
             peers.refresh()
             assert list(peers.at(1)) == [0.25]
             with database.writing() as connection:

@@ -32,23 +32,48 @@ from tests.contract.gated_objective import PATIENCE_S, Gates, install
 
 EPOCHS = 5
 STUDY: dict[str, Any] = {
-    "name": "frozen", "objective": "tests.contract.gated_objective:train", "metric": {"name": "gain"}, "epochs": EPOCHS, "trials": 1,
-    "space": {"rate": {"kind": "float", "low": 0.1, "high": 0.2}}, "sampler": {"kind": "random"}, "pruner": {"kind": "none"}, "presets": [],
-}  # fmt: skip
+    "name": "frozen",
+    "objective": "tests.contract.gated_objective:train",
+    "metric": {"name": "gain"},
+    "epochs": EPOCHS,
+    "trials": 1,
+    "space": {"rate": {"kind": "float", "low": 0.1, "high": 0.2}},
+    "sampler": {"kind": "random"},
+    "pruner": {"kind": "none"},
+    "presets": [],
+}
 
 POINTS = (
-    "epoch {k} begins", "state {k} is due", "state {k} is written", "state {k} is in place", "states before {n} are removed", "epoch {k} is to be recorded",
-)  # fmt: skip
+    "epoch {k} begins",
+    "state {k} is due",
+    "state {k} is written",
+    "state {k} is in place",
+    "states before {n} are removed",
+    "epoch {k} is to be recorded",
+)
 """Where a worker freezes in epoch k, with the n-th of its states: a state is written, put in place, and noted, in this order."""
 
-MOMENTS = ("the epochs are read", "the states are listed", "the training begins", "an epoch was recorded", "a state was written", "the trial has ended")
+MOMENTS = (
+    "the epochs are read",
+    "the states are listed",
+    "the training begins",
+    "an epoch was recorded",
+    "a state was written",
+    "the trial has ended",
+)
 """When it thaws: before the other worker decides what it resumes from, on both sides of its first epoch, and later."""
 
-FREEZES = {"before any state": (1, 1, 1), "after two states": (3, 3, 1), "after three epochs without a state": (4, 1, 4)}
+FREEZES = {
+    "before any state": (1, 1, 1),
+    "after two states": (3, 3, 1),
+    "after three epochs without a state": (4, 1, 4),
+}
 """The epoch k in which it freezes, the n of its state there, and the epoch that has its first state."""
 
 
-def gated(function: Callable[..., Any], point: Callable[..., str], *, after: bool = False) -> Callable[..., Any]:
+def gated(
+    function: Callable[..., Any], point: Callable[..., str], *, after: bool = False
+) -> Callable[..., Any]:
     """A method that comes to a point before, or after, it does its work."""
 
     def call(*given: Any, **named: Any) -> Any:
@@ -66,12 +91,33 @@ def gated(function: Callable[..., Any], point: Callable[..., str], *, after: boo
 def points(monkeypatch: pytest.MonkeyPatch) -> None:
     """The points outside the objective. A state is written after every epoch, however long the last one took."""
     monkeypatch.setattr(trial_checkpoints, "WRITING_SHARE", float("inf"))
-    monkeypatch.setattr(CheckpointFiles, "write_json", gated(CheckpointFiles.write_json, lambda _, path, value: f"state {value.get('epoch')} is in place"))
-    monkeypatch.setattr(TrialStates, "_remove_older", gated(TrialStates._remove_older, lambda _, newest: f"states before {newest[1]} are removed"))
-    monkeypatch.setattr(TrialStates, "newest_first", gated(TrialStates.newest_first, lambda _: "the states are listed"))
-    monkeypatch.setattr(TrialStates, "write", gated(TrialStates.write, lambda *_: "a state was written", after=True))
+    monkeypatch.setattr(
+        CheckpointFiles,
+        "write_json",
+        gated(
+            CheckpointFiles.write_json,
+            lambda _, path, value: f"state {value.get('epoch')} is in place",
+        ),
+    )
+    monkeypatch.setattr(
+        TrialStates,
+        "_remove_older",
+        gated(
+            TrialStates._remove_older, lambda _, newest: f"states before {newest[1]} are removed"
+        ),
+    )
+    monkeypatch.setattr(
+        TrialStates,
+        "newest_first",
+        gated(TrialStates.newest_first, lambda _: "the states are listed"),
+    )
+    monkeypatch.setattr(
+        TrialStates, "write", gated(TrialStates.write, lambda *_: "a state was written", after=True)
+    )
     monkeypatch.setattr(Epochs, "records", gated(Epochs.records, lambda *_: "the epochs are read"))
-    monkeypatch.setattr(Epochs, "append", gated(Epochs.append, lambda *_: "an epoch was recorded", after=True))
+    monkeypatch.setattr(
+        Epochs, "append", gated(Epochs.append, lambda *_: "an epoch was recorded", after=True)
+    )
 
 
 @dataclass
@@ -90,7 +136,9 @@ class Worker:
 
 
 @pytest.fixture
-def workers(store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Worker, Worker]]:
+def workers(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Worker, Worker]]:
     """The one that freezes, and the one that takes its trials over, each with a connection of its own."""
     monkeypatch.setenv("SEARCH_FILES", str(tmp_path / "files"))
     monkeypatch.chdir(Path(__file__).parents[2])
@@ -98,7 +146,14 @@ def workers(store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     session = open_session(spec, store_url)
     with session.store, open_store(store_url) as first, open_store(store_url) as second:
         settings = WorkerSettings(store_url, spec.name, "cpu", 1)
-        yield tuple(Worker(replace(make_bench(settings, store, session.stored, StopRequest()), checkpoint_s=1e-9)) for store in (first, second))  # type: ignore[misc]
+        yield tuple(
+            Worker(
+                replace(
+                    make_bench(settings, store, session.stored, StopRequest()), checkpoint_s=1e-9
+                )
+            )
+            for store in (first, second)
+        )  # type: ignore[misc]
 
 
 def claimed(store: Store, study_id: int, worker: str, budget: int) -> Claim:
@@ -117,7 +172,9 @@ def take_over(frozen: Worker, other: Worker, gates: Gates, budget: int) -> int:
     gates.worker.start()
     assert gates.frozen.wait(PATIENCE_S)
     gates.thaw_at = thaw_at
-    store.reap(study_id, Death("frozen"))  # what the end of its lease does, at a moment of the test's choice
+    store.reap(
+        study_id, Death("frozen")
+    )  # what the end of its lease does, at a moment of the test's choice
     again = claimed(store, study_id, "other", budget)
     assert again.trial_id == claim.trial_id
     other.run(again)
@@ -132,7 +189,9 @@ def files_left(bench: Bench) -> list[str]:
 
 
 @pytest.mark.parametrize("frozen_in", FREEZES)
-def test_every_order(workers: tuple[Worker, Worker], frozen_in: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_order(
+    workers: tuple[Worker, Worker], frozen_in: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The trial is complete with the epochs of an undisturbed one, without a second start; the worker that thaws learns that it lost the trial.
 
     One that thaws before it writes a state writes none.
@@ -157,11 +216,19 @@ def test_every_order(workers: tuple[Worker, Worker], frozen_in: str, capsys: pyt
             assert (f"state {epoch} is written" in gates.reached) != writes_none, told
             assert (trial.state, trial.attempt, trial.error) == ("complete", 2, ""), told
             assert [record.epoch for record in records] == list(range(1, EPOCHS + 1)), told
-            assert [record.metric for record in records] == [pytest.approx(records[0].metric + 0.01 * k) for k in range(EPOCHS)], told
+            assert [record.metric for record in records] == [
+                pytest.approx(records[0].metric + 0.01 * k) for k in range(EPOCHS)
+            ], told
             left = files_left(other.bench)
-            if moment == MOMENTS[-1]:  # its own late files are without an owner, and `search store vacuum` finds them
-                assert all(name.lstrip(".").startswith(f"trial-{trial.number:05d}.1.") for name in left), told
-                TrialStates(other.bench.files, other.bench.files.path("frozen", trial.number or 0)).remove(1)
+            if (
+                moment == MOMENTS[-1]
+            ):  # its own late files are without an owner, and `search store vacuum` finds them
+                assert all(
+                    name.lstrip(".").startswith(f"trial-{trial.number:05d}.1.") for name in left
+                ), told
+                TrialStates(
+                    other.bench.files, other.bench.files.path("frozen", trial.number or 0)
+                ).remove(1)
             else:
                 assert left == [], told
 
@@ -183,7 +250,11 @@ def test_late_removal(workers: tuple[Worker, Worker]) -> None:
     assert store.trials(study_id) == []
 
 
-def test_refused_epoch(workers: tuple[Worker, Worker], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_refused_epoch(
+    workers: tuple[Worker, Worker],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """A trial whose stored epochs vanish under it starts over from what store and files agree on, and is complete."""
     _, worker = workers
     store, study_id = worker.bench.store, worker.bench.stored.id
@@ -201,14 +272,19 @@ def test_refused_epoch(workers: tuple[Worker, Worker], monkeypatch: pytest.Monke
     (trial,) = store.trials(study_id)
     assert (worker.ended, trial.state, trial.attempt) == ("complete", "complete", 1)
     assert [record.epoch for record in store.records(trial.id)] == list(range(1, EPOCHS + 1))
-    assert "epoch 4 is out of order; the next one is 3; the trial starts over" in capsys.readouterr().out
+    assert (
+        "epoch 4 is out of order; the next one is 3; the trial starts over"
+        in capsys.readouterr().out
+    )
 
 
 def test_best_of_a_later_study(tmp_path: Path) -> None:
     """A worker that thaws after its study was deleted and registered again replaces none of the new one's best weights."""
     files = CheckpointFiles(tmp_path)
     install(Gates())
-    state = TrialStates(files, files.path("demo", 0)).write(1, lambda draft: draft.write_text("x") and None, {"epoch": 1})
+    state = TrialStates(files, files.path("demo", 0)).write(
+        1, lambda draft: draft.write_text("x") and None, {"epoch": 1}
+    )
     later, earlier = Artifacts(files, "demo", 2.0), Artifacts(files, "demo", 1.0)
     assert later.keep(0, 0.1, "maximize", state)
     assert not earlier.keep(1, 0.9, "maximize", state)

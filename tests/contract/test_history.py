@@ -21,7 +21,13 @@ from spaces.parameters import Choice
 from storage.rows import Sampled, StoredStudy
 from storage.store import Store
 
-ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED)
+ENDED = (
+    TrialState.COMPLETE,
+    TrialState.PRUNED,
+    TrialState.COMPLETE,
+    TrialState.FAIL,
+    TrialState.PRUNED,
+)
 
 
 @pytest.fixture
@@ -55,16 +61,27 @@ def add(study: Study, plan: Plan, rng: random.Random, count: int) -> None:
     for number in range(count):
         params: Params = {}
         for path, dimension in plan.dimensions(plan.below(None), params):
-            params[path] = rng.choice(dimension.choices) if isinstance(dimension, Choice) else dimension.low
+            params[path] = (
+                rng.choice(dimension.choices) if isinstance(dimension, Choice) else dimension.low
+            )
         state = ENDED[number % len(ENDED)]
-        reports = {step: rng.choice([0.25, 0.5, rng.random(), math.nan]) for step in range(1, rng.randint(1, 4))}
+        reports = {
+            step: rng.choice([0.25, 0.5, rng.random(), math.nan])
+            for step in range(1, rng.randint(1, 4))
+        }
         study.add_trial(
             create_trial(
-                state=state, value=rng.choice([0.5, rng.random(), math.inf, -math.inf]) if state == TrialState.COMPLETE else None, params=params,
-                distributions={path: distribution_of(plan.spec.space[path]) for path in params}, intermediate_values=reports,
-                constraints={"diverged": rng.random()} if rng.random() < 0.2 else None, user_attrs={"cause": "é"},
+                state=state,
+                value=rng.choice([0.5, rng.random(), math.inf, -math.inf])
+                if state == TrialState.COMPLETE
+                else None,
+                params=params,
+                distributions={path: distribution_of(plan.spec.space[path]) for path in params},
+                intermediate_values=reports,
+                constraints={"diverged": rng.random()} if rng.random() < 0.2 else None,
+                user_attrs={"cause": "é"},
             )
-        )  # fmt: skip
+        )
 
 
 def sampled(worker: WorkerStudy, plan: Plan, trial_id: int) -> tuple[Params, Sampled]:
@@ -73,10 +90,21 @@ def sampled(worker: WorkerStudy, plan: Plan, trial_id: int) -> tuple[Params, Sam
 
 
 class TestSameSuggestions:
-    def test_as_they_come(self, store: Store, stored: StoredStudy, study: Study, trials: RDBStorage, plan: Plan, store_url: str) -> None:
+    def test_as_they_come(
+        self,
+        store: Store,
+        stored: StoredStudy,
+        study: Study,
+        trials: RDBStorage,
+        plan: Plan,
+        store_url: str,
+    ) -> None:
         """From a past of every kind, read at once or as it came, beside running and waiting trials, and after some of those have ended."""
         rng = random.Random(1)
-        worker, plain = open_worker_study(store_url, store, stored, plan), WorkerStudy(trials, plan, "demo", lambda: 0)
+        worker, plain = (
+            open_worker_study(store_url, store, stored, plan),
+            WorkerStudy(trials, plan, "demo", lambda: 0),
+        )
         add(study, plan, rng, 3)
         study.enqueue_trial({"loss.gamma": 2.0})
         given: list[Sampled] = []
@@ -96,7 +124,9 @@ class TestSameSuggestions:
         assert len({str(told.params) for told in given}) == len(given)
         assert any(told.system_attrs for told in given)  # by TPE, not at random
 
-    def test_only_looked_at(self, store: Store, stored: StoredStudy, study: Study, plan: Plan) -> None:
+    def test_only_looked_at(
+        self, store: Store, stored: StoredStudy, study: Study, plan: Plan
+    ) -> None:
         """What ended before is not read a second time; what had not ended is."""
         add(study, plan, random.Random(1), 5)
         asked = study.ask()

@@ -27,7 +27,9 @@ MANY = 100
 """Steps in all of a small training, at most."""
 
 
-def broken_off(kit: Kit, changes: dict[str, Any], path: Path, at: int) -> tuple[list[EpochRecord], Keeper]:
+def broken_off(
+    kit: Kit, changes: dict[str, Any], path: Path, at: int
+) -> tuple[list[EpochRecord], Keeper]:
     """What a training tells that goes on from the state in place, and is left with a new one at a step."""
     keeper, records = Keeper(path, steps=(at,), leave=True), []
     with suppress(Left):
@@ -44,7 +46,9 @@ def same_when_broken_off(kit: Kit, changes: dict[str, Any], path: Path) -> int:
     for at in range(1, MANY):
         records, keeper = broken_off(kit, changes, path, at)
         for record, line in zip(records, told(records), strict=True):
-            assert found.setdefault(record.epoch, line) == line, "an epoch that is told once more is the same"
+            assert found.setdefault(record.epoch, line) == line, (
+                "an epoch that is told once more is the same"
+            )
         if keeper.seen < at:
             break
     assert list(found.values()) == told(whole)
@@ -57,26 +61,76 @@ class TestResume:
         [
             {"batch_size": 4},
             {"loss.normalize": True, "optimizer.accumulate": 3, "batch_size": 2},
-            {"loss.normalize": True, "loss.normalize_momentum": 0.7, "optimizer.kind": "adamw", "optimizer.base_lr": 0.01, "batch_size": 3},
-            {"schedule": {"plan": "progressive", "smooth_steps": True, "light_clip_epochs": 1}, "weights.clip_ratio": 25.0, "batch_size": 4},
+            {
+                "loss.normalize": True,
+                "loss.normalize_momentum": 0.7,
+                "optimizer.kind": "adamw",
+                "optimizer.base_lr": 0.01,
+                "batch_size": 3,
+            },
+            {
+                "schedule": {"plan": "progressive", "smooth_steps": True, "light_clip_epochs": 1},
+                "weights.clip_ratio": 25.0,
+                "batch_size": 4,
+            },
             NO_BATCH_NORM | {"model.dropout": 0.3, "schedule.swa_from_epoch": 2, "batch_size": 4},
-            {"epochs": 2, "schedule.swa_from_epoch": 1, "loss.kind": "focal", "optimizer.accumulate": 2, "batch_size": 2, "metric.score": "last"},
-            {"optimizer.lr_multiple": 20.0, "epochs": 6, "early_stopping_patience": 2, "optimizer.grad_clip_norm": 0.5},
+            {
+                "epochs": 2,
+                "schedule.swa_from_epoch": 1,
+                "loss.kind": "focal",
+                "optimizer.accumulate": 2,
+                "batch_size": 2,
+                "metric.score": "last",
+            },
+            {
+                "optimizer.lr_multiple": 20.0,
+                "epochs": 6,
+                "early_stopping_patience": 2,
+                "optimizer.grad_clip_norm": 0.5,
+            },
         ],
-        ids=["dice", "normalize+accumulate", "normalize+adamw", "schedules", "dropout+swa", "swa+accumulate", "early stop"],
+        ids=[
+            "dice",
+            "normalize+accumulate",
+            "normalize+adamw",
+            "schedules",
+            "dropout+swa",
+            "swa+accumulate",
+            "early stop",
+        ],
     )
     def test_bit_for_bit(self, segmentation: Kit, tmp_path: Path, changes: dict[str, Any]) -> None:
         """Left again and again, after its first step, then after two more, then three, and so on, in training, averaging, validation and test, it tells what an unbroken one tells."""
         assert same_when_broken_off(segmentation, changes, tmp_path / "state") > 4
 
-    @pytest.mark.parametrize("changes", [{}, {"loss.kind": "focal", "loss.alpha_tau": 0.5, "model.dropout": 0.3, "schedule.swa_from_epoch": 2, "optimizer.accumulate": 2}], ids=["plain", "dropout+swa+accumulate"])
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {},
+            {
+                "loss.kind": "focal",
+                "loss.alpha_tau": 0.5,
+                "model.dropout": 0.3,
+                "schedule.swa_from_epoch": 2,
+                "optimizer.accumulate": 2,
+            },
+        ],
+        ids=["plain", "dropout+swa+accumulate"],
+    )
     def test_texts(self, tmp_path: Path, changes: dict[str, Any]) -> None:
         """So does a text classifier."""
-        assert same_when_broken_off(make_kit("text_classification"), changes, tmp_path / "state") > 4
+        assert (
+            same_when_broken_off(make_kit("text_classification"), changes, tmp_path / "state") > 4
+        )
 
     def test_every_place(self, segmentation: Kit, tmp_path: Path) -> None:
         """Each single step can be the last one, those of averaging, validation and test among them."""
-        changes = {"epochs": 2, "batch_size": 16, "schedule.swa_from_epoch": 2, "metric.score": "last"}
+        changes = {
+            "epochs": 2,
+            "batch_size": 16,
+            "schedule.swa_from_epoch": 2,
+            "metric.score": "last",
+        }
         count = Keeper(tmp_path / "none")
         whole = told(segmentation.train(changes, count))
         assert count.seen == (1 + 1) + (1 + 1 + 1 + 1)
@@ -116,7 +170,10 @@ class TestResume:
         train = segmentation.prepared.train
         poisoned = split(train.images_NCHW.clone(), train.target_NHW)
         poisoned.images_NCHW[7, 0, 10, 10] = float("nan")
-        data, config = replace(segmentation.prepared, train=poisoned), segmentation.config({"batch_size": 2, "seed": 1})
+        data, config = (
+            replace(segmentation.prepared, train=poisoned),
+            segmentation.config({"batch_size": 2, "seed": 1}),
+        )
         whole = list(segmentation.start(config, data=data))
         (record,) = whole
         assert record.broken_step is not None
@@ -128,7 +185,9 @@ class TestResume:
 
 
 class TestDisk:
-    def test_full(self, segmentation: Kit, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_full(
+        self, segmentation: Kit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         """On a disk that takes no more, a training goes on without its checkpoints, with a warning; what lies there is whole."""
         files = CheckpointFiles(tmp_path)
         states = TrialStates(files, files.path("demo", 0))

@@ -28,7 +28,17 @@ from spaces.errors import ConfigError, DataError
 from spaces.loader import load_study, shipped_studies
 from spaces.records import EpochRecord, best_record
 from spaces.thresholds import SignalsConfig
-from tests.contract.training import DIGITS, SMALL, Keeper, Kit, machine, make_kit, segmentation, split, told
+from tests.contract.training import (
+    DIGITS,
+    SMALL,
+    Keeper,
+    Kit,
+    machine,
+    make_kit,
+    segmentation,
+    split,
+    told,
+)
 
 __all__ = ["machine", "segmentation"]
 
@@ -45,7 +55,9 @@ def kit(request: pytest.FixtureRequest) -> Kit:
 @pytest.fixture(scope="module")
 def kits(segmentation: Kit) -> dict[str, Kit]:
     """All of them by name."""
-    return {"segmentation": segmentation} | {name: make_kit(name) for name in OBJECTIVES if name != "segmentation"}
+    return {"segmentation": segmentation} | {
+        name: make_kit(name) for name in OBJECTIVES if name != "segmentation"
+    }
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +84,10 @@ def only_new() -> Iterator[None]:
 def alive() -> int:
     """How many models, parts of models and optimisers the garbage collector sees."""
     gc.collect()
-    return sum(issubclass(type(thing), torch.nn.Module | torch.optim.Optimizer) for thing in gc.get_objects())
+    return sum(
+        issubclass(type(thing), torch.nn.Module | torch.optim.Optimizer)
+        for thing in gc.get_objects()
+    )
 
 
 def steady(record: EpochRecord) -> tuple[Any, ...]:
@@ -91,7 +106,10 @@ class TestRecords:
             assert record.metrics.keys() == OBJECTIVES[kit.name].metrics.keys()
             assert record.metric == record.metrics[kit.config().metric.name]
             assert len(record.class_metric) == len(kit.counts.names)
-            assert all(math.isfinite(value) for value in (record.train_loss, record.val_loss, record.val_ce, record.metric))
+            assert all(
+                math.isfinite(value)
+                for value in (record.train_loss, record.val_loss, record.val_ce, record.metric)
+            )
             assert 0 < record.grad_norm_median <= record.grad_norm_max
             assert record.steps > 0
             assert min(record.seconds, record.samples_per_s, record.peak_mib) > 0
@@ -108,7 +126,9 @@ class TestRecords:
     def test_plain_data(self, records: list[EpochRecord]) -> None:
         """A record is plain data, ready for JSON, and comes back the same."""
         for record in records:
-            assert repr(EpochRecord.from_dict(json.loads(json.dumps(record.as_dict())))) == repr(record)
+            assert repr(EpochRecord.from_dict(json.loads(json.dumps(record.as_dict())))) == repr(
+                record
+            )
 
     def test_test_score(self, records: list[EpochRecord]) -> None:
         """The last record, and no other, has the test score."""
@@ -120,7 +140,10 @@ class TestRecords:
     def test_loss_adds_up(self, records: list[EpochRecord]) -> None:
         """The total is the parts at the epoch's split."""
         for record in records:
-            assert record.train_loss == pytest.approx(record.ce_weight * record.ce_loss + record.dice_weight * (record.dice_loss or 0), rel=1e-5)
+            assert record.train_loss == pytest.approx(
+                record.ce_weight * record.ce_loss + record.dice_weight * (record.dice_loss or 0),
+                rel=1e-5,
+            )
 
     def test_learns(self, records: list[EpochRecord]) -> None:
         """The loss falls."""
@@ -129,8 +152,16 @@ class TestRecords:
     def test_used(self, records: list[EpochRecord]) -> None:
         """What was used is read back, the same in every record, with the machine that used it."""
         assert all(record.used == records[0].used for record in records)
-        assert {"environment.device", "environment.threads", "environment.torch", "environment.classes"} <= records[0].used.keys()
-        assert (records[0].used["environment.device"], records[0].used["environment.threads"]) == ("cpu", 1)
+        assert {
+            "environment.device",
+            "environment.threads",
+            "environment.torch",
+            "environment.classes",
+        } <= records[0].used.keys()
+        assert (records[0].used["environment.device"], records[0].used["environment.threads"]) == (
+            "cpu",
+            1,
+        )
 
 
 class TestDeterminism:
@@ -142,7 +173,13 @@ class TestDeterminism:
 
     def test_side_by_side(self, kit: Kit, records: list[EpochRecord]) -> None:
         """Two trainings that take turns do not disturb each other."""
-        turns = list(zip(kit.start(kit.config()), kit.start(kit.config({"seed": 6, "epochs": 2})), strict=False))
+        turns = list(
+            zip(
+                kit.start(kit.config()),
+                kit.start(kit.config({"seed": 6, "epochs": 2})),
+                strict=False,
+            )
+        )
         assert told([ours for ours, _ in turns]) == told(records[:2])
 
     def test_seed(self, kit: Kit, records: list[EpochRecord]) -> None:
@@ -167,12 +204,34 @@ class TestResume:
         ("changes", "epoch"),
         [
             ({}, 1),
-            ({"optimizer.kind": "adamw", "optimizer.base_lr": 0.01, "optimizer.weight_decay": 0.01, "optimizer.accumulate": 2, "batch_size": 4, "metric.score": "last"}, 1),
-            ({"schedule": {"dice_ce_only_epochs": 1, "dice_ramp_epochs": 1, "lr": "cosine", "stages": [{"before_epoch": 3, "smooth": 5}]}}, 2),
+            (
+                {
+                    "optimizer.kind": "adamw",
+                    "optimizer.base_lr": 0.01,
+                    "optimizer.weight_decay": 0.01,
+                    "optimizer.accumulate": 2,
+                    "batch_size": 4,
+                    "metric.score": "last",
+                },
+                1,
+            ),
+            (
+                {
+                    "schedule": {
+                        "dice_ce_only_epochs": 1,
+                        "dice_ramp_epochs": 1,
+                        "lr": "cosine",
+                        "stages": [{"before_epoch": 3, "smooth": 5}],
+                    }
+                },
+                2,
+            ),
             ({"optimizer.lr_multiple": 20.0, "epochs": 6, "early_stopping_patience": 2}, 2),
         ],
     )
-    def test_bit_for_bit(self, kit: Kit, tmp_path: Path, changes: dict[str, Any], epoch: int) -> None:
+    def test_bit_for_bit(
+        self, kit: Kit, tmp_path: Path, changes: dict[str, Any], epoch: int
+    ) -> None:
         """A training that is resumed goes on as if it had never stopped, after the record of its checkpoint's own epoch."""
         keeper = Keeper(tmp_path / "state", (epoch,))
         whole = kit.train(changes)
@@ -230,12 +289,18 @@ class TestData:
 
     def test_fingerprint(self, kit: Kit) -> None:
         """A fingerprint stays while only the training changes, and changes with the data."""
-        marks = [kit.trainer.fingerprint(kit.config(changes)) for changes in ({}, {"loss.dice_weight": 0.1, "seed": 9, "epochs": 9}, {"data.seed": 1})]
+        marks = [
+            kit.trainer.fingerprint(kit.config(changes))
+            for changes in ({}, {"loss.dice_weight": 0.1, "seed": 9, "epochs": 9}, {"data.seed": 1})
+        ]
         assert marks[0] == marks[1] != marks[2]
 
     def test_data_key(self, kit: Kit) -> None:
         """So does the key by which a worker knows that it must prepare again."""
-        keys = [OBJECTIVES[kit.name].data_key(kit.config(changes)) for changes in ({}, {"loss.dice_weight": 0.1, "seed": 9}, {"data.seed": 1})]
+        keys = [
+            OBJECTIVES[kit.name].data_key(kit.config(changes))
+            for changes in ({}, {"loss.dice_weight": 0.1, "seed": 9}, {"data.seed": 1})
+        ]
         assert keys[0] == keys[1] != keys[2]
 
 
@@ -254,8 +319,14 @@ class TestStudies:
     def small(name: str, changes: dict[str, Any]) -> Plan:
         """A shipped study on little data."""
         kind = load_study(name).objective
-        model = {} if kind == "segmentation" else {f"base.model.{key}": value for key, value in SMALL[kind]["model"].items()}
-        return make_plan(load_study(name, {"base.data": SMALL[kind]["data"], "epochs": 3} | model | changes))
+        model = (
+            {}
+            if kind == "segmentation"
+            else {f"base.model.{key}": value for key, value in SMALL[kind]["model"].items()}
+        )
+        return make_plan(
+            load_study(name, {"base.data": SMALL[kind]["data"], "epochs": 3} | model | changes)
+        )
 
     @pytest.mark.parametrize("name", sorted(shipped_studies()))
     def test_presets(self, kits: dict[str, Kit], name: str) -> None:
@@ -284,11 +355,17 @@ class TestEarlyStopping:
         """The training ends after so many epochs without a lower validation loss, and the last record has the test score."""
         losses = [record.val_loss for record in restless]
         gains = [epoch for epoch, loss in enumerate(losses) if loss == min(losses[: epoch + 1])]
-        stop = next(epoch for epoch in range(len(losses)) if epoch - max(gain for gain in gains if gain <= epoch) >= patience)
+        stop = next(
+            epoch
+            for epoch in range(len(losses))
+            if epoch - max(gain for gain in gains if gain <= epoch) >= patience
+        )
         assert stop < len(losses) - 1
 
         found = segmentation.train(RESTLESS | {"early_stopping_patience": patience})
-        assert [(record.train_loss, record.val_loss) for record in found] == [(record.train_loss, record.val_loss) for record in restless[: stop + 1]]
+        assert [(record.train_loss, record.val_loss) for record in found] == [
+            (record.train_loss, record.val_loss) for record in restless[: stop + 1]
+        ]
         assert found[-1].epoch == stop + 1
         assert found[-1].test is not None
 
@@ -322,9 +399,14 @@ class TestAccumulation:
         one = split(same.images_NCHW[:2], same.target_NHW[:2])
         changes = {"epochs": 1, "batch_size": 2, "optimizer.lr_multiple": 1e-9}
         (alone,) = segmentation.train(changes, data=replace(segmentation.prepared, train=one))
-        (gathered,) = segmentation.train(changes | {"optimizer.accumulate": accumulate}, data=replace(segmentation.prepared, train=same))
+        (gathered,) = segmentation.train(
+            changes | {"optimizer.accumulate": accumulate},
+            data=replace(segmentation.prepared, train=same),
+        )
         assert gathered.steps == steps
-        assert (gathered.grad_norm_median, gathered.grad_norm_max) == (pytest.approx(alone.grad_norm_max, rel=1e-4),) * 2
+        assert (gathered.grad_norm_median, gathered.grad_norm_max) == (
+            pytest.approx(alone.grad_norm_max, rel=1e-4),
+        ) * 2
 
 
 class TestBroken:
@@ -341,7 +423,13 @@ class TestBroken:
         return poison
 
     @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-    def test_data(self, segmentation: Kit, poisoned: Callable[[float], SegmentationData], tmp_path: Path, value: float) -> None:
+    def test_data(
+        self,
+        segmentation: Kit,
+        poisoned: Callable[[float], SegmentationData],
+        tmp_path: Path,
+        value: float,
+    ) -> None:
         """A value in the data that is no number breaks the step that meets it: its record is the last, has no metric and no checkpoint, and fires the signal."""
         keeper = Keeper(tmp_path / "state", (1, 2, 3))
         (record,) = segmentation.train({"batch_size": 4}, keeper, poisoned(value))
@@ -356,23 +444,48 @@ class TestBroken:
         assert found is not None
         assert (found.signal, found.step) == ("nonfinite_loss", record.broken_step)
 
-    def test_weights_stay(self, segmentation: Kit, poisoned: Callable[[float], SegmentationData]) -> None:
+    def test_weights_stay(
+        self, segmentation: Kit, poisoned: Callable[[float], SegmentationData]
+    ) -> None:
         """The broken step is not applied: the weights are those of the step before."""
-        run = Run(segmentation.config({"batch_size": 16}), poisoned(math.nan), segmentation.counts, torch.device("cpu"))
+        run = Run(
+            segmentation.config({"batch_size": 16}),
+            poisoned(math.nan),
+            segmentation.counts,
+            torch.device("cpu"),
+        )
         before = [parameter.detach().clone() for parameter in run.model.parameters()]
         assert run.next_epoch().broken_step == 1
-        assert all(torch.equal(parameter, held) for parameter, held in zip(run.model.parameters(), before, strict=True))
+        assert all(
+            torch.equal(parameter, held)
+            for parameter, held in zip(run.model.parameters(), before, strict=True)
+        )
 
     def test_weights_move(self, segmentation: Kit) -> None:
         """A sound step is applied."""
-        run = Run(segmentation.config({"batch_size": 16}), segmentation.prepared, segmentation.counts, torch.device("cpu"))
+        run = Run(
+            segmentation.config({"batch_size": 16}),
+            segmentation.prepared,
+            segmentation.counts,
+            torch.device("cpu"),
+        )
         before = [parameter.detach().clone() for parameter in run.model.parameters()]
         assert run.next_epoch().broken_step is None
-        assert not all(torch.equal(parameter, held) for parameter, held in zip(run.model.parameters(), before, strict=True))
+        assert not all(
+            torch.equal(parameter, held)
+            for parameter, held in zip(run.model.parameters(), before, strict=True)
+        )
 
-    def test_later_step(self, segmentation: Kit, poisoned: Callable[[float], SegmentationData]) -> None:
+    def test_later_step(
+        self, segmentation: Kit, poisoned: Callable[[float], SegmentationData]
+    ) -> None:
         """The steps before it have been made, and the weights are numbers."""
-        run = Run(segmentation.config({"batch_size": 4, "seed": 1}), poisoned(math.nan), segmentation.counts, torch.device("cpu"))
+        run = Run(
+            segmentation.config({"batch_size": 4, "seed": 1}),
+            poisoned(math.nan),
+            segmentation.counts,
+            torch.device("cpu"),
+        )
         record = run.next_epoch()
         assert record.broken_step is not None
         assert record.broken_step > 1
@@ -385,14 +498,20 @@ class TestBroken:
         assert record.broken_step == 1
         assert math.isfinite(record.train_loss)
         assert record.grad_norm_max > 1e-6
-        found = fired([record], SignalsConfig.model_validate({"gradient_explosion": {"max_norm": 1e-6}}), "maximize")
+        found = fired(
+            [record],
+            SignalsConfig.model_validate({"gradient_explosion": {"max_norm": 1e-6}}),
+            "maximize",
+        )
         assert found is not None
         assert (found.signal, found.step) == ("gradient_explosion", 1)
 
     @pytest.mark.parametrize("bound", [1000.0, 1e300])
     def test_absurd_rate(self, segmentation: Kit, bound: float) -> None:
         """An absurd rate without clipping ends in records, not in a traceback, whether the signal of explosions is on or off."""
-        records = segmentation.train({"optimizer.lr_multiple": 1e6, "optimizer.grad_clip_norm": None, "max_grad_norm": bound})
+        records = segmentation.train(
+            {"optimizer.lr_multiple": 1e6, "optimizer.grad_clip_norm": None, "max_grad_norm": bound}
+        )
         assert [record.epoch for record in records] == list(range(1, len(records) + 1))
         assert all(record.broken_step is None for record in records[:-1])
         assert len(records) == 3 or records[-1].broken_step is not None
@@ -410,58 +529,128 @@ class TestBroken:
         """Training data that are ignored altogether give a loss of 0 and no NaN in it."""
         train = segmentation.prepared.train
         ignored = split(train.images_NCHW, torch.full_like(train.target_NHW, 255))
-        records = segmentation.train({"epochs": 1}, data=replace(segmentation.prepared, train=ignored))
-        assert (records[0].train_loss, records[0].grad_norm_max, records[0].broken_step) == (0.0, 0.0, None)
+        records = segmentation.train(
+            {"epochs": 1}, data=replace(segmentation.prepared, train=ignored)
+        )
+        assert (records[0].train_loss, records[0].grad_norm_max, records[0].broken_step) == (
+            0.0,
+            0.0,
+            None,
+        )
 
 
 class TestSchedule:
     def test_warmup(self, segmentation: Kit) -> None:
         """Warm-ups of Dice and of the rate show in the records, epoch by epoch."""
-        changes = {"epochs": 5, "loss.smooth": 1.0, "optimizer.base_lr": 0.1, "schedule": {"dice_ce_only_epochs": 1, "dice_ramp_epochs": 2, "lr_warmup_epochs": 2}}
+        changes = {
+            "epochs": 5,
+            "loss.smooth": 1.0,
+            "optimizer.base_lr": 0.1,
+            "schedule": {"dice_ce_only_epochs": 1, "dice_ramp_epochs": 2, "lr_warmup_epochs": 2},
+        }
         records = segmentation.train(changes)
         assert [steady(record) for record in records] == [
-            pytest.approx(row) for row in [(1, 0, 1, 0.05), (0.8, 0.2, 1, 0.1), (0.6, 0.4, 1, 0.1), (0.6, 0.4, 1, 0.1), (0.6, 0.4, 1, 0.1)]
+            pytest.approx(row)
+            for row in [
+                (1, 0, 1, 0.05),
+                (0.8, 0.2, 1, 0.1),
+                (0.6, 0.4, 1, 0.1),
+                (0.6, 0.4, 1, 0.1),
+                (0.6, 0.4, 1, 0.1),
+            ]
         ]
         assert [record.settled for record in records] == [False, False, True, True, True]
-        assert [record.dice_loss is None for record in records] == [True, False, False, False, False]
+        assert [record.dice_loss is None for record in records] == [
+            True,
+            False,
+            False,
+            False,
+            False,
+        ]
 
     def test_stages(self, segmentation: Kit) -> None:
         """So do stages, the class weights' ratio among them; the values that are used are the final ones."""
-        stages = [{"before_epoch": 2, "dice_weight": 0.0, "lr_multiple": 0.5, "clip_ratio": 2.0}, {"before_epoch": 3, "dice_weight": 0.2, "smooth": 5.0}]
-        records = segmentation.train({"loss.smooth": 1.0, "optimizer.base_lr": 0.1, "weights.clip_ratio": 4.0, "schedule.stages": stages})
-        assert [steady(record) for record in records] == [pytest.approx(row) for row in [(1, 0, 5, 0.05), (0.8, 0.2, 5, 0.1), (0.6, 0.4, 1, 0.1)]]
+        stages = [
+            {"before_epoch": 2, "dice_weight": 0.0, "lr_multiple": 0.5, "clip_ratio": 2.0},
+            {"before_epoch": 3, "dice_weight": 0.2, "smooth": 5.0},
+        ]
+        records = segmentation.train(
+            {
+                "loss.smooth": 1.0,
+                "optimizer.base_lr": 0.1,
+                "weights.clip_ratio": 4.0,
+                "schedule.stages": stages,
+            }
+        )
+        assert [steady(record) for record in records] == [
+            pytest.approx(row) for row in [(1, 0, 5, 0.05), (0.8, 0.2, 5, 0.1), (0.6, 0.4, 1, 0.1)]
+        ]
         assert [record.settled for record in records] == [False, False, True]
         for record in records:
-            assert [record.used[f"loss.{name}"] for name in ("ce_weight", "dice_weight", "smooth")] == [0.6, 0.4, 1.0]
+            assert [
+                record.used[f"loss.{name}"] for name in ("ce_weight", "dice_weight", "smooth")
+            ] == [0.6, 0.4, 1.0]
             assert record.used["weights.clip_ratio"] == 4.0
 
     def test_weight_ratio(self, segmentation: Kit) -> None:
         """The ratio that is recorded is that of the class weights which the epoch was trained with."""
-        records = segmentation.train({"weights.clip_ratio": 4.0, "schedule.stages": [{"before_epoch": 3, "clip_ratio": 2.0}]})
-        light, final = (class_weights(segmentation.counts, WeightsConfig(method="sqrt_inv_freq", clip_ratio=ratio)).ratio for ratio in (2.0, 4.0))
+        records = segmentation.train(
+            {"weights.clip_ratio": 4.0, "schedule.stages": [{"before_epoch": 3, "clip_ratio": 2.0}]}
+        )
+        light, final = (
+            class_weights(
+                segmentation.counts, WeightsConfig(method="sqrt_inv_freq", clip_ratio=ratio)
+            ).ratio
+            for ratio in (2.0, 4.0)
+        )
         assert light < final
-        assert [record.weight_ratio for record in records] == [pytest.approx(ratio) for ratio in (light, light, final)]
+        assert [record.weight_ratio for record in records] == [
+            pytest.approx(ratio) for ratio in (light, light, final)
+        ]
 
     def test_cosine(self, segmentation: Kit) -> None:
         """A cosine falls from the full rate and never reaches 0."""
-        rates = [record.lr for record in segmentation.train({"optimizer.base_lr": 0.1, "schedule.lr": "cosine"})]
-        assert rates == pytest.approx([0.1, 0.1 * 0.5 * (1 + math.cos(math.pi / 3)), 0.1 * 0.5 * (1 + math.cos(2 * math.pi / 3))])
+        rates = [
+            record.lr
+            for record in segmentation.train({"optimizer.base_lr": 0.1, "schedule.lr": "cosine"})
+        ]
+        assert rates == pytest.approx(
+            [
+                0.1,
+                0.1 * 0.5 * (1 + math.cos(math.pi / 3)),
+                0.1 * 0.5 * (1 + math.cos(2 * math.pi / 3)),
+            ]
+        )
 
     def test_rate_applied(self, segmentation: Kit) -> None:
         """The rate of an epoch is the one that its steps are made with: next to none in the first moves nothing, the full one does."""
         stages = [{"before_epoch": 2, "lr_multiple": 1e-12}]
-        run = Run(segmentation.config({"schedule.stages": stages}), segmentation.prepared, segmentation.counts, torch.device("cpu"))
+        run = Run(
+            segmentation.config({"schedule.stages": stages}),
+            segmentation.prepared,
+            segmentation.counts,
+            torch.device("cpu"),
+        )
         moved = []
         for _ in range(2):
             before = [parameter.detach().clone() for parameter in run.model.parameters()]
             assert run.next_epoch().lr == run.optimizer.param_groups[0]["lr"]
-            moved.append(max(float((after.detach() - held).abs().max()) for after, held in zip(run.model.parameters(), before, strict=True)))
+            moved.append(
+                max(
+                    float((after.detach() - held).abs().max())
+                    for after, held in zip(run.model.parameters(), before, strict=True)
+                )
+            )
         assert moved[0] < 1e-9
         assert moved[1] > 1e-3
 
     def test_comparable_validation(self, segmentation: Kit) -> None:
         """The validation loss is measured at the final split in every epoch, so that epochs can be compared."""
-        changes = {"epochs": 2, "optimizer.lr_multiple": 1e-9, "schedule": {"dice_ce_only_epochs": 1}}
+        changes = {
+            "epochs": 2,
+            "optimizer.lr_multiple": 1e-9,
+            "schedule": {"dice_ce_only_epochs": 1},
+        }
         first, second = segmentation.train(changes)
         assert (first.dice_weight, second.dice_weight) == (0, 0.4)
         final = segmentation.train(changes | {"schedule": {}})
@@ -481,56 +670,95 @@ class TestClipping:
 class TestModels:
     @pytest.mark.parametrize(
         ("architecture", "options"),
-        [("linknet", {}), ("FPN", {"decoder_dropout": 0.5}), ("unet", {"encoder_depth": 3, "decoder_channels": [32, 16, 8]})],
+        [
+            ("linknet", {}),
+            ("FPN", {"decoder_dropout": 0.5}),
+            ("unet", {"encoder_depth": 3, "decoder_channels": [32, 16, 8]}),
+        ],
     )
     def test_by_name(self, segmentation: Kit, architecture: str, options: dict[str, Any]) -> None:
         """Any architecture of segmentation_models_pytorch trains, dropout included, twice to the same numbers."""
         model = {"architecture": architecture, "options": options}
-        config = OBJECTIVES["segmentation"].config.model_validate(SMALL["segmentation"] | {"epochs": 1, "model": model})
+        config = OBJECTIVES["segmentation"].config.model_validate(
+            SMALL["segmentation"] | {"epochs": 1, "model": model}
+        )
         data = segmentation.trainer.prepare(config, "cpu")
-        first, second = list(segmentation.start(config, data=data)), list(segmentation.start(config, data=data))
+        first, second = (
+            list(segmentation.start(config, data=data)),
+            list(segmentation.start(config, data=data)),
+        )
         assert math.isfinite(first[0].metric)
         assert told(first) == told(second)
 
     @pytest.mark.parametrize(
         ("model", "what", "where"),
         [
-            ({"architecture": "unett"}, "unknown architecture 'unett' (did you mean 'unet'?)", "base.model.architecture"),
-            ({"encoder": "resnet19"}, "unknown encoder 'resnet19' (did you mean 'resnet1", "base.model.encoder"),
+            (
+                {"architecture": "unett"},
+                "unknown architecture 'unett' (did you mean 'unet'?)",
+                "base.model.architecture",
+            ),
+            (
+                {"encoder": "resnet19"},
+                "unknown encoder 'resnet19' (did you mean 'resnet1",
+                "base.model.encoder",
+            ),
             ({"encoder": "tu-no_such_model"}, "the model cannot be built", "base.model"),
             ({"encoder": ""}, "unknown encoder ''", "base.model.encoder"),
             ({"options": {"encoder_dept": 2}}, "the model cannot be built", "base.model"),
-            ({"options": {"encoder_depth": 2, "decoder_channels": [32]}}, "the model cannot be built", "base.model"),
+            (
+                {"options": {"encoder_depth": 2, "decoder_channels": [32]}},
+                "the model cannot be built",
+                "base.model",
+            ),
         ],
     )
     def test_unknown(self, segmentation: Kit, model: dict[str, Any], what: str, where: str) -> None:
         """A model that cannot be built is refused before the training, with the nearest name where it is one."""
-        config = OBJECTIVES["segmentation"].config.model_validate(SMALL["segmentation"] | {"model": model})
+        config = OBJECTIVES["segmentation"].config.model_validate(
+            SMALL["segmentation"] | {"model": model}
+        )
         with pytest.raises(ConfigError) as caught:
             segmentation.trainer.prepare(config, "cpu")
         assert caught.value.what.startswith(what)
         assert caught.value.where == where
         assert caught.value.allowed
 
-    @pytest.mark.parametrize(("size", "options", "stride"), [(34, None, 4), (40, {"encoder_depth": 4, "decoder_channels": [32, 16, 8, 8]}, 16)])
-    def test_size(self, segmentation: Kit, size: int, options: dict[str, Any] | None, stride: int) -> None:
+    @pytest.mark.parametrize(
+        ("size", "options", "stride"),
+        [(34, None, 4), (40, {"encoder_depth": 4, "decoder_channels": [32, 16, 8, 8]}, 16)],
+    )
+    def test_size(
+        self, segmentation: Kit, size: int, options: dict[str, Any] | None, stride: int
+    ) -> None:
         """A size that the encoder's strides do not divide is refused, with what would do."""
         model = {"options": options} if options else {}
-        config = OBJECTIVES["segmentation"].config.model_validate(SMALL["segmentation"] | {"model": model, "data": DIGITS | {"size": size}})
+        config = OBJECTIVES["segmentation"].config.model_validate(
+            SMALL["segmentation"] | {"model": model, "data": DIGITS | {"size": size}}
+        )
         with pytest.raises(ConfigError, match="the image size does not fit the model") as caught:
             segmentation.trainer.prepare(config, "cpu")
-        assert (caught.value.found, caught.value.allowed) == (f"{size} × {size}", f"multiples of {stride}, the encoder's output stride")
+        assert (caught.value.found, caught.value.allowed) == (
+            f"{size} × {size}",
+            f"multiples of {stride}, the encoder's output stride",
+        )
 
     def test_size_fits(self, segmentation: Kit) -> None:
         """One that they do divide is not."""
-        assert segmentation.trainer.prepare(segmentation.config({"data.size": 36}), "cpu").height == 36
+        assert (
+            segmentation.trainer.prepare(segmentation.config({"data.size": 36}), "cpu").height == 36
+        )
 
     def test_alpha(self, segmentation: Kit) -> None:
         """An alpha for another number of classes is refused with both numbers."""
         with pytest.raises(ConfigError, match="alpha has 3 values, but there are 7 classes"):
             segmentation.train({"loss.kind": "focal", "loss.alpha": [0.1, 0.2, 0.3]})
-        with pytest.raises(ConfigError, match="alpha has 3 values"):  # before the first trial already
-            segmentation.trainer.prepare(segmentation.config({"loss.kind": "focal", "loss.alpha": [0.1, 0.2, 0.3]}), "cpu")
+        with pytest.raises(
+            ConfigError, match="alpha has 3 values"
+        ):  # before the first trial already
+            segmentation.trainer.prepare(
+                segmentation.config({"loss.kind": "focal", "loss.alpha": [0.1, 0.2, 0.3]}), "cpu"
+            )
 
 
 class TestRegistry:

@@ -11,7 +11,13 @@ from typing import Any
 
 import optuna
 import pytest
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution, distribution_to_json
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    distribution_to_json,
+)
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -39,15 +45,24 @@ ENDS = {
     "complete": (end_of("complete", 0.1 + 0.2, "", None, None), [0.5]),
     "complete, infinite": (end_of("complete", math.inf, "", None, None), []),
     "pruned": (end_of("pruned", 0.5, "worse than its peers", None, None), [0.5, 0.25, math.nan]),
-    "pruned, not finite": (end_of("pruned", 0.5, "worse than its peers", None, None), [0.5, -math.inf]),
-    "pruned, nothing reported": (end_of("pruned", 0.5, "worse than its peers", None, None), [math.nan]),
+    "pruned, not finite": (
+        end_of("pruned", 0.5, "worse than its peers", None, None),
+        [0.5, -math.inf],
+    ),
+    "pruned, nothing reported": (
+        end_of("pruned", 0.5, "worse than its peers", None, None),
+        [math.nan],
+    ),
     "diverged": (end_of("diverged", 0.5, "é", FALLING, Diagnosis("rate_too_high", (), ())), [0.25]),
     "failed": (end_of("failed", None, "ValueError: what", None, None), [0.25]),
 }
 """How a trial ends, and the metrics of its epochs."""
 
 MakeRecord = Callable[..., EpochRecord]
-PRESETS = [Waiting({"rate": 0.25, "kind": None}, {"preset": "safe"}), Waiting({"rate": 1.0}, {"preset": "bold", "note": "é"})]
+PRESETS = [
+    Waiting({"rate": 0.25, "kind": None}, {"preset": "safe"}),
+    Waiting({"rate": 1.0}, {"preset": "bold", "note": "é"}),
+]
 
 
 @pytest.fixture
@@ -93,7 +108,10 @@ def bound(store: Store, claim: Claim, sampled: Sampled) -> Claim:
 
 def params() -> Sampled:
     """One hyperparameter of every kind, and what a sampler keeps for itself."""
-    told = (SampledParam(name, found.to_internal_repr(value), distribution_to_json(found)) for name, value, found in PARAMS)
+    told = (
+        SampledParam(name, found.to_internal_repr(value), distribution_to_json(found))
+        for name, value, found in PARAMS
+    )
     return Sampled(tuple(told), {"tpe:relative_params:0": json.dumps(SHARED)})
 
 
@@ -107,18 +125,34 @@ def write_params(trials: RDBStorage, trial_id: int) -> None:
 def rows(database: Database, optuna_study_id: int) -> dict[str, list[dict[str, Any]]]:
     """Every row about a study's trials, by table: trials by their number, times by whether there is one, ids of rows left out."""
     with database.reading() as connection:
-        told = connection.execute(text(f"SELECT * FROM trials WHERE study_id = {optuna_study_id} ORDER BY trial_id")).mappings().all()
+        told = (
+            connection.execute(
+                text(f"SELECT * FROM trials WHERE study_id = {optuna_study_id} ORDER BY trial_id")
+            )
+            .mappings()
+            .all()
+        )
         numbers = {row["trial_id"]: row["number"] for row in told}
         found = {"trials": [dict(row) | {"trial_id": row["number"], "study_id": 0} for row in told]}
-        for table in sorted(name for name in inspect(connection).get_table_names() if name.startswith("trial_")):
+        for table in sorted(
+            name for name in inspect(connection).get_table_names() if name.startswith("trial_")
+        ):
             about = connection.execute(text(f"SELECT * FROM {table}")).mappings().all()
-            found[table] = [dict(row) | {"trial_id": numbers[row["trial_id"]]} for row in about if row["trial_id"] in numbers]
+            found[table] = [
+                dict(row) | {"trial_id": numbers[row["trial_id"]]}
+                for row in about
+                if row["trial_id"] in numbers
+            ]
     return {table: [_comparable(table, row) for row in lines] for table, lines in found.items()}
 
 
 def _comparable(table: str, row: dict[str, Any]) -> dict[str, Any]:
     own = {f"{table.removesuffix('s')}_id", "param_id"} - {"trial_id"}
-    return {key: value is not None if key.startswith("datetime") else value for key, value in row.items() if key not in own}
+    return {
+        key: value is not None if key.startswith("datetime") else value
+        for key, value in row.items()
+        if key not in own
+    }
 
 
 def frozen(trials: RDBStorage, optuna_study_id: int) -> list[FrozenTrial]:
@@ -134,15 +168,23 @@ class TestSameRows:
     def test_all(self, store: Store, trials: RDBStorage, theirs: int, store_url: str) -> None:
         """Waiting presets, a trial that takes one, a new one with all its parameters, and one that is given up: row by row the same."""
         for each in PRESETS:
-            waiting = create_trial(state=TrialState.WAITING, system_attrs={"fixed_params": each.params}, user_attrs=dict(each.user_attrs))
+            waiting = create_trial(
+                state=TrialState.WAITING,
+                system_attrs={"fixed_params": each.params},
+                user_attrs=dict(each.user_attrs),
+            )
             trials.create_new_trial(theirs, waiting)
         first = trials.get_all_trials(theirs)[0]._trial_id
         trials.set_trial_state_values(first, TrialState.RUNNING)
         write_params(trials, first)
-        trials.set_trial_state_values(trials.get_all_trials(theirs)[1]._trial_id, TrialState.RUNNING)
+        trials.set_trial_state_values(
+            trials.get_all_trials(theirs)[1]._trial_id, TrialState.RUNNING
+        )
         write_params(trials, trials.create_new_trial(theirs))
         lost = trials.create_new_trial(theirs)
-        trials.set_trial_user_attr(lost, KILLED, "given up: 1 workers vanished while they worked on it")
+        trials.set_trial_user_attr(
+            lost, KILLED, "given up: 1 workers vanished while they worked on it"
+        )
         trials.set_trial_state_values(lost, TrialState.FAIL)
 
         ours = trials.create_new_study([StudyDirection.MAXIMIZE], "ours")
@@ -157,7 +199,16 @@ class TestSameRows:
             assert rows(database, ours) == rows(database, theirs)
         assert frozen(trials, ours) == frozen(trials, theirs)
 
-    def test_reports(self, store: Store, trials: RDBStorage, theirs: int, ours: int, study_id: int, make_record: MakeRecord, store_url: str) -> None:
+    def test_reports(
+        self,
+        store: Store,
+        trials: RDBStorage,
+        theirs: int,
+        ours: int,
+        study_id: int,
+        make_record: MakeRecord,
+        store_url: str,
+    ) -> None:
         """Reports of every kind of float: NaN, which is reported by Optuna's class alone, has no row of ours."""
         told = {1: 0.1 + 0.2, 2: math.nan, 3: math.inf, 4: -math.inf, 5: 5e-324}
         trial_id = trials.create_new_trial(theirs)
@@ -172,7 +223,15 @@ class TestSameRows:
             assert rows(database, ours) == rows(database, theirs)
         assert frozen(trials, ours) == frozen(trials, theirs)
 
-    def test_nan_reported(self, store: Store, trials: RDBStorage, theirs: int, ours: int, study_id: int, store_url: str) -> None:
+    def test_nan_reported(
+        self,
+        store: Store,
+        trials: RDBStorage,
+        theirs: int,
+        ours: int,
+        study_id: int,
+        store_url: str,
+    ) -> None:
         """A value that is reported twice is the later one, and NaN is spelled as Optuna spells it."""
         mine, other = claimed(store, study_id).optuna_trial_id, trials.create_new_trial(theirs)
         assert mine is not None
@@ -181,16 +240,30 @@ class TestSameRows:
                 trials.set_trial_intermediate_value(other, step, value)
                 with database.writing() as connection:
                     OptunaTables().report(connection, mine, step, value)
-            trials.set_trial_state_values(other, TrialState.PRUNED)  # without a value, as the last one is no number
+            trials.set_trial_state_values(
+                other, TrialState.PRUNED
+            )  # without a value, as the last one is no number
             with database.writing() as connection:
                 OptunaTables().end(connection, mine, OptunaEnd("PRUNED"))
             assert rows(database, ours) == rows(database, theirs)
 
-    def test_ends(self, store: Store, trials: RDBStorage, theirs: int, ours: int, study_id: int, make_record: MakeRecord, store_url: str) -> None:
+    def test_ends(
+        self,
+        store: Store,
+        trials: RDBStorage,
+        theirs: int,
+        ours: int,
+        study_id: int,
+        make_record: MakeRecord,
+        store_url: str,
+    ) -> None:
         """The end of a trial, with its value, constraint and attributes, is what `tell` makes of it."""
         study = optuna.load_study(study_name="theirs", storage=trials)
         for told, metrics in ENDS.values():
-            asked, claim = OptunaTrial(study, study.ask(), by_store=False), bound(store, claimed(store, study_id), Sampled())
+            asked, claim = (
+                OptunaTrial(study, study.ask(), by_store=False),
+                bound(store, claimed(store, study_id), Sampled()),
+            )
             for epoch, value in enumerate(metrics, 1):
                 asked.report(make_record(epoch, metric=value))
                 store.append(claim, make_record(epoch, metric=value), 600)
@@ -201,7 +274,9 @@ class TestSameRows:
             assert rows(database, ours) == rows(database, theirs)
         assert frozen(trials, ours) == frozen(trials, theirs)
 
-    def test_time(self, store: Store, trials: RDBStorage, ours: int, study_id: int, theirs: int) -> None:
+    def test_time(
+        self, store: Store, trials: RDBStorage, ours: int, study_id: int, theirs: int
+    ) -> None:
         """A trial begins at the time that Optuna's class would give it, in the same zone."""
         claimed(store, study_id)
         trials.create_new_trial(theirs)
@@ -216,7 +291,9 @@ class TestSameRows:
 
 
 class TestTake:
-    def test_waiting_first(self, store: Store, trials: RDBStorage, ours: int, study_id: int) -> None:
+    def test_waiting_first(
+        self, store: Store, trials: RDBStorage, ours: int, study_id: int
+    ) -> None:
         """What waits is taken before anything new is made, by its number, also when it came later."""
         numbers = [claimed(store, study_id).number]
         study = optuna.load_study(study_name="ours", storage=trials)
@@ -224,23 +301,42 @@ class TestTake:
             study.enqueue_trial({"rate": rate})
         numbers += [claimed(store, study_id).number for _ in range(3)]
         assert numbers == [0, 1, 2, 3]
-        assert [trial.system_attrs.get("fixed_params") for trial in study.trials] == [None, {"rate": 0.1}, {"rate": 0.2}, None]
+        assert [trial.system_attrs.get("fixed_params") for trial in study.trials] == [
+            None,
+            {"rate": 0.1},
+            {"rate": 0.2},
+            None,
+        ]
         assert {trial.state for trial in study.trials} == {TrialState.RUNNING}
 
-    def test_beside_optuna(self, store: Store, trials: RDBStorage, ours: int, study_id: int) -> None:
+    def test_beside_optuna(
+        self, store: Store, trials: RDBStorage, ours: int, study_id: int
+    ) -> None:
         """Trials that somebody else asks Optuna for take their turn among the numbers, and in the cache of Optuna's class."""
         study = optuna.load_study(study_name="ours", storage=trials)
-        told = [claimed(store, study_id).number, study.ask().number, claimed(store, study_id).number, study.ask().number]
+        told = [
+            claimed(store, study_id).number,
+            study.ask().number,
+            claimed(store, study_id).number,
+            study.ask().number,
+        ]
         assert told == [0, 1, 2, 3]
         study.tell(1, 0.5)
-        assert [(trial.number, trial.state.name) for trial in study.trials] == [(0, "RUNNING"), (1, "COMPLETE"), (2, "RUNNING"), (3, "RUNNING")]
+        assert [(trial.number, trial.state.name) for trial in study.trials] == [
+            (0, "RUNNING"),
+            (1, "COMPLETE"),
+            (2, "RUNNING"),
+            (3, "RUNNING"),
+        ]
 
     def test_taken_over(self, store: Store, study_id: int) -> None:
         """A worker that dies before it has sampled anything leaves its trial, with the same number, to the next one."""
         claim = claimed(store, study_id)
         let_lapse(store, claim)
         taken = store.claim(study_id, 1, "b", 600)
-        assert taken == Claim(claim.trial_id, study_id, 2, False, claim.number, claim.optuna_trial_id)
+        assert taken == Claim(
+            claim.trial_id, study_id, 2, False, claim.number, claim.optuna_trial_id
+        )
 
     def test_own_study(self, store: Store, trials: RDBStorage, study_id: int, theirs: int) -> None:
         """The trials of another study are neither counted nor taken."""
@@ -248,12 +344,18 @@ class TestTake:
         trials.create_new_trial(theirs, create_trial(state=TrialState.WAITING))
         claim = claimed(store, study_id)
         assert claim.number == 0
-        assert [trial.state for trial in trials.get_all_trials(theirs)] == [TrialState.RUNNING, TrialState.WAITING]
+        assert [trial.state for trial in trials.get_all_trials(theirs)] == [
+            TrialState.RUNNING,
+            TrialState.WAITING,
+        ]
 
     def test_study_gone(self, store: Store, trials: RDBStorage, ours: int, study_id: int) -> None:
         """Where Optuna has no such study any more, the store takes nothing, and whoever asks Optuna is told."""
         trials.delete_study(ours)
-        assert (claimed(store, study_id).number, claimed(store, study_id).optuna_trial_id) == (None, None)
+        assert (claimed(store, study_id).number, claimed(store, study_id).optuna_trial_id) == (
+            None,
+            None,
+        )
 
 
 class TestBind:
@@ -271,20 +373,26 @@ class TestBind:
         """What a sampler kept for itself when an earlier attempt died is replaced."""
         claim = claimed(store, study_id)
         assert claim.optuna_trial_id is not None
-        trials.set_trial_system_attr(claim.optuna_trial_id, "tpe:relative_params:0", "of an attempt that died")
+        trials.set_trial_system_attr(
+            claim.optuna_trial_id, "tpe:relative_params:0", "of an attempt that died"
+        )
         bound(store, claim, params())
         (trial,) = trials.get_all_trials(ours)
         assert trial.system_attrs == {"tpe:relative_params:0": SHARED}
         assert trial.params == {name: value for name, value, _ in PARAMS}
 
-    def test_nothing_sampled(self, store: Store, trials: RDBStorage, ours: int, study_id: int) -> None:
+    def test_nothing_sampled(
+        self, store: Store, trials: RDBStorage, ours: int, study_id: int
+    ) -> None:
         """A trial without a hyperparameter is one, too."""
         bound(store, claimed(store, study_id), Sampled())
         assert [trial.params for trial in trials.get_all_trials(ours)] == [{}]
 
 
 class TestReport:
-    def test_resumed(self, store: Store, trials: RDBStorage, ours: int, study_id: int, make_record: MakeRecord) -> None:
+    def test_resumed(
+        self, store: Store, trials: RDBStorage, ours: int, study_id: int, make_record: MakeRecord
+    ) -> None:
         """An epoch that a newer attempt stores again replaces what was reported for it, and what came after it is gone in both books."""
         claim = bound(store, claimed(store, study_id), Sampled())
         for epoch in (1, 2, 3):
@@ -297,18 +405,25 @@ class TestReport:
         store.forget_epochs_after(taken, 0)
         assert trials.get_all_trials(ours)[0].intermediate_values == {}
 
-    def test_lost(self, store: Store, trials: RDBStorage, ours: int, study_id: int, make_record: MakeRecord) -> None:
+    def test_lost(
+        self, store: Store, trials: RDBStorage, ours: int, study_id: int, make_record: MakeRecord
+    ) -> None:
         """A worker that lost its trial neither reports nor ends it there."""
         claim = bound(store, claimed(store, study_id), Sampled())
         let_lapse(store, claim)
         assert store.claim(study_id, 1, "b", 600)
-        for write in (lambda: store.append(claim, make_record(1), 600), lambda: store.finish(claim, "failed", told=OptunaEnd("FAIL"))):
+        for write in (
+            lambda: store.append(claim, make_record(1), 600),
+            lambda: store.finish(claim, "failed", told=OptunaEnd("FAIL")),
+        ):
             with pytest.raises(LeaseLostError):
                 write()
         (trial,) = trials.get_all_trials(ours)
         assert (trial.state, trial.intermediate_values) == (TrialState.RUNNING, {})
 
-    def test_ended_there(self, store: Store, trials: RDBStorage, ours: int, study_id: int, make_record: MakeRecord) -> None:
+    def test_ended_there(
+        self, store: Store, trials: RDBStorage, ours: int, study_id: int, make_record: MakeRecord
+    ) -> None:
         """A trial that has ended in Optuna's book, as by an older program, keeps what it has there while ours is written."""
         claim = bound(store, claimed(store, study_id), Sampled())
         assert claim.optuna_trial_id is not None
@@ -318,7 +433,12 @@ class TestReport:
         store.forget_epochs_after(claim, 0)
         store.finish(claim, "failed", told=OptunaEnd("FAIL", user_attrs={KILLED: "why"}))
         (trial,) = trials.get_all_trials(ours)
-        assert (trial.state, trial.value, trial.intermediate_values, trial.user_attrs) == (TrialState.COMPLETE, 0.5, {1: 0.5}, {})
+        assert (trial.state, trial.value, trial.intermediate_values, trial.user_attrs) == (
+            TrialState.COMPLETE,
+            0.5,
+            {1: 0.5},
+            {},
+        )
         assert [line.state for line in store.trials(study_id)] == ["failed"]
 
 
@@ -329,7 +449,10 @@ class TestRegister:
             store.register_study(ours, "ours", {}, PRESETS)
         with pytest.raises(StoreError, match="clashes"):
             store.register_study(ours, "other", {}, PRESETS)
-        assert [trial.user_attrs["preset"] for trial in trials.get_all_trials(ours)] == ["safe", "bold"]
+        assert [trial.user_attrs["preset"] for trial in trials.get_all_trials(ours)] == [
+            "safe",
+            "bold",
+        ]
 
 
 class TestGiveUp:
@@ -351,7 +474,15 @@ class TestOtherVersion:
         with closing(Database(store_url)) as database, database.writing() as connection:
             connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = 'v9.9.9.a'"))
 
-    def test_untouched(self, other: None, store: Store, trials: RDBStorage, ours: int, study_id: int, make_record: MakeRecord) -> None:
+    def test_untouched(
+        self,
+        other: None,
+        store: Store,
+        trials: RDBStorage,
+        ours: int,
+        study_id: int,
+        make_record: MakeRecord,
+    ) -> None:
         """Tables of an unknown version are left to Optuna's own class."""
         assert not store.knows_optuna()
         claim = claimed(store, study_id)
@@ -362,7 +493,9 @@ class TestOtherVersion:
         let_lapse(store, claim)
         assert store.claim(study_id, 0, "b", 600, max_attempts=1) is None
         store.finish(claimed(store, study_id), "failed", told=OptunaEnd("FAIL"))
-        assert [(trial.state, trial.intermediate_values) for trial in trials.get_all_trials(ours)] == [(TrialState.RUNNING, {})]
+        assert [
+            (trial.state, trial.intermediate_values) for trial in trials.get_all_trials(ours)
+        ] == [(TrialState.RUNNING, {})]
 
     def test_known(self, store: Store, study_id: int) -> None:
         """Those of the known one are not."""

@@ -13,7 +13,11 @@ class TestSegmentation(ObjectiveContract):
 
     objective = "segmentation"
     config = SMALL["segmentation"]
-    sampled: ClassVar = {"loss.dice_weight": 0.25, "optimizer.lr_multiple": 3.0, "weights.clip_ratio": 10.0}
+    sampled: ClassVar = {
+        "loss.dice_weight": 0.25,
+        "optimizer.lr_multiple": 3.0,
+        "weights.clip_ratio": 10.0,
+    }
 
 
 class TestText(ObjectiveContract):

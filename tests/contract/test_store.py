@@ -19,8 +19,19 @@ from storage.tables.models import Trial
 NAN, INF = float("nan"), float("inf")
 Make = Callable[..., EpochRecord]
 
-EVIDENCE = Evidence("metric_falling", 7, 12, "mIoU fell five times", {"slope": -0.02, "losses": [1.0, NAN, -INF]}, severity=0.5)
-DIAGNOSIS = Diagnosis("extreme class weights", ("ratio 500", "road lost 0.4"), (Remedy("clip them", {"weights.clip_ratio": 10}),))
+EVIDENCE = Evidence(
+    "metric_falling",
+    7,
+    12,
+    "mIoU fell five times",
+    {"slope": -0.02, "losses": [1.0, NAN, -INF]},
+    severity=0.5,
+)
+DIAGNOSIS = Diagnosis(
+    "extreme class weights",
+    ("ratio 500", "road lost 0.4"),
+    (Remedy("clip them", {"weights.clip_ratio": 10}),),
+)
 
 
 @pytest.fixture
@@ -35,7 +46,9 @@ def claim(store: Store, study_id: int) -> Claim:
     return bound(store, study_id, "a")
 
 
-def bound(store: Store, study_id: int, worker: str = "a", number: int = 0, lease_s: float = 600) -> Claim:
+def bound(
+    store: Store, study_id: int, worker: str = "a", number: int = 0, lease_s: float = 600
+) -> Claim:
     """A new trial, bound to a number."""
     claim = store.claim(study_id, 1000, worker, lease_s)
     assert claim is not None
@@ -45,7 +58,11 @@ def bound(store: Store, study_id: int, worker: str = "a", number: int = 0, lease
 def let_lapse(store: Store, claim: Claim) -> None:
     """Waits until the lease of the claim is over, on the database's clock."""
     store.extend(claim, 0.001)
-    while any((line.lease_left_s or 0) >= 0 for line in store.progress(claim.study_id) if line.trial_id == claim.trial_id):
+    while any(
+        (line.lease_left_s or 0) >= 0
+        for line in store.progress(claim.study_id)
+        if line.trial_id == claim.trial_id
+    ):
         time.sleep(0.001)
 
 
@@ -75,7 +92,11 @@ class TestStudies:
         made = store.register_study(11, "demo", {"space": {"lr": [1e-5, INF]}, "n": 3})
 
         assert store.study("demo") == made
-        assert (made.optuna_study_id, made.name, made.definition) == (11, "demo", {"space": {"lr": [1e-5, INF]}, "n": 3})
+        assert (made.optuna_study_id, made.name, made.definition) == (
+            11,
+            "demo",
+            {"space": {"lr": [1e-5, INF]}, "n": 3},
+        )
         assert store.study("other") is None
 
     def test_first_definition_stays(self, store: Store) -> None:
@@ -87,7 +108,10 @@ class TestStudies:
 
     def test_redefined(self, store: Store) -> None:
         """A change that is meant replaces the definition of that study alone."""
-        first, second = store.register_study(1, "a", {"epochs": 1}), store.register_study(2, "b", {"epochs": 2})
+        first, second = (
+            store.register_study(1, "a", {"epochs": 1}),
+            store.register_study(2, "b", {"epochs": 2}),
+        )
 
         store.redefine_study(first.id, {"epochs": 9})
 
@@ -107,7 +131,11 @@ class TestClaim:
         """A study hands out as many trials as its budget, then none; more once the budget grows."""
         claims = [store.claim(study_id, 2, "a", 600) for _ in range(3)]
 
-        assert [claim and (claim.attempt, claim.resume, claim.number) for claim in claims] == [(1, False, None), (1, False, None), None]
+        assert [claim and (claim.attempt, claim.resume, claim.number) for claim in claims] == [
+            (1, False, None),
+            (1, False, None),
+            None,
+        ]
         assert store.claim(study_id, 3, "a", 600) is not None
 
     def test_budget_of_each_study(self, store: Store, study_id: int) -> None:
@@ -125,9 +153,13 @@ class TestClaim:
 
         taken = store.claim(claim.study_id, 1000, "b", 600)
 
-        expected = Claim(claim.trial_id, claim.study_id, 2, True, 0, 100, {"loss": {"gamma": 2.0}}, "safe")
+        expected = Claim(
+            claim.trial_id, claim.study_id, 2, True, 0, 100, {"loss": {"gamma": 2.0}}, "safe"
+        )
         assert taken == expected
-        assert [(trial.state, trial.worker, trial.attempt) for trial in store.trials(claim.study_id)] == [("running", "b", 2)]
+        assert [
+            (trial.state, trial.worker, trial.attempt) for trial in store.trials(claim.study_id)
+        ] == [("running", "b", 2)]
 
     def test_lapsed_lease(self, store: Store, claim: Claim) -> None:
         """A trial is left alone while its lease lasts, and taken over when it is over."""
@@ -135,7 +167,12 @@ class TestClaim:
 
         taken = taken_over(store, claim)
 
-        assert (taken.trial_id, taken.attempt, taken.resume, taken.number) == (claim.trial_id, 2, True, 0)
+        assert (taken.trial_id, taken.attempt, taken.resume, taken.number) == (
+            claim.trial_id,
+            2,
+            True,
+            0,
+        )
 
     def test_never_bound(self, store: Store, study_id: int) -> None:
         """A trial whose worker vanished before it was bound starts anew: there is nothing to resume."""
@@ -144,10 +181,17 @@ class TestClaim:
 
         taken = taken_over(store, claim)
 
-        assert (taken.trial_id, taken.attempt, taken.resume, taken.number) == (claim.trial_id, 2, False, None)
+        assert (taken.trial_id, taken.attempt, taken.resume, taken.number) == (
+            claim.trial_id,
+            2,
+            False,
+            None,
+        )
         assert store.tally(study_id) == {"reserved": 1}
 
-    def test_database_clock(self, store: Store, claim: Claim, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_database_clock(
+        self, store: Store, claim: Claim, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """A machine whose clock is wrong by a century neither takes over too early nor loses its own leases."""
         monkeypatch.setattr(time, "time", lambda: 3e9 + 3e9)
 
@@ -180,7 +224,9 @@ class TestClaim:
         assert store.claim(claim.study_id, 1, "b", 600, max_attempts=2) is not None
 
     @pytest.mark.parametrize("lease_s", [0, -1, NAN])
-    def test_lease_without_end(self, store: Store, claim: Claim, make_record: Make, lease_s: float) -> None:
+    def test_lease_without_end(
+        self, store: Store, claim: Claim, make_record: Make, lease_s: float
+    ) -> None:
         """A lease that is over at once, or never, is refused wherever one is given."""
         with pytest.raises(ValueError, match="more than 0 seconds"):
             store.claim(claim.study_id, 9, "a", lease_s)
@@ -217,7 +263,14 @@ class TestBind:
 
         now = store.bind(claim, 4, 104, {"lr": 1e-5, "alpha": (0.1, NAN)}, "text")
 
-        assert (now.trial_id, now.attempt, now.resume, now.number, now.optuna_trial_id, now.preset) == (
+        assert (
+            now.trial_id,
+            now.attempt,
+            now.resume,
+            now.number,
+            now.optuna_trial_id,
+            now.preset,
+        ) == (
             claim.trial_id,
             1,
             False,
@@ -249,24 +302,46 @@ class TestLostLease:
         ("append", lambda store, claim, record: store.append(claim, record, 600)),
         ("forget_epochs_after", lambda store, claim, record: store.forget_epochs_after(claim, 0)),
         ("give_back", lambda store, claim, record: store.give_back(claim)),
-        ("finish", lambda store, claim, record: store.finish(claim, "complete", 0.9, evidence=EVIDENCE)),
+        (
+            "finish",
+            lambda store, claim, record: store.finish(claim, "complete", 0.9, evidence=EVIDENCE),
+        ),
     )
 
-    @pytest.mark.parametrize("write", [write for _, write in WRITES], ids=[name for name, _ in WRITES])
-    def test_cannot_write(self, store: Store, claim: Claim, make_record: Make, write: Callable[[Store, Claim, EpochRecord], None]) -> None:
+    @pytest.mark.parametrize(
+        "write", [write for _, write in WRITES], ids=[name for name, _ in WRITES]
+    )
+    def test_cannot_write(
+        self,
+        store: Store,
+        claim: Claim,
+        make_record: Make,
+        write: Callable[[Store, Claim, EpochRecord], None],
+    ) -> None:
         """A worker that lost its trial changes nothing of it any more, and is told who has it."""
         store.append(claim, make_record(1), 600)
         taken_over(store, claim)
         before = store.trials(claim.study_id), store.records(claim.trial_id)
 
-        with pytest.raises(LeaseLostError, match="trial 0 is running since attempt 2 of worker 'b'; attempt 1 may not write"):
+        with pytest.raises(
+            LeaseLostError,
+            match="trial 0 is running since attempt 2 of worker 'b'; attempt 1 may not write",
+        ):
             write(store, claim, make_record(2, used={"lr": 1.0}))
 
         assert (store.trials(claim.study_id), store.records(claim.trial_id)) == before
         assert store.evidence(claim.trial_id) == []
 
-    @pytest.mark.parametrize("write", [write for _, write in WRITES], ids=[name for name, _ in WRITES])
-    def test_ended(self, store: Store, claim: Claim, make_record: Make, write: Callable[[Store, Claim, EpochRecord], None]) -> None:
+    @pytest.mark.parametrize(
+        "write", [write for _, write in WRITES], ids=[name for name, _ in WRITES]
+    )
+    def test_ended(
+        self,
+        store: Store,
+        claim: Claim,
+        make_record: Make,
+        write: Callable[[Store, Claim, EpochRecord], None],
+    ) -> None:
         """Not even the attempt that ended a trial can write to it afterwards."""
         store.finish(claim, "pruned", 0.2, "worse than its peers")
 
@@ -296,8 +371,22 @@ class TestLostLease:
 class TestAppend:
     def test_round_trip(self, store: Store, claim: Claim, make_record: Make) -> None:
         """A record comes back as it went in: NaN, infinities, classes without a value, tuples, and the test score."""
-        broken = make_record(1, train_loss=NAN, grad_norm_max=INF, val_loss=-INF, metric=NAN, class_metric=(None, NAN, 0.5), broken_step=3)
-        tested = make_record(2, used={"loss.alpha": [0.1, INF]}, test=TestScore(0.4, (None, 0.3)), dice_loss=None, metrics={"f1": NAN})
+        broken = make_record(
+            1,
+            train_loss=NAN,
+            grad_norm_max=INF,
+            val_loss=-INF,
+            metric=NAN,
+            class_metric=(None, NAN, 0.5),
+            broken_step=3,
+        )
+        tested = make_record(
+            2,
+            used={"loss.alpha": [0.1, INF]},
+            test=TestScore(0.4, (None, 0.3)),
+            dice_loss=None,
+            metrics={"f1": NAN},
+        )
 
         store.append(claim, broken, 600)
         store.append(claim, tested, 600)
@@ -309,7 +398,9 @@ class TestAppend:
         store.append(claim, make_record(1, used={"lr": 1e-5, "alpha": INF}), 600)
         store.append(claim, make_record(2), 600)
 
-        assert [trial.used for trial in store.trials(claim.study_id)] == [{"lr": 1e-5, "alpha": INF}]
+        assert [trial.used for trial in store.trials(claim.study_id)] == [
+            {"lr": 1e-5, "alpha": INF}
+        ]
 
     def test_extends_the_lease(self, store: Store, claim: Claim, make_record: Make) -> None:
         """Writing an epoch is a sign of life."""
@@ -326,7 +417,9 @@ class TestAppend:
         store.append(claim, make_record(2), 600)
         before = store.trials(claim.study_id)
 
-        with pytest.raises(EpochOrderError, match=f"trial 0: epoch {epoch} is out of order; the next one is 3"):
+        with pytest.raises(
+            EpochOrderError, match=f"trial 0: epoch {epoch} is out of order; the next one is 3"
+        ):
             store.append(claim, make_record(epoch, used={"lr": 1}), 6000)
 
         assert [record.epoch for record in store.records(claim.trial_id)] == [1, 2]
@@ -376,7 +469,9 @@ class TestResume:
 
     def test_gap(self, store: Store, second: Claim, make_record: Make) -> None:
         """An attempt cannot skip an epoch, and is told which ones it may write."""
-        with pytest.raises(EpochOrderError, match="epoch 5 is out of order; the next one is 1 to 4"):
+        with pytest.raises(
+            EpochOrderError, match="epoch 5 is out of order; the next one is 1 to 4"
+        ):
             store.append(second, make_record(5), 600)
 
     def test_forget(self, store: Store, second: Claim, make_record: Make) -> None:
@@ -400,7 +495,12 @@ class TestFinish:
 
         trial = store.trial(claim.study_id, 0)
         assert trial is not None
-        assert (trial.state, trial.score, trial.reason, trial.lease_until) == (state, 0.25, "because", None)
+        assert (trial.state, trial.score, trial.reason, trial.lease_until) == (
+            state,
+            0.25,
+            "because",
+            None,
+        )
         assert trial.error == "Traceback: \\x00 \\udc80 ü"
         assert trial.finished_at is not None
         assert store.claim(claim.study_id, 1, "b", 600) is None
@@ -450,9 +550,23 @@ class TestReading:
 
         first, second, third = store.progress(claim.study_id)
 
-        assert (first.number, first.state, first.epochs, first.score, first.worker, first.preset) == (0, "running", 3, None, "a", "safe")
+        assert (
+            first.number,
+            first.state,
+            first.epochs,
+            first.score,
+            first.worker,
+            first.preset,
+        ) == (0, "running", 3, None, "a", "safe")
         assert repr(first.metric) == "nan"
-        assert (second.number, second.state, second.epochs, second.metric, second.score, second.lease_left_s) == (
+        assert (
+            second.number,
+            second.state,
+            second.epochs,
+            second.metric,
+            second.score,
+            second.lease_left_s,
+        ) == (
             1,
             "complete",
             1,
@@ -460,7 +574,13 @@ class TestReading:
             0.2,
             None,
         )
-        assert (third.number, third.state, third.epochs, third.metric, third.worker) == (None, "reserved", 0, None, "c")
+        assert (third.number, third.state, third.epochs, third.metric, third.worker) == (
+            None,
+            "reserved",
+            0,
+            None,
+            "c",
+        )
 
     def test_study_records(self, store: Store, claim: Claim, make_record: Make) -> None:
         """The epochs of a whole study come at once, by trial and in order, without those of other studies."""
@@ -496,8 +616,17 @@ class TestReading:
     def test_unknown(self, store: Store, study_id: int) -> None:
         """What is not there is empty, not an error."""
         assert store.trial(study_id, 0) is None
-        assert (store.trials(study_id), store.progress(study_id), store.records(7), store.evidence(7)) == ([], [], [], [])
-        assert (store.study_records(study_id), store.study_evidence(study_id), store.open_count(study_id)) == ({}, {}, 0)
+        assert (
+            store.trials(study_id),
+            store.progress(study_id),
+            store.records(7),
+            store.evidence(7),
+        ) == ([], [], [], [])
+        assert (
+            store.study_records(study_id),
+            store.study_evidence(study_id),
+            store.open_count(study_id),
+        ) == ({}, {}, 0)
 
 
 class TestClassCounts:

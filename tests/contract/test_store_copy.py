@@ -19,7 +19,14 @@ from tests.contract.filled import contents, fill, plain_trials
 Make = Callable[..., EpochRecord]
 
 
-@pytest.fixture(params=["sqlite → postgresql", "postgresql → sqlite", "sqlite → mariadb", "mariadb → postgresql"])
+@pytest.fixture(
+    params=[
+        "sqlite → postgresql",
+        "postgresql → sqlite",
+        "sqlite → mariadb",
+        "mariadb → postgresql",
+    ]
+)
 def ways(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, str]:
     """Where from, and where to."""
     urls = [str(request.getfixturevalue(f"{kind}_url")) for kind in request.param.split(" → ")]
@@ -28,7 +35,9 @@ def ways(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, str]:
 
 def stop(url: str) -> None:
     """The worker of the running trial is interrupted: it gives the trial back."""
-    execute(url, "UPDATE search_trials SET state = 'paused', lease_until = NULL WHERE state = 'running'")
+    execute(
+        url, "UPDATE search_trials SET state = 'paused', lease_until = NULL WHERE state = 'running'"
+    )
 
 
 def execute(url: str, statement: str) -> None:
@@ -38,7 +47,9 @@ def execute(url: str, statement: str) -> None:
 
 
 class TestCopy:
-    def test_whole(self, ways: tuple[str, str], make_record: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_whole(
+        self, ways: tuple[str, str], make_record: Make, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """A copy tells all that the original tells, number for number, in a store that held others before, and can be gone on with."""
         monkeypatch.setattr(transfer, "TRIALS_AT_ONCE", 2)
         source, target = ways
@@ -50,7 +61,9 @@ class TestCopy:
 
         made = copy(source, target, ["demo"])
 
-        assert [(study.name, study.trials, study.epochs, study.held) for study in made] == [("demo", 6, 15, 0)]
+        assert [(study.name, study.trials, study.epochs, study.held) for study in made] == [
+            ("demo", 6, 15, 0)
+        ]
         assert repr(contents(target)) == repr(contents(source))  # NaN is not equal to itself
         assert repr(contents(target, "before")) == repr(before)
         with open_store(target) as store:
@@ -78,7 +91,10 @@ class TestCopy:
         source, target = ways
         fill(source, make_record)
 
-        with pytest.raises(StoreError, match=r"cannot be copied while workers hold trials\n(.|\n)*study demo, trial 4: worker w4"):
+        with pytest.raises(
+            StoreError,
+            match=r"cannot be copied while workers hold trials\n(.|\n)*study demo, trial 4: worker w4",
+        ):
             copy(source, target)
         assert [study.held for study in copy(source, target, running=True)] == [1]
 
@@ -99,13 +115,21 @@ class TestCopy:
             for table in ("epochs", "signals", "trials", "studies"):
                 execute(target, f"DELETE FROM search_{table}")
 
-        with pytest.raises(StoreError, match=r"the target has a study of that name\n(.|\n)*found: +demo\n"):
+        with pytest.raises(
+            StoreError, match=r"the target has a study of that name\n(.|\n)*found: +demo\n"
+        ):
             copy(source, target)
 
         with open_store(target) as store:
             assert [study.name for study in store.studies()] == (["demo"] if ours else [])
 
-    def test_undone(self, ways: tuple[str, str], make_record: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def test_undone(
+        self,
+        ways: tuple[str, str],
+        make_record: Make,
+        monkeypatch: pytest.MonkeyPatch,
+        tmp_path: Path,
+    ) -> None:
         """A copy that fails in the middle leaves nothing of itself, and no file that was not there before."""
         source, target = ways
         fill(source, make_record)
@@ -133,7 +157,9 @@ class TestCopy:
         fill(sqlite_url, make_record)
         stop(sqlite_url)
 
-        with pytest.raises(StoreError, match=r"no study 'dmo' in the store \(did you mean 'demo'\?\)"):
+        with pytest.raises(
+            StoreError, match=r"no study 'dmo' in the store \(did you mean 'demo'\?\)"
+        ):
             copy(sqlite_url, f"sqlite:///{tmp_path}/other.db", ["dmo"])
         with pytest.raises(StoreError, match="cannot be copied into itself"):
             copy(sqlite_url, sqlite_url)
@@ -145,6 +171,11 @@ def _go_on(store: Store) -> None:
     study = store.study("demo")
     assert study is not None
     claims = [store.claim(study.id, 100, "b", 600) for _ in range(4)]
-    assert [(claim.number, claim.resume, claim.attempt) for claim in claims if claim] == [(4, True, 2), (5, True, 2), (6, False, 1), (7, False, 1)]
+    assert [(claim.number, claim.resume, claim.attempt) for claim in claims if claim] == [
+        (4, True, 2),
+        (5, True, 2),
+        (6, False, 1),
+        (7, False, 1),
+    ]
     optuna_ids = [claim.optuna_trial_id for claim in claims if claim]
     assert len(set(optuna_ids)) == 4

@@ -35,7 +35,11 @@ def bound(store: Store, study_id: int, worker: str = "a", number: int = 0) -> Cl
 def let_lapse(store: Store, claim: Claim) -> None:
     """Waits until the lease of the claim is over, on the database's clock."""
     store.extend(claim, 0.001)
-    while any((line.lease_left_s or 0) >= 0 for line in store.progress(claim.study_id) if line.trial_id == claim.trial_id):
+    while any(
+        (line.lease_left_s or 0) >= 0
+        for line in store.progress(claim.study_id)
+        if line.trial_id == claim.trial_id
+    ):
         time.sleep(0.001)
 
 
@@ -48,13 +52,23 @@ class TestStartOver:
         store.start_over(claim, {"batch_size": 4})
 
         (trial,) = store.trials(study_id)
-        assert (trial.state, trial.halvings, trial.config, trial.lease_until) == ("paused", 1, {"batch_size": 4}, None)
+        assert (trial.state, trial.halvings, trial.config, trial.lease_until) == (
+            "paused",
+            1,
+            {"batch_size": 4},
+            None,
+        )
         assert store.records(trial.id) == []
         with pytest.raises(LeaseLostError, match="is paused"):
             store.append(claim, make_record(2), FOREVER_S)
         again = store.claim(study_id, 1, "b", FOREVER_S)
         assert again is not None
-        assert (again.number, again.resume, again.halvings, again.config) == (0, True, 1, {"batch_size": 4})
+        assert (again.number, again.resume, again.halvings, again.config) == (
+            0,
+            True,
+            1,
+            {"batch_size": 4},
+        )
         store.append(again, make_record(1), FOREVER_S)
 
 
@@ -68,7 +82,10 @@ class TestReap:
 
         assert (reaped.number, reaped.worker, reaped.lost, reaped.ended) == (0, "a", 1, False)
         assert store.reap(study_id) == []
-        assert [(line.state, line.lost) for line in store.progress(study_id)] == [("paused", 1), ("running", 0)]
+        assert [(line.state, line.lost) for line in store.progress(study_id)] == [
+            ("paused", 1),
+            ("running", 0),
+        ]
         store.extend(held, FOREVER_S)
         with pytest.raises(LeaseLostError, match="is paused since attempt 1 of worker 'a'"):
             store.extend(gone, FOREVER_S)
@@ -87,12 +104,17 @@ class TestReap:
         """A trial that kills its third worker is failed with how that one ended and its last words, and is never handed out again."""
         for worker in ("box:1", "box:2", "box:3"):
             assert store.claim(study_id, 1, worker, FOREVER_S)
-            (reaped,) = store.reap(study_id, Death(worker, "was ended by SIGSEGV", "loading\nFatal Python error"))
+            (reaped,) = store.reap(
+                study_id, Death(worker, "was ended by SIGSEGV", "loading\nFatal Python error")
+            )
 
         assert (reaped.lost, reaped.ended) == (3, True)
         (trial,) = store.trials(study_id)
         assert (trial.state, trial.attempt, trial.lease_until) == ("failed", 3, None)
-        assert trial.reason == "given up: 3 workers vanished while they worked on it; the last one, box:3, was ended by SIGSEGV"
+        assert (
+            trial.reason
+            == "given up: 3 workers vanished while they worked on it; the last one, box:3, was ended by SIGSEGV"
+        )
         assert trial.error == "loading\nFatal Python error"
         assert store.claim(study_id, 1, "box:4", FOREVER_S) is None
 
@@ -103,7 +125,10 @@ class TestReap:
 
         assert store.let_go(study_id, "a") == 1
 
-        assert [(line.state, line.lost) for line in store.progress(study_id)] == [("paused", 0), ("running", 0)]
+        assert [(line.state, line.lost) for line in store.progress(study_id)] == [
+            ("paused", 0),
+            ("running", 0),
+        ]
         assert store.let_go(study_id, "a") == 0
 
 
@@ -148,7 +173,9 @@ class TestDeviceTime:
             store.give_back(claim)
             assert before < store.device_time(study_id).charged_s
         assert store.device_time(study_id).budget_s == FOREVER_S
-        assert store.device_time(study_id).charged_s == pytest.approx(store.trials(study_id)[0].device_s)
+        assert store.device_time(study_id).charged_s == pytest.approx(
+            store.trials(study_id)[0].device_s
+        )
 
     def test_spent(self, store: Store, study_id: int) -> None:
         """What is left is promised once; nothing is handed out when nothing is left, until the budget is raised."""
@@ -166,7 +193,11 @@ class TestDeviceTime:
     def test_unused(self, store: Store, study_id: int) -> None:
         """What an attempt was promised and did not use comes back when it ends, or when its worker is known to be dead."""
         store.set_device_budget(study_id, 100.0)
-        for end in (store.give_back, lambda claim: store.finish(claim, "failed"), lambda _: store.reap(study_id, Death("a"))):
+        for end in (
+            store.give_back,
+            lambda claim: store.finish(claim, "failed"),
+            lambda _: store.reap(study_id, Death("a")),
+        ):
             claim = store.claim(study_id, 9, "a", FOREVER_S)
             assert claim is not None
             assert store.device_time(study_id).spent
@@ -206,11 +237,19 @@ class TestDeviceTime:
 class TestIsolation:
     def test_of_a_writer(self, postgresql_url: str) -> None:
         """A count after a wait for a lock sees what the wait was for, whatever the database is set to."""
-        url = postgresql_url.replace("options=-c", "options=-cdefault_transaction_isolation%3Dserializable%20-c")
+        url = postgresql_url.replace(
+            "options=-c", "options=-cdefault_transaction_isolation%3Dserializable%20-c"
+        )
         assert url != postgresql_url
         with open_store(url) as store, store._database.writing() as connection:
-            assert connection.exec_driver_sql("SHOW default_transaction_isolation").scalar() == "serializable"
-            assert connection.exec_driver_sql("SHOW transaction_isolation").scalar() == "read committed"
+            assert (
+                connection.exec_driver_sql("SHOW default_transaction_isolation").scalar()
+                == "serializable"
+            )
+            assert (
+                connection.exec_driver_sql("SHOW transaction_isolation").scalar()
+                == "read committed"
+            )
 
 
 class TestStoodStill:
@@ -245,7 +284,14 @@ class TestOutage:
             connection.exec_driver_sql("SELECT 1")
 
     @pytest.mark.parametrize(("blip_s", "was_there"), [(60.0, True), (-1.0, False)])
-    def test_cut_connection(self, postgresql_url: str, postgres_admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch, blip_s: float, was_there: bool) -> None:
+    def test_cut_connection(
+        self,
+        postgresql_url: str,
+        postgres_admin: psycopg.Connection,
+        monkeypatch: pytest.MonkeyPatch,
+        blip_s: float,
+        was_there: bool,
+    ) -> None:
         """One that is made anew at once is no outage, so that a bad network keeps nobody from giving back what the dead left; a longer one is."""
         monkeypatch.setattr(engine, "BLIP_S", blip_s)
         with open_store(postgresql_url) as store:

@@ -70,14 +70,20 @@ def no_rights() -> Iterator[None]:
 def set_version(url: str, version: str) -> None:
     """Makes the store look like that of another program."""
     with closing(Database(url)) as database, database.writing() as connection:
-        connection.execute(text(f"UPDATE {schema.VERSION_TABLE} SET version_num = :version"), {"version": version})
+        connection.execute(
+            text(f"UPDATE {schema.VERSION_TABLE} SET version_num = :version"), {"version": version}
+        )
 
 
 def _is_ours(item: SchemaItem, name: str | None, kind: str, *_: object) -> bool:
     return kind != "table" or (str(name).startswith(PREFIX) and name != schema.VERSION_TABLE)
 
 
-OURS: dict[str, Any] = {"compare_type": True, "include_object": _is_ours, "version_table": schema.VERSION_TABLE}
+OURS: dict[str, Any] = {
+    "compare_type": True,
+    "include_object": _is_ours,
+    "version_table": schema.VERSION_TABLE,
+}
 """What Alembic compares with the models: our own tables, with the types of their columns."""
 
 
@@ -133,14 +139,22 @@ class TestOpen:
     def test_write_ahead_log(self, sqlite_url: str) -> None:
         """An SQLite store keeps a write-ahead log, so that readers and a writer do not wait for each other, and waits when it must."""
         with open_store(sqlite_url) as store, store._database.reading() as connection:
-            pragmas = [connection.execute(text(f"PRAGMA {name}")).scalar() for name in ("journal_mode", "busy_timeout", "synchronous")]
+            pragmas = [
+                connection.execute(text(f"PRAGMA {name}")).scalar()
+                for name in ("journal_mode", "busy_timeout", "synchronous")
+            ]
 
         assert pragmas == ["wal", 30_000, 1]
 
     def test_switched_while_read(self, sqlite_url: str) -> None:
         """The switch to a write-ahead log waits for whoever reads the file at that moment."""
         open_store(sqlite_url).close()
-        with closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)) as reader, ThreadPoolExecutor() as pool:
+        with (
+            closing(
+                sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)
+            ) as reader,
+            ThreadPoolExecutor() as pool,
+        ):
             reader.execute("PRAGMA journal_mode = DELETE")
             reader.execute("BEGIN")
             reader.execute("SELECT * FROM search_studies").fetchall()
@@ -154,7 +168,10 @@ class TestOpen:
         """The migrations make the very tables of the models, and the last of them is the version that is checked for."""
         open_store(store_url).close()
         with closing(Database(store_url)) as database, database.reading() as connection:
-            assert compare_metadata(MigrationContext.configure(connection, opts=OURS), Table.metadata) == []
+            assert (
+                compare_metadata(MigrationContext.configure(connection, opts=OURS), Table.metadata)
+                == []
+            )
             assert tables(connection) == {*Table.metadata.tables, schema.VERSION_TABLE}
         assert ScriptDirectory(str(schema.MIGRATIONS)).get_heads() == [schema.HEAD]
 
@@ -180,10 +197,18 @@ class TestUpgrade:
             upgrade_store(store_url)
 
         with closing(Database(store_url)) as database, database.reading() as connection:
-            assert compare_metadata(MigrationContext.configure(connection, opts=OURS), Table.metadata) == []
+            assert (
+                compare_metadata(MigrationContext.configure(connection, opts=OURS), Table.metadata)
+                == []
+            )
         with open_store(store_url) as store:
             (trial,) = store.trials(1)
-            assert (trial.number, trial.state, trial.attempt, trial.created_at) == (0, "paused", 3, 2.5)
+            assert (trial.number, trial.state, trial.attempt, trial.created_at) == (
+                0,
+                "paused",
+                3,
+                2.5,
+            )
             assert (trial.device, trial.device_s, trial.halvings) == (None, 0.0, 0)
             claim = store.claim(1, 1, "b", 600)
             assert claim is not None
@@ -197,9 +222,15 @@ class TestRefused:
             ("", "the store's address is malformed"),
             ("search.db", r"malformed\n(.|\n)*next: +write sqlite:///search.db"),
             ("postgresql//user:s3cret@host/db", "malformed"),
-            ("postgresql://user:s3cret@s3cret@host/db", r"malformed\n(.|\n)*write an '@' in the password as %40"),
+            (
+                "postgresql://user:s3cret@s3cret@host/db",
+                r"malformed\n(.|\n)*write an '@' in the password as %40",
+            ),
             ("postgresql://user:s3cret@host:port/db", "malformed"),
-            ("oracle://user:s3cret@host/db", r"of the kind 'oracle'\n(.|\n)*allowed: sqlite, postgresql, mysql, mariadb"),
+            (
+                "oracle://user:s3cret@host/db",
+                r"of the kind 'oracle'\n(.|\n)*allowed: sqlite, postgresql, mysql, mariadb",
+            ),
             ("mysql://user:s3cret@host", "names no database"),
             ("mysql+mysqldb://user:s3cret@host/db", "'mysql[+]mysqldb'"),
             ("mariadb+mariadbconnector://user:s3cret@host/db", "'mariadb[+]mariadbconnector'"),
@@ -209,15 +240,23 @@ class TestRefused:
             ("sqlite:///:memory:", "cannot live in memory"),
             ("sqlite:///file:x.db?uri=true", "takes no options"),
             ("sqlite://search.db", "has no host"),
-            ("sqlite:///missing/search.db", r"the store's folder does not exist\n(.|\n)*found: +no folder /.*/missing\n.*mkdir -p"),
+            (
+                "sqlite:///missing/search.db",
+                r"the store's folder does not exist\n(.|\n)*found: +no folder /.*/missing\n.*mkdir -p",
+            ),
             ("sqlite:///.", "names a folder, not a file"),
-            ("sqlite:///text.txt", r"the file is not a database\n(.|\n)*text.txt is not an SQLite 3 file"),
+            (
+                "sqlite:///text.txt",
+                r"the file is not a database\n(.|\n)*text.txt is not an SQLite 3 file",
+            ),
             ("sqlite:///text.txt/search.db", "folder does not exist"),
             (f"sqlite:///{'x' * 300}.db", "cannot be looked at"),
             ("sqlite:///almost.db", "the file is not a database"),
         ],
     )
-    def test_address(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, what: str) -> None:
+    def test_address(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, what: str
+    ) -> None:
         """An address that cannot be used is refused in words that help; no file is made or changed, no secret told."""
         monkeypatch.chdir(tmp_path)
         (tmp_path / "text.txt").write_text("a note\n")
@@ -232,7 +271,9 @@ class TestRefused:
 
     def test_nothing_there(self, store_url: str, tmp_path: Path) -> None:
         """Without leave to create, a missing store is missed, and stays missing."""
-        with pytest.raises(StoreError, match=r"there is no store there\n(.|\n)*next: +check the address"):
+        with pytest.raises(
+            StoreError, match=r"there is no store there\n(.|\n)*next: +check the address"
+        ):
             open_store(store_url, create=False)
 
         assert list(tmp_path.iterdir()) == []
@@ -259,7 +300,8 @@ class TestRefused:
 
         for attempt in (open_store, upgrade_store):
             with pytest.raises(
-                StoreError, match=rf"newer program\n(.|\n)*found: +version 0999\n +allowed: version {schema.HEAD},.*\n +next: +install"
+                StoreError,
+                match=rf"newer program\n(.|\n)*found: +version 0999\n +allowed: version {schema.HEAD},.*\n +next: +install",
             ):
                 attempt(store_url)
 
@@ -272,7 +314,8 @@ class TestRefused:
         set_version(store_url, "0000")
 
         with pytest.raises(
-            StoreError, match=rf"older program\n(.|\n)*found: +version 0000\n +allowed: version {schema.HEAD},(.|\n)*search store migrate"
+            StoreError,
+            match=rf"older program\n(.|\n)*found: +version 0000\n +allowed: version {schema.HEAD},(.|\n)*search store migrate",
         ):
             open_store(store_url)
 
@@ -297,7 +340,12 @@ class TestRefused:
             (public_folder / "search.db").chmod(0o666)
         public_folder.chmod(0o555)
 
-        with no_rights(), pytest.raises(StoreError, match=r"the store's folder cannot be written\n(.|\n)*is read-only"):
+        with (
+            no_rights(),
+            pytest.raises(
+                StoreError, match=r"the store's folder cannot be written\n(.|\n)*is read-only"
+            ),
+        ):
             open_store(url)
 
     @pytest.mark.timeout(30)
@@ -307,18 +355,24 @@ class TestRefused:
         with socket.create_server(("127.0.0.1", 0)) as silent:
             port = silent.getsockname()[1]
             with pytest.raises(
-                StoreError, match=rf"cannot be reached\n +where: +postgresql[+a-z]*://user:\*\*\*@127.0.0.1:{port}/db\n"
+                StoreError,
+                match=rf"cannot be reached\n +where: +postgresql[+a-z]*://user:\*\*\*@127.0.0.1:{port}/db\n",
             ) as caught:
                 open_store(f"postgresql://user:{SECRET}@127.0.0.1:{port}/db")
         assert SECRET not in told(caught.value)
 
     def test_no_server(self) -> None:
         """A port where nobody listens is named, without the password."""
-        with pytest.raises(StoreUnreachableError, match=r"cannot be reached\n(.|\n)*refused(.|\n)*check that the server runs") as caught:
+        with pytest.raises(
+            StoreUnreachableError,
+            match=r"cannot be reached\n(.|\n)*refused(.|\n)*check that the server runs",
+        ) as caught:
             open_store(f"postgresql://user@127.0.0.1:1/db?password={SECRET}")
         assert SECRET not in told(caught.value)
 
-    def test_wrong_password(self, own_postgres: Any, own_postgres_admin: psycopg.Connection) -> None:
+    def test_wrong_password(
+        self, own_postgres: Any, own_postgres_admin: psycopg.Connection
+    ) -> None:
         """A refused password is said to be refused, and not repeated."""
         rules = own_postgres.pgdata / "pg_hba.conf"
         trusting = rules.read_text()
@@ -327,8 +381,12 @@ class TestRefused:
         own_postgres_admin.execute("SELECT pg_reload_conf()")
         try:
             for given in (f":{SECRET}", ""):
-                with pytest.raises(StoreError, match=r"refused the password|wants a password") as caught:
-                    open_store(f"postgresql://locked{given}@/postgres?host={own_postgres.get_postmaster_info().socket_dir}")
+                with pytest.raises(
+                    StoreError, match=r"refused the password|wants a password"
+                ) as caught:
+                    open_store(
+                        f"postgresql://locked{given}@/postgres?host={own_postgres.get_postmaster_info().socket_dir}"
+                    )
                 assert SECRET not in told(caught.value)
         finally:
             rules.write_text(trusting)
@@ -340,11 +398,15 @@ class TestRefused:
         with pytest.raises(StoreError, match="the server has no such database"):
             open_store(postgresql_url.replace("/postgres?", "/nowhere?"))
 
-    def test_no_rights_on_schema(self, postgresql_url: str, postgres_admin: psycopg.Connection) -> None:
+    def test_no_rights_on_schema(
+        self, postgresql_url: str, postgres_admin: psycopg.Connection
+    ) -> None:
         """A user who may not create tables is told so."""
         postgres_admin.execute("CREATE ROLE guest LOGIN")
         try:
-            with pytest.raises(StoreError, match=r"that user may not do this|no schema has been selected"):
+            with pytest.raises(
+                StoreError, match=r"that user may not do this|no schema has been selected"
+            ):
                 open_store(postgresql_url.replace("//postgres:", "//guest:"))
         finally:
             postgres_admin.execute("DROP ROLE guest")
@@ -353,7 +415,10 @@ class TestRefused:
 class TestMariaDB:
     def test_refused(self, mariadb: MariaDB, mariadb_url: str) -> None:
         """A refused password, a database that is not there, and a user without rights are told, never with the password."""
-        mariadb.execute("CREATE USER locked IDENTIFIED BY 'right'", f"CREATE USER guest IDENTIFIED BY '{SECRET}'")
+        mariadb.execute(
+            "CREATE USER locked IDENTIFIED BY 'right'",
+            f"CREATE USER guest IDENTIFIED BY '{SECRET}'",
+        )
         database = mariadb_url.split("/")[3].partition("?")[0]
         mariadb.execute(f"GRANT SELECT ON {database}.* TO guest")
         try:
@@ -368,12 +433,17 @@ class TestMariaDB:
         finally:
             mariadb.execute("DROP USER locked", "DROP USER guest")
 
-    @pytest.mark.parametrize("setting", ["CHARACTER SET latin1", "CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci"])
+    @pytest.mark.parametrize(
+        "setting", ["CHARACTER SET latin1", "CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci"]
+    )
     def test_letters(self, mariadb: MariaDB, mariadb_url: str, setting: str) -> None:
         """A database that cannot hold every text, or takes 'a' for 'A', is refused with the statement that changes it."""
         database = mariadb_url.split("/")[3].partition("?")[0]
         mariadb.execute(f"ALTER DATABASE {database} {setting}")
-        with pytest.raises(StoreError, match=rf"cannot hold every text\n(.|\n)*next: +ALTER DATABASE `{database}` CHARACTER SET utf8mb4") as caught:
+        with pytest.raises(
+            StoreError,
+            match=rf"cannot hold every text\n(.|\n)*next: +ALTER DATABASE `{database}` CHARACTER SET utf8mb4",
+        ) as caught:
             open_store(mariadb_url)
 
         mariadb.execute(caught.value.next_step.partition(", before")[0])
@@ -396,7 +466,9 @@ class TestTrouble:
         """A store that another program holds for too long says so, and works again afterwards."""
         monkeypatch.setattr(engine, "BUSY_TIMEOUT_S", 0)
         with open_store(sqlite_url) as store:
-            with closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)) as other:
+            with closing(
+                sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)
+            ) as other:
                 other.execute("BEGIN IMMEDIATE")
                 with pytest.raises(StoreBusyError, match="busy for too long"):
                     store.register_study(1, "demo", {})
@@ -425,22 +497,29 @@ class TestTrouble:
 
             assert [study.name for study in store.studies()] == ["demo"]
 
-
     @pytest.mark.timeout(60)
     def test_deadlock(self, postgresql_url: str) -> None:
         """Of two transactions that wait for each other the server undoes one, which may be tried again at once."""
-        with open_store(postgresql_url) as store, closing(Database(postgresql_url)) as database, ThreadPoolExecutor() as pool:
+        with (
+            open_store(postgresql_url) as store,
+            closing(Database(postgresql_url)) as database,
+            ThreadPoolExecutor() as pool,
+        ):
             ids = [store.register_study(number, f"study {number}", {}).id for number in (1, 2)]
             both = threading.Barrier(2)
 
             def lock(first: int, second: int) -> None:
                 with database.writing() as connection:
                     for each in (first, second):
-                        connection.execute(text(f"UPDATE search_studies SET created_at = 0 WHERE id = {each}"))
+                        connection.execute(
+                            text(f"UPDATE search_studies SET created_at = 0 WHERE id = {each}")
+                        )
                         if each == first:
                             both.wait(30)
 
-            ends = [end.exception() for end in [pool.submit(lock, *order) for order in (ids, ids[::-1])]]
+            ends = [
+                end.exception() for end in [pool.submit(lock, *order) for order in (ids, ids[::-1])]
+            ]
 
         assert sorted(type(end) for end in ends if end is not None) == [StoreBusyError]
 
@@ -453,7 +532,9 @@ class TestOptuna:
             open_store(store_url).close()
         storage = optuna.storages.RDBStorage(optuna_url(store_url))
         tune(storage.engine)
-        theirs = optuna.create_study(storage=storage, study_name="demo", sampler=optuna.samplers.RandomSampler(seed=0))
+        theirs = optuna.create_study(
+            storage=storage, study_name="demo", sampler=optuna.samplers.RandomSampler(seed=0)
+        )
         theirs.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=3)
 
         with open_store(store_url) as store:
@@ -464,13 +545,21 @@ class TestOptuna:
             store.finish(store.bind(claim, 3, theirs.trials[3]._trial_id, {}), "complete", 0.5)
             theirs.tell(3, 0.5)
 
-        again = optuna.load_study(study_name="demo", storage=optuna.storages.RDBStorage(optuna_url(store_url)))
+        again = optuna.load_study(
+            study_name="demo", storage=optuna.storages.RDBStorage(optuna_url(store_url))
+        )
         assert [trial.number for trial in again.trials] == [0, 1, 2, 3]
         with closing(Database(store_url)) as database, database.reading() as connection:
             names = tables(connection)
             assert schema.version(connection) == schema.HEAD
-            assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar() != schema.HEAD
-        assert {name for name in names if name.startswith(PREFIX)} == {*Table.metadata.tables, schema.VERSION_TABLE}
+            assert (
+                connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+                != schema.HEAD
+            )
+        assert {name for name in names if name.startswith(PREFIX)} == {
+            *Table.metadata.tables,
+            schema.VERSION_TABLE,
+        }
         assert {"studies", "trials", "alembic_version"} <= names
         for each in (storage, again._storage._backend):  # type: ignore[attr-defined]
             each.engine.dispose()
@@ -482,7 +571,10 @@ class TestOptuna:
         tune(storage.engine)
 
         with storage.engine.connect() as connection:
-            pragmas = [connection.execute(text(f"PRAGMA {name}")).scalar() for name in ("busy_timeout", "synchronous")]
+            pragmas = [
+                connection.execute(text(f"PRAGMA {name}")).scalar()
+                for name in ("busy_timeout", "synchronous")
+            ]
             raw: Any = connection.connection.dbapi_connection
             assert (pragmas, raw.isolation_level) == ([30_000, 1], "")
         storage.engine.dispose()
@@ -494,4 +586,7 @@ class TestOptuna:
 
         assert optuna_url("sqlite:///search.db") == f"sqlite:///{tmp_path}/search.db"
         assert optuna_url("sqlite:///~/search.db") == "sqlite:////home/somebody/search.db"
-        assert optuna_url("postgresql://user:p%40ss@host/db") == "postgresql+psycopg://user:p%40ss@host/db"
+        assert (
+            optuna_url("postgresql://user:p%40ss@host/db")
+            == "postgresql+psycopg://user:p%40ss@host/db"
+        )

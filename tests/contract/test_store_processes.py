@@ -36,7 +36,9 @@ def join(barrier: Barrier) -> None:
 def crew() -> Iterator[ProcessPoolExecutor]:
     """Processes that share nothing but a barrier; starting them takes longer than anything that they do."""
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(PROCESSES, spawn, initializer=join, initargs=(spawn.Barrier(PROCESSES),)) as pool:
+    with ProcessPoolExecutor(
+        PROCESSES, spawn, initializer=join, initargs=(spawn.Barrier(PROCESSES),)
+    ) as pool:
         yield pool
 
 
@@ -60,7 +62,9 @@ def race(url: str, worker: int) -> list[Claimed]:
             leave_paused(store, resumed)
         _start.wait(60)
         claimed = [("fresh", *told) for told in claim_all(store, fresh, NEW, f"w{worker}")]
-        return claimed + [("resumed", *told) for told in claim_all(store, resumed, PAUSED, f"w{worker}")]
+        return claimed + [
+            ("resumed", *told) for told in claim_all(store, resumed, PAUSED, f"w{worker}")
+        ]
 
 
 def leave_paused(store: Store, study_id: int) -> None:
@@ -88,10 +92,17 @@ class TestProcesses:
         answers = [crew.submit(compete, store_url, worker) for worker in range(PROCESSES)]
 
         errors = [answer.exception(timeout=100) for answer in answers]
-        assert [error for error in errors if error is not None and not isinstance(error, BrokenBarrierError)] == []
+        assert [
+            error
+            for error in errors
+            if error is not None and not isinstance(error, BrokenBarrierError)
+        ] == []
         claimed = Counter(claim for answer in answers for claim in answer.result())
         with open_store(store_url, create=False) as store:
-            ids = {study.name: [trial.id for trial in store.trials(study.id)] for study in store.studies()}
+            ids = {
+                study.name: [trial.id for trial in store.trials(study.id)]
+                for study in store.studies()
+            }
         assert (len(ids["fresh"]), len(ids["resumed"])) == (NEW, PAUSED)
         fresh = {("fresh", trial_id, 1, False): 1 for trial_id in ids["fresh"]}
         assert claimed == fresh | {("resumed", trial_id, 2, True): 1 for trial_id in ids["resumed"]}
@@ -120,7 +131,12 @@ class TestDeviceTime:
             study_id = store.register_study(1, "demo", {}).id
             store.set_device_budget(study_id, 5.5 * LEASE_S)
 
-        answers = [answer.result(timeout=100) for answer in [crew.submit(compete_for_device_time, store_url, n) for n in range(PROCESSES)]]
+        answers = [
+            answer.result(timeout=100)
+            for answer in [
+                crew.submit(compete_for_device_time, store_url, n) for n in range(PROCESSES)
+            ]
+        ]
 
         promised = [answer for answer in answers if answer is not None]
         assert len(promised) == 6
@@ -130,7 +146,9 @@ class TestDeviceTime:
         with open_store(store_url, create=False) as store:
             taken = store.device_time(study_id)
             assert 0 < taken.charged_s < 5.5 * LEASE_S
-            assert sum(trial.device_s for trial in store.trials(study_id)) == pytest.approx(taken.charged_s)
+            assert sum(trial.device_s for trial in store.trials(study_id)) == pytest.approx(
+                taken.charged_s
+            )
             claim = store.claim(study_id, 100, "late", LEASE_S)  # what was not used came back
             assert claim is not None
 
@@ -170,7 +188,9 @@ class TestThreads:
                 written.append(owner.attempt)
             thief.join()
 
-        assert [record.metric for record in store.records(first.trial_id)] == [float(attempt) for attempt in written]
+        assert [record.metric for record in store.records(first.trial_id)] == [
+            float(attempt) for attempt in written
+        ]
 
 
 def extend_often(store: Store, claim: Claim, failures: list[SearchError]) -> None:

@@ -27,7 +27,9 @@ Make = Callable[..., EpochRecord]
 
 
 @pytest.fixture
-def filled(store_url: str, make_record: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+def filled(
+    store_url: str, make_record: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> str:
     """The address of a store with a trial of every kind; its files go to a folder of the test's own."""
     monkeypatch.chdir(tmp_path)
     fill(store_url, make_record)
@@ -38,7 +40,9 @@ def execute(url: str, *statements: str) -> None:
     """Runs statements behind the store's back."""
     with open_store(url) as store, store._database.writing() as connection:
         if connection.dialect.name == "postgresql":
-            connection.execute(text("SET LOCAL session_replication_role = replica"))  # no foreign keys
+            connection.execute(
+                text("SET LOCAL session_replication_role = replica")
+            )  # no foreign keys
         elif connection.dialect.name == "mysql":
             connection.execute(text("SET foreign_key_checks = 0"))
         for statement in statements:
@@ -47,7 +51,9 @@ def execute(url: str, *statements: str) -> None:
 
 def release(url: str) -> None:
     """Nobody works on the store any more."""
-    execute(url, "UPDATE search_trials SET state = 'paused', lease_until = NULL WHERE state = 'running'")
+    execute(
+        url, "UPDATE search_trials SET state = 'paused', lease_until = NULL WHERE state = 'running'"
+    )
 
 
 class TestCheck:
@@ -63,7 +69,9 @@ class TestCheck:
         assert (found.store.version, found.store.optuna_version) == (schema.HEAD, SCHEMA)
         assert found.store.size_bytes > 50_000
         states = dict.fromkeys(("complete", "pruned", "diverged", "failed", "running", "paused"), 1)
-        assert [(study.name, study.trials, study.epochs) for study in found.store.studies] == [("demo", states, 15)]
+        assert [(study.name, study.trials, study.epochs) for study in found.store.studies] == [
+            ("demo", states, 15)
+        ]
 
     def test_faults(self, filled: str) -> None:
         """Everything that is wrong is found, each thing once, and with what to do."""
@@ -96,13 +104,20 @@ class TestCheck:
             "study demo, trial 5: another trial has the same one of Optuna's",
             "study demo, trial 5: it is in Optuna's tables only (RUNNING)",
         ]
-        assert [line if "not been heard" not in line else line[: len(expected[7])] for line in told] == expected
+        assert [
+            line if "not been heard" not in line else line[: len(expected[7])] for line in told
+        ] == expected
         assert all(fault.next_step for fault in faults)
-        assert [fault.next_step for fault in faults if fault.kind == "lease"] == ["start a worker, which carries it on: search worker --study demo"]
+        assert [fault.next_step for fault in faults if fault.kind == "lease"] == [
+            "start a worker, which carries it on: search worker --study demo"
+        ]
 
     def test_many(self, filled: str) -> None:
         """Of a fault that is there a hundred times the first are named, and the others counted."""
-        lonely = [f"INSERT INTO trials (study_id, number, state) VALUES (1, {100 + number}, 'RUNNING')" for number in range(30)]
+        lonely = [
+            f"INSERT INTO trials (study_id, number, state) VALUES (1, {100 + number}, 'RUNNING')"
+            for number in range(30)
+        ]
         execute(filled, *lonely)
 
         faults = inspect_store(filled).store.faults
@@ -114,7 +129,9 @@ class TestCheck:
         """A store of another version is told by it, and not looked at any further."""
         execute(filled, f"UPDATE {schema.VERSION_TABLE} SET version_num = '0000'")
 
-        assert [(fault.kind, fault.next_step) for fault in inspect_store(filled).store.faults] == [("version", "search store migrate")]
+        assert [(fault.kind, fault.next_step) for fault in inspect_store(filled).store.faults] == [
+            ("version", "search store migrate")
+        ]
 
     def test_damaged(self, sqlite_url: str, make_record: Make) -> None:
         """A file that was overwritten in part is told to be damaged."""
@@ -137,15 +154,29 @@ class TestFiles:
         """Files of trials and studies that are gone are found, and removed with their folder; others stay, and so do links."""
         root = open_files(filled).root
         (tmp_path / "elsewhere").mkdir()
-        gone = ("demo/trial-00099.ckpt", "demo/.trial-00099.ckpt.12-ab", "old/trial-00000.json", "old/worker-0.log", f"old/artifacts/{'a' * 64}")
-        kept = ("demo/trial-00005.2.3.ckpt", "demo/worker-0.log", f"demo/artifacts/{'a' * 64}", "demo/notes.txt", "../elsewhere/trial-00000.ckpt")
+        gone = (
+            "demo/trial-00099.ckpt",
+            "demo/.trial-00099.ckpt.12-ab",
+            "old/trial-00000.json",
+            "old/worker-0.log",
+            f"old/artifacts/{'a' * 64}",
+        )
+        kept = (
+            "demo/trial-00005.2.3.ckpt",
+            "demo/worker-0.log",
+            f"demo/artifacts/{'a' * 64}",
+            "demo/notes.txt",
+            "../elsewhere/trial-00000.ckpt",
+        )
         for name in (*gone, *kept):
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).write_text("x")
         (root / "link").symlink_to(tmp_path / "elsewhere")
         release(filled)
 
-        assert sorted(file.path.relative_to(root).as_posix() for file in inspect_store(filled).leftovers) == sorted(gone)
+        assert sorted(
+            file.path.relative_to(root).as_posix() for file in inspect_store(filled).leftovers
+        ) == sorted(gone)
         assert vacuum(filled, dry_run=True).removed == 0
         shared = not filled.startswith("sqlite")
         assert vacuum(filled).removed == (0 if shared else 5)
@@ -158,17 +189,26 @@ class TestFiles:
     def test_after_the_end(self, filled: str) -> None:
         """States of a trial whose worker died between its end and their removal are found, but not while a live worker may be at it."""
         with open_store(filled, create=False) as store:
-            number = next(trial.number for trial in store.trials(store.studies()[0].id) if trial.state == "complete")
+            number = next(
+                trial.number
+                for trial in store.trials(store.studies()[0].id)
+                if trial.state == "complete"
+            )
             name = store.studies()[0].name
         state = open_files(filled).root / name / f"trial-{number:05d}.1.2.ckpt"
         state.parent.mkdir(parents=True, exist_ok=True)
         state.write_text("x")
         release(filled)
         assert inspect_store(filled).leftovers == ()
-        execute(filled, f"UPDATE search_trials SET finished_at = finished_at - 86400 WHERE number = {number}")
+        execute(
+            filled,
+            f"UPDATE search_trials SET finished_at = finished_at - 86400 WHERE number = {number}",
+        )
         assert [file.path for file in inspect_store(filled).leftovers] == [state]
 
-    def test_named_folder(self, sqlite_url: str, make_record: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_named_folder(
+        self, sqlite_url: str, make_record: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """In a folder that SEARCH_FILES names for all stores, the files of another one are not taken for leftovers."""
         monkeypatch.setenv("SEARCH_FILES", str(tmp_path / "all"))
         fill(sqlite_url, make_record)
@@ -213,7 +253,9 @@ class TestMigrate:
     def test_newer(self, filled: str) -> None:
         """A store of a newer program is refused, and so are tables of a newer Optuna."""
         execute(filled, "UPDATE alembic_version SET version_num = 'v9.0.0.a'")
-        with pytest.raises(StoreError, match=r"made by a newer Optuna\n(.|\n)*found: +version v9.0.0.a"):
+        with pytest.raises(
+            StoreError, match=r"made by a newer Optuna\n(.|\n)*found: +version v9.0.0.a"
+        ):
             migrate(filled, backed_up=True)
 
         execute(filled, f"UPDATE {schema.VERSION_TABLE} SET version_num = '0999'")
@@ -223,14 +265,20 @@ class TestMigrate:
     def test_optuna(self, filled: str) -> None:
         """Optuna's tables of an older version are refused by name, and brought to the version of this Optuna after a copy."""
         execute(filled, "UPDATE alembic_version SET version_num = 'v3.0.0.d'")
-        with pytest.raises(StoreError, match=r"another version than the Optuna that is installed\n(.|\n)*search store migrate"):
+        with pytest.raises(
+            StoreError,
+            match=r"another version than the Optuna that is installed\n(.|\n)*search store migrate",
+        ):
             open_trials(filled)
         with pytest.raises(StoreError, match="cannot be migrated while workers hold trials"):
             migrate(filled, backed_up=True)
         release(filled)
         before = repr(_ours(filled))
         if not filled.startswith("sqlite"):
-            with pytest.raises(StoreError, match=r"pg_dump --format=custom --file=search.dump 'postgresql://(.|\n)*--backed-up|mysqldump"):
+            with pytest.raises(
+                StoreError,
+                match=r"pg_dump --format=custom --file=search.dump 'postgresql://(.|\n)*--backed-up|mysqldump",
+            ):
                 migrate(filled)
 
         done = migrate(filled, backed_up=True)
@@ -247,15 +295,25 @@ class TestMigrate:
             schema._migrate(connection, "0001")
             for row in Upgrade.OLD:
                 connection.execute(text(row))
-            connection.execute(text("UPDATE search_trials SET state = 'running', lease_until = 1e12"))
-        with pytest.raises(StoreError, match=r"cannot be migrated while workers hold trials\n(.|\n)*study demo, trial 0: worker box:1"):
+            connection.execute(
+                text("UPDATE search_trials SET state = 'running', lease_until = 1e12")
+            )
+        with pytest.raises(
+            StoreError,
+            match=r"cannot be migrated while workers hold trials\n(.|\n)*study demo, trial 0: worker box:1",
+        ):
             migrate(sqlite_url)
         with closing(Database(sqlite_url)) as database, database.writing() as connection:
-            connection.execute(text("UPDATE search_trials SET state = 'paused', lease_until = NULL"))
+            connection.execute(
+                text("UPDATE search_trials SET state = 'paused', lease_until = NULL")
+            )
 
         done = migrate(sqlite_url)
 
-        assert done == [f"copied to {tmp_path / 'search.db.backup-0001'}", f"our tables: version 0001 → {schema.HEAD}"]
+        assert done == [
+            f"copied to {tmp_path / 'search.db.backup-0001'}",
+            f"our tables: version 0001 → {schema.HEAD}",
+        ]
         with open_store(sqlite_url) as store:
             assert [trial.number for trial in store.trials(1)] == [0]
 
@@ -273,9 +331,15 @@ class TestMigrate:
         os.umask(umask)
         assert stat.S_IMODE(copy.stat().st_mode) == 0o666 & ~umask
         with closing(sqlite3.connect(copy)) as database:
-            assert database.execute("SELECT version_num FROM alembic_version").fetchone() == ("v3.0.0.d",)
+            assert database.execute("SELECT version_num FROM alembic_version").fetchone() == (
+                "v3.0.0.d",
+            )
             assert database.execute("SELECT COUNT(*) FROM search_epochs").fetchone() == (15,)
-        execute(sqlite_url, "UPDATE alembic_version SET version_num = 'v3.0.0.d'", "DROP INDEX trials_study_id_key")
+        execute(
+            sqlite_url,
+            "UPDATE alembic_version SET version_num = 'v3.0.0.d'",
+            "DROP INDEX trials_study_id_key",
+        )
         with pytest.raises(StoreError, match=r"the copy is there already\n(.|\n)*--no-backup"):
             migrate(sqlite_url)
         assert copy.read_bytes() == before
@@ -284,4 +348,7 @@ class TestMigrate:
 
 def _ours(url: str) -> list[object]:
     with open_store(url) as store:
-        return [(study, store.trials(study.id), store.study_records(study.id)) for study in store.studies()]
+        return [
+            (study, store.trials(study.id), store.study_records(study.id))
+            for study in store.studies()
+        ]

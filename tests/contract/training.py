@@ -23,7 +23,12 @@ VOLATILE = ("seconds", "samples_per_s", "peak_mib")
 DIGITS = {"train_scenes": 16, "val_scenes": 8, "test_scenes": 8, "size": 32}
 TEXTS = {"texts": 120}
 TINY_BERT = {"hidden": 16, "layers": 1, "max_length": 16, "vocabulary": 300}
-EVERYTHING = {"epochs": 3, "seed": 5, "loss": {"dice_weight": 0.4}, "weights": {"method": "sqrt_inv_freq"}}
+EVERYTHING = {
+    "epochs": 3,
+    "seed": 5,
+    "loss": {"dice_weight": 0.4},
+    "weights": {"method": "sqrt_inv_freq"},
+}
 SMALL: dict[str, dict[str, Any]] = {
     "segmentation": EVERYTHING | {"data": DIGITS},
     "text_classification": EVERYTHING | {"data": TEXTS, "model": TINY_BERT},
@@ -42,13 +47,21 @@ class Kit:
 
     def config(self, changes: Mapping[str, Any] | None = None) -> Any:
         """The small configuration, with changes by dotted path."""
-        return OBJECTIVES[self.name].config.model_validate(overlay(SMALL[self.name], nested(changes or {})))
+        return OBJECTIVES[self.name].config.model_validate(
+            overlay(SMALL[self.name], nested(changes or {}))
+        )
 
-    def start(self, config: TrialConfig, checkpoints: Any = None, data: Any = None) -> Iterator[EpochRecord]:
+    def start(
+        self, config: TrialConfig, checkpoints: Any = None, data: Any = None
+    ) -> Iterator[EpochRecord]:
         """A training that has not begun."""
-        return self.trainer.train(config, data or self.prepared, self.counts, "cpu", checkpoints or NoCheckpoints())
+        return self.trainer.train(
+            config, data or self.prepared, self.counts, "cpu", checkpoints or NoCheckpoints()
+        )
 
-    def train(self, changes: Mapping[str, Any] | None = None, checkpoints: Any = None, data: Any = None) -> list[EpochRecord]:
+    def train(
+        self, changes: Mapping[str, Any] | None = None, checkpoints: Any = None, data: Any = None
+    ) -> list[EpochRecord]:
         """The records of a whole training."""
         return list(self.start(self.config(changes), checkpoints, data))
 
@@ -127,7 +140,10 @@ def segmentation() -> Kit:
 
 def told(records: list[EpochRecord]) -> list[str]:
     """The records without what may differ between two runs, NaN equal to NaN."""
-    return [repr({key: value for key, value in record.as_dict().items() if key not in VOLATILE}) for record in records]
+    return [
+        repr({key: value for key, value in record.as_dict().items() if key not in VOLATILE})
+        for record in records
+    ]
 
 
 def split(images_NCHW: torch.Tensor, target_NHW: torch.Tensor) -> SceneSplit:

@@ -53,9 +53,16 @@ def lasting_postgresql_url(postgres: str, postgres_admin: psycopg.Connection) ->
 
 
 @pytest.fixture(scope="session")
-def runs(tmp_path_factory: pytest.TempPathFactory, lasting_terminal: Terminal, lasting_postgresql_url: str) -> dict[str, Ended]:
+def runs(
+    tmp_path_factory: pytest.TempPathFactory,
+    lasting_terminal: Terminal,
+    lasting_postgresql_url: str,
+) -> dict[str, Ended]:
     """The same study on SQLite with a healthy wandb, on PostgreSQL, and with wandb broken in two ways; one worker each."""
-    folders = {name: tmp_path_factory.mktemp(name) for name in ("sqlite", "postgresql", "unwritable", "raising")}
+    folders = {
+        name: tmp_path_factory.mktemp(name)
+        for name in ("sqlite", "postgresql", "unwritable", "raising")
+    }
     stub = tmp_path_factory.mktemp("stub")
     (stub / "wandb.py").write_text(BROKEN_WANDB)
     path = os.pathsep.join([str(stub), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -69,5 +76,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, lasting_terminal: Terminal, l
     start("postgresql", "--trials", "4", SEARCH_STORE=lasting_postgresql_url)
     start("unwritable", "--trials", "2", "--wandb", "offline", WANDB_DIR="/proc/no/such/folder")
     start("raising", "--trials", "2", "--wandb", "offline", PYTHONPATH=path)
-    urls = {name: url_in(folder) for name, folder in folders.items()} | {"postgresql": lasting_postgresql_url}
+    urls = {name: url_in(folder) for name, folder in folders.items()} | {
+        "postgresql": lasting_postgresql_url
+    }
     return {name: Ended(folders[name], job.wait(), urls[name]) for name, job in started.items()}

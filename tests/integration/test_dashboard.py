@@ -40,8 +40,13 @@ def free_port() -> int:
 def served(runs: dict[str, Ended], lasting_terminal: Terminal) -> Served:
     """The dashboard of the study on SQLite."""
     port = free_port()
-    job = lasting_terminal.start("dashboard", "--study", "tiny", "--port", str(port), folder=runs["sqlite"].folder)
-    until(lambda: "Listening on" in job.said().text or job.said().code != -1000, "the dashboard listens")
+    job = lasting_terminal.start(
+        "dashboard", "--study", "tiny", "--port", str(port), folder=runs["sqlite"].folder
+    )
+    until(
+        lambda: "Listening on" in job.said().text or job.said().code != -1000,
+        "the dashboard listens",
+    )
     first = job.said().out.splitlines()[0]
     return Served(job, port, first.split()[0])
 
@@ -52,7 +57,11 @@ def page(tmp_path: Path) -> Iterator[Page]:
     browser = next(
         (
             path
-            for path in ("/usr/bin/chromium", shutil.which("chromium"), shutil.which("chromium-browser"))
+            for path in (
+                "/usr/bin/chromium",
+                shutil.which("chromium"),
+                shutil.which("chromium-browser"),
+            )
             if path and Path(path).exists()
         ),
         None,
@@ -72,15 +81,22 @@ def test_pages(served: Served, page: Page, runs: dict[str, Ended], tmp_path: Pat
     complaints: list[str] = []
     page.on("pageerror", lambda problem: complaints.append(str(problem)))
     page.goto(served.address)
-    best = max((trial for trial in runs["sqlite"].trials if trial.state == "complete"), key=lambda trial: trial.score or 0)
+    best = max(
+        (trial for trial in runs["sqlite"].trials if trial.state == "complete"),
+        key=lambda trial: trial.score or 0,
+    )
     expect(page.get_by_text("tiny (id=1)").first).to_be_visible(timeout=PATIENCE_MS)
-    expect(page.get_by_text(f"Best Trial (number={best.number})")).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.get_by_text(f"Best Trial (number={best.number})")).to_be_visible(
+        timeout=PATIENCE_MS
+    )
     page.screenshot(path=tmp_path / "study.png")
     assert (tmp_path / "study.png").stat().st_size > 10_000
 
     page.goto(f"{served.address}/trials")
     for trial in runs["sqlite"].trials:
-        expect(page.get_by_text(f"Trial {trial.number}", exact=True).first).to_be_visible(timeout=PATIENCE_MS)
+        expect(page.get_by_text(f"Trial {trial.number}", exact=True).first).to_be_visible(
+            timeout=PATIENCE_MS
+        )
     expect(page.get_by_text("4 Trials")).to_be_visible()
     page.screenshot(path=tmp_path / "trials.png")
     assert complaints == []

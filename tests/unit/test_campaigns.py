@@ -12,10 +12,23 @@ from spaces.loader import load_study
 from spaces.thresholds import SIGNALS
 
 DOCUMENTED = {
-    "weights.method", "weights.clip_ratio", "loss.kind", "loss.gamma", "loss.alpha_tau", "loss.dice_weight", "loss.smooth",
-    "loss.square_denominator", "loss.dice_reduction", "schedule.dice_ce_only_epochs", "schedule.dice_ramp_epochs",
-    "optimizer.lr_multiple", "optimizer.grad_clip_norm", "schedule.lr", "batch_size", "optimizer.weight_decay",
-}  # fmt: skip
+    "weights.method",
+    "weights.clip_ratio",
+    "loss.kind",
+    "loss.gamma",
+    "loss.alpha_tau",
+    "loss.dice_weight",
+    "loss.smooth",
+    "loss.square_denominator",
+    "loss.dice_reduction",
+    "schedule.dice_ce_only_epochs",
+    "schedule.dice_ramp_epochs",
+    "optimizer.lr_multiple",
+    "optimizer.grad_clip_norm",
+    "schedule.lr",
+    "batch_size",
+    "optimizer.weight_decay",
+}
 """What is searched under class imbalance; a campaign that left something out would not know its failures."""
 
 
@@ -25,7 +38,11 @@ class TestStudies:
         """Every signal is off, and so is the pruner: each trial is recorded to its end, 30 epochs."""
         plan = make_plan(load_study(str(study(name))))
         assert not any(getattr(plan.spec.signals, signal).enabled for signal in SIGNALS)
-        assert (plan.spec.pruner.kind, plan.spec.sampler.kind if name != "presets" else "random", plan.spec.epochs) == ("none", "random", 30)
+        assert (
+            plan.spec.pruner.kind,
+            plan.spec.sampler.kind if name != "presets" else "random",
+            plan.spec.epochs,
+        ) == ("none", "random", 30)
 
     @pytest.mark.parametrize("name", ["first", "second"])
     def test_space(self, name: str) -> None:
@@ -45,7 +62,9 @@ class TestStudies:
     def test_healthy(self) -> None:
         """The presets are run with 20 seeds each, 60 trials in all."""
         spec = load_study(str(study("presets")))
-        assert len(SEEDS["presets"]) * spec.trials == 60 == len(SEEDS["presets"]) * len(spec.presets)
+        assert (
+            len(SEEDS["presets"]) * spec.trials == 60 == len(SEEDS["presets"]) * len(spec.presets)
+        )
 
 
 def test_small_enough() -> None:

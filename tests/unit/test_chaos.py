@@ -56,11 +56,16 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
             assert claim is not None
             assert claim.optuna_trial_id is not None
             claim = store.bind(claim, number, claim.optuna_trial_id, {"seed": number})
-            records = [EpochRecord.from_dict({**RECORD.as_dict(), "epoch": epoch, "metric": 0.1 * epoch}) for epoch in range(1, EPOCHS + 1)]
+            records = [
+                EpochRecord.from_dict({**RECORD.as_dict(), "epoch": epoch, "metric": 0.1 * epoch})
+                for epoch in range(1, EPOCHS + 1)
+            ]
             for record in records:
                 store.append(claim, record, 60)
             score = records[-1].metric
-            store.finish(claim, "complete", score=score, told=end_of("complete", score, "", None, None))
+            store.finish(
+                claim, "complete", score=score, told=end_of("complete", score, "", None, None)
+            )
     with closing(sqlite3.connect(path)) as database:
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return path
@@ -106,13 +111,19 @@ class TestChecks:
 
     def test_clock(self, judged: Callable[[str], Findings]) -> None:
         """What the clock decides may differ."""
-        found = judged("UPDATE search_epochs SET record = replace(record, '\"seconds\":12.5', '\"seconds\":99.5')").wrong
+        found = judged(
+            "UPDATE search_epochs SET record = replace(record, '\"seconds\":12.5', '\"seconds\":99.5')"
+        ).wrong
         assert not any(found.values())
 
     def test_planted(self, judged: Callable[[str], Findings]) -> None:
         """The planted trial may fail, and is compared with nothing; Optuna has to know of its end."""
-        found = judged(f"UPDATE search_trials SET state = 'failed', score = NULL WHERE number = {PLANTED}").wrong
-        assert [what for what, places in found.items() if places] == ["ends on which the books differ"]
+        found = judged(
+            f"UPDATE search_trials SET state = 'failed', score = NULL WHERE number = {PLANTED}"
+        ).wrong
+        assert [what for what, places in found.items() if places] == [
+            "ends on which the books differ"
+        ]
 
 
 class TestSchedule:
@@ -143,7 +154,9 @@ class TestWatch:
         held = Watch(Books("sqlite:///nowhere.db"))
         held.taken_at = {(1, 1): 100.0, (1, 2): 118.0}
         held.kills = [Kill(1, 1, 110.0, state_at)]
-        held.epochs[1] = [EpochRow(1, epoch, attempt, at, seconds) for epoch, attempt, at, seconds in epochs]
+        held.epochs[1] = [
+            EpochRow(1, epoch, attempt, at, seconds) for epoch, attempt, at, seconds in epochs
+        ]
         return held
 
     def test_recovery(self) -> None:
@@ -153,30 +166,41 @@ class TestWatch:
 
     def test_frozen(self) -> None:
         """While a worker stood still it did no work that could be lost."""
-        held = self.watch((1, 1, 103.0, 3.0), (2, 1, 106.0, 2.9), (2, 2, 119.0, 2.9), (3, 2, 122.0, 3.0))
+        held = self.watch(
+            (1, 1, 103.0, 3.0), (2, 1, 106.0, 2.9), (2, 2, 119.0, 2.9), (3, 2, 122.0, 3.0)
+        )
         held.kills = [replace(held.kills[0], frozen=((90.0, 95.0), (105.0, 108.5)))]
         assert held.losses() == [1.5]
 
     def test_anew(self) -> None:
         """A trial that starts anew lost all that was done."""
-        assert self.watch((1, 1, 103.0, 3.0), (2, 1, 106.0, 2.9), (1, 2, 121.0, 3.1)).losses() == [10.0]
+        assert self.watch((1, 1, 103.0, 3.0), (2, 1, 106.0, 2.9), (1, 2, 121.0, 3.1)).losses() == [
+            10.0
+        ]
 
     def test_checkpoint(self) -> None:
         """One that goes on from the state after epoch 2, whose record comes once more, lost what followed it."""
-        assert self.watch((1, 1, 103.0, 3.0), (2, 1, 106.0, 2.9), (2, 2, 119.0, 2.9), (3, 2, 122.0, 3.0)).losses() == [4.0]
+        assert self.watch(
+            (1, 1, 103.0, 3.0), (2, 1, 106.0, 2.9), (2, 2, 119.0, 2.9), (3, 2, 122.0, 3.0)
+        ).losses() == [4.0]
 
     def test_midst(self) -> None:
         """One that goes on from a state in the midst of epoch 3 lost what followed that."""
-        assert self.watch((1, 1, 103.0, 3.0), (2, 1, 106.0, 2.9), (3, 2, 122.0, 3.0), state_at=109.0).losses() == [1.0]
+        assert self.watch(
+            (1, 1, 103.0, 3.0), (2, 1, 106.0, 2.9), (3, 2, 122.0, 3.0), state_at=109.0
+        ).losses() == [1.0]
 
     def test_state_not_taken(self) -> None:
         """A state from which it did not go on saved nothing."""
-        assert self.watch((1, 1, 103.0, 3.0), (2, 1, 106.0, 2.9), (1, 2, 121.0, 3.1), state_at=109.0).losses() == [10.0]
+        assert self.watch(
+            (1, 1, 103.0, 3.0), (2, 1, 106.0, 2.9), (1, 2, 121.0, 3.1), state_at=109.0
+        ).losses() == [10.0]
 
     def test_between(self) -> None:
         """One that goes on after epoch 1 lost epoch 2 as well."""
-        assert self.watch((1, 1, 103.0, 3.0), (2, 1, 106.0, 2.9), (1, 2, 119.0, 3.0), (2, 2, 122.0, 3.0)).losses() == [7.0]
-
+        assert self.watch(
+            (1, 1, 103.0, 3.0), (2, 1, 106.0, 2.9), (1, 2, 119.0, 3.0), (2, 2, 122.0, 3.0)
+        ).losses() == [7.0]
 
 
 class TestThaw:
@@ -191,7 +215,9 @@ class TestThaw:
             ("later", True, True, 7.0, True),
         ],
     )
-    def test_moment(self, moment: Moment, taken: bool, recorded: bool, now_s: float, thaws: bool) -> None:
+    def test_moment(
+        self, moment: Moment, taken: bool, recorded: bool, now_s: float, thaws: bool
+    ) -> None:
         """A frozen worker continues at its moment of the next attempt at its trial, and not of another trial's."""
         watch = Watch(Books("sqlite:///nowhere"))
         watch.taken_at[(8, 2)] = 1.0

@@ -64,8 +64,12 @@ def test_manifest() -> None:
     assert "value" not in variables["SEARCH_STORE"]
     assert set(variables["SEARCH_STORE"]["valueFrom"]) == {"secretKeyRef"}
     assert container["resources"]["limits"]["nvidia.com/gpu"] == 1
-    assert variables["SEARCH_FILES"]["value"] in [mount["mountPath"] for mount in container["volumeMounts"]]
-    assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
+    assert variables["SEARCH_FILES"]["value"] in [
+        mount["mountPath"] for mount in container["volumeMounts"]
+    ]
+    assert {mount["name"] for mount in container["volumeMounts"]} == {
+        volume["name"] for volume in pod["volumes"]
+    }
     assert pod["terminationGracePeriodSeconds"] >= 30
     assert (job["completionMode"], job["completions"]) == ("Indexed", job["parallelism"])
 
@@ -77,6 +81,8 @@ def test_manifest_failures() -> None:
     rules = job["podFailurePolicy"]["rules"]
     assert job["backoffLimitPerIndex"] > 0
     assert pod["restartPolicy"] == "Never"
-    assert {rule["onExitCodes"]["containerName"] for rule in rules if "onExitCodes" in rule} == {pod["containers"][0]["name"]}
+    assert {rule["onExitCodes"]["containerName"] for rule in rules if "onExitCodes" in rule} == {
+        pod["containers"][0]["name"]
+    }
     assert [rule["action"] for rule in rules if "onPodConditions" in rule] == ["Ignore"]
     assert [rule["onExitCodes"]["values"] for rule in rules if "onExitCodes" in rule] == [[2]]

@@ -41,7 +41,12 @@ def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
 @pytest.fixture
 def store(sqlite_url: str, make_record: Any) -> str:
     """A store with one trial that diverged, its numbers beyond what JSON knows."""
-    spec = StudySpec.model_validate({"name": "demo", "space": {"optimizer.lr_multiple": {"kind": "float", "low": 0.1, "high": 9}}})
+    spec = StudySpec.model_validate(
+        {
+            "name": "demo",
+            "space": {"optimizer.lr_multiple": {"kind": "float", "low": 0.1, "high": 9}},
+        }
+    )
     with open_store(sqlite_url) as held:
         stored = held.register_study(1, "demo", spec.model_dump(mode="json"))
         claim = held.claim(stored.id, budget=9, worker="w", lease_s=600)
@@ -50,7 +55,14 @@ def store(sqlite_url: str, make_record: Any) -> str:
         record: EpochRecord = make_record(1, metric=NAN, train_loss=NAN, grad_norm_max=float("inf"))
         held.append(claim, record, 600)
         evidence = Evidence("nonfinite_loss", 1, 3, "the loss was NaN", {"loss": NAN}, NAN)
-        held.finish(claim, "diverged", NAN, "nonfinite_loss: …", evidence, Diagnosis("lr", ("it grew",), (Remedy("less", {"optimizer.lr_multiple": 1.0}),)))
+        held.finish(
+            claim,
+            "diverged",
+            NAN,
+            "nonfinite_loss: …",
+            evidence,
+            Diagnosis("lr", ("it grew",), (Remedy("less", {"optimizer.lr_multiple": 1.0}),)),
+        )
     return sqlite_url
 
 
@@ -72,10 +84,20 @@ def test_explain(store: str, capsys: pytest.CaptureFixture[str]) -> None:
     """`explain --json` has the documented keys; what is no number is null."""
     trial = told(capsys, "explain", "--study", "demo", "--trial", "0", "--store", store)
     assert documented("explain") <= set(trial)
-    assert (trial["state"], trial["score"], trial["params"], trial["lr"]) == ("diverged", None, {"optimizer.lr_multiple": 2.0}, 0.2)
+    assert (trial["state"], trial["score"], trial["params"], trial["lr"]) == (
+        "diverged",
+        None,
+        {"optimizer.lr_multiple": 2.0},
+        0.2,
+    )
     assert (trial["records"][0]["metric"], trial["records"][0]["grad_norm_max"]) == (None, None)
     (finding,) = trial["findings"]
-    assert (finding["evidence"]["signal"], finding["evidence"]["numbers"]) == ("nonfinite_loss", {"loss": None})
-    assert finding["diagnosis"]["remedies"] == [{"text": "less", "patch": {"optimizer.lr_multiple": 1.0}}]
+    assert (finding["evidence"]["signal"], finding["evidence"]["numbers"]) == (
+        "nonfinite_loss",
+        {"loss": None},
+    )
+    assert finding["diagnosis"]["remedies"] == [
+        {"text": "less", "patch": {"optimizer.lr_multiple": 1.0}}
+    ]
     words = PAGE.partition("`findings`")[2].partition("\n")[0]
     assert {*finding["evidence"], *finding["diagnosis"]} <= set(re.findall(r"\w+", words))

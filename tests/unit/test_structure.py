@@ -35,7 +35,11 @@ HOMES = {
     "alembic": ("storage/",),
     "psycopg": ("storage/",),
     "pymysql": ("storage/",),
-    "optuna": ("search/sampling/", "search/pruners/", "search/replay/pruner.py"),  # the last: Optuna's own pruner over recorded trials
+    "optuna": (
+        "search/sampling/",
+        "search/pruners/",
+        "search/replay/pruner.py",
+    ),  # the last: Optuna's own pruner over recorded trials
     "optuna_dashboard": ("search/dashboard.py",),
     "ray": ("search/launch/ray.py", "search/launch/ray_cluster.py"),
     "submitit": ("search/launch/slurm.py",),
@@ -45,7 +49,25 @@ HOMES = {
 }
 """Library → the only places that may import it."""
 
-HEAVY = {"torch", "torchvision", "segmentation_models_pytorch", "timm", "optuna", "sqlalchemy", "alembic", "psycopg", "pymysql", "sklearn", "wandb", "ray", "submitit", "transformers", "tokenizers", "datasets", "pyarrow"}
+HEAVY = {
+    "torch",
+    "torchvision",
+    "segmentation_models_pytorch",
+    "timm",
+    "optuna",
+    "sqlalchemy",
+    "alembic",
+    "psycopg",
+    "pymysql",
+    "sklearn",
+    "wandb",
+    "ray",
+    "submitit",
+    "transformers",
+    "tokenizers",
+    "datasets",
+    "pyarrow",
+}
 
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 50
@@ -60,8 +82,15 @@ def imported(tree: ast.AST, package: str) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             yield package if node.level else node.module or ""
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ("import_module", "__import__"):
-            yield from (argument.value for argument in node.args if isinstance(argument, ast.Constant) and isinstance(argument.value, str))
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in (
+            "import_module",
+            "__import__",
+        ):
+            yield from (
+                argument.value
+                for argument in node.args
+                if isinstance(argument, ast.Constant) and isinstance(argument.value, str)
+            )
 
 
 def trespasses(name: str, text: str) -> list[str]:
@@ -78,7 +107,11 @@ def function_lengths(text: str) -> dict[str, int]:
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             first = node.body[0]
-            said = (first.end_lineno or 0) - first.lineno + 1 if ast.get_docstring(node) is not None else 0
+            said = (
+                (first.end_lineno or 0) - first.lineno + 1
+                if ast.get_docstring(node) is not None
+                else 0
+            )
             lengths[f"{node.name}:{node.lineno}"] = (node.end_lineno or 0) - node.lineno + 1 - said
     return lengths
 
@@ -124,18 +157,34 @@ class TestImports:
         assert trespasses(name, text) == found
 
 
-RUNS_WHAT_IT_READS = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
+RUNS_WHAT_IT_READS = {
+    "pickle",
+    "cPickle",
+    "_pickle",
+    "dill",
+    "cloudpickle",
+    "joblib",
+    "marshal",
+    "shelve",
+}
 """Modules by which a file can bring code along."""
 
 
 def unsafe_reads(text: str) -> list[str]:
     """The places in the code where something that is read could be run."""
     tree = ast.parse(text)
-    found = [f"import {module}" for module in imported(tree, "") if module.split(".")[0] in RUNS_WHAT_IT_READS]
+    found = [
+        f"import {module}"
+        for module in imported(tree, "")
+        if module.split(".")[0] in RUNS_WHAT_IT_READS
+    ]
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call):
             continue
-        name, given = ast.unparse(node.func), {word.arg: ast.unparse(word.value) for word in node.keywords}
+        name, given = (
+            ast.unparse(node.func),
+            {word.arg: ast.unparse(word.value) for word in node.keywords},
+        )
         unsafe = (
             (name == "torch.load" and given.get("weights_only") != "True")
             or given.get("allow_pickle") == "True"
@@ -155,10 +204,16 @@ class TestReading:
     @pytest.mark.parametrize(
         "text",
         [
-            "import pickle", "def f():\n    from joblib import load", "torch.load(path)", "torch.load(path, weights_only=False)", "eval(text)",
-            "np.load(path, allow_pickle=True)", "yaml.load(text, Loader=yaml.Loader)", "yaml.load(text)",
+            "import pickle",
+            "def f():\n    from joblib import load",
+            "torch.load(path)",
+            "torch.load(path, weights_only=False)",
+            "eval(text)",
+            "np.load(path, allow_pickle=True)",
+            "yaml.load(text, Loader=yaml.Loader)",
+            "yaml.load(text)",
         ],
-    )  # fmt: skip
+    )
     def test_rule_bites(self, text: str) -> None:
         """Each way to run what is read is found."""
         assert len(unsafe_reads(text)) == 1
@@ -174,9 +229,15 @@ class TestHelp:
     def test_light(self) -> None:
         """`python -m search.cli --help` answers without loading any of the heavy libraries."""
         command = [sys.executable, "-X", "importtime", "-m", "search.cli", "--help"]
-        answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
+        answer = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True
+        )
 
-        loaded = {line.rsplit("|", 1)[1].strip().split(".")[0] for line in answer.stderr.splitlines() if line.startswith("import time:")}
+        loaded = {
+            line.rsplit("|", 1)[1].strip().split(".")[0]
+            for line in answer.stderr.splitlines()
+            if line.startswith("import time:")
+        }
         assert "Usage" in answer.stdout
         assert "typer" in loaded  # the list of imports was read
         assert loaded & HEAVY == set()
@@ -192,7 +253,9 @@ class TestBudgets:
     def test_functions(self, path: Path) -> None:
         """No function is longer than 50 lines, its docstring not counted."""
         lengths = function_lengths(path.read_text(encoding="utf-8"))
-        assert {name: length for name, length in lengths.items() if length > MAX_FUNCTION_LINES} == {}
+        assert {
+            name: length for name, length in lengths.items() if length > MAX_FUNCTION_LINES
+        } == {}
 
     def test_docstring_is_free(self) -> None:
         """The length counts from `def` to the last line, and leaves the docstring out."""
@@ -203,4 +266,8 @@ class TestBudgets:
 class TestNames:
     def test_no_utils(self) -> None:
         """No file is called after nothing in particular."""
-        assert [relative(path) for path in FILES if re.fullmatch(r"(utils?|helpers?|misc|common)", path.stem)] == []
+        assert [
+            relative(path)
+            for path in FILES
+            if re.fullmatch(r"(utils?|helpers?|misc|common)", path.stem)
+        ] == []

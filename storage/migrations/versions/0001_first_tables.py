@@ -58,7 +58,9 @@ def _studies_and_trials() -> None:
         sa.Column("started_at", sa.Double(), nullable=True),
         sa.Column("finished_at", sa.Double(), nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_search_trials"),
-        sa.ForeignKeyConstraint(["study_id"], ["search_studies.id"], name="fk_search_trials_study_id"),
+        sa.ForeignKeyConstraint(
+            ["study_id"], ["search_studies.id"], name="fk_search_trials_study_id"
+        ),
         sa.UniqueConstraint("study_id", "number", name="uq_search_trials_study_id_number"),
     )
     op.create_index("ix_search_trials_study_id_state", "search_trials", ["study_id", "state"])
@@ -74,7 +76,9 @@ def _what_trials_leave() -> None:
         sa.Column("record", LONG, nullable=False),
         sa.Column("at", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("trial_id", "epoch", name="pk_search_epochs"),
-        sa.ForeignKeyConstraint(["trial_id"], ["search_trials.id"], name="fk_search_epochs_trial_id"),
+        sa.ForeignKeyConstraint(
+            ["trial_id"], ["search_trials.id"], name="fk_search_epochs_trial_id"
+        ),
     )
     op.create_table(
         "search_signals",
@@ -87,5 +91,7 @@ def _what_trials_leave() -> None:
         sa.Column("numbers", LONG, nullable=False),
         sa.Column("diagnosis", LONG, nullable=True),
         sa.PrimaryKeyConstraint("trial_id", "signal", "epoch", name="pk_search_signals"),
-        sa.ForeignKeyConstraint(["trial_id"], ["search_trials.id"], name="fk_search_signals_trial_id"),
+        sa.ForeignKeyConstraint(
+            ["trial_id"], ["search_trials.id"], name="fk_search_signals_trial_id"
+        ),
     )

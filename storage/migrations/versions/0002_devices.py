@@ -9,11 +9,19 @@ down_revision = "0001"
 
 def upgrade() -> None:
     """Adds the columns, and the index by which the trials that ended lately are found."""
-    op.add_column("search_studies", sa.Column("device_s", sa.Double(), server_default="0", nullable=False))
+    op.add_column(
+        "search_studies", sa.Column("device_s", sa.Double(), server_default="0", nullable=False)
+    )
     op.add_column("search_studies", sa.Column("device_budget_s", sa.Double(), nullable=True))
     op.add_column("search_trials", sa.Column("device", sa.Text(), nullable=True))
-    op.add_column("search_trials", sa.Column("device_s", sa.Double(), server_default="0", nullable=False))
+    op.add_column(
+        "search_trials", sa.Column("device_s", sa.Double(), server_default="0", nullable=False)
+    )
     op.add_column("search_trials", sa.Column("charged_until", sa.Double(), nullable=True))
-    op.add_column("search_trials", sa.Column("halvings", sa.Integer(), server_default="0", nullable=False))
+    op.add_column(
+        "search_trials", sa.Column("halvings", sa.Integer(), server_default="0", nullable=False)
+    )
     op.add_column("search_trials", sa.Column("seen_at", sa.Double(), nullable=True))
-    op.create_index("ix_search_trials_study_id_finished_at", "search_trials", ["study_id", "finished_at"])
+    op.create_index(
+        "ix_search_trials_study_id_finished_at", "search_trials", ["study_id", "finished_at"]
+    )

@@ -40,14 +40,36 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
 
 
 def plan_of(objective: str, **changes: Any) -> Plan:
-    space = {"rate": {"kind": "float", "low": 0.0, "high": 1.0}, "inner.decay": {"kind": "float", "low": 0.0, "high": 1.0}}
-    return make_plan(StudySpec.model_validate({"name": "mine", "objective": objective, "metric": {"name": "gain"}, "epochs": 3, "space": space} | changes))
+    space = {
+        "rate": {"kind": "float", "low": 0.0, "high": 1.0},
+        "inner.decay": {"kind": "float", "low": 0.0, "high": 1.0},
+    }
+    return make_plan(
+        StudySpec.model_validate(
+            {
+                "name": "mine",
+                "objective": objective,
+                "metric": {"name": "gain"},
+                "epochs": 3,
+                "space": space,
+            }
+            | changes
+        )
+    )
 
 
 def records_of(objective: str) -> list[EpochRecord]:
     kind = own_objective(objective)
     config, trainer = kind.config.model_validate({"epochs": 2}), kind.load()
-    return list(trainer.train(config, trainer.prepare(config, "cpu"), trainer.count_classes(config), "cpu", NoCheckpoints()))
+    return list(
+        trainer.train(
+            config,
+            trainer.prepare(config, "cpu"),
+            trainer.count_classes(config),
+            "cpu",
+            NoCheckpoints(),
+        )
+    )
 
 
 class TestSound:
@@ -55,13 +77,23 @@ class TestSound:
         """Its fields, nested ones too, are dimensions, and its metric is whatever the study names."""
         plan = plan_of(f"{made(SOUND)}:train")
         config: Any = plan.config({"rate": 0.3, "inner.decay": 0.2}, 0)
-        assert (config.rate, config.inner.decay, config.epochs, config.metric.name) == (0.3, 0.2, 3, "gain")
+        assert (config.rate, config.inner.decay, config.epochs, config.metric.name) == (
+            0.3,
+            0.2,
+            3,
+            "gain",
+        )
         assert plan.warnings == ()
 
     def test_records(self, made: Made) -> None:
         """Mappings become records; what is not told stays unknown; without `used` the configuration counts."""
         first, second = records_of(f"{made(SOUND)}:train")
-        assert (first.epoch, first.train_loss, second.train_loss, first.metrics) == (1, 1.0, 0.5, {"miou": 0.5})
+        assert (first.epoch, first.train_loss, second.train_loss, first.metrics) == (
+            1,
+            1.0,
+            0.5,
+            {"miou": 0.5},
+        )
         assert first.val_loss != first.val_loss
         assert (first.used["rate"], first.used["inner.decay"]) == (0.1, 0.0)
 
@@ -69,7 +101,12 @@ class TestSound:
         """It is given what it asks for by name: data, counts, the device."""
         code = "def prepare(config: Config):\n    return [1, 2]\n\n\ndef count_classes(config: Config):\n    return {'a': 3, 'b': 4}\n\n\ndef train(config: Config, counts, data, device):\n    yield {'epoch': 1, 'loss': sum(data), 'metric': sum(counts.counts), 'test': 0.25, 'used': {'device': device}}\n"
         (record,) = records_of(f"{made(code)}:train")
-        assert (record.train_loss, record.metric, record.used["device"], record.used["environment.classes"]) == (3.0, 7.0, "cpu", ["a", "b"])
+        assert (
+            record.train_loss,
+            record.metric,
+            record.used["device"],
+            record.used["environment.classes"],
+        ) == (3.0, 7.0, "cpu", ["a", "b"])
         assert record.test is not None
         assert record.test.metric == 0.25
 
@@ -106,7 +143,9 @@ class TestSound:
         code = "import pathlib\n\n\ndef train(config: Config):\n    try:\n        yield {'epoch': 1, 'loss': 1.0, 'metric': 0.5}\n        yield {'epoch': 2, 'loss': 1.0, 'metric': 0.5}\n    finally:\n        pathlib.Path('freed').touch()\n"
         kind = own_objective(f"{made(code)}:train")
         config = kind.config()
-        training = kind.load().train(config, None, kind.load().count_classes(config), "cpu", NoCheckpoints())
+        training = kind.load().train(
+            config, None, kind.load().count_classes(config), "cpu", NoCheckpoints()
+        )
         next(training)
         training.close()  # type: ignore[attr-defined]
         assert (tmp_path / "freed").exists()
@@ -117,18 +156,48 @@ class TestBroken:
         ("code", "words"),
         [
             ("def train(config: Config):\n    return\n    yield\n", "yielded no epoch record"),
-            ("def train(config: Config):\n    for epoch in (1, 3):\n        yield {'epoch': epoch, 'loss': 1.0, 'metric': 0.5}\n", "yielded epoch 3 after epoch 1"),
-            ("def train(config: Config):\n    yield {'epoch': 2, 'loss': 1.0, 'metric': 0.5}\n", "yielded epoch 2 first"),
-            ("def train(config: Config):\n    for epoch in (1, 2, 3):\n        yield {'epoch': epoch, 'loss': 1.0, 'metric': 0.5}\n", "yielded epoch 3 of 2"),
-            ("def train(config: Config):\n    yield {'epoch': 1, 'loss': 1.0}\n", "an epoch has no metric"),
-            ("def train(config: Config):\n    yield {'epoch': 1, 'loss': 'low', 'metric': 0.5}\n", "loss"),
+            (
+                "def train(config: Config):\n    for epoch in (1, 3):\n        yield {'epoch': epoch, 'loss': 1.0, 'metric': 0.5}\n",
+                "yielded epoch 3 after epoch 1",
+            ),
+            (
+                "def train(config: Config):\n    yield {'epoch': 2, 'loss': 1.0, 'metric': 0.5}\n",
+                "yielded epoch 2 first",
+            ),
+            (
+                "def train(config: Config):\n    for epoch in (1, 2, 3):\n        yield {'epoch': epoch, 'loss': 1.0, 'metric': 0.5}\n",
+                "yielded epoch 3 of 2",
+            ),
+            (
+                "def train(config: Config):\n    yield {'epoch': 1, 'loss': 1.0}\n",
+                "an epoch has no metric",
+            ),
+            (
+                "def train(config: Config):\n    yield {'epoch': 1, 'loss': 'low', 'metric': 0.5}\n",
+                "loss",
+            ),
             ("def train(config: Config):\n    yield 0.5\n", "yielded float"),
-            ("def train(config: Config):\n    yield {'epoch': 1, 'loss': 1.0, 'metric': 0.5, 'used': 3}\n", "used is int"),
-            ("def train(config: Config):\n    yield {'epoch': 1, 'loss': 1.0, 'metric': 0.5, 'test': 'good'}\n", "test is str"),
+            (
+                "def train(config: Config):\n    yield {'epoch': 1, 'loss': 1.0, 'metric': 0.5, 'used': 3}\n",
+                "used is int",
+            ),
+            (
+                "def train(config: Config):\n    yield {'epoch': 1, 'loss': 1.0, 'metric': 0.5, 'test': 'good'}\n",
+                "test is str",
+            ),
             ("def train(config: Config):\n    return [1]\n", "returned list"),
-            ("def train(config: Config):\n    yield {'epoch': 1, 'loss': 'low', 'metric': 0.5}\n", r"own_module_\d+:train, epoch 1: .*'low'"),
-            ("def train(config: Config):\n    for epoch in (1, 2):\n        yield {'epoch': epoch, 'loss': 1.0, 'metric': 0.5, 'class_metric': [0.5] * epoch}\n", "class_metric has 2 values, but had 1"),
-            ("def count_classes(config: Config):\n    return {'a': 3, 'b': 4}\n\n\ndef train(config: Config):\n    yield {'epoch': 1, 'loss': 1.0, 'metric': 0.5, 'class_metric': [0.5]}\n", "class_metric has 1 values, but count_classes tells of 2"),
+            (
+                "def train(config: Config):\n    yield {'epoch': 1, 'loss': 'low', 'metric': 0.5}\n",
+                r"own_module_\d+:train, epoch 1: .*'low'",
+            ),
+            (
+                "def train(config: Config):\n    for epoch in (1, 2):\n        yield {'epoch': epoch, 'loss': 1.0, 'metric': 0.5, 'class_metric': [0.5] * epoch}\n",
+                "class_metric has 2 values, but had 1",
+            ),
+            (
+                "def count_classes(config: Config):\n    return {'a': 3, 'b': 4}\n\n\ndef train(config: Config):\n    yield {'epoch': 1, 'loss': 1.0, 'metric': 0.5, 'class_metric': [0.5]}\n",
+                "class_metric has 1 values, but count_classes tells of 2",
+            ),
         ],
     )
     def test_promise(self, made: Made, code: str, words: str) -> None:
@@ -144,13 +213,25 @@ class TestRefused:
             ("trian", SOUND, r"has no function 'trian' \(did you mean 'train'\?\)"),
             ("train", "def train(config):\n    yield\n", "has no configuration as its annotation"),
             ("train", "def train():\n    yield\n", "has no configuration as its annotation"),
-            ("train", "def train(config: dict):\n    yield\n", "has no configuration as its annotation"),
+            (
+                "train",
+                "def train(config: dict):\n    yield\n",
+                "has no configuration as its annotation",
+            ),
             ("train", "def train(config: 'Nothing'):\n    yield\n", "names what is not there"),
-            ("train", "def train(config: Config, dataset):\n    yield\n", "asks for 'dataset', which nobody gives"),
+            (
+                "train",
+                "def train(config: Config, dataset):\n    yield\n",
+                "asks for 'dataset', which nobody gives",
+            ),
             ("train", "1 / 0\n", "cannot be imported"),
             ("train", "import not_installed_here\n", "cannot be imported"),
             ("train", "raise SystemExit(3)\n", "cannot be imported"),
-            ("train", "import math\n\n\ndef train(config: Config, data: 'math.Nothing'):\n    yield\n", "names what is not there"),
+            (
+                "train",
+                "import math\n\n\ndef train(config: Config, data: 'math.Nothing'):\n    yield\n",
+                "names what is not there",
+            ),
         ],
     )
     def test_module(self, made: Made, function: str, code: str, words: str) -> None:
@@ -163,14 +244,38 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("code", "words"),
         [
-            ("def prepare(config: Config):\n    return {}['texts']\n\n\n", "prepare of own_module_.* failed"),
-            ("def count_classes(config: Config):\n    return {}['texts']\n\n\n", "count_classes of own_module_.* failed"),
-            ("def count_classes(config: Config):\n    return [1, 2]\n\n\n", "has to map each class to its samples"),
-            ("def count_classes(config: Config):\n    return {'a': -3}\n\n\n", "has to map each class to its samples"),
-            ("def count_classes(config: Config):\n    return {'a': 'many'}\n\n\n", "has to map each class to its samples"),
-            ("def count_classes(config: Config):\n    return {'a': float('nan')}\n\n\n", "has to map each class to its samples"),
-            ("def count_classes(config: Config):\n    return {'a': float('inf')}\n\n\n", "has to map each class to its samples"),
-            ("def count_classes(config: Config):\n    return {'a': 2.5}\n\n\n", "has to map each class to its samples"),
+            (
+                "def prepare(config: Config):\n    return {}['texts']\n\n\n",
+                "prepare of own_module_.* failed",
+            ),
+            (
+                "def count_classes(config: Config):\n    return {}['texts']\n\n\n",
+                "count_classes of own_module_.* failed",
+            ),
+            (
+                "def count_classes(config: Config):\n    return [1, 2]\n\n\n",
+                "has to map each class to its samples",
+            ),
+            (
+                "def count_classes(config: Config):\n    return {'a': -3}\n\n\n",
+                "has to map each class to its samples",
+            ),
+            (
+                "def count_classes(config: Config):\n    return {'a': 'many'}\n\n\n",
+                "has to map each class to its samples",
+            ),
+            (
+                "def count_classes(config: Config):\n    return {'a': float('nan')}\n\n\n",
+                "has to map each class to its samples",
+            ),
+            (
+                "def count_classes(config: Config):\n    return {'a': float('inf')}\n\n\n",
+                "has to map each class to its samples",
+            ),
+            (
+                "def count_classes(config: Config):\n    return {'a': 2.5}\n\n\n",
+                "has to map each class to its samples",
+            ),
         ],
     )
     def test_data(self, made: Made, code: str, words: str) -> None:
@@ -187,5 +292,9 @@ class TestRefused:
 
     def test_path(self, made: Made) -> None:
         """A dimension that the configuration does not have is named."""
-        with pytest.raises(StudyError, match=r"unknown hyperparameter 'ratte' \(did you mean 'rate'\?\)"):
-            plan_of(f"{made(SOUND)}:train", space={"ratte": {"kind": "float", "low": 0.0, "high": 1.0}})
+        with pytest.raises(
+            StudyError, match=r"unknown hyperparameter 'ratte' \(did you mean 'rate'\?\)"
+        ):
+            plan_of(
+                f"{made(SOUND)}:train", space={"ratte": {"kind": "float", "low": 0.0, "high": 1.0}}
+            )

@@ -59,14 +59,45 @@ def swapped(*changes: str) -> str:
 
 
 BREACHES = {
-    "unseeded": (swapped('random.Random(f"{config.seed} {epoch}").random()', "random.random()"), "test_repeatable"),
-    "learns from trial to trial": (swapped("    held = checkpoints.latest()", "    data.append(1.0)\n    held = checkpoints.latest()"), "test_repeatable"),
-    "goes on from elsewhere": (swapped("        yield record(config, data, first - 1)", "        data = [9.0]\n        yield record(config, data, first - 1)"), "test_resumed"),
-    "out of order": (swapped("range(first, config.epochs + 1)", "range(first + 1, config.epochs + 1)"), "test_records_in_order"),
-    "not a number": (swapped("config.rate * sum(data) + noise", 'float("nan")'), "test_records_in_order"),
+    "unseeded": (
+        swapped('random.Random(f"{config.seed} {epoch}").random()', "random.random()"),
+        "test_repeatable",
+    ),
+    "learns from trial to trial": (
+        swapped(
+            "    held = checkpoints.latest()",
+            "    data.append(1.0)\n    held = checkpoints.latest()",
+        ),
+        "test_repeatable",
+    ),
+    "goes on from elsewhere": (
+        swapped(
+            "        yield record(config, data, first - 1)",
+            "        data = [9.0]\n        yield record(config, data, first - 1)",
+        ),
+        "test_resumed",
+    ),
+    "out of order": (
+        swapped("range(first, config.epochs + 1)", "range(first + 1, config.epochs + 1)"),
+        "test_records_in_order",
+    ),
+    "not a number": (
+        swapped("config.rate * sum(data) + noise", 'float("nan")'),
+        "test_records_in_order",
+    ),
     "says what it did not use": (swapped('{"rate": config.rate}', '{"rate": 0.1}'), "test_used"),
     "says nothing of it": (swapped('{"rate": config.rate}', '{"momentum": 0.1}'), "test_used"),
-    "prepares what is searched": (swapped("return [1.0, 2.0]", "return [config.rate]", "config.rate * sum(data) + noise", "sum(data) + noise", '{"rate": config.rate}', '{"rate": data[0]}'), "test_used"),
+    "prepares what is searched": (
+        swapped(
+            "return [1.0, 2.0]",
+            "return [config.rate]",
+            "config.rate * sum(data) + noise",
+            "sum(data) + noise",
+            '{"rate": config.rate}',
+            '{"rate": data[0]}',
+        ),
+        "test_used",
+    ),
 }
 """What it does → its code, and the test of the contract that has to fail."""
 

@@ -19,13 +19,25 @@ NAN = float("nan")
 Make = Callable[..., EpochRecord]
 Width = Callable[[int], None]
 
-PARAMS: dict[str, Scalar] = {"loss.gamma": 2.5, "optimizer.lr_multiple": 0.3, "optimizer.grad_clip_norm": None}
+PARAMS: dict[str, Scalar] = {
+    "loss.gamma": 2.5,
+    "optimizer.lr_multiple": 0.3,
+    "optimizer.grad_clip_norm": None,
+}
 STATEMENT = "the gradient norm was 2011 at step 13 of epoch 2, over 1000"
-EVIDENCE = Evidence("gradient_explosion", 2, 13, STATEMENT, {"grad_norm_max": 2011.3, "lr": 0.03}, severity=1.5)
+EVIDENCE = Evidence(
+    "gradient_explosion", 2, 13, STATEMENT, {"grad_norm_max": 2011.3, "lr": 0.03}, severity=1.5
+)
 DIAGNOSIS = Diagnosis(
     "learning rate too high",
     ("it was [30] times the base rate",),
-    (Remedy("clip: the norm at 1: optimizer.grad_clip_norm none → 1", {"optimizer.grad_clip_norm": 1.0}), Remedy("look at the masks", {})),
+    (
+        Remedy(
+            "clip: the norm at 1: optimizer.grad_clip_norm none → 1",
+            {"optimizer.grad_clip_norm": 1.0},
+        ),
+        Remedy("look at the masks", {}),
+    ),
 )
 
 
@@ -35,7 +47,9 @@ class Demo:
     def __init__(self, store: Store, make_record: Make) -> None:
         self.store, self.make = store, make_record
         self.plan: Plan = make_plan(load_study("focal_gamma", {"trials": 6, "epochs": 4}))
-        self.stored: StoredStudy = store.register_study(1, "focal_gamma", self.plan.spec.model_dump(mode="json"))
+        self.stored: StoredStudy = store.register_study(
+            1, "focal_gamma", self.plan.spec.model_dump(mode="json")
+        )
         self.count = 0
 
     @property
@@ -49,7 +63,13 @@ class Demo:
         assert claim is not None
         return claim
 
-    def start(self, metrics: Sequence[float] = (), preset: str | None = None, worker: str = "box:1", **params: Scalar) -> Claim:
+    def start(
+        self,
+        metrics: Sequence[float] = (),
+        preset: str | None = None,
+        worker: str = "box:1",
+        **params: Scalar,
+    ) -> Claim:
         """The next trial, with an epoch for every metric."""
         given = PARAMS | {path.replace("__", "."): value for path, value in params.items()}
         config = self.plan.config(given, self.count, preset).model_dump(mode="json")
@@ -58,12 +78,16 @@ class Demo:
         self.epochs(claim, metrics)
         return claim
 
-    def epochs(self, claim: Claim, metrics: Sequence[float], first: int = 1, **changes: Any) -> None:
+    def epochs(
+        self, claim: Claim, metrics: Sequence[float], first: int = 1, **changes: Any
+    ) -> None:
         """Epochs of a trial."""
         for epoch, metric in enumerate(metrics, first):
             self.store.append(claim, self.make(epoch, metric=metric, **changes), 600)
 
-    def finish(self, claim: Claim, state: Any, score: float | None = None, reason: str = "") -> None:
+    def finish(
+        self, claim: Claim, state: Any, score: float | None = None, reason: str = ""
+    ) -> None:
         """The end of a trial."""
         found = (EVIDENCE, DIAGNOSIS) if state == "diverged" else (None, None)
         self.store.finish(claim, state, score, reason, *found)
@@ -74,10 +98,21 @@ class Demo:
         self.finish(self.start([0.1, 0.2, 0.2, 0.25], loss__gamma=0.125), "complete", 0.25)
         self.finish(self.start([0.1]), "pruned", 0.1, "median: best metric 0.1 by epoch 1")
         claim = self.start([0.1])
-        broken = {"broken_step": 13, "train_loss": NAN, "val_loss": NAN, "grad_norm_max": 2011.3, "class_metric": (None,) * 3}
+        broken = {
+            "broken_step": 13,
+            "train_loss": NAN,
+            "val_loss": NAN,
+            "grad_norm_max": 2011.3,
+            "class_metric": (None,) * 3,
+        }
         self.epochs(claim, [NAN], first=2, **broken)
         self.finish(claim, "diverged", 0.1, f"gradient_explosion: {STATEMENT}")
-        self.store.finish(self.start(), "failed", reason="ValueError: no [b]class[/b] ü", error="Traceback\n  [b]x[/b]\nValueError")
+        self.store.finish(
+            self.start(),
+            "failed",
+            reason="ValueError: no [b]class[/b] ü",
+            error="Traceback\n  [b]x[/b]\nValueError",
+        )
         self.start([0.1, 0.2])
 
 

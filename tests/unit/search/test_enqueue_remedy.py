@@ -26,7 +26,11 @@ from storage.rows import StoredTrial
 SPACE = {
     "optimizer.lr_multiple": {"kind": "float", "low": 0.01, "high": 100, "log": True},
     "weights.method": {"kind": "choice", "choices": ["uniform", "sqrt_inv_freq"]},
-    "weights.clip_ratio": {"kind": "choice", "choices": [100, 25], "when": {"weights.method": "sqrt_inv_freq"}},
+    "weights.clip_ratio": {
+        "kind": "choice",
+        "choices": [100, 25],
+        "when": {"weights.method": "sqrt_inv_freq"},
+    },
 }
 PARAMS = {"optimizer.lr_multiple": 30.0, "weights.method": "uniform"}
 
@@ -34,7 +38,15 @@ PARAMS = {"optimizer.lr_multiple": 30.0, "weights.method": "uniform"}
 @pytest.fixture
 def session(sqlite_url: str) -> Iterator[Session]:
     """A study whose budget is one trial."""
-    spec = StudySpec.model_validate({"name": "demo", "trials": 1, "epochs": 4, "space": SPACE, "base": {"loss": {"dice_weight": 0.2}}})
+    spec = StudySpec.model_validate(
+        {
+            "name": "demo",
+            "trials": 1,
+            "epochs": 4,
+            "space": SPACE,
+            "base": {"loss": {"dice_weight": 0.2}},
+        }
+    )
     opened = open_session(spec, sqlite_url)
     with opened.store:
         yield opened
@@ -46,7 +58,9 @@ def url(sqlite_url: str) -> str:
     return sqlite_url
 
 
-def killed(session: Session, *remedies: Remedy, preset: str | None = None, make_record: Any = None) -> StoredTrial:
+def killed(
+    session: Session, *remedies: Remedy, preset: str | None = None, make_record: Any = None
+) -> StoredTrial:
     """Trial 0, which diverged, with these remedies."""
     store, stored = session.store, session.stored
     claim = store.claim(stored.id, 1000, "w", 600)
@@ -55,7 +69,14 @@ def killed(session: Session, *remedies: Remedy, preset: str | None = None, make_
     claim = store.bind(claim, claim.number or 0, claim.optuna_trial_id or 0, config, preset)
     store.append(claim, make_record(1), 600)
     diagnosis = Diagnosis("learning rate too high", ("it was",), remedies)
-    store.finish(claim, "diverged", 0.1, "loss_rising: it rose", Evidence("loss_rising", 1, None, "it rose", {}, 1.0), diagnosis)
+    store.finish(
+        claim,
+        "diverged",
+        0.1,
+        "loss_rising: it rose",
+        Evidence("loss_rising", 1, None, "it rose", {}, 1.0),
+        diagnosis,
+    )
     trial = store.trial(stored.id, claim.number or 0)
     assert trial is not None
     return trial
@@ -109,7 +130,11 @@ class TestPlace:
 
     def test_outside(self, session: Session, make_record: Any) -> None:
         """A change of what is not searched lies beside it."""
-        params, patch = place(session.plan, killed(session, make_record=make_record), Remedy("clip", {"optimizer.grad_clip_norm": 1.0}))
+        params, patch = place(
+            session.plan,
+            killed(session, make_record=make_record),
+            Remedy("clip", {"optimizer.grad_clip_norm": 1.0}),
+        )
         assert params == PARAMS
         assert patch == {"optimizer.grad_clip_norm": 1.0}
 
@@ -117,7 +142,12 @@ class TestPlace:
         """A dimension that exists only now takes the remedy's value, or is left to the sampler where it names none."""
         trial = killed(session, make_record=make_record)
         weigh = {"weights.method": "sqrt_inv_freq"}
-        assert place(session.plan, trial, Remedy("weigh", {**weigh, "weights.clip_ratio": 100.0}))[0]["weights.clip_ratio"] == 100
+        assert (
+            place(session.plan, trial, Remedy("weigh", {**weigh, "weights.clip_ratio": 100.0}))[0][
+                "weights.clip_ratio"
+            ]
+            == 100
+        )
         assert "weights.clip_ratio" not in place(session.plan, trial, Remedy("weigh", weigh))[0]
 
     def test_not_searched_there(self, session: Session, make_record: Any) -> None:
@@ -129,7 +159,11 @@ class TestPlace:
     def test_no_configuration(self, session: Session, make_record: Any) -> None:
         """A patch that does not go with the rest of the configuration is refused by its path."""
         with pytest.raises(StudyError) as caught:
-            place(session.plan, killed(session, make_record=make_record), Remedy("odd", {"loss.gamma": -1.0}))
+            place(
+                session.plan,
+                killed(session, make_record=make_record),
+                Remedy("odd", {"loss.gamma": -1.0}),
+            )
         assert "gamma" in caught.value.where
 
 
@@ -149,14 +183,20 @@ class TestEnqueue:
         grown, remedy = enqueue_remedy(session, url, Choice(0))
         (waiting,) = self.waiting(grown, url)
         assert remedy == slower()
-        assert waiting.system_attrs["fixed_params"] == {"optimizer.lr_multiple": 0.5, "weights.method": "uniform"}
+        assert waiting.system_attrs["fixed_params"] == {
+            "optimizer.lr_multiple": 0.5,
+            "weights.method": "uniform",
+        }
         assert grown.plan.spec.trials == 2
         assert grown.stored.definition["trials"] == 2
 
     def test_room(self, session: Session, url: str, make_record: Any) -> None:
         """A budget that has room is left as it is."""
         killed(session, slower(), make_record=make_record)
-        wide = replace(session, plan=replace(session.plan, spec=session.plan.spec.model_copy(update={"trials": 9})))
+        wide = replace(
+            session,
+            plan=replace(session.plan, spec=session.plan.spec.model_copy(update={"trials": 9})),
+        )
         assert enqueue_remedy(wide, url, Choice(0))[0].plan.spec.trials == 9
 
     def test_second(self, session: Session, url: str, make_record: Any) -> None:
@@ -169,7 +209,11 @@ class TestEnqueue:
         start = start_of(waiting.user_attrs)
         assert start.label == "remedy of 0"
         config: Any = self.configured(grown.plan, waiting)
-        assert (config.optimizer.grad_clip_norm, config.optimizer.lr_multiple, config.loss.dice_weight) == (1.0, 30.0, 0.2)
+        assert (
+            config.optimizer.grad_clip_norm,
+            config.optimizer.lr_multiple,
+            config.loss.dice_weight,
+        ) == (1.0, 30.0, 0.2)
 
     def test_of_a_remedy(self, session: Session, url: str, make_record: Any) -> None:
         """What an earlier remedy changed outside the space is carried on."""
@@ -184,7 +228,9 @@ class TestEnqueue:
     def configured(self, plan: Plan, waiting: optuna.trial.FrozenTrial) -> Any:
         """The configuration that a worker gives a trial that waits."""
         start = start_of(waiting.user_attrs)
-        return plan.config(waiting.system_attrs["fixed_params"], waiting.number, start.preset, start.patch)
+        return plan.config(
+            waiting.system_attrs["fixed_params"], waiting.number, start.preset, start.patch
+        )
 
     def test_none_there(self, session: Session, url: str) -> None:
         """A trial that is not there is refused by its number."""
@@ -192,14 +238,32 @@ class TestEnqueue:
             enqueue_remedy(session, url, Choice(5))
 
     @pytest.mark.parametrize("state", ["complete", "pruned"])
-    def test_nothing_prescribed(self, session: Session, url: str, make_record: Any, state: Any) -> None:
+    def test_nothing_prescribed(
+        self, session: Session, url: str, make_record: Any, state: Any
+    ) -> None:
         """A trial that is healthy, or merely worse than its peers, has no remedy; `explain` lists none, either."""
         store, stored = session.store, session.stored
         claim = store.claim(stored.id, 1000, "w", 600)
         assert claim is not None
-        claim = store.bind(claim, claim.number or 0, claim.optuna_trial_id or 0, session.plan.config(PARAMS, 0).model_dump(mode="json"))
+        claim = store.bind(
+            claim,
+            claim.number or 0,
+            claim.optuna_trial_id or 0,
+            session.plan.config(PARAMS, 0).model_dump(mode="json"),
+        )
         for epoch in range(1, 5):
-            store.append(claim, make_record(epoch, train_loss=1 / epoch, ce_loss=1 / epoch, dice_loss=1 / epoch, metric=0.1 * epoch, class_metric=(0.5, None, 0.1 * epoch)), 600)
+            store.append(
+                claim,
+                make_record(
+                    epoch,
+                    train_loss=1 / epoch,
+                    ce_loss=1 / epoch,
+                    dice_loss=1 / epoch,
+                    metric=0.1 * epoch,
+                    class_metric=(0.5, None, 0.1 * epoch),
+                ),
+                600,
+            )
         store.finish(claim, state, 0.4)
         with pytest.raises(StudyError, match="nothing was prescribed to trial 0") as caught:
             enqueue_remedy(session, url, Choice(0))

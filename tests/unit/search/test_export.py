@@ -23,28 +23,53 @@ from storage.rows import FinalState, StoredStudy
 from storage.store import Store, open_store
 
 NAN = math.nan
-USED = {"environment.device": "cpu", "environment.threads": 2, "environment.torch": "2.0.0+cpu", "environment.classes": ["road", "sky", "pedestrian"]}
+USED = {
+    "environment.device": "cpu",
+    "environment.threads": 2,
+    "environment.torch": "2.0.0+cpu",
+    "environment.classes": ["road", "sky", "pedestrian"],
+}
 TEST = TestScore(0.36, (0.8, None, 0.1))
 
 
 class Finished:
     """A store with a study in it, and trials that are over."""
 
-    def __init__(self, store: Store, make_record: Callable[..., EpochRecord], **changes: Any) -> None:
+    def __init__(
+        self, store: Store, make_record: Callable[..., EpochRecord], **changes: Any
+    ) -> None:
         self.store, self.make = store, make_record
         self.plan: Plan = make_plan(load_study("focal_gamma", changes))
-        self.stored: StoredStudy = store.register_study(1, self.plan.spec.name, self.plan.spec.model_dump(mode="json"))
+        self.stored: StoredStudy = store.register_study(
+            1, self.plan.spec.name, self.plan.spec.model_dump(mode="json")
+        )
         self.count = 0
 
-    def trial(self, score: float | None, metrics: tuple[float, ...] = (0.2, 0.37, 0.3), state: FinalState = "complete", preset: str | None = None) -> None:
+    def trial(
+        self,
+        score: float | None,
+        metrics: tuple[float, ...] = (0.2, 0.37, 0.3),
+        state: FinalState = "complete",
+        preset: str | None = None,
+    ) -> None:
         """The next trial, which saw these metrics."""
         claim = self.store.claim(self.stored.id, 100, "box:1", 600)
         assert claim is not None
-        config = self.plan.config({"loss.gamma": 1 / 3, "optimizer.lr_multiple": 1e-05 + 0.03}, self.count, preset)
-        claim = self.store.bind(claim, self.count, self.count, config.model_dump(mode="json"), preset)
+        config = self.plan.config(
+            {"loss.gamma": 1 / 3, "optimizer.lr_multiple": 1e-05 + 0.03}, self.count, preset
+        )
+        claim = self.store.bind(
+            claim, self.count, self.count, config.model_dump(mode="json"), preset
+        )
         for epoch, metric in enumerate(metrics, 1):
             test = TEST if epoch == len(metrics) else None
-            self.store.append(claim, self.make(epoch, metric=metric, class_metric=(0.9, None, epoch / 10), used=USED, test=test), 600)
+            self.store.append(
+                claim,
+                self.make(
+                    epoch, metric=metric, class_metric=(0.9, None, epoch / 10), used=USED, test=test
+                ),
+                600,
+            )
         self.store.finish(claim, state, score=score)
         self.count += 1
 
@@ -100,22 +125,44 @@ class TestMakeExport:
         """The best complete trial, with its configuration as it was trained."""
         export = finished.export()
         assert export.provenance.trial == 1
-        assert export.trial_config() == finished.plan.config({"loss.gamma": 1 / 3, "optimizer.lr_multiple": 1e-05 + 0.03}, 1, "safe")
+        assert export.trial_config() == finished.plan.config(
+            {"loss.gamma": 1 / 3, "optimizer.lr_multiple": 1e-05 + 0.03}, 1, "safe"
+        )
 
     def test_score(self, finished: Finished) -> None:
         """The score that decided, the test score, and the classes' by name, those of validation at the best epoch."""
         score = finished.export().score
-        assert (score.metric, score.direction, score.rule, score.validation, score.test) == ("miou", "maximize", "best", 0.37, 0.36)
+        assert (score.metric, score.direction, score.rule, score.validation, score.test) == (
+            "miou",
+            "maximize",
+            "best",
+            0.37,
+            0.36,
+        )
         assert (score.best_epoch, score.epochs) == (2, 3)
-        assert {name: (one.validation, one.test) for name, one in score.classes.items()} == {"road": (0.9, 0.8), "sky": (None, None), "pedestrian": (0.2, 0.1)}
+        assert {name: (one.validation, one.test) for name, one in score.classes.items()} == {
+            "road": (0.9, 0.8),
+            "sky": (None, None),
+            "pedestrian": (0.2, 0.1),
+        }
 
     def test_provenance(self, finished: Finished) -> None:
         """Where it comes from, and what trained it: the torch of the training, not the one installed here."""
         source = finished.export().provenance
-        assert (source.study, source.preset, source.device, source.threads) == ("focal_gamma", "safe", "cpu", 2)
+        assert (source.study, source.preset, source.device, source.threads) == (
+            "focal_gamma",
+            "safe",
+            "cpu",
+            2,
+        )
         assert source.store == finished.store.where
         assert source.versions["torch"] == "2.0.0+cpu"
-        assert {"python", "optuna", "numpy", "segmentation-models-pytorch"} <= source.versions.keys()
+        assert {
+            "python",
+            "optuna",
+            "numpy",
+            "segmentation-models-pytorch",
+        } <= source.versions.keys()
 
     def test_lowest(self, store: Store, make_record: Callable[..., EpochRecord]) -> None:
         """Where less is better the best is the lowest, and so is its best epoch."""
@@ -133,7 +180,10 @@ class TestMakeExport:
     def test_numbered(self, finished: Finished) -> None:
         """Any trial that has a score can be had, a pruned one, too."""
         finished.trial(0.1, (0.1,), state="pruned")
-        assert (finished.export(2).score.validation, finished.export(3).score.validation) == (0.35, 0.1)
+        assert (finished.export(2).score.validation, finished.export(3).score.validation) == (
+            0.35,
+            0.1,
+        )
 
     def test_only_complete(self, finished: Finished) -> None:
         """A trial that was killed is not best, whatever it scored."""
@@ -197,7 +247,10 @@ class TestWriteExport:
         write_export(finished.export(0), file)
         assert load_export(file).provenance.trial == 0
 
-    @pytest.mark.parametrize("text", ["", "precious\n", "config: 1\n", "- config\n- score\n", "a: [\n", "5\n", "- {a: 1}\n"])
+    @pytest.mark.parametrize(
+        "text",
+        ["", "precious\n", "config: 1\n", "- config\n- score\n", "a: [\n", "5\n", "- {a: 1}\n"],
+    )
     def test_foreign(self, finished: Finished, tmp_path: Path, text: str) -> None:
         """Any other file stays as it is."""
         path = tmp_path / "notes.yaml"
@@ -205,7 +258,10 @@ class TestWriteExport:
         with pytest.raises(ConfigError, match="another file stands in the way") as caught:
             write_export(finished.export(), path)
         assert path.read_text() == text
-        assert (caught.value.where, caught.value.next_step) == (str(path), "name another place with --out")
+        assert (caught.value.where, caught.value.next_step) == (
+            str(path),
+            "name another place with --out",
+        )
 
     def test_binary(self, finished: Finished, tmp_path: Path) -> None:
         """So does one that is no text."""
@@ -215,16 +271,27 @@ class TestWriteExport:
 
     @pytest.mark.parametrize(
         ("place", "found", "next_step"),
-        [("a/b/best.yaml", "there is no folder {}/a/b", "`mkdir -p {}/a/b`, or "), ("", "a folder", "--out {}/NAME"), ("file/best.yaml", "{}/file is no folder", "--out")],
+        [
+            ("a/b/best.yaml", "there is no folder {}/a/b", "`mkdir -p {}/a/b`, or "),
+            ("", "a folder", "--out {}/NAME"),
+            ("file/best.yaml", "{}/file is no folder", "--out"),
+        ],
     )
-    def test_no_place(self, finished: Finished, tmp_path: Path, place: str, found: str, next_step: str) -> None:
+    def test_no_place(
+        self, finished: Finished, tmp_path: Path, place: str, found: str, next_step: str
+    ) -> None:
         """A place where no file can be is told, with what to do, and no folder is made."""
         (tmp_path / "file").write_text("in the way")
         with pytest.raises(ConfigError, match="the file cannot be written") as caught:
             write_export(finished.export(), tmp_path / place)
-        assert (caught.value.where, caught.value.found) == (str(tmp_path / place), found.format(tmp_path))
+        assert (caught.value.where, caught.value.found) == (
+            str(tmp_path / place),
+            found.format(tmp_path),
+        )
         assert next_step.format(tmp_path) in caught.value.next_step
-        assert [path.name for path in tmp_path.iterdir() if not path.name.startswith("search.db")] == ["file"]
+        assert [
+            path.name for path in tmp_path.iterdir() if not path.name.startswith("search.db")
+        ] == ["file"]
 
     def test_device(self) -> None:
         """What is no ordinary file is never replaced by one."""
@@ -233,7 +300,9 @@ class TestWriteExport:
                 check(Path("/dev/null"))
         assert not Path("/dev/null").is_file()
 
-    def test_full(self, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_full(
+        self, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """A file that cannot be put in its place leaves nothing half-written behind."""
 
         def full(*_: object) -> None:
@@ -243,7 +312,9 @@ class TestWriteExport:
         with pytest.raises(ConfigError, match="the file cannot be written") as caught:
             write_export(finished.export(), tmp_path / "best.yaml")
         assert caught.value.found == "No space left on device"
-        assert [path.name for path in tmp_path.iterdir() if not path.name.startswith("search.db")] == []
+        assert [
+            path.name for path in tmp_path.iterdir() if not path.name.startswith("search.db")
+        ] == []
 
     def test_rights(self, file: Path, tmp_path: Path) -> None:
         """It has the rights that any new file has here."""
@@ -254,7 +325,21 @@ class TestWriteExport:
 
 
 class TestLoadExport:
-    @pytest.mark.parametrize("key", ["data", "model", "weights", "loss", "optimizer", "schedule", "batch_size", "epochs", "seed", "metric"])
+    @pytest.mark.parametrize(
+        "key",
+        [
+            "data",
+            "model",
+            "weights",
+            "loss",
+            "optimizer",
+            "schedule",
+            "batch_size",
+            "epochs",
+            "seed",
+            "metric",
+        ],
+    )
     def test_missing(self, file: Path, key: str) -> None:
         """A key of the configuration that is missing is no invitation to take its default."""
         with pytest.raises(ConfigError, match=f"the key '{key}' is missing") as caught:
@@ -271,14 +356,38 @@ class TestLoadExport:
         ("edit", "what", "where"),
         [
             (lambda data: data.pop("score"), "the key 'score' is missing", "score"),
-            (lambda data: data["score"].pop("validation"), "the key 'validation' is missing", "score → validation"),
+            (
+                lambda data: data["score"].pop("validation"),
+                "the key 'validation' is missing",
+                "score → validation",
+            ),
             (lambda data: data.update(format=2), "format cannot be 2", ", line"),
             (lambda data: data.update(notes=1), "unknown key 'notes'", "notes"),
-            (lambda data: data["config"]["loss"].update(gamma=-1), "gamma: input should be greater", "config, loss → gamma"),
-            (lambda data: data["config"]["loss"].update(gama=1), "unknown key 'gama' (did you mean 'gamma'?)", "config, loss → gama"),
-            (lambda data: data["config"]["metric"].update(name="mious"), "unknown metric 'mious' (did you mean 'miou'?)", "config → metric → name"),
-            (lambda data: data["provenance"].update(threads=-1), "threads: input should be greater", "provenance → threads"),
-            (lambda data: data["config"].update(batch_size="x"), "batch_size: input should be a valid integer", "config, batch_size"),
+            (
+                lambda data: data["config"]["loss"].update(gamma=-1),
+                "gamma: input should be greater",
+                "config, loss → gamma",
+            ),
+            (
+                lambda data: data["config"]["loss"].update(gama=1),
+                "unknown key 'gama' (did you mean 'gamma'?)",
+                "config, loss → gama",
+            ),
+            (
+                lambda data: data["config"]["metric"].update(name="mious"),
+                "unknown metric 'mious' (did you mean 'miou'?)",
+                "config → metric → name",
+            ),
+            (
+                lambda data: data["provenance"].update(threads=-1),
+                "threads: input should be greater",
+                "provenance → threads",
+            ),
+            (
+                lambda data: data["config"].update(batch_size="x"),
+                "batch_size: input should be a valid integer",
+                "config, batch_size",
+            ),
         ],
     )
     def test_wrong(self, file: Path, edit: Callable[[Any], object], what: str, where: str) -> None:
@@ -292,10 +401,16 @@ class TestLoadExport:
     @pytest.mark.parametrize(
         ("content", "what"),
         [
-            (b"", "holds no mapping"), (b"# no more\n", "holds no mapping"), (b"- 1\n", "holds no mapping"), (b"\xff\xfe\x00", "cannot read"), (b"\x00", "is not valid YAML"),
-            (b"a: 2026-99-99\n", "is not valid YAML"), (b"{" * 5000, "is not valid YAML"), (b"a: !!python/name:os.system\n", "is not valid YAML"),
+            (b"", "holds no mapping"),
+            (b"# no more\n", "holds no mapping"),
+            (b"- 1\n", "holds no mapping"),
+            (b"\xff\xfe\x00", "cannot read"),
+            (b"\x00", "is not valid YAML"),
+            (b"a: 2026-99-99\n", "is not valid YAML"),
+            (b"{" * 5000, "is not valid YAML"),
+            (b"a: !!python/name:os.system\n", "is not valid YAML"),
         ],
-    )  # fmt: skip
+    )
     def test_no_export(self, tmp_path: Path, content: bytes, what: str) -> None:
         """What is no export at all is one message, too, and stays where it is."""
         path = tmp_path / "best.yaml"
@@ -324,7 +439,9 @@ class TestLoadExport:
 
     def test_device(self, file: Path) -> None:
         """A device that is not here is told with the option that names another."""
-        export = load_export(edited(file, lambda data: data["provenance"].update(device="cuda:99 (a card)")))
+        export = load_export(
+            edited(file, lambda data: data["provenance"].update(device="cuda:99 (a card)"))
+        )
         for device, where in ((None, "provenance → device of the export"), ("cuda:98", "--device")):
             with pytest.raises(DeviceError) as caught:
                 Retraining(export, device)

@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from spaces.config import LossConfig, MetricConfig, OptimizerConfig, ScheduleConfig, Stage, TrialConfig, WeightsConfig
+from spaces.config import (
+    LossConfig,
+    MetricConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    Stage,
+    TrialConfig,
+    WeightsConfig,
+)
 
 shares = st.floats(min_value=0, max_value=1)
 
@@ -32,10 +40,15 @@ class TestSplit:
         loss = LossConfig(dice_weight=share)
         assert LossConfig.model_validate(loss.model_dump()) == loss
 
-    @pytest.mark.parametrize(("ce", "dice", "total"), [(0.6, 0.3, "0.9"), (1, 1, "2"), (0, 0, "0"), (0.5, 0.500002, "1")])
+    @pytest.mark.parametrize(
+        ("ce", "dice", "total"), [(0.6, 0.3, "0.9"), (1, 1, "2"), (0, 0, "0"), (0.5, 0.500002, "1")]
+    )
     def test_sum(self, ce: float, dice: float, total: str) -> None:
         """Two shares that do not sum to 1 are refused, with both and their sum."""
-        with pytest.raises(ValidationError, match=rf"must sum to 1, but ce_weight {ce:g} \+ dice_weight {dice:g} is {total}; name only one"):
+        with pytest.raises(
+            ValidationError,
+            match=rf"must sum to 1, but ce_weight {ce:g} \+ dice_weight {dice:g} is {total}; name only one",
+        ):
             LossConfig(ce_weight=ce, dice_weight=dice)
 
     def test_rounding(self) -> None:
@@ -45,7 +58,9 @@ class TestSplit:
     @pytest.mark.parametrize("share", [-0.1, 1.1])
     def test_outside(self, share: float) -> None:
         """A share outside 0 … 1 is refused for that, whatever the other would be."""
-        with pytest.raises(ValidationError, match=r"dice_weight\n  Input should be (greater|less) than or equal to"):
+        with pytest.raises(
+            ValidationError, match=r"dice_weight\n  Input should be (greater|less) than or equal to"
+        ):
             LossConfig(dice_weight=share)
 
 
@@ -61,7 +76,9 @@ class TestAlpha:
         with pytest.raises(ValidationError, match="alpha must not be negative, but is"):
             LossConfig(kind="focal", alpha=alpha)
 
-    @pytest.mark.parametrize(("given", "held"), [(0.25, 0.25), ([0.11, 0.45], (0.11, 0.45)), (None, None), (0, 0.0)])
+    @pytest.mark.parametrize(
+        ("given", "held"), [(0.25, 0.25), ([0.11, 0.45], (0.11, 0.45)), (None, None), (0, 0.0)]
+    )
     def test_accepted(self, given: Any, held: Any) -> None:
         """One factor, one a class, or none."""
         assert LossConfig.model_validate({"kind": "focal", "alpha": given}).alpha == held

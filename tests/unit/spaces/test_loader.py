@@ -44,20 +44,76 @@ class TestBadStudy:
     @pytest.mark.parametrize(
         ("text", "what", "place", "found", "allowed"),
         [
-            (f"name: mine\nepoch: 3\n{SPACE}", "unknown key 'epoch' (did you mean 'epochs'?)", ", line 2, epoch", "", "epochs"),
-            (f"name: mine\n\nmetric: {{score: bets}}\n{SPACE}", "score cannot be 'bets' (did you mean 'best'?)", ", line 3, metric → score", "'bets'", "best, last or mean_last_5"),
-            (f"name: mine\ntrials: 0\n{SPACE}", "trials: input should be greater than or equal to 1", ", line 2, trials", "0", ""),
-            (f"name: mine\nepochs: many\n{SPACE}", "epochs: input should be a valid integer", ", line 2, epochs", "'many'", ""),
-            (f"name: a b\n{SPACE}", "name: string should match pattern", ", line 1, name", "'a b'", ""),
+            (
+                f"name: mine\nepoch: 3\n{SPACE}",
+                "unknown key 'epoch' (did you mean 'epochs'?)",
+                ", line 2, epoch",
+                "",
+                "epochs",
+            ),
+            (
+                f"name: mine\n\nmetric: {{score: bets}}\n{SPACE}",
+                "score cannot be 'bets' (did you mean 'best'?)",
+                ", line 3, metric → score",
+                "'bets'",
+                "best, last or mean_last_5",
+            ),
+            (
+                f"name: mine\ntrials: 0\n{SPACE}",
+                "trials: input should be greater than or equal to 1",
+                ", line 2, trials",
+                "0",
+                "",
+            ),
+            (
+                f"name: mine\nepochs: many\n{SPACE}",
+                "epochs: input should be a valid integer",
+                ", line 2, epochs",
+                "'many'",
+                "",
+            ),
+            (
+                f"name: a b\n{SPACE}",
+                "name: string should match pattern",
+                ", line 1, name",
+                "'a b'",
+                "",
+            ),
             (SPACE, "the key 'name' is missing", ", name", "", "name: …"),
             ("name: mine\n", "the key 'space' is missing", ", space", "", "space: …"),
-            ("name: mine\nspace: {}\n", "space: dictionary should have at least 1 item", ", line 2, space", "{}", ""),
-            ("name: mine\nspace:\n", "space: input should be a valid dictionary", ", line 2, space", "None", ""),
-            (f"name: mine\nsignals: {{overfitting: {{patience: 0}}}}\n{SPACE}", "patience: input should be greater", ", line 2, signals → overfitting → patience", "0", ""),
-            (f"name: mine\npresets: safe\n{SPACE}", "presets: input should be a valid tuple", ", line 2, presets", "'safe'", ""),
+            (
+                "name: mine\nspace: {}\n",
+                "space: dictionary should have at least 1 item",
+                ", line 2, space",
+                "{}",
+                "",
+            ),
+            (
+                "name: mine\nspace:\n",
+                "space: input should be a valid dictionary",
+                ", line 2, space",
+                "None",
+                "",
+            ),
+            (
+                f"name: mine\nsignals: {{overfitting: {{patience: 0}}}}\n{SPACE}",
+                "patience: input should be greater",
+                ", line 2, signals → overfitting → patience",
+                "0",
+                "",
+            ),
+            (
+                f"name: mine\npresets: safe\n{SPACE}",
+                "presets: input should be a valid tuple",
+                ", line 2, presets",
+                "'safe'",
+                "",
+            ),
         ],
-    )  # fmt: skip
-    def test_study(self, write: Write, text: str, what: str, place: str, found: str, allowed: str) -> None:
+    )
+    def test_study(
+        self, write: Write, text: str, what: str, place: str, found: str, allowed: str
+    ) -> None:
         """A complaint says what is wrong, in which line and at which path, what was found and what could stand there."""
         path = write(text)
         error = refusal(path)
@@ -70,23 +126,62 @@ class TestBadStudy:
     @pytest.mark.parametrize(
         ("dimension", "what", "place", "allowed"),
         [
-            ("{kind: flaot, low: 1, high: 2}", "kind cannot be 'flaot' (did you mean 'float'?)", "", "float, int, choice"),
-            ("{low: 1, high: 2}", "loss.gamma names no kind", "", "kind: float, kind: int or kind: choice"),
+            (
+                "{kind: flaot, low: 1, high: 2}",
+                "kind cannot be 'flaot' (did you mean 'float'?)",
+                "",
+                "float, int, choice",
+            ),
+            (
+                "{low: 1, high: 2}",
+                "loss.gamma names no kind",
+                "",
+                "kind: float, kind: int or kind: choice",
+            ),
             ("3", "loss.gamma: input should be a valid dictionary", "", ""),
-            ("{kind: float, low: 1, hihg: 2}", "unknown key 'hihg' (did you mean 'high'?)", " → hihg", "kind, low, high"),
+            (
+                "{kind: float, low: 1, hihg: 2}",
+                "unknown key 'hihg' (did you mean 'high'?)",
+                " → hihg",
+                "kind, low, high",
+            ),
             ("{kind: float, low: 1}", "the key 'high' is missing", " → high", "high: …"),
             ("{kind: float, low: 3, high: 2}", "loss.gamma: low 3 is above high 2", "", ""),
-            ("{kind: int, low: 0, high: 2, log: true}", "loss.gamma: a log range must lie above 0, but low is 0", "", ""),
+            (
+                "{kind: int, low: 0, high: 2, log: true}",
+                "loss.gamma: a log range must lie above 0, but low is 0",
+                "",
+                "",
+            ),
             ("{kind: float, low: x, high: 2}", "low: input should be a valid number", " → low", ""),
-            ("{kind: float, low: 0, high: .inf}", "high: input should be a finite number", " → high", ""),
-            ("{kind: choice, choices: []}", "choices: tuple should have at least 1 item", " → choices", ""),
+            (
+                "{kind: float, low: 0, high: .inf}",
+                "high: input should be a finite number",
+                " → high",
+                "",
+            ),
+            (
+                "{kind: choice, choices: []}",
+                "choices: tuple should have at least 1 item",
+                " → choices",
+                "",
+            ),
             ("{kind: choice, choices: [1, 1]}", "loss.gamma: the same choice stands twice", "", ""),
-            ("{kind: choice, choices: [{a: 1}]}", "choices: input should be a valid", " → choices → 0", ""),
+            (
+                "{kind: choice, choices: [{a: 1}]}",
+                "choices: input should be a valid",
+                " → choices → 0",
+                "",
+            ),
         ],
     )
-    def test_dimension(self, write: Write, dimension: str, what: str, place: str, allowed: str) -> None:
+    def test_dimension(
+        self, write: Write, dimension: str, what: str, place: str, allowed: str
+    ) -> None:
         """A dimension keeps its dotted name in the path of a complaint, and the path holds nothing that is not in the file."""
-        path = write(f"name: mine\nspace:\n  weights.beta: {{kind: float, low: 0, high: 0.5}}\n  loss.gamma: {dimension}\n")
+        path = write(
+            f"name: mine\nspace:\n  weights.beta: {{kind: float, low: 0, high: 0.5}}\n  loss.gamma: {dimension}\n"
+        )
         error = refusal(path)
         assert what in error.what
         assert error.where == f"{path}, line 4, space → loss.gamma{place}"
@@ -94,7 +189,9 @@ class TestBadStudy:
 
     def test_deep_line(self, write: Write) -> None:
         """The line is that of the deepest step that stands in the file."""
-        path = write("name: mine\nspace:\n  loss.gamma:\n    kind: choice\n    choices:\n      - 1\n      - [2]\n")
+        path = write(
+            "name: mine\nspace:\n  loss.gamma:\n    kind: choice\n    choices:\n      - 1\n      - [2]\n"
+        )
         assert refusal(path).where == f"{path}, line 7, space → loss.gamma → choices → 1"
 
     def test_own_check(self) -> None:
@@ -149,7 +246,11 @@ class TestBadFile:
             ("name: a\nspace: {a: 1\nb: }\n", 3, "expected ',' or '}'"),
             ("name: a\n\tb: 1\n", 2, "found character '\\t'"),
             ("name: mine\nname: yours\n", 2, "the key 'name' stands twice"),
-            ("name: mine\nspace:\n  loss.gamma: {low: 1,\n    high: 2,\n    low: 3}\n", 5, "the key 'low' stands twice"),
+            (
+                "name: mine\nspace:\n  loss.gamma: {low: 1,\n    high: 2,\n    low: 3}\n",
+                5,
+                "the key 'low' stands twice",
+            ),
             ("name: mine\n? [a, b]\n: 1\n", 2, "a key must be plain text, not a list or a mapping"),
             ("name: !!python/object:os.system a\n", 1, "could not determine a constructor"),
             ("name: *missing\n", 1, "found undefined alias"),
@@ -168,7 +269,10 @@ class TestBadFile:
         path = write("name: \x01\n")
         assert refusal(path).where == str(path)
 
-    @pytest.mark.parametrize(("text", "found"), [("", "nothing"), ("- a\n", "list"), ("5\n", "int"), ("# nothing\n", "nothing")])
+    @pytest.mark.parametrize(
+        ("text", "found"),
+        [("", "nothing"), ("- a\n", "list"), ("5\n", "int"), ("# nothing\n", "nothing")],
+    )
     def test_no_mapping(self, write: Write, text: str, found: str) -> None:
         """A file must hold keys and values."""
         error = refusal(write(text))
@@ -177,7 +281,10 @@ class TestBadFile:
     def test_missing(self, tmp_path: Path) -> None:
         """A file that is not there is told by its path."""
         error = refusal(tmp_path / "none.yaml")
-        assert (error.what, error.found) == (f"cannot read {tmp_path / 'none.yaml'}", "No such file or directory")
+        assert (error.what, error.found) == (
+            f"cannot read {tmp_path / 'none.yaml'}",
+            "No such file or directory",
+        )
 
     def test_folder(self, tmp_path: Path) -> None:
         """A folder is no study."""
@@ -220,11 +327,28 @@ class TestStudyFile:
 
 class TestNumbers:
     @pytest.mark.parametrize(
-        ("text", "value"), [("1e-3", 1e-3), ("5.0e-6", 5e-6), ("2E3", 2e3), ("-1e2", -100.0), ("+1e2", 100.0), ("1e", "1e"), ("e3", "e3"), ("3", 3), ("'1e-3'", "1e-3")]
-    )  # fmt: skip
+        ("text", "value"),
+        [
+            ("1e-3", 1e-3),
+            ("5.0e-6", 5e-6),
+            ("2E3", 2e3),
+            ("-1e2", -100.0),
+            ("+1e2", 100.0),
+            ("1e", "1e"),
+            ("e3", "e3"),
+            ("3", 3),
+            ("'1e-3'", "1e-3"),
+        ],
+    )
     def test_exponent(self, write: Write, text: str, value: object) -> None:
         """1e-3 is a number, with or without a dot, for it will be compared with the rate that was used."""
-        choice = load_study(str(write(f"name: mine\nspace:\n  optimizer.lr_multiple: {{kind: choice, choices: [{text}]}}\n"))).space["optimizer.lr_multiple"]
+        choice = load_study(
+            str(
+                write(
+                    f"name: mine\nspace:\n  optimizer.lr_multiple: {{kind: choice, choices: [{text}]}}\n"
+                )
+            )
+        ).space["optimizer.lr_multiple"]
         assert isinstance(choice, Choice)
         assert (choice.choices, type(choice.choices[0])) == ((value,), type(value))
 
@@ -232,7 +356,9 @@ class TestNumbers:
 class TestBase:
     def test_dotted(self, write: Write) -> None:
         """The base may use dotted keys, nested ones, or both."""
-        spec = load_study(str(write(f"name: mine\nbase: {{loss.smooth: 5, loss: {{kind: focal}}}}\n{SPACE}")))
+        spec = load_study(
+            str(write(f"name: mine\nbase: {{loss.smooth: 5, loss: {{kind: focal}}}}\n{SPACE}"))
+        )
         assert spec.base == {"loss": {"smooth": 5, "kind": "focal"}}
 
 
@@ -242,7 +368,10 @@ class TestChanges:
         [
             ([], {}),
             (["epochs=8"], {"epochs": 8}),
-            (["base.loss.gamma=1.5", "base.weights.clip_ratio=null"], {"base.loss.gamma": 1.5, "base.weights.clip_ratio": None}),
+            (
+                ["base.loss.gamma=1.5", "base.weights.clip_ratio=null"],
+                {"base.loss.gamma": 1.5, "base.weights.clip_ratio": None},
+            ),
             (["base.optimizer.base_lr=1e-3"], {"base.optimizer.base_lr": 1e-3}),
             (["presets=[safe, untuned]"], {"presets": ["safe", "untuned"]}),
             (["about=a=b"], {"about": "a=b"}),
@@ -272,7 +401,12 @@ class TestChanges:
     def test_laid_over(self) -> None:
         """A change replaces what the file says and leaves the rest."""
         plain = load_study("focal_gamma")
-        spec = load_study("focal_gamma", parse_changes(["epochs=3", "metric.score=last", "base.loss.smooth=7", "base.data.size=64"]))
+        spec = load_study(
+            "focal_gamma",
+            parse_changes(
+                ["epochs=3", "metric.score=last", "base.loss.smooth=7", "base.data.size=64"]
+            ),
+        )
         assert (spec.epochs, spec.metric.score, spec.metric.name) == (3, "last", "miou")
         assert spec.base["loss"] == plain.base["loss"] | {"smooth": 7}
         assert spec.base["data"] == {"size": 64}
@@ -280,25 +414,39 @@ class TestChanges:
 
     def test_dimension_part(self) -> None:
         """One value of a dimension can be changed by the dimension's own dotted name."""
-        spec = load_study("focal_gamma", parse_changes(["space.loss.gamma.low=1", "space.optimizer.grad_clip_norm.choices=[1, 2]"]))
+        spec = load_study(
+            "focal_gamma",
+            parse_changes(
+                ["space.loss.gamma.low=1", "space.optimizer.grad_clip_norm.choices=[1, 2]"]
+            ),
+        )
         assert spec.space["loss.gamma"] == FloatRange(kind="float", low=1, high=5)
         assert spec.space["optimizer.grad_clip_norm"] == Choice(kind="choice", choices=(1, 2))
 
     def test_dimension_added(self) -> None:
         """A mapping makes a new dimension."""
-        spec = load_study("focal_gamma", parse_changes(["space.loss.alpha_tau={kind: float, low: 0, high: 1}"]))
+        spec = load_study(
+            "focal_gamma", parse_changes(["space.loss.alpha_tau={kind: float, low: 0, high: 1}"])
+        )
         assert spec.space["loss.alpha_tau"] == FloatRange(kind="float", low=0, high=1)
 
     def test_dimension_condition(self) -> None:
         """A condition can be changed, although it is a mapping, too."""
-        spec = load_study("focal_gamma", parse_changes(["space.loss.gamma.when={loss.kind: focal}"]))
+        spec = load_study(
+            "focal_gamma", parse_changes(["space.loss.gamma.when={loss.kind: focal}"])
+        )
         assert spec.space["loss.gamma"].when == {"loss.kind": "focal"}
         assert len(spec.space) == 3
 
     @pytest.mark.parametrize(
         ("assignment", "what"),
-        [("epoch=3", "unknown key 'epoch'"), ("space.loss.gamma.lwo=1", "unknown key 'lwo'"), ("space.loss.tau.low=1", "loss.tau names no kind"), ("trials=x", "trials")],
-    )  # fmt: skip
+        [
+            ("epoch=3", "unknown key 'epoch'"),
+            ("space.loss.gamma.lwo=1", "unknown key 'lwo'"),
+            ("space.loss.tau.low=1", "loss.tau names no kind"),
+            ("trials=x", "trials"),
+        ],
+    )
     def test_does_not_fit(self, assignment: str, what: str) -> None:
         """A change is checked as what stands in the file is."""
         assert what in refusal("focal_gamma", parse_changes([assignment])).what
@@ -325,7 +473,10 @@ class TestWhereChanged:
     def test_laid_over(self, write: Write) -> None:
         """Where a change and the file do not go together, both are named."""
         path = write(STUDY)
-        assert refusal(path, {"space.loss.gamma.low": 9}).where == f"--set space.loss.gamma.low, over {path}, line 3, space → loss.gamma"
+        assert (
+            refusal(path, {"space.loss.gamma.low": 9}).where
+            == f"--set space.loss.gamma.low, over {path}, line 3, space → loss.gamma"
+        )
 
     def test_file(self, write: Write) -> None:
         """What did not still has its line."""

@@ -61,7 +61,17 @@ class TestBounds:
 class TestFloatRange:
     @pytest.mark.parametrize(
         ("value", "held"),
-        [(0.5, True), (2.0, True), (1, True), (0.499, False), (2.001, False), (True, False), (None, False), ("1", False), (float("nan"), False)],
+        [
+            (0.5, True),
+            (2.0, True),
+            (1, True),
+            (0.499, False),
+            (2.001, False),
+            (True, False),
+            (None, False),
+            ("1", False),
+            (float("nan"), False),
+        ],
     )
     def test_holds(self, value: object, held: bool) -> None:
         """Both ends belong to it; a boolean is no number."""
@@ -71,7 +81,9 @@ class TestFloatRange:
         """A logarithm changes how it is sampled, not what it holds."""
         assert FloatRange(kind="float", low=1e-5, high=1.0, log=True).holds(1e-5)
 
-    @pytest.mark.parametrize(("value", "held"), [(0.1, True), (0.3, True), (0.7, True), (0.4, False), (0.31, False)])
+    @pytest.mark.parametrize(
+        ("value", "held"), [(0.1, True), (0.3, True), (0.7, True), (0.4, False), (0.31, False)]
+    )
     def test_holds_step(self, value: float, held: bool) -> None:
         """With a step only the grid belongs to it, the rounding of 0.1 + 0.2 forgiven."""
         assert FloatRange(kind="float", low=0.1, high=0.9, step=0.2).holds(value) is held
@@ -86,7 +98,19 @@ class TestFloatRange:
 
 
 class TestIntRange:
-    @pytest.mark.parametrize(("value", "held"), [(1, True), (3, True), (9, True), (2, False), (11, False), (3.0, False), (True, False), (None, False)])
+    @pytest.mark.parametrize(
+        ("value", "held"),
+        [
+            (1, True),
+            (3, True),
+            (9, True),
+            (2, False),
+            (11, False),
+            (3.0, False),
+            (True, False),
+            (None, False),
+        ],
+    )
     def test_holds(self, value: object, held: bool) -> None:
         """Only whole numbers on the grid belong to it."""
         assert IntRange(kind="int", low=1, high=9, step=2).holds(value) is held
@@ -112,7 +136,13 @@ class TestChoice:
 
     def test_kinds_kept(self) -> None:
         """Each choice stays what it is: a boolean no number, a number no text."""
-        assert list(map(repr, dimension("choice", choices=[True, 1, 1.5, "1", None]).choices)) == ["True", "1", "1.5", "'1'", "None"]
+        assert list(map(repr, dimension("choice", choices=[True, 1, 1.5, "1", None]).choices)) == [
+            "True",
+            "1",
+            "1.5",
+            "'1'",
+            "None",
+        ]
 
     @pytest.mark.parametrize(
         ("choices", "value", "held"),
@@ -132,7 +162,10 @@ class TestChoice:
 
     def test_words(self) -> None:
         """It reads as YAML would have it, and null as none."""
-        assert str(Choice(kind="choice", choices=(None, True, 0.5, "sgd"))) == "none · true · 0.5 · sgd"
+        assert (
+            str(Choice(kind="choice", choices=(None, True, 0.5, "sgd")))
+            == "none · true · 0.5 · sgd"
+        )
 
 
 class TestActive:

@@ -12,8 +12,19 @@ from spaces.errors import StudyError
 from spaces.paths import flatten, lookup, nested, overlay
 
 keys = st.text("abcde_", min_size=1, max_size=3)
-leaves = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(max_size=3), st.lists(st.integers(), max_size=2))
-trees = st.recursive(st.dictionaries(keys, leaves, max_size=4), lambda inner: st.dictionaries(keys, leaves | inner, max_size=4), max_leaves=15)
+leaves = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(allow_nan=False),
+    st.text(max_size=3),
+    st.lists(st.integers(), max_size=2),
+)
+trees = st.recursive(
+    st.dictionaries(keys, leaves, max_size=4),
+    lambda inner: st.dictionaries(keys, leaves | inner, max_size=4),
+    max_leaves=15,
+)
 
 
 class TestFlatten:
@@ -37,8 +48,16 @@ class TestFlatten:
 class TestNested:
     def test_mixture(self) -> None:
         """Dotted and nested keys may stand side by side."""
-        given = {"loss": {"gamma": 1}, "loss.smooth": 5, "optimizer.sgd": {"momentum": 0.9}, "optimizer": {"sgd.lr": 1}}
-        assert nested(given) == {"loss": {"gamma": 1, "smooth": 5}, "optimizer": {"sgd": {"momentum": 0.9, "lr": 1}}}
+        given = {
+            "loss": {"gamma": 1},
+            "loss.smooth": 5,
+            "optimizer.sgd": {"momentum": 0.9},
+            "optimizer": {"sgd.lr": 1},
+        }
+        assert nested(given) == {
+            "loss": {"gamma": 1, "smooth": 5},
+            "optimizer": {"sgd": {"momentum": 0.9, "lr": 1}},
+        }
 
     @given(tree=trees)
     def test_already(self, tree: dict[str, Any]) -> None:
@@ -70,7 +89,9 @@ class TestOverlay:
 
     def test_siblings_stay(self) -> None:
         """What the upper one does not name stays; a section replaces a value and a value a section."""
-        assert overlay({"a": {"b": 1, "c": 2}, "d": {"e": 3}, "f": 4}, {"a": {"b": 9}, "d": 5, "f": {"g": 6}}) == {
+        assert overlay(
+            {"a": {"b": 1, "c": 2}, "d": {"e": 3}, "f": 4}, {"a": {"b": 9}, "d": 5, "f": {"g": 6}}
+        ) == {
             "a": {"b": 9, "c": 2},
             "d": 5,
             "f": {"g": 6},

@@ -17,14 +17,23 @@ ALL = sorted(PRESETS)
 def configured(name: str, epochs: int, *, focal: bool = False) -> Any:
     """The preset as a whole configuration with a base rate of 1."""
     config = preset(name, epochs, focal=focal)
-    return SegmentationConfig.model_validate(config | {"epochs": epochs, "optimizer": {**config["optimizer"], "base_lr": 1.0}})
+    return SegmentationConfig.model_validate(
+        config | {"epochs": epochs, "optimizer": {**config["optimizer"], "base_lr": 1.0}}
+    )
 
 
 def course(name: str, epochs: int) -> dict[int, EpochValues]:
     """The preset's values, epoch by epoch."""
     config = configured(name, epochs)
     return {
-        epoch: values_at(epoch, epochs=epochs, loss=config.loss, optimizer=config.optimizer, weights=config.weights, schedule=config.schedule)
+        epoch: values_at(
+            epoch,
+            epochs=epochs,
+            loss=config.loss,
+            optimizer=config.optimizer,
+            weights=config.weights,
+            schedule=config.schedule,
+        )
         for epoch in range(1, epochs + 1)
     }
 
@@ -35,9 +44,21 @@ class TestDocumented:
         """Square-root weights in 0.1 … 10, Dice warm-up 5 + 10 to 0.6/0.4, smooth 5 and from epoch 10 on 1, squares, lr × 0.3, clipping at 1, batches of 8."""
         config, values = configured("safe", epochs), course("safe", epochs)
         assert (config.weights.method, config.weights.clip_ratio) == ("sqrt_inv_freq", 100)
-        assert (config.loss.kind, config.loss.square_denominator, config.batch_size) == ("ce", True, 8)
+        assert (config.loss.kind, config.loss.square_denominator, config.batch_size) == (
+            "ce",
+            True,
+            8,
+        )
         assert (config.optimizer.lr_multiple, config.optimizer.grad_clip_norm) == (0.3, 1)
-        assert [round(values[epoch].dice_weight, 9) for epoch in (1, 5, 6, 10, 14, 15, 30)] == [0, 0, 0.04, 0.2, 0.36, 0.4, 0.4]
+        assert [round(values[epoch].dice_weight, 9) for epoch in (1, 5, 6, 10, 14, 15, 30)] == [
+            0,
+            0,
+            0.04,
+            0.2,
+            0.36,
+            0.4,
+            0.4,
+        ]
         assert (values[15].ce_weight, values[30].ce_weight) == (0.6, 0.6)
         assert [values[epoch].smooth for epoch in (1, 9, 10, 30)] == [5, 5, 1, 1]
         assert {values[epoch].lr for epoch in values} == {0.3}
@@ -46,21 +67,51 @@ class TestDocumented:
         """5 epochs of weighted cross entropy at lr × 0.5, 10 epochs of 0.8/0.2 with smooth 5, then 0.6/0.4 with smooth 1, both at lr × 0.3."""
         config, values = configured("progressive", epochs), course("progressive", epochs)
         assert config.weights.method != "uniform"
-        assert {(values[epoch].ce_weight, values[epoch].dice_weight, values[epoch].lr) for epoch in range(1, 6)} == {(1, 0, 0.5)}
-        assert {(values[epoch].ce_weight, values[epoch].dice_weight, values[epoch].smooth, values[epoch].lr) for epoch in range(6, 16)} == {(0.8, 0.2, 5, 0.3)}
-        assert {(values[epoch].ce_weight, values[epoch].dice_weight, values[epoch].smooth, values[epoch].lr) for epoch in range(16, epochs + 1)} == {(0.6, 0.4, 1, 0.3)}
+        assert {
+            (values[epoch].ce_weight, values[epoch].dice_weight, values[epoch].lr)
+            for epoch in range(1, 6)
+        } == {(1, 0, 0.5)}
+        assert {
+            (
+                values[epoch].ce_weight,
+                values[epoch].dice_weight,
+                values[epoch].smooth,
+                values[epoch].lr,
+            )
+            for epoch in range(6, 16)
+        } == {(0.8, 0.2, 5, 0.3)}
+        assert {
+            (
+                values[epoch].ce_weight,
+                values[epoch].dice_weight,
+                values[epoch].smooth,
+                values[epoch].lr,
+            )
+            for epoch in range(16, epochs + 1)
+        } == {(0.6, 0.4, 1, 0.3)}
 
     def test_recommended(self, epochs: int) -> None:
         """Square-root weights in 0.1 … 10, 0.7/0.3, smooth 5, squares, lr × 0.3, clipping at 1, the same in every epoch."""
         config, values = configured("recommended", epochs), course("recommended", epochs)
-        assert (config.weights.method, config.weights.clip_ratio, config.loss.square_denominator) == ("sqrt_inv_freq", 100, True)
+        assert (
+            config.weights.method,
+            config.weights.clip_ratio,
+            config.loss.square_denominator,
+        ) == ("sqrt_inv_freq", 100, True)
         assert config.optimizer.grad_clip_norm == 1
-        assert {(one.ce_weight, one.dice_weight, one.smooth, one.lr, one.clip_ratio) for one in values.values()} == {(0.7, 0.3, 5, 0.3, 100)}
+        assert {
+            (one.ce_weight, one.dice_weight, one.smooth, one.lr, one.clip_ratio)
+            for one in values.values()
+        } == {(0.7, 0.3, 5, 0.3, 100)}
 
     def test_untuned(self, epochs: int) -> None:
         """Plain cross entropy at the base rate: what the others are to beat."""
         config, values = configured("untuned", epochs), course("untuned", epochs)
-        assert (config.weights.method, config.loss.kind, config.optimizer.grad_clip_norm) == ("uniform", "ce", None)
+        assert (config.weights.method, config.loss.kind, config.optimizer.grad_clip_norm) == (
+            "uniform",
+            "ce",
+            None,
+        )
         assert {(one.ce_weight, one.dice_weight, one.lr) for one in values.values()} == {(1, 0, 1)}
 
 
@@ -70,7 +121,10 @@ class TestScaled:
     def test_settles(self, name: str, epochs: int) -> None:
         """In any study of three epochs or more the final split, smooth and clip ratio are trained with."""
         config = configured(name, epochs)
-        assert settled_from(config.loss, config.optimizer, config.weights, config.schedule, epochs) <= epochs
+        assert (
+            settled_from(config.loss, config.optimizer, config.weights, config.schedule, epochs)
+            <= epochs
+        )
 
     @pytest.mark.parametrize("epochs", range(1, 31))
     def test_proportional(self, epochs: int) -> None:
@@ -79,7 +133,9 @@ class TestScaled:
         assert schedule["dice_ce_only_epochs"] == max(1, 5 * epochs // 30)
         assert schedule["dice_ramp_epochs"] == max(1, 10 * epochs // 30)
         assert schedule["stages"][0]["before_epoch"] == 1 + max(1, 9 * epochs // 30)
-        assert [stage["before_epoch"] for stage in preset("progressive", epochs)["schedule"]["stages"]] == [
+        assert [
+            stage["before_epoch"] for stage in preset("progressive", epochs)["schedule"]["stages"]
+        ] == [
             1 + max(1, 5 * epochs // 30),
             1 + max(1, 5 * epochs // 30) + max(1, 10 * epochs // 30),
         ]
@@ -91,21 +147,38 @@ class TestFocal:
     def test_text(self, epochs: int, focal: bool) -> None:
         """The preset for text is a focal loss as it stands: gamma 2, alpha by inverse frequency, smoothed labels, cosine, patience 3."""
         config = configured("text", epochs, focal=focal)
-        assert (config.loss.kind, config.loss.gamma, config.loss.alpha_tau, config.loss.label_smoothing, config.loss.dice_weight) == ("focal", 2, 1, 0.1, 0)
-        assert (config.schedule.lr, config.early_stopping_patience, config.weights.method) == ("cosine", 3, "uniform")
+        assert (
+            config.loss.kind,
+            config.loss.gamma,
+            config.loss.alpha_tau,
+            config.loss.label_smoothing,
+            config.loss.dice_weight,
+        ) == ("focal", 2, 1, 0.1, 0)
+        assert (config.schedule.lr, config.early_stopping_patience, config.weights.method) == (
+            "cosine",
+            3,
+            "uniform",
+        )
 
     @pytest.mark.parametrize("name", [name for name in ALL if name != "text"])
     def test_cross_entropy(self, name: str) -> None:
         """Written as focal loss it has gamma 0 and alpha 1 for every class, and is otherwise the same."""
         plain, focal = configured(name, 30), configured(name, 30, focal=True)
-        assert (focal.loss.kind, focal.loss.gamma, focal.loss.alpha, focal.loss.alpha_tau) == ("focal", 0, None, 0)
+        assert (focal.loss.kind, focal.loss.gamma, focal.loss.alpha, focal.loss.alpha_tau) == (
+            "focal",
+            0,
+            None,
+            0,
+        )
         assert focal.model_copy(update={"loss": plain.loss}) == plain
 
 
 class TestPreset:
     def test_unknown(self) -> None:
         """A name that is no preset gets the nearest one and all of them."""
-        with pytest.raises(StudyError, match=r"unknown preset 'save' \(did you mean 'safe'\?\)") as caught:
+        with pytest.raises(
+            StudyError, match=r"unknown preset 'save' \(did you mean 'safe'\?\)"
+        ) as caught:
             preset("save", 30)
         assert all(name in caught.value.allowed for name in ALL)
 

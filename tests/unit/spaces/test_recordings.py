@@ -15,7 +15,14 @@ import pytest
 from spaces.errors import InputError, RecordsError
 from spaces.record_json import make_record as read_row
 from spaces.record_json import told_row
-from spaces.recordings import RecordedStudy, RecordedTrial, Recording, check_out, read_recording, write_recording
+from spaces.recordings import (
+    RecordedStudy,
+    RecordedTrial,
+    Recording,
+    check_out,
+    read_recording,
+    write_recording,
+)
 from spaces.records import EpochRecord
 
 NAN, INF = math.nan, math.inf
@@ -30,7 +37,10 @@ def written(tmp_path: Path) -> Write:
 
     def write(*lines: Any, name: str = "curves.jsonl") -> Path:
         path = tmp_path / name
-        path.write_text("".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines), encoding="utf-8")
+        path.write_text(
+            "".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines),
+            encoding="utf-8",
+        )
         return path
 
     return write
@@ -38,20 +48,50 @@ def written(tmp_path: Path) -> Write:
 
 def trial(*metrics: float, **changes: Any) -> dict[str, Any]:
     """A line with an epoch for every metric."""
-    return {"epochs": [{"epoch": epoch, "loss": 0.5, "metric": metric} for epoch, metric in enumerate(metrics, 1)]} | changes
+    return {
+        "epochs": [
+            {"epoch": epoch, "loss": 0.5, "metric": metric}
+            for epoch, metric in enumerate(metrics, 1)
+        ]
+    } | changes
 
 
 class TestMakeRecord:
     def test_least(self) -> None:
         """Epoch, loss and metric are enough; what is unknown is NaN, empty, or told by 0 watched steps."""
         record = read_row(EPOCH)
-        assert (record.epoch, record.train_loss, record.ce_loss, record.dice_loss, record.metric) == (1, 0.8, 0.8, None, 0.45)
-        assert (record.steps, record.class_metric, record.settled, record.broken_step) == (0, (), True, None)
-        assert all(math.isnan(value) for value in (record.val_loss, record.grad_norm_max, record.grad_norm_median, record.seconds))
+        assert (
+            record.epoch,
+            record.train_loss,
+            record.ce_loss,
+            record.dice_loss,
+            record.metric,
+        ) == (1, 0.8, 0.8, None, 0.45)
+        assert (record.steps, record.class_metric, record.settled, record.broken_step) == (
+            0,
+            (),
+            True,
+            None,
+        )
+        assert all(
+            math.isnan(value)
+            for value in (
+                record.val_loss,
+                record.grad_norm_max,
+                record.grad_norm_median,
+                record.seconds,
+            )
+        )
 
     def test_all(self, make_record: Callable[..., EpochRecord]) -> None:
         """A whole record comes back as it was written; what was used, and the test score, are not."""
-        record = make_record(3, broken_step=4, settled=False, grad_shares={"ce": 0.7, "dice": 0.3}, class_grad_shares=(0.2, None, 0.8))
+        record = make_record(
+            3,
+            broken_step=4,
+            settled=False,
+            grad_shares={"ce": 0.7, "dice": 0.3},
+            class_grad_shares=(0.2, None, 0.8),
+        )
         assert read_row(told_row(record)) == record
 
     @pytest.mark.parametrize("steps", [{}, {"steps": 7}])
@@ -66,12 +106,36 @@ class TestMakeRecord:
     def test_parts(self, without: str) -> None:
         """Parts without their weights cannot be put together: the loss counts as one part."""
         parts = {"ce_loss": 0.7, "dice_loss": 0.9, "ce_weight": 0.6, "dice_weight": 0.4}
-        whole, less = read_row(EPOCH | parts), read_row(EPOCH | {key: value for key, value in parts.items() if key != without})
-        assert (whole.ce_loss, whole.dice_loss, whole.ce_weight, whole.dice_weight) == (0.7, 0.9, 0.6, 0.4)
-        assert (less.ce_loss, less.dice_loss, less.ce_weight, less.dice_weight) == (0.8, None, 1.0, 0.0)
+        whole, less = (
+            read_row(EPOCH | parts),
+            read_row(EPOCH | {key: value for key, value in parts.items() if key != without}),
+        )
+        assert (whole.ce_loss, whole.dice_loss, whole.ce_weight, whole.dice_weight) == (
+            0.7,
+            0.9,
+            0.6,
+            0.4,
+        )
+        assert (less.ce_loss, less.dice_loss, less.ce_weight, less.dice_weight) == (
+            0.8,
+            None,
+            1.0,
+            0.0,
+        )
         assert read_row(EPOCH | parts | {"dice_loss": None}).dice_loss is None
 
-    @pytest.mark.parametrize(("told", "value"), [("NaN", NAN), ("nan", NAN), ("-Infinity", -INF), ("inf", INF), ("+inf", INF), (NAN, NAN), (3, 3.0)])
+    @pytest.mark.parametrize(
+        ("told", "value"),
+        [
+            ("NaN", NAN),
+            ("nan", NAN),
+            ("-Infinity", -INF),
+            ("inf", INF),
+            ("+inf", INF),
+            (NAN, NAN),
+            (3, 3.0),
+        ],
+    )
     def test_numbers(self, told: Any, value: float) -> None:
         """NaN and the infinities may be text, as JSON has no word for them, or Python's own words."""
         record = read_row({"epoch": 2.0, "loss": told, "metric": None})
@@ -113,20 +177,35 @@ class TestMakeRecord:
 
     def test_other_keys(self) -> None:
         """What somebody else recorded besides is left aside."""
-        assert repr(read_row(EPOCH | {"gpu": "hot", "used": {"x": 1}})) == repr(read_row(EPOCH))  # NaN equals nothing
+        assert repr(read_row(EPOCH | {"gpu": "hot", "used": {"x": 1}})) == repr(
+            read_row(EPOCH)
+        )  # NaN equals nothing
 
 
 class TestRead:
     def test_least(self, written: Write) -> None:
         """A line needs nothing but its epochs: trials are numbered by their lines, and count as complete."""
         recording = read_recording(written(trial(0.1, 0.2), "", trial(0.3)))
-        assert [(held.number, held.state, len(held.epochs), held.params) for held in recording.trials] == [(0, "complete", 2, {}), (1, "complete", 1, {})]
-        assert (recording.study.name, recording.study.metric.direction, recording.study.epochs) == ("records", "maximize", None)
+        assert [
+            (held.number, held.state, len(held.epochs), held.params) for held in recording.trials
+        ] == [(0, "complete", 2, {}), (1, "complete", 1, {})]
+        assert (recording.study.name, recording.study.metric.direction, recording.study.epochs) == (
+            "records",
+            "maximize",
+            None,
+        )
 
     def test_numbers(self, written: Write) -> None:
         """Trials come in the order of their numbers, in which the peers of a trial came before it."""
-        recording = read_recording(written(trial(0.1, number=7, state="pruned", params={"loss.gamma": 2}), trial(0.2, number=2)))
-        assert [(held.number, held.state) for held in recording.trials] == [(2, "complete"), (7, "pruned")]
+        recording = read_recording(
+            written(
+                trial(0.1, number=7, state="pruned", params={"loss.gamma": 2}), trial(0.2, number=2)
+            )
+        )
+        assert [(held.number, held.state) for held in recording.trials] == [
+            (2, "complete"),
+            (7, "pruned"),
+        ]
         assert recording.trials[1].params == {"loss.gamma": 2}
 
     @pytest.mark.parametrize("name", ["curves.jsonl.gz", "curves"])
@@ -144,8 +223,14 @@ class TestRead:
 
     def test_absent_classes(self, written: Write) -> None:
         """An epoch that was not validated may leave its classes out."""
-        rows = [EPOCH | {"class_metric": [0.1, None]}, EPOCH | {"epoch": 2}, EPOCH | {"epoch": 3, "class_metric": [0.2, None]}]
-        assert [held.class_metric for held in read_recording(written({"epochs": rows})).trials[0].epochs] == [(0.1, None), (), (0.2, None)]
+        rows = [
+            EPOCH | {"class_metric": [0.1, None]},
+            EPOCH | {"epoch": 2},
+            EPOCH | {"epoch": 3, "class_metric": [0.2, None]},
+        ]
+        assert [
+            held.class_metric for held in read_recording(written({"epochs": rows})).trials[0].epochs
+        ] == [(0.1, None), (), (0.2, None)]
 
     @pytest.mark.parametrize(
         ("line", "what", "place"),
@@ -156,20 +241,45 @@ class TestRead:
             ({"params": {}}, "a trial has no epochs", ", line 2"),
             ({"epochs": {"1": EPOCH}}, "epochs cannot be", ", line 2"),
             ({"epochs": [3]}, r"epochs\[0\] cannot be 3", ", line 2 → epochs[0]"),
-            ({"epochs": [EPOCH, {"epoch": 2, "loss": 1}]}, "an epoch has no metric", ", line 2 → epochs[1]"),
-            ({"epochs": [EPOCH, EPOCH]}, "epoch 1 stands twice", ", line 2 → epochs[1]"),
-            ({"epochs": [EPOCH | {"epoch": 2}, EPOCH]}, "epoch 1 comes after epoch 2", ", line 2 → epochs[1]"),
             (
-                {"epochs": [EPOCH | {"class_metric": [0.1]}, EPOCH | {"epoch": 2, "class_metric": [0.1, 0.2]}]},
+                {"epochs": [EPOCH, {"epoch": 2, "loss": 1}]},
+                "an epoch has no metric",
+                ", line 2 → epochs[1]",
+            ),
+            ({"epochs": [EPOCH, EPOCH]}, "epoch 1 stands twice", ", line 2 → epochs[1]"),
+            (
+                {"epochs": [EPOCH | {"epoch": 2}, EPOCH]},
+                "epoch 1 comes after epoch 2",
+                ", line 2 → epochs[1]",
+            ),
+            (
+                {
+                    "epochs": [
+                        EPOCH | {"class_metric": [0.1]},
+                        EPOCH | {"epoch": 2, "class_metric": [0.1, 0.2]},
+                    ]
+                },
                 "the number of classes changes",
                 ", line 2 → epochs[1] → class_metric",
             ),
-            (trial(0.1, state="prunned"), r"unknown state 'prunned' \(did you mean 'pruned'\?\)", ", line 2 → state"),
+            (
+                trial(0.1, state="prunned"),
+                r"unknown state 'prunned' \(did you mean 'pruned'\?\)",
+                ", line 2 → state",
+            ),
             (trial(0.1, number=-1), "number cannot be -1", ", line 2 → number"),
             (trial(0.1, number=0), "two trials have the number 0", ", line 2"),
             (trial(0.1, params=[1]), "params cannot be", ", line 2 → params"),
-            (trial(0.1, study={"name": "other"}), "mixes trials of different studies", ", line 2 → study"),
-            (trial(0.1, study={"epoks": 3}), r"unknown key 'epoks' \(did you mean 'epochs'\?\)", ", line 2"),
+            (
+                trial(0.1, study={"name": "other"}),
+                "mixes trials of different studies",
+                ", line 2 → study",
+            ),
+            (
+                trial(0.1, study={"epoks": 3}),
+                r"unknown key 'epoks' \(did you mean 'epochs'\?\)",
+                ", line 2",
+            ),
         ],
     )
     def test_wrong(self, written: Write, line: Any, what: str, place: str) -> None:
@@ -191,7 +301,12 @@ class TestRead:
         text, half = tmp_path / "text", tmp_path / "half.gz"
         text.write_bytes(b"\xff\xfe\xfa")
         half.write_bytes(gzip.compress(b"x" * 1000)[:-12])
-        for path, found in ((tmp_path / "none", "No such file"), (tmp_path, "Is a directory"), (text, "not UTF-8 text"), (half, "broken gzip")):
+        for path, found in (
+            (tmp_path / "none", "No such file"),
+            (tmp_path, "Is a directory"),
+            (text, "not UTF-8 text"),
+            (half, "broken gzip"),
+        ):
             with pytest.raises(InputError) as problem:
                 read_recording(path)
             assert found in problem.value.found
@@ -199,10 +314,29 @@ class TestRead:
 
 class TestWrite:
     @pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.gz"])
-    def test_round_trip(self, tmp_path: Path, make_record: Callable[..., EpochRecord], name: str) -> None:
+    def test_round_trip(
+        self, tmp_path: Path, make_record: Callable[..., EpochRecord], name: str
+    ) -> None:
         """What was written is read back, compressed by the file's name, NaN and infinity included."""
-        broken = make_record(2, train_loss=NAN, metric=NAN, grad_norm_max=INF, val_loss=NAN, broken_step=3, class_metric=(None, None, None))
-        trials = (RecordedTrial(0, (make_record(1), broken), "failed", {"loss.gamma": 2.5, "optimizer.grad_clip_norm": None}, "safe"), RecordedTrial(3, ()))
+        broken = make_record(
+            2,
+            train_loss=NAN,
+            metric=NAN,
+            grad_norm_max=INF,
+            val_loss=NAN,
+            broken_step=3,
+            class_metric=(None, None, None),
+        )
+        trials = (
+            RecordedTrial(
+                0,
+                (make_record(1), broken),
+                "failed",
+                {"loss.gamma": 2.5, "optimizer.grad_clip_norm": None},
+                "safe",
+            ),
+            RecordedTrial(3, ()),
+        )
         written = Recording(RecordedStudy(name="demo", epochs=30), trials)
         write_recording(tmp_path / name, written)
         found = read_recording(tmp_path / name)
@@ -212,15 +346,29 @@ class TestWrite:
     def test_json(self, tmp_path: Path, make_record: Callable[..., EpochRecord]) -> None:
         """The lines are JSON for any reader, with floats rounded to five digits."""
         path = tmp_path / "out.jsonl"
-        write_recording(path, Recording(RecordedStudy(), (RecordedTrial(0, (make_record(1, train_loss=INF, metric=0.123456789),)),)))
-        told = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda word: pytest.fail(word))
+        write_recording(
+            path,
+            Recording(
+                RecordedStudy(),
+                (RecordedTrial(0, (make_record(1, train_loss=INF, metric=0.123456789),)),),
+            ),
+        )
+        told = json.loads(
+            path.read_text(encoding="utf-8"), parse_constant=lambda word: pytest.fail(word)
+        )
         assert (told["epochs"][0]["loss"], told["epochs"][0]["metric"]) == ("Infinity", 0.12346)
 
-    @pytest.mark.parametrize(("out", "found"), [("nowhere/x.jsonl", "no folder"), ("", "a folder"), ("there.txt/x.jsonl", "is no folder")])
+    @pytest.mark.parametrize(
+        ("out", "found"),
+        [("nowhere/x.jsonl", "no folder"), ("", "a folder"), ("there.txt/x.jsonl", "is no folder")],
+    )
     def test_unwritable(self, tmp_path: Path, out: str, found: str) -> None:
         """A place that cannot be written is one clear error, before the work and at its end."""
         (tmp_path / "there.txt").write_text("")
-        for write in (check_out, lambda path: write_recording(path, Recording(RecordedStudy(), ()))):
+        for write in (
+            check_out,
+            lambda path: write_recording(path, Recording(RecordedStudy(), ())),
+        ):
             with pytest.raises(RecordsError, match="cannot write") as problem:
                 write(tmp_path / out)
             assert problem.value.where == str(tmp_path / out)
@@ -233,6 +381,13 @@ class TestWrite:
     def test_unknown(self, tmp_path: Path) -> None:
         """What is unknown is left out, and is unknown again to the next reader."""
         record = read_row(EPOCH)
-        assert told_row(record) == EPOCH | {"ce_loss": 0.8, "ce_weight": 1.0, "dice_weight": 0.0, "smooth": 1.0, "weight_ratio": 1.0, "clipped_share": 0.0}
+        assert told_row(record) == EPOCH | {
+            "ce_loss": 0.8,
+            "ce_weight": 1.0,
+            "dice_weight": 0.0,
+            "smooth": 1.0,
+            "weight_ratio": 1.0,
+            "clipped_share": 0.0,
+        }
         assert repr(read_row(told_row(record))) == repr(record)
         assert told_row(replace(record, steps=1))["grad_norm_max"] == "NaN"

@@ -15,13 +15,22 @@ from spaces.records import EpochRecord, TestScore, best_record, better, score
 NAN, INF = math.nan, math.inf
 Make = Callable[..., EpochRecord]
 
-BROKEN = {"train_loss": NAN, "grad_norm_max": INF, "metric": NAN, "class_metric": (None, None, None), "metrics": {"miou": NAN}, "broken_step": 3}
+BROKEN = {
+    "train_loss": NAN,
+    "grad_norm_max": INF,
+    "metric": NAN,
+    "class_metric": (None, None, None),
+    "metrics": {"miou": NAN},
+    "broken_step": 3,
+}
 
 
 @pytest.fixture
 def series(make_record: Make) -> Callable[..., list[EpochRecord]]:
     """Records of the epochs 1, 2, … with these metrics."""
-    return lambda *metrics: [make_record(epoch, metric=metric) for epoch, metric in enumerate(metrics, 1)]
+    return lambda *metrics: [
+        make_record(epoch, metric=metric) for epoch, metric in enumerate(metrics, 1)
+    ]
 
 
 class TestAsDict:
@@ -29,7 +38,15 @@ class TestAsDict:
         "changes",
         [
             {},
-            {"dice_loss": None, "settled": False, "used": {"loss.gamma": 2.0, "weights.clip_ratio": None, "environment.classes": ["a", "b"]}},
+            {
+                "dice_loss": None,
+                "settled": False,
+                "used": {
+                    "loss.gamma": 2.0,
+                    "weights.clip_ratio": None,
+                    "environment.classes": ["a", "b"],
+                },
+            },
             {"test": TestScore(0.5, (0.25, None, 0.0))},
             BROKEN,
             BROKEN | {"test": TestScore(NAN, (NAN, None, INF))},
@@ -86,7 +103,13 @@ class TestBestRecord:
             ((NAN, NAN), "maximize", 1),
         ],
     )
-    def test_first_best(self, series: Callable[..., list[EpochRecord]], metrics: tuple[float, ...], direction: Direction, epoch: int) -> None:
+    def test_first_best(
+        self,
+        series: Callable[..., list[EpochRecord]],
+        metrics: tuple[float, ...],
+        direction: Direction,
+        epoch: int,
+    ) -> None:
         """Of equals it is the first, and a broken epoch only where there is no other."""
         assert best_record(series(*metrics), direction).epoch == epoch
 
@@ -109,10 +132,20 @@ class TestScore:
             ("mean_last_5", (0.5, NAN), NAN),
         ],
     )
-    def test_rules(self, series: Callable[..., list[EpochRecord]], rule: ScoreRule, metrics: tuple[float, ...], result: float) -> None:
+    def test_rules(
+        self,
+        series: Callable[..., list[EpochRecord]],
+        rule: ScoreRule,
+        metrics: tuple[float, ...],
+        result: float,
+    ) -> None:
         """Best epoch, last epoch, or the mean of the last five, or of as many as there are."""
-        assert score(series(*metrics), MetricConfig(score=rule)) == pytest.approx(result, nan_ok=True)
+        assert score(series(*metrics), MetricConfig(score=rule)) == pytest.approx(
+            result, nan_ok=True
+        )
 
     def test_minimize(self, series: Callable[..., list[EpochRecord]]) -> None:
         """Where less is better the best is the lowest."""
-        assert score(series(0.5, 0.3, 0.4), MetricConfig(name="val_ce", direction="minimize")) == 0.3
+        assert (
+            score(series(0.5, 0.3, 0.4), MetricConfig(name="val_ce", direction="minimize")) == 0.3
+        )

@@ -7,7 +7,17 @@ import pytest
 from search.planning.plan import make_plan
 from spaces.loader import load_study, shipped_studies
 
-NAMES = ["ce_dice", "class_weights", "combined", "focal_alpha", "focal_gamma", "lr_clip", "text_alpha", "text_focal", "text_regularization"]
+NAMES = [
+    "ce_dice",
+    "class_weights",
+    "combined",
+    "focal_alpha",
+    "focal_gamma",
+    "lr_clip",
+    "text_alpha",
+    "text_focal",
+    "text_regularization",
+]
 
 
 class TestShipped:
@@ -46,5 +56,8 @@ class TestShipped:
     def test_presets_differ(self, name: str) -> None:
         """No two presets of a study are the same trial."""
         plan = make_plan(load_study(name))
-        configs = [plan.config(plan.preset_params(preset), 0, preset).model_dump_json() for preset in plan.spec.presets]
+        configs = [
+            plan.config(plan.preset_params(preset), 0, preset).model_dump_json()
+            for preset in plan.spec.presets
+        ]
         assert len(set(configs)) == len(configs)

@@ -35,7 +35,11 @@ def default() -> dict[str, Scenes]:
 
 def same(a: dict[str, Scenes], b: dict[str, Scenes]) -> bool:
     """Whether the scenes are equal, to the pixel."""
-    return all(np.array_equal(a[split].images_NHW, b[split].images_NHW) and np.array_equal(a[split].masks_NHW, b[split].masks_NHW) for split in SPLITS)
+    return all(
+        np.array_equal(a[split].images_NHW, b[split].images_NHW)
+        and np.array_equal(a[split].masks_NHW, b[split].masks_NHW)
+        for split in SPLITS
+    )
 
 
 def checksum(*arrays: Any) -> str:
@@ -58,7 +62,10 @@ class TestShippedDigits:
             images_NHW, labels_N = shipped["images"], shipped["labels"]
         assert images_NHW.shape == (1797, 8, 8)
         assert list(np.bincount(labels_N)) == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
-        assert checksum(images_NHW, labels_N) == "87ff0c9e40dc7e2c0e34e7257799c2e3f3aec1a016363bb11cad869ec428a826"
+        assert (
+            checksum(images_NHW, labels_N)
+            == "87ff0c9e40dc7e2c0e34e7257799c2e3f3aec1a016363bb11cad869ec428a826"
+        )
 
     def test_command(self, tmp_path: Path) -> None:
         """The command in the repository makes the file again."""
@@ -83,7 +90,16 @@ class TestMakeScenes:
         np.random.rand(3)
         assert same(make_scenes(SMALL), first)
 
-    @pytest.mark.parametrize("changes", [{"seed": 1}, {"noise": 9.0}, {"tail": 0.9}, {"digits_per_scene": 4}, {"distractors_per_scene": 0}])
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"seed": 1},
+            {"noise": 9.0},
+            {"tail": 0.9},
+            {"digits_per_scene": 4},
+            {"distractors_per_scene": 0},
+        ],
+    )
     def test_every_value_counts(self, changes: dict[str, Any]) -> None:
         """Each value of the configuration changes the scenes."""
         assert not same(make_scenes(SMALL.model_copy(update=changes)), make_scenes(SMALL))
@@ -91,9 +107,17 @@ class TestMakeScenes:
     def test_shapes(self) -> None:
         """As many scenes as were asked for, of the size that was asked for, images and masks of bytes."""
         made = make_scenes(SMALL)
-        assert {split: made[split].images_NHW.shape for split in SPLITS} == {"train": (16, 32, 32), "val": (8, 32, 32), "test": (8, 32, 32)}
+        assert {split: made[split].images_NHW.shape for split in SPLITS} == {
+            "train": (16, 32, 32),
+            "val": (8, 32, 32),
+            "test": (8, 32, 32),
+        }
         assert all(made[split].masks_NHW.shape == made[split].images_NHW.shape for split in SPLITS)
-        assert all(array.dtype == np.uint8 for split in SPLITS for array in (made[split].images_NHW, made[split].masks_NHW))
+        assert all(
+            array.dtype == np.uint8
+            for split in SPLITS
+            for array in (made[split].images_NHW, made[split].masks_NHW)
+        )
 
     def test_more_scenes(self) -> None:
         """More scenes of one split leave the others as they are."""
@@ -121,7 +145,9 @@ class TestMakeScenes:
     def test_classes(self, classes: int) -> None:
         """From two classes to nine, each of them stands in every split."""
         made = make_scenes(SMALL.model_copy(update={"classes": classes}))
-        assert all(set(np.unique(made[split].masks_NHW)) == {*range(classes), IGNORE} for split in SPLITS)
+        assert all(
+            set(np.unique(made[split].masks_NHW)) == {*range(classes), IGNORE} for split in SPLITS
+        )
 
 
 class TestLongTail:
@@ -160,8 +186,16 @@ class TestLongTail:
 
     def test_distractors(self) -> None:
         """Digits of no class are placed, too, and labelled background."""
-        with_them, without = (make_scenes(SMALL.model_copy(update={"distractors_per_scene": number, "noise": 0.0}))["train"] for number in (4, 0))
-        bright = [float((scenes.images_NHW[scenes.masks_NHW == 0] > 140).mean()) for scenes in (with_them, without)]
+        with_them, without = (
+            make_scenes(SMALL.model_copy(update={"distractors_per_scene": number, "noise": 0.0}))[
+                "train"
+            ]
+            for number in (4, 0)
+        )
+        bright = [
+            float((scenes.images_NHW[scenes.masks_NHW == 0] > 140).mean())
+            for scenes in (with_them, without)
+        ]
         assert bright[0] > 2 * bright[1]
 
 
@@ -245,7 +279,10 @@ class TestCache:
     def test_home(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Without XDG_CACHE_HOME, or with an empty one, it is ~/.cache."""
         monkeypatch.setenv("HOME", str(tmp_path))
-        for clear in (lambda: monkeypatch.setenv("XDG_CACHE_HOME", ""), lambda: monkeypatch.delenv("XDG_CACHE_HOME")):
+        for clear in (
+            lambda: monkeypatch.setenv("XDG_CACHE_HOME", ""),
+            lambda: monkeypatch.delenv("XDG_CACHE_HOME"),
+        ):
             clear()
             assert digits._cache_path(SMALL).parent == tmp_path / ".cache" / "imbalance-search"
 
@@ -257,9 +294,18 @@ class TestBuild:
         images_NCHW, target_NHW = data.train.__getitems__([(3, 0), (5, 7)])
         scenes = make_scenes(SMALL)["train"]
         assert images_NCHW.shape == (2, 1, 32, 32)
-        assert np.allclose(images_NCHW[:, 0].numpy() * digits.STD_GREY + digits.MEAN_GREY, scenes.images_NHW[[3, 5]])
+        assert np.allclose(
+            images_NCHW[:, 0].numpy() * digits.STD_GREY + digits.MEAN_GREY,
+            scenes.images_NHW[[3, 5]],
+        )
         assert np.array_equal(target_NHW.numpy(), scenes.masks_NHW[[3, 5]])
-        assert (data.channels, data.height, data.width, data.ignore_index, data.class_names) == (1, 32, 32, 255, class_names(SMALL))
+        assert (data.channels, data.height, data.width, data.ignore_index, data.class_names) == (
+            1,
+            32,
+            32,
+            255,
+            class_names(SMALL),
+        )
 
     def test_standardised(self, default: dict[str, Scenes]) -> None:
         """The images of a study that says nothing about its data lie near mean 0 and deviation 1."""
@@ -271,12 +317,23 @@ class TestBuild:
         """The counts are those of the training masks, without the border."""
         counts = count_classes(SMALL)
         masks = make_scenes(SMALL)["train"].masks_NHW
-        assert counts.names == ("background", "digit_1", "digit_3", "digit_2", "digit_7", "digit_0", "digit_4")
+        assert counts.names == (
+            "background",
+            "digit_1",
+            "digit_3",
+            "digit_2",
+            "digit_7",
+            "digit_0",
+            "digit_4",
+        )
         assert counts.counts == tuple(int((masks == label).sum()) for label in range(7))
         assert sum(counts.counts) == 16 * 28 * 28
 
     def test_fingerprint(self) -> None:
         """It follows from the configuration, all of it."""
-        marks = {fingerprint(SMALL.model_copy(update=changes)) for changes in ({}, {"seed": 1}, {"size": 36}, {"tail": 0.6}, {"val_scenes": 9})}
+        marks = {
+            fingerprint(SMALL.model_copy(update=changes))
+            for changes in ({}, {"seed": 1}, {"size": 36}, {"tail": 0.6}, {"val_scenes": 9})
+        }
         assert len(marks) == 5
         assert fingerprint(SMALL) in marks

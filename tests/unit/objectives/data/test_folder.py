@@ -31,7 +31,17 @@ CLASSES = ("road", "sky", "person")
 Configure = Callable[..., FolderData]
 
 
-def write_pair(root: Path, split: str, name: str, mask_HW: Any = None, *, seed: int = 0, image_suffix: str = "", mask_suffix: str = "", kind: str = ".png") -> Path:
+def write_pair(
+    root: Path,
+    split: str,
+    name: str,
+    mask_HW: Any = None,
+    *,
+    seed: int = 0,
+    image_suffix: str = "",
+    mask_suffix: str = "",
+    kind: str = ".png",
+) -> Path:
     """An image of noise and its mask, three upright stripes unless one is given; returns the mask's path."""
     rng = np.random.default_rng(seed)
     image = root / "images" / split / f"{name}{image_suffix}{kind}"
@@ -59,7 +69,17 @@ def configure(root: Path) -> Configure:
     """The configuration of the folder, with changes."""
 
     def make(**changes: Any) -> FolderData:
-        return FolderData(**{"kind": "folder", "root": str(root), "classes": CLASSES, "height": HEIGHT, "width": WIDTH, "loader_workers": 0} | changes)
+        return FolderData(
+            **{
+                "kind": "folder",
+                "root": str(root),
+                "classes": CLASSES,
+                "height": HEIGHT,
+                "width": WIDTH,
+                "loader_workers": 0,
+            }
+            | changes
+        )
 
     return make
 
@@ -77,16 +97,32 @@ class TestPairs:
     def test_in_order(self, configure: Configure) -> None:
         """Every image with its mask, in order of name."""
         found = pairs(configure(), "train")
-        assert [(pair.image.name, pair.mask.name) for pair in found] == [(f"scene_{index}.png",) * 2 for index in range(4)]
-        assert all(pair.image.parent.parent.name == "images" and pair.mask.parent.parent.name == "masks" for pair in found)
+        assert [(pair.image.name, pair.mask.name) for pair in found] == [
+            (f"scene_{index}.png",) * 2 for index in range(4)
+        ]
+        assert all(
+            pair.image.parent.parent.name == "images" and pair.mask.parent.parent.name == "masks"
+            for pair in found
+        )
 
     def test_cityscapes(self, tmp_path: Path, configure: Configure) -> None:
         """Names as Cityscapes has them, in folders by city."""
         root = tmp_path / "cityscapes"
         for city in ("bremen", "aachen"):
-            write_pair(root, "train", f"{city}/{city}_000000", image_suffix="_leftImg8bit", mask_suffix="_gtFine_labelIds")
-        found = pairs(configure(root=str(root), image_suffix="_leftImg8bit", mask_suffix="_gtFine_labelIds"), "train")
-        assert [str(pair.mask.relative_to(root)) for pair in found] == [f"masks/train/{city}/{city}_000000_gtFine_labelIds.png" for city in ("aachen", "bremen")]
+            write_pair(
+                root,
+                "train",
+                f"{city}/{city}_000000",
+                image_suffix="_leftImg8bit",
+                mask_suffix="_gtFine_labelIds",
+            )
+        found = pairs(
+            configure(root=str(root), image_suffix="_leftImg8bit", mask_suffix="_gtFine_labelIds"),
+            "train",
+        )
+        assert [str(pair.mask.relative_to(root)) for pair in found] == [
+            f"masks/train/{city}/{city}_000000_gtFine_labelIds.png" for city in ("aachen", "bremen")
+        ]
 
     @pytest.mark.parametrize("kind", [".jpg", ".JPG", ".jpeg", ".bmp", ".tif", ".webp"])
     def test_types(self, tmp_path: Path, configure: Configure, kind: str) -> None:
@@ -127,7 +163,9 @@ class TestReadMask:
         """A mask of colours, or of fractions, is refused with its mode."""
         path = tmp_path / "mask.tif"
         Image.new(mode, (8, 8)).save(path)
-        with pytest.raises(DataError, match="a mask must have one channel of class indices") as caught:
+        with pytest.raises(
+            DataError, match="a mask must have one channel of class indices"
+        ) as caught:
             read_mask(path)
         assert (caught.value.where, caught.value.found) == (str(path), f"image mode {mode}")
 
@@ -178,7 +216,11 @@ class TestCounts:
         counts = count_classes(configure(height=64, width=64))
         stripe = HEIGHT * WIDTH // 3
         assert counts.names == CLASSES
-        assert counts.counts == (4 * stripe + (HEIGHT - 7) * WIDTH, 4 * stripe + WIDTH, 4 * stripe + 2 * WIDTH)
+        assert counts.counts == (
+            4 * stripe + (HEIGHT - 7) * WIDTH,
+            4 * stripe + WIDTH,
+            4 * stripe + 2 * WIDTH,
+        )
 
     def test_only_training(self, root: Path, configure: Configure) -> None:
         """Validation and test are not counted."""
@@ -197,7 +239,9 @@ class TestCounts:
         mask_HW = np.zeros((HEIGHT, WIDTH))
         mask_HW[3, 5:9] = 7
         path = write_pair(root, split, "scene_9", mask_HW)
-        with pytest.raises(DataError, match="a mask holds more classes than the configuration names") as caught:
+        with pytest.raises(
+            DataError, match="a mask holds more classes than the configuration names"
+        ) as caught:
             count_classes(configure())
         assert (caught.value.where, caught.value.found) == (str(path), "value 7 in 4 pixels")
         assert caught.value.allowed == "0 … 2 (3 classes) or 255 (ignored)"
@@ -208,17 +252,27 @@ class TestCounts:
         path = write_pair(root, split, "scene_9", np.zeros((HEIGHT, WIDTH // 2)))
         with pytest.raises(DataError, match="an image and its mask differ in size") as caught:
             count_classes(configure())
-        assert (caught.value.where, caught.value.found) == (str(path), f"image {WIDTH} × {HEIGHT}, mask {WIDTH // 2} × {HEIGHT}")
+        assert (caught.value.where, caught.value.found) == (
+            str(path),
+            f"image {WIDTH} × {HEIGHT}, mask {WIDTH // 2} × {HEIGHT}",
+        )
 
     @pytest.mark.parametrize("split", ["train", "val"])
-    @pytest.mark.parametrize(("folder", "kept"), [("images", 0), ("masks", 0), ("images", -200), ("masks", -30)])
-    def test_unreadable(self, root: Path, configure: Configure, split: str, folder: str, kept: int) -> None:
+    @pytest.mark.parametrize(
+        ("folder", "kept"), [("images", 0), ("masks", 0), ("images", -200), ("masks", -30)]
+    )
+    def test_unreadable(
+        self, root: Path, configure: Configure, split: str, folder: str, kept: int
+    ) -> None:
         """A file that cannot be read, image or mask, empty or cut off behind its header, is found when the classes are counted."""
         path = root / folder / split / "scene_1.png"
         path.write_bytes(path.read_bytes()[:kept])
         with pytest.raises(DataError, match="an image file cannot be read") as caught:
             count_classes(configure())
-        assert (caught.value.where, caught.value.next_step) == (str(path), "mend or remove the file")
+        assert (caught.value.where, caught.value.next_step) == (
+            str(path),
+            "mend or remove the file",
+        )
 
     def test_named_twice(self, configure: Configure) -> None:
         """A class that is named twice is a mistake of the configuration."""
@@ -250,12 +304,30 @@ class TestCounts:
 class TestFingerprint:
     def test_same(self, configure: Configure) -> None:
         """It stays while the files do, however the images are decoded."""
-        assert len({fingerprint(configure(**changes)) for changes in ({}, {}, {"height": 64}, {"crop": (32, 32)}, {"flip": False}, {"loader_workers": 3})}) == 1
+        assert (
+            len(
+                {
+                    fingerprint(configure(**changes))
+                    for changes in (
+                        {},
+                        {},
+                        {"height": 64},
+                        {"crop": (32, 32)},
+                        {"flip": False},
+                        {"loader_workers": 3},
+                    )
+                }
+            )
+            == 1
+        )
 
     def test_changes(self, root: Path, configure: Configure) -> None:
         """It changes with the content of a mask or an image, with a mask more, and with the configuration."""
         marks = [fingerprint(configure()), fingerprint(configure(ignore_index=0))]
-        for path in (root / "masks" / "train" / "scene_0.png", root / "images" / "train" / "scene_0.png"):
+        for path in (
+            root / "masks" / "train" / "scene_0.png",
+            root / "images" / "train" / "scene_0.png",
+        ):
             os.utime(path, ns=(1, 1))
             marks.append(fingerprint(configure()))
         write_pair(root, "test", "scene_0")
@@ -270,7 +342,10 @@ class TestBuild:
         shutil.rmtree(root / "images" / split)
         with pytest.raises(DataError, match=f"no images for the split '{split}'") as caught:
             build_data(configure())
-        assert (caught.value.where, caught.value.found) == (str(root / "images" / split), "no such folder")
+        assert (caught.value.where, caught.value.found) == (
+            str(root / "images" / split),
+            "no such folder",
+        )
         (root / "images" / split).mkdir()
         with pytest.raises(DataError, match="no images") as caught:
             count_classes(configure())
@@ -294,16 +369,23 @@ class TestBuild:
         """A crop larger than the image is refused with both sizes."""
         with pytest.raises(DataError, match="the crop is larger than the image") as caught:
             build_data(configure(crop=crop))
-        assert (caught.value.found, caught.value.allowed) == (str(list(crop)), f"at most [{HEIGHT}, {WIDTH}]")
+        assert (caught.value.found, caught.value.allowed) == (
+            str(list(crop)),
+            f"at most [{HEIGHT}, {WIDTH}]",
+        )
 
     def test_batch(self, root: Path, configure: Configure) -> None:
         """Images come standardised with three channels, targets as class indices, both at the configured size."""
-        data = build_data(configure(height=64, width=96, mean=(0.5, 0.5, 0.5), std=(0.5, 0.25, 0.5)))
+        data = build_data(
+            configure(height=64, width=96, mean=(0.5, 0.5, 0.5), std=(0.5, 0.25, 0.5))
+        )
         images_NCHW, target_NHW = data.val.__getitems__([(0, 0), (1, 0)])
         assert (images_NCHW.shape, images_NCHW.dtype) == ((2, 3, 64, 96), torch.float32)
         assert (target_NHW.shape, target_NHW.dtype) == ((2, 64, 96), torch.int64)
         assert target_NHW[0, 0].tolist() == [0] * 32 + [1] * 32 + [2] * 32
-        picture = Image.open(root / "images" / "val" / "scene_0.png").resize((96, 64), Image.Resampling.BILINEAR)
+        picture = Image.open(root / "images" / "val" / "scene_0.png").resize(
+            (96, 64), Image.Resampling.BILINEAR
+        )
         expected_HWC = (np.asarray(picture, np.float64) / 255 - 0.5) / np.array([0.5, 0.25, 0.5])
         assert np.allclose(images_NCHW[0].permute(1, 2, 0).numpy(), expected_HWC, atol=1e-6)
 
@@ -311,14 +393,21 @@ class TestBuild:
         """A grey image, or one with transparency, has three channels, too."""
         Image.new("L", (WIDTH, HEIGHT), 128).save(root / "images" / "val" / "scene_0.png")
         Image.new("RGBA", (WIDTH, HEIGHT)).save(root / "images" / "val" / "scene_1.png")
-        assert build_data(configure()).val.__getitems__([(0, 0), (1, 0)])[0].shape == (2, 3, HEIGHT, WIDTH)
+        assert build_data(configure()).val.__getitems__([(0, 0), (1, 0)])[0].shape == (
+            2,
+            3,
+            HEIGHT,
+            WIDTH,
+        )
 
     @pytest.mark.parametrize("workers", [0, 1])
     def test_broken_image(self, root: Path, configure: Configure, workers: int) -> None:
         """An image that cannot be read is told when it is reached, by whichever process."""
         path = root / "images" / "val" / "scene_1.png"
         path.write_bytes(path.read_bytes()[:100])
-        batches = Batches(build_data(configure()).val, 1, None, workers, torch.device("cpu")).epoch(0)
+        batches = Batches(build_data(configure()).val, 1, None, workers, torch.device("cpu")).epoch(
+            0
+        )
         assert len(next(batches)) == 2
         with pytest.raises(DataError, match="an image file cannot be read") as caught:
             next(batches)
@@ -345,7 +434,10 @@ class TestAugmentation:
     def test_no_flip(self, configure: Configure) -> None:
         """Mirroring can be switched off."""
         data = build_data(configure(flip=False)).train
-        assert all(torch.equal(data.__getitems__([(0, seed)])[0], data.__getitems__([(0, 0)])[0]) for seed in self.SEEDS)
+        assert all(
+            torch.equal(data.__getitems__([(0, seed)])[0], data.__getitems__([(0, 0)])[0])
+            for seed in self.SEEDS
+        )
 
     def test_crops(self, configure: Configure) -> None:
         """Crops have their size, are parts of the image with the same part of the mask, and lie anywhere in it, the far edge included."""
@@ -354,7 +446,9 @@ class TestAugmentation:
         assert whole.shape == (1, 3, HEIGHT, WIDTH)
         for seed in self.SEEDS:
             images_NCHW, target_NHW = data.__getitems__([(0, seed)])
-            (x,) = [x for x in range(WIDTH - 40 + 1) if torch.equal(images_NCHW, whole[..., x : x + 40])]
+            (x,) = [
+                x for x in range(WIDTH - 40 + 1) if torch.equal(images_NCHW, whole[..., x : x + 40])
+            ]
             assert torch.equal(target_NHW, whole_mask[..., x : x + 40])
             places.add(x)
         assert {0, WIDTH - 40} <= places
@@ -364,7 +458,13 @@ class TestAugmentation:
 class TestTraining:
     def config(self, data: FolderData, **changes: Any) -> SegmentationConfig:
         """One epoch on the folder."""
-        given = {"epochs": 1, "batch_size": 2, "data": data.model_dump(), "loss": {"dice_weight": 0.3}, "weights": {"method": "inverse_freq"}}
+        given = {
+            "epochs": 1,
+            "batch_size": 2,
+            "data": data.model_dump(),
+            "loss": {"dice_weight": 0.3},
+            "weights": {"method": "inverse_freq"},
+        }
         return SegmentationConfig.model_validate(given | changes)
 
     @pytest.mark.parametrize("changes", [{}, {"crop": (32, 32)}])
@@ -394,7 +494,11 @@ class TestTraining:
         psutil.wait_procs(set(own.children(recursive=True)) - before, timeout=30)
         assert set(own.children(recursive=True)) <= before
         (alone,), (helped,) = records
-        assert (alone.train_loss, alone.val_loss, alone.metric) == (helped.train_loss, helped.val_loss, helped.metric)
+        assert (alone.train_loss, alone.val_loss, alone.metric) == (
+            helped.train_loss,
+            helped.val_loss,
+            helped.metric,
+        )
 
     def test_crop_does_not_fit(self, configure: Configure) -> None:
         """A crop that the encoder's strides do not divide is refused like an image's size."""

@@ -26,15 +26,23 @@ class Numbered:
         return index.float().unsqueeze(1), seed
 
 
-def order(size: int = 20, batch_size: int = 4, seed: int | None = 7, epoch: int = 1) -> list[list[int]]:
+def order(
+    size: int = 20, batch_size: int = 4, seed: int | None = 7, epoch: int = 1
+) -> list[list[int]]:
     """The samples of an epoch, batch by batch."""
     batches = Batches(Numbered(size), batch_size, seed, 0, CPU)
-    return [[int(index) for index in images_NCHW.flatten()] for images_NCHW, _ in batches.epoch(epoch)]
+    return [
+        [int(index) for index in images_NCHW.flatten()] for images_NCHW, _ in batches.epoch(epoch)
+    ]
 
 
 def seeds(seed: int | None, epoch: int) -> list[int]:
     """The augmentation seeds of an epoch."""
-    return [int(one) for _, target_NHW in Batches(Numbered(20), 4, seed, 0, CPU).epoch(epoch) for one in target_NHW.flatten()]
+    return [
+        int(one)
+        for _, target_NHW in Batches(Numbered(20), 4, seed, 0, CPU).epoch(epoch)
+        for one in target_NHW.flatten()
+    ]
 
 
 class TestTraining:
@@ -53,7 +61,9 @@ class TestTraining:
         """An epoch that is asked for out of turn is the same, also from an object that served others before."""
         batches = Batches(Numbered(20), 4, 7, 0, CPU)
         list(batches.epoch(1))
-        assert [images_NCHW.flatten().tolist() for images_NCHW, _ in batches.epoch(5)] == order(epoch=5)
+        assert [images_NCHW.flatten().tolist() for images_NCHW, _ in batches.epoch(5)] == order(
+            epoch=5
+        )
 
     def test_augmentation(self) -> None:
         """Each sample has a seed of its own in each epoch, never 0, which would mean none."""
@@ -62,7 +72,10 @@ class TestTraining:
         assert 0 not in first
         assert first == seeds(7, 1)
 
-    @pytest.mark.parametrize(("size", "batch_size", "lengths"), [(20, 8, [8, 8]), (16, 8, [8, 8]), (5, 8, [5]), (8, 8, [8])])
+    @pytest.mark.parametrize(
+        ("size", "batch_size", "lengths"),
+        [(20, 8, [8, 8]), (16, 8, [8, 8]), (5, 8, [5]), (8, 8, [8])],
+    )
     def test_short_batch(self, size: int, batch_size: int, lengths: list[int]) -> None:
         """The short last batch is left out, unless it is the only one."""
         assert list(map(len, order(size, batch_size))) == lengths

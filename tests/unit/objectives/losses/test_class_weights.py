@@ -25,7 +25,9 @@ def counted(*counts: int) -> ClassCounts:
     return ClassCounts(tuple(f"c{index}" for index in range(len(counts))), counts)
 
 
-def reference(counts: tuple[int, ...], method: str, clip: float | None = None, beta: float = 0.9999) -> np.ndarray:
+def reference(
+    counts: tuple[int, ...], method: str, clip: float | None = None, beta: float = 0.9999
+) -> np.ndarray:
     """The formulas, class by class, for counts without a zero."""
     total = sum(counts)
     f = [count / total for count in counts]
@@ -53,23 +55,33 @@ class TestMethods:
     @pytest.mark.parametrize("clip", [None, 100.0, 4.0])
     def test_formula(self, method: WeightMethod, clip: float | None) -> None:
         """Every method gives its formula's weights, divided by their mean, then clipped and divided again."""
-        weights = class_weights(counted(*ROAD), WeightsConfig(method=method, clip_ratio=clip)).weights
-        np.testing.assert_allclose(weights, reference(ROAD, method, clip), rtol=2e-7 if clip else 1e-9)
+        weights = class_weights(
+            counted(*ROAD), WeightsConfig(method=method, clip_ratio=clip)
+        ).weights
+        np.testing.assert_allclose(
+            weights, reference(ROAD, method, clip), rtol=2e-7 if clip else 1e-9
+        )
 
     def test_by_hand(self) -> None:
         """Three quarters against one quarter weigh 1/2 against 3/2 by inverse frequency."""
-        assert class_weights(counted(3, 1), WeightsConfig(method="inverse_freq")).weights.tolist() == [0.5, 1.5]
+        assert class_weights(
+            counted(3, 1), WeightsConfig(method="inverse_freq")
+        ).weights.tolist() == [0.5, 1.5]
 
     def test_clip_by_hand(self) -> None:
         """Clip ratio 4 clamps to 0.5 … 2 before the second division by the mean."""
-        found = class_weights(counted(999, 1), WeightsConfig(method="inverse_freq", clip_ratio=4))  # 0.002 and 1.998, whose mean is 1
+        found = class_weights(
+            counted(999, 1), WeightsConfig(method="inverse_freq", clip_ratio=4)
+        )  # 0.002 and 1.998, whose mean is 1
         np.testing.assert_allclose(found.weights, np.array([0.5, 1.998]) / 1.249, rtol=1e-7)
         assert found.ratio == pytest.approx(3.996)
 
     def test_effective_number_keeps_digits(self) -> None:
         """One sample has the effective number 1 and two have 1 + β, for every β, 0 included."""
         for beta in (0.0, 0.5, 0.9999, 1 - 1e-12):
-            weights = class_weights(counted(1, 2), WeightsConfig(method="effective_number", beta=beta)).weights
+            weights = class_weights(
+                counted(1, 2), WeightsConfig(method="effective_number", beta=beta)
+            ).weights
             assert weights[0] / weights[1] == pytest.approx(1 + beta, rel=1e-12)
 
     def test_ratio_and_names(self) -> None:
@@ -82,9 +94,13 @@ class TestMethods:
 class TestAnyCounts:
     @settings(deadline=None, max_examples=200)
     @given(counts=some_counts, method=st.sampled_from(METHODS), clip=ratios)
-    def test_mean_is_one(self, counts: tuple[int, ...], method: WeightMethod, clip: float | None) -> None:
+    def test_mean_is_one(
+        self, counts: tuple[int, ...], method: WeightMethod, clip: float | None
+    ) -> None:
         """The present classes' weights have mean 1 and are positive; absent classes weigh 1."""
-        weights = class_weights(counted(*counts), WeightsConfig(method=method, clip_ratio=clip)).weights
+        weights = class_weights(
+            counted(*counts), WeightsConfig(method=method, clip_ratio=clip)
+        ).weights
         present = np.array(counts) > 0
         assert (weights > 0).all()
         np.testing.assert_allclose(weights[~present], 1, rtol=2e-7)
@@ -92,8 +108,14 @@ class TestAnyCounts:
             assert weights[present].mean() == pytest.approx(1, rel=2e-7 if clip else 1e-12)
 
     @settings(deadline=None, max_examples=400)
-    @given(counts=some_counts, method=st.sampled_from(METHODS), clip=st.one_of(st.floats(1, 1 + 1e-6), st.floats(1, 1e4)))
-    def test_ratio_is_bounded_exactly(self, counts: tuple[int, ...], method: WeightMethod, clip: float) -> None:
+    @given(
+        counts=some_counts,
+        method=st.sampled_from(METHODS),
+        clip=st.one_of(st.floats(1, 1 + 1e-6), st.floats(1, 1e4)),
+    )
+    def test_ratio_is_bounded_exactly(
+        self, counts: tuple[int, ...], method: WeightMethod, clip: float
+    ) -> None:
         """max/min never exceeds the clip ratio, in exact arithmetic, in float64 and in float32."""
         found = class_weights(counted(*counts), WeightsConfig(method=method, clip_ratio=clip))
         narrow = found.weights.astype(np.float32)
@@ -104,20 +126,31 @@ class TestAnyCounts:
 
     @settings(deadline=None, max_examples=200)
     @given(counts=some_counts, method=st.sampled_from(METHODS), clip=ratios)
-    def test_order_is_kept(self, counts: tuple[int, ...], method: WeightMethod, clip: float | None) -> None:
+    def test_order_is_kept(
+        self, counts: tuple[int, ...], method: WeightMethod, clip: float | None
+    ) -> None:
         """A rarer class never weighs less than a more frequent one."""
-        weights = class_weights(counted(*counts), WeightsConfig(method=method, clip_ratio=clip)).weights
-        by_count = [weights[index] for index in np.argsort(counts, kind="stable") if counts[index] > 0]
+        weights = class_weights(
+            counted(*counts), WeightsConfig(method=method, clip_ratio=clip)
+        ).weights
+        by_count = [
+            weights[index] for index in np.argsort(counts, kind="stable") if counts[index] > 0
+        ]
         assert all(rare >= frequent for rare, frequent in pairwise(by_count))
 
     @settings(deadline=None, max_examples=200)
     @given(counts=some_counts, method=st.sampled_from(METHODS), clip=ratios, data=st.data())
-    def test_permutation(self, counts: tuple[int, ...], method: WeightMethod, clip: float | None, data: st.DataObject) -> None:
+    def test_permutation(
+        self, counts: tuple[int, ...], method: WeightMethod, clip: float | None, data: st.DataObject
+    ) -> None:
         """Permuting the classes permutes the weights, to the last bit."""
         order = data.draw(st.permutations(range(len(counts))))
         config = WeightsConfig(method=method, clip_ratio=clip)
         straight = class_weights(counted(*counts), config).weights
-        assert class_weights(counted(*(counts[index] for index in order)), config).weights.tolist() == straight[order].tolist()
+        assert (
+            class_weights(counted(*(counts[index] for index in order)), config).weights.tolist()
+            == straight[order].tolist()
+        )
 
 
 class TestAbsent:
@@ -161,13 +194,18 @@ class TestFocalAlpha:
     @pytest.mark.parametrize("tau", [0.0, 1.0])
     def test_factors(self, tau: float) -> None:
         """A factor by name multiplies the alpha of its class against all others, and the mean over the pixels stays 1."""
-        alpha, plain = focal_alpha(counted(1600, 100, 400), tau, {"c1": 3.0}), focal_alpha(counted(1600, 100, 400), tau)
+        alpha, plain = (
+            focal_alpha(counted(1600, 100, 400), tau, {"c1": 3.0}),
+            focal_alpha(counted(1600, 100, 400), tau),
+        )
         assert alpha / plain / (alpha[0] / plain[0]) == pytest.approx([1, 3, 1])
         assert float(np.sum(np.array([1600, 100, 400]) / 2100 * alpha)) == pytest.approx(1)
 
     def test_only_ratios(self) -> None:
         """Factors that are all larger by the same are the same."""
-        assert focal_alpha(counted(7, 2), 0.0, {"c0": 2.0, "c1": 6.0}) == pytest.approx(focal_alpha(counted(7, 2), 0.0, {"c1": 3.0}))
+        assert focal_alpha(counted(7, 2), 0.0, {"c0": 2.0, "c1": 6.0}) == pytest.approx(
+            focal_alpha(counted(7, 2), 0.0, {"c1": 3.0})
+        )
 
     def test_unknown_class(self) -> None:
         """A factor of a class that there is not is refused with the nearest one."""

@@ -41,7 +41,11 @@ EVEN = WeightsConfig()
 def batch(seed: int = 0, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
     """Logits (2, 3, 4, 5) that want a gradient, and labels of which some are ignored."""
     random = torch.Generator().manual_seed(seed)
-    logits = (2 * torch.randn(2, 3, 4, 5, generator=random, dtype=torch.float64)).to(dtype).requires_grad_()
+    logits = (
+        (2 * torch.randn(2, 3, 4, 5, generator=random, dtype=torch.float64))
+        .to(dtype)
+        .requires_grad_()
+    )
     target = torch.randint(3, (2, 4, 5), generator=random)
     return logits, target.masked_fill(torch.rand(target.shape, generator=random) < 0.2, IGNORED)
 
@@ -50,7 +54,12 @@ def built(loss: LossConfig = LOSS, weights: WeightsConfig = WEIGHTS) -> Combined
     return build_criterion(loss, weights, COUNTS, IGNORED, "cpu")
 
 
-def epoch(dice_weight: float = 0.4, smooth: float = 5.0, clip_ratio: float | None = 10.0, settled: bool = False) -> EpochValues:
+def epoch(
+    dice_weight: float = 0.4,
+    smooth: float = 5.0,
+    clip_ratio: float | None = 10.0,
+    settled: bool = False,
+) -> EpochValues:
     return EpochValues(1, 1.0, 1 - dice_weight, dice_weight, smooth, clip_ratio, settled)
 
 
@@ -74,7 +83,13 @@ class TestForward:
         """A focal part takes its alphas from the frequencies and tau."""
         logits, target = batch()
         found = built(LossConfig(kind="focal", gamma=1.5, alpha_tau=0.5), EVEN)(logits, target)
-        expected = focal(logits, target, gamma=1.5, alpha=torch.from_numpy(focal_alpha(COUNTS, 0.5)), ignore_index=IGNORED)
+        expected = focal(
+            logits,
+            target,
+            gamma=1.5,
+            alpha=torch.from_numpy(focal_alpha(COUNTS, 0.5)),
+            ignore_index=IGNORED,
+        )
         torch.testing.assert_close(found.total, expected)
 
     def test_only_the_total_has_a_graph(self) -> None:
@@ -107,7 +122,9 @@ class TestForward:
     def test_nothing_valid(self, kind: str) -> None:
         """A batch without a valid pixel has the total 0 with the gradient 0."""
         logits, target = batch()
-        total = built(LOSS.model_copy(update={"kind": kind}))(logits, torch.full_like(target, IGNORED)).total
+        total = built(LOSS.model_copy(update={"kind": kind}))(
+            logits, torch.full_like(target, IGNORED)
+        ).total
         assert total == 0
         assert torch.autograd.grad(total, logits)[0].abs().sum() == 0
 
@@ -127,29 +144,41 @@ class TestForward:
 
 
 class TestMixture:
-    MIXED = LossConfig(kind="ce_focal", focal_share=0.3, gamma=1.5, alpha_tau=0.5, dice_weight=0.4, smooth=5.0)
+    MIXED = LossConfig(
+        kind="ce_focal", focal_share=0.3, gamma=1.5, alpha_tau=0.5, dice_weight=0.4, smooth=5.0
+    )
 
     def test_is_the_mean(self) -> None:
         """Main part, total and gradient are those of focal and cross entropy, mixed by the share."""
         logits, target = batch()
         found = built(self.MIXED)(logits, target)
         ce = reference_focal(logits, target, weight=weight_of(WEIGHTS))
-        bent = reference_focal(logits, target, 1.5, torch.from_numpy(focal_alpha(COUNTS, 0.5)), weight_of(WEIGHTS))
+        bent = reference_focal(
+            logits, target, 1.5, torch.from_numpy(focal_alpha(COUNTS, 0.5)), weight_of(WEIGHTS)
+        )
         overlap = reference_dice(logits, target, 5.0, square=False, reduction="global")
         expected = 0.6 * (0.3 * bent + 0.7 * ce) + 0.4 * overlap
         torch.testing.assert_close(found.total, expected)
         torch.testing.assert_close(found.ce, (0.3 * bent + 0.7 * ce).detach())
-        torch.testing.assert_close(torch.autograd.grad(found.total, logits), torch.autograd.grad(expected, logits))
+        torch.testing.assert_close(
+            torch.autograd.grad(found.total, logits), torch.autograd.grad(expected, logits)
+        )
 
     def test_focal_is_told(self) -> None:
         """The focal term is told by itself, without a graph; a loss that is no mixture tells none."""
         logits, target = batch()
         found = built(self.MIXED)(logits, target)
-        expected = reference_focal(logits, target, 1.5, torch.from_numpy(focal_alpha(COUNTS, 0.5)), weight_of(WEIGHTS))
+        expected = reference_focal(
+            logits, target, 1.5, torch.from_numpy(focal_alpha(COUNTS, 0.5)), weight_of(WEIGHTS)
+        )
         assert found.focal is not None
         assert not found.focal.requires_grad
         torch.testing.assert_close(found.focal, expected.detach())
-        assert built()(logits, target).focal is built(LossConfig(kind="focal"))(logits, target).focal is None
+        assert (
+            built()(logits, target).focal
+            is built(LossConfig(kind="focal"))(logits, target).focal
+            is None
+        )
 
     def test_share_is_live(self) -> None:
         """The share is a buffer: changed in place it changes the loss, and is told as it is there."""
@@ -157,7 +186,10 @@ class TestMixture:
         assert isinstance(criterion.main, FocalLoss)
         assert criterion.used()["loss.focal_share"] == 0.3
         criterion.main.share.fill_(0.8)
-        torch.testing.assert_close(criterion(logits, target).total, built(self.MIXED.model_copy(update={"focal_share": 0.8}))(logits, target).total)
+        torch.testing.assert_close(
+            criterion(logits, target).total,
+            built(self.MIXED.model_copy(update={"focal_share": 0.8}))(logits, target).total,
+        )
         assert criterion.used() == built(self.MIXED).used() | {"loss.focal_share": 0.8}
 
     def test_float32(self) -> None:
@@ -181,7 +213,10 @@ class TestCheckTargets:
         assert torch.equal(criterion(logits, target).total, left_out)
         with pytest.raises(DataError, match="a target holds a value that is no class") as caught:
             criterion.check_targets()
-        assert (caught.value.found, caught.value.allowed) == (str(label), "0 … 2 (3 classes) or 255 (ignored)")
+        assert (caught.value.found, caught.value.allowed) == (
+            str(label),
+            "0 … 2 (3 classes) or 255 (ignored)",
+        )
 
     def test_once(self) -> None:
         """What has been named is forgotten: the next epoch is judged by its own labels."""
@@ -232,7 +267,8 @@ class TestSetEpoch:
         criterion = built()
         criterion.set_epoch(epoch(0.2, 10.0, 4.0))
         rebuilt = built(
-            LossConfig(dice_weight=0.2, smooth=10.0, square_denominator=True), WeightsConfig(method="sqrt_inv_freq", clip_ratio=4.0)
+            LossConfig(dice_weight=0.2, smooth=10.0, square_denominator=True),
+            WeightsConfig(method="sqrt_inv_freq", clip_ratio=4.0),
         )
         assert torch.equal(criterion(*batch()).total, rebuilt(*batch()).total)
         assert criterion.weight_ratio == rebuilt.weight_ratio
@@ -280,7 +316,12 @@ class TestUsed:
             (
                 LossConfig(label_smoothing=0.1),
                 WeightsConfig(method="inverse_freq"),
-                {"loss.kind": "ce", "loss.label_smoothing": 0.1, "weights.method": "inverse_freq", "weights.clip_ratio": None},
+                {
+                    "loss.kind": "ce",
+                    "loss.label_smoothing": 0.1,
+                    "weights.method": "inverse_freq",
+                    "weights.clip_ratio": None,
+                },
             ),
             (
                 LossConfig(kind="focal", gamma=1.7, alpha=0.25),
@@ -297,15 +338,27 @@ class TestUsed:
             (
                 LossConfig(kind="focal", alpha=(0.11, 0.45, 0.44)),
                 EVEN,
-                {"loss.kind": "focal", "loss.gamma": 2.0, "loss.alpha": (0.11, 0.45, 0.44), "weights.method": "uniform"},
+                {
+                    "loss.kind": "focal",
+                    "loss.gamma": 2.0,
+                    "loss.alpha": (0.11, 0.45, 0.44),
+                    "weights.method": "uniform",
+                },
             ),
             (
                 LossConfig(kind="focal", alpha_tau=0.3),
                 EVEN,
-                {"loss.kind": "focal", "loss.gamma": 2.0, "loss.alpha_tau": 0.3, "weights.method": "uniform"},
+                {
+                    "loss.kind": "focal",
+                    "loss.gamma": 2.0,
+                    "loss.alpha_tau": 0.3,
+                    "weights.method": "uniform",
+                },
             ),
             (
-                LossConfig(dice_weight=0.3, smooth=5, square_denominator=True, dice_reduction="image"),
+                LossConfig(
+                    dice_weight=0.3, smooth=5, square_denominator=True, dice_reduction="image"
+                ),
                 WEIGHTS,
                 {
                     "loss.kind": "ce",
@@ -321,27 +374,58 @@ class TestUsed:
             ),
         ],
     )
-    def test_what_takes_part(self, loss: LossConfig, weights: WeightsConfig, expected: dict[str, Any]) -> None:
+    def test_what_takes_part(
+        self, loss: LossConfig, weights: WeightsConfig, expected: dict[str, Any]
+    ) -> None:
         """Exactly the hyperparameters that reach the loss are named, with the configured values."""
         split = {"loss.ce_weight": loss.ce_weight, "loss.dice_weight": loss.dice_weight}
-        assert built(loss, weights).used() == {"loss.label_smoothing": 0.0, "loss.normalize": False} | split | expected
+        assert (
+            built(loss, weights).used()
+            == {"loss.label_smoothing": 0.0, "loss.normalize": False} | split | expected
+        )
 
     @settings(deadline=None, max_examples=50)
-    @given(gamma=st.floats(0, 10), smooth=st.floats(0, 100), share=st.floats(0.01, 0.99), tau=st.floats(0, 1), clip=st.floats(1, 1e4))
-    def test_floats_are_exact(self, gamma: float, smooth: float, share: float, tau: float, clip: float) -> None:
+    @given(
+        gamma=st.floats(0, 10),
+        smooth=st.floats(0, 100),
+        share=st.floats(0.01, 0.99),
+        tau=st.floats(0, 1),
+        clip=st.floats(1, 1e4),
+    )
+    def test_floats_are_exact(
+        self, gamma: float, smooth: float, share: float, tau: float, clip: float
+    ) -> None:
         """Every number comes back as the very float that was configured."""
-        loss = LossConfig(kind="focal", gamma=gamma, smooth=smooth, dice_weight=share, alpha_tau=tau)
+        loss = LossConfig(
+            kind="focal", gamma=gamma, smooth=smooth, dice_weight=share, alpha_tau=tau
+        )
         used = built(loss, WeightsConfig(method="inverse_freq", clip_ratio=clip)).used()
-        assert (used["loss.gamma"], used["loss.smooth"], used["loss.dice_weight"], used["loss.alpha_tau"]) == (gamma, smooth, share, tau)
+        assert (
+            used["loss.gamma"],
+            used["loss.smooth"],
+            used["loss.dice_weight"],
+            used["loss.alpha_tau"],
+        ) == (gamma, smooth, share, tau)
         assert used["loss.ce_weight"] == 1 - share
         assert used["weights.clip_ratio"] == clip
 
     def test_final_throughout_a_schedule(self) -> None:
         """In every epoch of a schedule the final values are told, before and after it has settled."""
         criterion, expected = built(), built().used()
-        schedule = ScheduleConfig(dice_ce_only_epochs=2, dice_ramp_epochs=2, stages=(Stage(before_epoch=6, smooth=10, clip_ratio=4),))
+        schedule = ScheduleConfig(
+            dice_ce_only_epochs=2,
+            dice_ramp_epochs=2,
+            stages=(Stage(before_epoch=6, smooth=10, clip_ratio=4),),
+        )
         for number in range(1, 9):
-            values = values_at(number, epochs=8, loss=LOSS, optimizer=OptimizerConfig(), weights=WEIGHTS, schedule=schedule)
+            values = values_at(
+                number,
+                epochs=8,
+                loss=LOSS,
+                optimizer=OptimizerConfig(),
+                weights=WEIGHTS,
+                schedule=schedule,
+            )
             criterion.set_epoch(values)
             assert criterion.dice.smooth.item() == (10 if number < 6 else 5)
             assert criterion.used() == expected
@@ -353,10 +437,17 @@ class TestBrokenWiring:
         criterion = built(LOSS.model_copy(update={"kind": "focal", "alpha": 0.25}))
         assert isinstance(criterion.main, FocalLoss)
         assert criterion.main.alpha is not None
-        for buffer in (criterion.main.gamma, criterion.main.alpha, criterion.dice.smooth, criterion.dice_weight):
+        for buffer in (
+            criterion.main.gamma,
+            criterion.main.alpha,
+            criterion.dice.smooth,
+            criterion.dice_weight,
+        ):
             buffer.fill_(0.125)
         used = criterion.used()
-        assert [used[name] for name in ("loss.gamma", "loss.alpha", "loss.smooth", "loss.dice_weight")] == [0.125] * 4
+        assert [
+            used[name] for name in ("loss.gamma", "loss.alpha", "loss.smooth", "loss.dice_weight")
+        ] == [0.125] * 4
 
     def test_schedule_never_arrives(self) -> None:
         """A schedule that settles on another value than the configured one is seen."""
@@ -373,18 +464,24 @@ class TestBrokenWiring:
     def test_other_method_or_clip(self) -> None:
         """Weights of another method, or never clipped, are recognised as such."""
         other = CombinedLoss(
-            CrossEntropyLoss(weight_of(WEIGHTS.model_copy(update={"method": "inverse_freq"}))), DiceLoss(), balance=Balance(COUNTS, WEIGHTS)
+            CrossEntropyLoss(weight_of(WEIGHTS.model_copy(update={"method": "inverse_freq"}))),
+            DiceLoss(),
+            balance=Balance(COUNTS, WEIGHTS),
         )
         assert other.used()["weights.method"] == "inverse_freq"
         bare = CombinedLoss(
-            CrossEntropyLoss(weight_of(WEIGHTS.model_copy(update={"clip_ratio": None}))), DiceLoss(), balance=Balance(COUNTS, WEIGHTS)
+            CrossEntropyLoss(weight_of(WEIGHTS.model_copy(update={"clip_ratio": None}))),
+            DiceLoss(),
+            balance=Balance(COUNTS, WEIGHTS),
         )
         assert bare.used()["weights.clip_ratio"] is None
 
     def test_unknown_weights(self) -> None:
         """Weights that no method gives are not given a method's name, nor alphas a tau that they are not of."""
         balance = Balance(COUNTS, WEIGHTS, alpha_tau=0.5)
-        used = CombinedLoss(FocalLoss(2.0, [1.0, 2.0, 3.0], [1.0, 2.0, 3.0]), DiceLoss(), balance=balance).used()
+        used = CombinedLoss(
+            FocalLoss(2.0, [1.0, 2.0, 3.0], [1.0, 2.0, 3.0]), DiceLoss(), balance=balance
+        ).used()
         assert not [name for name in used if name.startswith("weights.") or "alpha" in name]
 
     def test_cross_entropy_for_focal(self) -> None:

@@ -23,7 +23,11 @@ COUNTS = ClassCounts(("a", "b", "c", "d"), (900, 90, 9, 1))
 TRIALS = 20
 KINDS: dict[str, dict[str, Any]] = {
     "ce+dice": {"kind": "ce"},
-    "focal+dice per image": {"kind": "focal", "dice_reduction": "image", "square_denominator": True},
+    "focal+dice per image": {
+        "kind": "focal",
+        "dice_reduction": "image",
+        "square_denominator": True,
+    },
     "ce+focal+dice": {"kind": "ce_focal"},
     "normalised": {"kind": "ce_focal", "normalize": True},
 }
@@ -33,10 +37,22 @@ def trial(number: int, kind: dict[str, Any]) -> Criterion:
     """The criterion of a trial: every number that can be searched is another in each."""
     random = np.random.default_rng(number)
     loss = LossConfig(
-        **kind, gamma=random.uniform(0.5, 5), focal_share=random.uniform(0.1, 0.9), alpha_tau=random.uniform(0.1, 1), smooth=random.uniform(0.1, 10),
-        dice_weight=random.uniform(0.1, 0.9), label_smoothing=random.uniform(0.01, 0.3), normalize_momentum=random.uniform(0.5, 0.99),
-    )  # fmt: skip
-    return build_criterion(loss, WeightsConfig(method="sqrt_inv_freq", clip_ratio=random.uniform(2, 100)), COUNTS, IGNORED, "cpu")
+        **kind,
+        gamma=random.uniform(0.5, 5),
+        focal_share=random.uniform(0.1, 0.9),
+        alpha_tau=random.uniform(0.1, 1),
+        smooth=random.uniform(0.1, 10),
+        dice_weight=random.uniform(0.1, 0.9),
+        label_smoothing=random.uniform(0.01, 0.3),
+        normalize_momentum=random.uniform(0.5, 0.99),
+    )
+    return build_criterion(
+        loss,
+        WeightsConfig(method="sqrt_inv_freq", clip_ratio=random.uniform(2, 100)),
+        COUNTS,
+        IGNORED,
+        "cpu",
+    )
 
 
 def total(criterion: Criterion, logits: Tensor, target: Tensor) -> Tensor:
@@ -60,15 +76,30 @@ def compiled() -> Iterator[tuple[Callable[..., Tensor], list[torch.fx.GraphModul
 
 class TestOneCompilation:
     @pytest.mark.parametrize("kind", KINDS)
-    def test_twenty_trials(self, kind: str, compiled: tuple[Callable[..., Tensor], list[torch.fx.GraphModule]]) -> None:
+    def test_twenty_trials(
+        self, kind: str, compiled: tuple[Callable[..., Tensor], list[torch.fx.GraphModule]]
+    ) -> None:
         """Twenty trials with other numbers throughout, forward and backward, compile once, into one graph, and give what they give uncompiled."""
         function, graphs = compiled
         for number in range(TRIALS):
             logits, target = batch(number, (2, 4, 8, 8), dtype=torch.float32)
-            found, expected = (call(trial(number, KINDS[kind]), logits, target) for call in (function, total))
+            found, expected = (
+                call(trial(number, KINDS[kind]), logits, target) for call in (function, total)
+            )
             torch.testing.assert_close(found, expected)
-            torch.testing.assert_close(torch.autograd.grad(found, logits), torch.autograd.grad(expected, logits))
-        assert len([graph for graph in graphs if any(node.op == "call_function" for node in graph.graph.nodes)]) == 1
+            torch.testing.assert_close(
+                torch.autograd.grad(found, logits), torch.autograd.grad(expected, logits)
+            )
+        assert (
+            len(
+                [
+                    graph
+                    for graph in graphs
+                    if any(node.op == "call_function" for node in graph.graph.nodes)
+                ]
+            )
+            == 1
+        )
         assert counters["stats"]["unique_graphs"] == 1
         assert not counters["graph_break"]
 

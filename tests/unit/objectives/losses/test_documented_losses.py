@@ -26,7 +26,9 @@ MODULES = [name for _, name, _ in pkgutil.iter_modules(losses.__path__, "objecti
 
 def blocks(page: str, language: str) -> list[str]:
     """The code of a page in a language, in order."""
-    return re.findall(rf"```{language}\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL)
+    return re.findall(
+        rf"```{language}\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL
+    )
 
 
 class TestDocstrings:
@@ -58,7 +60,12 @@ class TestPage:
     def test_names(self) -> None:
         """Every public loss is on the page, and every setting that it names is one of a configuration."""
         page = (DOCS / "losses.md").read_text(encoding="utf-8")
-        missing = {name for name in losses.__all__ if name not in page} - {"Balance", "Criterion", "GradientShares", "LossParts"}
+        missing = {name for name in losses.__all__ if name not in page} - {
+            "Balance",
+            "Criterion",
+            "GradientShares",
+            "LossParts",
+        }
         assert missing == set()
         named = set(re.findall(r"`((?:loss|weights|schedule|optimizer|model)\.[a-z_]+)", page))
         assert named - set(searchable(SegmentationConfig)) == set()

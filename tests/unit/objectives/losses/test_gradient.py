@@ -17,13 +17,27 @@ from objectives.losses import (
     gradient_shares,
 )
 from spaces.errors import ConfigError
-from tests.unit.objectives.losses.references import ALPHA_4, IGNORED, WEIGHT_4, batch, reference_dice, reference_focal
+from tests.unit.objectives.losses.references import (
+    ALPHA_4,
+    IGNORED,
+    WEIGHT_4,
+    batch,
+    reference_dice,
+    reference_focal,
+)
 
 torch.set_num_threads(1)
 
 
-def combined(weight: Tensor | list[float] | None = WEIGHT_4, dice_weight: float = 0.4) -> CombinedLoss:
-    return CombinedLoss(FocalLoss(1.5, ALPHA_4, weight, ignore_index=IGNORED), DiceLoss(2.0, ignore_index=IGNORED), ce_weight=1 - dice_weight, dice_weight=dice_weight)
+def combined(
+    weight: Tensor | list[float] | None = WEIGHT_4, dice_weight: float = 0.4
+) -> CombinedLoss:
+    return CombinedLoss(
+        FocalLoss(1.5, ALPHA_4, weight, ignore_index=IGNORED),
+        DiceLoss(2.0, ignore_index=IGNORED),
+        ce_weight=1 - dice_weight,
+        dice_weight=dice_weight,
+    )
 
 
 def norms_by_label(pull: Tensor, target: Tensor, classes: int) -> Tensor:
@@ -34,15 +48,23 @@ def norms_by_label(pull: Tensor, target: Tensor, classes: int) -> Tensor:
 class TestByHand:
     def test_two_pixels(self) -> None:
         """Two pixels at even chances: (p − onehot)·w/Σw is ½·w/Σw for each of the two logits of a pixel."""
-        criterion = CombinedLoss(CrossEntropyLoss([1.0, 3.0]), DiceLoss(), ce_weight=1.0, dice_weight=0.0)
-        found = gradient_shares(criterion, torch.zeros(1, 2, 2, dtype=torch.float64), torch.tensor([[0, 1]]))
-        assert found.parts.tolist() == pytest.approx([1.0, 0.0])  # (½ + ½)·¼ of one pixel, (½ + ½)·¾ of the other
+        criterion = CombinedLoss(
+            CrossEntropyLoss([1.0, 3.0]), DiceLoss(), ce_weight=1.0, dice_weight=0.0
+        )
+        found = gradient_shares(
+            criterion, torch.zeros(1, 2, 2, dtype=torch.float64), torch.tensor([[0, 1]])
+        )
+        assert found.parts.tolist() == pytest.approx(
+            [1.0, 0.0]
+        )  # (½ + ½)·¼ of one pixel, (½ + ½)·¾ of the other
         assert found.classes.tolist() == pytest.approx([0.25, 0.75])
 
     def test_dice_of_two_pixels(self) -> None:
         """Dice of the same: I = ½ and D = 2 + s; a pixel's own score pulls with (2·D − (2·I + s))/D² and the other's against it."""
         criterion = CombinedLoss(CrossEntropyLoss(), DiceLoss(0.0), ce_weight=0.0, dice_weight=1.0)
-        found = gradient_shares(criterion, torch.zeros(1, 2, 2, dtype=torch.float64), torch.tensor([[0, 1]]))
+        found = gradient_shares(
+            criterion, torch.zeros(1, 2, 2, dtype=torch.float64), torch.tensor([[0, 1]])
+        )
         # ∂loss/∂p of a pixel's own class −½·(2/2 − 1/4), of the other class +½·1/4; ∂p/∂z = ±¼: (0.375 + 0.125)·¼ at each of four logits
         assert found.parts.tolist() == pytest.approx([0.0, 4 * 0.5 * 0.25])
         assert found.classes.tolist() == pytest.approx([0.25, 0.25])
@@ -53,9 +75,14 @@ class TestByHand:
         logits, target = batch(1, shape)
         main = reference_focal(logits, target, 1.5, ALPHA_4, WEIGHT_4)
         overlap = reference_dice(logits, target, 2.0, square=False, reduction="global")
-        (by_main,), (by_dice,) = torch.autograd.grad(0.6 * main, logits), torch.autograd.grad(0.4 * overlap, logits)
+        (by_main,), (by_dice,) = (
+            torch.autograd.grad(0.6 * main, logits),
+            torch.autograd.grad(0.4 * overlap, logits),
+        )
         found = gradient_shares(combined(), logits, target)
-        torch.testing.assert_close(found.parts, torch.stack([by_main.abs().sum(), by_dice.abs().sum()]))
+        torch.testing.assert_close(
+            found.parts, torch.stack([by_main.abs().sum(), by_dice.abs().sum()])
+        )
         torch.testing.assert_close(found.classes, norms_by_label(by_main + by_dice, target, 4))
 
     def test_normalised(self) -> None:
@@ -64,7 +91,9 @@ class TestByHand:
         criterion = NormalizedCombinedLoss(combined())
         criterion(logits, target)
         scale_2, bare = criterion.scale_2, gradient_shares(combined(), logits, target)
-        torch.testing.assert_close(gradient_shares(criterion, logits, target).parts, bare.parts * scale_2)
+        torch.testing.assert_close(
+            gradient_shares(criterion, logits, target).parts, bare.parts * scale_2
+        )
 
 
 class TestTelling:
@@ -72,15 +101,23 @@ class TestTelling:
         """A class of one pixel in a hundred that weighs 500 against 0.1 carries all but all of the gradient."""
         logits, target = torch.zeros(1, 2, 10, 10), torch.zeros(1, 10, 10, dtype=torch.int64)
         target[0, 0, 0] = 1
-        even, extreme = (gradient_shares(combined_ce(weight), logits, target).classes for weight in ([1.0, 1.0], [0.1, 500.0]))
+        even, extreme = (
+            gradient_shares(combined_ce(weight), logits, target).classes
+            for weight in ([1.0, 1.0], [0.1, 500.0])
+        )
         assert float(even[1] / even.sum()) == pytest.approx(1 / 100)
         assert float(extreme[1] / extreme.sum()) == pytest.approx(500 / (500 + 99 * 0.1))
 
     def test_split(self) -> None:
         """The parts follow the split."""
         logits, target = batch(3)
-        light, heavy = (gradient_shares(combined(dice_weight=share), logits, target).parts for share in (0.2, 0.8))
-        torch.testing.assert_close(heavy, light * torch.tensor([0.2 / 0.8, 0.8 / 0.2], dtype=torch.float64))
+        light, heavy = (
+            gradient_shares(combined(dice_weight=share), logits, target).parts
+            for share in (0.2, 0.8)
+        )
+        torch.testing.assert_close(
+            heavy, light * torch.tensor([0.2 / 0.8, 0.8 / 0.2], dtype=torch.float64)
+        )
 
     def test_without_dice(self) -> None:
         """Where Dice takes no part, it has none of the gradient."""
@@ -91,7 +128,12 @@ class TestTelling:
     def test_library(self) -> None:
         """An overlap of the library has its share as Dice has."""
         logits, target = batch(5)
-        criterion = CombinedLoss(CrossEntropyLoss(ignore_index=IGNORED), LibraryLoss("tversky", ignore_index=IGNORED), ce_weight=0.5, dice_weight=0.5)
+        criterion = CombinedLoss(
+            CrossEntropyLoss(ignore_index=IGNORED),
+            LibraryLoss("tversky", ignore_index=IGNORED),
+            ce_weight=0.5,
+            dice_weight=0.5,
+        )
         assert (gradient_shares(criterion, logits, target).parts > 0).all()
 
     def test_ignored(self) -> None:
@@ -129,7 +171,11 @@ class TestLeavesNothing:
         assert source.grad is None
         assert logits.grad is None
         assert not shares.parts.requires_grad
-        assert all(torch.equal(buffer, before[name]) for name, buffer in criterion.named_buffers() if name.split(".")[-1] != "label_range")
+        assert all(
+            torch.equal(buffer, before[name])
+            for name, buffer in criterion.named_buffers()
+            if name.split(".")[-1] != "label_range"
+        )
 
     def test_graph_is_left(self) -> None:
         """The training's own graph can still be gone through."""

@@ -23,14 +23,25 @@ COUNTS = ClassCounts(("a", "b", "c", "d"), (900, 90, 9, 1))
 
 
 def made(name: str) -> LibraryLoss:
-    return LibraryLoss(name, smooth=1.5, tversky_alpha=0.3, tversky_beta=0.7, label_smoothing=0.1, ignore_index=IGNORED)
+    return LibraryLoss(
+        name,
+        smooth=1.5,
+        tversky_alpha=0.3,
+        tversky_beta=0.7,
+        label_smoothing=0.1,
+        ignore_index=IGNORED,
+    )
 
 
 def library(name: str) -> torch.nn.Module:
     """The library's own module, with the same numbers."""
     modules: dict[str, torch.nn.Module] = {
-        "jaccard": smp.TverskyLoss("multiclass", smooth=1.5, alpha=1.0, beta=1.0, ignore_index=IGNORED),
-        "tversky": smp.TverskyLoss("multiclass", smooth=1.5, alpha=0.3, beta=0.7, ignore_index=IGNORED),
+        "jaccard": smp.TverskyLoss(
+            "multiclass", smooth=1.5, alpha=1.0, beta=1.0, ignore_index=IGNORED
+        ),
+        "tversky": smp.TverskyLoss(
+            "multiclass", smooth=1.5, alpha=0.3, beta=0.7, ignore_index=IGNORED
+        ),
         "lovasz": smp.LovaszLoss("multiclass", ignore_index=IGNORED),
         "soft_ce": smp.SoftCrossEntropyLoss(smooth_factor=0.1, ignore_index=IGNORED),
     }
@@ -44,7 +55,9 @@ class TestIsTheLibrarys:
         """On images of float32 value and gradient are the library's own, ignored pixels included."""
         logits, target = batch(1, ignored=ignored, dtype=torch.float32)
         assert torch.equal(made(name)(logits, target), library(name)(logits, target))
-        torch.testing.assert_close(gradient(made(name), logits, target), gradient(library(name), logits, target))
+        torch.testing.assert_close(
+            gradient(made(name), logits, target), gradient(library(name), logits, target)
+        )
 
     def test_jaccard(self) -> None:
         """Jaccard is the library's Jaccard loss where every class is there and nothing is ignored."""
@@ -61,7 +74,12 @@ class TestIsTheLibrarys:
             hit = (p[:, c] * (target == c)).sum()
             false_positive, missed = (p[:, c] * valid).sum() - hit, (target == c).sum() - hit
             scores.append((hit + 1.5) / (hit + 0.3 * false_positive + 0.7 * missed + 1.5))
-        torch.testing.assert_close(made("tversky")(logits, target).double(), 1 - torch.stack(scores).mean(), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(
+            made("tversky")(logits, target).double(),
+            1 - torch.stack(scores).mean(),
+            rtol=1e-5,
+            atol=1e-6,
+        )
 
     def test_soft_ce_formula(self) -> None:
         """Soft cross entropy spreads ε evenly over all classes, and divides by all pixels, ignored ones too."""
@@ -69,7 +87,9 @@ class TestIsTheLibrarys:
         log_p, valid = reference_softmax(logits).log(), target != IGNORED
         nll = -log_p.gather(1, target.masked_fill(~valid, 0).unsqueeze(1)).squeeze(1)
         expected = ((0.9 * nll - 0.1 / 4 * log_p.sum(1)) * valid).sum() / target.numel()
-        torch.testing.assert_close(made("soft_ce")(logits, target).double(), expected, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(
+            made("soft_ce")(logits, target).double(), expected, rtol=1e-5, atol=1e-6
+        )
 
 
 class TestManners:
@@ -79,9 +99,14 @@ class TestManners:
         logits, target = batch(5, dtype=torch.float32)
         holes = (target == IGNORED).unsqueeze(1)
         changed = torch.where(holes, logits * -7 + 1, logits).detach()
-        torch.testing.assert_close(made(name)(changed, target), made(name)(logits, target), rtol=1e-6, atol=1e-7)
+        torch.testing.assert_close(
+            made(name)(changed, target), made(name)(logits, target), rtol=1e-6, atol=1e-7
+        )
         assert gradient(made(name), logits, target).masked_select(holes).abs().sum() == 0
-        assert torch.equal(made(name)(logits, target.masked_fill(target == IGNORED, -3)), made(name)(logits, target))
+        assert torch.equal(
+            made(name)(logits, target.masked_fill(target == IGNORED, -3)),
+            made(name)(logits, target),
+        )
 
     @every_name
     @pytest.mark.parametrize("smooth", [0.0, 1.0])
@@ -89,7 +114,10 @@ class TestManners:
         """A batch without a valid pixel, or without an image, has the loss 0 with the gradient 0, never NaN."""
         logits, target = batch(6, dtype=torch.float32)
         loss = LibraryLoss(name, smooth=smooth, ignore_index=IGNORED)
-        for scores, labels in ((logits, torch.full_like(target, IGNORED)), (logits[:0], target[:0])):
+        for scores, labels in (
+            (logits, torch.full_like(target, IGNORED)),
+            (logits[:0], target[:0]),
+        ):
             value = loss(scores, labels)
             assert value == 0
             assert torch.autograd.grad(value, scores)[0].abs().sum() == 0
@@ -111,7 +139,9 @@ class TestManners:
         """Any number of dimensions after the classes works, and means what the same elements in an image mean."""
         logits, target = batch(8, shape, dtype=torch.float32)
         as_image = logits.detach().reshape(*shape[:2], -1, 1)
-        torch.testing.assert_close(made(name)(logits, target), library(name)(as_image, target.reshape(shape[0], -1, 1)))
+        torch.testing.assert_close(
+            made(name)(logits, target), library(name)(as_image, target.reshape(shape[0], -1, 1))
+        )
         assert gradient(made(name), logits, target).shape == shape
 
     @every_name
@@ -126,7 +156,9 @@ class TestManners:
         """A perfect prediction costs nothing, but for what label smoothing asks."""
         _, target = batch(10, ignored=0.0)
         logits = 50.0 * torch.nn.functional.one_hot(target, 4).movedim(-1, 1).float()
-        assert float(LibraryLoss(name, smooth=1.0, ignore_index=IGNORED)(logits, target)) == pytest.approx(0, abs=1e-6)
+        assert float(
+            LibraryLoss(name, smooth=1.0, ignore_index=IGNORED)(logits, target)
+        ) == pytest.approx(0, abs=1e-6)
 
     @every_name
     def test_extreme(self, name: str) -> None:
@@ -163,7 +195,15 @@ class TestSettings:
         ("name", "expected"),
         [
             ("jaccard", {"loss.overlap": "jaccard", "loss.smooth": 1.5}),
-            ("tversky", {"loss.overlap": "tversky", "loss.smooth": 1.5, "loss.tversky_alpha": 0.3, "loss.tversky_beta": 0.7}),
+            (
+                "tversky",
+                {
+                    "loss.overlap": "tversky",
+                    "loss.smooth": 1.5,
+                    "loss.tversky_alpha": 0.3,
+                    "loss.tversky_beta": 0.7,
+                },
+            ),
             ("lovasz", {"loss.overlap": "lovasz"}),
             ("soft_ce", {"loss.kind": "soft_ce", "loss.label_smoothing": 0.1}),
         ],
@@ -176,7 +216,9 @@ class TestSettings:
         """The smoothing constant is a buffer that a schedule changes in place, and no part of a checkpoint."""
         loss, (logits, target) = made("tversky"), batch(13, dtype=torch.float32)
         loss.smooth.fill_(9.0)
-        expected = smp.TverskyLoss("multiclass", smooth=9.0, alpha=0.3, beta=0.7, ignore_index=IGNORED)(logits, target)
+        expected = smp.TverskyLoss(
+            "multiclass", smooth=9.0, alpha=0.3, beta=0.7, ignore_index=IGNORED
+        )(logits, target)
         assert torch.equal(loss(logits, target), expected)
         assert loss.used()["loss.smooth"] == 9.0
         assert list(loss.state_dict()) == []
@@ -185,7 +227,9 @@ class TestSettings:
 class TestCombined:
     @staticmethod
     def built(**changes: Any) -> CombinedLoss:
-        criterion = build_criterion(LossConfig(**changes), WeightsConfig(method="sqrt_inv_freq"), COUNTS, IGNORED, "cpu")
+        criterion = build_criterion(
+            LossConfig(**changes), WeightsConfig(method="sqrt_inv_freq"), COUNTS, IGNORED, "cpu"
+        )
         assert isinstance(criterion, CombinedLoss)
         return criterion
 
@@ -193,7 +237,9 @@ class TestCombined:
     def test_in_place_of_dice(self, overlap: Any) -> None:
         """An overlap takes Dice's place in the sum and in the record; the rest is as with Dice."""
         logits, target = batch(14, dtype=torch.float32)
-        found = self.built(dice_weight=0.4, smooth=1.5, overlap=overlap, tversky_alpha=0.3, tversky_beta=0.7)(logits, target)
+        found = self.built(
+            dice_weight=0.4, smooth=1.5, overlap=overlap, tversky_alpha=0.3, tversky_beta=0.7
+        )(logits, target)
         expected = library(overlap)(logits, target).detach()
         assert found.dice is not None
         torch.testing.assert_close(found.dice, expected)
@@ -205,12 +251,21 @@ class TestCombined:
         criterion = self.built(kind="soft_ce", label_smoothing=0.1, dice_weight=0.4, smooth=2.0)
         found = criterion(logits, target)
         torch.testing.assert_close(found.ce, library("soft_ce")(logits, target).detach())
-        torch.testing.assert_close(found.dice, DiceLoss(2.0, ignore_index=IGNORED)(logits, target).detach())
-        assert (criterion.used()["loss.kind"], criterion.used()["weights.method"], criterion.weight_ratio) == ("soft_ce", "uniform", 1.0)
+        torch.testing.assert_close(
+            found.dice, DiceLoss(2.0, ignore_index=IGNORED)(logits, target).detach()
+        )
+        assert (
+            criterion.used()["loss.kind"],
+            criterion.used()["weights.method"],
+            criterion.weight_ratio,
+        ) == ("soft_ce", "uniform", 1.0)
 
     def test_bad_labels_are_watched(self) -> None:
         """A label that is no class is named here, too."""
-        criterion, (logits, target) = self.built(kind="soft_ce", dice_weight=0.5, overlap="lovasz"), batch(16, dtype=torch.float32)
+        criterion, (logits, target) = (
+            self.built(kind="soft_ce", dice_weight=0.5, overlap="lovasz"),
+            batch(16, dtype=torch.float32),
+        )
         target[0, 0, 0] = 77
         criterion(logits, target)
         with pytest.raises(Exception, match="77"):
@@ -218,7 +273,15 @@ class TestCombined:
 
     def test_mean_of_batches(self) -> None:
         """Under accumulation an overlap of the library is the mean over the batches."""
-        criterion, batches = CombinedLoss(CrossEntropyLoss(ignore_index=IGNORED), made("tversky"), ce_weight=0.0, dice_weight=1.0), [batch(seed, dtype=torch.float32) for seed in (17, 18)]
+        criterion, batches = (
+            CombinedLoss(
+                CrossEntropyLoss(ignore_index=IGNORED),
+                made("tversky"),
+                ce_weight=0.0,
+                dice_weight=1.0,
+            ),
+            [batch(seed, dtype=torch.float32) for seed in (17, 18)],
+        )
         others = criterion.pooled(batches)
         shares = [criterion(logits, target, others).total for logits, target in batches]
         expected: list[Tensor] = [library("tversky")(logits, target) for logits, target in batches]

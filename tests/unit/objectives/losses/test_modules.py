@@ -36,7 +36,9 @@ EVERY_LOSS: dict[str, Loss] = {
     "focal_half": FocalLoss(0.5, ALPHA_4, WEIGHT_4, ignore_index=IGNORED),
     "focal_smoothed": FocalLoss(0.5, 0.25, WEIGHT_4, ignore_index=IGNORED, label_smoothing=0.1),
     "dice": DiceLoss(1.0, ignore_index=IGNORED),
-    "dice_image_square": DiceLoss(0.0, square_denominator=True, reduction="image", ignore_index=IGNORED),
+    "dice_image_square": DiceLoss(
+        0.0, square_denominator=True, reduction="image", ignore_index=IGNORED
+    ),
     "dice_keep_absent": DiceLoss(5.0, keep_absent=True, ignore_index=IGNORED),
 }
 every_loss = pytest.mark.parametrize("name", EVERY_LOSS)
@@ -44,16 +46,28 @@ every_loss = pytest.mark.parametrize("name", EVERY_LOSS)
 
 class TestCrossEntropy:
     @settings(deadline=None, max_examples=50)
-    @given(seed=st.integers(0, 2**31), weighted=st.booleans(), smoothing=st.sampled_from([0.0, 0.1, 0.9]), classes=st.integers(1, 5))
+    @given(
+        seed=st.integers(0, 2**31),
+        weighted=st.booleans(),
+        smoothing=st.sampled_from([0.0, 0.1, 0.9]),
+        classes=st.integers(1, 5),
+    )
     def test_is_torchs(self, seed: int, weighted: bool, smoothing: float, classes: int) -> None:
         """Value and gradient are those of torch's cross entropy, with and without weights and label smoothing."""
         logits, target = batch(seed, (2, classes, 3, 2))
         if bool((target == IGNORED).all()):
             return
-        weight = torch.rand(classes, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) + 0.1 if weighted else None
+        weight = (
+            torch.rand(classes, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+            + 0.1
+            if weighted
+            else None
+        )
         assert_same(
             CrossEntropyLoss(weight, ignore_index=IGNORED, label_smoothing=smoothing),
-            lambda x, t: F.cross_entropy(x, t, weight, ignore_index=IGNORED, label_smoothing=smoothing),
+            lambda x, t: F.cross_entropy(
+                x, t, weight, ignore_index=IGNORED, label_smoothing=smoothing
+            ),
             logits,
             target,
         )
@@ -63,14 +77,17 @@ class TestCrossEntropy:
         """Any number of dimensions after the classes works, none included."""
         logits, target = batch(1, shape)
         torch.testing.assert_close(
-            cross_entropy(logits, target, ignore_index=IGNORED), F.cross_entropy(logits, target, ignore_index=IGNORED)
+            cross_entropy(logits, target, ignore_index=IGNORED),
+            F.cross_entropy(logits, target, ignore_index=IGNORED),
         )
 
     @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
     def test_label_types(self, dtype: torch.dtype) -> None:
         """Labels may be of any integer type, as masks are."""
         logits, target = batch(2)
-        assert cross_entropy(logits, target.to(dtype), ignore_index=IGNORED) == cross_entropy(logits, target, ignore_index=IGNORED)
+        assert cross_entropy(logits, target.to(dtype), ignore_index=IGNORED) == cross_entropy(
+            logits, target, ignore_index=IGNORED
+        )
 
 
 class TestFocal:
@@ -78,10 +95,14 @@ class TestFocal:
     @pytest.mark.parametrize("weight", [None, WEIGHT_4])
     @pytest.mark.parametrize("alpha", [None, ALPHA_4])
     @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-    def test_formula(self, gamma: float, weight: Tensor | None, alpha: Tensor | None, smoothing: float) -> None:
+    def test_formula(
+        self, gamma: float, weight: Tensor | None, alpha: Tensor | None, smoothing: float
+    ) -> None:
         """Value and gradient are the formula's for every mixture of gamma, alpha, weights and label smoothing."""
         loss = FocalLoss(gamma, alpha, weight, ignore_index=IGNORED, label_smoothing=smoothing)
-        assert_same(loss, lambda x, t: reference_focal(x, t, gamma, alpha, weight, smoothing), *batch(3))
+        assert_same(
+            loss, lambda x, t: reference_focal(x, t, gamma, alpha, weight, smoothing), *batch(3)
+        )
 
     @settings(deadline=None, max_examples=50)
     @given(seed=st.integers(0, 2**31), smoothing=st.sampled_from([0.0, 0.1]))
@@ -97,7 +118,8 @@ class TestFocal:
         """One alpha for all only multiplies the loss."""
         logits, target = batch(4)
         torch.testing.assert_close(
-            FocalLoss(2.0, 0.25, ignore_index=IGNORED)(logits, target), 0.25 * FocalLoss(2.0, ignore_index=IGNORED)(logits, target)
+            FocalLoss(2.0, 0.25, ignore_index=IGNORED)(logits, target),
+            0.25 * FocalLoss(2.0, ignore_index=IGNORED)(logits, target),
         )
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -105,7 +127,11 @@ class TestFocal:
     @pytest.mark.parametrize("smoothing", [0.0, 0.1])
     def test_gradient_at_p_1(self, gamma: float, smoothing: float, dtype: torch.dtype) -> None:
         """The gradient is finite where p is 1 or all but 1, for every gamma."""
-        logits = torch.tensor([[margin, 0.0, 0.0] for margin in (10, 15, 17, 30, 40, 90, 1e4)], dtype=dtype, requires_grad=True)
+        logits = torch.tensor(
+            [[margin, 0.0, 0.0] for margin in (10, 15, 17, 30, 40, 90, 1e4)],
+            dtype=dtype,
+            requires_grad=True,
+        )
         target = torch.zeros(7, dtype=torch.int64)
         found = gradient(FocalLoss(gamma, label_smoothing=smoothing), logits, target)
         assert found.isfinite().all()
@@ -118,7 +144,10 @@ class TestFocal:
         """Autograd's gradient is the numerical one."""
         logits, target = batch(5, (2, 4, 2, 2))
         assert torch.autograd.gradcheck(
-            lambda x: FocalLoss(gamma, ALPHA_4, WEIGHT_4, ignore_index=IGNORED, label_smoothing=0.1)(x, target), logits
+            lambda x: FocalLoss(
+                gamma, ALPHA_4, WEIGHT_4, ignore_index=IGNORED, label_smoothing=0.1
+            )(x, target),
+            logits,
         )
 
 
@@ -133,7 +162,9 @@ class TestSoftTargets:
     def test_formula(self) -> None:
         """The cross entropy is against q; p_t and alpha are those of the likeliest class."""
         logits, _ = batch(7, (5, 4))
-        q = torch.rand(5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).softmax(1)
+        q = torch.rand(
+            5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+        ).softmax(1)
         p, top = logits.softmax(1), q.argmax(1)
         p_t = p.gather(1, top[:, None])[:, 0].clamp(1e-6, 1 - 1e-6)
         expected = (ALPHA_4[top] * (1 - p_t) ** 2 * -(q * p.log()).sum(1)).mean()
@@ -142,7 +173,9 @@ class TestSoftTargets:
     def test_gamma_0_is_torchs(self) -> None:
         """Gamma 0 gives torch's cross entropy against probabilities."""
         logits, _ = batch(8, (5, 4))
-        q = torch.rand(5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).softmax(1)
+        q = torch.rand(
+            5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
+        ).softmax(1)
         torch.testing.assert_close(FocalLoss(0.0)(logits, q), F.cross_entropy(logits, q))
 
     @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
@@ -160,20 +193,35 @@ class TestDice:
     @pytest.mark.parametrize("square", [False, True])
     @pytest.mark.parametrize("reduction", ["global", "image"])
     @pytest.mark.parametrize("keep_absent", [False, True])
-    def test_formula(self, smooth: float, square: bool, reduction: losses.functional.Reduction, keep_absent: bool) -> None:
+    def test_formula(
+        self, smooth: float, square: bool, reduction: losses.functional.Reduction, keep_absent: bool
+    ) -> None:
         """Value and gradient are the formula's for every option, with a class absent here and there."""
         logits, target = batch(9, (3, 5, 2, 3))
         target[0] = IGNORED
         target[target == 4] = 0
-        loss = DiceLoss(smooth, square_denominator=square, reduction=reduction, keep_absent=keep_absent, ignore_index=IGNORED)
-        assert_same(loss, lambda x, t: reference_dice(x, t, smooth, square, reduction, keep_absent), logits, target)
+        loss = DiceLoss(
+            smooth,
+            square_denominator=square,
+            reduction=reduction,
+            keep_absent=keep_absent,
+            ignore_index=IGNORED,
+        )
+        assert_same(
+            loss,
+            lambda x, t: reference_dice(x, t, smooth, square, reduction, keep_absent),
+            logits,
+            target,
+        )
 
     def test_by_hand(self) -> None:
         """Two pixels at even chances: I = ½, D = 1 + 1 for each of two classes."""
         logits, target = torch.zeros(1, 2, 2, dtype=torch.float64), torch.tensor([[0, 1]])
         assert float(dice(logits, target, smooth=0.0)) == pytest.approx(0.5)
         assert float(dice(logits, target, smooth=1.0)) == pytest.approx(1 - 2 / 3)
-        assert float(dice(logits, target, smooth=0.0, square_denominator=True)) == pytest.approx(1 - 1 / 1.5)
+        assert float(dice(logits, target, smooth=0.0, square_denominator=True)) == pytest.approx(
+            1 - 1 / 1.5
+        )
 
     def test_is_smps(self) -> None:
         """With every class in the target, smp's Dice of half the smooth is the same loss."""
@@ -192,7 +240,9 @@ class TestDice:
         image=st.booleans(),
         keep=st.booleans(),
     )
-    def test_within_0_and_1(self, seed: int, smooth: float, square: bool, classes: int, image: bool, keep: bool) -> None:
+    def test_within_0_and_1(
+        self, seed: int, smooth: float, square: bool, classes: int, image: bool, keep: bool
+    ) -> None:
         """The loss lies between 0 and 1, whatever is asked for."""
         logits, target = batch(seed, (2, classes, 3), 0.4, torch.float32)
         found = dice(
@@ -210,12 +260,20 @@ class TestDice:
     def test_gradcheck(self, square: bool) -> None:
         """Autograd's gradient is the numerical one."""
         logits, target = batch(11, (2, 3, 4))
-        assert torch.autograd.gradcheck(lambda x: DiceLoss(1.0, square_denominator=square, ignore_index=IGNORED)(x, target), logits)
+        assert torch.autograd.gradcheck(
+            lambda x: DiceLoss(1.0, square_denominator=square, ignore_index=IGNORED)(x, target),
+            logits,
+        )
 
     def test_long_sums(self) -> None:
         """A large image loses no digits in float32."""
         logits, target = batch(12, (1, 2, 1024, 1024), 0.0, torch.float32)
-        torch.testing.assert_close(dice(logits, target).double(), reference_dice(logits, target, 1.0, False, "global"), rtol=1e-6, atol=0)
+        torch.testing.assert_close(
+            dice(logits, target).double(),
+            reference_dice(logits, target, 1.0, False, "global"),
+            rtol=1e-6,
+            atol=0,
+        )
 
 
 class TestEveryLoss:
@@ -251,7 +309,9 @@ class TestEveryLoss:
         odd[ignored[0], -1, ignored[1], ignored[2]] = value
         odd.requires_grad_()
         torch.testing.assert_close(EVERY_LOSS[name](odd, target), EVERY_LOSS[name](clean, target))
-        torch.testing.assert_close(gradient(EVERY_LOSS[name], odd, target), gradient(EVERY_LOSS[name], clean, target))
+        torch.testing.assert_close(
+            gradient(EVERY_LOSS[name], odd, target), gradient(EVERY_LOSS[name], clean, target)
+        )
 
     @every_loss
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -260,7 +320,16 @@ class TestEveryLoss:
         _, target = batch(15)
         for sign in (1, -1):
             logits = (
-                (sign * 1e4 * (2 * F.one_hot(target.masked_fill(target == IGNORED, 0), 4).movedim(-1, 1) - 1)).to(dtype).requires_grad_()
+                (
+                    sign
+                    * 1e4
+                    * (
+                        2 * F.one_hot(target.masked_fill(target == IGNORED, 0), 4).movedim(-1, 1)
+                        - 1
+                    )
+                )
+                .to(dtype)
+                .requires_grad_()
             )
             assert EVERY_LOSS[name](logits, target).isfinite()
             assert gradient(EVERY_LOSS[name], logits, target).isfinite().all()
@@ -269,7 +338,9 @@ class TestEveryLoss:
     def test_perfect(self, name: str) -> None:
         """A perfect prediction costs nothing, but for what label smoothing asks."""
         _, target = batch(16)
-        logits = 50.0 * F.one_hot(target.masked_fill(target == IGNORED, 0), 4).movedim(-1, 1).float()
+        logits = (
+            50.0 * F.one_hot(target.masked_fill(target == IGNORED, 0), 4).movedim(-1, 1).float()
+        )
         if "smoothed" not in name:
             assert float(EVERY_LOSS[name](logits, target)) == pytest.approx(0, abs=1e-6)
 
@@ -327,13 +398,26 @@ class TestBadInput:
             (lambda: CrossEntropyLoss([1.0, -1.0]), r"weight.*-1"),
             (lambda: CrossEntropyLoss(torch.ones(2, 2)), r"weight.*\(2, 2\)"),
             (lambda: CrossEntropyLoss(label_smoothing=1.0), r"label_smoothing.*1\.0"),
-            (lambda: focal(torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64), gamma=-1.0), r"gamma.*-1"),
-            (lambda: focal(torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64), alpha=torch.ones(4)), r"alpha has 4 .* 3 classes"),
             (
-                lambda: cross_entropy(torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64), weight=torch.ones(2)),
+                lambda: focal(torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64), gamma=-1.0),
+                r"gamma.*-1",
+            ),
+            (
+                lambda: focal(
+                    torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64), alpha=torch.ones(4)
+                ),
+                r"alpha has 4 .* 3 classes",
+            ),
+            (
+                lambda: cross_entropy(
+                    torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64), weight=torch.ones(2)
+                ),
                 r"weight has 2 .* 3 classes",
             ),
-            (lambda: dice(torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64), smooth=-1.0), r"smooth.*-1"),
+            (
+                lambda: dice(torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64), smooth=-1.0),
+                r"smooth.*-1",
+            ),
             (lambda: focal(torch.zeros(2, 3), torch.zeros(2, 4)), r"\(2, 4\).*\(2, 3\)"),
             (lambda: dice(torch.zeros(2, 3), torch.zeros(2)), r"float32"),
         ],

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from objectives.losses import CombinedLoss, DiceLoss, FocalLoss, NormalizedCombinedLoss, cross_entropy
+from objectives.losses import (
+    CombinedLoss,
+    DiceLoss,
+    FocalLoss,
+    NormalizedCombinedLoss,
+    cross_entropy,
+)
 from spaces.config import LossConfig, WeightsConfig
 from spaces.errors import ConfigError
 from tests.unit.objectives.losses.test_combined import EVEN, IGNORED, batch, built, epoch
@@ -25,7 +31,9 @@ class TestNormalized:
             history.append((float(parts.ce), float(parts.dice)))
             decay = np.array([0.99 ** (seed - past) for past in range(seed + 1)])
             means = decay @ np.array(history) / decay.sum()
-            assert float(found.total.detach()) == pytest.approx(0.6 * history[-1][0] / means[0] + 0.4 * history[-1][1] / means[1])
+            assert float(found.total.detach()) == pytest.approx(
+                0.6 * history[-1][0] / means[0] + 0.4 * history[-1][1] / means[1]
+            )
             assert (found.ce, found.dice) == (parts.ce, parts.dice)
 
     def test_scale_is_lost(self) -> None:
@@ -33,7 +41,10 @@ class TestNormalized:
         logits, target = batch()
         found = []
         for alpha in (0.01, 1.0):
-            main, overlap = FocalLoss(2.0, alpha, ignore_index=IGNORED), DiceLoss(ignore_index=IGNORED)
+            main, overlap = (
+                FocalLoss(2.0, alpha, ignore_index=IGNORED),
+                DiceLoss(ignore_index=IGNORED),
+            )
             total = NormalizedCombinedLoss(CombinedLoss(main, overlap))(logits, target).total
             found.append((total.detach(), *torch.autograd.grad(total, logits)))
         torch.testing.assert_close(found[0], found[1])
@@ -44,7 +55,9 @@ class TestNormalized:
         logits, target = batch()
         total = NormalizedCombinedLoss(built(LossConfig(), EVEN))(logits, target).total
         ce = cross_entropy(logits, target, ignore_index=IGNORED)
-        torch.testing.assert_close(torch.autograd.grad(total, logits)[0], torch.autograd.grad(ce, logits)[0] / ce.detach())
+        torch.testing.assert_close(
+            torch.autograd.grad(total, logits)[0], torch.autograd.grad(ce, logits)[0] / ce.detach()
+        )
 
     def test_bad_batches_leave_no_trace(self) -> None:
         """A batch with nothing valid costs 0, one with NaN costs NaN, and neither moves the means."""
@@ -77,7 +90,10 @@ class TestNormalized:
         normalised = NormalizedCombinedLoss(built())
         normalised.set_epoch(epoch(0.0))
         assert normalised(*batch()).dice is None
-        assert normalised.used() == built().used() | {"loss.normalize": True, "loss.normalize_momentum": 0.99}
+        assert normalised.used() == built().used() | {
+            "loss.normalize": True,
+            "loss.normalize_momentum": 0.99,
+        }
 
     def test_momentum(self) -> None:
         """A momentum of 1 would never learn and is refused with its value."""
@@ -90,7 +106,9 @@ class TestNormalized:
         assert normalised.scale_2.tolist() == [1, 1]
         parts = normalised(logits, target)
         assert parts.dice is not None
-        assert normalised.scale_2.tolist() == pytest.approx([1 / float(parts.ce), 1 / float(parts.dice)])
+        assert normalised.scale_2.tolist() == pytest.approx(
+            [1 / float(parts.ce), 1 / float(parts.dice)]
+        )
         alone = NormalizedCombinedLoss(built(LossConfig()))
         assert alone.scale_2.tolist() == [1, 1]
         assert alone(logits, target).dice is None
@@ -111,9 +129,18 @@ class TestNormalized:
         for seed in range(3):
             assert float(normalised(*batch(seed)).total.detach()) == pytest.approx(1)
         assert normalised.used()["loss.normalize_momentum"] == 0.0
-        assert NormalizedCombinedLoss(built(), momentum=0.9).used()["loss.normalize_momentum"] == 0.9
+        assert (
+            NormalizedCombinedLoss(built(), momentum=0.9).used()["loss.normalize_momentum"] == 0.9
+        )
 
-    @pytest.mark.parametrize("config", [WeightsConfig(method="inverse_freq"), WeightsConfig(method="sqrt_inv_freq", clip_ratio=4.0), EVEN])
+    @pytest.mark.parametrize(
+        "config",
+        [
+            WeightsConfig(method="inverse_freq"),
+            WeightsConfig(method="sqrt_inv_freq", clip_ratio=4.0),
+            EVEN,
+        ],
+    )
     @pytest.mark.parametrize("dice_weight", [0.2, 0.7])
     def test_weights_do_not_rescale(self, config: WeightsConfig, dice_weight: float) -> None:
         """Whatever the class weights and the split, the first batch costs 1."""

@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from objectives.losses import CombinedLoss, Criterion, CrossEntropyLoss, DiceLoss, FocalLoss, LossParts, NormalizedCombinedLoss
+from objectives.losses import (
+    CombinedLoss,
+    Criterion,
+    CrossEntropyLoss,
+    DiceLoss,
+    FocalLoss,
+    LossParts,
+    NormalizedCombinedLoss,
+)
 from objectives.losses.functional import Others
 from tests.unit.objectives.losses.references import ALPHA_4, IGNORED, WEIGHT_4, batch
 
@@ -19,11 +27,20 @@ torch.set_num_threads(1)
 Batches = list[tuple[Tensor, Tensor]]
 
 
-def criterion(main: str = "ce", reduction: Any = "global", *, dice_weight: float = 0.4, normalize: bool = False, **dice: Any) -> Criterion:
+def criterion(
+    main: str = "ce",
+    reduction: Any = "global",
+    *,
+    dice_weight: float = 0.4,
+    normalize: bool = False,
+    **dice: Any,
+) -> Criterion:
     """Weighted and smoothed unless its name says plain."""
     weight, smoothing = (None, 0.0) if "plain" in main else (WEIGHT_4, 0.1)
     if "ce_focal" in main:
-        part: CrossEntropyLoss | FocalLoss = FocalLoss(1.5, ALPHA_4, weight, ignore_index=IGNORED, label_smoothing=smoothing, share=0.3)
+        part: CrossEntropyLoss | FocalLoss = FocalLoss(
+            1.5, ALPHA_4, weight, ignore_index=IGNORED, label_smoothing=smoothing, share=0.3
+        )
     elif "focal" in main:
         part = FocalLoss(1.5, ALPHA_4, weight, ignore_index=IGNORED, label_smoothing=smoothing)
     else:
@@ -49,9 +66,17 @@ def in_shares(loss: Criterion, batches: Batches) -> tuple[LossParts, list[Tensor
     """The sums of the shares, and the gradient at each one's logits."""
     others = loss.pooled(batches)
     shares = [loss(logits, target, others) for logits, target in batches]
-    pulls = [torch.autograd.grad(parts.total, logits)[0] for parts, (logits, _) in zip(shares, batches, strict=True)]
+    pulls = [
+        torch.autograd.grad(parts.total, logits)[0]
+        for parts, (logits, _) in zip(shares, batches, strict=True)
+    ]
     total, ce, dice, focal = zip(*shares, strict=True)
-    return LossParts(added(total), added(ce), None if dice[0] is None else added(dice), None if focal[0] is None else added(focal)), pulls
+    return LossParts(
+        added(total),
+        added(ce),
+        None if dice[0] is None else added(dice),
+        None if focal[0] is None else added(focal),
+    ), pulls
 
 
 def added(values: tuple[Tensor, ...]) -> Tensor:
@@ -77,27 +102,52 @@ class TestEqualsTheLargeBatch:
         options = {"main": main, "reduction": reduction, "normalize": normalize}
         assert_equal(criterion(**options), criterion(**options), drawn())
 
-    @pytest.mark.parametrize("options", [{"square_denominator": True}, {"keep_absent": True}, {"dice_weight": 0.0}, {"dice_weight": 1.0}])
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"square_denominator": True},
+            {"keep_absent": True},
+            {"dice_weight": 0.0},
+            {"dice_weight": 1.0},
+        ],
+    )
     @pytest.mark.parametrize("reduction", ["global", "image"])
     @pytest.mark.parametrize("normalize", [False, True])
     def test_dice(self, options: dict[str, Any], reduction: str, normalize: bool) -> None:
         """So do they with every option of Dice, without it and alone."""
-        assert_equal(criterion(reduction=reduction, normalize=normalize, **options), criterion(reduction=reduction, normalize=normalize, **options), drawn(7))
+        assert_equal(
+            criterion(reduction=reduction, normalize=normalize, **options),
+            criterion(reduction=reduction, normalize=normalize, **options),
+            drawn(7),
+        )
 
     @given(
-        seed=st.integers(0, 2**31), sizes=st.lists(st.integers(0, 3), min_size=1, max_size=4).map(tuple), ignored=st.sampled_from([0.0, 0.5, 0.95]),
-        reduction=st.sampled_from(["global", "image"]), normalize=st.booleans(),
-    )  # fmt: skip
-    def test_any_sizes(self, seed: int, sizes: tuple[int, ...], ignored: float, reduction: str, normalize: bool) -> None:
+        seed=st.integers(0, 2**31),
+        sizes=st.lists(st.integers(0, 3), min_size=1, max_size=4).map(tuple),
+        ignored=st.sampled_from([0.0, 0.5, 0.95]),
+        reduction=st.sampled_from(["global", "image"]),
+        normalize=st.booleans(),
+    )
+    def test_any_sizes(
+        self, seed: int, sizes: tuple[int, ...], ignored: float, reduction: str, normalize: bool
+    ) -> None:
         """So do they for batches of any size, empty ones, and ones with hardly a valid pixel or a class among them."""
-        assert_equal(criterion("ce_focal", reduction, normalize=normalize), criterion("ce_focal", reduction, normalize=normalize), drawn(seed, sizes, ignored))
+        assert_equal(
+            criterion("ce_focal", reduction, normalize=normalize),
+            criterion("ce_focal", reduction, normalize=normalize),
+            drawn(seed, sizes, ignored),
+        )
 
     @pytest.mark.parametrize("normalize", [False, True])
     def test_nothing_valid(self, normalize: bool) -> None:
         """One batch with nothing valid adds nothing; when all are so, everything is 0."""
         batches = drawn(11)
         batches[1] = (batches[1][0], torch.full_like(batches[1][1], IGNORED))
-        assert_equal(criterion("focal", normalize=normalize), criterion("focal", normalize=normalize), batches)
+        assert_equal(
+            criterion("focal", normalize=normalize),
+            criterion("focal", normalize=normalize),
+            batches,
+        )
         empty = [(logits, torch.full_like(target, IGNORED)) for logits, target in batches]
         found, pulls = in_shares(criterion("focal", normalize=normalize), empty)
         assert found.total == 0
@@ -132,7 +182,13 @@ class TestPooled:
 
     @pytest.mark.parametrize(
         ("options", "needed"),
-        [({}, True), ({"reduction": "image"}, False), ({"dice_weight": 0.0}, False), ({"reduction": "image", "normalize": True}, True), ({"dice_weight": 0.0, "normalize": True}, True)],
+        [
+            ({}, True),
+            ({"reduction": "image"}, False),
+            ({"dice_weight": 0.0}, False),
+            ({"reduction": "image", "normalize": True}, True),
+            ({"dice_weight": 0.0, "normalize": True}, True),
+        ],
     )
     def test_when_logits_are_needed(self, options: dict[str, Any], needed: bool) -> None:
         """Dice over the whole batch needs all logits before the first gradient, and so does a normalised loss; else labels will do."""
@@ -140,7 +196,9 @@ class TestPooled:
         assert loss.needs_logits_to_pool is needed
         if not needed:
             batches = drawn(2)
-            shapes_only = [(torch.zeros(()).expand(logits.shape), target) for logits, target in batches]
+            shapes_only = [
+                (torch.zeros(()).expand(logits.shape), target) for logits, target in batches
+            ]
             assert same(loss.pooled(shapes_only), loss.pooled(batches))
 
     def test_one_at_a_time(self) -> None:
@@ -170,4 +228,8 @@ class TestPooled:
 
 
 def same(first: Others, second: Others) -> bool:
-    return all((one is None and two is None) or bool(torch.equal(torch.as_tensor(one), torch.as_tensor(two))) for one, two in zip(first, second, strict=True))
+    return all(
+        (one is None and two is None)
+        or bool(torch.equal(torch.as_tensor(one), torch.as_tensor(two)))
+        for one, two in zip(first, second, strict=True)
+    )

@@ -22,10 +22,19 @@ torch.set_num_threads(1)
 CLASSES = 4
 U_4 = torch.tensor([0.1, 0.0, 0.7, 0.4], dtype=torch.float64)
 SHAPES = [(7, CLASSES), (1, CLASSES, 9), (3, CLASSES, 5), (2, CLASSES, 3, 5), (2, CLASSES, 2, 3, 2)]
-ASKED: list[tuple[Tensor | None, Power | None]] = [(None, None), (U_4, None), (None, 1), (None, 2), (U_4, 1), (U_4, 2)]
+ASKED: list[tuple[Tensor | None, Power | None]] = [
+    (None, None),
+    (U_4, None),
+    (None, 1),
+    (None, 2),
+    (U_4, 1),
+    (U_4, 2),
+]
 
 every_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
-every_question = pytest.mark.parametrize(("u_C", "power"), ASKED, ids=["nll", "spread", "p", "p2", "spread+p", "spread+p2"])
+every_question = pytest.mark.parametrize(
+    ("u_C", "power"), ASKED, ids=["nll", "spread", "p", "p2", "spread+p", "spread+p2"]
+)
 
 
 def by_hand(logits: Tensor, row_NL: Tensor, u_C: Tensor | None, power: Power | None) -> SoftmaxSums:
@@ -33,14 +42,29 @@ def by_hand(logits: Tensor, row_NL: Tensor, u_C: Tensor | None, power: Power | N
     classes = logits.shape[1]
     p_NCL = reference_softmax(logits).reshape(*logits.shape[:2], -1)
     zero = p_NCL.sum() * 0
-    nll = [[-p_CL[row, place].log() if row < classes else zero for place, row in enumerate(row_L)] for p_CL, row_L in zip(p_NCL, row_NL.tolist(), strict=True)]
-    factors = torch.zeros(classes, dtype=torch.float64) if u_C is None else u_C
-    spread = [
-        [-sum((u * p.log() for u, p in zip(factors, p_CL[:, place], strict=True) if u > 0), zero) if row < classes else zero for place, row in enumerate(row_L)]
+    nll = [
+        [-p_CL[row, place].log() if row < classes else zero for place, row in enumerate(row_L)]
         for p_CL, row_L in zip(p_NCL, row_NL.tolist(), strict=True)
     ]
-    counted_NCL = torch.stack([p_CL * (row_L < classes) for p_CL, row_L in zip(p_NCL, row_NL, strict=True)])
-    labelled_NCL = torch.stack([p_CL * (row_L == torch.arange(classes).unsqueeze(1)) for p_CL, row_L in zip(p_NCL, row_NL, strict=True)])
+    factors = torch.zeros(classes, dtype=torch.float64) if u_C is None else u_C
+    spread = [
+        [
+            -sum((u * p.log() for u, p in zip(factors, p_CL[:, place], strict=True) if u > 0), zero)
+            if row < classes
+            else zero
+            for place, row in enumerate(row_L)
+        ]
+        for p_CL, row_L in zip(p_NCL, row_NL.tolist(), strict=True)
+    ]
+    counted_NCL = torch.stack(
+        [p_CL * (row_L < classes) for p_CL, row_L in zip(p_NCL, row_NL, strict=True)]
+    )
+    labelled_NCL = torch.stack(
+        [
+            p_CL * (row_L == torch.arange(classes).unsqueeze(1))
+            for p_CL, row_L in zip(p_NCL, row_NL, strict=True)
+        ]
+    )
     overlap = (None, None) if power is None else ((counted_NCL**power).sum(2), labelled_NCL.sum(2))
     return SoftmaxSums(stacked(nll), None if u_C is None else stacked(spread), *overlap)
 
@@ -52,7 +76,11 @@ def stacked(values: list[list[Tensor]]) -> Tensor:
 def pull(sums: SoftmaxSums) -> Tensor:
     """A scalar that every output has another share in."""
     random = torch.Generator().manual_seed(3)
-    return sum((part.double() * torch.rand(part.shape, generator=random, dtype=torch.float64)).sum() for part in sums if part is not None)  # type: ignore[return-value]
+    return sum(
+        (part.double() * torch.rand(part.shape, generator=random, dtype=torch.float64)).sum()
+        for part in sums
+        if part is not None
+    )  # type: ignore[return-value]
 
 
 def gradient_of(sums: SoftmaxSums, logits: Tensor, **options: Any) -> Tensor:
@@ -60,7 +88,9 @@ def gradient_of(sums: SoftmaxSums, logits: Tensor, **options: Any) -> Tensor:
     return found
 
 
-def with_rows(seed: int, shape: tuple[int, ...], dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+def with_rows(
+    seed: int, shape: tuple[int, ...], dtype: torch.dtype = torch.float64
+) -> tuple[Tensor, Tensor]:
     """Logits, and labels in 0 … C, where C counts for nothing."""
     logits, target = batch(seed, shape, dtype=dtype)
     return logits, rows(target, shape[1], IGNORED)
@@ -70,10 +100,15 @@ def assert_sums(found: SoftmaxSums, expected: SoftmaxSums, tolerance: float) -> 
     for ours, theirs in zip(found, expected, strict=True):
         assert (ours is None) == (theirs is None)
         if ours is not None and theirs is not None:
-            torch.testing.assert_close(ours.double(), theirs.double(), rtol=tolerance, atol=tolerance)
+            torch.testing.assert_close(
+                ours.double(), theirs.double(), rtol=tolerance, atol=tolerance
+            )
 
 
-@pytest.fixture(params=[1, 7, 30, 1 << 16], ids=["element by element", "uneven lengths", "several images", "whole"])
+@pytest.fixture(
+    params=[1, 7, 30, 1 << 16],
+    ids=["element by element", "uneven lengths", "several images", "whole"],
+)
 def in_pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """How many elements make a piece."""
     monkeypatch.setattr(softmax, "PIECE_BYTES", 4 * CLASSES * request.param)
@@ -85,9 +120,19 @@ class Storages(TorchDispatchMode):
 
     def __init__(self, least_bytes: int, known: Tensor) -> None:
         super().__init__()
-        self.least_bytes, self.known, self.found = least_bytes, known.untyped_storage().data_ptr(), list[torch.UntypedStorage]()
+        self.least_bytes, self.known, self.found = (
+            least_bytes,
+            known.untyped_storage().data_ptr(),
+            list[torch.UntypedStorage](),
+        )
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
         result = func(*args, **(kwargs or {}))
         for tensor in result if isinstance(result, tuple | list) else (result,):
             if isinstance(tensor, Tensor):
@@ -107,9 +152,14 @@ class TestAgainstFormulas:
     def test_float64(self, shape: tuple[int, ...], u_C: Tensor | None, power: Power | None) -> None:
         """Values and gradient are the formulas' to float64's digits, for samples, lines, images and volumes, however they are cut."""
         logits, row_NL = with_rows(1, shape)
-        found, expected = softmax_sums(logits, row_NL, u_C, power), by_hand(logits, row_NL, u_C, power)
+        found, expected = (
+            softmax_sums(logits, row_NL, u_C, power),
+            by_hand(logits, row_NL, u_C, power),
+        )
         assert_sums(found, expected, 1e-12)
-        torch.testing.assert_close(gradient_of(found, logits), gradient_of(expected, logits), rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(
+            gradient_of(found, logits), gradient_of(expected, logits), rtol=1e-10, atol=1e-12
+        )
 
     @every_shape
     @every_question
@@ -118,23 +168,35 @@ class TestAgainstFormulas:
         """In float32 they are the formulas' to float32's digits."""
         logits, row_NL = with_rows(2, shape, torch.float32)
         wide = logits.detach().double().requires_grad_()
-        found, expected = softmax_sums(logits, row_NL, u_C, power), by_hand(wide, row_NL, u_C, power)
+        found, expected = (
+            softmax_sums(logits, row_NL, u_C, power),
+            by_hand(wide, row_NL, u_C, power),
+        )
         assert found.nll_NL.dtype == torch.float32
         assert found.soft_NC is None or found.soft_NC.dtype == torch.float64
         assert_sums(found, expected, 2e-6)
-        torch.testing.assert_close(gradient_of(found, logits).double(), gradient_of(expected, wide), rtol=1e-5, atol=2e-6)
+        torch.testing.assert_close(
+            gradient_of(found, logits).double(), gradient_of(expected, wide), rtol=1e-5, atol=2e-6
+        )
 
     @pytest.mark.parametrize(("dtype", "digits"), [(torch.float16, 1e-3), (torch.bfloat16, 8e-3)])
     @every_question
-    def test_narrow(self, dtype: torch.dtype, digits: float, u_C: Tensor | None, power: Power | None) -> None:
+    def test_narrow(
+        self, dtype: torch.dtype, digits: float, u_C: Tensor | None, power: Power | None
+    ) -> None:
         """Half logits are computed with in float32: values as exact as that, and a gradient that is rounded once, at the end."""
         logits, row_NL = with_rows(3, (2, CLASSES, 3, 5), dtype)
         wide = logits.detach().double().requires_grad_()
-        found, expected = softmax_sums(logits, row_NL, u_C, power), by_hand(wide, row_NL, u_C, power)
+        found, expected = (
+            softmax_sums(logits, row_NL, u_C, power),
+            by_hand(wide, row_NL, u_C, power),
+        )
         assert_sums(found, expected, 2e-6)
         pulled = gradient_of(found, logits)
         assert pulled.dtype == dtype
-        torch.testing.assert_close(pulled.double(), gradient_of(expected, wide), rtol=digits, atol=1e-6)
+        torch.testing.assert_close(
+            pulled.double(), gradient_of(expected, wide), rtol=digits, atol=1e-6
+        )
 
     @every_question
     @pytest.mark.usefixtures("in_pieces")
@@ -148,19 +210,40 @@ class TestAgainstFormulas:
         assert torch.autograd.gradcheck(outputs, logits)
 
     @given(
-        seed=st.integers(0, 2**31), images=st.integers(1, 4), classes=st.integers(1, 6), length=st.integers(1, 9),
-        piece=st.integers(1, 60), scale=st.sampled_from([0.0, 1.0, 30.0, 1e4]), spread=st.booleans(), power=st.sampled_from([None, 1, 2]),
-    )  # fmt: skip
-    def test_plain(self, seed: int, images: int, classes: int, length: int, piece: int, scale: float, spread: bool, power: Power | None) -> None:
+        seed=st.integers(0, 2**31),
+        images=st.integers(1, 4),
+        classes=st.integers(1, 6),
+        length=st.integers(1, 9),
+        piece=st.integers(1, 60),
+        scale=st.sampled_from([0.0, 1.0, 30.0, 1e4]),
+        spread=st.booleans(),
+        power=st.sampled_from([None, 1, 2]),
+    )
+    def test_plain(
+        self,
+        seed: int,
+        images: int,
+        classes: int,
+        length: int,
+        piece: int,
+        scale: float,
+        spread: bool,
+        power: Power | None,
+    ) -> None:
         """For any shape, cut and scale, extreme logits among them, the fast form is the plain formulas under autograd."""
         logits, row_NL = with_rows(seed, (images, classes, length))
         logits = (scale * logits).detach().requires_grad_()
         u_C = torch.linspace(0, 1, classes, dtype=torch.float64) if spread else None
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(softmax, "PIECE_BYTES", 4 * piece)
-            found, expected = softmax_sums(logits, row_NL, u_C, power), plain_softmax_sums(logits, row_NL, u_C, power)
+            found, expected = (
+                softmax_sums(logits, row_NL, u_C, power),
+                plain_softmax_sums(logits, row_NL, u_C, power),
+            )
             assert_sums(found, expected, 1e-10)
-            torch.testing.assert_close(gradient_of(found, logits), gradient_of(expected, logits), rtol=1e-9, atol=1e-10)
+            torch.testing.assert_close(
+                gradient_of(found, logits), gradient_of(expected, logits), rtol=1e-9, atol=1e-10
+            )
 
 
 class TestLayouts:
@@ -187,23 +270,37 @@ class TestLayouts:
     def test_view(self, name: str, view: Tensor, u_C: Tensor | None, power: Power | None) -> None:
         """However the logits lie in memory, values and gradient are those of a contiguous copy."""
         _, row_NL = with_rows(6, (2, CLASSES, 3, 5))
-        ours, copy = view.detach().requires_grad_(), view.detach().clone(memory_format=torch.contiguous_format).requires_grad_()
-        found, expected = softmax_sums(ours, row_NL, u_C, power), softmax_sums(copy, row_NL, u_C, power)
+        ours, copy = (
+            view.detach().requires_grad_(),
+            view.detach().clone(memory_format=torch.contiguous_format).requires_grad_(),
+        )
+        found, expected = (
+            softmax_sums(ours, row_NL, u_C, power),
+            softmax_sums(copy, row_NL, u_C, power),
+        )
         assert_sums(found, expected, 1e-14)
-        torch.testing.assert_close(gradient_of(found, ours), gradient_of(expected, copy), rtol=1e-13, atol=1e-14)
+        torch.testing.assert_close(
+            gradient_of(found, ours), gradient_of(expected, copy), rtol=1e-13, atol=1e-14
+        )
 
     def test_gradient_lies_as_the_logits(self) -> None:
         """Channels_last logits get a gradient in channels_last, which the network's last layer takes as it is."""
         logits, row_NL = with_rows(7, (2, CLASSES, 3, 5))
         logits = logits.detach().to(memory_format=torch.channels_last).requires_grad_()
-        assert gradient_of(softmax_sums(logits, row_NL, U_4, 1), logits).is_contiguous(memory_format=torch.channels_last)
+        assert gradient_of(softmax_sums(logits, row_NL, U_4, 1), logits).is_contiguous(
+            memory_format=torch.channels_last
+        )
 
     def test_into_what_was_expanded(self) -> None:
         """A gradient that arrives at repeated logits is summed over the repetitions."""
         _, row_NL = with_rows(8, (3, CLASSES, 5))
-        once = torch.randn(1, CLASSES, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        once = torch.randn(
+            1, CLASSES, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+        ).requires_grad_()
         found = gradient_of(softmax_sums(once.expand(3, -1, 5), row_NL, U_4, 2), once)
-        torch.testing.assert_close(found, gradient_of(by_hand(once.expand(3, -1, 5), row_NL, U_4, 2), once))
+        torch.testing.assert_close(
+            found, gradient_of(by_hand(once.expand(3, -1, 5), row_NL, U_4, 2), once)
+        )
 
 
 class TestPieces:
@@ -211,18 +308,38 @@ class TestPieces:
         ("shape", "elements", "expected"),
         [
             ((5, CLASSES, 3), 6, [(0, 2, 0, 3), (2, 4, 0, 3), (4, 5, 0, 3)]),
-            ((2, CLASSES, 10), 4, [(0, 1, 0, 4), (0, 1, 4, 8), (0, 1, 8, 10), (1, 2, 0, 4), (1, 2, 4, 8), (1, 2, 8, 10)]),
+            (
+                (2, CLASSES, 10),
+                4,
+                [
+                    (0, 1, 0, 4),
+                    (0, 1, 4, 8),
+                    (0, 1, 8, 10),
+                    (1, 2, 0, 4),
+                    (1, 2, 4, 8),
+                    (1, 2, 8, 10),
+                ],
+            ),
             ((2, CLASSES, 3), 100, [(0, 2, 0, 3)]),
             ((7, CLASSES, 1), 3, [(0, 3, 0, 1), (3, 6, 0, 1), (6, 7, 0, 1)]),
             ((0, CLASSES, 3), 6, []),
             ((2, CLASSES, 0), 6, []),
         ],
     )
-    def test_cut(self, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int, int], elements: int, expected: list[tuple[int, ...]]) -> None:
+    def test_cut(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        shape: tuple[int, int, int],
+        elements: int,
+        expected: list[tuple[int, ...]],
+    ) -> None:
         """Whole images as long as they fit, parts of one where it does not; what is left over makes a smaller piece."""
         monkeypatch.setattr(softmax, "PIECE_BYTES", 4 * CLASSES * elements)
         images, _, length = shape
-        cut = [(ns.start, min(ns.stop, images), ls.start, min(ls.stop, length)) for ns, ls in pieces(torch.zeros(shape))]
+        cut = [
+            (ns.start, min(ns.stop, images), ls.start, min(ls.stop, length))
+            for ns, ls in pieces(torch.zeros(shape))
+        ]
         assert cut == expected
 
     def test_more_classes_than_fit(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,7 +349,9 @@ class TestPieces:
 
     def test_whole_elsewhere(self) -> None:
         """A device without a cache to fit gets the batch in one piece."""
-        assert list(pieces(torch.zeros(4, 19, 1 << 20, device="meta"))) == [(slice(0, 4), slice(0, 4 << 20))]
+        assert list(pieces(torch.zeros(4, 19, 1 << 20, device="meta"))) == [
+            (slice(0, 4), slice(0, 4 << 20))
+        ]
 
 
 class TestMemory:
@@ -249,7 +368,9 @@ class TestMemory:
             sums = softmax_sums(logits, row_NL, u_C, power)
             assert len(large.found) == 1
             found = gradient_of(sums, logits)
-        assert [storage.data_ptr() for storage in large.found] == [found.untyped_storage().data_ptr()]
+        assert [storage.data_ptr() for storage in large.found] == [
+            found.untyped_storage().data_ptr()
+        ]
 
     @pytest.mark.usefixtures("small_pieces")
     @pytest.mark.parametrize(("u_C", "power"), ASKED)
@@ -290,7 +411,9 @@ class TestGraph:
             assert ours is not None
             assert theirs is not None
             found = torch.autograd.grad((ours**2).sum(), logits, retain_graph=place < 3)
-            torch.testing.assert_close(found, torch.autograd.grad((theirs**2).sum(), logits, retain_graph=True))
+            torch.testing.assert_close(
+                found, torch.autograd.grad((theirs**2).sum(), logits, retain_graph=True)
+            )
 
     def test_not_kept(self) -> None:
         """One that is not kept refuses a second pass, as every graph of torch's does."""
@@ -310,7 +433,10 @@ class TestGraph:
             (once,) = torch.autograd.grad(value, logits, create_graph=True)
             return (once**2).sum() + (logits**2).sum()
 
-        with pytest.raises(RuntimeError, match="trying to differentiate twice a function that was marked with @once_differentiable"):
+        with pytest.raises(
+            RuntimeError,
+            match="trying to differentiate twice a function that was marked with @once_differentiable",
+        ):
             penalty(softmax_sums(logits, row_NL)).backward()
         assert torch.autograd.gradgradcheck(lambda x: plain_softmax_sums(x, row_NL).nll_NL, logits)
         penalty(plain_softmax_sums(logits, row_NL)).backward()
@@ -329,11 +455,15 @@ class TestGraph:
         """Factors and labels get no gradient, whatever they ask for."""
         logits, row_NL = with_rows(17, (2, CLASSES, 6))
         u_C = U_4.clone().requires_grad_()
-        assert torch.autograd.grad(pull(softmax_sums(logits, row_NL, u_C)), u_C, allow_unused=True) == (None,)
+        assert torch.autograd.grad(
+            pull(softmax_sums(logits, row_NL, u_C)), u_C, allow_unused=True
+        ) == (None,)
 
 
 class TestEdges:
-    @pytest.mark.parametrize("shape", [(0, CLASSES), (0, CLASSES, 3, 5), (2, CLASSES, 0), (2, CLASSES, 0, 5)])
+    @pytest.mark.parametrize(
+        "shape", [(0, CLASSES), (0, CLASSES, 3, 5), (2, CLASSES, 0), (2, CLASSES, 0, 5)]
+    )
     @every_question
     def test_empty(self, shape: tuple[int, ...], u_C: Tensor | None, power: Power | None) -> None:
         """No image, or images without a pixel, give empty sums (zeros for the classes) and an empty gradient."""
@@ -348,7 +478,9 @@ class TestEdges:
     def test_one_pixel(self, u_C: Tensor | None, power: Power | None) -> None:
         """A single element works."""
         logits, row_NL = with_rows(18, (1, CLASSES, 1, 1))
-        assert_sums(softmax_sums(logits, row_NL, u_C, power), by_hand(logits, row_NL, u_C, power), 1e-12)
+        assert_sums(
+            softmax_sums(logits, row_NL, u_C, power), by_hand(logits, row_NL, u_C, power), 1e-12
+        )
 
     def test_one_class(self) -> None:
         """With a single class p is 1: no surprise anywhere, and no gradient."""

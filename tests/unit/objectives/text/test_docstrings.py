@@ -51,15 +51,21 @@ class TestTexts:
     def test_masked(self, texts: Texts) -> None:
         """No text holds the name of a package or module that would tell its group."""
         names = {name.strip("_") for packages in GROUPS.values() for name in packages}
-        pattern = re.compile(rf"(?<![A-Za-z0-9])({'|'.join(sorted(names))})(?![A-Za-z0-9])", re.IGNORECASE)
-        assert [text for split in SPLITS for text in getattr(texts, split).texts if pattern.search(text)] == []
+        pattern = re.compile(
+            rf"(?<![A-Za-z0-9])({'|'.join(sorted(names))})(?![A-Za-z0-9])", re.IGNORECASE
+        )
+        assert [
+            text for split in SPLITS for text in getattr(texts, split).texts if pattern.search(text)
+        ] == []
 
     def test_no_module_in_two_splits(self) -> None:
         """The splits share no module, whatever the seed."""
         found = docstrings._distinct(docstrings._cached())
         for seed in range(3):
             for group in GROUPS:
-                splits = docstrings._split([each for each in found if each.group == group], np.random.default_rng(seed))
+                splits = docstrings._split(
+                    [each for each in found if each.group == group], np.random.default_rng(seed)
+                )
                 modules = [{each.module for each in splits[name]} for name in SPLITS]
                 assert all(modules)
                 assert not modules[0] & modules[1]
@@ -70,8 +76,13 @@ class TestTexts:
         found = docstrings._distinct(docstrings._cached())
         for seed in range(3):
             for group in ("tools", "concurrency", "mail"):
-                splits = docstrings._split([each for each in found if each.group == group], np.random.default_rng(seed))
-                largest = {name: max(np.unique([each.module for each in texts], return_counts=True)[1]) for name, texts in splits.items()}
+                splits = docstrings._split(
+                    [each for each in found if each.group == group], np.random.default_rng(seed)
+                )
+                largest = {
+                    name: max(np.unique([each.module for each in texts], return_counts=True)[1])
+                    for name, texts in splits.items()
+                }
                 assert max(largest.values()) <= 4 * min(largest.values())
                 assert len(splits["val"]) == pytest.approx(len(splits["test"]), rel=0.15)
 
@@ -100,7 +111,9 @@ class TestStripped:
         """An installation whose sources have no docstrings is told in words, with what to do."""
         library = tmp_path / "lib"
         library.mkdir()
-        (library / "statistics.py").write_text("def mean(data):\n    return sum(data) / len(data)\n", encoding="utf-8")
+        (library / "statistics.py").write_text(
+            "def mean(data):\n    return sum(data) / len(data)\n", encoding="utf-8"
+        )
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
         monkeypatch.setattr(docstrings, "_library", lambda: library)
         with pytest.raises(DataError, match="hardly any") as caught:

@@ -19,7 +19,9 @@ from objectives.text.config import TableData
 from objectives.text.tables import load_table
 from spaces.errors import DataError
 
-ROWS = [(f"good film number {n}", "praise") for n in range(12)] + [(f"bad film number {n}", "blame") for n in range(4)]
+ROWS = [(f"good film number {n}", "praise") for n in range(12)] + [
+    (f"bad film number {n}", "blame") for n in range(4)
+]
 VAL = [("a good one", "praise"), ("a bad one", "blame")]
 
 Write = Callable[[str, list[tuple[Any, Any]]], str]
@@ -35,10 +37,17 @@ def write(tmp_path: Path) -> Write:
             with path.open("w", encoding="utf-8", newline="") as file:
                 csv.writer(file).writerows([("review", "verdict"), *rows])
         elif name.endswith(".jsonl"):
-            path.write_text("".join(json.dumps({"review": text, "verdict": label}) + "\n" for text, label in rows), encoding="utf-8")
+            path.write_text(
+                "".join(
+                    json.dumps({"review": text, "verdict": label}) + "\n" for text, label in rows
+                ),
+                encoding="utf-8",
+            )
         else:
             texts, labels = zip(*rows, strict=True)
-            pyarrow.parquet.write_table(pyarrow.table({"review": list(texts), "verdict": list(labels)}), path)
+            pyarrow.parquet.write_table(
+                pyarrow.table({"review": list(texts), "verdict": list(labels)}), path
+            )
         return str(path)
 
     return as_file
@@ -52,7 +61,10 @@ class TestRead:
     @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
     def test_kinds(self, write: Write, kind: str) -> None:
         """Each kind of file gives the same texts; classes are sorted by name."""
-        files = {split: write(f"{split}.{kind}", rows) for split, rows in (("train", ROWS), ("val", VAL), ("test", VAL))}
+        files = {
+            split: write(f"{split}.{kind}", rows)
+            for split, rows in (("train", ROWS), ("val", VAL), ("test", VAL))
+        }
         texts = load_table(config(kind=kind, **files))
         assert texts.class_names == ("blame", "praise")
         assert texts.counts().counts == (4, 12)
@@ -74,32 +86,76 @@ class TestRead:
 
     def test_numbers(self, write: Write) -> None:
         """Numbers as labels are classes in the order of their size, and what only looks like one is a word."""
-        rows = [(f"text {n} {label}", label) for label in (10.5, 9, -1, "--5", "²", "inf") for n in range(3)]
-        assert load_table(config(kind="jsonl", train=write("train.jsonl", rows))).class_names == ("-1", "9", "10.5", "--5", "inf", "²")
+        rows = [
+            (f"text {n} {label}", label)
+            for label in (10.5, 9, -1, "--5", "²", "inf")
+            for n in range(3)
+        ]
+        assert load_table(config(kind="jsonl", train=write("train.jsonl", rows))).class_names == (
+            "-1",
+            "9",
+            "10.5",
+            "--5",
+            "inf",
+            "²",
+        )
 
     def test_large_share(self, write: Write) -> None:
         """However much is drawn for validation, every class keeps a text to learn from."""
-        texts = load_table(config(train=write("train.csv", [*VAL, ("so good", "praise"), ("so bad", "blame")]), val_share=0.9))
-        assert (Counter(texts.train.labels), Counter(texts.val.labels)) == (Counter({0: 1, 1: 1}), Counter({0: 1, 1: 1}))
+        texts = load_table(
+            config(
+                train=write("train.csv", [*VAL, ("so good", "praise"), ("so bad", "blame")]),
+                val_share=0.9,
+            )
+        )
+        assert (Counter(texts.train.labels), Counter(texts.val.labels)) == (
+            Counter({0: 1, 1: 1}),
+            Counter({0: 1, 1: 1}),
+        )
 
     def test_long(self, write: Write) -> None:
         """A text of any length is read; max_length cuts it off."""
-        assert len(load_table(config(train=write("train.csv", [*ROWS, ("so " * 100_000, "praise")]), val=write("val.csv", VAL))).train.texts[-1]) > 200_000
+        assert (
+            len(
+                load_table(
+                    config(
+                        train=write("train.csv", [*ROWS, ("so " * 100_000, "praise")]),
+                        val=write("val.csv", VAL),
+                    )
+                ).train.texts[-1]
+            )
+            > 200_000
+        )
 
     def test_datasets(self, tmp_path: Path) -> None:
         """A folder that `datasets` saved, with classes as numbers that have names, or as words."""
         texts, labels = [text for text, _ in ROWS], [label for _, label in ROWS]
         names = datasets.ClassLabel(names=["praise", "blame"])
-        for kind, column in (("words", labels), ("numbers", [names.str2int(label) for label in labels])):
-            features = datasets.Features({"review": datasets.Value("string"), "verdict": names if kind == "numbers" else datasets.Value("string")})
-            datasets.Dataset.from_dict({"review": texts, "verdict": column}, features=features).save_to_disk(str(tmp_path / kind))
-        found = [load_table(config(kind="datasets", train=str(tmp_path / kind))) for kind in ("words", "numbers")]
+        for kind, column in (
+            ("words", labels),
+            ("numbers", [names.str2int(label) for label in labels]),
+        ):
+            features = datasets.Features(
+                {
+                    "review": datasets.Value("string"),
+                    "verdict": names if kind == "numbers" else datasets.Value("string"),
+                }
+            )
+            datasets.Dataset.from_dict(
+                {"review": texts, "verdict": column}, features=features
+            ).save_to_disk(str(tmp_path / kind))
+        found = [
+            load_table(config(kind="datasets", train=str(tmp_path / kind)))
+            for kind in ("words", "numbers")
+        ]
         assert found[0] == found[1]
         assert found[0].class_names == ("blame", "praise")
 
     def test_order(self, write: Write) -> None:
         """Classes that are named keep their order."""
-        assert load_table(config(train=write("train.csv", ROWS), classes=("praise", "blame"))).class_names == ("praise", "blame")
+        assert load_table(
+            config(train=write("train.csv", ROWS), classes=("praise", "blame"))
+        ).class_names == ("praise", "blame")
 
     def test_marks(self, write: Write) -> None:
         """What class counts belong to changes with a file."""
@@ -113,17 +169,49 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("rows", "changes", "what", "found"),
         [
-            (ROWS, {"label": "verdikt"}, "there is no column 'verdikt' (did you mean 'verdict'?)", "review, verdict"),
+            (
+                ROWS,
+                {"label": "verdikt"},
+                "there is no column 'verdikt' (did you mean 'verdict'?)",
+                "review, verdict",
+            ),
             (ROWS, {"text": "txt"}, "there is no column 'txt'", "review, verdict"),
             ([*ROWS, ("  ", "praise")], {}, "a text is empty", "'  '"),
             ([*ROWS, ("a film", "")], {}, "a label is empty", "''"),
-            ([*ROWS, ("one alone", "shrug")], {}, "the class 'shrug' has no validation text", "no text of shrug"),
-            ([row for row in ROWS if row[1] == "praise"], {}, "there is nothing to tell apart", "one class, 'praise'"),
-            (ROWS, {"classes": ("praise", "blame", "shrug")}, "the class 'shrug' has no training text", "no text of shrug"),
-            (ROWS, {"classes": ("praise", "blam")}, "the label 'blame' is no class that is trained (did you mean 'blam'?)", "blame"),
+            (
+                [*ROWS, ("one alone", "shrug")],
+                {},
+                "the class 'shrug' has no validation text",
+                "no text of shrug",
+            ),
+            (
+                [row for row in ROWS if row[1] == "praise"],
+                {},
+                "there is nothing to tell apart",
+                "one class, 'praise'",
+            ),
+            (
+                ROWS,
+                {"classes": ("praise", "blame", "shrug")},
+                "the class 'shrug' has no training text",
+                "no text of shrug",
+            ),
+            (
+                ROWS,
+                {"classes": ("praise", "blam")},
+                "the label 'blame' is no class that is trained (did you mean 'blam'?)",
+                "blame",
+            ),
         ],
     )
-    def test_rows(self, write: Write, rows: list[tuple[str, str]], changes: dict[str, Any], what: str, found: str) -> None:
+    def test_rows(
+        self,
+        write: Write,
+        rows: list[tuple[str, str]],
+        changes: dict[str, Any],
+        what: str,
+        found: str,
+    ) -> None:
         """What cannot be trained on is told with its place and what was found."""
         path = write("train.csv", rows)
         with pytest.raises(DataError) as caught:
@@ -136,8 +224,12 @@ class TestRefused:
     @pytest.mark.parametrize("split", ["val", "test"])
     def test_unseen(self, write: Write, split: str) -> None:
         """A label that training does not know is refused in the other splits, with its row."""
-        files = {"val": write("val.csv", VAL)} | {split: write(f"{split}.csv", [*VAL, ("hm", "shrug")])}
-        with pytest.raises(DataError, match="the label 'shrug' is no class that is trained") as caught:
+        files = {"val": write("val.csv", VAL)} | {
+            split: write(f"{split}.csv", [*VAL, ("hm", "shrug")])
+        }
+        with pytest.raises(
+            DataError, match="the label 'shrug' is no class that is trained"
+        ) as caught:
             load_table(config(train=write("train.csv", ROWS), **files))
         assert "row 3, column 'verdict'" in caught.value.where
 
@@ -148,7 +240,14 @@ class TestRefused:
         assert caught.value.where == "base.data.train"
 
     @pytest.mark.parametrize(
-        ("name", "content"), [("a.csv", b"review,verdict\n\xff\xfe,x\n"), ("a.jsonl", b'{"review": "x"\n'), ("a.jsonl", b"[1]\n"), ("a.parquet", b"PAR1"), ("a.csv", b'review,verdict\n"no end,praise\n')]
+        ("name", "content"),
+        [
+            ("a.csv", b"review,verdict\n\xff\xfe,x\n"),
+            ("a.jsonl", b'{"review": "x"\n'),
+            ("a.jsonl", b"[1]\n"),
+            ("a.parquet", b"PAR1"),
+            ("a.csv", b'review,verdict\n"no end,praise\n'),
+        ],
     )
     def test_damaged(self, tmp_path: Path, name: str, content: bytes) -> None:
         """A file that is not what its kind says is refused by its name."""
@@ -167,7 +266,9 @@ class TestRefused:
         assert caught.value.found == "train, test"
         assert caught.value.next_step.startswith(f"name {tmp_path / 'train'}")
 
-    @pytest.mark.parametrize(("name", "content"), [("a.csv", b""), ("a.csv", b"review,verdict\n"), ("a.jsonl", b"\n")])
+    @pytest.mark.parametrize(
+        ("name", "content"), [("a.csv", b""), ("a.csv", b"review,verdict\n"), ("a.jsonl", b"\n")]
+    )
     def test_no_row(self, tmp_path: Path, name: str, content: bytes) -> None:
         """A file without a row is told as such."""
         path = tmp_path / name
@@ -191,6 +292,8 @@ class TestRefused:
             raise ModuleNotFoundError(name)
 
         monkeypatch.setattr(tables, "import_module", absent)
-        with pytest.raises(DataError, match="reading datasets needs datasets, which is not installed") as caught:
+        with pytest.raises(
+            DataError, match="reading datasets needs datasets, which is not installed"
+        ) as caught:
             load_table(config(kind="datasets", train=str(tmp_path)))
         assert caught.value.next_step == "pip install datasets"

@@ -35,11 +35,19 @@ def by_loop(prediction: Tensor, target: Tensor, classes: int) -> list[list[int]]
 
 class TestCounting:
     @settings(deadline=None)
-    @given(seed=st.integers(0, 2**31), classes=st.integers(1, 6), dtype=st.sampled_from([torch.uint8, torch.int32, torch.int64]))
+    @given(
+        seed=st.integers(0, 2**31),
+        classes=st.integers(1, 6),
+        dtype=st.sampled_from([torch.uint8, torch.int32, torch.int64]),
+    )
     def test_against_loop(self, seed: int, classes: int, dtype: torch.dtype) -> None:
         """Counts are those of a loop over pixels, over several batches, with ignored and impossible labels left out."""
         random = torch.Generator().manual_seed(seed)
-        matrix, expected, bad = ConfusionMatrix(classes, IGNORED), torch.zeros(classes, classes, dtype=torch.int64), 0
+        matrix, expected, bad = (
+            ConfusionMatrix(classes, IGNORED),
+            torch.zeros(classes, classes, dtype=torch.int64),
+            0,
+        )
         for _ in range(2):
             prediction = torch.randint(classes, (2, 3, 4), generator=random)
             target = torch.randint(classes + 2, (2, 3, 4), generator=random)
@@ -61,10 +69,16 @@ class TestCounting:
         assert torch.equal(from_logits.matrix(), from_classes.matrix())
 
     @given(
-        seed=st.integers(0, 2**31), classes=st.integers(1, 6), length=st.integers(0, 9), piece=st.integers(1, 40), last=st.booleans(),
+        seed=st.integers(0, 2**31),
+        classes=st.integers(1, 6),
+        length=st.integers(0, 9),
+        piece=st.integers(1, 40),
+        last=st.booleans(),
         dtype=st.sampled_from([torch.float16, torch.bfloat16, torch.float32, torch.float64]),
-    )  # fmt: skip
-    def test_first_of_the_largest(self, seed: int, classes: int, length: int, piece: int, last: bool, dtype: torch.dtype) -> None:
+    )
+    def test_first_of_the_largest(
+        self, seed: int, classes: int, length: int, piece: int, last: bool, dtype: torch.dtype
+    ) -> None:
         """Of logits the first of the largest counts, as argmax has it, ties and infinities included, wherever they lie in memory and however they are cut."""
         random = torch.Generator().manual_seed(seed)
         values = torch.tensor([-torch.inf, -1.0, 0.0, 1.0, torch.inf])
@@ -81,10 +95,16 @@ class TestCounting:
     @pytest.mark.parametrize("classes", [255, 256, 300])
     def test_many_classes(self, classes: int) -> None:
         """More classes than a byte can rank are told apart as well."""
-        logits_NCL, target_NL = torch.randn(1, classes, 7, generator=torch.Generator().manual_seed(0)), torch.zeros(1, 7, dtype=torch.int64)
+        logits_NCL, target_NL = (
+            torch.randn(1, classes, 7, generator=torch.Generator().manual_seed(0)),
+            torch.zeros(1, 7, dtype=torch.int64),
+        )
         matrix = ConfusionMatrix(classes, IGNORED)
         matrix.update(logits_NCL, target_NL)
-        assert matrix.matrix()[0].tolist() == torch.bincount(logits_NCL.argmax(1)[0], minlength=classes).tolist()
+        assert (
+            matrix.matrix()[0].tolist()
+            == torch.bincount(logits_NCL.argmax(1)[0], minlength=classes).tolist()
+        )
 
     def test_nan(self) -> None:
         """Where no logit is a number some class counts, and nothing breaks."""
@@ -137,7 +157,10 @@ class TestMetrics:
         """A split without a valid pixel has no metric: None for every class and NaN for the means."""
         matrix = counted([0, 1], [IGNORED, IGNORED], 2)
         assert matrix.iou() == matrix.f1() == (None, None)
-        assert all(math.isnan(value) for value in (matrix.mean_iou(), matrix.macro_f1(), matrix.pixel_accuracy()))
+        assert all(
+            math.isnan(value)
+            for value in (matrix.mean_iou(), matrix.macro_f1(), matrix.pixel_accuracy())
+        )
 
     def test_empty_batch(self) -> None:
         """A batch without an image changes nothing."""
@@ -150,7 +173,10 @@ class TestMetrics:
     def test_permutation(self, seed: int, order: list[int]) -> None:
         """Renaming the classes permutes the IoUs and keeps their mean."""
         random = torch.Generator().manual_seed(seed)
-        prediction, target = torch.randint(4, (2, 3, 4), generator=random), torch.randint(3, (2, 3, 4), generator=random)
+        prediction, target = (
+            torch.randint(4, (2, 3, 4), generator=random),
+            torch.randint(3, (2, 3, 4), generator=random),
+        )
         straight, renamed = ConfusionMatrix(4, IGNORED), ConfusionMatrix(4, IGNORED)
         straight.update(prediction, target)
         renamed.update(torch.tensor(order)[prediction], torch.tensor(order)[target])
@@ -162,12 +188,16 @@ class TestBadInput:
     def test_class_number(self) -> None:
         """Logits of another number of classes are refused with both shapes."""
         with pytest.raises(ConfigError, match=r"\(2, 5, 3\).*\(2, 4, 3\)"):
-            ConfusionMatrix(4, IGNORED).update(torch.zeros(2, 5, 3), torch.zeros(2, 3, dtype=torch.int64))
+            ConfusionMatrix(4, IGNORED).update(
+                torch.zeros(2, 5, 3), torch.zeros(2, 3, dtype=torch.int64)
+            )
 
     def test_shape(self) -> None:
         """Predictions of another shape than the target are refused with both shapes."""
         with pytest.raises(ConfigError, match=r"\(2, 3\).*\(2, 4\)"):
-            ConfusionMatrix(4, IGNORED).update(torch.zeros(2, 3, dtype=torch.int64), torch.zeros(2, 4, dtype=torch.int64))
+            ConfusionMatrix(4, IGNORED).update(
+                torch.zeros(2, 3, dtype=torch.int64), torch.zeros(2, 4, dtype=torch.int64)
+            )
 
     def test_no_class(self) -> None:
         """A matrix of no class is refused."""

@@ -11,7 +11,14 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from objectives.losses import CombinedLoss, Criterion, LibraryLoss, NormalizedCombinedLoss, build_criterion, gradient_shares
+from objectives.losses import (
+    CombinedLoss,
+    Criterion,
+    LibraryLoss,
+    NormalizedCombinedLoss,
+    build_criterion,
+    gradient_shares,
+)
 from objectives.training import metrics
 from objectives.training.metrics import ConfusionMatrix
 from spaces.config import LossConfig, WeightsConfig
@@ -22,16 +29,38 @@ torch.set_num_threads(1)
 
 COUNTS = ClassCounts(("a", "b", "c", "d"), (900, 90, 9, 1))
 WAITING = {
-    "_local_scalar_dense", "item", "is_nonzero", "equal", "nonzero", "nonzero_static", "masked_select", "bincount", "histc", "unique_dim", "_unique2",
-    "unique_consecutive", "repeat_interleave", "_assert_async",
-}  # fmt: skip
+    "_local_scalar_dense",
+    "item",
+    "is_nonzero",
+    "equal",
+    "nonzero",
+    "nonzero_static",
+    "masked_select",
+    "bincount",
+    "histc",
+    "unique_dim",
+    "_unique2",
+    "unique_consecutive",
+    "repeat_interleave",
+    "_assert_async",
+}
 """Operations of ATen that bring a number to the host, or whose output's size depends on the values."""
 
 KINDS: dict[str, dict[str, Any]] = {
     "ce": {},
     "ce+dice": {"dice_weight": 0.4, "label_smoothing": 0.1},
-    "focal+dice per image": {"kind": "focal", "dice_weight": 0.4, "dice_reduction": "image", "square_denominator": True},
-    "ce+focal+dice": {"kind": "ce_focal", "alpha_tau": 0.5, "dice_weight": 0.4, "label_smoothing": 0.1},
+    "focal+dice per image": {
+        "kind": "focal",
+        "dice_weight": 0.4,
+        "dice_reduction": "image",
+        "square_denominator": True,
+    },
+    "ce+focal+dice": {
+        "kind": "ce_focal",
+        "alpha_tau": 0.5,
+        "dice_weight": 0.4,
+        "label_smoothing": 0.1,
+    },
 }
 every_kind = pytest.mark.parametrize("kind", KINDS)
 either = pytest.mark.parametrize("normalize", [False, True])
@@ -44,7 +73,13 @@ READING = {Tensor.tolist, Tensor.cpu, Tensor.numpy, Tensor.__array__}
 class NoReading(TorchFunctionMode):
     """Raises where a tensor would be copied to the host."""
 
-    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
         if func in READING:
             raise AssertionError(f"{func} makes the host wait for the device")
         return func(*args, **(kwargs or {}))
@@ -63,27 +98,51 @@ class NoWaiting(TorchDispatchMode):
         super().__exit__(*problem)
         self._reading.__exit__(*problem)
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
         name = func.overloadpacket.__name__
-        masks = name in ("index", "index_put", "index_put_") and any(isinstance(index, Tensor) and index.dtype in (torch.bool, torch.uint8) for index in args[1])
+        masks = name in ("index", "index_put", "index_put_") and any(
+            isinstance(index, Tensor) and index.dtype in (torch.bool, torch.uint8)
+            for index in args[1]
+        )
         if name in WAITING or masks:
             raise AssertionError(f"{func} makes the host wait for the device")
         return func(*args, **(kwargs or {}))
 
 
 def made(kind: str, normalize: bool) -> Criterion:
-    return build_criterion(LossConfig(**KINDS[kind], normalize=normalize), WeightsConfig(method="sqrt_inv_freq"), COUNTS, IGNORED, "cpu")
+    return build_criterion(
+        LossConfig(**KINDS[kind], normalize=normalize),
+        WeightsConfig(method="sqrt_inv_freq"),
+        COUNTS,
+        IGNORED,
+        "cpu",
+    )
 
 
 class TestTheRule:
     @pytest.mark.parametrize(
         "look",
         [
-            lambda x: x.sum().item(), lambda x: x.tolist(), lambda x: bool(x.sum() > 0), lambda x: x.nonzero(), lambda x: x[x > 0], lambda x: float(x.max()),
-            lambda x: x.masked_select(x > 0), lambda x: torch.bincount(x.long().flatten()), lambda x: int(x.argmax()), lambda x: x.long().unique(),
-            lambda x: x.cpu(), lambda x: x.detach().numpy(),
+            lambda x: x.sum().item(),
+            lambda x: x.tolist(),
+            lambda x: bool(x.sum() > 0),
+            lambda x: x.nonzero(),
+            lambda x: x[x > 0],
+            lambda x: float(x.max()),
+            lambda x: x.masked_select(x > 0),
+            lambda x: torch.bincount(x.long().flatten()),
+            lambda x: int(x.argmax()),
+            lambda x: x.long().unique(),
+            lambda x: x.cpu(),
+            lambda x: x.detach().numpy(),
         ],
-    )  # fmt: skip
+    )
     def test_bites(self, look: Callable[[Tensor], object]) -> None:
         """Each way to look at a tensor's values is found."""
         with pytest.raises(AssertionError, match="makes the host wait"), NoWaiting():
@@ -110,7 +169,10 @@ class TestLosses:
     @either
     def test_gathered(self, kind: str, normalize: bool) -> None:
         """Gathering the sums of a large batch, and a share of it."""
-        criterion, batches = made(kind, normalize), [batch(seed, dtype=torch.float32) for seed in range(3)]
+        criterion, batches = (
+            made(kind, normalize),
+            [batch(seed, dtype=torch.float32) for seed in range(3)],
+        )
         with NoWaiting():
             others = criterion.pooled(batches)
             for logits, target in batches:
@@ -161,7 +223,9 @@ class TestMetrics:
 
     def test_cuda_takes_that_way(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Indices that say they are on CUDA are counted by scattering."""
-        monkeypatch.setattr(metrics, "_histogram_by_scatter", lambda index_P, bins: ("scattered", bins))
+        monkeypatch.setattr(
+            metrics, "_histogram_by_scatter", lambda index_P, bins: ("scattered", bins)
+        )
         assert metrics._histogram(OnCuda(), 7) == ("scattered", 7)  # type: ignore[arg-type, comparison-overlap]
 
 
@@ -173,7 +237,9 @@ class OnCuda:
 
 def one_hot_as_on_cuda(labels: Tensor, classes: int) -> Tensor:
     """Torch's, without the look at the labels that it takes on a CPU."""
-    return torch.zeros(*labels.shape, classes, dtype=torch.int64).scatter_(-1, labels.unsqueeze(-1), 1)
+    return torch.zeros(*labels.shape, classes, dtype=torch.int64).scatter_(
+        -1, labels.unsqueeze(-1), 1
+    )
 
 
 def made_main() -> Any:

@@ -34,7 +34,9 @@ class TestCheck:
         guard.start_epoch()
         assert step(guard, model, 2.0)
         assert guard.norms == pytest.approx([2 * NORM_PER_UNIT])
-        clipped = torch.nn.utils.get_total_norm([parameter.grad for parameter in model.parameters() if parameter.grad is not None])
+        clipped = torch.nn.utils.get_total_norm(
+            [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        )
         assert float(clipped) == pytest.approx(1.0, rel=1e-4)
 
     def test_no_clipping(self, model: nn.Module) -> None:
@@ -45,7 +47,10 @@ class TestCheck:
         assert model.weight.grad is not None
         assert model.weight.grad.tolist() == [[2.0, 2.0]]
 
-    @pytest.mark.parametrize(("gradient", "loss"), [(math.nan, 1.0), (math.inf, 1.0), (1.0, math.nan), (1.0, math.inf), (1e4, 1.0)])
+    @pytest.mark.parametrize(
+        ("gradient", "loss"),
+        [(math.nan, 1.0), (math.inf, 1.0), (1.0, math.nan), (1.0, math.inf), (1e4, 1.0)],
+    )
     def test_broken(self, model: nn.Module, gradient: float, loss: float) -> None:
         """A loss or norm that is not finite, or a norm over the bound, breaks the step at which it happens."""
         guard = StepGuard(model, clip_norm=1.0, max_norm=1000.0)

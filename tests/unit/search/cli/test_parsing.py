@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 
-from search.cli.parsing import DEFAULT_STORE, blaming, pruner_config, seconds, store_url, study_spec, thresholds
+from search.cli.parsing import (
+    DEFAULT_STORE,
+    blaming,
+    pruner_config,
+    seconds,
+    store_url,
+    study_spec,
+    thresholds,
+)
 from search.planning.plan import make_plan
 from spaces.errors import InputError, StudyError
 from spaces.loader import load_study
@@ -17,13 +25,40 @@ from spaces.thresholds import SignalsConfig
 class TestSeconds:
     @pytest.mark.parametrize(
         ("text", "duration"),
-        [(None, None), ("90s", 90), ("30m", 1800), ("2h", 7200), ("1d", 86400), ("1h30m", 5400), ("1.5h", 5400), ("0.5s", 0.5), ("1d2h3m4s", 93784)],
+        [
+            (None, None),
+            ("90s", 90),
+            ("30m", 1800),
+            ("2h", 7200),
+            ("1d", 86400),
+            ("1h30m", 5400),
+            ("1.5h", 5400),
+            ("0.5s", 0.5),
+            ("1d2h3m4s", 93784),
+        ],
     )
     def test_duration(self, text: str | None, duration: float | None) -> None:
         """Numbers with units, one after the other; nothing is no limit."""
         assert seconds(text) == duration
 
-    @pytest.mark.parametrize("text", ["", "90", "s", "2 h", "2h ", "-2h", "2H", "1h30", "h1", "1e3s", ".5h", "2h,30m", "two hours"])
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "",
+            "90",
+            "s",
+            "2 h",
+            "2h ",
+            "-2h",
+            "2H",
+            "1h30",
+            "h1",
+            "1e3s",
+            ".5h",
+            "2h,30m",
+            "two hours",
+        ],
+    )
     def test_refused(self, text: str) -> None:
         """Anything else is refused, with examples."""
         with pytest.raises(InputError, match="--timeout is not a duration") as caught:
@@ -41,7 +76,14 @@ class TestStoreUrl:
         assert store_url(None) == "postgresql://host/db"
         assert store_url("sqlite:///other.db") == "sqlite:///other.db"
 
-    @pytest.mark.parametrize(("given", "url"), [("my.db", "sqlite:///my.db"), ("/tmp/my.db", "sqlite:////tmp/my.db"), ("postgresql://u:p@h/d", "postgresql://u:p@h/d")])
+    @pytest.mark.parametrize(
+        ("given", "url"),
+        [
+            ("my.db", "sqlite:///my.db"),
+            ("/tmp/my.db", "sqlite:////tmp/my.db"),
+            ("postgresql://u:p@h/d", "postgresql://u:p@h/d"),
+        ],
+    )
     def test_path(self, given: str, url: str) -> None:
         """A plain path means SQLite."""
         assert store_url(given) == url
@@ -56,8 +98,20 @@ class TestStudySpec:
     def test_options(self) -> None:
         """The options have the last word, also over --set; what is not given stays."""
         plain = load_study("focal_gamma")
-        spec = study_spec("focal_gamma", ["trials=7", "epochs=8", "sampler.kind=random"], name="mine", trials=9, seed=3)
-        assert (spec.name, spec.trials, spec.epochs, spec.seed, spec.sampler.kind) == ("mine", 9, 8, 3, "random")
+        spec = study_spec(
+            "focal_gamma",
+            ["trials=7", "epochs=8", "sampler.kind=random"],
+            name="mine",
+            trials=9,
+            seed=3,
+        )
+        assert (spec.name, spec.trials, spec.epochs, spec.seed, spec.sampler.kind) == (
+            "mine",
+            9,
+            8,
+            3,
+            "random",
+        )
         assert (spec.space, spec.base, spec.presets) == (plain.space, plain.base, plain.presets)
 
     def test_zero(self) -> None:
@@ -70,8 +124,10 @@ class TestStudySpec:
         with pytest.raises(StudyError, match=next(iter(options))):
             study_spec("focal_gamma", [], **options)
 
-
-    @pytest.mark.parametrize(("assignments", "epochs", "where"), [([], 0, "--epochs"), (["epochs=0"], None, "--set epochs"), (["epochs=3"], 0, "--epochs")])
+    @pytest.mark.parametrize(
+        ("assignments", "epochs", "where"),
+        [([], 0, "--epochs"), (["epochs=0"], None, "--set epochs"), (["epochs=3"], 0, "--epochs")],
+    )
     def test_named(self, assignments: list[str], epochs: int | None, where: str) -> None:
         """A complaint names the option by which the value was given."""
         with pytest.raises(StudyError) as caught:
@@ -88,8 +144,14 @@ class TestBlaming:
             ("base.loss.ce_weight=0.9", "study focal_gamma, base, loss"),
             ("metric.name=mious", "study focal_gamma, metric → name"),
             ("presets=[save]", "presets"),
-            ("base.schedule.swa_from_epoch=99", "study focal_gamma, base → schedule.swa_from_epoch"),
-            ("space.loss.gamma.low=-1", "study focal_gamma, space → loss.gamma, tried with -1.0, loss → gamma"),
+            (
+                "base.schedule.swa_from_epoch=99",
+                "study focal_gamma, base → schedule.swa_from_epoch",
+            ),
+            (
+                "space.loss.gamma.low=-1",
+                "study focal_gamma, space → loss.gamma, tried with -1.0, loss → gamma",
+            ),
         ],
     )
     def test_named(self, assignment: str, where: str) -> None:
@@ -102,7 +164,10 @@ class TestBlaming:
     def test_others(self) -> None:
         """One that no change brought about keeps its place."""
         spec = study_spec("focal_gamma", ["base.loss.gama=1"])
-        with pytest.raises(StudyError) as caught, blaming(["base.data.size=64", "base.loss.gamma=2"], spec.name):
+        with (
+            pytest.raises(StudyError) as caught,
+            blaming(["base.data.size=64", "base.loss.gamma=2"], spec.name),
+        ):
             make_plan(spec)
         assert caught.value.where == "study focal_gamma, base, loss → gama"
 
@@ -111,17 +176,40 @@ class TestThresholds:
     def test_changed(self) -> None:
         """Thresholds are changed one by one, over those that are given."""
         below = SignalsConfig.model_validate({"overfitting": {"patience": 9}})
-        found = thresholds(["class_collapse.epochs=8", "loss_rising.enabled=false", "grace_epochs=1"], below)
-        assert (found.class_collapse.epochs, found.loss_rising.enabled, found.grace_epochs, found.overfitting.patience) == (8, False, 1, 9)
+        found = thresholds(
+            ["class_collapse.epochs=8", "loss_rising.enabled=false", "grace_epochs=1"], below
+        )
+        assert (
+            found.class_collapse.epochs,
+            found.loss_rising.enabled,
+            found.grace_epochs,
+            found.overfitting.patience,
+        ) == (8, False, 1, 9)
         assert thresholds([], below) == below
 
     @pytest.mark.parametrize(
         ("given", "what", "where"),
         [
-            ("class_colapse.epochs=8", r"unknown key 'class_colapse' \(did you mean 'class_collapse'\?\)", "--signals, class_colapse"),
-            ("class_collapse.epoch=8", r"unknown key 'epoch' \(did you mean 'epochs'\?\)", "--signals, class_collapse → epoch"),
-            ("class_collapse.epochs=0", "epochs: input should be greater than or equal to 1", "--signals, class_collapse → epochs"),
-            ("class_collapse.share=1.5", "share: input should be less than or equal to 1", "--signals, class_collapse → share"),
+            (
+                "class_colapse.epochs=8",
+                r"unknown key 'class_colapse' \(did you mean 'class_collapse'\?\)",
+                "--signals, class_colapse",
+            ),
+            (
+                "class_collapse.epoch=8",
+                r"unknown key 'epoch' \(did you mean 'epochs'\?\)",
+                "--signals, class_collapse → epoch",
+            ),
+            (
+                "class_collapse.epochs=0",
+                "epochs: input should be greater than or equal to 1",
+                "--signals, class_collapse → epochs",
+            ),
+            (
+                "class_collapse.share=1.5",
+                "share: input should be less than or equal to 1",
+                "--signals, class_collapse → share",
+            ),
             ("class_collapse", "--signals takes path=value", "--signals"),
             ("grace_epochs=[", "--signals cannot read the value", "--signals grace_epochs"),
         ],
@@ -140,7 +228,14 @@ class TestPrunerConfig:
         assert (found.kind, found.min_epochs, found.startup_trials) == ("hyperband", 3, 5)
         assert pruner_config([], PrunerConfig(startup_trials=5)) == PrunerConfig(startup_trials=5)
 
-    @pytest.mark.parametrize(("given", "what"), [("medium", r"kind cannot be 'medium' \(did you mean 'median'\?\)"), ("warmup=3", "unknown key 'warmup'"), ("warmup_epochs=-1", "greater than or equal to 0")])
+    @pytest.mark.parametrize(
+        ("given", "what"),
+        [
+            ("medium", r"kind cannot be 'medium' \(did you mean 'median'\?\)"),
+            ("warmup=3", "unknown key 'warmup'"),
+            ("warmup_epochs=-1", "greater than or equal to 0"),
+        ],
+    )
     def test_refused(self, given: str, what: str) -> None:
         """Unknown pruners and settings are refused."""
         with pytest.raises(StudyError, match=what):

@@ -31,23 +31,103 @@ class TestRefusal:
     @pytest.mark.parametrize(
         ("arguments", "what", "where", "found", "allowed"),
         [
-            ((*RUN, "--epochs", "0"), "--epochs cannot be '0'", "--epochs", "0", "a whole number, 1 or more"),
-            ((*RUN, "--trials", "x"), "--trials cannot be 'x'", "--trials", "x", "a whole number, 1 or more"),
-            (("dashboard", "--port", "99999"), "--port cannot be '99999'", "--port", "99999", "a whole number, 1 … 65535"),
-            (("explain", "-s", "x", "-t", "y"), "--trial cannot be 'y'", "--trial", "y", "a whole number"),
-            (("weights", "--clip-ratio", "much"), "--clip-ratio cannot be 'much'", "--clip-ratio", "much", "a number, 1 or more"),
-            ((*RUN, "--wandb", "onlin"), "--wandb cannot be 'onlin' (did you mean 'online'?)", "--wandb", "onlin", "off, offline, online"),
-            ((*RUN, "--trails", "3"), "there is no option --trails (did you mean '--trials'?)", "run", "--trails", "--study, --trials, --epochs"),
-            (("show", "-q"), "there is no option -q", "show", "-q", "--study, --store, --reap, --json, --help"),
-            (("explain", "--study", "x"), "the option --trial is missing", "explain", "", "--trial: its number"),
-            (("train",), "the argument file is missing", "train", "", "file: a file that `search export`"),
-            (("rum",), "there is no command rum (did you mean 'run'?)", "", "rum", "run, list, show"),
+            (
+                (*RUN, "--epochs", "0"),
+                "--epochs cannot be '0'",
+                "--epochs",
+                "0",
+                "a whole number, 1 or more",
+            ),
+            (
+                (*RUN, "--trials", "x"),
+                "--trials cannot be 'x'",
+                "--trials",
+                "x",
+                "a whole number, 1 or more",
+            ),
+            (
+                ("dashboard", "--port", "99999"),
+                "--port cannot be '99999'",
+                "--port",
+                "99999",
+                "a whole number, 1 … 65535",
+            ),
+            (
+                ("explain", "-s", "x", "-t", "y"),
+                "--trial cannot be 'y'",
+                "--trial",
+                "y",
+                "a whole number",
+            ),
+            (
+                ("weights", "--clip-ratio", "much"),
+                "--clip-ratio cannot be 'much'",
+                "--clip-ratio",
+                "much",
+                "a number, 1 or more",
+            ),
+            (
+                (*RUN, "--wandb", "onlin"),
+                "--wandb cannot be 'onlin' (did you mean 'online'?)",
+                "--wandb",
+                "onlin",
+                "off, offline, online",
+            ),
+            (
+                (*RUN, "--trails", "3"),
+                "there is no option --trails (did you mean '--trials'?)",
+                "run",
+                "--trails",
+                "--study, --trials, --epochs",
+            ),
+            (
+                ("show", "-q"),
+                "there is no option -q",
+                "show",
+                "-q",
+                "--study, --store, --reap, --json, --help",
+            ),
+            (
+                ("explain", "--study", "x"),
+                "the option --trial is missing",
+                "explain",
+                "",
+                "--trial: its number",
+            ),
+            (
+                ("train",),
+                "the argument file is missing",
+                "train",
+                "",
+                "file: a file that `search export`",
+            ),
+            (
+                ("rum",),
+                "there is no command rum (did you mean 'run'?)",
+                "",
+                "rum",
+                "run, list, show",
+            ),
             (("run", "--study"), "--study needs a value", "--study", "none", "--study VALUE"),
             (("show", "--json=1"), "--json takes no value", "--json", "a value", "--json"),
-            ((*RUN, "now", "(please)"), "takes no argument 'now (please)'", "run", "now (please)", "options"),
+            (
+                (*RUN, "now", "(please)"),
+                "takes no argument 'now (please)'",
+                "run",
+                "now (please)",
+                "options",
+            ),
         ],
-    )  # fmt: skip
-    def test_refused(self, refuse: Refuse, arguments: tuple[str, ...], what: str, where: str, found: str, allowed: str) -> None:
+    )
+    def test_refused(
+        self,
+        refuse: Refuse,
+        arguments: tuple[str, ...],
+        what: str,
+        where: str,
+        found: str,
+        allowed: str,
+    ) -> None:
         """One message says what is wrong, where, what was found and what could stand there, and names the command's help."""
         said = refuse(*arguments)
         lines = said.splitlines()

@@ -52,8 +52,13 @@ class TestTrial:
         assert f"gradient_explosion at epoch 2, step 13: {demo.statement}" in out
         assert "grad_norm_max 2011" in out
         assert "likely cause: learning rate too high" in out
-        assert "likely cause: learning rate too high (100% sure) + it was [30] times the base rate" in out
-        assert "1. clip: the norm at 1: optimizer.grad_clip_norm none → 1 2. look at the masks" in out
+        assert (
+            "likely cause: learning rate too high (100% sure) + it was [30] times the base rate"
+            in out
+        )
+        assert (
+            "1. clip: the norm at 1: optimizer.grad_clip_norm none → 1 2. look at the masks" in out
+        )
         assert "try the first with: search run --study focal_gamma --enqueue-remedy 3" in out
 
     def test_curves(self, demo: Demo, capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,7 +84,9 @@ class TestTrial:
     def test_nothing_finite(self, demo: Demo, capsys: pytest.CaptureFixture[str]) -> None:
         """A trial of which no number is finite is shown without curves."""
         claim = demo.start()
-        demo.epochs(claim, [NAN, NAN], train_loss=NAN, val_loss=INF, grad_norm_max=INF, grad_norm_median=NAN)
+        demo.epochs(
+            claim, [NAN, NAN], train_loss=NAN, val_loss=INF, grad_norm_max=INF, grad_norm_median=NAN
+        )
 
         assert "Classes" in self.shown(demo, capsys, 0)
 
@@ -103,7 +110,14 @@ class TestTrial:
         claim = demo.start()
         used = {"environment.classes": ["road", "[b]sky[/b]", "car"]}
         demo.epochs(claim, [0.1, 0.4, 0.3], class_metric=(0.2, None, 0.0), used=used)
-        demo.epochs(claim, [0.2], first=4, class_metric=(0.9, None, 0.5), used=used, test=TestScore(0.21, (0.8, None, 0.4)))
+        demo.epochs(
+            claim,
+            [0.2],
+            first=4,
+            class_metric=(0.9, None, 0.5),
+            used=used,
+            test=TestScore(0.21, (0.8, None, 0.4)),
+        )
 
         out = self.shown(demo, capsys, 0)
         rows = [line.split() for line in out.splitlines()]
@@ -119,13 +133,22 @@ class TestTrial:
 
         out = self.shown(demo, capsys, 4)
 
-        assert "Why it failed\n  ValueError: no [b]class[/b] ü\n\n  Traceback\n    [b]x[/b]\n  ValueError\n" in out
+        assert (
+            "Why it failed\n  ValueError: no [b]class[/b] ü\n\n  Traceback\n    [b]x[/b]\n  ValueError\n"
+            in out
+        )
         assert "no epoch is recorded yet" in out
 
     @pytest.mark.parametrize(
-        ("metrics", "told"), [([], "no epoch is recorded yet"), ([0.1], "miou 0.1000, gradient norm 1.5 (median), 9 (largest)")]
+        ("metrics", "told"),
+        [
+            ([], "no epoch is recorded yet"),
+            ([0.1], "miou 0.1000, gradient norm 1.5 (median), 9 (largest)"),
+        ],
     )
-    def test_young(self, demo: Demo, capsys: pytest.CaptureFixture[str], metrics: list[float], told: str) -> None:
+    def test_young(
+        self, demo: Demo, capsys: pytest.CaptureFixture[str], metrics: list[float], told: str
+    ) -> None:
         """A trial that has hardly begun is shown with what there is; it has not ended, so there is no why."""
         demo.start(metrics)
 
@@ -146,4 +169,8 @@ class TestTrial:
         """No line is wider than 80 columns."""
         demo.filled()
 
-        assert all(len(line) <= 80 for number in (0, 3) for line in self.shown(demo, capsys, number).splitlines())
+        assert all(
+            len(line) <= 80
+            for number in (0, 3)
+            for line in self.shown(demo, capsys, number).splitlines()
+        )

@@ -69,13 +69,17 @@ class TestWatch:
         held: list[Claim] = []
 
         told = self.lines(
-            demo, capsys, nothing,
-            lambda: held.extend([demo.start(preset="safe"), demo.start()]), nothing,
+            demo,
+            capsys,
+            nothing,
+            lambda: held.extend([demo.start(preset="safe"), demo.start()]),
+            nothing,
             lambda: demo.epochs(held[0], [0.1, 0.3712]),
             lambda: demo.finish(held[0], "complete", 0.3712),
             lambda: demo.epochs(held[1], [0.1, 0.2]),
-            lambda: demo.finish(held[1], "diverged", 0.1, f"gradient_explosion: {demo.statement}"), nothing,
-        )  # fmt: skip
+            lambda: demo.finish(held[1], "diverged", 0.1, f"gradient_explosion: {demo.statement}"),
+            nothing,
+        )
 
         assert told == [
             f"trial 0 started (preset safe): gamma 2.5, {self.RATE}",
@@ -86,9 +90,17 @@ class TestWatch:
 
     def test_between_two_looks(self, demo: Demo, capsys: pytest.CaptureFixture[str]) -> None:
         """A trial that starts and ends between two looks is told with both; so is what happens before the last look."""
-        told = self.lines(demo, capsys, nothing, lambda: demo.finish(demo.start([0.1]), "pruned", 0.1, "median: worse"))
+        told = self.lines(
+            demo,
+            capsys,
+            nothing,
+            lambda: demo.finish(demo.start([0.1]), "pruned", 0.1, "median: worse"),
+        )
 
-        assert [line.partition(":")[0] for line in told] == ["trial 0 started", "trial 0 was pruned at epoch 1"]
+        assert [line.partition(":")[0] for line in told] == [
+            "trial 0 started",
+            "trial 0 was pruned at epoch 1",
+        ]
 
     def test_changing_hands(self, demo: Demo, capsys: pytest.CaptureFixture[str]) -> None:
         """Given back, carried on, left by a vanished worker: each is told with the epoch."""
@@ -96,17 +108,21 @@ class TestWatch:
 
         def vanish() -> None:
             demo.store.extend(held[-1], 0.001)
-            while not any((line.lease_left_s or 0) < 0 for line in demo.store.progress(demo.stored.id)):
+            while not any(
+                (line.lease_left_s or 0) < 0 for line in demo.store.progress(demo.stored.id)
+            ):
                 pass
 
         told = self.lines(
-            demo, capsys, lambda: held.append(demo.start([0.1])),
+            demo,
+            capsys,
+            lambda: held.append(demo.start([0.1])),
             lambda: demo.store.give_back(held[0]),
             lambda: held.append(demo.claim("box:2")),
             vanish,
             lambda: held.append(demo.claim("box:3")),
             lambda: demo.store.reap(demo.stored.id, Death("box:3")),
-        )  # fmt: skip
+        )
 
         assert told[1:] == [
             "trial 0 was given back after epoch 1",
@@ -131,13 +147,23 @@ class TestWatch:
         claims: list[Claim] = []
 
         told = self.lines(
-            demo, capsys, nothing, lambda: claims.append(demo.claim()), lambda: demo.finish(claims[0], "failed", reason="given up")
+            demo,
+            capsys,
+            nothing,
+            lambda: claims.append(demo.claim()),
+            lambda: demo.finish(claims[0], "failed", reason="given up"),
         )
 
         assert told == ["a trial failed at epoch 0"]
 
     @pytest.mark.parametrize("method", ["progress", "trial"])
-    def test_store_fails(self, demo: Demo, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    def test_store_fails(
+        self,
+        demo: Demo,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+        method: str,
+    ) -> None:
         """A store that fails is told once and asked again; nothing that happened meanwhile is lost or told twice."""
         held: list[Claim] = []
 
@@ -146,9 +172,14 @@ class TestWatch:
 
         with monkeypatch.context() as broken:
             told = self.lines(
-                demo, capsys, lambda: held.append(demo.start()), lambda: broken.setattr(f"storage.store.Store.{method}", fail),
-                lambda: demo.finish(held[0], "complete", 0.5), nothing, broken.undo,
-            )  # fmt: skip
+                demo,
+                capsys,
+                lambda: held.append(demo.start()),
+                lambda: broken.setattr(f"storage.store.Store.{method}", fail),
+                lambda: demo.finish(held[0], "complete", 0.5),
+                nothing,
+                broken.undo,
+            )
 
         assert told == [
             f"trial 0 started: gamma 2.5, {self.RATE}",
@@ -173,7 +204,9 @@ class TestLive:
         """The display as it stands."""
         watcher = live.Watcher(demo.store, demo.stored.id, demo.plan.spec)
         watcher.events.extend(watcher.look())
-        console = Console(file=io.StringIO(), width=80, height=height, force_terminal=False, color_system=None)
+        console = Console(
+            file=io.StringIO(), width=80, height=height, force_terminal=False, color_system=None
+        )
         console.print(live.frame(watcher, note, height))
         return console.file.getvalue().splitlines()  # type: ignore[attr-defined, no-any-return]
 
@@ -185,7 +218,9 @@ class TestLive:
 
         assert re.search("focal_gamma .* 5/6 trials 0 s", lines[0])
         assert "2 complete, 1 pruned, 1 diverged, 1 failed, 1 running" in lines
-        assert lines[2].startswith("best so far: miou 0.3712, trial 0: gamma 2.5, lr 3.0e-02 (0.3 × base)")
+        assert lines[2].startswith(
+            "best so far: miou 0.3712, trial 0: gamma 2.5, lr 3.0e-02 (0.3 × base)"
+        )
         assert any(re.fullmatch("5 2/4 .* 0.2000 box:1 - 0 s ago 1", line) for line in lines)
         assert any(line.startswith("trial 5 is running") for line in lines)
         assert lines[-1] == "stopping"
@@ -218,7 +253,9 @@ class TestLive:
         """The best is the smallest where the metric is to be small."""
         demo.filled()
         metric = demo.plan.spec.metric.model_copy(update={"direction": "minimize"})
-        watcher = live.Watcher(demo.store, demo.stored.id, demo.plan.spec.model_copy(update={"metric": metric}))
+        watcher = live.Watcher(
+            demo.store, demo.stored.id, demo.plan.spec.model_copy(update={"metric": metric})
+        )
 
         watcher.look()
 
@@ -230,11 +267,19 @@ class TestLive:
         terminal = Terminal()
         monkeypatch.setattr(sys, "stdout", terminal)
         monkeypatch.setenv("TERM", "xterm")
-        monkeypatch.setattr(screen, "_out", Console(width=80, height=24, force_terminal=True, markup=False, highlight=False))
+        monkeypatch.setattr(
+            screen,
+            "_out",
+            Console(width=80, height=24, force_terminal=True, markup=False, highlight=False),
+        )
         held: list[Claim] = []
 
-        script = Script(lambda: held.append(demo.start([0.1])), lambda: demo.finish(held[0], "complete", 0.25))
-        live.watch(demo.store, demo.stored, demo.plan, until=script, poll_s=0, note=lambda: "stopping")
+        script = Script(
+            lambda: held.append(demo.start([0.1])), lambda: demo.finish(held[0], "complete", 0.25)
+        )
+        live.watch(
+            demo.store, demo.stored, demo.plan, until=script, poll_s=0, note=lambda: "stopping"
+        )
 
         drawn = terminal.getvalue()
         assert drawn.count("focal_gamma") >= 3

@@ -32,7 +32,10 @@ class TestStudy:
 
         out = squeezed(capsys.readouterr().out)
         assert "Study focal_gamma: segmentation, miou (maximize, best epoch)" in out
-        assert "5 of 6 trials ended: 2 complete, 1 pruned, 1 diverged, 1 failed; 1 running (4 epochs each)" in out
+        assert (
+            "5 of 6 trials ended: 2 complete, 1 pruned, 1 diverged, 1 failed; 1 running (4 epochs each)"
+            in out
+        )
 
     def test_empty(self, demo: Demo, capsys: pytest.CaptureFixture[str]) -> None:
         """A study that has not begun says so."""
@@ -44,7 +47,9 @@ class TestStudy:
         assert "Kills" not in out
 
     @pytest.mark.parametrize("columns", [30, 60, 80, 140])
-    def test_leaderboard(self, demo: Demo, width: Width, capsys: pytest.CaptureFixture[str], columns: int) -> None:
+    def test_leaderboard(
+        self, demo: Demo, width: Width, capsys: pytest.CaptureFixture[str], columns: int
+    ) -> None:
         """At any width the rows show score, best epoch, what was sampled with the rate beside its multiple, and the preset."""
         width(columns)
         demo.filled()
@@ -60,7 +65,9 @@ class TestStudy:
         assert "a suggestion, not a verdict" in out
 
     @pytest.mark.parametrize(("columns", "lines"), [(50, 3), (64, 1), (80, 1)])
-    def test_packed(self, demo: Demo, width: Width, capsys: pytest.CaptureFixture[str], columns: int, lines: int) -> None:
+    def test_packed(
+        self, demo: Demo, width: Width, capsys: pytest.CaptureFixture[str], columns: int, lines: int
+    ) -> None:
         """A trial takes one line as long as its columns fit, closer together if need be; then what was sampled goes below."""
         width(columns)
         demo.filled()
@@ -69,12 +76,15 @@ class TestStudy:
 
         shown = capsys.readouterr().out.splitlines()
         assert (
-            next(i for i, line in enumerate(shown) if "0.2500" in line) - next(i for i, line in enumerate(shown) if "0.3712" in line)
+            next(i for i, line in enumerate(shown) if "0.2500" in line)
+            - next(i for i, line in enumerate(shown) if "0.3712" in line)
             == lines
         )
 
     @pytest.mark.parametrize("columns", [60, 80, 140])
-    def test_within_the_width(self, demo: Demo, width: Width, capsys: pytest.CaptureFixture[str], columns: int) -> None:
+    def test_within_the_width(
+        self, demo: Demo, width: Width, capsys: pytest.CaptureFixture[str], columns: int
+    ) -> None:
         """No line is wider than the screen."""
         width(columns)
         demo.filled()
@@ -103,7 +113,10 @@ class TestStudy:
         tables.print_leaderboard(study_report(demo.store, "focal_gamma"))
 
         out = capsys.readouterr().out
-        assert [line.split()[:2] for line in out.splitlines() if "≈" in line] == [["2", "≈"], ["1", "trial"]]
+        assert [line.split()[:2] for line in out.splitlines() if "≈" in line] == [
+            ["2", "≈"],
+            ["1", "trial"],
+        ]
         assert "1 trial within noise of the first row" in out
 
     def test_kills(self, demo: Demo, width: Width, capsys: pytest.CaptureFixture[str]) -> None:
@@ -114,7 +127,10 @@ class TestStudy:
         tables.print_kills(study_report(demo.store, "focal_gamma"))
 
         lines = [squeezed(line).strip() for line in capsys.readouterr().out.splitlines()]
-        failed, diverged, pruned = (next(i for i, line in enumerate(lines) if line.startswith(number)) for number in ("4 ", "3 ", "2 "))
+        failed, diverged, pruned = (
+            next(i for i, line in enumerate(lines) if line.startswith(number))
+            for number in ("4 ", "3 ", "2 ")
+        )
         assert failed < diverged < pruned
         assert lines[failed] == "4 - error ValueError: no [b]class[/b] ü"
         assert lines[diverged : diverged + 3] == [
@@ -123,7 +139,10 @@ class TestStudy:
             "try: clip: the norm at 1: optimizer.grad_clip_norm none → 1",
         ]
         assert lines[pruned] == "2 1 median best metric 0.1 by epoch 1"
-        assert lines[-1] == "By cause: 1 × worse than its peers, 1 × learning rate too high, 1 × ValueError"
+        assert (
+            lines[-1]
+            == "By cause: 1 × worse than its peers, 1 × learning rate too high, 1 × ValueError"
+        )
 
     def test_unnumbered_kill(self, demo: Demo, capsys: pytest.CaptureFixture[str]) -> None:
         """A trial that failed before it was given a number is listed without one."""
@@ -131,7 +150,9 @@ class TestStudy:
 
         tables.print_kills(study_report(demo.store, "focal_gamma"))
 
-        assert re.search(r"^ +-  +-  error +given up: 3 workers", capsys.readouterr().out, re.MULTILINE)
+        assert re.search(
+            r"^ +-  +-  error +given up: 3 workers", capsys.readouterr().out, re.MULTILINE
+        )
 
 
 @pytest.mark.usefixtures("width")
@@ -151,7 +172,10 @@ class TestStudies:
 @pytest.mark.usefixtures("width")
 class TestWeights:
     COUNTS = ClassCounts(("road", "car", "[b]ghost[/b]"), (900_000, 100_000, 0))
-    WEIGHTS: ClassVar[dict[str, Sequence[float]]] = {"uniform": (1.0, 1.0, 1.0), "inverse_freq": (0.2, 1.8, 1.0)}
+    WEIGHTS: ClassVar[dict[str, Sequence[float]]] = {
+        "uniform": (1.0, 1.0, 1.0),
+        "inverse_freq": (0.2, 1.8, 1.0),
+    }
 
     def test_table(self, capsys: pytest.CaptureFixture[str]) -> None:
         """Pixels, shares, a column a method, and max/min below; a class without pixels is warned of."""
@@ -165,11 +189,15 @@ class TestWeights:
         assert "warning: no pixel of [b]ghost[/b]" in err
 
     @pytest.mark.parametrize(("columns", "parts"), [(140, 1), (60, 2), (40, 6), (10, 6)])
-    def test_narrow(self, width: Width, capsys: pytest.CaptureFixture[str], columns: int, parts: int) -> None:
+    def test_narrow(
+        self, width: Width, capsys: pytest.CaptureFixture[str], columns: int, parts: int
+    ) -> None:
         """Where the methods do not fit side by side, they follow each other in tables of their own."""
         width(columns)
 
-        tables.print_weights(self.COUNTS, {f"method_{index}": (0.2, 1.8, 1.0) for index in range(6)})
+        tables.print_weights(
+            self.COUNTS, {f"method_{index}": (0.2, 1.8, 1.0) for index in range(6)}
+        )
 
         out = capsys.readouterr().out
         assert max(map(len, out.splitlines())) <= columns

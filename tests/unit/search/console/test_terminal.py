@@ -38,7 +38,9 @@ class Terminal(io.StringIO):
 def only_ascii(monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:
     """From here on, standard output takes ASCII only, as under PYTHONIOENCODING=ascii; returns what was written."""
     written = io.BytesIO()
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii", write_through=True))
+    monkeypatch.setattr(
+        sys, "stdout", io.TextIOWrapper(written, encoding="ascii", write_through=True)
+    )
     return lambda: written.getvalue().decode("ascii")
 
 
@@ -50,7 +52,14 @@ def squeezed(text: str) -> str:
 class TestWords:
     @pytest.mark.parametrize(
         ("value", "told"),
-        [(0.37124, "0.3712"), (-0.5, "-0.5000"), (12.3456, "12.3456"), (123.456, "123.5"), (NAN, "-"), (None, "-")],
+        [
+            (0.37124, "0.3712"),
+            (-0.5, "-0.5000"),
+            (12.3456, "12.3456"),
+            (123.456, "123.5"),
+            (NAN, "-"),
+            (None, "-"),
+        ],
     )
     def test_score(self, value: float | None, told: str) -> None:
         """Scores have four digits after the point as long as they are small."""
@@ -58,7 +67,16 @@ class TestWords:
 
     @pytest.mark.parametrize(
         ("value", "told"),
-        [(3e-5, "3.0e-05"), (0.347, "0.347"), (2.0, "2"), (2011.33, "2011"), (0.0, "0"), (1e5, "1.0e+05"), (INF, "inf"), (NAN, "nan")],
+        [
+            (3e-5, "3.0e-05"),
+            (0.347, "0.347"),
+            (2.0, "2"),
+            (2011.33, "2011"),
+            (0.0, "0"),
+            (1e5, "1.0e+05"),
+            (INF, "inf"),
+            (NAN, "nan"),
+        ],
     )
     def test_number(self, value: float, told: str) -> None:
         """Other numbers have the digits that matter."""
@@ -80,7 +98,10 @@ class TestWords:
         """Values of a configuration read as people write them."""
         assert formatting.setting(value) == told
 
-    @pytest.mark.parametrize(("seconds", "told"), [(0.9, "0 s"), (59.9, "59 s"), (65, "1 min 05 s"), (7620, "2 h 07 min")])
+    @pytest.mark.parametrize(
+        ("seconds", "told"),
+        [(0.9, "0 s"), (59.9, "59 s"), (65, "1 min 05 s"), (7620, "2 h 07 min")],
+    )
     def test_duration(self, seconds: float, told: str) -> None:
         """Durations have units."""
         assert formatting.duration(seconds) == told
@@ -89,11 +110,19 @@ class TestWords:
         """A path is named by its last step, unless that is another's, too, or says nothing alone."""
         paths = ["loss.gamma", "loss.kind", "a.same", "b.same"]
 
-        assert list(formatting.short_names(paths).values()) == ["gamma", "loss.kind", "a.same", "b.same"]
+        assert list(formatting.short_names(paths).values()) == [
+            "gamma",
+            "loss.kind",
+            "a.same",
+            "b.same",
+        ]
 
     def test_joined(self) -> None:
         """Lines break between pieces and not within them, unless a piece is too long for a line."""
-        assert formatting.joined(["gamma 2", "clip none", "lr 1"], 18) == ["gamma 2,", "clip none, lr 1"]
+        assert formatting.joined(["gamma 2", "clip none", "lr 1"], 18) == [
+            "gamma 2,",
+            "clip none, lr 1",
+        ]
         assert max(map(len, formatting.joined(["a" * 30], 10))) == 10
 
 
@@ -110,17 +139,30 @@ class TestScreen:
 
     def test_error(self, capsys: pytest.CaptureFixture[str]) -> None:
         """An error goes to standard error whole: what, where, found, allowed, next."""
-        screen.print_error(InputError("no [b]such[/b] key", where="a.yaml, line 3", found="gama", allowed="gamma", next_step="mend it"))
+        screen.print_error(
+            InputError(
+                "no [b]such[/b] key",
+                where="a.yaml, line 3",
+                found="gama",
+                allowed="gamma",
+                next_step="mend it",
+            )
+        )
 
         out, err = capsys.readouterr()
         assert out == ""
-        assert err == "error: no [b]such[/b] key\n  where:   a.yaml, line 3\n  found:   gama\n  allowed: gamma\n  next:    mend it\n"
+        assert (
+            err
+            == "error: no [b]such[/b] key\n  where:   a.yaml, line 3\n  found:   gama\n  allowed: gamma\n  next:    mend it\n"
+        )
 
     def test_error_in_red(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """On a terminal the word is red, and nothing else is."""
         terminal = Terminal()
         monkeypatch.setattr(sys, "stderr", terminal)
-        monkeypatch.setattr(screen, "_err", Console(stderr=True, color_system="standard", no_color=False, width=80))
+        monkeypatch.setattr(
+            screen, "_err", Console(stderr=True, color_system="standard", no_color=False, width=80)
+        )
 
         screen.print_error(SearchError("it broke"))
 
@@ -132,7 +174,10 @@ class TestScreen:
 
         screen.tell("one two three four", indent=2)
 
-        assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == ["  one two", "  three four"]
+        assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == [
+            "  one two",
+            "  three four",
+        ]
 
     def test_ascii(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """What cannot be shown has a stand-in: a known one, the letter without its accents, or the number."""
@@ -146,7 +191,9 @@ class TestScreen:
     def test_latin(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """An encoding that has a character shows it."""
         written = io.BytesIO()
-        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="latin-1", write_through=True))
+        monkeypatch.setattr(
+            sys, "stdout", io.TextIOWrapper(written, encoding="latin-1", write_through=True)
+        )
 
         screen.say("× →")
 

@@ -40,7 +40,15 @@ class TestWorkers:
 
         assert 0 <= told.pop("silent_s") < 600
         assert told.pop("host")
-        assert told == {"worker": "box:7", "device": "", "trial": 0, "epochs": 2, "overdue": False, "attempts": 1, "lost": 0}
+        assert told == {
+            "worker": "box:7",
+            "device": "",
+            "trial": 0,
+            "epochs": 2,
+            "overdue": False,
+            "attempts": 1,
+            "lost": 0,
+        }
 
 
 class TestReap:
@@ -51,7 +59,9 @@ class TestReap:
         time.sleep(0.01)
         assert "(silent)" in show(demo, capsys)
 
-        assert "focal_gamma: trial 0 of box:7, who fell silent, waits for another worker" in show(demo, capsys, "--reap")
+        assert "focal_gamma: trial 0 of box:7, who fell silent, waits for another worker" in show(
+            demo, capsys, "--reap"
+        )
         demo.claim("box:8")
 
         told = show(demo, capsys, "--reap")

@@ -26,27 +26,56 @@ SIGNALS = [name for name in SignalsConfig.model_fields if name != "grace_epochs"
 COUNTS = ClassCounts(("road", "car", "person", "rider"), (8800, 900, 250, 50))
 
 HEALTHY: dict[str, Any] = {
-    "metrics": {}, "dice_loss": 0.5, "val_loss": 0.8, "class_metric": (0.9, 0.5, 0.3, 0.2), "weight_ratio": 10.0, "grad_norm_median": 1.0, "grad_norm_max": 2.0,
-    "clipped_share": 0.1, "lr": 0.03, "ce_weight": 0.7, "dice_weight": 0.3, "smooth": 5.0, "steps": 24,
-    "grad_shares": {"ce": 0.8, "dice": 0.2}, "class_grad_shares": (0.3, 0.25, 0.25, 0.2),
-}  # fmt: skip
+    "metrics": {},
+    "dice_loss": 0.5,
+    "val_loss": 0.8,
+    "class_metric": (0.9, 0.5, 0.3, 0.2),
+    "weight_ratio": 10.0,
+    "grad_norm_median": 1.0,
+    "grad_norm_max": 2.0,
+    "clipped_share": 0.1,
+    "lr": 0.03,
+    "ce_weight": 0.7,
+    "dice_weight": 0.3,
+    "smooth": 5.0,
+    "steps": 24,
+    "grad_shares": {"ce": 0.8, "dice": 0.2},
+    "class_grad_shares": (0.3, 0.25, 0.25, 0.2),
+}
 """Every epoch of a training of four classes in which nothing is wrong."""
 
 RECOMMENDED: dict[str, Any] = {
-    "weights.method": "sqrt_inv_freq", "weights.clip_ratio": 100.0, "loss.dice_weight": 0.3, "loss.ce_weight": 0.7, "loss.smooth": 5.0,
-    "loss.square_denominator": True, "optimizer.lr_multiple": 0.3, "optimizer.grad_clip_norm": 1.0,
-}  # fmt: skip
+    "weights.method": "sqrt_inv_freq",
+    "weights.clip_ratio": 100.0,
+    "loss.dice_weight": 0.3,
+    "loss.ce_weight": 0.7,
+    "loss.smooth": 5.0,
+    "loss.square_denominator": True,
+    "optimizer.lr_multiple": 0.3,
+    "optimizer.grad_clip_norm": 1.0,
+}
 
 
 @pytest.fixture
 def course(make_record: Make) -> Callable[..., list[EpochRecord]]:
     """Twelve healthy epochs, with the same changes in each, and further ones by epoch."""
 
-    def make(by_epoch: dict[int, dict[str, Any]] | None = None, epochs: int = 12, **changes: Any) -> list[EpochRecord]:
+    def make(
+        by_epoch: dict[int, dict[str, Any]] | None = None, epochs: int = 12, **changes: Any
+    ) -> list[EpochRecord]:
         made = []
         for epoch in range(1, epochs + 1):
-            falling = {"ce_loss": 1.4 * 0.9**epoch, "train_loss": 1.2 * 0.9**epoch, "val_ce": 0.9 * 0.97**epoch, "metric": 0.2 + 0.01 * epoch}
-            made.append(make_record(epoch, **(HEALTHY | falling | changes | (by_epoch or {}).get(epoch, {}))))
+            falling = {
+                "ce_loss": 1.4 * 0.9**epoch,
+                "train_loss": 1.2 * 0.9**epoch,
+                "val_ce": 0.9 * 0.97**epoch,
+                "metric": 0.2 + 0.01 * epoch,
+            }
+            made.append(
+                make_record(
+                    epoch, **(HEALTHY | falling | changes | (by_epoch or {}).get(epoch, {}))
+                )
+            )
         return made
 
     return make
@@ -61,7 +90,12 @@ def configuration(**changes: Any) -> dict[str, Any]:
     return SegmentationConfig.model_validate(nested(values)).model_dump(mode="json")
 
 
-def diagnosed(records: Sequence[EpochRecord], signal: str = "", counts: ClassCounts | None = COUNTS, **changes: Any) -> Diagnosis:
+def diagnosed(
+    records: Sequence[EpochRecord],
+    signal: str = "",
+    counts: ClassCounts | None = COUNTS,
+    **changes: Any,
+) -> Diagnosis:
     """The diagnosis of a trial of the recommended preset with changes."""
     evidence = Evidence(signal, records[-1].epoch, None, "", {}, 1.0) if signal else None
     return diagnose(evidence, records, configuration(**changes), counts)
@@ -72,9 +106,19 @@ def patches(diagnosis: Diagnosis) -> list[dict[str, Any]]:
     return [dict(remedy.patch) for remedy in diagnosis.remedies]
 
 
-def broken(last_steps: tuple[tuple[float, float], ...], **changes: Any) -> dict[int, dict[str, Any]]:
+def broken(
+    last_steps: tuple[tuple[float, float], ...], **changes: Any
+) -> dict[int, dict[str, Any]]:
     """A first epoch that broke off."""
-    nothing = {"train_loss": NAN, "ce_loss": NAN, "grad_norm_max": NAN, "metric": NAN, "val_loss": NAN, "val_ce": NAN, "class_metric": (None,) * 4}
+    nothing = {
+        "train_loss": NAN,
+        "ce_loss": NAN,
+        "grad_norm_max": NAN,
+        "metric": NAN,
+        "val_loss": NAN,
+        "val_ce": NAN,
+        "class_metric": (None,) * 4,
+    }
     return {1: nothing | {"broken_step": len(last_steps), "last_steps": last_steps} | changes}
 
 
@@ -85,25 +129,38 @@ GROWING = ((1.6, 2.0), (1.9, 9.0), (6.0, 80.0), (900.0, 4e4))
 class TestCauses:
     def test_rate_by_its_validation(self, course: Course) -> None:
         """Weights that were thrown away show in the validation, and a high rate explains them."""
-        found = diagnosed(course({1: {"val_ce": 300.0}, 2: {"val_ce": 50.0}}, lr=3.0), optimizer__lr_multiple=30.0)
+        found = diagnosed(
+            course({1: {"val_ce": 300.0}, 2: {"val_ce": 50.0}}, lr=3.0), optimizer__lr_multiple=30.0
+        )
         assert found.cause == "learning rate too high"
         assert "the learning rate was 3, 30 times the base rate" in found.because
         assert any("reached 300" in reason for reason in found.because)
 
     def test_rate_by_its_norms(self, course: Course) -> None:
         """A norm that grew step by step at a high rate is the rate's doing."""
-        found = diagnosed(course(broken(GROWING), 1, lr=0.8), "gradient_explosion", optimizer__lr_multiple=8.0, optimizer__grad_clip_norm=None)
+        found = diagnosed(
+            course(broken(GROWING), 1, lr=0.8),
+            "gradient_explosion",
+            optimizer__lr_multiple=8.0,
+            optimizer__grad_clip_norm=None,
+        )
         assert found.cause == "learning rate too high"
 
     def test_explosion(self, course: Course) -> None:
         """The same at a documented rate is for want of clipping."""
-        found = diagnosed(course(broken(GROWING), 1), "gradient_explosion", optimizer__grad_clip_norm=None)
+        found = diagnosed(
+            course(broken(GROWING), 1), "gradient_explosion", optimizer__grad_clip_norm=None
+        )
         assert found.cause == "exploding gradient"
         assert patches(found)[0] == {"optimizer.grad_clip_norm": 1.0}
 
     def test_inputs(self, course: Course) -> None:
         """A bolt out of the blue with an input that is not finite is the input's doing, whatever the rate."""
-        found = diagnosed(course(broken(CALM, inputs_finite=False), 1), "nonfinite_loss", optimizer__lr_multiple=8.0)
+        found = diagnosed(
+            course(broken(CALM, inputs_finite=False), 1),
+            "nonfinite_loss",
+            optimizer__lr_multiple=8.0,
+        )
         assert found.cause == "inputs not finite"
         assert found.confidence > 0.9
         assert patches(found) == [{}]
@@ -112,30 +169,51 @@ class TestCauses:
     def test_scale(self, course: Course, first: float, norm: float) -> None:
         """A first loss far from that of a guess tells of the loss's scale, and so do its gradients."""
         records = course({1: {"ce_loss": first}}, 3, grad_norm_median=norm, grad_norm_max=norm)
-        found = diagnosed(records, loss__kind="focal", loss__alpha=200.0, optimizer__grad_clip_norm=None)
+        found = diagnosed(
+            records, loss__kind="focal", loss__alpha=200.0, optimizer__grad_clip_norm=None
+        )
         assert found.cause == "loss scale changed"
         assert patches(found)[:2] == [{"loss.alpha": None}, {"loss.normalize": True}]
 
     def test_weights(self, course: Course) -> None:
         """Weights of a wide ratio, under which frequent classes hardly pull."""
         records = course(weight_ratio=176.0, class_grad_shares=(0.05, 0.2, 0.35, 0.4))
-        found = diagnosed(records, "loss_metric_divorce", weights__method="inverse_freq", weights__clip_ratio=None)
+        found = diagnosed(
+            records, "loss_metric_divorce", weights__method="inverse_freq", weights__clip_ratio=None
+        )
         assert found.cause == "extreme class weights"
         assert "class weights differ by a factor of 176" in found.because
-        assert patches(found)[:3] == [{"weights.method": "sqrt_inv_freq"}, {"weights.clip_ratio": 100.0}, {"weights.clip_ratio": 10.0}]
+        assert patches(found)[:3] == [
+            {"weights.method": "sqrt_inv_freq"},
+            {"weights.clip_ratio": 100.0},
+            {"weights.clip_ratio": 10.0},
+        ]
 
     def test_weights_mild(self, course: Course) -> None:
         """Mild weights speak against themselves, whatever the signal."""
-        assert diagnosed(course(weight_ratio=3.0), "metric_falling").cause != "extreme class weights"
+        assert (
+            diagnosed(course(weight_ratio=3.0), "metric_falling").cause != "extreme class weights"
+        )
 
     def test_dice(self, course: Course) -> None:
         """Dice has the gradient, cross entropy rises and the validation swings."""
-        swings = {epoch: {"ce_loss": 1.5 + 0.1 * epoch, "val_ce": 1.0 + 2 * (epoch % 2)} for epoch in range(2, 13)}
+        swings = {
+            epoch: {"ce_loss": 1.5 + 0.1 * epoch, "val_ce": 1.0 + 2 * (epoch % 2)}
+            for epoch in range(2, 13)
+        }
         records = course(swings, grad_shares={"ce": 0.1, "dice": 0.9}, smooth=1e-6, dice_weight=0.9)
-        found = diagnosed(records, loss__dice_weight=0.9, loss__ce_weight=0.1, loss__smooth=1e-6, loss__square_denominator=False)
+        found = diagnosed(
+            records,
+            loss__dice_weight=0.9,
+            loss__ce_weight=0.1,
+            loss__smooth=1e-6,
+            loss__square_denominator=False,
+        )
         assert found.cause == "Dice unstable early"
         assert patches(found)[0] == {"loss.smooth": 5.0}
-        assert {"schedule.dice_ce_only_epochs": 5, "schedule.dice_ramp_epochs": 10} in patches(found)
+        assert {"schedule.dice_ce_only_epochs": 5, "schedule.dice_ramp_epochs": 10} in patches(
+            found
+        )
         assert {"loss.square_denominator": True} in patches(found)
 
     def test_batch(self, course: Course) -> None:
@@ -147,8 +225,21 @@ class TestCauses:
 
     def test_imbalance(self, course: Course) -> None:
         """Rare classes at 0 without weights and Dice."""
-        records = course(class_metric=(0.9, 0.4, 0.0, 0.0), weight_ratio=1.0, dice_loss=None, dice_weight=0.0, grad_shares={"ce": 1.0, "dice": 0.0})
-        found = diagnosed(records, "class_collapse", weights__method="uniform", weights__clip_ratio=None, loss__dice_weight=0.0, loss__ce_weight=1.0)
+        records = course(
+            class_metric=(0.9, 0.4, 0.0, 0.0),
+            weight_ratio=1.0,
+            dice_loss=None,
+            dice_weight=0.0,
+            grad_shares={"ce": 1.0, "dice": 0.0},
+        )
+        found = diagnosed(
+            records,
+            "class_collapse",
+            weights__method="uniform",
+            weights__clip_ratio=None,
+            loss__dice_weight=0.0,
+            loss__ce_weight=1.0,
+        )
         assert found.cause == "imbalance too strong"
         assert "2 of 4 classes at 0: person, rider" in found.because
         assert patches(found)[0] == {"weights.method": "sqrt_inv_freq", "weights.clip_ratio": 100.0}
@@ -156,28 +247,54 @@ class TestCauses:
     def test_alpha(self, course: Course) -> None:
         """A class at 0 whose pixels get no gradient, while a rarer one gets its."""
         records = course(class_metric=(0.9, 0.0, 0.2, 0.2), class_grad_shares=(0.4, 0.0, 0.3, 0.3))
-        found = diagnosed(records, "class_collapse", loss__kind="focal", loss__alpha=(1.0, 0.0, 1.0, 1.0))
+        found = diagnosed(
+            records, "class_collapse", loss__kind="focal", loss__alpha=(1.0, 0.0, 1.0, 1.0)
+        )
         assert found.cause == "alpha wrong for a class"
         assert "car" in found.because[0]
 
     def test_dice_late(self, course: Course) -> None:
         """Dice was to take part, and the warm-up never let it."""
-        records = course(class_metric=(0.9, 0.4, 0.0, 0.0), weight_ratio=1.0, dice_loss=None, dice_weight=0.0, grad_shares={"ce": 1.0, "dice": 0.0})
-        found = diagnosed(records, "class_collapse", weights__method="uniform", weights__clip_ratio=None, schedule__dice_ce_only_epochs=30)
+        records = course(
+            class_metric=(0.9, 0.4, 0.0, 0.0),
+            weight_ratio=1.0,
+            dice_loss=None,
+            dice_weight=0.0,
+            grad_shares={"ce": 1.0, "dice": 0.0},
+        )
+        found = diagnosed(
+            records,
+            "class_collapse",
+            weights__method="uniform",
+            weights__clip_ratio=None,
+            schedule__dice_ce_only_epochs=30,
+        )
         assert found.cause == "Dice too late"
-        assert patches(found)[0] == {"schedule.dice_ce_only_epochs": 5, "schedule.dice_ramp_epochs": 10}
+        assert patches(found)[0] == {
+            "schedule.dice_ce_only_epochs": 5,
+            "schedule.dice_ramp_epochs": 10,
+        }
 
     def test_labels(self, course: Course) -> None:
         """The loss jumps at an unchanged rate, is trained down again, and the metric never comes back."""
-        after = {epoch: {"metric": 0.02, "ce_loss": 3.0 * 0.7 ** (epoch - 7)} for epoch in range(7, 13)}
+        after = {
+            epoch: {"metric": 0.02, "ce_loss": 3.0 * 0.7 ** (epoch - 7)} for epoch in range(7, 13)
+        }
         found = diagnosed(course(after), "loss_metric_divorce")
         assert found.cause == "labels broken"
         assert "epoch 7" in found.remedies[0].text
 
     def test_split_that_moves(self, course: Course) -> None:
         """A loss that rises because a warm-up hands the gradient to Dice tells nothing of the labels."""
-        after = {epoch: {"ce_loss": 1.6 * 0.97 ** (epoch - 6), "dice_weight": 0.8, "ce_weight": 0.2} for epoch in range(6, 13)}
-        found = diagnosed(course(after, dice_weight=0.0, ce_weight=1.0), loss__dice_weight=0.8, loss__ce_weight=0.2)
+        after = {
+            epoch: {"ce_loss": 1.6 * 0.97 ** (epoch - 6), "dice_weight": 0.8, "ce_weight": 0.2}
+            for epoch in range(6, 13)
+        }
+        found = diagnosed(
+            course(after, dice_weight=0.0, ce_weight=1.0),
+            loss__dice_weight=0.8,
+            loss__ce_weight=0.2,
+        )
         assert found.cause != "labels broken"
 
     def test_overfitted(self, course: Course) -> None:
@@ -185,26 +302,43 @@ class TestCauses:
         rising = {epoch: {"val_loss": 0.8 + 0.03 * epoch} for epoch in range(4, 13)}
         found = diagnosed(course(rising, steps=1), "overfitting")
         assert found.cause == "too little regularisation"
-        assert patches(found) == [{"loss.label_smoothing": 0.1}, {"optimizer.weight_decay": 1e-4}, {"early_stopping_patience": 3}]
+        assert patches(found) == [
+            {"loss.label_smoothing": 0.1},
+            {"optimizer.weight_decay": 1e-4},
+            {"early_stopping_patience": 3},
+        ]
 
     def test_too_slow(self, course: Course) -> None:
         """Nothing is learnt at a tiny rate."""
-        found = diagnosed(course(ce_loss=1.4, clipped_share=0.0), optimizer__lr_multiple=3e-4, optimizer__grad_clip_norm=None)
+        found = diagnosed(
+            course(ce_loss=1.4, clipped_share=0.0),
+            optimizer__lr_multiple=3e-4,
+            optimizer__grad_clip_norm=None,
+        )
         assert found.cause == "learning rate too low"
         assert patches(found)[0] == {"optimizer.lr_multiple": 0.3}
 
     def test_clipped_away(self, course: Course) -> None:
         """Nothing is learnt where nearly all of the gradient is clipped."""
-        assert diagnosed(course(ce_loss=1.4, clipped_share=1.0), optimizer__grad_clip_norm=0.001).cause == "gradient clipped away"
+        assert (
+            diagnosed(course(ce_loss=1.4, clipped_share=1.0), optimizer__grad_clip_norm=0.001).cause
+            == "gradient clipped away"
+        )
 
     def test_gamma(self, course: Course) -> None:
         """The focal loss falls at a gamma under which the probabilities stay vague."""
-        assert diagnosed(course(val_ce=0.9), loss__kind="focal", loss__gamma=12.0).cause == "focusing too strong"
+        assert (
+            diagnosed(course(val_ce=0.9), loss__kind="focal", loss__gamma=12.0).cause
+            == "focusing too strong"
+        )
 
     def test_decay(self, course: Course) -> None:
         """Weights that are decayed faster than they are trained."""
         records = course(class_metric=(0.9, 0.0, 0.0, 0.0))
-        assert diagnosed(records, "class_collapse", optimizer__weight_decay=0.3).cause == "weight decay too strong"
+        assert (
+            diagnosed(records, "class_collapse", optimizer__weight_decay=0.3).cause
+            == "weight decay too strong"
+        )
 
 
 class TestDiagnosis:
@@ -221,14 +355,23 @@ class TestDiagnosis:
 
     def test_against(self, course: Course) -> None:
         """What speaks against the cause is told as well."""
-        found = diagnosed(course({1: {"val_ce": 300.0}}), "nonfinite_loss", optimizer__lr_multiple=0.3)
+        found = diagnosed(
+            course({1: {"val_ce": 300.0}}), "nonfinite_loss", optimizer__lr_multiple=0.3
+        )
         assert found.cause == "learning rate too high"
         assert any("0.3 times the base rate" in reason for reason in found.against)
 
     @pytest.mark.parametrize(("direction", "since"), [("maximize", 3), ("minimize", 1)])
     def test_gains(self, course: Course, direction: str, since: int) -> None:
         """Gains and losses are told since the epoch with the best metric, by the classes' names."""
-        records = course({1: {"class_metric": (0.9, 0.8, 0.1, 0.0), "metric": 0.1}, 2: {"metric": 0.3}, 3: {"metric": 0.9, "class_metric": (0.5, 0.9, 0.1, 0.0)}}, 4)
+        records = course(
+            {
+                1: {"class_metric": (0.9, 0.8, 0.1, 0.0), "metric": 0.1},
+                2: {"metric": 0.3},
+                3: {"metric": 0.9, "class_metric": (0.5, 0.9, 0.1, 0.0)},
+            },
+            4,
+        )
         name = "miou" if direction == "maximize" else "val_ce"
         told = diagnosed(records, metric__name=name, metric__direction=direction).because[-1]
         assert told.startswith(f"since epoch {since}: gained ")
@@ -236,7 +379,13 @@ class TestDiagnosis:
 
     def test_no_counts(self, course: Course) -> None:
         """Without counts classes have numbers, and what needs frequencies is left out."""
-        found = diagnosed(course(class_metric=(0.9, 0.4, 0.0, 0.0), weight_ratio=1.0), "class_collapse", counts=None, weights__method="uniform", weights__clip_ratio=None)
+        found = diagnosed(
+            course(class_metric=(0.9, 0.4, 0.0, 0.0), weight_ratio=1.0),
+            "class_collapse",
+            counts=None,
+            weights__method="uniform",
+            weights__clip_ratio=None,
+        )
         assert "2 of 4 classes at 0: class 2, class 3" in found.because
 
     @pytest.mark.parametrize("signal", SIGNALS)
@@ -246,10 +395,23 @@ class TestDiagnosis:
         assert found.cause in CAUSES
         assert all(found.because)
 
-    @pytest.mark.parametrize("bare", [{"grad_shares": {}, "class_grad_shares": ()}, {"grad_norm_median": NAN, "grad_norm_max": NAN}, {"val_loss": NAN, "val_ce": NAN}])
+    @pytest.mark.parametrize(
+        "bare",
+        [
+            {"grad_shares": {}, "class_grad_shares": ()},
+            {"grad_norm_median": NAN, "grad_norm_max": NAN},
+            {"val_loss": NAN, "val_ce": NAN},
+        ],
+    )
     def test_curves_from_elsewhere(self, course: Course, bare: dict[str, Any]) -> None:
         """Records that lack telemetry are diagnosed by what they have."""
-        assert diagnosed(course({4: {"val_ce": 300.0}} if "val_ce" not in bare else {}, **bare), optimizer__lr_multiple=30.0).cause == "learning rate too high"
+        assert (
+            diagnosed(
+                course({4: {"val_ce": 300.0}} if "val_ce" not in bare else {}, **bare),
+                optimizer__lr_multiple=30.0,
+            ).cause
+            == "learning rate too high"
+        )
 
     def test_suspects(self) -> None:
         """Every signal has its usual suspects, and they are known causes."""
@@ -260,10 +422,18 @@ class TestDiagnosis:
 class TestEffect:
     def test_reaches_the_training(self, course: Course) -> None:
         """What no part of the configuration takes up is not prescribed: two stages without weights, a denominator without Dice."""
-        uniform = remedies("imbalance too strong", facts_of(course(), weights__method="uniform", weights__clip_ratio=None))
+        uniform = remedies(
+            "imbalance too strong",
+            facts_of(course(), weights__method="uniform", weights__clip_ratio=None),
+        )
         assert {"schedule.light_clip_epochs": 20} not in [dict(remedy.patch) for remedy in uniform]
-        lovasz = remedies("Dice unstable early", facts_of(course(), loss__overlap="lovasz", loss__square_denominator=False))
-        assert not {"loss.square_denominator", "schedule.smooth_steps"} & {path for remedy in lovasz for path in remedy.patch}
+        lovasz = remedies(
+            "Dice unstable early",
+            facts_of(course(), loss__overlap="lovasz", loss__square_denominator=False),
+        )
+        assert not {"loss.square_denominator", "schedule.smooth_steps"} & {
+            path for remedy in lovasz for path in remedy.patch
+        }
         plain = remedies("alpha wrong for a class", facts_of(course()))
         assert [dict(remedy.patch) for remedy in plain] == [{}]
 
@@ -271,24 +441,38 @@ class TestEffect:
         ("cause", "changes", "path"),
         [
             ("learning rate too low", {"optimizer__lr_multiple": 0.4}, "optimizer.lr_multiple"),
-            ("too little regularisation", {"optimizer__weight_decay": 0.001}, "optimizer.weight_decay"),
+            (
+                "too little regularisation",
+                {"optimizer__weight_decay": 0.001},
+                "optimizer.weight_decay",
+            ),
         ],
     )
     def test_upwards(self, course: Course, cause: str, changes: dict[str, Any], path: str) -> None:
         """More is more than before, and the words say by how much."""
         facts = facts_of(course(), **changes)
-        values = [(remedy.text, remedy.patch[path]) for remedy in remedies(cause, facts) if path in remedy.patch]
+        values = [
+            (remedy.text, remedy.patch[path])
+            for remedy in remedies(cause, facts)
+            if path in remedy.patch
+        ]
         assert values
         assert all(value > facts.values[path] for _, value in values)
         assert all("base rate ×" not in text for text, _ in values)
 
     def test_not_less(self, course: Course) -> None:
         """What is strong already is not made weaker, or longer, in the name of a remedy."""
-        assert [dict(remedy.patch) for remedy in remedies("too little regularisation", facts_of(course(), loss__label_smoothing=0.3, optimizer__weight_decay=0.5))] == [
-            {"early_stopping_patience": 3}
-        ]
+        assert [
+            dict(remedy.patch)
+            for remedy in remedies(
+                "too little regularisation",
+                facts_of(course(), loss__label_smoothing=0.3, optimizer__weight_decay=0.5),
+            )
+        ] == [{"early_stopping_patience": 3}]
         late = facts_of(course(), schedule__dice_ce_only_epochs=2, schedule__dice_ramp_epochs=3)
-        assert [dict(remedy.patch) for remedy in remedies("Dice too late", late)] == [{"schedule.dice_ce_only_epochs": 0, "schedule.dice_ramp_epochs": 0}]
+        assert [dict(remedy.patch) for remedy in remedies("Dice too late", late)] == [
+            {"schedule.dice_ce_only_epochs": 0, "schedule.dice_ramp_epochs": 0}
+        ]
 
 
 class TestRemedies:
@@ -313,9 +497,18 @@ class TestRemedies:
     def test_short_training(self, course: Course) -> None:
         """Epoch numbers that are meant for 30 epochs are scaled down to a shorter training."""
         found = remedies("Dice unstable early", facts_of(course(), epochs=12))
-        assert {"schedule.dice_ce_only_epochs": 2, "schedule.dice_ramp_epochs": 4} in [dict(remedy.patch) for remedy in found]
+        assert {"schedule.dice_ce_only_epochs": 2, "schedule.dice_ramp_epochs": 4} in [
+            dict(remedy.patch) for remedy in found
+        ]
 
-    @pytest.mark.parametrize("changes", [{}, {"weights__method": "uniform", "weights__clip_ratio": None}, {"loss__kind": "focal", "loss__alpha": 5.0}])
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {},
+            {"weights__method": "uniform", "weights__clip_ratio": None},
+            {"loss__kind": "focal", "loss__alpha": 5.0},
+        ],
+    )
     @pytest.mark.parametrize("cause", CAUSES)
     def test_fits(self, course: Course, cause: str, changes: dict[str, Any]) -> None:
         """Every remedy tells old and new values, changes something, and can be laid over the trial's configuration and a study's base."""
@@ -325,7 +518,11 @@ class TestRemedies:
             assert remedy.text.count(" → ") >= len(remedy.patch)
             assert all(facts.values[path] != value for path, value in remedy.patch.items())
             SegmentationConfig.model_validate(nested(dict(facts.values) | dict(remedy.patch)))
-            study = {"name": "next", "base": nested(remedy.patch), "space": {"optimizer.momentum": {"kind": "float", "low": 0, "high": 0.9}}}
+            study = {
+                "name": "next",
+                "base": nested(remedy.patch),
+                "space": {"optimizer.momentum": {"kind": "float", "low": 0, "high": 0.9}},
+            }
             assert make_plan(StudySpec.model_validate(study)).spec.name == "next"
 
 

@@ -21,10 +21,19 @@ class TestLessons:
     def test_threshold(self) -> None:
         """A rate above which trials diverge is found, with the counts on both sides."""
         (found,) = lessons(by_rate([0.1 * step for step in range(1, 31)], 2.05))
-        assert (found.path, found.killed, found.trials, found.killed_else, found.trials_else) == ("rate", 10, 10, 0, 20)
+        assert (found.path, found.killed, found.trials, found.killed_else, found.trials_else) == (
+            "rate",
+            10,
+            10,
+            0,
+            20,
+        )
         assert str(found) == "10 of 10 trials with rate > 2 diverged (0 of 20 others)"
 
-    @pytest.mark.parametrize(("low", "high", "shown"), [(1239.5, 1245.0, 1242.0), (0.101, 0.1045, 0.103), (2.0, 2.1, 2.0)])
+    @pytest.mark.parametrize(
+        ("low", "high", "shown"),
+        [(1239.5, 1245.0, 1242.0), (0.101, 0.1045, 0.103), (2.0, 2.1, 2.0)],
+    )
     def test_digits(self, low: float, high: float, shown: float) -> None:
         """A threshold is told with as many digits as part the trials on its sides."""
         trials: list[Trial] = [({"x": low}, False)] * 12 + [({"x": high}, True)] * 12
@@ -34,14 +43,19 @@ class TestLessons:
 
     def test_below(self) -> None:
         """The far side may be the lower one."""
-        trials: list[Trial] = [({"clip": value}, value < 1) for value in [0.1, 0.2, 0.3, 0.4, 0.5, *range(2, 12)]]
+        trials: list[Trial] = [
+            ({"clip": value}, value < 1) for value in [0.1, 0.2, 0.3, 0.4, 0.5, *range(2, 12)]
+        ]
         (found,) = lessons(trials)
         assert found.condition == "< 1"
         assert (found.killed, found.trials) == (5, 5)
 
     def test_choice(self) -> None:
         """One choice of a categorical dimension."""
-        trials: list[Trial] = [({"method": method}, method == "inverse") for method in ["inverse", "sqrt", "uniform"] * 6]
+        trials: list[Trial] = [
+            ({"method": method}, method == "inverse")
+            for method in ["inverse", "sqrt", "uniform"] * 6
+        ]
         (found,) = lessons(trials)
         assert str(found) == "6 of 6 trials with method = inverse diverged (0 of 12 others)"
 
@@ -52,7 +66,9 @@ class TestLessons:
 
     def test_conditional(self) -> None:
         """A dimension that does not exist in a trial says nothing about it."""
-        trials: list[Trial] = [({"gamma": float(value)}, value > 5) for value in range(12)] + [({}, False)] * 50
+        trials: list[Trial] = [({"gamma": float(value)}, value > 5) for value in range(12)] + [
+            ({}, False)
+        ] * 50
         found = lessons(trials)[0]
         assert (found.trials, found.trials_else) == (6, 6)
 
@@ -66,7 +82,13 @@ class TestLessons:
         draw = random.Random(0)
         taught = 0
         for _ in range(100):
-            trials: list[Trial] = [({"a": draw.random(), "b": draw.random(), "c": draw.choice("xyz")}, draw.random() < 0.3) for _ in range(30)]
+            trials: list[Trial] = [
+                (
+                    {"a": draw.random(), "b": draw.random(), "c": draw.choice("xyz")},
+                    draw.random() < 0.3,
+                )
+                for _ in range(30)
+            ]
             taught += bool(lessons(trials))
         assert taught <= 5
 
@@ -80,8 +102,12 @@ class TestFisher:
     def test_peer(self, table: tuple[int, int, int, int]) -> None:
         """The probability is that of SciPy's exact test, whatever the four counts are."""
         killed, lived, killed_else, lived_else = table
-        peer = fisher_exact([[killed, lived], [killed_else, lived_else]], alternative="greater").pvalue
-        assert _fisher(killed, killed + lived, killed_else, killed_else + lived_else) == pytest.approx(peer, rel=1e-9, abs=1e-300)
+        peer = fisher_exact(
+            [[killed, lived], [killed_else, lived_else]], alternative="greater"
+        ).pvalue
+        assert _fisher(
+            killed, killed + lived, killed_else, killed_else + lived_else
+        ) == pytest.approx(peer, rel=1e-9, abs=1e-300)
 
     def test_large(self) -> None:
         """In a study of thousands of trials, too, where single probabilities are smaller than a float can be."""

@@ -26,7 +26,10 @@ class TestHealth:
             "class_metric": [(0.85, 0.15 + 0.05 * epoch, None) for epoch in range(epochs)],
         }
         told = healthy | dict(columns)
-        return [make_record(epoch + 1, **{name: values[epoch] for name, values in told.items()}) for epoch in range(epochs)]
+        return [
+            make_record(epoch + 1, **{name: values[epoch] for name, values in told.items()})
+            for epoch in range(epochs)
+        ]
 
     def test_healthy(self, make_record: Make) -> None:
         """A healthy trial shows all five signs, each a line with its numbers."""
@@ -70,7 +73,9 @@ class TestHealth:
     )
     def test_tolerated(self, make_record: Make, column: str, values: list[Any]) -> None:
         """Ordinary noise, a loss without Dice, and a frequent class that wobbles a little, are healthy."""
-        assert all(sign.present for sign in signs(self.course(make_record, **{column: values}), "maximize"))
+        assert all(
+            sign.present for sign in signs(self.course(make_record, **{column: values}), "maximize")
+        )
 
     def test_minimized(self, make_record: Make) -> None:
         """A metric that is to be small improves by falling."""
@@ -81,13 +86,22 @@ class TestHealth:
 
     def test_unsettled_losses_are_left_out(self, make_record: Make) -> None:
         """While the schedule moves the loss, its course says nothing."""
-        records = self.course(make_record, train_loss=[0.1, 0.9, 0.8, 0.7], settled=[False, True, True, True])
+        records = self.course(
+            make_record, train_loss=[0.1, 0.9, 0.8, 0.7], settled=[False, True, True, True]
+        )
 
         assert signs(records, "maximize")[0].present
 
     def test_broken_epoch_is_left_out(self, make_record: Make) -> None:
         """The epoch in which a trial broke off has no numbers to judge."""
-        broken = make_record(5, broken_step=3, train_loss=NAN, metric=NAN, grad_norm_median=5000.0, class_metric=(None,) * 3)
+        broken = make_record(
+            5,
+            broken_step=3,
+            train_loss=NAN,
+            metric=NAN,
+            grad_norm_median=5000.0,
+            class_metric=(None,) * 3,
+        )
 
         assert all(sign.present for sign in signs([*self.course(make_record), broken], "maximize"))
 
@@ -96,5 +110,11 @@ class TestHealth:
         """A trial of no epoch, or of one, is not judged by its course."""
         found = signs(self.course(make_record)[:epochs], "maximize")
 
-        assert [sign.present for sign in found] == [None, None, True if epochs else None, None, None]
+        assert [sign.present for sign in found] == [
+            None,
+            None,
+            True if epochs else None,
+            None,
+            None,
+        ]
         assert "not judged" in str(found[0])

@@ -48,7 +48,14 @@ class TestPlanSlots:
             ("cuda:0,cpu", 2, 1, HERE, ["cuda:0", "cpu"]),
         ],
     )
-    def test_places(self, devices: str, workers: int | None, per_device: int, present: tuple[str, ...], places: list[str]) -> None:
+    def test_places(
+        self,
+        devices: str,
+        workers: int | None,
+        per_device: int,
+        present: tuple[str, ...],
+        places: list[str],
+    ) -> None:
         """Workers go round the devices that were asked for: GPUs where there are some, else cores."""
         assert [slot.device for slot in plan_slots(devices, workers, per_device, present)] == places
 
@@ -60,7 +67,9 @@ class TestPlanSlots:
     @pytest.mark.parametrize("workers", [1, 2, 3, 64])
     def test_threads(self, workers: int) -> None:
         """The cores are shared out evenly, rounded down, and nobody is left without one."""
-        assert plan_slots("cpu", workers, 1, HERE) == [Slot("cpu", max(1, CORES // workers))] * workers
+        assert (
+            plan_slots("cpu", workers, 1, HERE) == [Slot("cpu", max(1, CORES // workers))] * workers
+        )
 
     @pytest.mark.usefixtures("one_core")
     def test_one_core(self) -> None:
@@ -81,7 +90,11 @@ class TestPlanSlots:
         """A device that is not there is refused, with the nearest that is, and all of them."""
         error = refusal(devices)
         assert error.what.startswith(what)
-        assert (error.where, error.found, error.allowed) == ("--devices", devices, "auto, cpu, cuda:0, cuda:1")
+        assert (error.where, error.found, error.allowed) == (
+            "--devices",
+            devices,
+            "auto, cpu, cuda:0, cuda:1",
+        )
 
     def test_no_gpu(self) -> None:
         """`cuda` without a GPU is refused under the name of the first one."""
@@ -100,7 +113,9 @@ class TestPresentDevices:
     def driver(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         """A driver's tool that lists two GPUs, one of them cut in parts."""
         tool = tmp_path / "nvidia-smi"
-        tool.write_text("#!/bin/sh\necho 'GPU 0: NVIDIA H200 (UUID: GPU-1)'\necho '  MIG 1g.18gb Device 0: (UUID: MIG-1)'\necho 'GPU 1: NVIDIA H200 (UUID: GPU-2)'\n")
+        tool.write_text(
+            "#!/bin/sh\necho 'GPU 0: NVIDIA H200 (UUID: GPU-1)'\necho '  MIG 1g.18gb Device 0: (UUID: MIG-1)'\necho 'GPU 1: NVIDIA H200 (UUID: GPU-2)'\n"
+        )
         tool.chmod(0o755)
         monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -109,16 +124,28 @@ class TestPresentDevices:
     @pytest.mark.usefixtures("driver")
     @pytest.mark.parametrize(
         ("visible", "devices"),
-        [(None, HERE), ("0", HERE[:2]), ("1", HERE[:2]), ("0,1", HERE), ("0,1,2,3", HERE), ("", ("cpu",)), ("-1", ("cpu",))],
+        [
+            (None, HERE),
+            ("0", HERE[:2]),
+            ("1", HERE[:2]),
+            ("0,1", HERE),
+            ("0,1,2,3", HERE),
+            ("", ("cpu",)),
+            ("-1", ("cpu",)),
+        ],
     )
-    def test_listed(self, monkeypatch: pytest.MonkeyPatch, visible: str | None, devices: tuple[str, ...]) -> None:
+    def test_listed(
+        self, monkeypatch: pytest.MonkeyPatch, visible: str | None, devices: tuple[str, ...]
+    ) -> None:
         """The CPU and the GPUs that the driver lists, as far as CUDA_VISIBLE_DEVICES shows them, counted from 0."""
         if visible is not None:
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
         assert present_devices() == devices
 
     @pytest.mark.usefixtures("driver")
-    @pytest.mark.parametrize(("visible", "device"), [(None, "cuda:0"), ("1", "cuda:0"), ("", "cpu")])
+    @pytest.mark.parametrize(
+        ("visible", "device"), [(None, "cuda:0"), ("1", "cuda:0"), ("", "cpu")]
+    )
     def test_own(self, monkeypatch: pytest.MonkeyPatch, visible: str | None, device: str) -> None:
         """A single worker's `auto` is the first GPU that it may use, else the CPU; any other name stays."""
         if visible is not None:

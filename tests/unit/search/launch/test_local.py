@@ -38,7 +38,9 @@ class TestCheck:
 
     def test_bad_input(self, logs: Path) -> None:
         """Bad input is told once, in the worker's own words from its error on, and nothing is added to them."""
-        team = ended(logs, "print('warning: mind\\nerror: no data\\n  where:   data'); raise SystemExit(2)")
+        team = ended(
+            logs, "print('warning: mind\\nerror: no data\\n  where:   data'); raise SystemExit(2)"
+        )
         with pytest.raises(InputError) as caught:
             team.check()
         assert str(caught.value) == "no data\n  where:   data"
@@ -47,7 +49,9 @@ class TestCheck:
     def test_crash(self, logs: Path) -> None:
         """A worker that broke down is told by the last line of its log, with the place of the rest."""
         team = ended(logs, "raise ZeroDivisionError('by 0')")
-        with pytest.raises(SearchError, match="a worker ended unexpectedly: ZeroDivisionError: by 0") as caught:
+        with pytest.raises(
+            SearchError, match="a worker ended unexpectedly: ZeroDivisionError: by 0"
+        ) as caught:
             team.check()
         assert str(caught.value).endswith(f"log:     {logs / 'worker-0.log'}")
 

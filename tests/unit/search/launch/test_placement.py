@@ -20,12 +20,29 @@ SBATCH = {"reservation", "licenses", "array", "output"}
 
 def place(**changes: Any) -> Placement:
     """A local placement with changes."""
-    return Placement(**({"engine": "local", "devices": "auto", "workers": None, "per_device": 1, "cpus": None, "ray_address": None, "slurm": ()} | changes))
+    return Placement(
+        **(
+            {
+                "engine": "local",
+                "devices": "auto",
+                "workers": None,
+                "per_device": 1,
+                "cpus": None,
+                "ray_address": None,
+                "slurm": (),
+            }
+            | changes
+        )
+    )
 
 
 def node(cpus: int, gpus: int = 0, address: str = "10.0.0.1") -> dict[str, Any]:
     """A node as Ray lists it."""
-    return {"NodeManagerAddress": address, "Alive": True, "Resources": {"CPU": float(cpus)} | ({"GPU": float(gpus)} if gpus else {})}
+    return {
+        "NodeManagerAddress": address,
+        "Alive": True,
+        "Resources": {"CPU": float(cpus)} | ({"GPU": float(gpus)} if gpus else {}),
+    }
 
 
 class TestPrepare:
@@ -34,7 +51,10 @@ class TestPrepare:
         [
             ({"ray_address": "10.0.0.1:6379"}, "--ray-address is an option of another launcher"),
             ({"slurm": ("partition=gpu",)}, "--slurm is an option of another launcher"),
-            ({"engine": "ray", "slurm": ("partition=gpu",)}, "--slurm is an option of another launcher"),
+            (
+                {"engine": "ray", "slurm": ("partition=gpu",)},
+                "--slurm is an option of another launcher",
+            ),
         ],
     )
     def test_other_launcher(self, changes: dict[str, Any], words: str) -> None:
@@ -44,7 +64,9 @@ class TestPrepare:
 
     def test_password_shown(self) -> None:
         """Ray publishes command lines, so that a password in this one is refused, without being repeated."""
-        with pytest.raises(LauncherError, match="the store's password stands on the command line") as caught:
+        with pytest.raises(
+            LauncherError, match="the store's password stands on the command line"
+        ) as caught:
             prepare(place(engine="ray"), SERVER, ["search", "run", "--store", SERVER])
         assert "s3cret-word" not in str(caught.value)
 
@@ -63,12 +85,20 @@ class TestPrepare:
 class TestReach:
     @pytest.mark.parametrize(
         "url",
-        [SQLITE, "postgresql://localhost/search", "postgresql://127.0.0.1/search", "postgresql:///search", "postgresql:///search?host=/run/postgresql"],
+        [
+            SQLITE,
+            "postgresql://localhost/search",
+            "postgresql://127.0.0.1/search",
+            "postgresql:///search",
+            "postgresql:///search?host=/run/postgresql",
+        ],
     )
     def test_refused(self, url: str) -> None:
         """A store that stands on this machine is refused when others are to use it, and taken when there are none."""
         _check_reach(url, [], "ray")
-        with pytest.raises(LauncherError, match="the other machines of the cluster cannot use this store") as caught:
+        with pytest.raises(
+            LauncherError, match="the other machines of the cluster cannot use this store"
+        ) as caught:
             _check_reach(url, ["10.0.0.2", "10.0.0.3"], "ray")
         assert "2 other machines: 10.0.0.2, 10.0.0.3" in str(caught.value)
 
@@ -79,26 +109,43 @@ class TestReach:
     def test_elsewhere(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The nodes of a Slurm cluster are other machines unless they bear this one's name."""
         here = socket.gethostname()
-        monkeypatch.setattr(slurm_queue, "_run", lambda *_: f"NodeName=a NodeHostName={here} State=IDLE\nNodeName=b NodeHostName=far State=IDLE\n")
+        monkeypatch.setattr(
+            slurm_queue,
+            "_run",
+            lambda *_: (
+                f"NodeName=a NodeHostName={here} State=IDLE\nNodeName=b NodeHostName=far State=IDLE\n"
+            ),
+        )
         assert slurm_queue.other_machines() == ["far"]
 
 
 class TestRayShares:
     def test_gpus(self) -> None:
         """Two workers on a GPU take half of it each, and divide the CPUs of the poorest node."""
-        shares, warning = ray_cluster.plan_shares("auto", None, 2, None, [node(16, 4), node(8, 1), node(64)])
+        shares, warning = ray_cluster.plan_shares(
+            "auto", None, 2, None, [node(16, 4), node(8, 1), node(64)]
+        )
         assert (shares, warning) == ([Share(Slot("cuda:0", 2), 0.5)] * 10, "")
 
     def test_cpus(self) -> None:
         """Without GPUs there are four workers a node at most, each with its part of the CPUs."""
-        assert ray_cluster.plan_shares("auto", None, 1, None, [node(16), node(8)])[0] == [Share(Slot("cpu", 2), 0)] * 8
-        assert ray_cluster.plan_shares("auto", None, 1, 4, [node(16), node(8)])[0] == [Share(Slot("cpu", 4), 0)] * 6
+        assert (
+            ray_cluster.plan_shares("auto", None, 1, None, [node(16), node(8)])[0]
+            == [Share(Slot("cpu", 2), 0)] * 8
+        )
+        assert (
+            ray_cluster.plan_shares("auto", None, 1, 4, [node(16), node(8)])[0]
+            == [Share(Slot("cpu", 4), 0)] * 6
+        )
 
     def test_more_than_room(self) -> None:
         """Workers for whom there is no room are asked for all the same: a cluster may grow."""
         shares, warning = ray_cluster.plan_shares("cpu", 5, 1, 4, [node(8, 2)])
         assert len(shares) == 5
-        assert warning == "the Ray cluster has room for 2 of 5 workers now; the others wait for more nodes"
+        assert (
+            warning
+            == "the Ray cluster has room for 2 of 5 workers now; the others wait for more nodes"
+        )
 
     @pytest.mark.parametrize(
         ("devices", "cpus", "words"),
@@ -113,7 +160,9 @@ class TestRayShares:
         with pytest.raises(DeviceError, match=words):
             ray_cluster.plan_shares(devices, None, 1, cpus, [node(16)])
 
-    @pytest.mark.parametrize("address", ["ray://somewhere:10001", "somewhere", "host:port", "host:70000"])
+    @pytest.mark.parametrize(
+        "address", ["ray://somewhere:10001", "somewhere", "host:port", "host:70000"]
+    )
     def test_malformed(self, address: str) -> None:
         """An address that no cluster can have is refused before Ray tries it for a minute."""
         with pytest.raises(LauncherError, match="no Ray cluster has such an address"):
@@ -130,8 +179,15 @@ class TestRayShares:
 class TestSlurmParameters:
     def test_sorted(self) -> None:
         """Names of submitit go to submitit, the others of sbatch beside them; dashes and underscores are the same."""
-        made = slurm_parameters(["partition=gpu", "time=2:00:00", "signal-delay-s=30", "reservation=ours"], SBATCH)
-        assert made == {"partition": "gpu", "time": "2:00:00", "signal_delay_s": 30, "additional_parameters": {"reservation": "ours"}}
+        made = slurm_parameters(
+            ["partition=gpu", "time=2:00:00", "signal-delay-s=30", "reservation=ours"], SBATCH
+        )
+        assert made == {
+            "partition": "gpu",
+            "time": "2:00:00",
+            "signal_delay_s": 30,
+            "additional_parameters": {"reservation": "ours"},
+        }
 
     @pytest.mark.parametrize(
         ("assignment", "words"),
@@ -152,7 +208,10 @@ class TestSlurmParameters:
 class TestSlurmQueue:
     def test_states(self) -> None:
         """The lines of squeue, by job."""
-        assert slurm_queue.parse_states("12_0 RUNNING\n12_1 PENDING\n\n") == {"12_0": "RUNNING", "12_1": "PENDING"}
+        assert slurm_queue.parse_states("12_0 RUNNING\n12_1 PENDING\n\n") == {
+            "12_0": "RUNNING",
+            "12_1": "PENDING",
+        }
 
     def test_without(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A variable is hidden from what is started inside, and there again afterwards."""

@@ -114,7 +114,14 @@ class TestDeaths:
             let_end(made)
         made.check()
 
-    @pytest.mark.parametrize(("code", "told"), [(-9, "was ended by signal 9 (SIGKILL)"), (-63, "was ended by signal 63"), (1, "ended with exit code 1")])
+    @pytest.mark.parametrize(
+        ("code", "told"),
+        [
+            (-9, "was ended by signal 9 (SIGKILL)"),
+            (-63, "was ended by signal 63"),
+            (1, "ended with exit code 1"),
+        ],
+    )
     def test_how(self, code: int, told: str) -> None:
         """A signal is told by its number and its name, if it has one."""
         assert ended_by(code) == told

@@ -19,7 +19,12 @@ class Cluster(SlurmWorkers):
     """Two workers on a cluster that takes jobs, or does not."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(Array(2, "cuda", 1, {}), ["--study", "demo", "--wandb", "off"], "postgresql://host/db", folder)
+        super().__init__(
+            Array(2, "cuda", 1, {}),
+            ["--study", "demo", "--wandb", "off"],
+            "postgresql://host/db",
+            folder,
+        )
         self.submitted: list[list[int]] = []
         self.takes_jobs = True
         self.folder.mkdir(parents=True)
@@ -37,7 +42,9 @@ class Cluster(SlurmWorkers):
 
     def left(self, index: int, code: int) -> None:
         """A task wrote how it ended."""
-        end_file(self.folder, index).write_text(json.dumps({"code": code, "told": ["error: a trial failed on the device"]}))
+        end_file(self.folder, index).write_text(
+            json.dumps({"code": code, "told": ["error: a trial failed on the device"]})
+        )
 
 
 @pytest.fixture
@@ -71,7 +78,9 @@ class TestRefused:
     def lose(self, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
         """Slurm knows the job of worker 0 no more, and takes no other."""
         cluster.takes_jobs = False
-        monkeypatch.setattr(queue, "states", lambda jobs: {job: "RUNNING" for job in jobs if not job.endswith("0")})
+        monkeypatch.setattr(
+            queue, "states", lambda jobs: {job: "RUNNING" for job in jobs if not job.endswith("0")}
+        )
 
     def test_later(self, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
         """A job that Slurm does not take at the moment is offered again; the run goes on meanwhile."""

@@ -48,7 +48,14 @@ OTHERS: dict[str, tuple[Any, ...]] = {
     "loss.dice_weight": (0.0, 0.3, 1.0),
     "loss.overlap": ("dice", "jaccard", "tversky", "lovasz"),
     "loss.normalize": (False, True),
-    "weights.method": ("uniform", "inverse_freq", "sqrt_inv_freq", "median_freq", "effective_number", "log_inv_freq"),
+    "weights.method": (
+        "uniform",
+        "inverse_freq",
+        "sqrt_inv_freq",
+        "median_freq",
+        "effective_number",
+        "log_inv_freq",
+    ),
     "optimizer.kind": ("sgd", "adamw"),
 }
 """What can be needed, with every kind of value that it can take."""
@@ -58,7 +65,9 @@ def used(values: dict[str, Any]) -> set[str]:
     """The hyperparameters that live objects say they use, without the name of the class."""
     config = SegmentationConfig.model_validate(nested(values))
     criterion = build_criterion(config.loss, config.weights, COUNTS, 255, torch.device("cpu"))
-    return {path.removesuffix(".person") for path in criterion.used()} | {*used_by(build_optimizer(nn.Linear(1, 1), config.optimizer), config.optimizer)}
+    return {path.removesuffix(".person") for path in criterion.used()} | {
+        *used_by(build_optimizer(nn.Linear(1, 1), config.optimizer), config.optimizer)
+    }
 
 
 def planned(space: dict[str, Any], **given: Any) -> object:
@@ -76,7 +85,12 @@ def refusal(space: dict[str, Any], **given: Any) -> StudyError:
 class TestTruth:
     def test_whole(self) -> None:
         """Every need is tested."""
-        assert {need.path for needs in NEEDS.values() for need in needs if not need.path.startswith("schedule.")} == set(OTHERS)
+        assert {
+            need.path
+            for needs in NEEDS.values()
+            for need in needs
+            if not need.path.startswith("schedule.")
+        } == set(OTHERS)
         assert {path for path in NEEDS if not path.startswith("schedule.")} == set(EFFECTIVE)
 
     @pytest.mark.parametrize(
@@ -99,14 +113,27 @@ class TestCheckNeeds:
         error = refusal({"loss.gamma": GAMMA}, base={"loss.kind": "ce"})
         assert error.what == "loss.gamma has no effect where loss.kind is ce"
         assert error.where == "study demo, space → loss.gamma"
-        assert (error.found, error.allowed) == ("loss.kind can be ce", "loss.kind: focal or ce_focal")
+        assert (error.found, error.allowed) == (
+            "loss.kind can be ce",
+            "loss.kind: focal or ce_focal",
+        )
         assert error.next_step == "set base.loss.kind, or take loss.gamma out of the space"
 
     @pytest.mark.parametrize(
         ("path", "dimension", "idle", "enough"),
         [
-            ("schedule.smooth_steps", {"kind": "choice", "choices": [True, False]}, {}, {"loss.dice_weight": 0.3}),
-            ("schedule.light_clip_epochs", {"kind": "int", "low": 0, "high": 9}, {}, {"weights.method": "inverse_freq"}),
+            (
+                "schedule.smooth_steps",
+                {"kind": "choice", "choices": [True, False]},
+                {},
+                {"loss.dice_weight": 0.3},
+            ),
+            (
+                "schedule.light_clip_epochs",
+                {"kind": "int", "low": 0, "high": 9},
+                {},
+                {"weights.method": "inverse_freq"},
+            ),
             (
                 "schedule.light_clip_ratio",
                 {"kind": "float", "low": 2, "high": 9},
@@ -115,7 +142,9 @@ class TestCheckNeeds:
             ),
         ],
     )
-    def test_schedules(self, path: str, dimension: dict[str, Any], idle: dict[str, Any], enough: dict[str, Any]) -> None:
+    def test_schedules(
+        self, path: str, dimension: dict[str, Any], idle: dict[str, Any], enough: dict[str, Any]
+    ) -> None:
         """A schedule of what takes no part is refused before anything is trained, and planned where it does."""
         assert f"{path} has no effect" in refusal({path: dimension}, base=idle).what
         assert planned({path: dimension}, base=enough)
@@ -125,9 +154,17 @@ class TestCheckNeeds:
         kinds = {"kind": "choice", "choices": ["ce", "focal", "soft_ce"]}
         error = refusal({"loss.kind": kinds, "loss.gamma": GAMMA})
         assert error.what == "loss.gamma has no effect where loss.kind is ce or soft_ce"
-        assert error.next_step == "give loss.gamma a `when`, so that it exists only where loss.kind is focal or ce_focal"
+        assert (
+            error.next_step
+            == "give loss.gamma a `when`, so that it exists only where loss.kind is focal or ce_focal"
+        )
         assert planned({"loss.kind": kinds, "loss.gamma": GAMMA | {"when": {"loss.kind": "focal"}}})
-        assert "is ce" in refusal({"loss.kind": kinds, "loss.gamma": GAMMA | {"when": {"loss.kind": ["ce", "focal"]}}}).what
+        assert (
+            "is ce"
+            in refusal(
+                {"loss.kind": kinds, "loss.gamma": GAMMA | {"when": {"loss.kind": ["ce", "focal"]}}}
+            ).what
+        )
 
     @pytest.mark.parametrize(
         ("share", "refused"),
@@ -150,7 +187,10 @@ class TestCheckNeeds:
         """Dice that takes part for a while makes its smoothing count."""
         stages = {"schedule": {"stages": [{"before_epoch": 5, "dice_weight": 0.3}]}}
         assert planned({"loss.smooth": SMOOTH}, base=stages)
-        assert refusal({"loss.smooth": SMOOTH}, base={"schedule": {"stages": [{"before_epoch": 5, "smooth": 10}]}})
+        assert refusal(
+            {"loss.smooth": SMOOTH},
+            base={"schedule": {"stages": [{"before_epoch": 5, "smooth": 10}]}},
+        )
 
     def test_only_under_preset(self) -> None:
         """A dimension that the base rules out may exist under a preset alone."""
@@ -159,9 +199,14 @@ class TestCheckNeeds:
 
     def test_preset(self) -> None:
         """A preset under which a dimension exists without effect is named, with its value."""
-        error = refusal({"loss.smooth": SMOOTH}, base={"loss.dice_weight": 0.3}, presets=["untuned"])
+        error = refusal(
+            {"loss.smooth": SMOOTH}, base={"loss.dice_weight": 0.3}, presets=["untuned"]
+        )
         assert error.what == "loss.smooth has no effect under the preset 'untuned'"
-        assert (error.found, error.allowed) == ("loss.dice_weight = 0.0", "loss.dice_weight: above 0")
+        assert (error.found, error.allowed) == (
+            "loss.dice_weight = 0.0",
+            "loss.dice_weight: above 0",
+        )
 
     @pytest.mark.parametrize("name", shipped_studies())
     def test_shipped(self, name: str) -> None:

@@ -25,7 +25,10 @@ class TestSchema:
     @pytest.mark.parametrize("name", sorted(shipped_studies()))
     def test_shipped(self, validator: Draft202012Validator, name: str) -> None:
         """Every shipped study is valid under it."""
-        assert [error.message for error in validator.iter_errors(yaml.safe_load(shipped_studies()[name].read_text()))] == []
+        assert [
+            error.message
+            for error in validator.iter_errors(yaml.safe_load(shipped_studies()[name].read_text()))
+        ] == []
 
     @pytest.mark.parametrize(
         ("changes", "complaint"),
@@ -36,9 +39,18 @@ class TestSchema:
             ({"base": {"los": {}}}, "'los' was unexpected"),
             ({"base": {"loss": {"gama": 1}}}, "'gama' was unexpected"),
             ({"base": {"weights": {"method": "inverse"}}}, "'inverse' is not one of"),
-            ({"space": {"loss.gama": {"kind": "float", "low": 0, "high": 1}}}, "'loss.gama' does not match"),
-            ({"space": {"loss.gamma": {"kind": "flaot", "low": 0, "high": 1}}}, "is not valid under any of the given schemas"),
-            ({"space": {"loss.gamma": {"kind": "float", "low": 0, "hihg": 1}}}, "is not valid under any of the given schemas"),
+            (
+                {"space": {"loss.gama": {"kind": "float", "low": 0, "high": 1}}},
+                "'loss.gama' does not match",
+            ),
+            (
+                {"space": {"loss.gamma": {"kind": "flaot", "low": 0, "high": 1}}},
+                "is not valid under any of the given schemas",
+            ),
+            (
+                {"space": {"loss.gamma": {"kind": "float", "low": 0, "hihg": 1}}},
+                "is not valid under any of the given schemas",
+            ),
             ({"space": {}}, "should be non-empty"),
             ({"presets": ["save"]}, "'save' is not one of"),
             ({"objective": "segmentaton"}, "'segmentaton' is not one of"),
@@ -46,7 +58,9 @@ class TestSchema:
             ({"signals": {"overfiting": {}}}, "'overfiting' was unexpected"),
         ],
     )
-    def test_refused(self, validator: Draft202012Validator, changes: dict[str, Any], complaint: str) -> None:
+    def test_refused(
+        self, validator: Draft202012Validator, changes: dict[str, Any], complaint: str
+    ) -> None:
         """What the loader would refuse the editor marks, too."""
         study = {"name": "demo", "space": {"loss.gamma": {"kind": "float", "low": 0, "high": 5}}}
         assert list(validator.iter_errors(study)) == []

@@ -11,10 +11,17 @@ from search.planning.seeds import derive
 
 
 class TestDerive:
-    @pytest.mark.parametrize(("study", "trial", "purpose", "seed"), [(0, 0, "training", 3221372607), (7, 12, "sampler", 1421498260)])
+    @pytest.mark.parametrize(
+        ("study", "trial", "purpose", "seed"),
+        [(0, 0, "training", 3221372607), (7, 12, "sampler", 1421498260)],
+    )
     def test_for_ever(self, study: int, trial: int, purpose: str, seed: int) -> None:
         """A stored study gives the same trials under every version: the first four bytes of a SHA-256."""
-        assert derive(study, trial, purpose) == seed == int(hashlib.sha256(f"{study}:{trial}:{purpose}".encode()).hexdigest()[:8], 16)
+        assert (
+            derive(study, trial, purpose)
+            == seed
+            == int(hashlib.sha256(f"{study}:{trial}:{purpose}".encode()).hexdigest()[:8], 16)
+        )
 
     def test_apart(self) -> None:
         """Studies, trials and purposes have seeds of their own, 1 and 11 as well as 11 and 1."""

@@ -45,7 +45,14 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BaseStor
         made.engine.dispose()
 
 
-def ended(pruner: DivergencePruner, storage: BaseStorage, losses: list[float], metrics: list[float], direction: str = "maximize", **figures: Any) -> FrozenTrial:
+def ended(
+    pruner: DivergencePruner,
+    storage: BaseStorage,
+    losses: list[float],
+    metrics: list[float],
+    direction: str = "maximize",
+    **figures: Any,
+) -> FrozenTrial:
     """A trial that logs these epochs for as long as it may."""
     study = optuna.create_study(storage=storage, pruner=pruner, direction=direction)
 
@@ -62,7 +69,10 @@ def ended(pruner: DivergencePruner, storage: BaseStorage, losses: list[float], m
 
 def constraint(trial: FrozenTrial) -> float:
     """What the sampler is told of the trial; 0 or less is feasible."""
-    return max((value for key, value in trial.system_attrs.items() if key.startswith("constraints:")), default=0.0)
+    return max(
+        (value for key, value in trial.system_attrs.items() if key.startswith("constraints:")),
+        default=0.0,
+    )
 
 
 class TestPrune:
@@ -77,14 +87,27 @@ class TestPrune:
     def test_earlier_is_worse(self, storage: BaseStorage) -> None:
         """The earlier a trial diverged, the larger its constraint."""
         found = [
-            constraint(ended(DivergencePruner(epochs=10), storage, [1.0] * good + [math.nan], [0.3] * (good + 1))) for good in (0, 4, 8)
+            constraint(
+                ended(
+                    DivergencePruner(epochs=10),
+                    storage,
+                    [1.0] * good + [math.nan],
+                    [0.3] * (good + 1),
+                )
+            )
+            for good in (0, 4, 8)
         ]
         assert found == sorted(found, reverse=True)
         assert found[0] > found[1] > found[2] > 0
 
     def test_healthy(self, storage: BaseStorage) -> None:
         """A trial that does not diverge completes, feasible and without a reason."""
-        trial = ended(DivergencePruner(), storage, [1 / epoch for epoch in range(1, 13)], [0.05 * epoch for epoch in range(1, 13)])
+        trial = ended(
+            DivergencePruner(),
+            storage,
+            [1 / epoch for epoch in range(1, 13)],
+            [0.05 * epoch for epoch in range(1, 13)],
+        )
         assert trial.state == TrialState.COMPLETE
         assert "killed" not in trial.user_attrs
         assert constraint(trial) <= 0
@@ -109,7 +132,6 @@ class TestPrune:
         trial = ended(DivergencePruner(), storage, [1.0] * 12, metrics, direction)
         assert (trial.state == TrialState.PRUNED) == pruned
 
-
     def test_two_studies(self) -> None:
         """One pruner in two studies keeps their trials apart, though both count from 0."""
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -122,14 +144,22 @@ class TestPrune:
 
     def test_numpy(self) -> None:
         """Numbers as NumPy has them are numbers; a metric that was not measured is not reported."""
-        trial = ended(DivergencePruner(), InMemoryStorage(), [np.float32(1.0), np.float64(0.9)], [np.float32(0.3), None], class_metric=[np.float32(0.5), None])  # type: ignore[list-item]
+        trial = ended(
+            DivergencePruner(),
+            InMemoryStorage(),
+            [np.float32(1.0), np.float64(0.9)],
+            [np.float32(0.3), None],
+            class_metric=[np.float32(0.5), None],
+        )  # type: ignore[list-item]
         assert trial.intermediate_values == {1: pytest.approx(0.3)}
 
 
 class TestRecords:
     def test_reported_alone(self, storage: BaseStorage) -> None:
         """Without a log the reported values are judged: whatever their first step, a metric that falls for long ends the trial."""
-        study = optuna.create_study(storage=storage, pruner=DivergencePruner(), direction="maximize")
+        study = optuna.create_study(
+            storage=storage, pruner=DivergencePruner(), direction="maximize"
+        )
         trial = study.ask()
         asked = []
         for step in range(12):
@@ -160,7 +190,11 @@ class TestRecords:
 class TestBadInput:
     @pytest.mark.parametrize(
         ("signals", "words"),
-        [({"gradient_explosio": {}}, "gradient_explosion"), ({"loss_rising": {"epochs": 0}}, "loss_rising"), ({"loss_rising": {"epoch": 3}}, "epoch")],
+        [
+            ({"gradient_explosio": {}}, "gradient_explosion"),
+            ({"loss_rising": {"epochs": 0}}, "loss_rising"),
+            ({"loss_rising": {"epoch": 3}}, "epoch"),
+        ],
     )
     def test_signals(self, signals: dict[str, Any], words: str) -> None:
         """An unknown signal or threshold, or one out of range, is refused by name."""
@@ -169,7 +203,13 @@ class TestBadInput:
         assert words in str(caught.value)
 
     @pytest.mark.parametrize(
-        ("arguments", "where"), [({"wrapped": "median"}, "wrapped"), ({"epochs": 0}, "epochs"), ({"epochs": "x"}, "epochs"), ({"signals": ["x"]}, "signals")]
+        ("arguments", "where"),
+        [
+            ({"wrapped": "median"}, "wrapped"),
+            ({"epochs": 0}, "epochs"),
+            ({"epochs": "x"}, "epochs"),
+            ({"signals": ["x"]}, "signals"),
+        ],
     )
     def test_arguments(self, arguments: dict[str, Any], where: str) -> None:
         """What is no pruner, no number of epochs or no mapping is refused at once, by the argument's name."""
@@ -177,7 +217,9 @@ class TestBadInput:
             DivergencePruner(**arguments)
         assert caught.value.where == f"DivergencePruner, {where}"
 
-    @pytest.mark.parametrize(("name", "near"), [("valloss", "val_loss"), ("grad_norm", "grad_norm_max")])
+    @pytest.mark.parametrize(
+        ("name", "near"), [("valloss", "val_loss"), ("grad_norm", "grad_norm_max")]
+    )
     def test_unknown_figure(self, name: str, near: str) -> None:
         """A figure that no epoch has is refused with the nearest that one has: left aside, it would silence its signal."""
         trial = optuna.create_study().ask()
@@ -203,7 +245,16 @@ def test_page(tmp_path: Path) -> None:
     assert len([line for line in code.splitlines() if line.strip()]) <= 25
     script = tmp_path / "script.py"
     script.write_text(code.replace("n_trials=30", "n_trials=12"), encoding="utf-8")
-    answer = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=250, check=True)
+    answer = subprocess.run(
+        [sys.executable, script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=250,
+        check=True,
+    )
     killed = ast.literal_eval(answer.stdout)
     assert killed
-    assert {reason.partition(":")[0] for reason in killed.values()} <= set(SignalsConfig.model_fields)
+    assert {reason.partition(":")[0] for reason in killed.values()} <= set(
+        SignalsConfig.model_fields
+    )

@@ -58,7 +58,10 @@ class TestLenientPruner:
 
     def test_far_below(self) -> None:
         """Noise is no excuse for a trial that lies farther below its peers."""
-        assert pruned_at(study_of(LenientPruner(MedianPruner(2, 4), 2.0), "maximize", 0.9, 0.9), NOISY) == 4
+        assert (
+            pruned_at(study_of(LenientPruner(MedianPruner(2, 4), 2.0), "maximize", 0.9, 0.9), NOISY)
+            == 4
+        )
 
     def test_minimize(self) -> None:
         """Where less is better the margin goes down."""
@@ -76,13 +79,20 @@ class TestLenientPruner:
             trial.report(value, step)
         assert trial.should_prune()
         gain = 3.0 * noise(NOISY)
-        assert recorder.asked[-1] == pytest.approx({step: value + sign * gain for step, value in enumerate(NOISY, 1)})
+        assert recorder.asked[-1] == pytest.approx(
+            {step: value + sign * gain for step, value in enumerate(NOISY, 1)}
+        )
         assert study.trials[0].intermediate_values == dict(enumerate(NOISY, 1))
 
     def test_not_finite(self) -> None:
         """A report that is no number says nothing of the noise: it does not cost a leader its life."""
         leader = [0.80, 0.90, float("nan"), 0.90, 0.85, 0.90, 0.88, 0.92]
-        assert pruned_at(study_of(LenientPruner(MedianPruner(2, 4), 2.0), "maximize", 0.35, 0.35), leader) is None
+        assert (
+            pruned_at(
+                study_of(LenientPruner(MedianPruner(2, 4), 2.0), "maximize", 0.35, 0.35), leader
+            )
+            is None
+        )
         recorder = Recorder()
         trial = study_of(LenientPruner(recorder, 3.0)).ask()
         for step, value in enumerate([*NOISY, float("inf")], 1):

@@ -23,7 +23,9 @@ class TestSlope:
 
 
 class TestRisingShare:
-    @pytest.mark.parametrize(("values", "share"), [([1, 2, 3], 1.0), ([3, 2, 1], 0.0), ([1, 3, 2], 2 / 3), ([1, 1], 0.0)])
+    @pytest.mark.parametrize(
+        ("values", "share"), [([1, 2, 3], 1.0), ([3, 2, 1], 0.0), ([1, 3, 2], 2 / 3), ([1, 1], 0.0)]
+    )
     def test_share(self, values: list[float], share: float) -> None:
         """Of the pairs, how many rise; equal values do not."""
         assert rising_share(values) == share
@@ -38,7 +40,9 @@ class TestNoise:
     @pytest.mark.parametrize("deviation", [0.01, 3.0])
     def test_normal(self, deviation: float) -> None:
         """For normal noise on a slope it is the standard deviation."""
-        values = np.random.default_rng(0).normal(0, deviation, 5000) + np.arange(5000) * deviation / 10
+        values = (
+            np.random.default_rng(0).normal(0, deviation, 5000) + np.arange(5000) * deviation / 10
+        )
         assert noise(list(values)) == pytest.approx(deviation, rel=0.05)
 
     @pytest.mark.parametrize("values", [[], [1.0], [1.0, 2.0], [1.0, 9.0, 2.0]])

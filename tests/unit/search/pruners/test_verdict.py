@@ -12,7 +12,9 @@ from spaces.study import StudySpec
 
 Make = Callable[..., EpochRecord]
 
-SPEC = StudySpec.model_validate({"name": "demo", "epochs": 12, "space": {"loss.gamma": {"kind": "float", "low": 0, "high": 5}}})
+SPEC = StudySpec.model_validate(
+    {"name": "demo", "epochs": 12, "space": {"loss.gamma": {"kind": "float", "low": 0, "high": 5}}}
+)
 
 
 class Peers:
@@ -36,7 +38,11 @@ class TestJudge:
     def test_prune(self, make_record: Make) -> None:
         """One that is worse than its peers is pruned, for the pruner's reason."""
         verdict = judge([make_record(5)], SPEC, Peers("median: worse"))
-        assert (verdict.action, verdict.reason, verdict.evidence) == ("prune", "median: worse", None)
+        assert (verdict.action, verdict.reason, verdict.evidence) == (
+            "prune",
+            "median: worse",
+            None,
+        )
 
     def test_last_epoch(self, make_record: Make) -> None:
         """At the last epoch there is nothing left to save, so the peers are not asked."""
@@ -49,15 +55,24 @@ class TestJudge:
         peers = Peers("median: worse")
         verdict = judge([make_record(5, grad_norm_max=2000.0, broken_step=3)], SPEC, peers)
         assert (verdict.action, peers.asked) == ("diverged", 0)
-        assert verdict.reason == "gradient_explosion: the gradient norm was 2000 at step 3 of epoch 5, over 1000"
+        assert (
+            verdict.reason
+            == "gradient_explosion: the gradient norm was 2000 at step 3 of epoch 5, over 1000"
+        )
         assert verdict.evidence is not None
-        assert (verdict.evidence.signal, verdict.evidence.epoch, verdict.evidence.step) == ("gradient_explosion", 5, 3)
+        assert (verdict.evidence.signal, verdict.evidence.epoch, verdict.evidence.step) == (
+            "gradient_explosion",
+            5,
+            3,
+        )
 
     def test_diverged_at_the_end(self, make_record: Make) -> None:
         """A trial can diverge in its last epoch, too."""
         assert judge([make_record(12, train_loss=float("nan"))], SPEC, Peers()).action == "diverged"
 
-    @pytest.mark.parametrize(("epoch", "severity"), [(12, 1.0), (6, 1.5), (3, 1.75), (1, 1 + 11 / 12)])
+    @pytest.mark.parametrize(
+        ("epoch", "severity"), [(12, 1.0), (6, 1.5), (3, 1.75), (1, 1 + 11 / 12)]
+    )
     def test_severity(self, make_record: Make, epoch: int, severity: float) -> None:
         """The earlier a trial diverged the worse: from 1 at the end to 2 at the start, always above what is feasible."""
         verdict = judge([make_record(epoch, grad_norm_max=2000.0)], SPEC, Peers())
@@ -66,12 +81,20 @@ class TestJudge:
 
     def test_thresholds(self, make_record: Make) -> None:
         """The study's own thresholds count."""
-        lenient = SPEC.model_copy(update={"signals": SPEC.signals.model_validate({"gradient_explosion": {"max_norm": 5000}})})
+        lenient = SPEC.model_copy(
+            update={
+                "signals": SPEC.signals.model_validate({"gradient_explosion": {"max_norm": 5000}})
+            }
+        )
         assert judge([make_record(5, grad_norm_max=2000.0)], lenient, Peers()) is GO_ON
 
     def test_direction(self, make_record: Make) -> None:
         """The study's own direction counts."""
         rising = [make_record(epoch, metric=0.1 * epoch) for epoch in range(1, 7)]
-        minimizing = SPEC.model_copy(update={"metric": SPEC.metric.model_validate({"name": "val_ce", "direction": "minimize"})})
+        minimizing = SPEC.model_copy(
+            update={
+                "metric": SPEC.metric.model_validate({"name": "val_ce", "direction": "minimize"})
+            }
+        )
         assert judge(rising, SPEC, Peers()) is GO_ON
         assert judge(rising, minimizing, Peers()).reason.startswith("metric_falling")

@@ -28,7 +28,9 @@ Make = Callable[..., EpochRecord]
 Trial = Callable[..., RecordedTrial]
 
 NONE = PrunerConfig(kind="none")
-BOUND = SignalsConfig.model_validate({name: {"enabled": False} for name in SIGNALS if name != "gradient_explosion"})
+BOUND = SignalsConfig.model_validate(
+    {name: {"enabled": False} for name in SIGNALS if name != "gradient_explosion"}
+)
 """Thresholds under which a norm over 1000 kills, and nothing else."""
 
 
@@ -36,9 +38,20 @@ BOUND = SignalsConfig.model_validate({name: {"enabled": False} for name in SIGNA
 def trial(make_record: Make) -> Trial:
     """A trial with an epoch for every metric, an hour each, whose gradient norm explodes in the epoch `bad`."""
 
-    def make(number: int, metrics: Sequence[float], state: Any = "complete", bad: int | None = None, **changes: Any) -> RecordedTrial:
+    def make(
+        number: int,
+        metrics: Sequence[float],
+        state: Any = "complete",
+        bad: int | None = None,
+        **changes: Any,
+    ) -> RecordedTrial:
         norms = {epoch: 2000.0 if epoch == bad else 9.0 for epoch in range(1, len(metrics) + 1)}
-        records = [make_record(epoch, metric=metric, grad_norm_max=norms[epoch], **{"seconds": 3600.0} | changes) for epoch, metric in enumerate(metrics, 1)]
+        records = [
+            make_record(
+                epoch, metric=metric, grad_norm_max=norms[epoch], **{"seconds": 3600.0} | changes
+            )
+            for epoch, metric in enumerate(metrics, 1)
+        ]
         return RecordedTrial(number, tuple(records), state)
 
     return make
@@ -46,10 +59,14 @@ def trial(make_record: Make) -> Trial:
 
 def field(*trials: RecordedTrial, epochs: int | None = None, **metric: Any) -> Field:
     """The trials as they are judged."""
-    return make_field(Recording(RecordedStudy(name="demo", epochs=epochs, metric=MetricConfig(**metric)), trials))
+    return make_field(
+        Recording(RecordedStudy(name="demo", epochs=epochs, metric=MetricConfig(**metric)), trials)
+    )
 
 
-def rows(field: Field, signals: SignalsConfig = BOUND, pruner: PrunerConfig = NONE) -> dict[str, Row]:
+def rows(
+    field: Field, signals: SignalsConfig = BOUND, pruner: PrunerConfig = NONE
+) -> dict[str, Row]:
     """The rows of a backtest, by rule."""
     return {row.rule: row for row in backtest(field, signals, pruner).rows}
 
@@ -57,7 +74,12 @@ def rows(field: Field, signals: SignalsConfig = BOUND, pruner: PrunerConfig = NO
 class TestField:
     def test_ranked(self, trial: Trial) -> None:
         """Trials rank by the study's own score; of equal ones the earlier comes first, and one without a score is left out."""
-        trials = [trial(0, [0.1, 0.3]), trial(1, [0.5, 0.2]), trial(2, [0.3, 0.1]), trial(3, [NAN, NAN])]
+        trials = [
+            trial(0, [0.1, 0.3]),
+            trial(1, [0.5, 0.2]),
+            trial(2, [0.3, 0.1]),
+            trial(3, [NAN, NAN]),
+        ]
         assert [held.number for held in field(*trials).ranked] == [1, 0, 2]
         assert [held.number for held in field(*trials, score="last").ranked] == [0, 1, 2]
         assert [held.number for held in field(*trials, direction="minimize").ranked] == [0, 2, 1]
@@ -66,12 +88,17 @@ class TestField:
     def test_best(self, trial: Trial, trials: int, best: int) -> None:
         """The best tenth is rounded up, so that there always is one."""
         made = field(*(trial(number, [number / 100]) for number in range(trials)))
-        assert [held.number for held in made.best()] == list(range(trials - 1, trials - 1 - best, -1))
+        assert [held.number for held in made.best()] == list(
+            range(trials - 1, trials - 1 - best, -1)
+        )
 
     def test_cut_short(self, trial: Trial) -> None:
         """A killed trial would have gone on; one whose loss was not finite would not, whatever it was called."""
         assert not cut_short(trial(0, [0.1]))
-        assert [cut_short(trial(0, [0.1], state)) for state in ("pruned", "diverged", "failed", "running")] == [True] * 4
+        assert [
+            cut_short(trial(0, [0.1], state))
+            for state in ("pruned", "diverged", "failed", "running")
+        ] == [True] * 4
         assert not cut_short(trial(0, [NAN], "failed", train_loss=NAN, broken_step=3))
         assert cut_short(trial(0, [0.1], "diverged", bad=1, broken_step=3))
 
@@ -86,22 +113,52 @@ class TestField:
             field(trial(0, []))
         with pytest.raises(RecordsError, match="no trial of demo ran to its end") as caught:
             field(trial(0, [0.1], "pruned"), trial(1, []))
-        assert (caught.value.where, caught.value.next_step) == ("study demo", "run the study with its kills off")
-        with pytest.raises(RecordsError, match="no trial of demo that ran to its end has a miou that is a number"):
+        assert (caught.value.where, caught.value.next_step) == (
+            "study demo",
+            "run the study with its kills off",
+        )
+        with pytest.raises(
+            RecordsError, match="no trial of demo that ran to its end has a miou that is a number"
+        ):
             field(trial(0, [NAN, NAN]), trial(1, [0.1], "pruned"))
 
     @pytest.mark.parametrize(
         ("metrics", "state", "what", "found", "next_step"),
         [
-            ([], "complete", "has no recorded epochs", "1 trials, none with an epoch", "add the epochs of at least one trial"),
-            ([0.1], "running", "ran to its end", "1 trials, all of them cut short", '"state": "complete"'),
-            ([NAN, NAN], "complete", "has a miou that is a number", "1 trials whose miou is NaN", "record the metric of every epoch"),
+            (
+                [],
+                "complete",
+                "has no recorded epochs",
+                "1 trials, none with an epoch",
+                "add the epochs of at least one trial",
+            ),
+            (
+                [0.1],
+                "running",
+                "ran to its end",
+                "1 trials, all of them cut short",
+                '"state": "complete"',
+            ),
+            (
+                [NAN, NAN],
+                "complete",
+                "has a miou that is a number",
+                "1 trials whose miou is NaN",
+                "record the metric of every epoch",
+            ),
         ],
     )
-    def test_nothing_in_a_file(self, trial: Trial, metrics: list[float], state: Any, what: str, found: str, next_step: str) -> None:
+    def test_nothing_in_a_file(
+        self, trial: Trial, metrics: list[float], state: Any, what: str, found: str, next_step: str
+    ) -> None:
         """Of a file it is told what to mend in it."""
         with pytest.raises(RecordsError, match=what) as caught:
-            make_field(Recording(RecordedStudy(metric=MetricConfig(name="miou")), (trial(0, metrics, state),)), Path("curves.jsonl"))
+            make_field(
+                Recording(
+                    RecordedStudy(metric=MetricConfig(name="miou")), (trial(0, metrics, state),)
+                ),
+                Path("curves.jsonl"),
+            )
         assert caught.value.where == "curves.jsonl"
         assert caught.value.found.startswith(found)
         assert next_step in caught.value.next_step
@@ -110,8 +167,13 @@ class TestField:
 class TestSignals:
     def test_counted(self, trial: Trial) -> None:
         """Killed trials, the epochs and hours after the kill, and the best that lives: 10 epochs in all, of which 3 + 1 are saved."""
-        found = rows(field(trial(0, [0.1] * 4, bad=1), trial(1, [0.2] * 3, bad=2), trial(2, [0.15] * 3)))["gradient_explosion"]
-        assert [(held.number, held.epoch, held.by, held.epochs_saved) for held in found.killed] == [(0, 1, "gradient_explosion", 3), (1, 2, "gradient_explosion", 1)]
+        found = rows(
+            field(trial(0, [0.1] * 4, bad=1), trial(1, [0.2] * 3, bad=2), trial(2, [0.15] * 3))
+        )["gradient_explosion"]
+        assert [(held.number, held.epoch, held.by, held.epochs_saved) for held in found.killed] == [
+            (0, 1, "gradient_explosion", 3),
+            (1, 2, "gradient_explosion", 1),
+        ]
         assert (found.epochs_saved, found.share_saved, found.hours_saved) == (4, 0.4, 4.0)
         assert found.best_killed == (1,)
         assert found.found is not None
@@ -130,21 +192,32 @@ class TestSignals:
     def test_hours_unknown(self, trial: Trial) -> None:
         """Records without times tell no hours."""
         made = field(trial(0, [0.1] * 2, bad=1, seconds=NAN))
-        assert (backtest(made, BOUND, NONE).hours, rows(made)["gradient_explosion"].hours_saved) == (None, None)
+        assert (
+            backtest(made, BOUND, NONE).hours,
+            rows(made)["gradient_explosion"].hours_saved,
+        ) == (None, None)
 
     def test_each_alone(self, trial: Trial) -> None:
         """Every signal has a row of its own, and all together one: the earliest kill counts."""
-        made = field(trial(0, [0.1] * 8, bad=6, class_metric=(0.9, 0.0, 0.0)), trial(1, [0.2] * 8, class_metric=(0.9, 0.2, 0.2)))
+        made = field(
+            trial(0, [0.1] * 8, bad=6, class_metric=(0.9, 0.0, 0.0)),
+            trial(1, [0.2] * 8, class_metric=(0.9, 0.2, 0.2)),
+        )
         found = rows(made, SignalsConfig())
         assert list(found) == [*SIGNALS, "all signals"]
         alone = SignalsConfig().class_collapse.all_but_one_epochs
         assert [held.epoch for held in found["class_collapse"].killed] == [alone]
         assert [held.epoch for held in found["gradient_explosion"].killed] == [6]
-        assert [(held.epoch, held.by) for held in found["all signals"].killed] == [(alone, "class_collapse")]
+        assert [(held.epoch, held.by) for held in found["all signals"].killed] == [
+            (alone, "class_collapse")
+        ]
 
     def test_only(self) -> None:
         """One signal alone keeps its thresholds, and the others are off."""
-        alone = only(SignalsConfig.model_validate({"gradient_explosion": {"max_norm": 5}}), "gradient_explosion")
+        alone = only(
+            SignalsConfig.model_validate({"gradient_explosion": {"max_norm": 5}}),
+            "gradient_explosion",
+        )
         assert [name for name in SIGNALS if getattr(alone, name).enabled] == ["gradient_explosion"]
         assert alone.gradient_explosion.max_norm == 5
 
@@ -161,22 +234,38 @@ class TestUnknown:
         """A trial that was cut short is not among the best, whatever it had reached; its epochs can be saved all the same."""
         made = field(trial(0, [0.9] * 4, "pruned", bad=1), trial(1, [0.2] * 4))
         found = backtest(made, BOUND, NONE)
-        assert ([held.number for held in found.best], found.rows[0].epochs_saved, found.rows[0].best_killed) == ([1], 3, ())
+        assert (
+            [held.number for held in found.best],
+            found.rows[0].epochs_saved,
+            found.rows[0].best_killed,
+        ) == ([1], 3, ())
         assert found.unknown[0].startswith("trial 0 was cut short in the record")
 
     def test_told(self, trial: Trial) -> None:
         """What was not recorded is told: epochs, and what a signal needs."""
-        made = field(trial(0, []), trial(1, [0.2] * 4, val_loss=NAN, class_metric=()), trial(2, [0.3]))
+        made = field(
+            trial(0, []), trial(1, [0.2] * 4, val_loss=NAN, class_metric=()), trial(2, [0.3])
+        )
         told = backtest(made, SignalsConfig(), PrunerConfig(kind="median")).unknown
         assert told[0] == "1 recorded without an epoch: nothing to replay"
-        assert told[1] == "class_collapse: trial 1 was not judged, for want of class metrics in the record"
-        assert told[2] == "overfitting: trial 1 was not judged, for want of validation losses in the record"
+        assert (
+            told[1]
+            == "class_collapse: trial 1 was not judged, for want of class metrics in the record"
+        )
+        assert (
+            told[2]
+            == "overfitting: trial 1 was not judged, for want of validation losses in the record"
+        )
         assert "a single worker" in told[3]
 
     def test_many(self, trial: Trial) -> None:
         """Of many trials the first are named."""
         made = field(trial(0, [0.5]), *(trial(number, [0.2], "running") for number in range(1, 10)))
-        assert backtest(made, BOUND, NONE).unknown[0].startswith("9 trials (1, 2, 3, 4, 5, 6 and 3 more) were cut short")
+        assert (
+            backtest(made, BOUND, NONE)
+            .unknown[0]
+            .startswith("9 trials (1, 2, 3, 4, 5, 6 and 3 more) were cut short")
+        )
 
     def test_nothing(self, trial: Trial) -> None:
         """Where everything was recorded there is nothing to tell."""
@@ -189,7 +278,13 @@ class TestPeers:
 
     def test_median(self, trial: Trial) -> None:
         """By hand: with two finished trials at 0.5 and 0.3, a third is held against their median, 0.4, from epoch 2 on."""
-        made = field(trial(0, [0.5] * 4), trial(1, [0.3] * 4), trial(2, [0.39] * 4), trial(3, [0.41] * 4), trial(4, [0.1, 0.45, 0.1, 0.1]))
+        made = field(
+            trial(0, [0.5] * 4),
+            trial(1, [0.3] * 4),
+            trial(2, [0.39] * 4),
+            trial(3, [0.41] * 4),
+            trial(4, [0.1, 0.45, 0.1, 0.1]),
+        )
         found = rows(made, BOUND, self.MEDIAN)["median"]
         assert [(held.number, held.epoch, held.by) for held in found.killed] == [(2, 2, "median")]
         assert (found.epochs_saved, found.share_saved) == (2, 0.1)
@@ -197,34 +292,75 @@ class TestPeers:
     def test_warmup(self, trial: Trial) -> None:
         """The setting counts as it does in a study: nobody is pruned in the warm-up, nor before enough trials are complete."""
         made = field(trial(0, [0.5] * 4), trial(1, [0.3] * 4), trial(2, [0.1] * 4))
-        assert [held.epoch for held in rows(made, BOUND, PrunerConfig(startup_trials=2, warmup_epochs=2, noise=0))["median"].killed] == [3]
-        assert rows(made, BOUND, PrunerConfig(startup_trials=3, warmup_epochs=2, noise=0))["median"].killed == ()
+        assert [
+            held.epoch
+            for held in rows(made, BOUND, PrunerConfig(startup_trials=2, warmup_epochs=2, noise=0))[
+                "median"
+            ].killed
+        ] == [3]
+        assert (
+            rows(made, BOUND, PrunerConfig(startup_trials=3, warmup_epochs=2, noise=0))[
+                "median"
+            ].killed
+            == ()
+        )
 
     def test_last_epoch(self, trial: Trial) -> None:
         """After the last epoch nobody is pruned: there is nothing to save."""
-        made = field(trial(0, [0.5] * 3), trial(1, [0.5] * 3), trial(2, [0.6, 0.1, 0.1]), trial(3, [0.1] * 3))
-        assert [held.number for held in rows(made, BOUND, PrunerConfig(startup_trials=2, warmup_epochs=2, noise=0))["median"].killed] == []
+        made = field(
+            trial(0, [0.5] * 3), trial(1, [0.5] * 3), trial(2, [0.6, 0.1, 0.1]), trial(3, [0.1] * 3)
+        )
+        assert [
+            held.number
+            for held in rows(made, BOUND, PrunerConfig(startup_trials=2, warmup_epochs=2, noise=0))[
+                "median"
+            ].killed
+        ] == []
 
     def test_killed_are_no_peers(self, trial: Trial) -> None:
         """A trial that a signal killed, or that was cut short in the record, is nobody's peer."""
         bad = trial(0, [0.9] * 4, bad=3)
-        made = field(bad, trial(1, [0.3] * 4), trial(2, [0.3] * 4), trial(3, [0.2] * 4), trial(4, [0.9, 0.9], "pruned"))
+        made = field(
+            bad,
+            trial(1, [0.3] * 4),
+            trial(2, [0.3] * 4),
+            trial(3, [0.2] * 4),
+            trial(4, [0.9, 0.9], "pruned"),
+        )
         found = rows(made, BOUND, self.MEDIAN)
         assert [held.number for held in found["median"].killed] == [2, 3]
-        assert [(held.number, held.by) for held in found["all signals + median"].killed] == [(0, "gradient_explosion"), (3, "median")]
+        assert [(held.number, held.by) for held in found["all signals + median"].killed] == [
+            (0, "gradient_explosion"),
+            (3, "median"),
+        ]
 
     def test_signal_first(self, trial: Trial) -> None:
         """Where both would kill, the signal does, as in a running study."""
         made = field(trial(0, [0.5] * 4), trial(1, [0.5] * 4), trial(2, [0.1] * 4, bad=2))
-        assert [(held.number, held.by) for held in rows(made, BOUND, self.MEDIAN)["all signals + median"].killed] == [(2, "gradient_explosion")]
+        assert [
+            (held.number, held.by)
+            for held in rows(made, BOUND, self.MEDIAN)["all signals + median"].killed
+        ] == [(2, "gradient_explosion")]
 
-    @pytest.mark.parametrize("pruner", [PrunerConfig(startup_trials=3, warmup_epochs=2, noise=0), PrunerConfig(kind="hyperband", min_epochs=2)])
+    @pytest.mark.parametrize(
+        "pruner",
+        [
+            PrunerConfig(startup_trials=3, warmup_epochs=2, noise=0),
+            PrunerConfig(kind="hyperband", min_epochs=2),
+        ],
+    )
     @pytest.mark.parametrize("direction", ["maximize", "minimize"])
     def test_as_optuna(self, trial: Trial, pruner: PrunerConfig, direction: Any) -> None:
         """Optuna's own loop over the same metrics prunes the same trials at the same epochs."""
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        curves = [[math.sin(number * 7.3 + epoch) + epoch * (number % 5) / 5 for epoch in range(12)] for number in range(40)]
-        kinds = {"median": optuna.pruners.MedianPruner(3, 3), "hyperband": optuna.pruners.HyperbandPruner(2, 12, 3)}
+        curves = [
+            [math.sin(number * 7.3 + epoch) + epoch * (number % 5) / 5 for epoch in range(12)]
+            for number in range(40)
+        ]
+        kinds = {
+            "median": optuna.pruners.MedianPruner(3, 3),
+            "hyperband": optuna.pruners.HyperbandPruner(2, 12, 3),
+        }
         ended: dict[int, int] = {}
 
         def objective(own: optuna.Trial) -> float:
@@ -236,8 +372,18 @@ class TestPeers:
             best: Callable[[list[float]], float] = max if direction == "maximize" else min
             return best(curves[own.number])
 
-        optuna.create_study(study_name="demo", direction=direction, pruner=kinds[pruner.kind]).optimize(objective, 40)
-        entrants = [Entrant(number, trial(number, curve).epochs, None, (max if direction == "maximize" else min)(curve)) for number, curve in enumerate(curves)]
+        optuna.create_study(
+            study_name="demo", direction=direction, pruner=kinds[pruner.kind]
+        ).optimize(objective, 40)
+        entrants = [
+            Entrant(
+                number,
+                trial(number, curve).epochs,
+                None,
+                (max if direction == "maximize" else min)(curve),
+            )
+            for number, curve in enumerate(curves)
+        ]
         assert len(ended) > 5
         assert replay_peers(entrants, pruner, 12, direction, "demo") == ended
 
@@ -245,23 +391,42 @@ class TestPeers:
         """As in a study, a noisy trial is held for better than it is: by default it lives where a quiet one with the same best dies."""
         peers = [trial(number, [0.5] * 8) for number in range(8)]
         made = field(*peers, trial(8, [0.4] * 8), trial(9, [0.3, 0.4] * 4))
-        assert [(held.number, held.epoch) for held in rows(made, BOUND, PrunerConfig())["median"].killed] == [(8, 4)]
-        assert [held.number for held in rows(made, BOUND, PrunerConfig(noise=0))["median"].killed] == [8, 9]
+        assert [
+            (held.number, held.epoch) for held in rows(made, BOUND, PrunerConfig())["median"].killed
+        ] == [(8, 4)]
+        assert [
+            held.number for held in rows(made, BOUND, PrunerConfig(noise=0))["median"].killed
+        ] == [8, 9]
 
     def test_gaps(self, trial: Trial) -> None:
         """Hyperband deals its brackets by number: trials that are missing in the record keep theirs."""
         curves = {number: [((number * 37) % 11) / 11] * 9 for number in range(30)}
         kept = [number for number in curves if number % 3]
         pruner = PrunerConfig(kind="hyperband")
-        entrants = [Entrant(number, trial(number, curves[number]).epochs, None, None) for number in kept]
+        entrants = [
+            Entrant(number, trial(number, curves[number]).epochs, None, None) for number in kept
+        ]
         found = replay_peers(entrants, pruner, 9, "maximize", "demo")
         assert set(found) <= set(kept)
-        assert found != replay_peers([Entrant(at, held.records, None, None) for at, held in enumerate(entrants)], pruner, 9, "maximize", "demo")
+        assert found != replay_peers(
+            [Entrant(at, held.records, None, None) for at, held in enumerate(entrants)],
+            pruner,
+            9,
+            "maximize",
+            "demo",
+        )
 
     def test_nan(self, trial: Trial) -> None:
         """An epoch that was not validated is not reported, and a trial without a score is no peer."""
-        made = field(trial(0, [NAN] * 4), trial(1, [0.5] * 4), trial(2, [0.5] * 4), trial(3, [NAN, NAN, 0.1, 0.1]))
-        assert [(held.number, held.epoch) for held in rows(made, BOUND, self.MEDIAN)["median"].killed] == [(3, 3)]
+        made = field(
+            trial(0, [NAN] * 4),
+            trial(1, [0.5] * 4),
+            trial(2, [0.5] * 4),
+            trial(3, [NAN, NAN, 0.1, 0.1]),
+        )
+        assert [
+            (held.number, held.epoch) for held in rows(made, BOUND, self.MEDIAN)["median"].killed
+        ] == [(3, 3)]
 
     def test_verbosity(self, trial: Trial) -> None:
         """Optuna is as talkative afterwards as it was before."""
@@ -273,8 +438,15 @@ class TestPeers:
 class TestTune:
     def test_spares_the_best(self, trial: Trial) -> None:
         """What is proposed kills none of the best fifth, saves epochs, and says what it would have done."""
-        good = [trial(number, [0.1 * epoch for epoch in range(1, 21)], class_metric=(0.9, 0.4, 0.3, None)) for number in range(4)]
-        sleepy = [trial(number, [0.2] * 20, class_metric=(0.9, 0.0, 0.0, None)) for number in range(4, 12)]
+        good = [
+            trial(
+                number, [0.1 * epoch for epoch in range(1, 21)], class_metric=(0.9, 0.4, 0.3, None)
+            )
+            for number in range(4)
+        ]
+        sleepy = [
+            trial(number, [0.2] * 20, class_metric=(0.9, 0.0, 0.0, None)) for number in range(4, 12)
+        ]
         made = field(*good, *sleepy)
         found = tune(made, SignalsConfig())
         assert {held.number for held in found.spared} == {0, 1, 2}
@@ -286,16 +458,23 @@ class TestTune:
 
     def test_off(self, trial: Trial) -> None:
         """A signal that kills one of the best whatever its thresholds is switched off; one that was off is not tuned."""
-        made = field(*(trial(number, [0.1] * 8, class_metric=(0.9, 0.0, 0.0)) for number in range(6)))
+        made = field(
+            *(trial(number, [0.1] * 8, class_metric=(0.9, 0.0, 0.0)) for number in range(6))
+        )
         base = SignalsConfig.model_validate({"overfitting": {"enabled": False}})
         found = tune(made, base).signals
         assert found["class_collapse"]["enabled"] is False
         assert "overfitting" not in found
-        assert SignalsConfig.model_validate(base.model_dump() | dict(found)).class_collapse.enabled is False
+        assert (
+            SignalsConfig.model_validate(base.model_dump() | dict(found)).class_collapse.enabled
+            is False
+        )
 
     def test_no_occasion(self, trial: Trial) -> None:
         """A signal that these trials gave no occasion for is no danger to the best, and keeps its thresholds."""
-        made = field(*(trial(number, [0.1 * epoch for epoch in range(1, 9)]) for number in range(6)))
+        made = field(
+            *(trial(number, [0.1 * epoch for epoch in range(1, 9)]) for number in range(6))
+        )
         base = SignalsConfig.model_validate({"loss_rising": {"epochs": 7, "rise": 0.3}})
         found = tune(made, base).signals
         assert found["loss_rising"] == base.loss_rising.model_dump()
@@ -303,47 +482,90 @@ class TestTune:
 
     def test_strictest(self, trial: Trial) -> None:
         """Of thresholds that save as much and kill as many the strictest are proposed, though others come first."""
-        good = [trial(number, [0.1 * epoch for epoch in range(1, 21)], class_metric=(0.9, 0.4, 0.3)) for number in range(4)]
-        sleepy = [trial(number, [0.2] * 20, class_metric=(0.9, 0.01, 0.01)) for number in range(4, 12)]
-        found = tune(field(*good, *sleepy), SignalsConfig.model_validate({"class_collapse": {"level": 0.0}})).signals["class_collapse"]
+        good = [
+            trial(number, [0.1 * epoch for epoch in range(1, 21)], class_metric=(0.9, 0.4, 0.3))
+            for number in range(4)
+        ]
+        sleepy = [
+            trial(number, [0.2] * 20, class_metric=(0.9, 0.01, 0.01)) for number in range(4, 12)
+        ]
+        found = tune(
+            field(*good, *sleepy), SignalsConfig.model_validate({"class_collapse": {"level": 0.0}})
+        ).signals["class_collapse"]
         grid = GRIDS["class_collapse"]
-        assert (found["level"], found["all_but_one_epochs"]) == (min(level for level in grid["level"] if level >= 0.01), min(grid["all_but_one_epochs"]))
-        assert {key: found[key] for key in ("grace_epochs", "epochs")} == {key: max(grid[key]) for key in ("grace_epochs", "epochs")}
+        assert (found["level"], found["all_but_one_epochs"]) == (
+            min(level for level in grid["level"] if level >= 0.01),
+            min(grid["all_but_one_epochs"]),
+        )
+        assert {key: found[key] for key in ("grace_epochs", "epochs")} == {
+            key: max(grid[key]) for key in ("grace_epochs", "epochs")
+        }
 
     def test_fewest(self, trial: Trial, make_record: Make) -> None:
         """A trial whose death saves nothing is spared, also by the thresholds that are set; those that do as well stay."""
-        good = [trial(number, [0.1 * epoch for epoch in range(1, 21)], class_metric=(0.9, 0.4, 0.3)) for number in range(4)]
-        sleepy = [trial(number, [0.2] * 20, class_metric=(0.9, 0.0, 0.0)) for number in range(4, 12)]
+        good = [
+            trial(number, [0.1 * epoch for epoch in range(1, 21)], class_metric=(0.9, 0.4, 0.3))
+            for number in range(4)
+        ]
+        sleepy = [
+            trial(number, [0.2] * 20, class_metric=(0.9, 0.0, 0.0)) for number in range(4, 12)
+        ]
         classes = [(0.9, 0.2, 0.2) if epoch < 18 else (0.9, 0.0, 0.0) for epoch in range(1, 21)]
-        late = RecordedTrial(12, tuple(make_record(epoch, metric=0.3, class_metric=held) for epoch, held in enumerate(classes, 1)))
+        late = RecordedTrial(
+            12,
+            tuple(
+                make_record(epoch, metric=0.3, class_metric=held)
+                for epoch, held in enumerate(classes, 1)
+            ),
+        )
         made = field(*good, *sleepy, late)
         happy = {"grace_epochs": 4, "epochs": 3, "all_but_one_epochs": 4}
         proposed = tune(made, SignalsConfig.model_validate({"class_collapse": happy}))
         row = next(row for row in proposed.rows if row.rule == "class_collapse")
-        assert ({held.number for held in row.killed}, proposed.signals["class_collapse"]["epochs"] > 3) == (set(range(4, 12)), True)
+        assert (
+            {held.number for held in row.killed},
+            proposed.signals["class_collapse"]["epochs"] > 3,
+        ) == (set(range(4, 12)), True)
         calm = SignalsConfig.model_validate({"class_collapse": happy | {"epochs": 5}})
         assert tune(made, calm).signals["class_collapse"] == calm.class_collapse.model_dump()
 
     def test_cannot_judge(self, trial: Trial) -> None:
         """A signal that lacks its numbers in every trial is not tuned on them."""
         made = field(trial(0, [0.1] * 8, class_metric=(), val_loss=NAN))
-        assert set(tune(made, SignalsConfig()).signals) == {"loss_rising", "metric_falling", "loss_metric_divorce"}
+        assert set(tune(made, SignalsConfig()).signals) == {
+            "loss_rising",
+            "metric_falling",
+            "loss_metric_divorce",
+        }
 
 
 class TestJson:
     def test_plain(self, trial: Trial) -> None:
         """Both results are JSON as it is, without NaN."""
         made = field(trial(0, [0.1] * 4, bad=1), trial(1, [0.2] * 4))
-        for told in (backtest(made, SignalsConfig(), PrunerConfig()).as_dict(), tune(made, SignalsConfig()).as_dict()):
+        for told in (
+            backtest(made, SignalsConfig(), PrunerConfig()).as_dict(),
+            tune(made, SignalsConfig()).as_dict(),
+        ):
             assert json.loads(json.dumps(told, allow_nan=False)) == told
 
 
 class TestTable:
     @pytest.mark.parametrize("columns", [60, 80, 120])
     @pytest.mark.parametrize("kind", ["median", "hyperband"])
-    def test_readable(self, trial: Trial, width: Callable[[int], None], capsys: pytest.CaptureFixture[str], columns: int, kind: Any) -> None:
+    def test_readable(
+        self,
+        trial: Trial,
+        width: Callable[[int], None],
+        capsys: pytest.CaptureFixture[str],
+        columns: int,
+        kind: Any,
+    ) -> None:
         """At any usual width nothing is cut: every rule with its figures in one line, and the best that it kills by number."""
-        trials = [trial(number, [0.1] * 3 + [0.5 - number / 1000] * 9, bad=3) for number in range(100, 220)]
+        trials = [
+            trial(number, [0.1] * 3 + [0.5 - number / 1000] * 9, bad=3)
+            for number in range(100, 220)
+        ]
         result = backtest(field(*trials), SignalsConfig(), PrunerConfig(kind=kind))
         width(columns)
         print_backtest(result)

@@ -16,7 +16,12 @@ from spaces.errors import RecordsError
 from spaces.record_json import make_record as read_row
 from spaces.records import EpochRecord
 
-COLUMNS = {"loss": "train/loss", "metric": "val/miou", "val_loss": "val/loss", "class_metric": "val/iou_*"}
+COLUMNS = {
+    "loss": "train/loss",
+    "metric": "val/miou",
+    "val_loss": "val/loss",
+    "class_metric": "val/iou_*",
+}
 
 WANDB_CSV = """,_step,epoch,train/loss,grad_norm,val/loss,val/miou,val/iou_road,val/iou_sign
 0,0,0,0.9,3.0,,,,
@@ -48,15 +53,32 @@ def table(tmp_path: Path) -> Callable[..., Path]:
 class TestConvert:
     def test_wandb_csv(self, table: Callable[..., Path]) -> None:
         """Rows of one epoch are one epoch, counted from 1: losses are means, a largest norm the largest, figures the last."""
-        (trial,) = convert([table(WANDB_CSV)], COLUMNS | {"grad_norm_max": "grad_norm"}, "maximize").trials
+        (trial,) = convert(
+            [table(WANDB_CSV)], COLUMNS | {"grad_norm_max": "grad_norm"}, "maximize"
+        ).trials
         first, second = trial.epochs
-        assert (first.epoch, first.train_loss, first.grad_norm_max, first.val_loss, first.metric) == (1, pytest.approx(0.8), 5.0, 0.85, 0.30)
+        assert (
+            first.epoch,
+            first.train_loss,
+            first.grad_norm_max,
+            first.val_loss,
+            first.metric,
+        ) == (1, pytest.approx(0.8), 5.0, 0.85, 0.30)
         assert (second.epoch, second.train_loss, second.class_metric) == (2, 0.5, (0.7, 0.1))
         assert (trial.state, trial.params) == ("complete", {"run": "run"})
 
     def test_json(self, table: Callable[..., Path]) -> None:
         """JSON Lines and a JSON array are the same to it, and so are null, a missing cell, and a NaN beside a number."""
-        rows = [{"epoch": 1, "train/loss": 0.5, "val/miou": None}, {"epoch": 1, "train/loss": math.nan, "val/miou": 0.25, "val/loss": 1.0, "val/iou_a": 0.5}]
+        rows = [
+            {"epoch": 1, "train/loss": 0.5, "val/miou": None},
+            {
+                "epoch": 1,
+                "train/loss": math.nan,
+                "val/miou": 0.25,
+                "val/loss": 1.0,
+                "val/iou_a": 0.5,
+            },
+        ]
         lines, array = table(rows_of(*rows), "lines.jsonl"), table(json.dumps(rows), "array.json")
         told = [convert([path], COLUMNS, "maximize").trials[0].epochs for path in (lines, array)]
         assert repr(told[0]) == repr(told[1])
@@ -64,7 +86,10 @@ class TestConvert:
 
     def test_nan(self, table: Callable[..., Path]) -> None:
         """An epoch whose losses are all NaN has diverged; one without a metric was not validated."""
-        path = table('{"epoch": 1, "loss": 0.5, "metric": 0.2}\n{"epoch": 2, "loss": NaN}\n{"epoch": 3, "metric": 0.1}', "run.jsonl")
+        path = table(
+            '{"epoch": 1, "loss": 0.5, "metric": 0.2}\n{"epoch": 2, "loss": NaN}\n{"epoch": 3, "metric": 0.1}',
+            "run.jsonl",
+        )
         epochs = convert([path], {}, "maximize").trials[0].epochs
         assert [record.epoch for record in epochs] == [1, 2]
         assert (math.isnan(epochs[1].train_loss), math.isnan(epochs[1].metric)) == (True, True)
@@ -73,12 +98,20 @@ class TestConvert:
         """Fractional epochs, as some trainers log them, belong to the epoch that they are part of."""
         path = table("epoch,loss,metric\n0.5,3,\n1.0,1,\n1.0,,0.2\n1.5,1,\n2.0,,0.3\n")
         epochs = convert([path], {}, "maximize").trials[0].epochs
-        assert [(record.epoch, record.train_loss, record.metric) for record in epochs] == [(1, 2.0, 0.2), (2, 1.0, 0.3)]
+        assert [(record.epoch, record.train_loss, record.metric) for record in epochs] == [
+            (1, 2.0, 0.2),
+            (2, 1.0, 0.3),
+        ]
 
-    @pytest.mark.parametrize(("whole", "states"), [(False, ["complete", "pruned"]), (True, ["complete", "complete"])])
+    @pytest.mark.parametrize(
+        ("whole", "states"), [(False, ["complete", "pruned"]), (True, ["complete", "complete"])]
+    )
     def test_short(self, table: Callable[..., Path], whole: bool, states: list[str]) -> None:
         """A run that is shorter than the longest may have been killed, so its future is unknown unless said otherwise."""
-        files = [table("epoch,loss,metric\n1,1,0.1\n2,1,0.1\n", "a.csv"), table("epoch,loss,metric\n1,1,0.1\n", "b.csv")]
+        files = [
+            table("epoch,loss,metric\n1,1,0.1\n2,1,0.1\n", "a.csv"),
+            table("epoch,loss,metric\n1,1,0.1\n", "b.csv"),
+        ]
         recording = convert(files, {}, "minimize", whole=whole)
         assert [trial.state for trial in recording.trials] == states
         assert [trial.params["run"] for trial in recording.trials] == ["a", "b"]
@@ -89,18 +122,47 @@ class TestConvert:
         record = make_record(1, grad_shares={}, class_metric=(0.9, 0.2, 0.0))
         path = table(rows_of(figures(record, ("road", "car", "sign"))), "run.jsonl")
         (epoch,) = convert([path], {"loss": "train_loss"}, "maximize").trials[0].epochs
-        known = read_row({"epoch": 1, "loss": record.train_loss, "metric": record.metric, "ce_loss": record.ce_loss, "dice_loss": record.dice_loss, "ce_weight": 0.6, "dice_weight": 0.4})
-        assert (epoch.ce_loss, epoch.dice_loss, epoch.dice_weight) == (known.ce_loss, known.dice_loss, known.dice_weight)
-        assert (epoch.class_metric, epoch.val_loss, epoch.grad_norm_max) == ((0.9, 0.2, 0.0), record.val_loss, record.grad_norm_max)
+        known = read_row(
+            {
+                "epoch": 1,
+                "loss": record.train_loss,
+                "metric": record.metric,
+                "ce_loss": record.ce_loss,
+                "dice_loss": record.dice_loss,
+                "ce_weight": 0.6,
+                "dice_weight": 0.4,
+            }
+        )
+        assert (epoch.ce_loss, epoch.dice_loss, epoch.dice_weight) == (
+            known.ce_loss,
+            known.dice_loss,
+            known.dice_weight,
+        )
+        assert (epoch.class_metric, epoch.val_loss, epoch.grad_norm_max) == (
+            (0.9, 0.2, 0.0),
+            record.val_loss,
+            record.grad_norm_max,
+        )
 
     def test_classes(self, table: Callable[..., Path]) -> None:
         """A class keeps its place in every epoch and every run, whatever order the keys come in and whichever are missing."""
-        rows = [{"class/road": 0.9, "class/car": 0.5, "class/sign": 0.1}, {"class/sign": 0.2, "class/road": 0.8}, {"class/car": 0.6, "class/sign": 0.3, "class/road": 0.7}]
+        rows = [
+            {"class/road": 0.9, "class/car": 0.5, "class/sign": 0.1},
+            {"class/sign": 0.2, "class/road": 0.8},
+            {"class/car": 0.6, "class/sign": 0.3, "class/road": 0.7},
+        ]
         plain = {"loss": 0.5, "metric": 0.2}
-        first = table(rows_of(*({"epoch": epoch} | plain | row for epoch, row in enumerate(rows, 1))), "a.jsonl")
+        first = table(
+            rows_of(*({"epoch": epoch} | plain | row for epoch, row in enumerate(rows, 1))),
+            "a.jsonl",
+        )
         second = table("epoch,loss,metric,class/sign,class/car\n1,0.5,0.2,0.4,0.6\n", "b.csv")
         trials = convert([first, second], {}, "maximize").trials
-        assert [record.class_metric for record in trials[0].epochs] == [(0.9, 0.5, 0.1), (0.8, None, 0.2), (0.7, 0.6, 0.3)]
+        assert [record.class_metric for record in trials[0].epochs] == [
+            (0.9, 0.5, 0.1),
+            (0.8, None, 0.2),
+            (0.7, 0.6, 0.3),
+        ]
         assert [record.class_metric for record in trials[1].epochs] == [(None, 0.6, 0.4)]
 
     @pytest.mark.parametrize(
@@ -114,7 +176,9 @@ class TestConvert:
             ("", {}, "has no column 'epoch'"),
         ],
     )
-    def test_refused(self, table: Callable[..., Path], text: str, columns: dict[str, str], what: str) -> None:
+    def test_refused(
+        self, table: Callable[..., Path], text: str, columns: dict[str, str], what: str
+    ) -> None:
         """A column that is not there, a key that nobody knows, or a cell that is no number is one clear error."""
         with pytest.raises(RecordsError, match=what) as found:
             convert([table(text)], columns, "maximize")
@@ -123,8 +187,16 @@ class TestConvert:
     @pytest.mark.parametrize(
         ("text", "name", "column"),
         [
-            ("epoch,train/loss,metric\n1,0.5,0.1\n\n2,low,0.2\n", "run.csv", "loss (column 'train/loss')"),
-            ('{"epoch": 1, "train/loss": 1, "metric": 1}\n{"epoch": "low", "train/loss": 1, "metric": 1}', "run.jsonl", "epoch (column 'epoch')"),
+            (
+                "epoch,train/loss,metric\n1,0.5,0.1\n\n2,low,0.2\n",
+                "run.csv",
+                "loss (column 'train/loss')",
+            ),
+            (
+                '{"epoch": 1, "train/loss": 1, "metric": 1}\n{"epoch": "low", "train/loss": 1, "metric": 1}',
+                "run.jsonl",
+                "epoch (column 'epoch')",
+            ),
         ],
     )
     def test_row(self, table: Callable[..., Path], text: str, name: str, column: str) -> None:
@@ -132,7 +204,10 @@ class TestConvert:
         path = table(text, name)
         with pytest.raises(RecordsError) as caught:
             convert([path], {"loss": "train/loss"}, "maximize")
-        assert (caught.value.what, caught.value.where) == (f"{column} cannot be 'low'", f"{path}, row 2")
+        assert (caught.value.what, caught.value.where) == (
+            f"{column} cannot be 'low'",
+            f"{path}, row 2",
+        )
 
     def test_twice(self, table: Callable[..., Path]) -> None:
         """A table that is given twice, however it is spelled, is refused."""

@@ -25,10 +25,19 @@ class TestStudyRecording:
         demo.filled()
         found = study_recording(demo.store, "focal_gamma")
         assert [(trial.number, trial.state, len(trial.epochs)) for trial in found.trials] == [
-            (0, "complete", 4), (1, "complete", 4), (2, "pruned", 1), (3, "diverged", 2), (4, "failed", 0), (5, "running", 2),
-        ]  # fmt: skip
+            (0, "complete", 4),
+            (1, "complete", 4),
+            (2, "pruned", 1),
+            (3, "diverged", 2),
+            (4, "failed", 0),
+            (5, "running", 2),
+        ]
         assert (found.trials[0].preset, found.trials[1].params["loss.gamma"]) == ("safe", 0.125)
-        assert (found.study.name, found.study.metric.name, found.study.epochs) == ("focal_gamma", "miou", 4)
+        assert (found.study.name, found.study.metric.name, found.study.epochs) == (
+            "focal_gamma",
+            "miou",
+            4,
+        )
 
     def test_file(self, demo: Demo, tmp_path: Path) -> None:
         """It can be written to a file and read again."""
@@ -49,8 +58,13 @@ class TestSource:
     def test_study(self, demo: Demo) -> None:
         """A study is judged by its own thresholds and pruner, every signal on: run without kills, it would be silent otherwise."""
         spec = demo.plan.spec
-        signals = {name: {"enabled": False} for name in SIGNALS} | {"class_collapse": {"enabled": False, "epochs": 7}}
-        demo.store.redefine_study(demo.stored.id, spec.model_dump(mode="json") | {"signals": signals, "pruner": {"kind": "none"}})
+        signals = {name: {"enabled": False} for name in SIGNALS} | {
+            "class_collapse": {"enabled": False, "epochs": 7}
+        }
+        demo.store.redefine_study(
+            demo.stored.id,
+            spec.model_dump(mode="json") | {"signals": signals, "pruner": {"kind": "none"}},
+        )
         found = source("focal_gamma", None, None, lambda: demo.store)
         assert all(getattr(found.signals, name).enabled for name in SIGNALS)
         assert (found.signals.class_collapse.epochs, found.pruner.kind) == (7, "none")
@@ -60,27 +74,55 @@ class TestSource:
         path = tmp_path / "curves.jsonl"
         path.write_text('{"epochs": [{"epoch": 1, "loss": 0.8, "metric": 0.45}]}')
         found = source(None, path, "minimize", lambda: pytest.fail("no store is needed"))
-        assert (found.signals, found.pruner, found.recording.study.metric.direction) == (SignalsConfig(), PrunerConfig(), "minimize")
-        assert source(None, path, None, lambda: pytest.fail("no store is needed")).recording.study == RecordedStudy()
+        assert (found.signals, found.pruner, found.recording.study.metric.direction) == (
+            SignalsConfig(),
+            PrunerConfig(),
+            "minimize",
+        )
+        assert (
+            source(None, path, None, lambda: pytest.fail("no store is needed")).recording.study
+            == RecordedStudy()
+        )
 
-    @pytest.mark.parametrize(("told", "asked", "used"), [({}, "minimize", "minimize"), ({"name": "ce"}, "minimize", "minimize"), ({"name": "ce", "direction": "minimize"}, "minimize", "minimize")])
-    def test_direction(self, tmp_path: Path, told: dict[str, str], asked: Direction, used: str) -> None:
+    @pytest.mark.parametrize(
+        ("told", "asked", "used"),
+        [
+            ({}, "minimize", "minimize"),
+            ({"name": "ce"}, "minimize", "minimize"),
+            ({"name": "ce", "direction": "minimize"}, "minimize", "minimize"),
+        ],
+    )
+    def test_direction(
+        self, tmp_path: Path, told: dict[str, str], asked: Direction, used: str
+    ) -> None:
         """A direction on the command line is for a file that does not tell it, be its metric named or not."""
         path = tmp_path / "curves.jsonl"
         study = {"metric": told}
-        path.write_text(json.dumps({"study": study, "epochs": [{"epoch": 1, "loss": 0.8, "metric": 0.45}]}))
-        assert source(None, path, asked, lambda: pytest.fail("no store is needed")).recording.study.metric.direction == used
+        path.write_text(
+            json.dumps({"study": study, "epochs": [{"epoch": 1, "loss": 0.8, "metric": 0.45}]})
+        )
+        assert (
+            source(
+                None, path, asked, lambda: pytest.fail("no store is needed")
+            ).recording.study.metric.direction
+            == used
+        )
 
     def test_direction_told(self, tmp_path: Path) -> None:
         """What is recorded is not turned around: a file that says otherwise is an error, and so is any direction for a study."""
         path = tmp_path / "curves.jsonl"
-        path.write_text('{"study": {"metric": {"direction": "maximize"}}, "epochs": [{"epoch": 1, "loss": 0.8, "metric": 0.45}]}')
+        path.write_text(
+            '{"study": {"metric": {"direction": "maximize"}}, "epochs": [{"epoch": 1, "loss": 0.8, "metric": 0.45}]}'
+        )
         with pytest.raises(InputError, match=r"curves.jsonl says that its metric is to maximize"):
             source(None, path, "minimize", lambda: pytest.fail("no store is needed"))
         with pytest.raises(InputError, match="a study in the store says itself"):
             source("demo", None, "maximize", lambda: pytest.fail("nothing is opened"))
 
-    @pytest.mark.parametrize(("study", "records", "found"), [(None, None, "neither"), ("demo", Path("curves.jsonl"), "both")])
+    @pytest.mark.parametrize(
+        ("study", "records", "found"),
+        [(None, None, "neither"), ("demo", Path("curves.jsonl"), "both")],
+    )
     def test_one(self, study: str | None, records: Path | None, found: str) -> None:
         """Exactly one thing is replayed."""
         with pytest.raises(InputError, match="name one thing to replay") as problem:

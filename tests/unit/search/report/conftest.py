@@ -23,12 +23,27 @@ SPACE = {
     "loss.gamma": {"kind": "float", "low": 0, "high": 5, "when": {"loss.kind": "focal"}},
     "optimizer.lr_multiple": {"kind": "float", "low": 0.01, "high": 30, "log": True},
 }
-FOCAL = {"loss.kind": "focal", "loss.gamma": 2.0, "optimizer.lr_multiple": 0.5, "optimizer.base_lr": 0.1, "batch_size": 8}
+FOCAL = {
+    "loss.kind": "focal",
+    "loss.gamma": 2.0,
+    "optimizer.lr_multiple": 0.5,
+    "optimizer.base_lr": 0.1,
+    "batch_size": 8,
+}
 PLAIN = FOCAL | {"loss.kind": "ce"}
 
-EVIDENCE = Evidence("gradient_explosion", 2, 13, "the gradient norm was 2011", {"grad_norm_max": 2011.0, "lr": NAN}, severity=1.5)
+EVIDENCE = Evidence(
+    "gradient_explosion",
+    2,
+    13,
+    "the gradient norm was 2011",
+    {"grad_norm_max": 2011.0, "lr": NAN},
+    severity=1.5,
+)
 DIAGNOSIS = Diagnosis(
-    "learning rate too high", ("it was 30 times the base rate",), (Remedy("halve it", {"optimizer.lr_multiple": 15.0}), Remedy("clip", {}))
+    "learning rate too high",
+    ("it was 30 times the base rate",),
+    (Remedy("halve it", {"optimizer.lr_multiple": 15.0}), Remedy("clip", {})),
 )
 
 
@@ -37,12 +52,24 @@ class Demo:
 
     def __init__(self, store: Store, make_record: Make, **changes: Any) -> None:
         self.store, self.make = store, make_record
-        given: dict[str, Any] = {"name": "demo", "epochs": 8, "trials": 10, "space": SPACE, **changes}
+        given: dict[str, Any] = {
+            "name": "demo",
+            "epochs": 8,
+            "trials": 10,
+            "space": SPACE,
+            **changes,
+        }
         self.spec = StudySpec.model_validate(given)
         self.id = store.register_study(1, "demo", self.spec.model_dump(mode="json")).id
         self.number = -1
 
-    def start(self, metrics: Sequence[float] = (), config: Mapping[str, Any] = FOCAL, preset: str | None = None, **changes: Any) -> Claim:
+    def start(
+        self,
+        metrics: Sequence[float] = (),
+        config: Mapping[str, Any] = FOCAL,
+        preset: str | None = None,
+        **changes: Any,
+    ) -> Claim:
         """The next trial, with an epoch for every metric."""
         claim = self.store.claim(self.id, 1000, "box:1", 600)
         assert claim is not None
@@ -52,7 +79,9 @@ class Demo:
             self.store.append(claim, self.make(epoch, metric=metric, **changes), 600)
         return claim
 
-    def complete(self, score: float | None, metrics: Sequence[float] = (0.1, 0.2), **changes: Any) -> Claim:
+    def complete(
+        self, score: float | None, metrics: Sequence[float] = (0.1, 0.2), **changes: Any
+    ) -> Claim:
         """A complete trial."""
         claim = self.start(metrics, **changes)
         self.store.finish(claim, "complete", score=score)

@@ -14,7 +14,16 @@ from spaces.config import MetricConfig
 from spaces.errors import StoreError
 from spaces.records import Evidence, TestScore
 from storage.store import Store
-from tests.unit.search.report.conftest import DIAGNOSIS, EVIDENCE, FOCAL, NAN, PLAIN, SPACE, Demo, Make
+from tests.unit.search.report.conftest import (
+    DIAGNOSIS,
+    EVIDENCE,
+    FOCAL,
+    NAN,
+    PLAIN,
+    SPACE,
+    Demo,
+    Make,
+)
 
 
 def numbers(rows: Sequence[LeaderboardRow]) -> list[int]:
@@ -27,7 +36,13 @@ class TestStudyReport:
         """A study that has not begun has its whole budget left, and neither leaderboard nor kills."""
         report = demo.report()
 
-        assert (report.name, report.metric, report.direction, report.score_rule, report.epochs) == ("demo", "miou", "maximize", "best", 8)
+        assert (report.name, report.metric, report.direction, report.score_rule, report.epochs) == (
+            "demo",
+            "miou",
+            "maximize",
+            "best",
+            8,
+        )
         assert report.states == {
             "complete": 0,
             "pruned": 0,
@@ -65,7 +80,9 @@ class TestStudyReport:
         """A budget that was lowered below what is done leaves nothing, not less than nothing."""
         for _ in range(2):
             demo.start()
-        demo.store.redefine_study(demo.id, demo.spec.model_copy(update={"trials": 1}).model_dump(mode="json"))
+        demo.store.redefine_study(
+            demo.id, demo.spec.model_copy(update={"trials": 1}).model_dump(mode="json")
+        )
 
         assert demo.report().states["left"] == 0
 
@@ -85,13 +102,19 @@ class TestStudyReport:
     def test_json(self, demo: Demo) -> None:
         """A report is JSON as it is: NaN, which JSON does not know, is null; tuples are lists."""
         claim = demo.start([0.1, NAN])
-        demo.store.finish(claim, "diverged", score=NAN, evidence=Evidence("loss_rising", 2, None, "", {}, NAN))
+        demo.store.finish(
+            claim, "diverged", score=NAN, evidence=Evidence("loss_rising", 2, None, "", {}, NAN)
+        )
         demo.complete(0.2)
 
         told = json.loads(json.dumps(demo.report().as_dict(), allow_nan=False))
 
         assert told["kills"][0]["severity"] is None
-        assert told["leaderboard"][0]["params"] == {"loss.kind": "focal", "loss.gamma": 2.0, "optimizer.lr_multiple": 0.5}
+        assert told["leaderboard"][0]["params"] == {
+            "loss.kind": "focal",
+            "loss.gamma": 2.0,
+            "optimizer.lr_multiple": 0.5,
+        }
         assert told["states"]["complete"] == 1
 
 
@@ -135,7 +158,11 @@ class TestLeaderboard:
 
         focal, plain = demo.report().leaderboard
 
-        assert focal.params == {"loss.kind": "focal", "loss.gamma": 2.0, "optimizer.lr_multiple": 0.5}
+        assert focal.params == {
+            "loss.kind": "focal",
+            "loss.gamma": 2.0,
+            "optimizer.lr_multiple": 0.5,
+        }
         assert plain.params == {"loss.kind": "ce", "optimizer.lr_multiple": 0.5}
         assert focal.lr == pytest.approx(0.05)
 
@@ -155,7 +182,10 @@ class TestLeaderboard:
 
         rows = demo.report().leaderboard
 
-        assert [(row.preset, row.test, row.best_epoch) for row in rows] == [("safe", 0.25, 2), ("", None, 2)]
+        assert [(row.preset, row.test, row.best_epoch) for row in rows] == [
+            ("safe", 0.25, 2),
+            ("", None, 2),
+        ]
 
     @pytest.mark.parametrize(("behind", "tied"), [(0.036, True), (0.037, False)])
     def test_tied(self, demo: Demo, behind: float, tied: bool) -> None:
@@ -171,7 +201,11 @@ class TestLeaderboard:
         for score in (0.4, 0.4, 0.399):
             demo.complete(score)
 
-        assert [(row.noise, row.tied) for row in demo.report().leaderboard] == [(None, False), (None, True), (None, False)]
+        assert [(row.noise, row.tied) for row in demo.report().leaderboard] == [
+            (None, False),
+            (None, True),
+            (None, False),
+        ]
 
 
 class TestNoise:
@@ -184,19 +218,33 @@ class TestNoise:
 
     def test_trend_is_no_noise(self, make_record: Make) -> None:
         """A metric that rises evenly has no noise."""
-        assert metric_noise([make_record(epoch, metric=0.01 * epoch) for epoch in range(1, 11)]) == pytest.approx(0, abs=1e-12)
+        assert metric_noise(
+            [make_record(epoch, metric=0.01 * epoch) for epoch in range(1, 11)]
+        ) == pytest.approx(0, abs=1e-12)
 
     @pytest.mark.parametrize("metrics", [[], [0.1], [0.1, 0.2, 0.4], [0.1, 0.2, NAN, 0.3]])
     def test_too_few(self, make_record: Make, metrics: list[float]) -> None:
         """Fewer than two second differences say nothing."""
-        assert metric_noise([make_record(epoch, metric=metric) for epoch, metric in enumerate(metrics, 1)]) is None
+        assert (
+            metric_noise(
+                [make_record(epoch, metric=metric) for epoch, metric in enumerate(metrics, 1)]
+            )
+            is None
+        )
 
 
 class TestKills:
     def test_diverged(self, demo: Demo) -> None:
         """A diverged trial tells its signal, place, cause and first remedy."""
         claim = demo.start([0.1, NAN])
-        demo.store.finish(claim, "diverged", 0.1, "gradient_explosion: the gradient norm was 2011", EVIDENCE, DIAGNOSIS)
+        demo.store.finish(
+            claim,
+            "diverged",
+            0.1,
+            "gradient_explosion: the gradient norm was 2011",
+            EVIDENCE,
+            DIAGNOSIS,
+        )
 
         (kill,) = demo.report().kills
 
@@ -216,15 +264,25 @@ class TestKills:
 
     def test_pruned(self, demo: Demo) -> None:
         """A pruned trial names its pruner and its last epoch; its cause lies in its peers."""
-        demo.store.finish(demo.start([0.1, 0.1, 0.1]), "pruned", 0.1, "median: best metric 0.1 by epoch 3")
+        demo.store.finish(
+            demo.start([0.1, 0.1, 0.1]), "pruned", 0.1, "median: best metric 0.1 by epoch 3"
+        )
 
         (kill,) = demo.report().kills
 
-        assert (kill.signal, kill.epoch, kill.step, kill.cause, kill.remedy) == ("median", 3, None, "worse than its peers", "")
+        assert (kill.signal, kill.epoch, kill.step, kill.cause, kill.remedy) == (
+            "median",
+            3,
+            None,
+            "worse than its peers",
+            "",
+        )
 
     def test_failed(self, demo: Demo) -> None:
         """A failed trial names the kind of error; it need not have an epoch."""
-        demo.store.finish(demo.start(), "failed", reason="ValueError: bad mask", error="Traceback …")
+        demo.store.finish(
+            demo.start(), "failed", reason="ValueError: bad mask", error="Traceback …"
+        )
 
         (kill,) = demo.report().kills
 
@@ -241,9 +299,19 @@ class TestKills:
         demo.complete(0.3)
         demo.store.finish(demo.start([0.1]), "pruned", 0.1, "median: …")
         for _ in range(2):
-            demo.store.finish(demo.start([0.1, NAN]), "diverged", 0.1, "gradient_explosion: …", EVIDENCE, DIAGNOSIS)
+            demo.store.finish(
+                demo.start([0.1, NAN]),
+                "diverged",
+                0.1,
+                "gradient_explosion: …",
+                EVIDENCE,
+                DIAGNOSIS,
+            )
 
-        assert list(demo.report().causes.items()) == [("learning rate too high", 2), ("worse than its peers", 1)]
+        assert list(demo.report().causes.items()) == [
+            ("learning rate too high", 2),
+            ("worse than its peers", 1),
+        ]
 
 
 class TestStudyHealth:
@@ -253,4 +321,7 @@ class TestStudyHealth:
         demo.complete(0.4, [0.4, 0.1])
         demo.store.finish(demo.start([0.4, 0.1]), "pruned")
 
-        assert demo.report().health[1] == "an improving metric: 1 of 2 complete trials; missing in trial 1"
+        assert (
+            demo.report().health[1]
+            == "an improving metric: 1 of 2 complete trials; missing in trial 1"
+        )

@@ -16,13 +16,24 @@ from tests.unit.search.report.conftest import DIAGNOSIS, EVIDENCE, FOCAL, INF, N
 class TestTrialReport:
     def test_whole(self, demo: Demo) -> None:
         """Everything that the store knows of a trial is in its report."""
-        claim = demo.start([0.1], preset="safe", used={"environment.classes": ["road", "sky", "car"], "loss.gamma": 2.0})
+        claim = demo.start(
+            [0.1],
+            preset="safe",
+            used={"environment.classes": ["road", "sky", "car"], "loss.gamma": 2.0},
+        )
         demo.store.append(claim, demo.make(2, metric=NAN, broken_step=13), 600)
         demo.store.finish(claim, "diverged", 0.1, "gradient_explosion: …", EVIDENCE, DIAGNOSIS)
 
         report = trial_report(demo.store, "demo", 0)
 
-        assert (report.study, report.number, report.state, report.preset, report.score, report.attempts) == (
+        assert (
+            report.study,
+            report.number,
+            report.state,
+            report.preset,
+            report.score,
+            report.attempts,
+        ) == (
             "demo",
             0,
             "diverged",
@@ -42,7 +53,9 @@ class TestTrialReport:
 
     def test_failed(self, demo: Demo) -> None:
         """The whole text of an error is kept."""
-        demo.store.finish(demo.start(), "failed", reason="ValueError: x", error="Traceback\nValueError: x")
+        demo.store.finish(
+            demo.start(), "failed", reason="ValueError: x", error="Traceback\nValueError: x"
+        )
 
         assert trial_report(demo.store, "demo", 0).error == "Traceback\nValueError: x"
 
@@ -52,7 +65,12 @@ class TestTrialReport:
 
         report = trial_report(demo.store, "demo", 0)
 
-        assert (report.state, report.records, report.class_names, report.score) == ("running", (), (), None)
+        assert (report.state, report.records, report.class_names, report.score) == (
+            "running",
+            (),
+            (),
+            None,
+        )
 
     def test_nameless_classes(self, demo: Demo) -> None:
         """Classes whose names nobody told are numbered."""
@@ -65,12 +83,16 @@ class TestTrialReport:
         claim = demo.start([0.1, NAN], grad_norm_max=INF)
         demo.store.finish(claim, "diverged", 0.1, "…", EVIDENCE, DIAGNOSIS)
 
-        told = json.loads(json.dumps(trial_report(demo.store, "demo", 0).as_dict(), allow_nan=False))
+        told = json.loads(
+            json.dumps(trial_report(demo.store, "demo", 0).as_dict(), allow_nan=False)
+        )
 
         assert [record["metric"] for record in told["records"]] == [0.1, None]
         assert told["records"][0]["grad_norm_max"] is None
         assert told["findings"][0]["evidence"]["numbers"] == {"grad_norm_max": 2011.0, "lr": None}
-        assert told["findings"][0]["diagnosis"]["remedies"][0]["patch"] == {"optimizer.lr_multiple": 15.0}
+        assert told["findings"][0]["diagnosis"]["remedies"][0]["patch"] == {
+            "optimizer.lr_multiple": 15.0
+        }
 
     def test_unknown_number(self, demo: Demo) -> None:
         """A number that no trial has is an error that says which there are, and what to do."""

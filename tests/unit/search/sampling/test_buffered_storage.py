@@ -44,9 +44,15 @@ class TestHolding:
             storage.set_trial_param(trial_id, "rate", 0.5, RATE)
             storage.set_trial_param(trial_id, "kind", 1, KIND)
             storage.set_trial_system_attr(trial_id, "shared", {"rate": 0.5})
-        params = (SampledParam("rate", 0.5, distribution_to_json(RATE)), SampledParam("kind", 1, distribution_to_json(KIND)))
+        params = (
+            SampledParam("rate", 0.5, distribution_to_json(RATE)),
+            SampledParam("kind", 1, distribution_to_json(KIND)),
+        )
         assert held.sampled() == Sampled(params, {"shared": json.dumps({"rate": 0.5})})
-        assert (database.get_trial(trial_id).params, database.get_trial(trial_id).system_attrs) == ({}, {})
+        assert (database.get_trial(trial_id).params, database.get_trial(trial_id).system_attrs) == (
+            {},
+            {},
+        )
 
     def test_outside(self, database: RDBStorage, study_id: int) -> None:
         """Before and after it everything is written at once, also after a block that failed."""
@@ -58,7 +64,10 @@ class TestHolding:
         storage.set_trial_param(trial_id, "kind", 1, KIND)
         storage.set_trial_system_attr(trial_id, "shared", 3)
         written = database.get_trial(trial_id)
-        assert (written.params, written.system_attrs) == ({"rate": 0.5, "kind": "focal"}, {"shared": 3})
+        assert (written.params, written.system_attrs) == (
+            {"rate": 0.5, "kind": "focal"},
+            {"shared": 3},
+        )
 
     def test_history(self, database: RDBStorage, study_id: int) -> None:
         """The history is read once in a block, whichever states are asked for, and anew in the next."""
@@ -68,13 +77,26 @@ class TestHolding:
         database.set_trial_state_values(first, TrialState.COMPLETE, [0.5])
 
         def numbers(*states: TrialState) -> list[int]:
-            return [trial.number for trial in storage.get_all_trials(study_id, deepcopy=False, states=states or None)]
+            return [
+                trial.number
+                for trial in storage.get_all_trials(study_id, deepcopy=False, states=states or None)
+            ]
 
-        with mock.patch.object(database, "_get_trials", wraps=database._get_trials) as read, storage.holding():
-            assert [numbers(), numbers(TrialState.COMPLETE), numbers(TrialState.RUNNING), numbers(TrialState.FAIL)] == [[0, 1], [0], [1], []]
+        with (
+            mock.patch.object(database, "_get_trials", wraps=database._get_trials) as read,
+            storage.holding(),
+        ):
+            assert [
+                numbers(),
+                numbers(TrialState.COMPLETE),
+                numbers(TrialState.RUNNING),
+                numbers(TrialState.FAIL),
+            ] == [[0, 1], [0], [1], []]
             storage.create_new_trial(study_id)
             assert numbers() == [0, 1]
-            assert len(storage.get_all_trials(study_id)) == 3  # copies are for people, and people want what is there now
+            assert (
+                len(storage.get_all_trials(study_id)) == 3
+            )  # copies are for people, and people want what is there now
         assert read.call_count == 2
         with storage.holding():
             assert numbers() == [0, 1, 2]

@@ -7,7 +7,12 @@ from typing import Any
 
 import optuna
 import pytest
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 from optuna.storages import RDBStorage
 from optuna.trial import Trial, TrialState
 
@@ -26,16 +31,28 @@ def demo(**given: Any) -> Plan:
     space = {
         "optimizer.lr_multiple": {"kind": "float", "low": 0.01, "high": 100, "log": True},
         "loss.kind": {"kind": "choice", "choices": ["ce", "focal"]},
-        "loss.gamma": {"kind": "float", "low": 0, "high": 5, "step": 0.5, "when": {"loss.kind": "focal"}},
+        "loss.gamma": {
+            "kind": "float",
+            "low": 0,
+            "high": 5,
+            "step": 0.5,
+            "when": {"loss.kind": "focal"},
+        },
         "optimizer.accumulate": {"kind": "int", "low": 1, "high": 4},
     }
-    return make_plan(StudySpec.model_validate({"name": "demo", "space": space, "sampler": {"startup_trials": 5}, **given}))
+    return make_plan(
+        StudySpec.model_validate(
+            {"name": "demo", "space": space, "sampler": {"startup_trials": 5}, **given}
+        )
+    )
 
 
 def in_memory(plan: Plan, sampler: TrialSeededSampler | None = None) -> optuna.Study:
     """An empty study."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    return optuna.create_study(direction=plan.spec.metric.direction, sampler=sampler or TrialSeededSampler(plan.spec))
+    return optuna.create_study(
+        direction=plan.spec.metric.direction, sampler=sampler or TrialSeededSampler(plan.spec)
+    )
 
 
 def opened(trials: RDBStorage, plan: Plan) -> WorkerStudy:
@@ -81,12 +98,18 @@ class TestDistributionOf:
         ("dimension", "distribution"),
         [
             (FloatRange(kind="float", low=0.1, high=5), FloatDistribution(0.1, 5)),
-            (FloatRange(kind="float", low=0.1, high=5, log=True), FloatDistribution(0.1, 5, log=True)),
+            (
+                FloatRange(kind="float", low=0.1, high=5, log=True),
+                FloatDistribution(0.1, 5, log=True),
+            ),
             (FloatRange(kind="float", low=0, high=5, step=0.5), FloatDistribution(0, 5, step=0.5)),
             (IntRange(kind="int", low=1, high=9), IntDistribution(1, 9)),
             (IntRange(kind="int", low=1, high=9, step=2), IntDistribution(1, 9, step=2)),
             (IntRange(kind="int", low=1, high=9, log=True), IntDistribution(1, 9, log=True)),
-            (Choice(kind="choice", choices=(None, True, 1.5, "a")), CategoricalDistribution((None, True, 1.5, "a"))),
+            (
+                Choice(kind="choice", choices=(None, True, 1.5, "a")),
+                CategoricalDistribution((None, True, 1.5, "a")),
+            ),
         ],
     )
     def test_each(self, dimension: Parameter, distribution: BaseDistribution) -> None:
@@ -128,20 +151,28 @@ class TestTrialSeededSampler:
 
     def test_another_seed(self) -> None:
         """Another study seed gives other trials, and no trial repeats another."""
-        first, second = (told(in_memory(demo(seed=seed)), demo(seed=seed), self.TRIALS) for seed in (0, 1))
-        assert len({params["optimizer.lr_multiple"] for params in first + second}) == 2 * self.TRIALS
+        first, second = (
+            told(in_memory(demo(seed=seed)), demo(seed=seed), self.TRIALS) for seed in (0, 1)
+        )
+        assert (
+            len({params["optimizer.lr_multiple"] for params in first + second}) == 2 * self.TRIALS
+        )
 
     def test_learns(self) -> None:
         """After its random trials it looks where the scores are good."""
         plan = demo()
-        rates = [float(params["optimizer.lr_multiple"]) for params in told(in_memory(plan), plan, 40)]  # type: ignore[arg-type]
+        rates = [
+            float(params["optimizer.lr_multiple"]) for params in told(in_memory(plan), plan, 40)
+        ]  # type: ignore[arg-type]
         assert sum(0.1 < rate < 10 for rate in rates[20:]) > 15
 
     def test_in_a_database(self, trials: RDBStorage) -> None:
         """In a database, and reopened for every trial as another worker would, the values are the same."""
         plan = demo()
         expected = told(in_memory(plan), plan, 8)
-        assert [told(opened(trials, plan), plan, 1) for _ in range(8)] == [[params] for params in expected]
+        assert [told(opened(trials, plan), plan, 1) for _ in range(8)] == [
+            [params] for params in expected
+        ]
 
 
 class TestSuggest:
@@ -168,8 +199,17 @@ class TestSuggest:
         study = opened(trials, plan)
         enqueue(study, waiting_presets(study, plan))
         asked = [study.ask() for _ in range(6)]
-        assert [trial.user_attrs.get(PRESET) for trial in asked] == ["recommended", "untuned", "safe", "progressive", None, None]
-        assert [suggest(trial, plan) for trial in asked[:4]] == [plan.preset_params(name) for name in plan.spec.presets]
+        assert [trial.user_attrs.get(PRESET) for trial in asked] == [
+            "recommended",
+            "untuned",
+            "safe",
+            "progressive",
+            None,
+            None,
+        ]
+        assert [suggest(trial, plan) for trial in asked[:4]] == [
+            plan.preset_params(name) for name in plan.spec.presets
+        ]
         assert "loss.gamma" not in asked[0].params
         assert all(plan.config(suggest(trial, plan), trial.number) for trial in asked[4:])
 
@@ -180,7 +220,12 @@ class TestSuggest:
         study.enqueue_trial(plan.preset_params("recommended"), user_attrs={PRESET: "recommended"})
         for _ in range(2):
             enqueue(study, waiting_presets(study, plan))
-        assert [trial.user_attrs[PRESET] for trial in study.get_trials()] == ["recommended", "untuned", "safe", "progressive"]
+        assert [trial.user_attrs[PRESET] for trial in study.get_trials()] == [
+            "recommended",
+            "untuned",
+            "safe",
+            "progressive",
+        ]
 
     def test_again(self, trials: RDBStorage) -> None:
         """Asked again, by another process too, a trial keeps what it was given."""
@@ -194,7 +239,10 @@ class TestSuggest:
 
 
 class TestMakeStudy:
-    @pytest.mark.parametrize(("metric", "direction"), [({}, "MAXIMIZE"), ({"name": "val_ce", "direction": "minimize"}, "MINIMIZE")])
+    @pytest.mark.parametrize(
+        ("metric", "direction"),
+        [({}, "MAXIMIZE"), ({"name": "val_ce", "direction": "minimize"}, "MINIMIZE")],
+    )
     def test_direction(self, trials: RDBStorage, metric: dict[str, str], direction: str) -> None:
         """The study is made in its metric's direction."""
         assert make_study(trials, demo(metric=metric), "demo").direction.name == direction
@@ -219,7 +267,10 @@ class TestWorkerStudy:
         study = WorkerStudy(trials, plan, "demo", completed=lambda: completed[0])
 
         def peers() -> list[int]:
-            return [trial.number for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))]
+            return [
+                trial.number
+                for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+            ]
 
         assert peers() == []
         told(study, plan, 2)
@@ -236,7 +287,6 @@ class TestWorkerStudy:
         assert len(study.get_trials(deepcopy=False)) == 2
         assert len(study.get_trials(states=(TrialState.COMPLETE,))) == 1
         assert len(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))) == 1
-
 
     def test_sample(self, trials: RDBStorage) -> None:
         """A trial that was made elsewhere is given what one that was asked for is given, and nothing is written meanwhile."""
@@ -258,7 +308,9 @@ class TestWorkerStudy:
         expected = told(in_memory(plan), plan, 9)
         late, other = opened(trials, plan), opened(trials, plan)
         assert told(late, plan, 6) + told(other, plan, 2) == expected[:8]
-        assert late.sample(late.take(trials.create_new_trial(late._study_id)), plan)[0] == expected[8]
+        assert (
+            late.sample(late.take(trials.create_new_trial(late._study_id)), plan)[0] == expected[8]
+        )
 
 
 class TestConstraint:

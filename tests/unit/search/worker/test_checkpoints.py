@@ -33,9 +33,22 @@ def record(epoch: int) -> EpochRecord:
     return replace(RECORD, epoch=epoch)
 
 
-def make(files: CheckpointFiles, attempt: int = 1, stored_epochs: int = 0, stop: StopRequest | None = None, at_least_s: float = 10.0) -> TrialCheckpoints:
+def make(
+    files: CheckpointFiles,
+    attempt: int = 1,
+    stored_epochs: int = 0,
+    stop: StopRequest | None = None,
+    at_least_s: float = 10.0,
+) -> TrialCheckpoints:
     """What a trainer of trial 3 is handed."""
-    return TrialCheckpoints(TrialStates(files, files.path("demo", 3)), attempt, OWNER, stored_epochs, stop or StopRequest(), at_least_s=at_least_s)
+    return TrialCheckpoints(
+        TrialStates(files, files.path("demo", 3)),
+        attempt,
+        OWNER,
+        stored_epochs,
+        stop or StopRequest(),
+        at_least_s=at_least_s,
+    )
 
 
 def write(checkpoints: TrialCheckpoints, epoch: int, content: bytes = b"state") -> None:
@@ -84,7 +97,12 @@ class TestLatest:
         """A state whose epochs the store has not is passed over for one of which it has all but the last."""
         write(make(files), 4, b"4")
         write(make(files), 6, b"6")
-        assert [content(following(files, stored)) for stored in (2, 3, 4, 5)] == [None, b"4", b"4", b"6"]
+        assert [content(following(files, stored)) for stored in (2, 3, 4, 5)] == [
+            None,
+            b"4",
+            b"4",
+            b"6",
+        ]
 
     def test_unheard(self, files: CheckpointFiles) -> None:
         """Epochs that the store had not heard when a state was written lie in its note, and are carried on from there; with a gap it does not count."""
@@ -93,7 +111,13 @@ class TestLatest:
         write(first, 6, b"6")
         found = {stored: following(files, stored) for stored in (1, 2, 3, 5, 6)}
         assert [content(each) for each in found.values()] == [None, b"6", b"6", b"6", b"6"]
-        assert [[record.epoch for record in each.carried] for each in found.values()] == [[], [3, 4, 5], [4, 5], [], []]
+        assert [[record.epoch for record in each.carried] for each in found.values()] == [
+            [],
+            [3, 4, 5],
+            [4, 5],
+            [],
+            [],
+        ]
         assert found[2].carried[:2] == [record(3), record(4)]
         assert math.isnan(found[2].carried[2].metric)
 
@@ -103,7 +127,6 @@ class TestLatest:
         other.owner = {"study": "demo", "trial": 99}
         write(other, 1)
         assert content(make(files, 2, 1)) is None
-
 
     def test_decided_once(self, files: CheckpointFiles) -> None:
         """What an attempt resumes from is decided when it begins, and neither replaced nor removed by what an earlier attempt writes later."""

@@ -52,8 +52,23 @@ def data() -> Data:
 def bench(data: Data) -> Bench:
     """With the data of a at hand."""
     nothing, store, trainer = cast(Any, None), cast(Any, data), cast(Any, data)
-    plan = cast(Any, SimpleNamespace(objective=SimpleNamespace(data_key=lambda config: config.name)))
-    return Bench(store, nothing, nothing, nothing, plan, trainer, "data of a", ClassCounts(("a",), (1,)), "cpu", nothing, nothing, data_key="a")
+    plan = cast(
+        Any, SimpleNamespace(objective=SimpleNamespace(data_key=lambda config: config.name))
+    )
+    return Bench(
+        store,
+        nothing,
+        nothing,
+        nothing,
+        plan,
+        trainer,
+        "data of a",
+        ClassCounts(("a",), (1,)),
+        "cpu",
+        nothing,
+        nothing,
+        data_key="a",
+    )
 
 
 class TestPrepare:

@@ -56,7 +56,9 @@ class Desk:
 
     def _allow(self, told: str) -> None:
         self.admin.execute(f"ALTER DATABASE {self.database} ALLOW_CONNECTIONS {told}")
-        self.admin.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{self.database}'")
+        self.admin.execute(
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{self.database}'"
+        )
 
     def epochs(self) -> list[int]:
         """What the store has."""
@@ -70,13 +72,22 @@ def desk(postgres_admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch) ->
     name = f"log_{os.getpid()}_{next(_names)}"
     postgres_admin.execute(f"CREATE DATABASE {name}")
     info = postgres_admin.info
-    url = make_url("postgresql://").set(username=info.user, database=name, query={"host": info.host, "port": str(info.port)})
+    url = make_url("postgresql://").set(
+        username=info.user, database=name, query={"host": info.host, "port": str(info.port)}
+    )
     with open_store(url.render_as_string(hide_password=False)) as store:
         claim = store.claim(store.register_study(1, "demo", {}).id, 1, "a", LEASE_S)
         assert claim is not None
         claim = store.bind(claim, 0, 0, {})
         optuna = Report()
-        yield Desk(postgres_admin, name, store, claim, EpochLog(store, claim, optuna, StopRequest(), LEASE_S), optuna)  # type: ignore[arg-type]
+        yield Desk(
+            postgres_admin,
+            name,
+            store,
+            claim,
+            EpochLog(store, claim, optuna, StopRequest(), LEASE_S),
+            optuna,
+        )  # type: ignore[arg-type]
     postgres_admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
@@ -100,13 +111,17 @@ class TestAway:
         """An epoch whose answer was lost is in the store already, and is not written again."""
         with desk.away():
             desk.log.append(make_record(1))
-        desk.store.append(desk.claim, make_record(1), LEASE_S)  # as if the first try had been in time
+        desk.store.append(
+            desk.claim, make_record(1), LEASE_S
+        )  # as if the first try had been in time
         desk.log.end("complete", lambda: desk.store.finish(desk.claim, "complete", 0.5))
 
         assert desk.epochs() == [1]
         assert desk.store.tally(desk.claim.study_id) == {"complete": 1}
 
-    def test_last_minute(self, desk: Desk, make_record: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_last_minute(
+        self, desk: Desk, make_record: Make, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """What a power cut may take from the store is what waits, and what was written in the last minute."""
         for epoch in (1, 2):
             desk.log.append(make_record(epoch))

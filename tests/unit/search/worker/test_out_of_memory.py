@@ -18,7 +18,12 @@ from search.worker import out_of_memory
 from spaces.errors import OutOfMemoryError
 from tests.conftest import RECORD
 
-CONFIG: dict[str, Any] = {"batch_size": 9, "optimizer": {"accumulate": 2, "kind": "sgd"}, "data": {"crop": [256, 320]}, "seed": 4}
+CONFIG: dict[str, Any] = {
+    "batch_size": 9,
+    "optimizer": {"accumulate": 2, "kind": "sgd"},
+    "data": {"crop": [256, 320]},
+    "seed": 4,
+}
 
 CHILD = """
 import json, resource, sys
@@ -64,8 +69,22 @@ with session.store as store:
 
 def child(folder: Path, policy: str, limits: str, trials: int) -> Any:
     """How it went, in a process of its own."""
-    command = [sys.executable, "-c", CHILD, f"sqlite:///{folder / 'search.db'}", policy, limits, str(trials)]
-    answer = subprocess.run(command, capture_output=True, text=True, timeout=280, env=os.environ | {"MALLOC_ARENA_MAX": "1"})
+    command = [
+        sys.executable,
+        "-c",
+        CHILD,
+        f"sqlite:///{folder / 'search.db'}",
+        policy,
+        limits,
+        str(trials),
+    ]
+    answer = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        env=os.environ | {"MALLOC_ARENA_MAX": "1"},
+    )
     assert answer.returncode == 0, answer.stderr
     return json.loads(answer.stdout.splitlines()[-1])
 
@@ -77,7 +96,9 @@ class TestReal:
         It is complete when that fits, and what ran is what is told; when it does not, the trial is infeasible, with the
         cause and a remedy, and the sampler is told.
         """
-        (first, fits, again, infeasible), kills, state, constraints, exported = child(tmp_path, "halve_batch", "1012", 2)
+        (first, fits, again, infeasible), kills, state, constraints, exported = child(
+            tmp_path, "halve_batch", "1012", 2
+        )
         assert first[0].startswith("trial 0: out of memory on cpu, where ")
         assert first[1:] == again[1:] == ["paused", 1, [12, 2], None, 0]
         assert fits == ["done", "complete", 1, [12, 2], [12, 2], 1]
@@ -99,10 +120,30 @@ class TestWords:
     @pytest.mark.parametrize(
         ("problem", "asked"),
         [
-            (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 79.11 GiB"), "2.50 GiB"),
-            (RuntimeError("[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 3221225472 bytes. Error code 12 (Cannot allocate memory)"), "3 GiB"),
-            (RuntimeError("CUDA error: out of memory\\nCUDA kernel errors might be asynchronously reported"), ""),
-            (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), ""),
+            (
+                torch.OutOfMemoryError(
+                    "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 79.11 GiB"
+                ),
+                "2.50 GiB",
+            ),
+            (
+                RuntimeError(
+                    "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 3221225472 bytes. Error code 12 (Cannot allocate memory)"
+                ),
+                "3 GiB",
+            ),
+            (
+                RuntimeError(
+                    "CUDA error: out of memory\\nCUDA kernel errors might be asynchronously reported"
+                ),
+                "",
+            ),
+            (
+                RuntimeError(
+                    "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"
+                ),
+                "",
+            ),
             (MemoryError("std::bad_alloc"), ""),
             (MemoryError(), ""),
             (OSError(12, "Cannot allocate memory"), ""),
@@ -114,7 +155,14 @@ class TestWords:
             raise problem
         assert (caught.value.device, caught.value.asked) == ("cuda:0", asked)
 
-    @pytest.mark.parametrize("problem", [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), ValueError("out of memory"), OSError(2, "No such file")])
+    @pytest.mark.parametrize(
+        "problem",
+        [
+            RuntimeError("mat1 and mat2 shapes cannot be multiplied"),
+            ValueError("out of memory"),
+            OSError(2, "No such file"),
+        ],
+    )
     def test_others(self, problem: Exception) -> None:
         """Any other error stays what it is."""
         with pytest.raises(type(problem)) as caught, memory_told("cpu"):
@@ -125,10 +173,21 @@ class TestWords:
 class TestHalved:
     def test_batch(self) -> None:
         """Half the batch, rounded down, and twice the batches a step; nothing else changes."""
-        assert out_of_memory.halved(CONFIG) == CONFIG | {"batch_size": 4, "optimizer": {"accumulate": 4, "kind": "sgd"}}
+        assert out_of_memory.halved(CONFIG) == CONFIG | {
+            "batch_size": 4,
+            "optimizer": {"accumulate": 4, "kind": "sgd"},
+        }
         assert CONFIG["batch_size"] == 9
 
-    @pytest.mark.parametrize("config", [CONFIG | {"batch_size": 1}, {"seed": 4}, {"batch_size": 8}, {"batch_size": 8, "optimizer": {}}])
+    @pytest.mark.parametrize(
+        "config",
+        [
+            CONFIG | {"batch_size": 1},
+            {"seed": 4},
+            {"batch_size": 8},
+            {"batch_size": 8, "optimizer": {}},
+        ],
+    )
     def test_none(self, config: dict[str, Any]) -> None:
         """A single sample cannot be halved, nor can what has no batch."""
         assert out_of_memory.halved(config) is None
@@ -137,22 +196,43 @@ class TestHalved:
         """A sampled batch is expected as it was halved; other dimensions as they were sampled."""
         params = {"batch_size": 18, "optimizer.kind": "adamw"}
         assert out_of_memory.asked_for(params, CONFIG, 0) == params
-        assert out_of_memory.asked_for(params, CONFIG, 1) == {"batch_size": 9, "optimizer.kind": "adamw"}
+        assert out_of_memory.asked_for(params, CONFIG, 1) == {
+            "batch_size": 9,
+            "optimizer.kind": "adamw",
+        }
 
 
 class TestTold:
     def test_remedies(self) -> None:
         """Half the batch, a smaller crop, and words; what is not there to be halved is left out."""
         found = out_of_memory.diagnosis(OutOfMemoryError("cuda:0", "2 GiB"), CONFIG, 1)
-        assert [remedy.patch for remedy in found.remedies] == [{"batch_size": 4, "optimizer.accumulate": 4}, {"data.crop": [128, 160]}, {}]
+        assert [remedy.patch for remedy in found.remedies] == [
+            {"batch_size": 4, "optimizer.accumulate": 4},
+            {"data.crop": [128, 160]},
+            {},
+        ]
         assert found.cause == "out of memory"
         assert len(out_of_memory.diagnosis(OutOfMemoryError("cpu"), {"seed": 1}, 0).remedies) == 1
 
     def test_evidence(self) -> None:
         """The evidence names the device and the numbers; a trial that failed at its start lies farther from what is feasible."""
         problem = OutOfMemoryError("cuda:0", "2 GiB")
-        first, late = (out_of_memory.evidence(problem, CONFIG, records, 1, 10) for records in ([], [replace(RECORD, epoch=8, peak_mib=70.0)]))
+        first, late = (
+            out_of_memory.evidence(problem, CONFIG, records, 1, 10)
+            for records in ([], [replace(RECORD, epoch=8, peak_mib=70.0)])
+        )
         assert (first.epoch, late.epoch) == (1, 9)
         assert first.severity > late.severity >= 1
-        assert late.numbers == {"batch_size": 9, "optimizer.accumulate": 2, "data.crop": [256, 320], "device": "cuda:0", "asked": "2 GiB", "halvings": 1, "peak_mib": 70.0}
-        assert late.statement == "out of memory on cuda:0, where 2 GiB more were asked for, with half of its batch, too"
+        assert late.numbers == {
+            "batch_size": 9,
+            "optimizer.accumulate": 2,
+            "data.crop": [256, 320],
+            "device": "cuda:0",
+            "asked": "2 GiB",
+            "halvings": 1,
+            "peak_mib": 70.0,
+        }
+        assert (
+            late.statement
+            == "out of memory on cuda:0, where 2 GiB more were asked for, with half of its batch, too"
+        )

@@ -13,8 +13,13 @@ from spaces.errors import UnusedHyperparameterError
 class TestCheckUsed:
     def test_absent(self) -> None:
         """A value that the training never read back is an error that names it, and what was used, and what to do."""
-        with pytest.raises(UnusedHyperparameterError, match=r"the sampled loss\.smooth = 5\.0 never reached the training") as caught:
-            check_used({"loss.gamma": 2.0, "loss.smooth": 5.0}, {"loss.gamma": 2.0, "loss.kind": "focal"})
+        with pytest.raises(
+            UnusedHyperparameterError,
+            match=r"the sampled loss\.smooth = 5\.0 never reached the training",
+        ) as caught:
+            check_used(
+                {"loss.gamma": 2.0, "loss.smooth": 5.0}, {"loss.gamma": 2.0, "loss.kind": "focal"}
+            )
         assert "used:    loss.gamma, loss.kind" in str(caught.value)
         assert "give the dimension a `when`" in str(caught.value)
         assert caught.value.exit_code == 2
@@ -36,12 +41,26 @@ class TestCheckUsed:
     )
     def test_other_value(self, sampled: Any, used: Any) -> None:
         """A value that arrived as another one is an error with both."""
-        with pytest.raises(UnusedHyperparameterError, match=f"loss.gamma was sampled as {sampled}, but the training used {used}"):
+        with pytest.raises(
+            UnusedHyperparameterError,
+            match=f"loss.gamma was sampled as {sampled}, but the training used {used}",
+        ):
             check_used({"loss.gamma": sampled}, {"loss.gamma": used})
 
     @pytest.mark.parametrize(
         ("sampled", "used"),
-        [(0.3, 0.1 + 0.2), (100, 100.0), (2.0, 2), (None, None), ("focal", "focal"), (True, True), (False, False), (8, 8), (1e-5, 1e-5 * (1 + 1e-15)), (0.0, 0.0)],
+        [
+            (0.3, 0.1 + 0.2),
+            (100, 100.0),
+            (2.0, 2),
+            (None, None),
+            ("focal", "focal"),
+            (True, True),
+            (False, False),
+            (8, 8),
+            (1e-5, 1e-5 * (1 + 1e-15)),
+            (0.0, 0.0),
+        ],
     )
     def test_same(self, sampled: Any, used: Any) -> None:
         """The rounding of a multiplication is forgiven, and so is a whole number as a float."""

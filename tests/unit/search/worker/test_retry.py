@@ -30,7 +30,10 @@ def answers_after(failures: int) -> Callable[[], int]:
 def test_waits(capsys: pytest.CaptureFixture[str]) -> None:
     """A database that was seen there is asked again, and the worker says so."""
     assert patiently("postgresql://host/db", StopRequest(), True, answers_after(2)) == 3
-    assert capsys.readouterr().out.splitlines() == ["warning: the store cannot be reached; asking again"] * 2
+    assert (
+        capsys.readouterr().out.splitlines()
+        == ["warning: the store cannot be reached; asking again"] * 2
+    )
 
 
 def test_unseen() -> None:
@@ -47,7 +50,10 @@ def test_stopped() -> None:
         patiently("postgresql://host/db", stop, True, answers_after(1))
 
 
-AWAY, REFUSED = StoreUnreachableError("the store cannot be reached"), StoreError("the store refuses it")
+AWAY, REFUSED = (
+    StoreUnreachableError("the store cannot be reached"),
+    StoreError("the store refuses it"),
+)
 
 
 class TestTrouble:

@@ -98,7 +98,9 @@ class TestStopRequest:
 class TestFollowParent:
     def test_killed(self) -> None:
         """A worker whose parent is killed is asked to stop."""
-        parent = subprocess.Popen([sys.executable, "-c", PARENT, ORPHAN], stdout=subprocess.PIPE, text=True)
+        parent = subprocess.Popen(
+            [sys.executable, "-c", PARENT, ORPHAN], stdout=subprocess.PIPE, text=True
+        )
         assert parent.stdout is not None
         with parent.stdout as said:
             assert said.readline() == "not asked\n"

@@ -20,16 +20,44 @@ class TestFigures:
         """Every recorded figure by its own name, metrics and classes under theirs, and the class that the split does not hold left out."""
         told = figures(make_record(3), NAMES)
         assert told["epoch"] == 3
-        assert (told["train_loss"], told["val_loss"], told["lr"], told["grad_norm_max"], told["clipped_share"]) == (0.8, 0.85, 1e-5, 9.0, 0.25)
-        assert (told["metrics/miou"], told["class/road"], told["class/pedestrian"]) == (0.45, 0.9, 0.0)
-        assert not {"class/sky", "metrics", "class_metric", "used", "test", "broken_step", "test/metric"} & told.keys()
+        assert (
+            told["train_loss"],
+            told["val_loss"],
+            told["lr"],
+            told["grad_norm_max"],
+            told["clipped_share"],
+        ) == (0.8, 0.85, 1e-5, 9.0, 0.25)
+        assert (told["metrics/miou"], told["class/road"], told["class/pedestrian"]) == (
+            0.45,
+            0.9,
+            0.0,
+        )
+        assert (
+            not {
+                "class/sky",
+                "metrics",
+                "class_metric",
+                "used",
+                "test",
+                "broken_step",
+                "test/metric",
+            }
+            & told.keys()
+        )
         assert all(isinstance(value, int | float) for value in told.values())
 
     def test_shares(self, make_record: Make) -> None:
         """Who pulls at the logits, part by part and class by class, where it was measured."""
-        told = figures(make_record(3, grad_shares={"ce": 0.25, "dice": 0.75}, class_grad_shares=(0.5, None, 0.5)), NAMES)
+        told = figures(
+            make_record(
+                3, grad_shares={"ce": 0.25, "dice": 0.75}, class_grad_shares=(0.5, None, 0.5)
+            ),
+            NAMES,
+        )
         assert (told["grad_share/ce"], told["grad_share/dice"]) == (0.25, 0.75)
-        assert {key: value for key, value in told.items() if key.startswith("class_grad_share/")} == {
+        assert {
+            key: value for key, value in told.items() if key.startswith("class_grad_share/")
+        } == {
             "class_grad_share/road": 0.5,
             "class_grad_share/pedestrian": 0.5,
         }

@@ -92,7 +92,10 @@ class TestProgress:
         told: list[str] = []
         assert list(progress.watched(training())) == [1, 1]
         assert seen == [False, True] * 6
-        assert told[-1] == "step 3 (those of its validation counted, too) of the epoch after 1 whole ones here has taken 11 s, where 10 s are allowed (hang_after_s)"
+        assert (
+            told[-1]
+            == "step 3 (those of its validation counted, too) of the epoch after 1 whole ones here has taken 11 s, where 10 s are allowed (hang_after_s)"
+        )
 
     def test_longest_step(self, clock: Clock) -> None:
         """Unless told otherwise a step may take five minutes, or twenty times the longest one so far, the first one of an epoch left out."""
@@ -107,7 +110,6 @@ class TestProgress:
 
         list(progress.watched(training()))
         assert seen == [HANG_AFTER_S, HANG_AFTER_S, 1200, 1200]
-
 
     def test_stood_still(self, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
         """A process that was stopped for an hour is not hung when it goes on, but is when a step then takes too long; nor does the hour count as a long step."""
@@ -148,7 +150,13 @@ def test_hung_after_a_loss(monkeypatch: pytest.MonkeyPatch) -> None:
         progress.sign()
         yield ended.wait(30)
 
-    with lease.Lease(cast(Any, Taken()), cast(Any, SimpleNamespace(trial_id=1, number=0, device_left_s=math.inf)), StopRequest(), progress, lease_s=0.1):
+    with lease.Lease(
+        cast(Any, Taken()),
+        cast(Any, SimpleNamespace(trial_id=1, number=0, device_left_s=math.inf)),
+        StopRequest(),
+        progress,
+        lease_s=0.1,
+    ):
         assert list(progress.watched(training())) == [True]
     assert len(asked) == 1
 
@@ -157,18 +165,28 @@ def test_hung_worker(tmp_path: Path) -> None:
     """A worker whose step hangs says which, with what all threads are at, and ends with the code on which it is replaced; its trial counts as lost."""
     url = f"sqlite:///{tmp_path / 'search.db'}"
     data = {"train_scenes": 16, "val_scenes": 8, "test_scenes": 8, "size": 32}
-    spec = load_study("lr_clip", {"epochs": 3, "trials": 1, "presets": [], "hang_after_s": 6, "base.data": data})
+    spec = load_study(
+        "lr_clip", {"epochs": 3, "trials": 1, "presets": [], "hang_after_s": 6, "base.data": data}
+    )
     session = open_session(spec, url)
     with session.store as store:
         worker = subprocess.Popen(
-            [sys.executable, "-c", HANGING, spec.name], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | {"SEARCH_STORE": url}
+            [sys.executable, "-c", HANGING, spec.name],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=os.environ | {"SEARCH_STORE": url},
         )
         said, _ = worker.communicate(timeout=200)
 
         assert worker.returncode == WorkerSpentError.exit_code, said
         last = said.splitlines()[-1]
-        assert last.startswith("error: trial 0 hangs: step 2 (those of its validation counted, too) of the epoch after 1 whole ones here has taken ")
-        assert last.endswith("where 6 s are allowed (hang_after_s); this process ends, and what each thread was at stands above")
+        assert last.startswith(
+            "error: trial 0 hangs: step 2 (those of its validation counted, too) of the epoch after 1 whole ones here has taken "
+        )
+        assert last.endswith(
+            "where 6 s are allowed (hang_after_s); this process ends, and what each thread was at stands above"
+        )
         assert "in never_ends" in said
         assert "Thread 0x" in said
         (line,) = store.progress(session.stored.id)

@@ -10,15 +10,25 @@ import pytest
 from storage.database.engine import PATIENCE, _give_up_in_time
 
 
-@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="this system has no such option of TCP")
+@pytest.mark.skipif(
+    not hasattr(socket, "TCP_USER_TIMEOUT"), reason="this system has no such option of TCP"
+)
 def test_options() -> None:
     """The options of libpq are those of the driver's socket, read back from the kernel."""
-    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as client,
+    ):
         _give_up_in_time(SimpleNamespace(_sock=client), None)
-        found = {name: client.getsockopt(socket.IPPROTO_TCP, option) for name, option in (
-            ("keepalives_idle", socket.TCP_KEEPIDLE), ("keepalives_interval", socket.TCP_KEEPINTVL),
-            ("keepalives_count", socket.TCP_KEEPCNT), ("tcp_user_timeout", socket.TCP_USER_TIMEOUT),
-        )}  # fmt: skip
+        found = {
+            name: client.getsockopt(socket.IPPROTO_TCP, option)
+            for name, option in (
+                ("keepalives_idle", socket.TCP_KEEPIDLE),
+                ("keepalives_interval", socket.TCP_KEEPINTVL),
+                ("keepalives_count", socket.TCP_KEEPCNT),
+                ("tcp_user_timeout", socket.TCP_USER_TIMEOUT),
+            )
+        }
         assert found == PATIENCE
 
 

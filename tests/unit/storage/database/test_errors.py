@@ -13,10 +13,25 @@ class TestSpoken:
     @pytest.mark.parametrize(
         ("said", "statement", "what", "next_step"),
         [
-            ("FATAL: password authentication failed for user", None, "refused the password", "check user and password"),
-            ('FATAL:  role "nobody" does not exist', None, "does not let that user in", "check the user"),
+            (
+                "FATAL: password authentication failed for user",
+                None,
+                "refused the password",
+                "check user and password",
+            ),
+            (
+                'FATAL:  role "nobody" does not exist',
+                None,
+                "does not let that user in",
+                "check the user",
+            ),
             ("connection refused", None, "cannot be reached", "check that the server runs"),
-            ("unable to open database file", None, "the store's file cannot be opened", "choose another place"),
+            (
+                "unable to open database file",
+                None,
+                "the store's file cannot be opened",
+                "choose another place",
+            ),
             ("no such table: search_trials", "SELECT 1", "the store failed", "look at `found`"),
             ("disk I/O error: No space left on device", "INSERT", "the disk is full", "make room"),
         ],
@@ -34,7 +49,10 @@ class TestSpoken:
         """A transaction whose connection was cut is one that may succeed later, in whatever words."""
         cut = PendingRollbackError("Can't reconnect until invalid transaction is rolled back.")
         assert is_fault(cut)
-        with pytest.raises(StoreUnreachableError, match="cannot be reached"), spoken("postgresql://host/db", None):
+        with (
+            pytest.raises(StoreUnreachableError, match="cannot be reached"),
+            spoken("postgresql://host/db", None),
+        ):
             raise cut
 
     def test_password(self) -> None:
@@ -46,7 +64,10 @@ class TestSpoken:
 
     def test_left_alone(self) -> None:
         """A broken constraint and a mistake of ours are not the store's failure; a value of the wrong type is a TypeError."""
-        for error in (IntegrityError("INSERT", {}, Exception("unique")), StatementError("a bind is missing", "INSERT", {}, KeyError("x"))):
+        for error in (
+            IntegrityError("INSERT", {}, Exception("unique")),
+            StatementError("a bind is missing", "INSERT", {}, KeyError("x")),
+        ):
             with pytest.raises(type(error)), spoken("sqlite:///x", None):
                 raise error
         with pytest.raises(TypeError, match="no JSON"), spoken("sqlite:///x", None):

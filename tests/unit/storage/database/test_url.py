@@ -29,7 +29,9 @@ class TestSafeUrl:
     @given(password=passwords)
     def test_any_password(self, password: str) -> None:
         """A password that is spelled right is hidden, and reaches Optuna as it is."""
-        url = URL.create("postgresql", "user", password, "host", 5432, "db").render_as_string(hide_password=False)
+        url = URL.create("postgresql", "user", password, "host", 5432, "db").render_as_string(
+            hide_password=False
+        )
 
         assert safe_url(url) == "postgresql://user:***@host:5432/db"
         assert parse(optuna_url(url)).password == password
@@ -46,7 +48,10 @@ class TestSafeUrl:
         ("url", "shown"),
         [
             ("sqlite:////data/a b@c.db", "sqlite:////data/a b@c.db"),
-            ("postgresql://host/db?password=s3cret&sslmode=require", "postgresql://host/db?password=***&sslmode=require"),
+            (
+                "postgresql://host/db?password=s3cret&sslmode=require",
+                "postgresql://host/db?password=***&sslmode=require",
+            ),
             ("postgresql://user:s3cret", "postgresql://user:***"),
             ("postgresql//user:s3cret@host/db", "***@host/db"),
             ("postgresql://user@s3cret@host/db?password=s3cret", "postgresql://***@host/db"),
@@ -69,12 +74,17 @@ class TestDriver:
             ("mariadb+pymysql://me@host/db", "pymysql", "mysql"),
         ],
     )
-    def test_absent(self, url: str, module: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_absent(
+        self, url: str, module: str, extra: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """A driver that cannot be imported is named, with the extra that installs it."""
         monkeypatch.setitem(sys.modules, module, None)
         with pytest.raises(StoreError, match=f"needs {module}, which is not installed") as caught:
             parse(url)
-        assert (caught.value.where, caught.value.next_step) == (url, f"pip install 'imbalance-search[{extra}]'")
+        assert (caught.value.where, caught.value.next_step) == (
+            url,
+            f"pip install 'imbalance-search[{extra}]'",
+        )
 
     def test_other_driver(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A driver that the address does not ask for may be absent."""
@@ -86,7 +96,12 @@ class TestDriver:
 class TestDumpCommand:
     def test_no_secret(self) -> None:
         """The command asks for the password itself, and names none, wherever the address had it."""
-        told = dump_command("postgresql://me:s3cret@host:5433/search?sslpassword=s3cret&password=s3cret&sslmode=require")
+        told = dump_command(
+            "postgresql://me:s3cret@host:5433/search?sslpassword=s3cret&password=s3cret&sslmode=require"
+        )
         assert "s3cret" not in told
         assert "*" not in told
-        assert told == "pg_dump --format=custom --file=search.dump 'postgresql://me@host:5433/search?sslmode=require'"
+        assert (
+            told
+            == "pg_dump --format=custom --file=search.dump 'postgresql://me@host:5433/search?sslmode=require'"
+        )

@@ -57,7 +57,12 @@ class TestTrialStates:
         for epoch in range(1, 5):
             states.write(1, holding(b"%d" % epoch), {"epoch": epoch})
         assert found(states) == [(b"4", 4), (b"3", 3)]
-        assert names(files) == ["trial-00003.1.3.ckpt", "trial-00003.1.3.json", "trial-00003.1.4.ckpt", "trial-00003.1.4.json"]
+        assert names(files) == [
+            "trial-00003.1.3.ckpt",
+            "trial-00003.1.3.json",
+            "trial-00003.1.4.ckpt",
+            "trial-00003.1.4.json",
+        ]
         states.write(2, holding(b"two"), {"epoch": 4})
         assert found(states) == [(b"two", 4), (b"4", 4)]
         states.write(1, holding(b"late"), {"epoch": 9})
@@ -125,12 +130,20 @@ class TestArtifacts:
 
     def state(self, files: CheckpointFiles, number: int) -> TrialState:
         """The state of a trial, which tells its number."""
-        return TrialStates(files, files.path("demo", number)).write(1, holding(b"trial %d" % number), {"epoch": 1})
+        return TrialStates(files, files.path("demo", number)).write(
+            1, holding(b"trial %d" % number), {"epoch": 1}
+        )
 
     def test_best_alone(self, files: CheckpointFiles, artifacts: Artifacts) -> None:
         """The state of the best trial alone is kept, under its content's hash, also when the trial's own files go."""
         assert artifacts.best() is None
-        for number, score, kept in [(0, 0.3, True), (1, 0.2, False), (2, 0.5, True), (4, 0.5, False), (3, float("nan"), False)]:
+        for number, score, kept in [
+            (0, 0.3, True),
+            (1, 0.2, False),
+            (2, 0.5, True),
+            (4, 0.5, False),
+            (3, float("nan"), False),
+        ]:
             state = self.state(files, number)
             assert artifacts.beats(number, score, "maximize") == kept
             assert artifacts.keep(number, score, "maximize", state) == kept
@@ -155,8 +168,13 @@ class TestArtifacts:
         assert later.keep(0, 0.1, "maximize", self.state(files, 0))
         assert len([name for name in names(files) if len(name) == 64]) == 1
 
-    @pytest.mark.parametrize("change", [{"sha256": "../../../../etc/passwd"}, {"sha256": 7}, {"score": "high"}, {"more": 1}])
-    def test_note_not_trusted(self, files: CheckpointFiles, artifacts: Artifacts, change: dict[str, object]) -> None:
+    @pytest.mark.parametrize(
+        "change",
+        [{"sha256": "../../../../etc/passwd"}, {"sha256": 7}, {"score": "high"}, {"more": 1}],
+    )
+    def test_note_not_trusted(
+        self, files: CheckpointFiles, artifacts: Artifacts, change: dict[str, object]
+    ) -> None:
         """A note that was tampered with leads nowhere."""
         artifacts.keep(7, 0.9, "maximize", self.state(files, 7))
         note = artifacts.folder / "best.json"

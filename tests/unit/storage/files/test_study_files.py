@@ -27,12 +27,16 @@ def left(files: CheckpointFiles) -> dict[str, bytes]:
 class TestPath:
     def test_one_each(self, files: CheckpointFiles) -> None:
         """Each trial of each study has a file of its own, within the folder."""
-        paths = {files.path(study, number) for study in ("a", "a.b", "A-1_") for number in (0, 1, 123456)}
+        paths = {
+            files.path(study, number) for study in ("a", "a.b", "A-1_") for number in (0, 1, 123456)
+        }
 
         assert len(paths) == 9
         assert all(path.parent.parent == files.root for path in paths)
 
-    @pytest.mark.parametrize("study", ["", ".", "..", "../up", "/etc", "a/b", "a\\b", "a\0", "a\n", "~", "-a", "x" * 101])
+    @pytest.mark.parametrize(
+        "study", ["", ".", "..", "../up", "/etc", "a/b", "a\\b", "a\0", "a\n", "~", "-a", "x" * 101]
+    )
     def test_cannot_escape(self, files: CheckpointFiles, study: str) -> None:
         """A name that could lead elsewhere is refused."""
         with pytest.raises(StoreError, match="must do as a folder"):
@@ -56,7 +60,9 @@ class TestWrite:
         assert seen == [None, b"whole"]
         assert left(files) == {"trial-00003": b"whole"}
 
-    @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("boom"), KeyboardInterrupt()])
+    @pytest.mark.parametrize(
+        "error", [OSError(28, "No space left on device"), RuntimeError("boom"), KeyboardInterrupt()]
+    )
     def test_failed(self, files: CheckpointFiles, error: BaseException) -> None:
         """Whatever interrupts the writing reaches the caller; the former file stays, and no draft of the new one."""
         path = files.path("demo", 3)
@@ -92,7 +98,6 @@ class TestWrite:
 
         with pytest.raises(OSError, match="files"):
             files.write(files.path("demo", 0), lambda draft: draft.write_bytes(b"x") and None)
-
 
     @pytest.mark.parametrize("umask", [0o022, 0o077])
     def test_umask(self, files: CheckpointFiles, umask: int) -> None:
@@ -135,7 +140,9 @@ class TestRoot:
             ("postgresql://user@host/db", "search.files"),
         ],
     )
-    def test_default(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, root: str) -> None:
+    def test_default(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, root: str
+    ) -> None:
         """The files live beside the database file, or here when the database is elsewhere."""
         monkeypatch.chdir(tmp_path)
         monkeypatch.delenv("SEARCH_FILES", raising=False)

@@ -14,8 +14,19 @@ from hypothesis import strategies as st
 from storage.tables.columns import dumps, loads
 
 keys = st.text() | st.sampled_from(["$float", "$$float", "$$$float", "float"])
-leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(["nan", "inf", '$float"'])
-values = st.recursive(leaves, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(keys, inner, max_size=3), max_leaves=12)
+leaves = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.sampled_from(["nan", "inf", '$float"'])
+)
+values = st.recursive(
+    leaves,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(keys, inner, max_size=3),
+    max_leaves=12,
+)
 
 
 class TestDumps:
@@ -35,7 +46,10 @@ class TestDumps:
 
     def test_spelling(self) -> None:
         """NaN is spelled as a marker, in lists and mappings of any kind; tuples are lists."""
-        assert dumps(MappingProxyType({"a": (math.nan, -math.inf)})) == '{"a":[{"$float":"nan"},{"$float":"-inf"}]}'
+        assert (
+            dumps(MappingProxyType({"a": (math.nan, -math.inf)}))
+            == '{"a":[{"$float":"nan"},{"$float":"-inf"}]}'
+        )
         assert dumps({"a": MappingProxyType({"b": 1})}) == '{"a":{"b":1}}'
 
     def test_not_json(self) -> None:
