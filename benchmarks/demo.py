@@ -65,8 +65,8 @@ def wait_for_epoch(process: subprocess.Popen[bytes], folder: Path, url: str, beg
 
 def any_epoch(store: Store) -> bool:
     """Whether a trial of the study has stored one."""
-    stored = store.study(STUDY)
-    return stored is not None and any(row.epochs for row in store.progress(stored.id))
+    stored = store.studies.find_study(STUDY)
+    return stored is not None and any(row.epochs for row in store.trials.list_progress(stored.id))
 
 
 def _pause(process: subprocess.Popen[bytes], folder: Path, began: float) -> None:

@@ -215,7 +215,9 @@ def one_trial(bench: Bench, stored: StoredStudy) -> None:
     Raises:
         SystemExit: when it does not run to its end.
     """
-    claim = bench.store.claim(stored.id, budget=10**6, worker="benchmark", lease_s=LEASE_S)
+    claim = bench.store.leases.claim_trial(
+        stored.id, budget=10**6, worker="benchmark", lease_s=LEASE_S
+    )
     ending = run_trial(bench, claim) if claim else "not to be had"
     if ending != "complete":
         raise SystemExit(f"a healthy trial was {ending}")

@@ -83,7 +83,10 @@ def run(seed: int, trials: int, constrained: bool) -> Outcome:
             ),
             session.stored,
         )
-        ended, records = store.trials(session.stored.id), store.study_records(session.stored.id)
+        ended, records = (
+            store.trials.list_trials(session.stored.id),
+            store.epochs.study_records(session.stored.id),
+        )
     lengths = {trial.id: len(records.get(trial.id, [])) for trial in ended}
     killed = [trial for trial in ended if trial.state == "diverged"]
     scores = [

@@ -92,7 +92,7 @@ def watch(
     process, found = psutil.Process(worker.pid), dict[int, float]()
     deadline = time.monotonic() + DEADLINE_S
     while worker.poll() is None and time.monotonic() < deadline and max(found, default=0) < late:
-        tally = store.tally(study_id)
+        tally = store.trials.count_by_state(study_id)
         ended = sum(tally.get(state, 0) for state in FINAL_STATES)
         if ended and ended not in found:
             found[ended] = process.memory_info().rss / GIB

@@ -49,16 +49,16 @@ def write_study(folder: Path) -> None:
 def outcomes(url: str) -> dict[int, Outcome]:
     """Trial number → its end."""
     with open_store(url, create=False) as store:
-        study = store.study("placed")
+        study = store.studies.find_study("placed")
         assert study is not None
         return {
             trial.number: Outcome(
                 trial.state,
                 trial.attempt,
                 trial.score,
-                [_plain(asdict(record)) for record in store.records(trial.id)],
+                [_plain(asdict(record)) for record in store.epochs.trial_records(trial.id)],
             )
-            for trial in store.trials(study.id)
+            for trial in store.trials.list_trials(study.id)
             if trial.number is not None
         }
 
@@ -71,13 +71,13 @@ def epochs_of(url: str) -> dict[int, int]:
     """Trial number → epochs stored; nothing before there is a study."""
     try:
         with open_store(url, create=False) as store:
-            study = store.study("placed")
+            study = store.studies.find_study("placed")
             return (
                 {}
                 if study is None
                 else {
                     trial.number: trial.epochs
-                    for trial in store.progress(study.id)
+                    for trial in store.trials.list_progress(study.id)
                     if trial.number is not None
                 }
             )

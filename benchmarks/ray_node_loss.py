@@ -129,9 +129,9 @@ def _attempt(url: str, number: int) -> int:
 
 def _trials(url: str) -> list[Any]:
     with open_store(url, create=False) as store:
-        study = store.study("placed")
+        study = store.studies.find_study("placed")
         assert study is not None
-        return store.trials(study.id)
+        return store.trials.list_trials(study.id)
 
 
 def _processes(node: Any) -> list[psutil.Process]:

@@ -51,7 +51,9 @@ def measure(*, quick: bool) -> Result:
                 session.stored,
                 StopRequest(DEADLINE_S),
             )
-            last_write = mock.patch.object(store, "finish", _then(store.finish, watch.start))
+            last_write = mock.patch.object(
+                store, "finish", _then(store.leases.finish_trial, watch.start)
+            )
             with (
                 last_write,
                 _first_step(watch),

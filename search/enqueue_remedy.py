@@ -79,7 +79,9 @@ def enqueue_remedy(session: Session, url: str, choice: Choice) -> tuple[Session,
         )
     finally:
         close_trials(trials)
-    return _with_budget(session, len(session.store.trials(session.stored.id)) + waiting), remedy
+    return _with_budget(
+        session, len(session.store.trials.list_trials(session.stored.id)) + waiting
+    ), remedy
 
 
 def place(plan: Plan, trial: StoredTrial, remedy: Remedy) -> tuple[Params, dict[str, Any]]:
@@ -120,7 +122,7 @@ def _remedy(session: Session, choice: Choice) -> tuple[StoredTrial, Remedy]:
         f"`search explain --study {session.stored.name} --trial {choice.trial}`",
     )
     report = trial_report(session.store, name, choice.trial)
-    trial = session.store.trial(session.stored.id, choice.trial)
+    trial = session.store.trials.find_trial(session.stored.id, choice.trial)
     found = next(
         (diagnosis for _, diagnosis in reversed(report.findings) if diagnosis is not None),
         report.trouble,
@@ -177,7 +179,9 @@ def _with_budget(session: Session, trials: int) -> Session:
     if trials <= spec.trials:
         return session
     grown = spec.model_copy(update={"trials": trials})
-    session.store.redefine_study(session.stored.id, grown.model_dump(mode="json"))
+    session.store.studies.redefine_study(session.stored.id, grown.model_dump(mode="json"))
     return replace(
-        session, stored=session.store.study(spec.name) or session.stored, plan=make_plan(grown)
+        session,
+        stored=session.store.studies.find_study(spec.name) or session.stored,
+        plan=make_plan(grown),
     )

@@ -140,7 +140,7 @@ def make_export(
     """
     spec = check(StudySpec, stored.definition, f"study {stored.name} in the store")
     trial = _best(store, stored, spec) if number is None else _numbered(store, stored, number)
-    records = store.records(trial.id)
+    records = store.epochs.trial_records(trial.id)
     used = trial.used or {}
     return Export(
         config=dict(trial.config or {}),
@@ -171,7 +171,9 @@ def best_weights(files: CheckpointFiles, stored: StoredStudy, trial: int | None)
 
 def _best(store: Store, stored: StoredStudy, spec: StudySpec) -> StoredTrial:
     complete = [
-        trial for trial in store.trials(stored.id) if trial.state == "complete" and _scored(trial)
+        trial
+        for trial in store.trials.list_trials(stored.id)
+        if trial.state == "complete" and _scored(trial)
     ]
     if not complete:
         raise StoreError(
@@ -190,9 +192,9 @@ def _scored(trial: StoredTrial) -> bool:
 
 
 def _numbered(store: Store, stored: StoredStudy, number: int) -> StoredTrial:
-    trial = store.trial(stored.id, number)
+    trial = store.trials.find_trial(stored.id, number)
     if trial is None or not _scored(trial):
-        known = [str(row.number) for row in store.trials(stored.id) if _scored(row)]
+        known = [str(row.number) for row in store.trials.list_trials(stored.id) if _scored(row)]
         what = (
             f"there is no trial {number}"
             if trial is None

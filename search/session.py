@@ -39,7 +39,7 @@ def open_session(spec: StudySpec, url: str, *, accept_change: bool = False) -> S
     plan = make_plan(spec)
     spec = plan.spec
     store = open_store(url)
-    stored = store.study(spec.name)
+    stored = store.studies.find_study(spec.name)
     if stored is None:
         stored = _make(store, plan, url)
     changes = differences(stored.definition, spec)
@@ -54,8 +54,8 @@ def open_session(spec: StudySpec, url: str, *, accept_change: bool = False) -> S
         for key, value in spec.model_dump(mode="json").items()
         if key in CIRCUMSTANCES
     ):
-        store.redefine_study(stored.id, spec.model_dump(mode="json"))
-    return Session(store, store.study(spec.name) or stored, plan)
+        store.studies.redefine_study(stored.id, spec.model_dump(mode="json"))
+    return Session(store, store.studies.find_study(spec.name) or stored, plan)
 
 
 def _check_changes(changes: list[Change], name: str, url: str, *, accept_change: bool) -> None:
@@ -93,7 +93,7 @@ def discard_untried(session: Session, url: str) -> bool:
     """
     from search.sampling.connection import close_trials, open_trials
 
-    if not session.store.forget_untried(session.stored.id):
+    if not session.store.studies.forget_untried(session.stored.id):
         return False
     trials = open_trials(url)
     trials.delete_study(session.stored.optuna_study_id)
@@ -122,7 +122,7 @@ def _make(store: Store, plan: Plan, url: str) -> StoredStudy:
             enqueue(study, waiting)
             waiting = []
         definition = plan.spec.model_dump(mode="json")
-        return store.register_study(study._study_id, plan.spec.name, definition, waiting)  # noqa: SLF001
+        return store.studies.register_study(study._study_id, plan.spec.name, definition, waiting)  # noqa: SLF001
     finally:
         close_trials(trials)
 

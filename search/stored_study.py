@@ -31,9 +31,9 @@ def find_study(store: Store, name: str) -> StoredStudy:
     Raises:
         StoreError: when there is none.
     """
-    stored = store.study(name)
+    stored = store.studies.find_study(name)
     if stored is None:
-        known = [study.name for study in store.studies()]
+        known = [study.name for study in store.studies.list_studies()]
         what = f"there is no study {name!r} in the store{nearest(name, known)}"
         allowed = ", ".join(known) or "the store is empty"
         raise StoreError(

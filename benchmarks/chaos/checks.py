@@ -42,8 +42,10 @@ def read(url: str, study: str) -> Contents:
     """All of it, through our own store."""
     with open_store(url, create=False) as store:
         stored = find_study(store, study)
-        trials = store.trials(stored.id)
-        return Contents(trials, {trial.id: store.records(trial.id) for trial in trials})
+        trials = store.trials.list_trials(stored.id)
+        return Contents(
+            trials, {trial.id: store.epochs.trial_records(trial.id) for trial in trials}
+        )
 
 
 @dataclass

@@ -92,14 +92,16 @@ def ours(url: str, epochs: int, seconds: float, _number: int) -> Told:
     errors: list[str] = []
     trainer, trials = UnevenTrainer(), 0
     with open_store(url, create=False) as store:
-        stored = store.study(NAME)
+        stored = store.studies.find_study(NAME)
         assert stored is not None
         bench = replace(idle_bench(url, store, stored, Stopwatch()), trainer=trainer)
         _start.wait(START_S)
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             try:
-                claim = store.claim(stored.id, budget=10**6, worker="crowd", lease_s=LEASE_S)
+                claim = store.leases.claim_trial(
+                    stored.id, budget=10**6, worker="crowd", lease_s=LEASE_S
+                )
                 assert claim is not None
                 run_trial(bench, claim)
             except Exception as problem:

@@ -131,7 +131,7 @@ def simulate(
     """Milliseconds from the time at which a write was due until it was done, of epochs and of leases."""
     told: dict[str, list[float]] = {"epochs": [], "leases": [], "errors": []}
     with open_store(url, create=False) as store:
-        stored = store.study(name)
+        stored = store.studies.find_study(name)
         assert stored is not None
         plan = stored_plan(stored)
         peers = Peers(store, stored.id)
@@ -166,10 +166,12 @@ def simulate(
 def one(store: Store, write: Due, records: list[EpochRecord], peers: Peers, spec: Any) -> None:
     """Store an epoch and judge it, or extend a lease."""
     if not write.epoch:
-        store.extend(write.claim, LEASE_S)
+        store.leases.renew_lease(write.claim, LEASE_S)
         return
-    store.append(write.claim, records[write.epoch - 1], LEASE_S)
-    new = store.complete_since(write.claim.study_id, peers._seen_until or 0.0, peers._known)
+    store.epochs.append_epoch(write.claim, records[write.epoch - 1], LEASE_S)
+    new = store.peer_curves.complete_since(
+        write.claim.study_id, peers._seen_until or 0.0, peers._known
+    )
     assert not new.trial_ids
     falls_short(
         {record.epoch: record.metric for record in records[: write.epoch]},

@@ -131,7 +131,9 @@ def asking(bench: Bench, stored: StoredStudy, times: int) -> list[float]:
     spent = []
     for _ in range(times):
         began = time.perf_counter()
-        claim = bench.store.claim(stored.id, budget=10**6, worker="benchmark", lease_s=3600)
+        claim = bench.store.leases.claim_trial(
+            stored.id, budget=10**6, worker="benchmark", lease_s=3600
+        )
         assert claim is not None
         _bind(bench, claim)
         spent.append(1000 * (time.perf_counter() - began))
@@ -149,11 +151,13 @@ def _join(url: str, name: str) -> dict[str, float]:
 
     began, told = time.perf_counter(), {}
     with open_store(url, create=False) as store:
-        stored = store.study(name)
+        stored = store.studies.find_study(name)
         assert stored is not None
         bench = idle_bench(url, store, stored, Stopwatch())
         told["until the study is open"] = time.perf_counter() - began
-        claim = store.claim(stored.id, budget=10**6, worker="newcomer", lease_s=LEASE_S)
+        claim = store.leases.claim_trial(
+            stored.id, budget=10**6, worker="newcomer", lease_s=LEASE_S
+        )
         assert claim is not None
 
         def begin(*_: Any) -> Any:

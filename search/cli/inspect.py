@@ -49,9 +49,12 @@ def show(
     from storage.store import open_files
 
     with existing_store(store) as held:
-        names = [study] if study else [stored.name for stored in held.studies()]
+        names = [study] if study else [stored.name for stored in held.studies.list_studies()]
         reaped = [
-            (name, each) for name in names if reap for each in held.reap(find_study(held, name).id)
+            (name, each)
+            for name in names
+            if reap
+            for each in held.reaping.reap_trials(find_study(held, name).id)
         ]
         reports = [study_report(held, name, open_files(store_url(store))) for name in names]
     if as_json:

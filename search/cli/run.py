@@ -135,7 +135,7 @@ def run(
     arguments = ["--study", spec.name, "--wandb", wandb]
     with session.store:
         if device_s is not None:
-            session.store.set_device_budget(session.stored.id, device_s)
+            session.store.budget.set_device_budget(session.stored.id, device_s)
         if remedy is not None:
             session = _prescribe(session, store_url(store), remedy)
         stops = _search(
@@ -181,7 +181,7 @@ def _stored_spec(study: str, url: str, trials: Optional[int]) -> StudySpec:
     with open_store(url, create=False) as held:
         named = (
             study
-            if held.study(study) or not study.endswith((".yaml", ".yml"))
+            if held.studies.find_study(study) or not study.endswith((".yaml", ".yml"))
             else load_study(study).name
         )
         definition = find_study(held, named).definition

@@ -111,7 +111,7 @@ class Watcher:
         """Ask the store once more."""
         events: list[Event] = []
         try:
-            for event in self._news(self.store.progress(self.study_id)):
+            for event in self._news(self.store.trials.list_progress(self.study_id)):
                 events.append(event)
         except StoreError as problem:
             if not self.silent:
@@ -180,7 +180,7 @@ class Watcher:
             yield self._ended(now)
 
     def _started(self, now: Progress) -> Event:
-        trial = self.store.trial(self.study_id, now.number or 0)
+        trial = self.store.trials.find_trial(self.study_id, now.number or 0)
         preset = f" (preset {now.preset})" if now.preset else ""
         began = (
             "started"
@@ -190,7 +190,9 @@ class Watcher:
         return Event(f"trial {now.number} {began}{preset}: {self.params(trial)}")
 
     def _ended(self, now: Progress) -> Event:
-        trial = None if now.number is None else self.store.trial(self.study_id, now.number)
+        trial = (
+            None if now.number is None else self.store.trials.find_trial(self.study_id, now.number)
+        )
         name = "a trial" if now.number is None else f"trial {now.number}"
         reason = f": {trial.reason}" if trial is not None and trial.reason else ""
         if now.state == "complete":
@@ -208,7 +210,7 @@ class Watcher:
             if self.best is None or better(
                 line.score, self.best.score or 0.0, self.spec.metric.direction
             ):
-                self.best = self.store.trial(self.study_id, line.number)
+                self.best = self.store.trials.find_trial(self.study_id, line.number)
 
     def params(self, trial: StoredTrial | None) -> str:
         """What was sampled for a trial."""

@@ -41,7 +41,7 @@ class TrialCare:
     def stopped(self, worker: str) -> None:
         """A worker was ended without mercy because somebody asked for it: its trial goes back, and no death is counted."""
         with suppress(StoreError):  # the lease ends by itself
-            self._store.let_go(self._study_id, worker)
+            self._store.reaping.release_worker(self._study_id, worker)
 
     def look(self) -> None:
         """Give back what was left behind, now and then."""
@@ -50,14 +50,14 @@ class TrialCare:
         self._next_look = time.monotonic() + REAP_EVERY_S
         with suppress(StoreError):
             while self._deaths:
-                self._store.reap(self._study_id, self._deaths[0])
+                self._store.reaping.reap_trials(self._study_id, self._deaths[0])
                 self._deaths.popleft()
-            self._store.reap(self._study_id)
+            self._store.reaping.reap_trials(self._study_id)
 
     def got_on(self) -> bool:
         """Whether an epoch was stored or a trial ended since this was last asked; also when nobody can tell."""
         try:
-            before, self._got_on = self._got_on, self._store.last_progress(self._study_id)
+            before, self._got_on = self._got_on, self._store.reaping.last_progress(self._study_id)
         except StoreError:
             return True
         return self._got_on > before

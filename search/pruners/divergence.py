@@ -188,4 +188,4 @@ def store_log(url: str) -> EpochLog:
     from storage.store import open_store
 
     store = open_store(url, create=False)
-    return store.records_of_optuna
+    return store.epochs.optuna_trial_records

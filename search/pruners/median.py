@@ -43,9 +43,13 @@ class Peers:
             StoreError: when the database fails; the next call makes up for it.
         """
         if self._seen_until is None:
-            self.add(self._store.complete(self._study_id))
+            self.add(self._store.peer_curves.complete_curves(self._study_id))
         else:
-            self.add(self._store.complete_since(self._study_id, self._seen_until, self._known))
+            self.add(
+                self._store.peer_curves.complete_since(
+                    self._study_id, self._seen_until, self._known
+                )
+            )
 
     def add(self, found: Complete) -> None:
         """Take up what was read."""

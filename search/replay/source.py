@@ -90,10 +90,10 @@ def study_recording(store: Store, name: str) -> Recording:
         StoreError: when there is none.
     """
     spec, stored = study_spec(store, name), find_study(store, name)
-    records = store.study_records(stored.id)
+    records = store.epochs.study_records(stored.id)
     trials = [
         _trial(trial, trial.number, records.get(trial.id, ()), spec)
-        for trial in store.trials(stored.id)
+        for trial in store.trials.list_trials(stored.id)
         if trial.number is not None
     ]
     return Recording(

@@ -46,14 +46,17 @@ def study_report(store: Store, name: str, files: CheckpointFiles | None = None) 
     """
     stored = find_study(store, name)
     spec = check(StudySpec, stored.definition, f"study {name} in the store")
-    trials = store.trials(stored.id)
-    records, findings = store.study_records(stored.id), store.study_evidence(stored.id)
+    trials = store.trials.list_trials(stored.id)
+    records, findings = (
+        store.epochs.study_records(stored.id),
+        store.findings.study_evidence(stored.id),
+    )
     killed = [trial for trial in trials if trial.state in KILLED_STATES]
     kills = tuple(
         _kill(trial, records.get(trial.id, []), findings.get(trial.id, [])) for trial in killed
     )
     complete = [trial for trial in trials if trial.state == "complete"]
-    taken = store.device_time(stored.id)
+    taken = store.budget.find_device_time(stored.id)
     leaderboard = _leaderboard(complete, records, spec)
     return StudyReport(
         name=name,
@@ -70,7 +73,7 @@ def study_report(store: Store, name: str, files: CheckpointFiles | None = None) 
         causes=dict(Counter(map(_counted_as, kills)).most_common()),
         lessons=_lessons(trials, spec),
         health=_study_health(complete, records, spec.metric),
-        workers=holders(store.progress(stored.id)),
+        workers=holders(store.trials.list_progress(stored.id)),
         device_s=taken.charged_s,
         device_budget_s=taken.budget_s,
         weights=best_weights(files, stored, leaderboard[0].number)

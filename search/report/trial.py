@@ -31,10 +31,10 @@ def trial_report(store: Store, name: str, number: int) -> TrialReport:
     """
     stored = find_study(store, name)
     spec = check(StudySpec, stored.definition, f"study {name} in the store")
-    trial = store.trial(stored.id, number)
+    trial = store.trials.find_trial(stored.id, number)
     if trial is None:
         raise _no_trial(store, stored, number)
-    records = tuple(store.records(trial.id))
+    records = tuple(store.epochs.trial_records(trial.id))
     params, lr = sampled(spec, trial.config or {})
     names = _class_names(trial, records)
     return TrialReport(
@@ -54,7 +54,7 @@ def trial_report(store: Store, name: str, number: int) -> TrialReport:
         reason=trial.reason,
         error=trial.error,
         records=records,
-        findings=tuple(store.evidence(trial.id)),
+        findings=tuple(store.findings.trial_evidence(trial.id)),
         health=health(records, spec.metric.direction),
         class_names=names,
         trouble=_trouble(trial, records, spec.metric.direction, names),
@@ -85,7 +85,9 @@ def _class_names(trial: StoredTrial, records: Sequence[EpochRecord]) -> tuple[st
 
 
 def _no_trial(store: Store, stored: StoredStudy, number: int) -> StoreError:
-    known = sorted(trial.number for trial in store.trials(stored.id) if trial.number is not None)
+    known = sorted(
+        trial.number for trial in store.trials.list_trials(stored.id) if trial.number is not None
+    )
     allowed = ", ".join(map(str, known[:20])) + (f" … {known[-1]}" if len(known) > 20 else "")
     what, next_step = (
         f"the study {stored.name!r} has no trial {number}",

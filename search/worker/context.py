@@ -93,10 +93,15 @@ def open_worker_study(url: str, store: Store, stored: StoredStudy, plan: Plan) -
     if store.knows_optuna():
         peers, history = (
             Peers(store, stored.id),
-            History(partial(store.past, stored.optuna_study_id)),
+            History(partial(store.sampler_history.past_trials, stored.optuna_study_id)),
         )
     return WorkerStudy(
-        open_trials(url), plan, stored.name, lambda: store.completed(stored.id), peers, history
+        open_trials(url),
+        plan,
+        stored.name,
+        lambda: store.trials.count_completed(stored.id),
+        peers,
+        history,
     )
 
 
@@ -140,8 +145,8 @@ class Bench:
 def class_counts(store: Store, trainer: Trainer, config: TrialConfig) -> ClassCounts:
     """The class counts of a data set: from the store, else counted now and kept there."""
     key = trainer.fingerprint(config)
-    counts = store.class_counts(key)
+    counts = store.class_counts.find_counts(key)
     if counts is None:
         counts = trainer.count_classes(config)
-        store.save_class_counts(key, counts)
+        store.class_counts.save_counts(key, counts)
     return counts

@@ -115,8 +115,10 @@ class EpochLog:
         while self._pending:
             record = self._pending[0]
             try:
-                if not (self._unsure and record.epoch <= self._store.written(self._claim)):
-                    self._store.append(self._claim, record, self._lease_s)
+                if not (
+                    self._unsure and record.epoch <= self._store.epochs.last_written(self._claim)
+                ):
+                    self._store.epochs.append_epoch(self._claim, record, self._lease_s)
                 asked(self._store.where, lambda: self._trial.report(record))  # noqa: B023 - called at once
                 self._unsure = False
             except StoreUnreachableError as problem:
@@ -159,7 +161,7 @@ class EpochLog:
                 self._check()
                 with self._writing:
                     self._flush()
-                if not (unsure and self._store.standing(self._claim) == state):
+                if not (unsure and self._store.trials.find_state(self._claim) == state):
                     unsure = True
                     asked(self._store.where, write)
                 return

@@ -97,7 +97,7 @@ class Lease:
             if lost:
                 continue
             try:
-                self._stop.allow(self._store.extend(self._claim, self.lease_s))
+                self._stop.allow(self._store.leases.renew_lease(self._claim, self.lease_s))
                 wait_s = self.lease_s / EXTENSIONS
             except LeaseLostError:
                 lost = True  # the next write will say so; a step that hangs never comes to it

@@ -57,7 +57,7 @@ def work(settings: WorkerSettings) -> bool:
                 with suppress(
                     StoreError
                 ):  # what may just have been claimed, before anybody could note it; else its lease ends by itself
-                    bench.store.let_go(stored.id, worker_name(os.getpid()))
+                    bench.store.reaping.release_worker(stored.id, worker_name(os.getpid()))
                 raise
             finally:
                 gc.unfreeze()  # or libraries complain at the end of the process that something of theirs is left
@@ -89,10 +89,10 @@ def _loop(bench: Bench, stored: StoredStudy) -> None:
     while not bench.stop.requested:
         try:
             if trouble.at_hand:
-                bench.store.let_go(
+                bench.store.reaping.release_worker(
                     stored.id, worker
                 )  # a claim may have been granted whose answer was lost
-            claim = bench.store.claim(
+            claim = bench.store.leases.claim_trial(
                 stored.id,
                 budget=_budget(bench.store, stored),
                 worker=worker,
@@ -130,9 +130,9 @@ def _next_trial(bench: Bench, stored: StoredStudy, claim: Claim | None) -> str:
     """Train what was claimed; how it ended, or where nothing was: `waiting`, or `nothing left`."""
     if claim is not None:
         return run_trial(bench, claim)
-    if bench.store.open_count(stored.id) == 0:
+    if bench.store.trials.count_open(stored.id) == 0:
         return "nothing left"
-    if bench.store.device_time_spent(stored.id):
+    if bench.store.budget.is_spent(stored.id):
         print(SPENT, flush=True)
         return "nothing left"
     bench.stop.wait(IDLE_POLL_S)  # others still train; one of them may die and leave its trial
@@ -141,5 +141,5 @@ def _next_trial(bench: Bench, stored: StoredStudy, claim: Claim | None) -> str:
 
 def _budget(store: Store, stored: StoredStudy) -> int:
     """Trials in all. Read again each time: a second `search run --trials` may have raised it."""
-    fresh = store.study(stored.name)
+    fresh = store.studies.find_study(stored.name)
     return int((fresh or stored).definition["trials"])

@@ -94,7 +94,7 @@ def run_trial(bench: Bench, claim: Claim) -> Ending:
             raise
         except StopNow:  # the second Ctrl-C: the trial goes back as it was last checkpointed
             with suppress(StoreError):  # else it does when its lease is over
-                bench.store.give_back(claim)
+                bench.store.leases.release_trial(claim)
             raise
 
 
@@ -132,7 +132,7 @@ def _bind(bench: Bench, claim: Claim) -> tuple[Claim, OptunaTrial]:
     except (LeaseLostError, StoreError):
         raise
     except Exception:
-        bench.store.give_back(claim)
+        bench.store.leases.release_trial(claim)
         raise
 
 
@@ -144,7 +144,7 @@ def _ask(bench: Bench, claim: Claim) -> tuple[Claim, OptunaTrial]:
     """
     if claim.optuna_trial_id is None:  # the store does not know these tables of Optuna's
         trial = bench.study.ask()
-        claim = bench.store.note_asked(claim, trial.number, trial._trial_id)  # noqa: SLF001
+        claim = bench.store.leases.record_optuna_trial(claim, trial.number, trial._trial_id)  # noqa: SLF001
     else:
         trial = bench.study.take(claim.optuna_trial_id)
     asked_for = OptunaTrial(bench.study, trial, by_store=bench.store.knows_optuna())
@@ -165,7 +165,9 @@ def _sample(bench: Bench, claim: Claim, asked_for: OptunaTrial) -> Claim:
     config = bench.plan.config(params, trial.number, start.preset, start.patch).model_dump(
         mode="json"
     )
-    return bench.store.bind(claim, trial.number, asked_for.id, config, start.label, sampled)
+    return bench.store.leases.bind_trial(
+        claim, trial.number, asked_for.id, config, start.label, sampled
+    )
 
 
 def _attempt(
@@ -176,7 +178,11 @@ def _attempt(
     Which state that is, is decided here and never again. Without one the epochs go, and the files of earlier attempts
     stay until this one has written its own.
     """
-    records = bench.store.records(claim.trial_id) if claim.resume or start != "resumed" else []
+    records = (
+        bench.store.epochs.trial_records(claim.trial_id)
+        if claim.resume or start != "resumed"
+        else []
+    )
     owner = {
         "study": bench.stored.name,
         "since": bench.stored.created_at,
@@ -198,13 +204,13 @@ def _attempt(
     )
     if checkpoints.resumed_from is None:
         if records:
-            bench.store.forget_epochs_after(claim, 0)
+            bench.store.epochs.forget_epochs_after(claim, 0)
         records = []
     elif (
         start != "resumed"
     ):  # this attempt wrote some of them, and writes the state's own epoch once more
         kept = max(checkpoints.resumed_epoch - 1, 0)
-        bench.store.forget_epochs_after(claim, kept)
+        bench.store.epochs.forget_epochs_after(claim, kept)
         records = records[:kept]
     records += checkpoints.carried
     log = EpochLog(bench.store, claim, trial, bench.stop, LEASE_S)
@@ -221,7 +227,7 @@ def _confirm(bench: Bench, claim: Claim) -> None:
         LeaseLostError: when another attempt has it.
     """
     with suppress(StoreError):
-        bench.store.confirm(claim)
+        bench.store.leases.confirm_lease(claim)
 
 
 def _promising(attempt: Attempt, record: EpochRecord) -> bool:
@@ -310,7 +316,7 @@ def _worse_than_peers(attempt: Attempt, epoch: int) -> str | None:
 
 def _pause(attempt: Attempt) -> Ending:
     """Give the trial back as it was last checkpointed."""
-    attempt.log.end("paused", lambda: attempt.bench.store.give_back(attempt.claim))
+    attempt.log.end("paused", lambda: attempt.bench.store.leases.release_trial(attempt.claim))
     attempt.bench.tracker.finish("paused", "")
     return "paused"
 
@@ -325,7 +331,7 @@ def _make_room(attempt: Attempt, problem: OutOfMemoryError) -> None:
         else None
     )
     if smaller is not None:
-        attempt.log.end("paused", lambda: bench.store.start_over(claim, smaller))
+        attempt.log.end("paused", lambda: bench.store.epochs.restart_trial(claim, smaller))
         print(
             f"trial {claim.number}: {problem}; it is tried once more with half the batch",
             flush=True,
@@ -404,9 +410,11 @@ def _finish(
 
     def write() -> None:
         if not attempt.trial.by_store:
-            store.extend(claim, LEASE_S)  # Optuna asks for no lease, so make sure of ours first
+            store.leases.renew_lease(
+                claim, LEASE_S
+            )  # Optuna asks for no lease, so make sure of ours first
             attempt.trial.end(told)
-        store.finish(
+        store.leases.finish_trial(
             claim,
             state,
             score=final,

@@ -36,8 +36,10 @@ def leftovers(store: Store, root: Path) -> list[Leftover]:
         _ours(root)
     )  # before the store is read: a trial comes into the store before its first file
     numbers = {
-        study.name: {trial.number for trial in store.trials(study.id) if not _over(trial)}
-        for study in store.studies()
+        study.name: {
+            trial.number for trial in store.trials.list_trials(study.id) if not _over(trial)
+        }
+        for study in store.studies.list_studies()
     }
     return [file for file in found if _lonely(file, numbers)]
 

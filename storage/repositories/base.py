@@ -1,4 +1,4 @@
-"""What the rooms of the store share: the database, and what is known of Optuna's tables in it."""
+"""`Repository`: base class of the store's repositories."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ from storage.database.engine import Database
 from storage.tables.optuna import OptunaTables
 
 
-class Room:
-    """One subject of the store. Its methods are transactions of their own."""
+class Repository:
+    """One subject of the store. Its methods are transactions of their own.
 
-    def __init__(self, database: Database) -> None:
+    Args:
+        database: where they are run.
+        optuna: what is known of Optuna's tables in it; all repositories of a store share it.
+    """
+
+    def __init__(self, database: Database, optuna: OptunaTables) -> None:
         self._database = database
-        self._optuna = OptunaTables()
+        self._optuna = optuna

@@ -7,14 +7,14 @@ from sqlalchemy.exc import IntegrityError
 
 from spaces.records import ClassCounts
 from storage.database.engine import now
-from storage.repositories.base import Room
+from storage.repositories.base import Repository
 from storage.tables.models import ClassCount
 
 
-class Counts(Room):
+class ClassCountRepository(Repository):
     """Keeping and finding class counts."""
 
-    def class_counts(self, fingerprint: str) -> ClassCounts | None:
+    def find_counts(self, fingerprint: str) -> ClassCounts | None:
         """The counts of that split, None when nobody has counted it yet."""
         with self._database.reading() as connection:
             row = connection.execute(
@@ -24,7 +24,7 @@ class Counts(Room):
             ).one_or_none()
         return None if row is None else ClassCounts(tuple(row.names), tuple(row.counts))
 
-    def save_class_counts(self, fingerprint: str, counts: ClassCounts) -> None:
+    def save_counts(self, fingerprint: str, counts: ClassCounts) -> None:
         """Keeps the counts of that split; when it was counted already, the earlier counts stay, which are the same."""
         values = {
             "fingerprint": fingerprint,

@@ -15,14 +15,14 @@ from typing import Any
 from sqlalchemy import Connection, func, select, update
 
 from storage.database.engine import now
-from storage.repositories.base import Room
+from storage.repositories.base import Repository
 from storage.rows import DeviceTime
 from storage.tables.models import Study, Trial
 
 ROUNDING_S = 0.001
 
 
-class DeviceTimes(Room):
+class DeviceTimeRepository(Repository):
     """The budget of device time of a study."""
 
     def set_device_budget(self, study_id: int, budget_s: float) -> None:
@@ -46,7 +46,7 @@ class DeviceTimes(Room):
                 .values(device_s=taken, device_budget_s=budget_s)
             )
 
-    def device_time(self, study_id: int) -> DeviceTime:
+    def find_device_time(self, study_id: int) -> DeviceTime:
         """What the trials of a study are charged with, and what they may take."""
         charged = (
             select(func.coalesce(func.sum(Trial.device_s), 0.0))
@@ -59,7 +59,7 @@ class DeviceTimes(Room):
             ).one_or_none()
         return DeviceTime(0.0, None) if row is None else DeviceTime(*row)
 
-    def device_time_spent(self, study_id: int) -> bool:
+    def is_spent(self, study_id: int) -> bool:
         """Whether the study has a budget of device time, and nothing is left of it; cheap enough to ask twice a second."""
         left = select(Study.device_budget_s - Study.device_s).where(Study.id == study_id)
         with self._database.reading() as connection:

@@ -26,17 +26,17 @@ from sqlalchemy import (
 from spaces.errors import EpochOrderError
 from spaces.records import EpochRecord
 from storage.database.engine import now
-from storage.repositories.base import Room
+from storage.repositories.base import Repository
 from storage.repositories.leases import end_attempt, hold, lost, until
 from storage.rows import HELD_STATES, Claim
 from storage.tables.columns import Json
 from storage.tables.models import Epoch, Trial
 
 
-class Epochs(Room):
+class EpochRepository(Repository):
     """Appending epoch records, and reading them."""
 
-    def append(self, claim: Claim, record: EpochRecord, lease_s: float) -> None:
+    def append_epoch(self, claim: Claim, record: EpochRecord, lease_s: float) -> None:
         """Keeps one epoch, holds the trial for `lease_s` seconds more, and notes what was used: one transaction.
 
         Where the store knows Optuna's tables the metric is reported there in it, too, unless it is no number: a broken epoch
@@ -84,7 +84,7 @@ class Epochs(Room):
             hold(connection, claim, attempt=claim.attempt)
             self._forget(connection, claim, epoch)
 
-    def start_over(self, claim: Claim, config: Mapping[str, Any]) -> None:
+    def restart_trial(self, claim: Claim, config: Mapping[str, Any]) -> None:
         """Pauses the trial, for the next claim to begin it anew with half the batch: its epochs go.
 
         Raises:
@@ -101,7 +101,7 @@ class Epochs(Room):
         if claim.optuna_trial_id is not None and self._optuna.known(connection):
             self._optuna.forget_reports_after(connection, claim.optuna_trial_id, epoch)
 
-    def written(self, claim: Claim) -> int:
+    def last_written(self, claim: Claim) -> int:
         """The last epoch that this attempt wrote, 0 for none: after a cut connection nobody knows whether it was in time."""
         mine = select(func.max(Epoch.epoch)).where(
             Epoch.trial_id == claim.trial_id, Epoch.attempt == claim.attempt
@@ -109,7 +109,7 @@ class Epochs(Room):
         with self._database.reading() as connection:
             return connection.execute(mine).scalar() or 0
 
-    def records(self, trial_id: int) -> list[EpochRecord]:
+    def trial_records(self, trial_id: int) -> list[EpochRecord]:
         """The epochs of one trial, in order."""
         with self._database.reading() as connection:
             rows = (
@@ -121,7 +121,7 @@ class Epochs(Room):
             )
         return [EpochRecord.from_dict(row) for row in rows]
 
-    def records_of_optuna(self, optuna_trial_id: int) -> list[EpochRecord]:
+    def optuna_trial_records(self, optuna_trial_id: int) -> list[EpochRecord]:
         """The epochs of one trial by Optuna's id of it, in order; none for a trial that no worker of ours trained."""
         wanted = (
             select(Epoch.record)

@@ -10,17 +10,17 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, insert, select
 
 from spaces.records import Diagnosis, Evidence, Remedy
-from storage.repositories.base import Room
+from storage.repositories.base import Repository
 from storage.rows import Finding
 from storage.tables.models import Signal, Trial
 
 _Columns = Row[int, str, int, int | None, str, Any, float, Any]
 
 
-class Findings(Room):
+class FindingRepository(Repository):
     """Reading evidence and diagnoses; they are written when a trial ends."""
 
-    def evidence(self, trial_id: int) -> list[Finding]:
+    def trial_evidence(self, trial_id: int) -> list[Finding]:
         """What fired in one trial, by epoch."""
         with self._database.reading() as connection:
             rows = connection.execute(_signals().where(Signal.trial_id == trial_id)).all()

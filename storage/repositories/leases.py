@@ -24,17 +24,17 @@ from spaces.errors import LeaseLostError, StoreError
 from spaces.records import Diagnosis, Evidence
 from storage.database.engine import inserted_id, now
 from storage.repositories import findings
-from storage.repositories.base import Room
+from storage.repositories.base import Repository
 from storage.repositories.device_time import Budget, locked_budget, reserve, settle, used
 from storage.repositories.reaping import MAX_ATTEMPTS, release
 from storage.rows import FINAL_STATES, HELD_STATES, Claim, FinalState, OptunaEnd, Sampled
 from storage.tables.models import Study, Trial
 
 
-class Attempts(Room):
+class LeaseRepository(Repository):
     """Claiming trials, holding them, and letting them go."""
 
-    def claim(
+    def claim_trial(
         self,
         study_id: int,
         budget: int,
@@ -136,14 +136,7 @@ class Attempts(Room):
             optuna_trial_id=optuna_trial_id,
         )
 
-    def knows_optuna(self) -> bool:
-        """Whether `claim` takes trials from Optuna's tables, and `bind`, `append` and `finish` write to them; else Optuna's own class has to."""
-        if self._optuna.seen:
-            return True
-        with self._database.reading() as connection:
-            return self._optuna.known(connection)
-
-    def note_asked(self, claim: Claim, number: int, optuna_trial_id: int) -> Claim:
+    def record_optuna_trial(self, claim: Claim, number: int, optuna_trial_id: int) -> Claim:
         """The claim, with Optuna's trial that was asked for it; a later attempt then takes up that one.
 
         Raises:
@@ -154,7 +147,7 @@ class Attempts(Room):
             hold(connection, claim, number=number, optuna_trial_id=optuna_trial_id)
         return replace(claim, number=number, optuna_trial_id=optuna_trial_id)
 
-    def bind(
+    def bind_trial(
         self,
         claim: Claim,
         number: int,
@@ -190,7 +183,7 @@ class Attempts(Room):
                 self._optuna.write(connection, optuna_trial_id, sampled)
         return replace(claim, **bound)
 
-    def extend(self, claim: Claim, lease_s: float) -> float:
+    def renew_lease(self, claim: Claim, lease_s: float) -> float:
         """Holds the trial for `lease_s` seconds from now; how many seconds it may still run if device time is all but spent.
 
         That is infinity as long as the budget of device time holds out, or when there is none.
@@ -212,7 +205,7 @@ class Attempts(Room):
                 math.inf if budget is None else reserve(connection, claim.trial_id, budget, lease_s)
             )
 
-    def confirm(self, claim: Claim) -> None:
+    def confirm_lease(self, claim: Claim) -> None:
         """Checks that the attempt still has the trial, and writes nothing.
 
         Raises:
@@ -225,7 +218,7 @@ class Attempts(Room):
             if connection.execute(mine).scalar() is None:
                 raise lost(connection, claim)
 
-    def give_back(self, claim: Claim) -> None:
+    def release_trial(self, claim: Claim) -> None:
         """Pauses the trial, so that the next claim carries it on.
 
         Raises:
@@ -234,7 +227,7 @@ class Attempts(Room):
         with self._database.writing() as connection:
             end_attempt(connection, claim, state="paused")
 
-    def finish(
+    def finish_trial(
         self,
         claim: Claim,
         state: FinalState,

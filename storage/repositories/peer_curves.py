@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import bindparam, select
 
-from storage.repositories.base import Room
+from storage.repositories.base import Repository
 from storage.tables.models import Trial
 from storage.tables.optuna import float_of, reports
 
@@ -30,10 +30,10 @@ class Complete:
     seen_until: float | None
 
 
-class Curves(Room):
+class PeerCurveRepository(Repository):
     """Reading curves: all of them once, and then what is new."""
 
-    def complete(self, study_id: int) -> Complete:
+    def complete_curves(self, study_id: int) -> Complete:
         """All complete trials of a study. The store must know Optuna's tables.
 
         They are read from Optuna's table of reports, which is a tenth of the size of our epochs with their records.

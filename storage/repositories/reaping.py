@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, and_, func, select, update
 
 from storage.database.engine import Database, now
-from storage.repositories.base import Room
+from storage.repositories.base import Repository
 from storage.repositories.device_time import Budget, locked_budget, settle, used
 from storage.rows import FINAL_STATES, HELD_STATES, OPEN_STATES, Death, Reaped
 from storage.tables.models import Epoch, Study, Trial
@@ -24,10 +24,10 @@ MAX_WORDS = 10_000
 """Of the last words of a worker, so many characters are kept."""
 
 
-class Reaping(Room):
+class ReapingRepository(Repository):
     """Finding the trials that a worker left behind, and how long ago a study got on."""
 
-    def reap(
+    def reap_trials(
         self, study_id: int, death: Death | None = None, max_attempts: int = MAX_ATTEMPTS
     ) -> list[Reaped]:
         """Gives the trials back whose lease is over, so that the next claim carries them on, or fails those that are worn out.
@@ -41,7 +41,7 @@ class Reaping(Room):
             connection.execute(select(Study.id).where(Study.id == study_id).with_for_update())
             return release(self._database, connection, self._optuna, study_id, death, max_attempts)
 
-    def let_go(self, study_id: int, worker: str) -> int:
+    def release_worker(self, study_id: int, worker: str) -> int:
         """Pauses what is still held in the name of a worker that works on nothing; how many trials that were.
 
         A worker whose connection was cut does not know what became of its last transaction.

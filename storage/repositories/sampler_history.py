@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, and_, bindparam, func, or_, select
 
-from storage.repositories.base import Room
+from storage.repositories.base import Repository
 from storage.tables.optuna import (
     CONSTRAINTS,
     float_of,
@@ -45,10 +45,10 @@ class PastTrial:
     last: tuple[int, float] | None = None
 
 
-class History(Room):
+class SamplerHistoryRepository(Repository):
     """Reading the past."""
 
-    def past(
+    def past_trials(
         self, optuna_study_id: int, after: int = -1, among: Sequence[int] = ()
     ) -> list[PastTrial]:
         """Trials of a study by their id in Optuna: the later ones, and some of the earlier ones. The store must know Optuna's tables.

@@ -10,12 +10,12 @@ from sqlalchemy.exc import IntegrityError
 
 from spaces.errors import StoreError
 from storage.database.engine import now
-from storage.repositories.base import Room
+from storage.repositories.base import Repository
 from storage.rows import StoredStudy, Waiting
 from storage.tables.models import Study, Trial
 
 
-class Studies(Room):
+class StudyRepository(Repository):
     """Registering, finding and redefining studies."""
 
     def register_study(
@@ -46,7 +46,7 @@ class Studies(Room):
                     self._optuna.enqueue(connection, optuna_study_id, waiting)
         except IntegrityError:
             pass  # somebody was faster
-        stored = self.study(name)
+        stored = self.find_study(name)
         if stored is None or stored.optuna_study_id != optuna_study_id:
             found = (
                 f"Optuna's study {optuna_study_id} under another name"
@@ -82,13 +82,13 @@ class Studies(Room):
             connection.execute(delete(Study).where(Study.id == study_id))
         return True
 
-    def study(self, name: str) -> StoredStudy | None:
+    def find_study(self, name: str) -> StoredStudy | None:
         """The study of that name, None when there is none."""
         with self._database.reading() as connection:
             row = connection.execute(_studies().where(Study.name == name)).one_or_none()
         return None if row is None else _stored(row)
 
-    def studies(self) -> list[StoredStudy]:
+    def list_studies(self) -> list[StoredStudy]:
         """Every study, oldest first."""
         with self._database.reading() as connection:
             rows = connection.execute(_studies().order_by(Study.id)).all()

@@ -7,15 +7,15 @@ from typing import Any
 from sqlalchemy import Row, Select, case, func, null, select
 
 from storage.database.engine import now
-from storage.repositories.base import Room
+from storage.repositories.base import Repository
 from storage.rows import HELD_STATES, OPEN_STATES, Claim, Progress, StoredTrial, TrialState
 from storage.tables.models import Epoch, Trial
 
 
-class Trials(Room):
+class TrialRepository(Repository):
     """The trials of a study, one by one or summed up."""
 
-    def trials(self, study_id: int) -> list[StoredTrial]:
+    def list_trials(self, study_id: int) -> list[StoredTrial]:
         """Every trial of a study, in the order in which they were claimed first."""
         with self._database.reading() as connection:
             rows = connection.execute(
@@ -23,7 +23,7 @@ class Trials(Room):
             ).all()
         return [_stored(row) for row in rows]
 
-    def trial(self, study_id: int, number: int) -> StoredTrial | None:
+    def find_trial(self, study_id: int, number: int) -> StoredTrial | None:
         """The trial of that number, None when there is none."""
         with self._database.reading() as connection:
             row = connection.execute(
@@ -31,13 +31,13 @@ class Trials(Room):
             ).one_or_none()
         return None if row is None else _stored(row)
 
-    def standing(self, claim: Claim) -> TrialState | None:
+    def find_state(self, claim: Claim) -> TrialState | None:
         """The state of a trial as this attempt left it; None when another attempt has it, or it is gone."""
         mine = select(Trial.state).where(Trial.id == claim.trial_id, Trial.attempt == claim.attempt)
         with self._database.reading() as connection:
             return connection.execute(mine).scalar()
 
-    def progress(self, study_id: int) -> list[Progress]:
+    def list_progress(self, study_id: int) -> list[Progress]:
         """How far every trial is, cheaply enough to ask every second: one query that touches the last epoch of each trial only."""
         last = (
             select(func.max(Epoch.epoch))
@@ -74,7 +74,7 @@ class Trials(Room):
             ).all()
         return [Progress(*row) for row in rows]
 
-    def tally(self, study_id: int) -> dict[TrialState, int]:
+    def count_by_state(self, study_id: int) -> dict[TrialState, int]:
         """How many trials of a study are in each state; states that no trial is in are left out."""
         counted = (
             select(Trial.state, func.count())
@@ -84,7 +84,7 @@ class Trials(Room):
         with self._database.reading() as connection:
             return {row[0]: row[1] for row in connection.execute(counted)}
 
-    def completed(self, study_id: int) -> int:
+    def count_completed(self, study_id: int) -> int:
         """How many trials of a study are complete; cheap enough to ask after every epoch."""
         complete = (
             select(func.count())
@@ -94,9 +94,9 @@ class Trials(Room):
         with self._database.reading() as connection:
             return connection.execute(complete).scalar_one()
 
-    def open_count(self, study_id: int) -> int:
+    def count_open(self, study_id: int) -> int:
         """How many trials of a study have begun and not ended."""
-        tally = self.tally(study_id)
+        tally = self.count_by_state(study_id)
         return sum(tally.get(state, 0) for state in OPEN_STATES)
 
 

@@ -81,14 +81,14 @@ def url_in(folder: Path) -> str:
 def stored_trials(url: str, study: str = "tiny") -> list[StoredTrial]:
     """The trials of a study."""
     with open_store(url, create=False) as store:
-        return store.trials(_id(store, study))
+        return store.trials.list_trials(_id(store, study))
 
 
 def progress(url: str, study: str = "tiny") -> list[Progress]:
     """How far the trials of a study are; none before there is a store."""
     try:
         with open_store(url, create=False) as store:
-            return store.progress(_id(store, study))
+            return store.trials.list_progress(_id(store, study))
     except (StoreError, LookupError):
         return []
 
@@ -97,8 +97,8 @@ def stored_records(url: str, study: str = "tiny") -> dict[int, list[EpochRecord]
     """Trial number → its epochs."""
     with open_store(url, create=False) as store:
         return {
-            trial.number: store.records(trial.id)
-            for trial in store.trials(_id(store, study))
+            trial.number: store.epochs.trial_records(trial.id)
+            for trial in store.trials.list_trials(_id(store, study))
             if trial.number is not None
         }
 
@@ -124,7 +124,7 @@ def expire_lease(url: str, number: int, seconds: float) -> None:
 
 
 def _id(store: Store, name: str) -> int:
-    study = store.study(name)
+    study = store.studies.find_study(name)
     if study is None:
         raise LookupError(name)
     return study.id

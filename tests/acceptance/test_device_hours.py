@@ -23,7 +23,7 @@ def test_spent_and_raised(terminal: Terminal, tmp_path: Path) -> None:
     stopped = terminal.run(*RUN, "--device-hours", str(HOURS), folder=tmp_path)
     left = stored_trials(url_in(tmp_path))
     with open_store(url_in(tmp_path), create=False) as store:
-        taken = store.device_time(store.studies()[0].id)
+        taken = store.budget.find_device_time(store.studies.list_studies()[0].id)
     shown = terminal.run("show", "--study", "tiny", folder=tmp_path)
     told = json.loads(terminal.run("show", "--study", "tiny", "--json", folder=tmp_path).out)
     raised = terminal.run(*RUN, "--device-hours", "1", folder=tmp_path)

@@ -420,7 +420,7 @@ class TestKills:
         for words in (signal, statement, cause):
             assert words in " ".join(told.split())
         with open_store(url_in(kills), create=False) as store:
-            evidence = [found for found, _ in store.evidence(killed.id)]
+            evidence = [found for found, _ in store.findings.trial_evidence(killed.id)]
         assert [found.signal for found in evidence] == ([signal] if state == "diverged" else [])
 
     @pytest.mark.parametrize(

@@ -38,18 +38,18 @@ def fill(url: str, make: Make, name: str = "demo") -> None:
         study = optuna.create_study(storage=trials, study_name=name, direction="maximize")
         study.set_user_attr(MADE_BY, True)
         waiting = [Waiting({"lr": 0.5}, {"preset": "safe"})]
-        stored = store.register_study(study._study_id, name, DEFINITION, waiting)
+        stored = store.studies.register_study(study._study_id, name, DEFINITION, waiting)
         for index, state in enumerate((*STATES, "running", "paused")):
             _trial(store, stored.id, study, make, index, state)
         study.enqueue_trial({"lr": 0.25}, user_attrs={"preset": "bold"})
-        store.save_class_counts("f", ClassCounts(("road", "car"), (5, 2**40)))
+        store.class_counts.save_counts("f", ClassCounts(("road", "car"), (5, 2**40)))
         close_trials(trials)
 
 
 def _trial(
     store: Store, study_id: int, study: optuna.Study, make: Make, index: int, state: str
 ) -> None:
-    claim = store.claim(study_id, 100, f"w{index}", 600)
+    claim = store.leases.claim_trial(study_id, 100, f"w{index}", 600)
     assert claim is not None
     assert claim.optuna_trial_id is not None
     assert claim.number is not None
@@ -57,7 +57,7 @@ def _trial(
     trial = optuna.Trial(study, claim.optuna_trial_id)
     trial.suggest_float("lr", 1e-5, 1.0, log=True)
     trial.suggest_categorical("kind", (None, True, 1.5, "é"))
-    claim = store.bind(
+    claim = store.leases.bind_trial(
         claim,
         claim.number,
         claim.optuna_trial_id,
@@ -66,12 +66,12 @@ def _trial(
     )
     for epoch in range(1, min(index + 2, 4)):
         metric = NAN if epoch == 2 and index > 1 else 0.1 + 0.2 * epoch
-        store.append(
+        store.epochs.append_epoch(
             claim, make(epoch, metric=metric, train_loss=float("inf"), used={"n": index}), 600
         )
         trial.report(metric, epoch)
     if state == "paused":
-        store.give_back(claim)
+        store.leases.release_trial(claim)
     elif state != "running":
         _end(store, claim, study, trial, state)  # type: ignore[arg-type]
 
@@ -89,7 +89,7 @@ def _end(
     killed = state == "diverged"
     study.tell(trial, 0.1 + 0.2 if state == "complete" else None, state=ends, skip_if_finished=True)
     told = (EVIDENCE, DIAGNOSIS) if killed else (None, None)
-    store.finish(
+    store.leases.finish_trial(
         claim,
         state,
         0.1 + 0.2 if state == "complete" else NAN,
@@ -102,10 +102,13 @@ def _end(
 def contents(url: str, name: str = "demo") -> dict[str, Any]:
     """All that the public interface tells of a study, ids left out."""
     with open_store(url, create=False) as store:
-        stored = store.study(name)
+        stored = store.studies.find_study(name)
         assert stored is not None
-        trials = store.trials(stored.id)
-        evidence, records = store.study_evidence(stored.id), store.study_records(stored.id)
+        trials = store.trials.list_trials(stored.id)
+        evidence, records = (
+            store.findings.study_evidence(stored.id),
+            store.epochs.study_records(stored.id),
+        )
         return {
             "study": replace(stored, id=0, optuna_study_id=0),
             "trials": [
@@ -117,10 +120,10 @@ def contents(url: str, name: str = "demo") -> dict[str, Any]:
             "evidence": [evidence.get(trial.id) for trial in trials],
             "progress": [
                 replace(line, trial_id=0, lease_left_s=None, silent_s=None)
-                for line in store.progress(stored.id)
+                for line in store.trials.list_progress(stored.id)
             ],
-            "tally": sorted(store.tally(stored.id).items()),
-            "counts": store.class_counts("f"),
+            "tally": sorted(store.trials.count_by_state(stored.id).items()),
+            "counts": store.class_counts.find_counts("f"),
             "optuna": optuna_contents(url, name),
         }
 

@@ -69,7 +69,7 @@ def bench_of(session: Session, url: str) -> Bench:
 
 def ask(bench: Bench) -> tuple[Claim, run.OptunaTrial] | None:
     """The next trial with its configuration, as a worker comes by it; None when the budget is spent."""
-    claim = bench.store.claim(bench.stored.id, BUDGET, "a", 600)
+    claim = bench.store.leases.claim_trial(bench.stored.id, BUDGET, "a", 600)
     return None if claim is None else run._bind(bench, claim)
 
 
@@ -94,7 +94,7 @@ def end(bench: Bench, claim: Claim, trial: run.OptunaTrial) -> Ending:
     )
     for epoch in range(1, number % 3 + 1):
         record = replace(RECORD, epoch=epoch, metric=-abs(rate - epoch))
-        bench.store.append(claim, record, 600)
+        bench.store.epochs.append_epoch(claim, record, 600)
         trial.report(record)
     run._finish(
         attempt, state, None if state == "failed" else -abs(rate - 1), "why", evidence, diagnosis
@@ -154,7 +154,7 @@ class TestSameTrials:
                 patched.setattr(Plan, "config", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
                 with pytest.raises(KeyboardInterrupt):
                     ask(bench)
-            (line,) = store.progress(session.stored.id)
+            (line,) = store.trials.list_progress(session.stored.id)
             let_lapse(store, Claim(line.trial_id, session.stored.id, line.attempt))
             found = ask(bench)
             assert found is not None
@@ -185,7 +185,7 @@ class TestConnections:
             for _ in range(2):
                 found = ask(bench)
                 assert found is not None
-                bench.store.append(found[0], RECORD, 600)
+                bench.store.epochs.append_epoch(found[0], RECORD, 600)
                 assert (
                     settled(
                         postgres_admin,

@@ -33,7 +33,7 @@ def trials(store_url: str) -> Iterator[RDBStorage]:
 @pytest.fixture
 def study_id(store: Store, trials: RDBStorage) -> int:
     """A study; its id in the store."""
-    return store.register_study(
+    return store.studies.register_study(
         trials.create_new_study([StudyDirection.MAXIMIZE], "demo"), "demo", {}
     ).id
 
@@ -43,14 +43,16 @@ def end(store: Store, study_id: int, make_record: MakeRecord) -> Callable[..., i
     """Runs a trial with the metrics given to an end; returns its id."""
 
     def run(*metrics: float, state: FinalState = "complete") -> int:
-        claim = store.claim(study_id, 1000, "a", 600)
+        claim = store.leases.claim_trial(study_id, 1000, "a", 600)
         assert claim is not None
         assert claim.number is not None
         assert claim.optuna_trial_id is not None
-        claim = store.bind(claim, claim.number, claim.optuna_trial_id, {}, None, Sampled())
+        claim = store.leases.bind_trial(
+            claim, claim.number, claim.optuna_trial_id, {}, None, Sampled()
+        )
         for epoch, metric in enumerate(metrics, 1):
-            store.append(claim, make_record(epoch, metric=metric), 600)
-        store.finish(
+            store.epochs.append_epoch(claim, make_record(epoch, metric=metric), 600)
+        store.leases.finish_trial(
             claim,
             state,
             told=OptunaEnd("COMPLETE", 0.5) if state == "complete" else OptunaEnd("PRUNED"),

@@ -24,7 +24,7 @@ from spaces.study import StudySpec
 from storage.files.best_weights import Artifacts
 from storage.files.checkpoints import TrialStates
 from storage.files.study_files import CheckpointFiles
-from storage.repositories.epochs import Epochs
+from storage.repositories.epochs import EpochRepository
 from storage.rows import Claim, Death
 from storage.store import Store, open_store
 from tests.contract import gated_objective
@@ -114,9 +114,15 @@ def points(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         TrialStates, "write", gated(TrialStates.write, lambda *_: "a state was written", after=True)
     )
-    monkeypatch.setattr(Epochs, "records", gated(Epochs.records, lambda *_: "the epochs are read"))
     monkeypatch.setattr(
-        Epochs, "append", gated(Epochs.append, lambda *_: "an epoch was recorded", after=True)
+        EpochRepository,
+        "trial_records",
+        gated(EpochRepository.trial_records, lambda *_: "the epochs are read"),
+    )
+    monkeypatch.setattr(
+        EpochRepository,
+        "append_epoch",
+        gated(EpochRepository.append_epoch, lambda *_: "an epoch was recorded", after=True),
     )
 
 
@@ -158,7 +164,7 @@ def workers(
 
 def claimed(store: Store, study_id: int, worker: str, budget: int) -> Claim:
     """A trial for this worker."""
-    claim = store.claim(study_id, budget, worker, PATIENCE_S)
+    claim = store.leases.claim_trial(study_id, budget, worker, PATIENCE_S)
     assert claim is not None
     return claim
 
@@ -172,7 +178,7 @@ def take_over(frozen: Worker, other: Worker, gates: Gates, budget: int) -> int:
     gates.worker.start()
     assert gates.frozen.wait(PATIENCE_S)
     gates.thaw_at = thaw_at
-    store.reap(
+    store.reaping.reap_trials(
         study_id, Death("frozen")
     )  # what the end of its lease does, at a moment of the test's choice
     again = claimed(store, study_id, "other", budget)
@@ -206,8 +212,12 @@ def test_every_order(
             gates = install(Gates(point, moment, first))
             trial_id = take_over(frozen, other, gates, budget)
             told, store = f"frozen where {point}, thawed where {moment}", other.bench.store
-            (trial,) = [each for each in store.trials(other.bench.stored.id) if each.id == trial_id]
-            records = store.records(trial_id)
+            (trial,) = [
+                each
+                for each in store.trials.list_trials(other.bench.stored.id)
+                if each.id == trial_id
+            ]
+            records = store.epochs.trial_records(trial_id)
 
             assert other.ended == "complete", told
             assert "starts over" not in capsys.readouterr().out, told
@@ -247,7 +257,7 @@ def test_late_removal(workers: tuple[Worker, Worker]) -> None:
     assert adopted.whole()
     states.remove(2)
     assert states.newest_first() == []
-    assert store.trials(study_id) == []
+    assert store.trials.list_trials(study_id) == []
 
 
 def test_refused_epoch(
@@ -259,19 +269,21 @@ def test_refused_epoch(
     _, worker = workers
     store, study_id = worker.bench.store, worker.bench.stored.id
     install(Gates())
-    append, lost = Epochs.append, iter([True])
+    append, lost = EpochRepository.append_epoch, iter([True])
 
     def losing(self: Any, claim: Claim, record: Any, lease_s: float) -> None:
         if record.epoch == 4 and next(lost, False):
             self.forget_epochs_after(claim, 2)
         append(self, claim, record, lease_s)
 
-    monkeypatch.setattr(Epochs, "append", losing)
+    monkeypatch.setattr(EpochRepository, "append_epoch", losing)
     worker.run(claimed(store, study_id, "other", 1))
 
-    (trial,) = store.trials(study_id)
+    (trial,) = store.trials.list_trials(study_id)
     assert (worker.ended, trial.state, trial.attempt) == ("complete", "complete", 1)
-    assert [record.epoch for record in store.records(trial.id)] == list(range(1, EPOCHS + 1))
+    assert [record.epoch for record in store.epochs.trial_records(trial.id)] == list(
+        range(1, EPOCHS + 1)
+    )
     assert (
         "epoch 4 is out of order; the next one is 3; the trial starts over"
         in capsys.readouterr().out

@@ -53,7 +53,7 @@ def study(trials: RDBStorage, plan: Plan) -> Study:
 @pytest.fixture
 def stored(store: Store, study: Study) -> StoredStudy:
     """The same in the store."""
-    return store.register_study(study._study_id, "demo", {})
+    return store.studies.register_study(study._study_id, "demo", {})
 
 
 def add(study: Study, plan: Plan, rng: random.Random, count: int) -> None:
@@ -130,8 +130,10 @@ class TestSameSuggestions:
         """What ended before is not read a second time; what had not ended is."""
         add(study, plan, random.Random(1), 5)
         asked = study.ask()
-        first = store.past(stored.optuna_study_id)
+        first = store.sampler_history.past_trials(stored.optuna_study_id)
         assert [trial.number for trial in first] == [0, 1, 2, 3, 4, 5]
         study.tell(asked, 0.5)
-        (again,) = store.past(stored.optuna_study_id, first[-1].trial_id, [first[-1].trial_id])
+        (again,) = store.sampler_history.past_trials(
+            stored.optuna_study_id, first[-1].trial_id, [first[-1].trial_id]
+        )
         assert (again.number, again.state, again.value) == (5, "COMPLETE", 0.5)

@@ -89,12 +89,12 @@ def ours(trials: RDBStorage) -> int:
 @pytest.fixture
 def study_id(store: Store, ours: int) -> int:
     """The store's own id of it."""
-    return store.register_study(ours, "ours", {}).id
+    return store.studies.register_study(ours, "ours", {}).id
 
 
 def claimed(store: Store, study_id: int) -> Claim:
     """The next trial."""
-    claim = store.claim(study_id, 1000, "a", 600)
+    claim = store.leases.claim_trial(study_id, 1000, "a", 600)
     assert claim is not None
     return claim
 
@@ -103,7 +103,7 @@ def bound(store: Store, claim: Claim, sampled: Sampled) -> Claim:
     """A claim whose trial was sampled."""
     assert claim.number is not None
     assert claim.optuna_trial_id is not None
-    return store.bind(claim, claim.number, claim.optuna_trial_id, {}, None, sampled)
+    return store.leases.bind_trial(claim, claim.number, claim.optuna_trial_id, {}, None, sampled)
 
 
 def params() -> Sampled:
@@ -188,12 +188,12 @@ class TestSameRows:
         trials.set_trial_state_values(lost, TrialState.FAIL)
 
         ours = trials.create_new_study([StudyDirection.MAXIMIZE], "ours")
-        study_id = store.register_study(ours, "ours", {}, PRESETS).id
+        study_id = store.studies.register_study(ours, "ours", {}, PRESETS).id
         claims = [claimed(store, study_id) for _ in range(4)]
         bound(store, claims[0], params())
         bound(store, claims[2], params())
         let_lapse(store, claims[3])
-        assert store.claim(study_id, 0, "b", 600, max_attempts=1) is None
+        assert store.leases.claim_trial(study_id, 0, "b", 600, max_attempts=1) is None
 
         with closing(Database(store_url)) as database:
             assert rows(database, ours) == rows(database, theirs)
@@ -217,7 +217,7 @@ class TestSameRows:
                 trials.set_trial_intermediate_value(trial_id, epoch, value)
         claim = bound(store, claimed(store, study_id), Sampled())
         for epoch, value in told.items():
-            store.append(claim, make_record(epoch, metric=value), 600)
+            store.epochs.append_epoch(claim, make_record(epoch, metric=value), 600)
 
         with closing(Database(store_url)) as database:
             assert rows(database, ours) == rows(database, theirs)
@@ -266,9 +266,9 @@ class TestSameRows:
             )
             for epoch, value in enumerate(metrics, 1):
                 asked.report(make_record(epoch, metric=value))
-                store.append(claim, make_record(epoch, metric=value), 600)
+                store.epochs.append_epoch(claim, make_record(epoch, metric=value), 600)
             asked.end(told)
-            store.finish(claim, "failed", told=told)
+            store.leases.finish_trial(claim, "failed", told=told)
 
         with closing(Database(store_url)) as database:
             assert rows(database, ours) == rows(database, theirs)
@@ -333,7 +333,7 @@ class TestTake:
         """A worker that dies before it has sampled anything leaves its trial, with the same number, to the next one."""
         claim = claimed(store, study_id)
         let_lapse(store, claim)
-        taken = store.claim(study_id, 1, "b", 600)
+        taken = store.leases.claim_trial(study_id, 1, "b", 600)
         assert taken == Claim(
             claim.trial_id, study_id, 2, False, claim.number, claim.optuna_trial_id
         )
@@ -363,7 +363,7 @@ class TestBind:
         """A worker that lost its trial writes nothing to Optuna's tables either."""
         claim = claimed(store, study_id)
         let_lapse(store, claim)
-        assert store.claim(study_id, 1, "b", 600)
+        assert store.leases.claim_trial(study_id, 1, "b", 600)
         with pytest.raises(LeaseLostError):
             bound(store, claim, params())
         (trial,) = trials.get_all_trials(ours)
@@ -396,13 +396,13 @@ class TestReport:
         """An epoch that a newer attempt stores again replaces what was reported for it, and what came after it is gone in both books."""
         claim = bound(store, claimed(store, study_id), Sampled())
         for epoch in (1, 2, 3):
-            store.append(claim, make_record(epoch, metric=epoch / 10), 600)
+            store.epochs.append_epoch(claim, make_record(epoch, metric=epoch / 10), 600)
         let_lapse(store, claim)
-        taken = store.claim(study_id, 1, "b", 600)
+        taken = store.leases.claim_trial(study_id, 1, "b", 600)
         assert taken is not None
-        store.append(taken, make_record(2, metric=0.9), 600)
+        store.epochs.append_epoch(taken, make_record(2, metric=0.9), 600)
         assert trials.get_all_trials(ours)[0].intermediate_values == {1: 0.1, 2: 0.9}
-        store.forget_epochs_after(taken, 0)
+        store.epochs.forget_epochs_after(taken, 0)
         assert trials.get_all_trials(ours)[0].intermediate_values == {}
 
     def test_lost(
@@ -411,10 +411,10 @@ class TestReport:
         """A worker that lost its trial neither reports nor ends it there."""
         claim = bound(store, claimed(store, study_id), Sampled())
         let_lapse(store, claim)
-        assert store.claim(study_id, 1, "b", 600)
+        assert store.leases.claim_trial(study_id, 1, "b", 600)
         for write in (
-            lambda: store.append(claim, make_record(1), 600),
-            lambda: store.finish(claim, "failed", told=OptunaEnd("FAIL")),
+            lambda: store.epochs.append_epoch(claim, make_record(1), 600),
+            lambda: store.leases.finish_trial(claim, "failed", told=OptunaEnd("FAIL")),
         ):
             with pytest.raises(LeaseLostError):
                 write()
@@ -429,9 +429,11 @@ class TestReport:
         assert claim.optuna_trial_id is not None
         trials.set_trial_intermediate_value(claim.optuna_trial_id, 1, 0.5)
         trials.set_trial_state_values(claim.optuna_trial_id, TrialState.COMPLETE, [0.5])
-        store.append(claim, make_record(1, metric=0.25), 600)
-        store.forget_epochs_after(claim, 0)
-        store.finish(claim, "failed", told=OptunaEnd("FAIL", user_attrs={KILLED: "why"}))
+        store.epochs.append_epoch(claim, make_record(1, metric=0.25), 600)
+        store.epochs.forget_epochs_after(claim, 0)
+        store.leases.finish_trial(
+            claim, "failed", told=OptunaEnd("FAIL", user_attrs={KILLED: "why"})
+        )
         (trial,) = trials.get_all_trials(ours)
         assert (trial.state, trial.value, trial.intermediate_values, trial.user_attrs) == (
             TrialState.COMPLETE,
@@ -439,16 +441,16 @@ class TestReport:
             {1: 0.5},
             {},
         )
-        assert [line.state for line in store.trials(study_id)] == ["failed"]
+        assert [line.state for line in store.trials.list_trials(study_id)] == ["failed"]
 
 
 class TestRegister:
     def test_once(self, store: Store, trials: RDBStorage, ours: int) -> None:
         """Only the one that registers the study has its presets wait; whoever comes later leaves nothing."""
         for _ in range(2):
-            store.register_study(ours, "ours", {}, PRESETS)
+            store.studies.register_study(ours, "ours", {}, PRESETS)
         with pytest.raises(StoreError, match="clashes"):
-            store.register_study(ours, "other", {}, PRESETS)
+            store.studies.register_study(ours, "other", {}, PRESETS)
         assert [trial.user_attrs["preset"] for trial in trials.get_all_trials(ours)] == [
             "safe",
             "bold",
@@ -462,7 +464,7 @@ class TestGiveUp:
         assert claim.optuna_trial_id is not None
         trials.set_trial_state_values(claim.optuna_trial_id, TrialState.COMPLETE, [0.5])
         let_lapse(store, claim)
-        assert store.claim(study_id, 0, "b", 600, max_attempts=1) is None
+        assert store.leases.claim_trial(study_id, 0, "b", 600, max_attempts=1) is None
         (trial,) = trials.get_all_trials(ours)
         assert (trial.state, trial.value, trial.user_attrs) == (TrialState.COMPLETE, 0.5, {})
 
@@ -488,11 +490,11 @@ class TestOtherVersion:
         claim = claimed(store, study_id)
         assert (claim.number, claim.optuna_trial_id) == (None, None)
         asked = optuna.load_study(study_name="ours", storage=trials).ask()
-        claim = store.note_asked(claim, asked.number, asked._trial_id)
-        store.append(claim, make_record(1), 600)
+        claim = store.leases.record_optuna_trial(claim, asked.number, asked._trial_id)
+        store.epochs.append_epoch(claim, make_record(1), 600)
         let_lapse(store, claim)
-        assert store.claim(study_id, 0, "b", 600, max_attempts=1) is None
-        store.finish(claimed(store, study_id), "failed", told=OptunaEnd("FAIL"))
+        assert store.leases.claim_trial(study_id, 0, "b", 600, max_attempts=1) is None
+        store.leases.finish_trial(claimed(store, study_id), "failed", told=OptunaEnd("FAIL"))
         assert [
             (trial.state, trial.intermediate_values) for trial in trials.get_all_trials(ours)
         ] == [(TrialState.RUNNING, {})]

@@ -37,7 +37,7 @@ DIAGNOSIS = Diagnosis(
 @pytest.fixture
 def study_id(store: Store) -> int:
     """A study that is registered."""
-    return store.register_study(11, "demo", {"space": {}}).id
+    return store.studies.register_study(11, "demo", {"space": {}}).id
 
 
 @pytest.fixture
@@ -50,17 +50,17 @@ def bound(
     store: Store, study_id: int, worker: str = "a", number: int = 0, lease_s: float = 600
 ) -> Claim:
     """A new trial, bound to a number."""
-    claim = store.claim(study_id, 1000, worker, lease_s)
+    claim = store.leases.claim_trial(study_id, 1000, worker, lease_s)
     assert claim is not None
-    return store.bind(claim, number, 100 + number, {"loss": {"gamma": 2.0}}, "safe")
+    return store.leases.bind_trial(claim, number, 100 + number, {"loss": {"gamma": 2.0}}, "safe")
 
 
 def let_lapse(store: Store, claim: Claim) -> None:
     """Waits until the lease of the claim is over, on the database's clock."""
-    store.extend(claim, 0.001)
+    store.leases.renew_lease(claim, 0.001)
     while any(
         (line.lease_left_s or 0) >= 0
-        for line in store.progress(claim.study_id)
+        for line in store.trials.list_progress(claim.study_id)
         if line.trial_id == claim.trial_id
     ):
         time.sleep(0.001)
@@ -69,7 +69,7 @@ def let_lapse(store: Store, claim: Claim) -> None:
 def taken_over(store: Store, claim: Claim) -> Claim:
     """The claim of worker 'b', who takes the trial over once its lease is over."""
     let_lapse(store, claim)
-    taken = store.claim(claim.study_id, 0, "b", 600)
+    taken = store.leases.claim_trial(claim.study_id, 0, "b", 600)
     assert taken is not None
     return taken
 
@@ -89,81 +89,85 @@ class TestClock:
 class TestStudies:
     def test_found_again(self, store: Store) -> None:
         """A study comes back as it was registered, NaN and nesting included; another name finds nothing."""
-        made = store.register_study(11, "demo", {"space": {"lr": [1e-5, INF]}, "n": 3})
+        made = store.studies.register_study(11, "demo", {"space": {"lr": [1e-5, INF]}, "n": 3})
 
-        assert store.study("demo") == made
+        assert store.studies.find_study("demo") == made
         assert (made.optuna_study_id, made.name, made.definition) == (
             11,
             "demo",
             {"space": {"lr": [1e-5, INF]}, "n": 3},
         )
-        assert store.study("other") is None
+        assert store.studies.find_study("other") is None
 
     def test_first_definition_stays(self, store: Store) -> None:
         """Registering again finds the stored definition, so that a changed one can be compared with it."""
-        store.register_study(11, "demo", {"epochs": 30})
+        store.studies.register_study(11, "demo", {"epochs": 30})
 
-        assert store.register_study(11, "demo", {"epochs": 5}).definition == {"epochs": 30}
-        assert len(store.studies()) == 1
+        assert store.studies.register_study(11, "demo", {"epochs": 5}).definition == {"epochs": 30}
+        assert len(store.studies.list_studies()) == 1
 
     def test_redefined(self, store: Store) -> None:
         """A change that is meant replaces the definition of that study alone."""
         first, second = (
-            store.register_study(1, "a", {"epochs": 1}),
-            store.register_study(2, "b", {"epochs": 2}),
+            store.studies.register_study(1, "a", {"epochs": 1}),
+            store.studies.register_study(2, "b", {"epochs": 2}),
         )
 
-        store.redefine_study(first.id, {"epochs": 9})
+        store.studies.redefine_study(first.id, {"epochs": 9})
 
-        assert [study.definition for study in store.studies()] == [{"epochs": 9}, second.definition]
+        assert [study.definition for study in store.studies.list_studies()] == [
+            {"epochs": 9},
+            second.definition,
+        ]
 
     @pytest.mark.parametrize(("optuna_study_id", "name"), [(12, "demo"), (11, "other")])
     def test_clash(self, store: Store, optuna_study_id: int, name: str) -> None:
         """A name, or a study of Optuna, that is registered already belongs to what it was registered with."""
-        store.register_study(11, "demo", {})
+        store.studies.register_study(11, "demo", {})
 
         with pytest.raises(StoreError, match="clashes with a stored one"):
-            store.register_study(optuna_study_id, name, {})
+            store.studies.register_study(optuna_study_id, name, {})
 
 
 class TestClaim:
     def test_new_trials_up_to_the_budget(self, store: Store, study_id: int) -> None:
         """A study hands out as many trials as its budget, then none; more once the budget grows."""
-        claims = [store.claim(study_id, 2, "a", 600) for _ in range(3)]
+        claims = [store.leases.claim_trial(study_id, 2, "a", 600) for _ in range(3)]
 
         assert [claim and (claim.attempt, claim.resume, claim.number) for claim in claims] == [
             (1, False, None),
             (1, False, None),
             None,
         ]
-        assert store.claim(study_id, 3, "a", 600) is not None
+        assert store.leases.claim_trial(study_id, 3, "a", 600) is not None
 
     def test_budget_of_each_study(self, store: Store, study_id: int) -> None:
         """The trials of another study do not count."""
-        other = store.register_study(12, "other", {}).id
-        assert store.claim(study_id, 1, "a", 600)
+        other = store.studies.register_study(12, "other", {}).id
+        assert store.leases.claim_trial(study_id, 1, "a", 600)
 
-        assert store.claim(other, 1, "a", 600)
-        assert store.claim(other, 1, "a", 600) is None
+        assert store.leases.claim_trial(other, 1, "a", 600)
+        assert store.leases.claim_trial(other, 1, "a", 600) is None
 
     def test_paused_first(self, store: Store, claim: Claim) -> None:
         """A trial that was given back is handed out before a new one, whole, and as the next attempt."""
-        store.give_back(claim)
-        assert [line.state for line in store.progress(claim.study_id)] == ["paused"]
+        store.leases.release_trial(claim)
+        assert [line.state for line in store.trials.list_progress(claim.study_id)] == ["paused"]
 
-        taken = store.claim(claim.study_id, 1000, "b", 600)
+        taken = store.leases.claim_trial(claim.study_id, 1000, "b", 600)
 
         expected = Claim(
             claim.trial_id, claim.study_id, 2, True, 0, 100, {"loss": {"gamma": 2.0}}, "safe"
         )
         assert taken == expected
         assert [
-            (trial.state, trial.worker, trial.attempt) for trial in store.trials(claim.study_id)
+            (trial.state, trial.worker, trial.attempt)
+            for trial in store.trials.list_trials(claim.study_id)
         ] == [("running", "b", 2)]
 
     def test_lapsed_lease(self, store: Store, claim: Claim) -> None:
         """A trial is left alone while its lease lasts, and taken over when it is over."""
-        assert store.claim(claim.study_id, 1, "b", 600) is None
+        assert store.leases.claim_trial(claim.study_id, 1, "b", 600) is None
 
         taken = taken_over(store, claim)
 
@@ -176,7 +180,7 @@ class TestClaim:
 
     def test_never_bound(self, store: Store, study_id: int) -> None:
         """A trial whose worker vanished before it was bound starts anew: there is nothing to resume."""
-        claim = store.claim(study_id, 1, "a", 600)
+        claim = store.leases.claim_trial(study_id, 1, "a", 600)
         assert claim is not None
 
         taken = taken_over(store, claim)
@@ -187,7 +191,7 @@ class TestClaim:
             False,
             None,
         )
-        assert store.tally(study_id) == {"reserved": 1}
+        assert store.trials.count_by_state(study_id) == {"reserved": 1}
 
     def test_database_clock(
         self, store: Store, claim: Claim, monkeypatch: pytest.MonkeyPatch
@@ -195,9 +199,9 @@ class TestClaim:
         """A machine whose clock is wrong by a century neither takes over too early nor loses its own leases."""
         monkeypatch.setattr(time, "time", lambda: 3e9 + 3e9)
 
-        assert store.claim(claim.study_id, 1, "b", 600) is None
-        store.extend(claim, 600)
-        (line,) = store.progress(claim.study_id)
+        assert store.leases.claim_trial(claim.study_id, 1, "b", 600) is None
+        store.leases.renew_lease(claim, 600)
+        (line,) = store.trials.list_progress(claim.study_id)
         assert 0 < (line.lease_left_s or 0) <= 600
 
     def test_gives_up(self, store: Store, claim: Claim) -> None:
@@ -205,8 +209,8 @@ class TestClaim:
         taken = taken_over(store, claim)
         let_lapse(store, taken)
 
-        assert store.claim(claim.study_id, 1, "c", 600, max_attempts=2) is None
-        (trial,) = store.trials(claim.study_id)
+        assert store.leases.claim_trial(claim.study_id, 1, "c", 600, max_attempts=2) is None
+        (trial,) = store.trials.list_trials(claim.study_id)
         assert (trial.state, trial.attempt, trial.lease_until) == ("failed", 2, None)
         assert "2 workers vanished" in trial.reason
         assert trial.finished_at is not None
@@ -214,14 +218,14 @@ class TestClaim:
     def test_pauses_are_no_losses(self, store: Store, claim: Claim) -> None:
         """A trial may be given back any number of times: only attempts that vanished count."""
         for _ in range(4):
-            store.give_back(claim)
-            again = store.claim(claim.study_id, 1, "a", 600, max_attempts=2)
+            store.leases.release_trial(claim)
+            again = store.leases.claim_trial(claim.study_id, 1, "a", 600, max_attempts=2)
             assert again is not None
             claim = again
 
         assert claim.attempt == 5
         let_lapse(store, claim)
-        assert store.claim(claim.study_id, 1, "b", 600, max_attempts=2) is not None
+        assert store.leases.claim_trial(claim.study_id, 1, "b", 600, max_attempts=2) is not None
 
     @pytest.mark.parametrize("lease_s", [0, -1, NAN])
     def test_lease_without_end(
@@ -229,39 +233,39 @@ class TestClaim:
     ) -> None:
         """A lease that is over at once, or never, is refused wherever one is given."""
         with pytest.raises(ValueError, match="more than 0 seconds"):
-            store.claim(claim.study_id, 9, "a", lease_s)
+            store.leases.claim_trial(claim.study_id, 9, "a", lease_s)
         with pytest.raises(ValueError, match="more than 0 seconds"):
-            store.extend(claim, lease_s)
+            store.leases.renew_lease(claim, lease_s)
         with pytest.raises(ValueError, match="more than 0 seconds"):
-            store.append(claim, make_record(), lease_s)
+            store.epochs.append_epoch(claim, make_record(), lease_s)
 
-        assert store.tally(claim.study_id) == {"running": 1}
-        assert store.records(claim.trial_id) == []
+        assert store.trials.count_by_state(claim.study_id) == {"running": 1}
+        assert store.epochs.trial_records(claim.trial_id) == []
 
     def test_no_such_study(self, store: Store) -> None:
         """A study that is not registered has no trials to claim."""
         with pytest.raises(StoreError, match="no study with id 77"):
-            store.claim(77, 1, "a", 600)
+            store.leases.claim_trial(77, 1, "a", 600)
 
     @pytest.mark.timeout(30)
     def test_owner_at_work(self, postgresql_url: str) -> None:
         """On PostgreSQL a claim neither waits for, nor steals, a trial whose silent owner is writing at this very moment."""
         with open_store(postgresql_url) as store, closing(Database(postgresql_url)) as owner:
-            claim = bound(store, store.register_study(1, "a", {}).id)
+            claim = bound(store, store.studies.register_study(1, "a", {}).id)
             let_lapse(store, claim)
             with owner.writing() as connection:
                 connection.execute(Trial.__table__.update().values(lease_until=9e9))  # type: ignore[attr-defined]
-                assert store.claim(claim.study_id, 1, "b", 600) is None
-            assert store.claim(claim.study_id, 1, "b", 600) is None
+                assert store.leases.claim_trial(claim.study_id, 1, "b", 600) is None
+            assert store.leases.claim_trial(claim.study_id, 1, "b", 600) is None
 
 
 class TestBind:
     def test_bound(self, store: Store, study_id: int) -> None:
         """Binding gives the trial its number, its configuration and its start, and the claim knows them."""
-        claim = store.claim(study_id, 1, "a", 600)
+        claim = store.leases.claim_trial(study_id, 1, "a", 600)
         assert claim is not None
 
-        now = store.bind(claim, 4, 104, {"lr": 1e-5, "alpha": (0.1, NAN)}, "text")
+        now = store.leases.bind_trial(claim, 4, 104, {"lr": 1e-5, "alpha": (0.1, NAN)}, "text")
 
         assert (
             now.trial_id,
@@ -278,7 +282,7 @@ class TestBind:
             104,
             "text",
         )
-        trial = store.trial(study_id, 4)
+        trial = store.trials.find_trial(study_id, 4)
         assert trial is not None
         assert (trial.state, trial.optuna_trial_id, trial.preset) == ("running", 104, "text")
         assert repr(trial.config) == "{'lr': 1e-05, 'alpha': [0.1, nan]}"
@@ -286,25 +290,30 @@ class TestBind:
 
     def test_number_taken(self, store: Store, claim: Claim) -> None:
         """Two trials of a study cannot have one number; the second stays unbound."""
-        second = store.claim(claim.study_id, 2, "b", 600)
+        second = store.leases.claim_trial(claim.study_id, 2, "b", 600)
         assert second is not None
 
         with pytest.raises(StoreError, match="another trial of the study has that number"):
-            store.bind(second, 0, 200, {})
+            store.leases.bind_trial(second, 0, 200, {})
 
-        assert [trial.number for trial in store.trials(claim.study_id)] == [0, None]
+        assert [trial.number for trial in store.trials.list_trials(claim.study_id)] == [0, None]
 
 
 class TestLostLease:
     WRITES: tuple[tuple[str, Callable[[Store, Claim, EpochRecord], None]], ...] = (
-        ("bind", lambda store, claim, record: store.bind(claim, 5, 105, {}) and None),
-        ("extend", lambda store, claim, record: store.extend(claim, 600)),
-        ("append", lambda store, claim, record: store.append(claim, record, 600)),
-        ("forget_epochs_after", lambda store, claim, record: store.forget_epochs_after(claim, 0)),
-        ("give_back", lambda store, claim, record: store.give_back(claim)),
+        ("bind", lambda store, claim, record: store.leases.bind_trial(claim, 5, 105, {}) and None),
+        ("extend", lambda store, claim, record: store.leases.renew_lease(claim, 600)),
+        ("append", lambda store, claim, record: store.epochs.append_epoch(claim, record, 600)),
+        (
+            "forget_epochs_after",
+            lambda store, claim, record: store.epochs.forget_epochs_after(claim, 0),
+        ),
+        ("give_back", lambda store, claim, record: store.leases.release_trial(claim)),
         (
             "finish",
-            lambda store, claim, record: store.finish(claim, "complete", 0.9, evidence=EVIDENCE),
+            lambda store, claim, record: store.leases.finish_trial(
+                claim, "complete", 0.9, evidence=EVIDENCE
+            ),
         ),
     )
 
@@ -319,9 +328,12 @@ class TestLostLease:
         write: Callable[[Store, Claim, EpochRecord], None],
     ) -> None:
         """A worker that lost its trial changes nothing of it any more, and is told who has it."""
-        store.append(claim, make_record(1), 600)
+        store.epochs.append_epoch(claim, make_record(1), 600)
         taken_over(store, claim)
-        before = store.trials(claim.study_id), store.records(claim.trial_id)
+        before = (
+            store.trials.list_trials(claim.study_id),
+            store.epochs.trial_records(claim.trial_id),
+        )
 
         with pytest.raises(
             LeaseLostError,
@@ -329,8 +341,11 @@ class TestLostLease:
         ):
             write(store, claim, make_record(2, used={"lr": 1.0}))
 
-        assert (store.trials(claim.study_id), store.records(claim.trial_id)) == before
-        assert store.evidence(claim.trial_id) == []
+        assert (
+            store.trials.list_trials(claim.study_id),
+            store.epochs.trial_records(claim.trial_id),
+        ) == before
+        assert store.findings.trial_evidence(claim.trial_id) == []
 
     @pytest.mark.parametrize(
         "write", [write for _, write in WRITES], ids=[name for name, _ in WRITES]
@@ -343,29 +358,29 @@ class TestLostLease:
         write: Callable[[Store, Claim, EpochRecord], None],
     ) -> None:
         """Not even the attempt that ended a trial can write to it afterwards."""
-        store.finish(claim, "pruned", 0.2, "worse than its peers")
+        store.leases.finish_trial(claim, "pruned", 0.2, "worse than its peers")
 
         with pytest.raises(LeaseLostError, match="is pruned"):
             write(store, claim, make_record(1))
 
-        assert store.records(claim.trial_id) == []
-        assert store.tally(claim.study_id) == {"pruned": 1}
+        assert store.epochs.trial_records(claim.trial_id) == []
+        assert store.trials.count_by_state(claim.study_id) == {"pruned": 1}
 
     def test_paused(self, store: Store, claim: Claim) -> None:
         """A trial that was given back has no owner, not even its last one."""
-        store.give_back(claim)
+        store.leases.release_trial(claim)
 
         with pytest.raises(LeaseLostError, match="is paused"):
-            store.extend(claim, 600)
+            store.leases.renew_lease(claim, 600)
 
     def test_late_but_not_lost(self, store: Store, claim: Claim, make_record: Make) -> None:
         """A lease that ran out unnoticed can be extended, and written under, as long as nobody took the trial over."""
         let_lapse(store, claim)
-        store.append(claim, make_record(1), 600)
+        store.epochs.append_epoch(claim, make_record(1), 600)
         let_lapse(store, claim)
-        store.extend(claim, 600)
+        store.leases.renew_lease(claim, 600)
 
-        assert store.claim(claim.study_id, 1, "b", 600) is None
+        assert store.leases.claim_trial(claim.study_id, 1, "b", 600) is None
 
 
 class TestAppend:
@@ -388,17 +403,17 @@ class TestAppend:
             metrics={"f1": NAN},
         )
 
-        store.append(claim, broken, 600)
-        store.append(claim, tested, 600)
+        store.epochs.append_epoch(claim, broken, 600)
+        store.epochs.append_epoch(claim, tested, 600)
 
-        assert repr(store.records(claim.trial_id)) == repr([broken, tested])
+        assert repr(store.epochs.trial_records(claim.trial_id)) == repr([broken, tested])
 
     def test_used(self, store: Store, claim: Claim, make_record: Make) -> None:
         """What was used is noted on the trial, and an epoch that says nothing about it does not wipe it out."""
-        store.append(claim, make_record(1, used={"lr": 1e-5, "alpha": INF}), 600)
-        store.append(claim, make_record(2), 600)
+        store.epochs.append_epoch(claim, make_record(1, used={"lr": 1e-5, "alpha": INF}), 600)
+        store.epochs.append_epoch(claim, make_record(2), 600)
 
-        assert [trial.used for trial in store.trials(claim.study_id)] == [
+        assert [trial.used for trial in store.trials.list_trials(claim.study_id)] == [
             {"lr": 1e-5, "alpha": INF}
         ]
 
@@ -406,36 +421,36 @@ class TestAppend:
         """Writing an epoch is a sign of life."""
         let_lapse(store, claim)
 
-        store.append(claim, make_record(1), 600)
+        store.epochs.append_epoch(claim, make_record(1), 600)
 
-        assert store.claim(claim.study_id, 1, "b", 600) is None
+        assert store.leases.claim_trial(claim.study_id, 1, "b", 600) is None
 
     @pytest.mark.parametrize("epoch", [-1, 0, 1, 2, 4])
     def test_out_of_order(self, store: Store, claim: Claim, make_record: Make, epoch: int) -> None:
         """An attempt writes its epochs once and in order; what is refused leaves no trace, not even on the lease."""
-        store.append(claim, make_record(1), 600)
-        store.append(claim, make_record(2), 600)
-        before = store.trials(claim.study_id)
+        store.epochs.append_epoch(claim, make_record(1), 600)
+        store.epochs.append_epoch(claim, make_record(2), 600)
+        before = store.trials.list_trials(claim.study_id)
 
         with pytest.raises(
             EpochOrderError, match=f"trial 0: epoch {epoch} is out of order; the next one is 3"
         ):
-            store.append(claim, make_record(epoch, used={"lr": 1}), 6000)
+            store.epochs.append_epoch(claim, make_record(epoch, used={"lr": 1}), 6000)
 
-        assert [record.epoch for record in store.records(claim.trial_id)] == [1, 2]
-        assert store.trials(claim.study_id) == before
+        assert [record.epoch for record in store.epochs.trial_records(claim.trial_id)] == [1, 2]
+        assert store.trials.list_trials(claim.study_id) == before
 
     def test_starts_at_one(self, store: Store, claim: Claim, make_record: Make) -> None:
         """The first epoch is 1."""
         with pytest.raises(EpochOrderError, match=r"epoch 2 is out of order; the next one is 1$"):
-            store.append(claim, make_record(2), 600)
+            store.epochs.append_epoch(claim, make_record(2), 600)
 
     def test_not_json(self, store: Store, claim: Claim, make_record: Make) -> None:
         """A value that JSON cannot hold is named, and nothing is written."""
         with pytest.raises(TypeError, match="object is not a JSON value"):
-            store.append(claim, make_record(1, used={"model": object()}), 600)
+            store.epochs.append_epoch(claim, make_record(1, used={"model": object()}), 600)
 
-        assert store.records(claim.trial_id) == []
+        assert store.epochs.trial_records(claim.trial_id) == []
 
 
 class TestResume:
@@ -443,27 +458,29 @@ class TestResume:
     def second(self, store: Store, claim: Claim, make_record: Make) -> Claim:
         """The second attempt of a trial that has three epochs of metric 0.1."""
         for epoch in (1, 2, 3):
-            store.append(claim, make_record(epoch, metric=0.1), 600)
+            store.epochs.append_epoch(claim, make_record(epoch, metric=0.1), 600)
         return taken_over(store, claim)
 
     def told(self, store: Store, claim: Claim) -> list[tuple[int, float]]:
         """Epoch and metric of every record."""
-        return [(record.epoch, record.metric) for record in store.records(claim.trial_id)]
+        return [
+            (record.epoch, record.metric) for record in store.epochs.trial_records(claim.trial_id)
+        ]
 
     def test_goes_on(self, store: Store, second: Claim, make_record: Make) -> None:
         """An attempt whose checkpoint holds the last epoch goes on after it."""
-        store.append(second, make_record(4, metric=0.2), 600)
+        store.epochs.append_epoch(second, make_record(4, metric=0.2), 600)
 
         assert self.told(store, second) == [(1, 0.1), (2, 0.1), (3, 0.1), (4, 0.2)]
 
     def test_older_checkpoint(self, store: Store, second: Claim, make_record: Make) -> None:
         """An attempt that repeats an epoch replaces it, and the later ones, which did not happen in this history."""
-        store.append(second, make_record(2, metric=0.2), 600)
+        store.epochs.append_epoch(second, make_record(2, metric=0.2), 600)
         assert self.told(store, second) == [(1, 0.1), (2, 0.2)]
 
-        store.append(second, make_record(3, metric=0.2), 600)
+        store.epochs.append_epoch(second, make_record(3, metric=0.2), 600)
         with pytest.raises(EpochOrderError, match="the next one is 4"):
-            store.append(second, make_record(1), 600)
+            store.epochs.append_epoch(second, make_record(1), 600)
 
         assert self.told(store, second) == [(1, 0.1), (2, 0.2), (3, 0.2)]
 
@@ -472,18 +489,18 @@ class TestResume:
         with pytest.raises(
             EpochOrderError, match="epoch 5 is out of order; the next one is 1 to 4"
         ):
-            store.append(second, make_record(5), 600)
+            store.epochs.append_epoch(second, make_record(5), 600)
 
     def test_forget(self, store: Store, second: Claim, make_record: Make) -> None:
         """Epochs that the checkpoint knows nothing of can be dropped at once; those of other trials stay."""
         other = bound(store, second.study_id, number=1)
-        store.append(other, make_record(1), 600)
-        store.append(other, make_record(2), 600)
+        store.epochs.append_epoch(other, make_record(1), 600)
+        store.epochs.append_epoch(other, make_record(2), 600)
 
-        store.forget_epochs_after(second, 1)
+        store.epochs.forget_epochs_after(second, 1)
 
-        assert store.last_epochs(second.study_id) == {second.trial_id: 1, other.trial_id: 2}
-        store.append(second, make_record(2, metric=0.2), 600)
+        assert store.epochs.last_epochs(second.study_id) == {second.trial_id: 1, other.trial_id: 2}
+        store.epochs.append_epoch(second, make_record(2, metric=0.2), 600)
         assert self.told(store, second) == [(1, 0.1), (2, 0.2)]
 
 
@@ -491,9 +508,9 @@ class TestFinish:
     @pytest.mark.parametrize("state", ["complete", "pruned", "diverged", "failed"])
     def test_ended(self, store: Store, claim: Claim, state: FinalState) -> None:
         """A trial that ended keeps how and why, and is never handed out again."""
-        store.finish(claim, state, 0.25, "because", error="Traceback: \0 \udc80 ü")
+        store.leases.finish_trial(claim, state, 0.25, "because", error="Traceback: \0 \udc80 ü")
 
-        trial = store.trial(claim.study_id, 0)
+        trial = store.trials.find_trial(claim.study_id, 0)
         assert trial is not None
         assert (trial.state, trial.score, trial.reason, trial.lease_until) == (
             state,
@@ -503,26 +520,26 @@ class TestFinish:
         )
         assert trial.error == "Traceback: \\x00 \\udc80 ü"
         assert trial.finished_at is not None
-        assert store.claim(claim.study_id, 1, "b", 600) is None
+        assert store.leases.claim_trial(claim.study_id, 1, "b", 600) is None
 
     @pytest.mark.parametrize("score", [None, NAN, INF, -INF, 0.1 + 0.2])
     def test_score(self, store: Store, claim: Claim, score: float | None) -> None:
         """A score comes back to the last bit; one that is not a number is not one that is missing."""
-        store.finish(claim, "complete", score)
+        store.leases.finish_trial(claim, "complete", score)
 
-        trial = store.trial(claim.study_id, 0)
+        trial = store.trials.find_trial(claim.study_id, 0)
         assert trial is not None
         assert repr(trial.score) == repr(score)
 
     def test_finding(self, store: Store, claim: Claim) -> None:
         """Evidence and diagnosis come back as they went in, for one trial and for the study."""
-        store.finish(claim, "diverged", evidence=EVIDENCE, diagnosis=DIAGNOSIS)
+        store.leases.finish_trial(claim, "diverged", evidence=EVIDENCE, diagnosis=DIAGNOSIS)
         other = bound(store, claim.study_id, number=1)
         undiagnosed = Evidence("nonfinite_loss", 1, None, "NaN at \0", {}, severity=1.0)
-        store.finish(other, "diverged", evidence=undiagnosed)
+        store.leases.finish_trial(other, "diverged", evidence=undiagnosed)
 
-        assert repr(store.evidence(claim.trial_id)) == repr([(EVIDENCE, DIAGNOSIS)])
-        found = store.study_evidence(claim.study_id)
+        assert repr(store.findings.trial_evidence(claim.trial_id)) == repr([(EVIDENCE, DIAGNOSIS)])
+        found = store.findings.study_evidence(claim.study_id)
         assert list(found) == [claim.trial_id, other.trial_id]
         assert repr(found[claim.trial_id]) == repr([(EVIDENCE, DIAGNOSIS)])
         (evidence, diagnosis) = found[other.trial_id][0]
@@ -532,23 +549,23 @@ class TestFinish:
     def test_no_end(self, store: Store, claim: Claim, state: FinalState) -> None:
         """A trial cannot end in a state in which it goes on."""
         with pytest.raises(ValueError, match="complete, pruned, diverged, failed"):
-            store.finish(claim, state)
+            store.leases.finish_trial(claim, state)
 
-        assert store.tally(claim.study_id) == {"running": 1}
+        assert store.trials.count_by_state(claim.study_id) == {"running": 1}
 
 
 class TestReading:
     def test_progress(self, store: Store, claim: Claim, make_record: Make) -> None:
         """The live display has a line for each trial, with its last epoch and that epoch's metric."""
         for epoch, metric in ((1, 0.3), (2, 0.4), (3, NAN)):
-            store.append(claim, make_record(epoch, metric=metric), 600)
+            store.epochs.append_epoch(claim, make_record(epoch, metric=metric), 600)
         done = bound(store, claim.study_id, "b", number=1)
-        store.append(done, make_record(1, metric=0.2), 600)
-        store.finish(done, "complete", 0.2)
-        store.claim(claim.study_id, 3, "c", 600)
-        bound(store, store.register_study(12, "other", {}).id)
+        store.epochs.append_epoch(done, make_record(1, metric=0.2), 600)
+        store.leases.finish_trial(done, "complete", 0.2)
+        store.leases.claim_trial(claim.study_id, 3, "c", 600)
+        bound(store, store.studies.register_study(12, "other", {}).id)
 
-        first, second, third = store.progress(claim.study_id)
+        first, second, third = store.trials.list_progress(claim.study_id)
 
         assert (
             first.number,
@@ -585,47 +602,52 @@ class TestReading:
     def test_study_records(self, store: Store, claim: Claim, make_record: Make) -> None:
         """The epochs of a whole study come at once, by trial and in order, without those of other studies."""
         other = bound(store, claim.study_id, number=1)
-        elsewhere = bound(store, store.register_study(12, "other", {}).id)
+        elsewhere = bound(store, store.studies.register_study(12, "other", {}).id)
         for epoch in range(1, 13):
             for each in (claim, other, elsewhere):
-                store.append(each, make_record(epoch), 600)
+                store.epochs.append_epoch(each, make_record(epoch), 600)
 
-        found = store.study_records(claim.study_id)
+        found = store.epochs.study_records(claim.study_id)
 
         assert list(found) == [claim.trial_id, other.trial_id]
         assert [record.epoch for record in found[claim.trial_id]] == list(range(1, 13))
-        assert store.last_epochs(claim.study_id) == {claim.trial_id: 12, other.trial_id: 12}
+        assert store.epochs.last_epochs(claim.study_id) == {claim.trial_id: 12, other.trial_id: 12}
 
     def test_counts(self, store: Store, study_id: int) -> None:
         """Trials are counted by state; open are those that may still write or be taken over."""
         ends: tuple[TrialState, ...] = ("complete", "paused", "running", "reserved", "complete")
         for number, state in enumerate(ends):
-            claim = store.claim(study_id, 9, "a", 600)
+            claim = store.leases.claim_trial(study_id, 9, "a", 600)
             assert claim is not None
             if state != "reserved":
-                claim = store.bind(claim, number, number, {})
+                claim = store.leases.bind_trial(claim, number, number, {})
             if state == "complete":
-                store.finish(claim, "complete", 0.5)
+                store.leases.finish_trial(claim, "complete", 0.5)
             if state == "paused":
                 paused = claim
-        store.give_back(paused)
+        store.leases.release_trial(paused)
 
-        assert store.tally(study_id) == {"complete": 2, "paused": 1, "running": 1, "reserved": 1}
-        assert store.open_count(study_id) == 3
+        assert store.trials.count_by_state(study_id) == {
+            "complete": 2,
+            "paused": 1,
+            "running": 1,
+            "reserved": 1,
+        }
+        assert store.trials.count_open(study_id) == 3
 
     def test_unknown(self, store: Store, study_id: int) -> None:
         """What is not there is empty, not an error."""
-        assert store.trial(study_id, 0) is None
+        assert store.trials.find_trial(study_id, 0) is None
         assert (
-            store.trials(study_id),
-            store.progress(study_id),
-            store.records(7),
-            store.evidence(7),
+            store.trials.list_trials(study_id),
+            store.trials.list_progress(study_id),
+            store.epochs.trial_records(7),
+            store.findings.trial_evidence(7),
         ) == ([], [], [], [])
         assert (
-            store.study_records(study_id),
-            store.study_evidence(study_id),
-            store.open_count(study_id),
+            store.epochs.study_records(study_id),
+            store.findings.study_evidence(study_id),
+            store.trials.count_open(study_id),
         ) == ({}, {}, 0)
 
 
@@ -634,16 +656,16 @@ class TestClassCounts:
 
     def test_kept(self, store: Store) -> None:
         """Counts come back as they went in, for that data set alone."""
-        assert store.class_counts("abc") is None
+        assert store.class_counts.find_counts("abc") is None
 
-        store.save_class_counts("abc", self.COUNTS)
+        store.class_counts.save_counts("abc", self.COUNTS)
 
-        assert store.class_counts("abc") == self.COUNTS
-        assert store.class_counts("abd") is None
+        assert store.class_counts.find_counts("abc") == self.COUNTS
+        assert store.class_counts.find_counts("abd") is None
 
     def test_counted_twice(self, store: Store) -> None:
         """When two workers counted at once, both may save."""
-        store.save_class_counts("abc", self.COUNTS)
-        store.save_class_counts("abc", self.COUNTS)
+        store.class_counts.save_counts("abc", self.COUNTS)
+        store.class_counts.save_counts("abc", self.COUNTS)
 
-        assert store.class_counts("abc") == self.COUNTS
+        assert store.class_counts.find_counts("abc") == self.COUNTS

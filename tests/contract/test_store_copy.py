@@ -67,7 +67,7 @@ class TestCopy:
         assert repr(contents(target)) == repr(contents(source))  # NaN is not equal to itself
         assert repr(contents(target, "before")) == repr(before)
         with open_store(target) as store:
-            assert [study.name for study in store.studies()] == ["before", "demo"]
+            assert [study.name for study in store.studies.list_studies()] == ["before", "demo"]
             _go_on(store)
 
     def test_all_but_others(self, sqlite_url: str, tmp_path: Path, make_record: Make) -> None:
@@ -99,7 +99,9 @@ class TestCopy:
         assert [study.held for study in copy(source, target, running=True)] == [1]
 
         with open_store(source) as ours, open_store(target) as theirs:
-            states = [[trial.state for trial in store.trials(1)] for store in (ours, theirs)]
+            states = [
+                [trial.state for trial in store.trials.list_trials(1)] for store in (ours, theirs)
+            ]
         ended = ["complete", "pruned", "diverged", "failed"]
         assert states == [[*ended, "running", "paused"], [*ended, "paused", "paused"]]
 
@@ -121,7 +123,9 @@ class TestCopy:
             copy(source, target)
 
         with open_store(target) as store:
-            assert [study.name for study in store.studies()] == (["demo"] if ours else [])
+            assert [study.name for study in store.studies.list_studies()] == (
+                ["demo"] if ours else []
+            )
 
     def test_undone(
         self,
@@ -147,7 +151,7 @@ class TestCopy:
             assert sorted(path.name for path in tmp_path.iterdir()) == before
         else:
             with open_store(target) as store:
-                assert store.studies() == []
+                assert store.studies.list_studies() == []
             trials = open_trials(target)
             assert trials.get_all_studies() == []
             close_trials(trials)
@@ -168,9 +172,9 @@ class TestCopy:
 
 def _go_on(store: Store) -> None:
     """The paused trials are carried on first, then the preset that waits, then a new one, under the next numbers."""
-    study = store.study("demo")
+    study = store.studies.find_study("demo")
     assert study is not None
-    claims = [store.claim(study.id, 100, "b", 600) for _ in range(4)]
+    claims = [store.leases.claim_trial(study.id, 100, "b", 600) for _ in range(4)]
     assert [(claim.number, claim.resume, claim.attempt) for claim in claims if claim] == [
         (4, True, 2),
         (5, True, 2),

@@ -22,22 +22,22 @@ FOREVER_S = 600.0
 @pytest.fixture
 def study_id(store: Store) -> int:
     """A study that is registered."""
-    return store.register_study(11, "demo", {"space": {}}).id
+    return store.studies.register_study(11, "demo", {"space": {}}).id
 
 
 def bound(store: Store, study_id: int, worker: str = "a", number: int = 0) -> Claim:
     """A trial, bound to a number."""
-    claim = store.claim(study_id, 1000, worker, FOREVER_S, device="cuda:1")
+    claim = store.leases.claim_trial(study_id, 1000, worker, FOREVER_S, device="cuda:1")
     assert claim is not None
-    return store.bind(claim, number, 100 + number, {"loss": {"gamma": 2.0}}, "safe")
+    return store.leases.bind_trial(claim, number, 100 + number, {"loss": {"gamma": 2.0}}, "safe")
 
 
 def let_lapse(store: Store, claim: Claim) -> None:
     """Waits until the lease of the claim is over, on the database's clock."""
-    store.extend(claim, 0.001)
+    store.leases.renew_lease(claim, 0.001)
     while any(
         (line.lease_left_s or 0) >= 0
-        for line in store.progress(claim.study_id)
+        for line in store.trials.list_progress(claim.study_id)
         if line.trial_id == claim.trial_id
     ):
         time.sleep(0.001)
@@ -48,20 +48,20 @@ class TestStartOver:
         """A trial that ran out of memory waits with another configuration and without its epochs; the next claim knows how often, and the last one may write no more."""
         claim = bound(store, study_id)
         assert claim.halvings == 0
-        store.append(claim, make_record(1), FOREVER_S)
-        store.start_over(claim, {"batch_size": 4})
+        store.epochs.append_epoch(claim, make_record(1), FOREVER_S)
+        store.epochs.restart_trial(claim, {"batch_size": 4})
 
-        (trial,) = store.trials(study_id)
+        (trial,) = store.trials.list_trials(study_id)
         assert (trial.state, trial.halvings, trial.config, trial.lease_until) == (
             "paused",
             1,
             {"batch_size": 4},
             None,
         )
-        assert store.records(trial.id) == []
+        assert store.epochs.trial_records(trial.id) == []
         with pytest.raises(LeaseLostError, match="is paused"):
-            store.append(claim, make_record(2), FOREVER_S)
-        again = store.claim(study_id, 1, "b", FOREVER_S)
+            store.epochs.append_epoch(claim, make_record(2), FOREVER_S)
+        again = store.leases.claim_trial(study_id, 1, "b", FOREVER_S)
         assert again is not None
         assert (again.number, again.resume, again.halvings, again.config) == (
             0,
@@ -69,7 +69,7 @@ class TestStartOver:
             1,
             {"batch_size": 4},
         )
-        store.append(again, make_record(1), FOREVER_S)
+        store.epochs.append_epoch(again, make_record(1), FOREVER_S)
 
 
 class TestReap:
@@ -78,85 +78,85 @@ class TestReap:
         gone, held = bound(store, study_id, "a", 0), bound(store, study_id, "b", 1)
         let_lapse(store, gone)
 
-        (reaped,) = store.reap(study_id)
+        (reaped,) = store.reaping.reap_trials(study_id)
 
         assert (reaped.number, reaped.worker, reaped.lost, reaped.ended) == (0, "a", 1, False)
-        assert store.reap(study_id) == []
-        assert [(line.state, line.lost) for line in store.progress(study_id)] == [
+        assert store.reaping.reap_trials(study_id) == []
+        assert [(line.state, line.lost) for line in store.trials.list_progress(study_id)] == [
             ("paused", 1),
             ("running", 0),
         ]
-        store.extend(held, FOREVER_S)
+        store.leases.renew_lease(held, FOREVER_S)
         with pytest.raises(LeaseLostError, match="is paused since attempt 1 of worker 'a'"):
-            store.extend(gone, FOREVER_S)
+            store.leases.renew_lease(gone, FOREVER_S)
 
     def test_known_to_be_dead(self, store: Store, study_id: int) -> None:
         """The trial of a worker that is known to be dead is given back before its lease is over, and others' trials are not."""
         bound(store, study_id, "box:1", 0)
         bound(store, study_id, "box:11", 1)
 
-        assert [each.number for each in store.reap(study_id, Death("box:1"))] == [0]
-        taken = store.claim(study_id, 2, "box:2", FOREVER_S)
+        assert [each.number for each in store.reaping.reap_trials(study_id, Death("box:1"))] == [0]
+        taken = store.leases.claim_trial(study_id, 2, "box:2", FOREVER_S)
         assert taken is not None
         assert (taken.number, taken.attempt, taken.resume) == (0, 2, True)
 
     def test_third_death(self, store: Store, study_id: int) -> None:
         """A trial that kills its third worker is failed with how that one ended and its last words, and is never handed out again."""
         for worker in ("box:1", "box:2", "box:3"):
-            assert store.claim(study_id, 1, worker, FOREVER_S)
-            (reaped,) = store.reap(
+            assert store.leases.claim_trial(study_id, 1, worker, FOREVER_S)
+            (reaped,) = store.reaping.reap_trials(
                 study_id, Death(worker, "was ended by SIGSEGV", "loading\nFatal Python error")
             )
 
         assert (reaped.lost, reaped.ended) == (3, True)
-        (trial,) = store.trials(study_id)
+        (trial,) = store.trials.list_trials(study_id)
         assert (trial.state, trial.attempt, trial.lease_until) == ("failed", 3, None)
         assert (
             trial.reason
             == "given up: 3 workers vanished while they worked on it; the last one, box:3, was ended by SIGSEGV"
         )
         assert trial.error == "loading\nFatal Python error"
-        assert store.claim(study_id, 1, "box:4", FOREVER_S) is None
+        assert store.leases.claim_trial(study_id, 1, "box:4", FOREVER_S) is None
 
     def test_let_go(self, store: Store, study_id: int) -> None:
         """What stands in the name of a worker that has no trial goes back to the study and counts for no death."""
         bound(store, study_id, "a", 0)
         bound(store, study_id, "b", 1)
 
-        assert store.let_go(study_id, "a") == 1
+        assert store.reaping.release_worker(study_id, "a") == 1
 
-        assert [(line.state, line.lost) for line in store.progress(study_id)] == [
+        assert [(line.state, line.lost) for line in store.trials.list_progress(study_id)] == [
             ("paused", 0),
             ("running", 0),
         ]
-        assert store.let_go(study_id, "a") == 0
+        assert store.reaping.release_worker(study_id, "a") == 0
 
 
 class TestSignsOfLife:
     def test_worker(self, store: Store, study_id: int, make_record: Make) -> None:
         """Who works on a trial, where, and how long ago that was heard, is known while it is held and not afterwards."""
         claim = bound(store, study_id, "box:1")
-        store.append(claim, make_record(1), FOREVER_S)
+        store.epochs.append_epoch(claim, make_record(1), FOREVER_S)
 
-        (line,) = store.progress(study_id)
+        (line,) = store.trials.list_progress(study_id)
         assert (line.worker, line.device) == ("box:1", "cuda:1")
         assert line.silent_s is not None
         assert 0 <= line.silent_s < FOREVER_S
-        store.give_back(claim)
-        assert [line.silent_s for line in store.progress(study_id)] == [None]
+        store.leases.release_trial(claim)
+        assert [line.silent_s for line in store.trials.list_progress(study_id)] == [None]
 
     def test_last_progress(self, store: Store, study_id: int, make_record: Make) -> None:
         """A study gets on with every epoch and every end, but not with a trial that failed."""
-        assert store.last_progress(study_id) == 0
+        assert store.reaping.last_progress(study_id) == 0
         claim = bound(store, study_id)
-        store.finish(bound(store, study_id, number=1), "failed")
-        assert store.last_progress(study_id) == 0
+        store.leases.finish_trial(bound(store, study_id, number=1), "failed")
+        assert store.reaping.last_progress(study_id) == 0
 
-        store.append(claim, make_record(1), FOREVER_S)
-        epoch = store.last_progress(study_id)
-        store.finish(claim, "complete", 0.5)
+        store.epochs.append_epoch(claim, make_record(1), FOREVER_S)
+        epoch = store.reaping.last_progress(study_id)
+        store.leases.finish_trial(claim, "complete", 0.5)
 
-        assert 0 < epoch <= store.last_progress(study_id)
+        assert 0 < epoch <= store.reaping.last_progress(study_id)
 
 
 class TestDeviceTime:
@@ -164,66 +164,66 @@ class TestDeviceTime:
         """A trial is charged for the time that its attempts held it, whether or not the study has a budget."""
         for budget_s in (None, FOREVER_S):
             if budget_s is not None:
-                store.set_device_budget(study_id, budget_s)
-            before = store.device_time(study_id).charged_s
-            claim = store.claim(study_id, 1, "a", 1.0)
+                store.budget.set_device_budget(study_id, budget_s)
+            before = store.budget.find_device_time(study_id).charged_s
+            claim = store.leases.claim_trial(study_id, 1, "a", 1.0)
             assert claim is not None
             assert claim.device_left_s == math.inf
-            assert store.extend(claim, 1.0) == math.inf
-            store.give_back(claim)
-            assert before < store.device_time(study_id).charged_s
-        assert store.device_time(study_id).budget_s == FOREVER_S
-        assert store.device_time(study_id).charged_s == pytest.approx(
-            store.trials(study_id)[0].device_s
+            assert store.leases.renew_lease(claim, 1.0) == math.inf
+            store.leases.release_trial(claim)
+            assert before < store.budget.find_device_time(study_id).charged_s
+        assert store.budget.find_device_time(study_id).budget_s == FOREVER_S
+        assert store.budget.find_device_time(study_id).charged_s == pytest.approx(
+            store.trials.list_trials(study_id)[0].device_s
         )
 
     def test_spent(self, store: Store, study_id: int) -> None:
         """What is left is promised once; nothing is handed out when nothing is left, until the budget is raised."""
-        store.set_device_budget(study_id, 100.0)
+        store.budget.set_device_budget(study_id, 100.0)
         first = bound(store, study_id)  # for 100 of its 600 s
 
-        assert store.extend(first, FOREVER_S) <= 100
-        assert store.device_time(study_id).spent
-        assert store.claim(study_id, 9, "b", FOREVER_S) is None
+        assert store.leases.renew_lease(first, FOREVER_S) <= 100
+        assert store.budget.find_device_time(study_id).spent
+        assert store.leases.claim_trial(study_id, 9, "b", FOREVER_S) is None
 
-        store.set_device_budget(study_id, 2000.0)
-        assert store.claim(study_id, 9, "b", FOREVER_S) is not None
-        assert store.extend(first, FOREVER_S) == math.inf
+        store.budget.set_device_budget(study_id, 2000.0)
+        assert store.leases.claim_trial(study_id, 9, "b", FOREVER_S) is not None
+        assert store.leases.renew_lease(first, FOREVER_S) == math.inf
 
     def test_unused(self, store: Store, study_id: int) -> None:
         """What an attempt was promised and did not use comes back when it ends, or when its worker is known to be dead."""
-        store.set_device_budget(study_id, 100.0)
+        store.budget.set_device_budget(study_id, 100.0)
         for end in (
-            store.give_back,
-            lambda claim: store.finish(claim, "failed"),
-            lambda _: store.reap(study_id, Death("a")),
+            store.leases.release_trial,
+            lambda claim: store.leases.finish_trial(claim, "failed"),
+            lambda _: store.reaping.reap_trials(study_id, Death("a")),
         ):
-            claim = store.claim(study_id, 9, "a", FOREVER_S)
+            claim = store.leases.claim_trial(study_id, 9, "a", FOREVER_S)
             assert claim is not None
-            assert store.device_time(study_id).spent
+            assert store.budget.find_device_time(study_id).spent
             end(claim)
-            assert not store.device_time(study_id).spent
+            assert not store.budget.find_device_time(study_id).spent
 
     def test_silent(self, store: Store, study_id: int) -> None:
         """Nobody knows when a worker that fell silent stopped, so all that it was promised counts as used."""
-        store.set_device_budget(study_id, 100.0)
+        store.budget.set_device_budget(study_id, 100.0)
         claim = bound(store, study_id)
         let_lapse(store, claim)
-        promised = store.device_time(study_id).charged_s
+        promised = store.budget.find_device_time(study_id).charged_s
         time.sleep(0.1)
-        store.reap(study_id)
+        store.reaping.reap_trials(study_id)
 
-        assert store.device_time(study_id).charged_s == promised
+        assert store.budget.find_device_time(study_id).charged_s == promised
 
     def test_overrun(self, store: Store, study_id: int) -> None:
         """A step that ran on beyond what was left is charged as it was, and the study has nothing left."""
-        store.set_device_budget(study_id, 0.01)
-        claim = store.claim(study_id, 9, "a", FOREVER_S)
+        store.budget.set_device_budget(study_id, 0.01)
+        claim = store.leases.claim_trial(study_id, 9, "a", FOREVER_S)
         assert claim is not None
         time.sleep(0.05)
-        store.give_back(claim)
+        store.leases.release_trial(claim)
 
-        taken = store.device_time(study_id)
+        taken = store.budget.find_device_time(study_id)
         assert taken.charged_s > 0.04
         assert taken.spent
 
@@ -231,7 +231,7 @@ class TestDeviceTime:
     def test_no_budget(self, store: Store, study_id: int, budget_s: float) -> None:
         """A budget is more than nothing."""
         with pytest.raises(ValueError, match="more than 0 seconds"):
-            store.set_device_budget(study_id, budget_s)
+            store.budget.set_device_budget(study_id, budget_s)
 
 
 class TestIsolation:
@@ -259,18 +259,18 @@ class TestStoodStill:
         let_lapse(store, claim)
         slept = time.clock_gettime(time.CLOCK_BOOTTIME) + 3600
         monkeypatch.setattr(engine, "_clock", lambda: slept)
-        store.tally(study_id)  # the first answer since
-        assert store.reap(study_id) == []
-        store.extend(claim, FOREVER_S)
+        store.trials.count_by_state(study_id)  # the first answer since
+        assert store.reaping.reap_trials(study_id) == []
+        store.leases.renew_lease(claim, FOREVER_S)
 
         let_lapse(store, claim)
         monkeypatch.setattr(engine, "_clock", lambda: slept + 4)
-        store.tally(study_id)
-        assert store.reap(study_id) == []
+        store.trials.count_by_state(study_id)
+        assert store.reaping.reap_trials(study_id) == []
         for later in (8, 10.5):
             monkeypatch.setattr(engine, "_clock", lambda later=later: slept + later)
-            store.tally(study_id)
-        (reaped,) = store.reap(study_id)
+            store.trials.count_by_state(study_id)
+        (reaped,) = store.reaping.reap_trials(study_id)
         assert (reaped.lost, reaped.ended) == (1, False)
 
 

@@ -96,10 +96,10 @@ class TestOpen:
     def test_created_and_found(self, store_url: str) -> None:
         """A store is created once, and found with what is in it from then on, by a program that may not create one."""
         with open_store(store_url) as store:
-            store.register_study(1, "demo", {})
+            store.studies.register_study(1, "demo", {})
 
         with open_store(store_url, create=False) as store:
-            assert [study.name for study in store.studies()] == ["demo"]
+            assert [study.name for study in store.studies.list_studies()] == ["demo"]
 
     def test_relative_path(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """A store that was opened by a relative path stays where it is when the process moves."""
@@ -202,7 +202,7 @@ class TestUpgrade:
                 == []
             )
         with open_store(store_url) as store:
-            (trial,) = store.trials(1)
+            (trial,) = store.trials.list_trials(1)
             assert (trial.number, trial.state, trial.attempt, trial.created_at) == (
                 0,
                 "paused",
@@ -210,7 +210,7 @@ class TestUpgrade:
                 2.5,
             )
             assert (trial.device, trial.device_s, trial.halvings) == (None, 0.0, 0)
-            claim = store.claim(1, 1, "b", 600)
+            claim = store.leases.claim_trial(1, 1, "b", 600)
             assert claim is not None
             assert (claim.trial_id, claim.attempt) == (1, 4)
 
@@ -471,8 +471,8 @@ class TestTrouble:
             ) as other:
                 other.execute("BEGIN IMMEDIATE")
                 with pytest.raises(StoreBusyError, match="busy for too long"):
-                    store.register_study(1, "demo", {})
-            assert store.register_study(1, "demo", {}).name == "demo"
+                    store.studies.register_study(1, "demo", {})
+            assert store.studies.register_study(1, "demo", {}).name == "demo"
 
     def test_full(self, sqlite_url: str) -> None:
         """A full disk undoes the whole transaction, and the store works again when there is room."""
@@ -481,21 +481,21 @@ class TestTrouble:
             with limited.reading() as connection:
                 connection.execute(text("PRAGMA max_page_count = 1"))
             with pytest.raises(StoreError, match="the disk is full"):
-                store.register_study(1, "demo", {"about": "x" * 100_000})
-            assert store.studies() == []
+                store.studies.register_study(1, "demo", {"about": "x" * 100_000})
+            assert store.studies.list_studies() == []
             with limited.reading() as connection:
                 connection.execute(text("PRAGMA max_page_count = 100000"))
-            assert store.register_study(1, "demo", {"about": "x" * 100_000}).name == "demo"
+            assert store.studies.register_study(1, "demo", {"about": "x" * 100_000}).name == "demo"
 
     def test_cut_connection(self, postgresql_url: str, postgres_admin: psycopg.Connection) -> None:
         """A connection that the server cut in the meantime is replaced without anybody noticing."""
         with open_store(postgresql_url) as store:
-            store.register_study(1, "demo", {})
+            store.studies.register_study(1, "demo", {})
             postgres_admin.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = 'postgres'"
             )
 
-            assert [study.name for study in store.studies()] == ["demo"]
+            assert [study.name for study in store.studies.list_studies()] == ["demo"]
 
     @pytest.mark.timeout(60)
     def test_deadlock(self, postgresql_url: str) -> None:
@@ -505,7 +505,9 @@ class TestTrouble:
             closing(Database(postgresql_url)) as database,
             ThreadPoolExecutor() as pool,
         ):
-            ids = [store.register_study(number, f"study {number}", {}).id for number in (1, 2)]
+            ids = [
+                store.studies.register_study(number, f"study {number}", {}).id for number in (1, 2)
+            ]
             both = threading.Barrier(2)
 
             def lock(first: int, second: int) -> None:
@@ -538,11 +540,13 @@ class TestOptuna:
         theirs.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=3)
 
         with open_store(store_url) as store:
-            study = store.register_study(theirs._study_id, "demo", {})
-            claim = store.claim(study.id, 1, "a", 600)
+            study = store.studies.register_study(theirs._study_id, "demo", {})
+            claim = store.leases.claim_trial(study.id, 1, "a", 600)
             assert claim is not None
             assert (claim.number, claim.optuna_trial_id) == (3, theirs.trials[3]._trial_id)
-            store.finish(store.bind(claim, 3, theirs.trials[3]._trial_id, {}), "complete", 0.5)
+            store.leases.finish_trial(
+                store.leases.bind_trial(claim, 3, theirs.trials[3]._trial_id, {}), "complete", 0.5
+            )
             theirs.tell(3, 0.5)
 
         again = optuna.load_study(

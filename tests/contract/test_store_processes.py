@@ -55,9 +55,9 @@ def race(url: str, worker: int) -> list[Claimed]:
     """What `compete` does."""
     _start.wait(60)
     with open_store(url) as store:
-        fresh = store.register_study(1, "fresh", {}).id
-        resumed = store.register_study(2, "resumed", {}).id
-        store.save_class_counts("split", ClassCounts(("a",), (1,)))
+        fresh = store.studies.register_study(1, "fresh", {}).id
+        resumed = store.studies.register_study(2, "resumed", {}).id
+        store.class_counts.save_counts("split", ClassCounts(("a",), (1,)))
         if worker == 0:
             leave_paused(store, resumed)
         _start.wait(60)
@@ -69,19 +69,19 @@ def race(url: str, worker: int) -> list[Claimed]:
 
 def leave_paused(store: Store, study_id: int) -> None:
     """Fills the study with trials that wait to be carried on."""
-    claims = [store.claim(study_id, PAUSED, "first", 600) for _ in range(PAUSED)]
+    claims = [store.leases.claim_trial(study_id, PAUSED, "first", 600) for _ in range(PAUSED)]
     for number, claim in enumerate(claims):
         assert claim is not None
-        store.give_back(store.bind(claim, number, number, {}))
+        store.leases.release_trial(store.leases.bind_trial(claim, number, number, {}))
 
 
 def claim_all(store: Store, study_id: int, budget: int, worker: str) -> list[tuple[int, int, bool]]:
     """Claims until nothing is left, and ends every other trial."""
     told = []
-    while (claim := store.claim(study_id, budget, worker, 600)) is not None:
+    while (claim := store.leases.claim_trial(study_id, budget, worker, 600)) is not None:
         told.append((claim.trial_id, claim.attempt, claim.resume))
         if claim.trial_id % 2:
-            store.finish(claim, "complete", 0.5)
+            store.leases.finish_trial(claim, "complete", 0.5)
     return told
 
 
@@ -100,8 +100,8 @@ class TestProcesses:
         claimed = Counter(claim for answer in answers for claim in answer.result())
         with open_store(store_url, create=False) as store:
             ids = {
-                study.name: [trial.id for trial in store.trials(study.id)]
-                for study in store.studies()
+                study.name: [trial.id for trial in store.trials.list_trials(study.id)]
+                for study in store.studies.list_studies()
             }
         assert (len(ids["fresh"]), len(ids["resumed"])) == (NEW, PAUSED)
         fresh = {("fresh", trial_id, 1, False): 1 for trial_id in ids["fresh"]}
@@ -112,14 +112,18 @@ def compete_for_device_time(url: str, worker: int) -> tuple[float, float] | None
     """One process: claims a trial when all others do, and extends the lease when all have claimed; the device time that was left each time."""
     _start.wait(60)
     with open_store(url, create=False) as store:
-        study_id = store.studies()[0].id
+        study_id = store.studies.list_studies()[0].id
         _start.wait(60)
-        claim = store.claim(study_id, 100, f"w{worker}", LEASE_S)
+        claim = store.leases.claim_trial(study_id, 100, f"w{worker}", LEASE_S)
         _start.wait(60)
-        left_s = (claim.device_left_s, store.extend(claim, LEASE_S)) if claim is not None else None
+        left_s = (
+            (claim.device_left_s, store.leases.renew_lease(claim, LEASE_S))
+            if claim is not None
+            else None
+        )
         _start.wait(60)
         if claim is not None:
-            store.give_back(claim)
+            store.leases.release_trial(claim)
         return left_s
 
 
@@ -128,8 +132,8 @@ class TestDeviceTime:
     def test_exact(self, store_url: str, crew: ProcessPoolExecutor) -> None:
         """Of eight processes that claim at once, as many get a trial as the device time lasts for, and none is promised more of it."""
         with open_store(store_url) as store:
-            study_id = store.register_study(1, "demo", {}).id
-            store.set_device_budget(study_id, 5.5 * LEASE_S)
+            study_id = store.studies.register_study(1, "demo", {}).id
+            store.budget.set_device_budget(study_id, 5.5 * LEASE_S)
 
         answers = [
             answer.result(timeout=100)
@@ -144,12 +148,14 @@ class TestDeviceTime:
         assert min(left for left, _ in promised) == pytest.approx(LEASE_S / 2)
         assert all(left <= LEASE_S for _, left in promised)  # nothing is left to extend them by
         with open_store(store_url, create=False) as store:
-            taken = store.device_time(study_id)
+            taken = store.budget.find_device_time(study_id)
             assert 0 < taken.charged_s < 5.5 * LEASE_S
-            assert sum(trial.device_s for trial in store.trials(study_id)) == pytest.approx(
-                taken.charged_s
-            )
-            claim = store.claim(study_id, 100, "late", LEASE_S)  # what was not used came back
+            assert sum(
+                trial.device_s for trial in store.trials.list_trials(study_id)
+            ) == pytest.approx(taken.charged_s)
+            claim = store.leases.claim_trial(
+                study_id, 100, "late", LEASE_S
+            )  # what was not used came back
             assert claim is not None
 
 
@@ -157,38 +163,40 @@ class TestThreads:
     @pytest.mark.timeout(60)
     def test_lease_thread(self, store: Store, make_record: Callable[..., EpochRecord]) -> None:
         """One thread may hold the lease of the trial to which another writes, through one store."""
-        claim = store.claim(store.register_study(1, "a", {}).id, 1, "a", 600)
+        claim = store.leases.claim_trial(store.studies.register_study(1, "a", {}).id, 1, "a", 600)
         assert claim is not None
         failures: list[SearchError] = []
         thread = threading.Thread(target=extend_often, args=(store, claim, failures))
         thread.start()
         for epoch in range(1, 41):
-            store.append(claim, make_record(epoch), 600)
+            store.epochs.append_epoch(claim, make_record(epoch), 600)
         thread.join()
 
         assert failures == []
-        assert len(store.records(claim.trial_id)) == 40
+        assert len(store.epochs.trial_records(claim.trial_id)) == 40
 
     @pytest.mark.timeout(60)
     def test_owner_or_thief(self, store: Store, make_record: Callable[..., EpochRecord]) -> None:
         """While owners write at the edge of their lease and others take over, every epoch belongs to who held the trial."""
-        study_id = store.register_study(1, "a", {}).id
-        first = store.claim(study_id, 1, "first", 0.001)
+        study_id = store.studies.register_study(1, "a", {}).id
+        first = store.leases.claim_trial(study_id, 1, "first", 0.001)
         assert first is not None
-        claims, written = [store.bind(first, 0, 0, {})], []
+        claims, written = [store.leases.bind_trial(first, 0, 0, {})], []
         while len(claims) < 5:
             thief = threading.Thread(target=steal, args=(store, study_id, claims))
             thief.start()
             owner = claims[-1]
             for epoch in range(len(written) + 1, len(written) + 4):
                 try:
-                    store.append(owner, make_record(epoch, metric=float(owner.attempt)), 0.001)
+                    store.epochs.append_epoch(
+                        owner, make_record(epoch, metric=float(owner.attempt)), 0.001
+                    )
                 except LeaseLostError:
                     break
                 written.append(owner.attempt)
             thief.join()
 
-        assert [record.metric for record in store.records(first.trial_id)] == [
+        assert [record.metric for record in store.epochs.trial_records(first.trial_id)] == [
             float(attempt) for attempt in written
         ]
 
@@ -197,13 +205,13 @@ def extend_often(store: Store, claim: Claim, failures: list[SearchError]) -> Non
     """What the lease thread of a worker does, faster."""
     for _ in range(40):
         try:
-            store.extend(claim, 600)
+            store.leases.renew_lease(claim, 600)
         except SearchError as error:
             failures.append(error)
 
 
 def steal(store: Store, study_id: int, claims: list[Claim]) -> None:
     """Takes the trial over, should its lease be over."""
-    claim = store.claim(study_id, 1, "thief", 0.001, max_attempts=1000)
+    claim = store.leases.claim_trial(study_id, 1, "thief", 0.001, max_attempts=1000)
     if claim is not None:
         claims.append(claim)

@@ -27,9 +27,9 @@ class TestUnmake:
     def test_study(self, sqlite_url: str, tmp_path: Path) -> None:
         """One that holds a study stays, and can be shared as before."""
         with open_store(sqlite_url) as store:
-            store.register_study(1, "demo", {})
+            store.studies.register_study(1, "demo", {})
             assert not store.unmake()
-            assert [study.name for study in store.studies()] == ["demo"]
+            assert [study.name for study in store.studies.list_studies()] == ["demo"]
         with closing(sqlite3.connect(tmp_path / "search.db")) as database:
             assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
@@ -43,34 +43,34 @@ class TestUnmake:
     def test_in_use(self, sqlite_url: str) -> None:
         """One that another process has open stays, with what that one writes."""
         with open_store(sqlite_url) as store, open_store(sqlite_url) as other:
-            assert other.studies() == []
+            assert other.studies.list_studies() == []
             assert not store.unmake()
-            other.register_study(1, "demo", {})
-            assert [study.name for study in store.studies()] == ["demo"]
+            other.studies.register_study(1, "demo", {})
+            assert [study.name for study in store.studies.list_studies()] == ["demo"]
 
     def test_server(self, postgresql_url: str) -> None:
         """A server's database stays: it was not made here."""
         with open_store(postgresql_url) as store:
             assert not store.unmake()
-            assert store.studies() == []
+            assert store.studies.list_studies() == []
 
 
 class TestForgetUntried:
     @pytest.mark.parametrize("claims", [0, 2])
     def test_untried(self, store: Store, claims: int) -> None:
         """A study goes with the trials that were claimed, as long as none was given a configuration; others stay."""
-        kept = store.register_study(1, "kept", {})
-        made = store.register_study(2, "demo", {})
+        kept = store.studies.register_study(1, "kept", {})
+        made = store.studies.register_study(2, "demo", {})
         for _ in range(claims):
-            assert store.claim(made.id, 10, "a", 600)
-        assert store.forget_untried(made.id)
-        assert store.studies() == [kept]
+            assert store.leases.claim_trial(made.id, 10, "a", 600)
+        assert store.studies.forget_untried(made.id)
+        assert store.studies.list_studies() == [kept]
 
     def test_tried(self, store: Store) -> None:
         """One that tried a trial stays, with it."""
-        made = store.register_study(1, "demo", {})
-        claim = store.claim(made.id, 10, "a", 600)
+        made = store.studies.register_study(1, "demo", {})
+        claim = store.leases.claim_trial(made.id, 10, "a", 600)
         assert claim is not None
-        store.bind(claim, 0, 0, {})
-        assert not store.forget_untried(made.id)
-        assert [trial.number for trial in store.trials(made.id)] == [0]
+        store.leases.bind_trial(claim, 0, 0, {})
+        assert not store.studies.forget_untried(made.id)
+        assert [trial.number for trial in store.trials.list_trials(made.id)] == [0]

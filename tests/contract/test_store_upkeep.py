@@ -191,10 +191,10 @@ class TestFiles:
         with open_store(filled, create=False) as store:
             number = next(
                 trial.number
-                for trial in store.trials(store.studies()[0].id)
+                for trial in store.trials.list_trials(store.studies.list_studies()[0].id)
                 if trial.state == "complete"
             )
-            name = store.studies()[0].name
+            name = store.studies.list_studies()[0].name
         state = open_files(filled).root / name / f"trial-{number:05d}.1.2.ckpt"
         state.parent.mkdir(parents=True, exist_ok=True)
         state.write_text("x")
@@ -315,7 +315,7 @@ class TestMigrate:
             f"our tables: version 0001 → {schema.HEAD}",
         ]
         with open_store(sqlite_url) as store:
-            assert [trial.number for trial in store.trials(1)] == [0]
+            assert [trial.number for trial in store.trials.list_trials(1)] == [0]
 
     def test_copy(self, sqlite_url: str, make_record: Make, tmp_path: Path) -> None:
         """An SQLite file is copied as it was, and a copy that is there already is not written over."""
@@ -349,6 +349,6 @@ class TestMigrate:
 def _ours(url: str) -> list[object]:
     with open_store(url) as store:
         return [
-            (study, store.trials(study.id), store.study_records(study.id))
-            for study in store.studies()
+            (study, store.trials.list_trials(study.id), store.epochs.study_records(study.id))
+            for study in store.studies.list_studies()
         ]

@@ -52,18 +52,20 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     session = open_session(QUICK.study(0), f"sqlite:///{path}")
     with session.store as store:
         for number in range(TRIALS):
-            claim = store.claim(session.stored.id, budget=TRIALS, worker="anyone", lease_s=60)
+            claim = store.leases.claim_trial(
+                session.stored.id, budget=TRIALS, worker="anyone", lease_s=60
+            )
             assert claim is not None
             assert claim.optuna_trial_id is not None
-            claim = store.bind(claim, number, claim.optuna_trial_id, {"seed": number})
+            claim = store.leases.bind_trial(claim, number, claim.optuna_trial_id, {"seed": number})
             records = [
                 EpochRecord.from_dict({**RECORD.as_dict(), "epoch": epoch, "metric": 0.1 * epoch})
                 for epoch in range(1, EPOCHS + 1)
             ]
             for record in records:
-                store.append(claim, record, 60)
+                store.epochs.append_epoch(claim, record, 60)
             score = records[-1].metric
-            store.finish(
+            store.leases.finish_trial(
                 claim, "complete", score=score, told=end_of("complete", score, "", None, None)
             )
     with closing(sqlite3.connect(path)) as database:

@@ -48,14 +48,16 @@ def store(sqlite_url: str, make_record: Any) -> str:
         }
     )
     with open_store(sqlite_url) as held:
-        stored = held.register_study(1, "demo", spec.model_dump(mode="json"))
-        claim = held.claim(stored.id, budget=9, worker="w", lease_s=600)
+        stored = held.studies.register_study(1, "demo", spec.model_dump(mode="json"))
+        claim = held.leases.claim_trial(stored.id, budget=9, worker="w", lease_s=600)
         assert claim is not None
-        claim = held.bind(claim, 0, 1, {"optimizer": {"lr_multiple": 2.0, "base_lr": 0.1}}, None)
+        claim = held.leases.bind_trial(
+            claim, 0, 1, {"optimizer": {"lr_multiple": 2.0, "base_lr": 0.1}}, None
+        )
         record: EpochRecord = make_record(1, metric=NAN, train_loss=NAN, grad_norm_max=float("inf"))
-        held.append(claim, record, 600)
+        held.epochs.append_epoch(claim, record, 600)
         evidence = Evidence("nonfinite_loss", 1, 3, "the loss was NaN", {"loss": NAN}, NAN)
-        held.finish(
+        held.leases.finish_trial(
             claim,
             "diverged",
             NAN,

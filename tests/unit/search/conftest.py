@@ -47,7 +47,7 @@ class Demo:
     def __init__(self, store: Store, make_record: Make) -> None:
         self.store, self.make = store, make_record
         self.plan: Plan = make_plan(load_study("focal_gamma", {"trials": 6, "epochs": 4}))
-        self.stored: StoredStudy = store.register_study(
+        self.stored: StoredStudy = store.studies.register_study(
             1, "focal_gamma", self.plan.spec.model_dump(mode="json")
         )
         self.count = 0
@@ -59,7 +59,7 @@ class Demo:
 
     def claim(self, worker: str = "box:1") -> Claim:
         """A trial to work on."""
-        claim = self.store.claim(self.stored.id, 1000, worker, 600)
+        claim = self.store.leases.claim_trial(self.stored.id, 1000, worker, 600)
         assert claim is not None
         return claim
 
@@ -73,7 +73,9 @@ class Demo:
         """The next trial, with an epoch for every metric."""
         given = PARAMS | {path.replace("__", "."): value for path, value in params.items()}
         config = self.plan.config(given, self.count, preset).model_dump(mode="json")
-        claim = self.store.bind(self.claim(worker), self.count, self.count, config, preset)
+        claim = self.store.leases.bind_trial(
+            self.claim(worker), self.count, self.count, config, preset
+        )
         self.count += 1
         self.epochs(claim, metrics)
         return claim
@@ -83,14 +85,14 @@ class Demo:
     ) -> None:
         """Epochs of a trial."""
         for epoch, metric in enumerate(metrics, first):
-            self.store.append(claim, self.make(epoch, metric=metric, **changes), 600)
+            self.store.epochs.append_epoch(claim, self.make(epoch, metric=metric, **changes), 600)
 
     def finish(
         self, claim: Claim, state: Any, score: float | None = None, reason: str = ""
     ) -> None:
         """The end of a trial."""
         found = (EVIDENCE, DIAGNOSIS) if state == "diverged" else (None, None)
-        self.store.finish(claim, state, score, reason, *found)
+        self.store.leases.finish_trial(claim, state, score, reason, *found)
 
     def filled(self) -> None:
         """A trial of every kind: 0 and 1 complete, 2 pruned, 3 diverged, 4 failed, 5 running."""
@@ -107,7 +109,7 @@ class Demo:
         }
         self.epochs(claim, [NAN], first=2, **broken)
         self.finish(claim, "diverged", 0.1, f"gradient_explosion: {STATEMENT}")
-        self.store.finish(
+        self.store.leases.finish_trial(
             self.start(),
             "failed",
             reason="ValueError: no [b]class[/b] ü",

@@ -63,13 +63,15 @@ def killed(
 ) -> StoredTrial:
     """Trial 0, which diverged, with these remedies."""
     store, stored = session.store, session.stored
-    claim = store.claim(stored.id, 1000, "w", 600)
+    claim = store.leases.claim_trial(stored.id, 1000, "w", 600)
     assert claim is not None
     config = session.plan.config(PARAMS, 0, preset).model_dump(mode="json")
-    claim = store.bind(claim, claim.number or 0, claim.optuna_trial_id or 0, config, preset)
-    store.append(claim, make_record(1), 600)
+    claim = store.leases.bind_trial(
+        claim, claim.number or 0, claim.optuna_trial_id or 0, config, preset
+    )
+    store.epochs.append_epoch(claim, make_record(1), 600)
     diagnosis = Diagnosis("learning rate too high", ("it was",), remedies)
-    store.finish(
+    store.leases.finish_trial(
         claim,
         "diverged",
         0.1,
@@ -77,7 +79,7 @@ def killed(
         Evidence("loss_rising", 1, None, "it rose", {}, 1.0),
         diagnosis,
     )
-    trial = store.trial(stored.id, claim.number or 0)
+    trial = store.trials.find_trial(stored.id, claim.number or 0)
     assert trial is not None
     return trial
 
@@ -112,7 +114,7 @@ class TestStoredSpec:
         with pytest.raises(StoreError, match="no study 'lr_clip'") as caught:
             _stored_spec("lr_clip", url, None)
         assert caught.value.allowed == "demo"
-        assert [study.name for study in session.store.studies()] == ["demo"]
+        assert [study.name for study in session.store.studies.list_studies()] == ["demo"]
 
     def test_no_store(self, tmp_path: Path) -> None:
         """Without a store none is made."""
@@ -243,16 +245,16 @@ class TestEnqueue:
     ) -> None:
         """A trial that is healthy, or merely worse than its peers, has no remedy; `explain` lists none, either."""
         store, stored = session.store, session.stored
-        claim = store.claim(stored.id, 1000, "w", 600)
+        claim = store.leases.claim_trial(stored.id, 1000, "w", 600)
         assert claim is not None
-        claim = store.bind(
+        claim = store.leases.bind_trial(
             claim,
             claim.number or 0,
             claim.optuna_trial_id or 0,
             session.plan.config(PARAMS, 0).model_dump(mode="json"),
         )
         for epoch in range(1, 5):
-            store.append(
+            store.epochs.append_epoch(
                 claim,
                 make_record(
                     epoch,
@@ -264,7 +266,7 @@ class TestEnqueue:
                 ),
                 600,
             )
-        store.finish(claim, state, 0.4)
+        store.leases.finish_trial(claim, state, 0.4)
         with pytest.raises(StudyError, match="nothing was prescribed to trial 0") as caught:
             enqueue_remedy(session, url, Choice(0))
         assert caught.value.found == f"it is {state}"

@@ -40,7 +40,7 @@ class Finished:
     ) -> None:
         self.store, self.make = store, make_record
         self.plan: Plan = make_plan(load_study("focal_gamma", changes))
-        self.stored: StoredStudy = store.register_study(
+        self.stored: StoredStudy = store.studies.register_study(
             1, self.plan.spec.name, self.plan.spec.model_dump(mode="json")
         )
         self.count = 0
@@ -53,24 +53,24 @@ class Finished:
         preset: str | None = None,
     ) -> None:
         """The next trial, which saw these metrics."""
-        claim = self.store.claim(self.stored.id, 100, "box:1", 600)
+        claim = self.store.leases.claim_trial(self.stored.id, 100, "box:1", 600)
         assert claim is not None
         config = self.plan.config(
             {"loss.gamma": 1 / 3, "optimizer.lr_multiple": 1e-05 + 0.03}, self.count, preset
         )
-        claim = self.store.bind(
+        claim = self.store.leases.bind_trial(
             claim, self.count, self.count, config.model_dump(mode="json"), preset
         )
         for epoch, metric in enumerate(metrics, 1):
             test = TEST if epoch == len(metrics) else None
-            self.store.append(
+            self.store.epochs.append_epoch(
                 claim,
                 self.make(
                     epoch, metric=metric, class_metric=(0.9, None, epoch / 10), used=USED, test=test
                 ),
                 600,
             )
-        self.store.finish(claim, state, score=score)
+        self.store.leases.finish_trial(claim, state, score=score)
         self.count += 1
 
     def export(self, number: int | None = None) -> Export:

@@ -159,7 +159,7 @@ class TestTrial:
 
     def test_attempts(self, demo: Demo, capsys: pytest.CaptureFixture[str]) -> None:
         """A trial that changed hands says so."""
-        demo.store.give_back(demo.start([0.1]))
+        demo.store.leases.release_trial(demo.start([0.1]))
         demo.claim("box:2")
 
         assert "worker box:2" in self.shown(demo, capsys, 0)

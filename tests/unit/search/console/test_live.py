@@ -107,9 +107,10 @@ class TestWatch:
         held: list[Claim] = []
 
         def vanish() -> None:
-            demo.store.extend(held[-1], 0.001)
+            demo.store.leases.renew_lease(held[-1], 0.001)
             while not any(
-                (line.lease_left_s or 0) < 0 for line in demo.store.progress(demo.stored.id)
+                (line.lease_left_s or 0) < 0
+                for line in demo.store.trials.list_progress(demo.stored.id)
             ):
                 pass
 
@@ -117,11 +118,11 @@ class TestWatch:
             demo,
             capsys,
             lambda: held.append(demo.start([0.1])),
-            lambda: demo.store.give_back(held[0]),
+            lambda: demo.store.leases.release_trial(held[0]),
             lambda: held.append(demo.claim("box:2")),
             vanish,
             lambda: held.append(demo.claim("box:3")),
-            lambda: demo.store.reap(demo.stored.id, Death("box:3")),
+            lambda: demo.store.reaping.reap_trials(demo.stored.id, Death("box:3")),
         )
 
         assert told[1:] == [
@@ -235,7 +236,7 @@ class TestLive:
     def test_silent_worker(self, demo: Demo) -> None:
         """A worker whose lease is over is told as silent."""
         claim = demo.start([0.1])
-        demo.store.extend(claim, 1e-9)
+        demo.store.leases.renew_lease(claim, 1e-9)
 
         assert any(re.search(r"box:1 .* ago [(]silent[)]", line) for line in self.frame(demo))
 

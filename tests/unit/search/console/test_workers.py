@@ -55,7 +55,7 @@ class TestReap:
     def test_silent(self, demo: Demo, capsys: pytest.CaptureFixture[str], width: Width) -> None:
         """A silent worker is marked; with `--reap` its trial is given back, and its next attempt tells that a worker was lost."""
         width(120)
-        demo.store.extend(demo.start([0.1], worker="box:7"), 1e-9)
+        demo.store.leases.renew_lease(demo.start([0.1], worker="box:7"), 1e-9)
         time.sleep(0.01)
         assert "(silent)" in show(demo, capsys)
 

@@ -76,9 +76,9 @@ class TestDeaths:
             claim = demo.start([0.1], worker=worker_name(process.pid))
             process.wait(60)
             made.finished()
-            (line,) = demo.store.progress(demo.stored.id)
+            (line,) = demo.store.trials.list_progress(demo.stored.id)
             assert (line.trial_id, line.state, line.lost) == (claim.trial_id, "paused", 1)
-            trial = demo.store.trial(demo.stored.id, 0)
+            trial = demo.store.trials.find_trial(demo.stored.id, 0)
             assert trial is not None
             assert trial.error == "last words"
             made.workers[0].command = [sys.executable, "-c", ""]
@@ -130,9 +130,11 @@ class TestDeaths:
 class TestSilence:
     def test_others(self, demo: Demo) -> None:
         """A supervisor gives back what workers of other machines left behind, too."""
-        demo.store.extend(demo.start([0.1]), 1e-9)
+        demo.store.leases.renew_lease(demo.start([0.1]), 1e-9)
         time.sleep(0.01)
 
         TrialCare(demo.store, demo.stored.id).look()
 
-        assert [line.state for line in demo.store.progress(demo.stored.id)] == ["paused"]
+        assert [line.state for line in demo.store.trials.list_progress(demo.stored.id)] == [
+            "paused"
+        ]

@@ -172,11 +172,11 @@ class TestRecords:
         """The epochs that a worker recorded are read from the store, by Optuna's id of the trial."""
         plan = make_plan(load_study("focal_gamma"))
         with open_store(sqlite_url) as store:
-            stored = store.register_study(1, "s", plan.spec.model_dump(mode="json"))
-            claim = store.claim(stored.id, 10, "w", 60)
+            stored = store.studies.register_study(1, "s", plan.spec.model_dump(mode="json"))
+            claim = store.leases.claim_trial(stored.id, 10, "w", 60)
             assert claim is not None
-            claim = store.bind(claim, 0, 77, {})
-            store.append(claim, make_record(1, train_loss=math.inf), 60)
+            claim = store.leases.bind_trial(claim, 0, 77, {})
+            store.epochs.append_epoch(claim, make_record(1, train_loss=math.inf), 60)
         found: list[EpochRecord] = list(store_log(sqlite_url)(77))
         assert [record.train_loss for record in found] == [math.inf]
         assert list(store_log(sqlite_url)(78)) == []

@@ -61,7 +61,7 @@ class TestSource:
         signals = {name: {"enabled": False} for name in SIGNALS} | {
             "class_collapse": {"enabled": False, "epochs": 7}
         }
-        demo.store.redefine_study(
+        demo.store.studies.redefine_study(
             demo.stored.id,
             spec.model_dump(mode="json") | {"signals": signals, "pruner": {"kind": "none"}},
         )

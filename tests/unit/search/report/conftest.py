@@ -60,7 +60,7 @@ class Demo:
             **changes,
         }
         self.spec = StudySpec.model_validate(given)
-        self.id = store.register_study(1, "demo", self.spec.model_dump(mode="json")).id
+        self.id = store.studies.register_study(1, "demo", self.spec.model_dump(mode="json")).id
         self.number = -1
 
     def start(
@@ -71,12 +71,14 @@ class Demo:
         **changes: Any,
     ) -> Claim:
         """The next trial, with an epoch for every metric."""
-        claim = self.store.claim(self.id, 1000, "box:1", 600)
+        claim = self.store.leases.claim_trial(self.id, 1000, "box:1", 600)
         assert claim is not None
         self.number += 1
-        claim = self.store.bind(claim, self.number, self.number, nested(config), preset)
+        claim = self.store.leases.bind_trial(
+            claim, self.number, self.number, nested(config), preset
+        )
         for epoch, metric in enumerate(metrics, 1):
-            self.store.append(claim, self.make(epoch, metric=metric, **changes), 600)
+            self.store.epochs.append_epoch(claim, self.make(epoch, metric=metric, **changes), 600)
         return claim
 
     def complete(
@@ -84,7 +86,7 @@ class Demo:
     ) -> Claim:
         """A complete trial."""
         claim = self.start(metrics, **changes)
-        self.store.finish(claim, "complete", score=score)
+        self.store.leases.finish_trial(claim, "complete", score=score)
         return claim
 
     def report(self) -> StudyReport:

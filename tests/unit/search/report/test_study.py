@@ -59,11 +59,11 @@ class TestStudyReport:
         """Every trial is counted in its state; what the budget still allows is left."""
         demo.complete(0.2)
         for state in ("pruned", "pruned", "failed"):
-            demo.store.finish(demo.start(), state)
+            demo.store.leases.finish_trial(demo.start(), state)
         paused = demo.start()
         demo.start([0.1])
-        demo.store.claim(demo.id, 1000, "box:2", 600)
-        demo.store.give_back(paused)
+        demo.store.leases.claim_trial(demo.id, 1000, "box:2", 600)
+        demo.store.leases.release_trial(paused)
 
         assert demo.report().states == {
             "complete": 1,
@@ -80,7 +80,7 @@ class TestStudyReport:
         """A budget that was lowered below what is done leaves nothing, not less than nothing."""
         for _ in range(2):
             demo.start()
-        demo.store.redefine_study(
+        demo.store.studies.redefine_study(
             demo.id, demo.spec.model_copy(update={"trials": 1}).model_dump(mode="json")
         )
 
@@ -102,7 +102,7 @@ class TestStudyReport:
     def test_json(self, demo: Demo) -> None:
         """A report is JSON as it is: NaN, which JSON does not know, is null; tuples are lists."""
         claim = demo.start([0.1, NAN])
-        demo.store.finish(
+        demo.store.leases.finish_trial(
             claim, "diverged", score=NAN, evidence=Evidence("loss_rising", 2, None, "", {}, NAN)
         )
         demo.complete(0.2)
@@ -145,8 +145,8 @@ class TestLeaderboard:
         demo.complete(0.2)
         demo.complete(NAN)
         demo.complete(None)
-        demo.store.finish(demo.start([0.9]), "pruned", score=0.9)
-        demo.store.finish(demo.start([0.9]), "diverged", score=0.9)
+        demo.store.leases.finish_trial(demo.start([0.9]), "pruned", score=0.9)
+        demo.store.leases.finish_trial(demo.start([0.9]), "diverged", score=0.9)
         demo.start([0.9])
 
         assert numbers(demo.report().leaderboard) == [0]
@@ -176,8 +176,10 @@ class TestLeaderboard:
     def test_preset_and_test(self, demo: Demo) -> None:
         """A preset is named; the test metric is that of the last epoch that has one."""
         claim = demo.start([0.1, 0.3], preset="safe")
-        demo.store.append(claim, demo.make(3, metric=0.2, test=TestScore(0.25, ())), 600)
-        demo.store.finish(claim, "complete", score=0.3)
+        demo.store.epochs.append_epoch(
+            claim, demo.make(3, metric=0.2, test=TestScore(0.25, ())), 600
+        )
+        demo.store.leases.finish_trial(claim, "complete", score=0.3)
         demo.complete(0.2)
 
         rows = demo.report().leaderboard
@@ -237,7 +239,7 @@ class TestKills:
     def test_diverged(self, demo: Demo) -> None:
         """A diverged trial tells its signal, place, cause and first remedy."""
         claim = demo.start([0.1, NAN])
-        demo.store.finish(
+        demo.store.leases.finish_trial(
             claim,
             "diverged",
             0.1,
@@ -264,7 +266,7 @@ class TestKills:
 
     def test_pruned(self, demo: Demo) -> None:
         """A pruned trial names its pruner and its last epoch; its cause lies in its peers."""
-        demo.store.finish(
+        demo.store.leases.finish_trial(
             demo.start([0.1, 0.1, 0.1]), "pruned", 0.1, "median: best metric 0.1 by epoch 3"
         )
 
@@ -280,7 +282,7 @@ class TestKills:
 
     def test_failed(self, demo: Demo) -> None:
         """A failed trial names the kind of error; it need not have an epoch."""
-        demo.store.finish(
+        demo.store.leases.finish_trial(
             demo.start(), "failed", reason="ValueError: bad mask", error="Traceback …"
         )
 
@@ -297,9 +299,9 @@ class TestKills:
     def test_causes(self, demo: Demo) -> None:
         """Causes are counted, the most frequent first; complete trials are no kills."""
         demo.complete(0.3)
-        demo.store.finish(demo.start([0.1]), "pruned", 0.1, "median: …")
+        demo.store.leases.finish_trial(demo.start([0.1]), "pruned", 0.1, "median: …")
         for _ in range(2):
-            demo.store.finish(
+            demo.store.leases.finish_trial(
                 demo.start([0.1, NAN]),
                 "diverged",
                 0.1,
@@ -319,7 +321,7 @@ class TestStudyHealth:
         """A study tells how many complete trials show each sign, and which do not."""
         demo.complete(0.4, [0.1, 0.4])
         demo.complete(0.4, [0.4, 0.1])
-        demo.store.finish(demo.start([0.4, 0.1]), "pruned")
+        demo.store.leases.finish_trial(demo.start([0.4, 0.1]), "pruned")
 
         assert (
             demo.report().health[1]

@@ -21,8 +21,10 @@ class TestTrialReport:
             preset="safe",
             used={"environment.classes": ["road", "sky", "car"], "loss.gamma": 2.0},
         )
-        demo.store.append(claim, demo.make(2, metric=NAN, broken_step=13), 600)
-        demo.store.finish(claim, "diverged", 0.1, "gradient_explosion: …", EVIDENCE, DIAGNOSIS)
+        demo.store.epochs.append_epoch(claim, demo.make(2, metric=NAN, broken_step=13), 600)
+        demo.store.leases.finish_trial(
+            claim, "diverged", 0.1, "gradient_explosion: …", EVIDENCE, DIAGNOSIS
+        )
 
         report = trial_report(demo.store, "demo", 0)
 
@@ -53,7 +55,7 @@ class TestTrialReport:
 
     def test_failed(self, demo: Demo) -> None:
         """The whole text of an error is kept."""
-        demo.store.finish(
+        demo.store.leases.finish_trial(
             demo.start(), "failed", reason="ValueError: x", error="Traceback\nValueError: x"
         )
 
@@ -81,7 +83,7 @@ class TestTrialReport:
     def test_json(self, demo: Demo) -> None:
         """A report is JSON as it is, records, evidence and remedies included; NaN and infinity are null."""
         claim = demo.start([0.1, NAN], grad_norm_max=INF)
-        demo.store.finish(claim, "diverged", 0.1, "…", EVIDENCE, DIAGNOSIS)
+        demo.store.leases.finish_trial(claim, "diverged", 0.1, "…", EVIDENCE, DIAGNOSIS)
 
         told = json.loads(
             json.dumps(trial_report(demo.store, "demo", 0).as_dict(), allow_nan=False)

@@ -62,7 +62,7 @@ class Desk:
 
     def epochs(self) -> list[int]:
         """What the store has."""
-        return [record.epoch for record in self.store.records(self.claim.trial_id)]
+        return [record.epoch for record in self.store.epochs.trial_records(self.claim.trial_id)]
 
 
 @pytest.fixture
@@ -76,9 +76,11 @@ def desk(postgres_admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch) ->
         username=info.user, database=name, query={"host": info.host, "port": str(info.port)}
     )
     with open_store(url.render_as_string(hide_password=False)) as store:
-        claim = store.claim(store.register_study(1, "demo", {}).id, 1, "a", LEASE_S)
+        claim = store.leases.claim_trial(
+            store.studies.register_study(1, "demo", {}).id, 1, "a", LEASE_S
+        )
         assert claim is not None
-        claim = store.bind(claim, 0, 0, {})
+        claim = store.leases.bind_trial(claim, 0, 0, {})
         optuna = Report()
         yield Desk(
             postgres_admin,
@@ -111,13 +113,15 @@ class TestAway:
         """An epoch whose answer was lost is in the store already, and is not written again."""
         with desk.away():
             desk.log.append(make_record(1))
-        desk.store.append(
+        desk.store.epochs.append_epoch(
             desk.claim, make_record(1), LEASE_S
         )  # as if the first try had been in time
-        desk.log.end("complete", lambda: desk.store.finish(desk.claim, "complete", 0.5))
+        desk.log.end(
+            "complete", lambda: desk.store.leases.finish_trial(desk.claim, "complete", 0.5)
+        )
 
         assert desk.epochs() == [1]
-        assert desk.store.tally(desk.claim.study_id) == {"complete": 1}
+        assert desk.store.trials.count_by_state(desk.claim.study_id) == {"complete": 1}
 
     def test_last_minute(
         self, desk: Desk, make_record: Make, monkeypatch: pytest.MonkeyPatch
@@ -137,7 +141,7 @@ class TestAway:
         tries = []
 
         def write() -> None:
-            desk.store.finish(desk.claim, "complete", 0.5)
+            desk.store.leases.finish_trial(desk.claim, "complete", 0.5)
             tries.append(1)
             raise StoreUnreachableError("the connection was cut behind the commit")
 
@@ -149,7 +153,7 @@ class TestAway:
         """While the store is away nobody is held against peers that cannot be read."""
         assert desk.log.peers(lambda: "worse") == "worse"
         with desk.away():
-            assert desk.log.peers(lambda: desk.store.study("demo") and "worse") is None
+            assert desk.log.peers(lambda: desk.store.studies.find_study("demo") and "worse") is None
             desk.log.append(make_record(1))
             assert desk.log.peers(lambda: "worse") is None
 
@@ -157,13 +161,15 @@ class TestAway:
         """The end of an attempt waits for the store, but not for ever."""
         monkeypatch.setattr(epoch_writer, "STORE_PATIENCE_S", 0.1)
         with desk.away(), pytest.raises(StoreUnreachableError):
-            desk.log.end("complete", lambda: desk.store.finish(desk.claim, "complete", 0.5))
+            desk.log.end(
+                "complete", lambda: desk.store.leases.finish_trial(desk.claim, "complete", 0.5)
+            )
 
 
 class TestRefused:
     def test_lost(self, desk: Desk, make_record: Make) -> None:
         """Whoever lost the trial is told so with its next epoch, also when the lease thread was the one to find out."""
-        desk.store.give_back(desk.claim)
+        desk.store.leases.release_trial(desk.claim)
         with desk.away():
             desk.log.append(make_record(1))
         while not desk.log.settled and desk.log._problem is None:
@@ -176,6 +182,6 @@ class TestRefused:
         """An epoch that the store refuses ends the training, and then the trial can be failed."""
         with pytest.raises(EpochOrderError, match="out of order"):
             desk.log.append(make_record(2))
-        desk.log.end("failed", lambda: desk.store.finish(desk.claim, "failed"))
+        desk.log.end("failed", lambda: desk.store.leases.finish_trial(desk.claim, "failed"))
 
-        assert desk.store.tally(desk.claim.study_id) == {"failed": 1}
+        assert desk.store.trials.count_by_state(desk.claim.study_id) == {"failed": 1}

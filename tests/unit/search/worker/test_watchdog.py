@@ -189,7 +189,9 @@ def test_hung_worker(tmp_path: Path) -> None:
         )
         assert "in never_ends" in said
         assert "Thread 0x" in said
-        (line,) = store.progress(session.stored.id)
+        (line,) = store.trials.list_progress(session.stored.id)
         assert (line.state, line.epochs) == ("running", 1)
-        (reaped,) = store.reap(session.stored.id, Death(worker_name(worker.pid), "hung", last))
+        (reaped,) = store.reaping.reap_trials(
+            session.stored.id, Death(worker_name(worker.pid), "hung", last)
+        )
         assert (reaped.lost, reaped.ended) == (1, False)
