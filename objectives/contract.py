@@ -83,7 +83,7 @@ class Trainer(Protocol):
         """Yield one record an epoch. Closing the generator frees the device.
 
         Raises:
-            OutOfMemoryError: when the device has not the memory for it (`objectives.training.out_of_memory.memory_told` knows the many
+            OutOfMemoryError: when the device has not the memory for it (`objectives.training.out_of_memory.translate_out_of_memory` knows the many
                 words for that). A configuration with a `batch_size` and `optimizer.accumulate` is then tried once more
                 with half of the former and twice the latter.
         """
