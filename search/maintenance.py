@@ -141,7 +141,9 @@ def _upgrade_optuna(location: StoreLocation) -> None:
         close_trials(storage)
 
 
-def copy(location: StoreLocation, to: StoreLocation, names: Sequence[str] = (), *, running: bool = False) -> list[Copied]:
+def copy(
+    location: StoreLocation, to: StoreLocation, names: Sequence[str] = (), *, running: bool = False
+) -> list[Copied]:
     """Copy studies into another store, which is made when there is none; all of them, or none and nothing is left behind.
 
     Raises:

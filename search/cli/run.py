@@ -302,7 +302,13 @@ def worker(
 
     interrupted = work(
         WorkerSettings(
-            store_location(store), study, own_device(device), threads, wandb, seconds(timeout), parent
+            store_location(store),
+            study,
+            own_device(device),
+            threads,
+            wandb,
+            seconds(timeout),
+            parent,
         )
     )
     if interrupted:

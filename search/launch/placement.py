@@ -90,7 +90,9 @@ class Placement:
     slurm: Sequence[str]
 
 
-def prepare(placement: Placement, location: StoreLocation, command_line: Sequence[str]) -> tuple[Hire, list[str]]:
+def prepare(
+    placement: Placement, location: StoreLocation, command_line: Sequence[str]
+) -> tuple[Hire, list[str]]:
     """Check the placement against what is there. Returns what makes the workers, and warnings.
 
     Raises:
@@ -124,7 +126,9 @@ def _here(placement: Placement) -> Hire:
     return partial(LocalWorkers, slots)
 
 
-def _on_ray(placement: Placement, location: StoreLocation, command_line: Sequence[str]) -> tuple[Hire, list[str]]:
+def _on_ray(
+    placement: Placement, location: StoreLocation, command_line: Sequence[str]
+) -> tuple[Hire, list[str]]:
     secret = location.password
     if secret and any(secret in word for word in command_line):
         raise LauncherError(

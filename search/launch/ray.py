@@ -188,7 +188,11 @@ class RayWorkers(Team):
         super().__init__(timeout_s)
         self._shares, self._logs = shares, logs
         own = {name: value for name, value in os.environ.items() if name.startswith(OURS)}
-        own |= {STORE_VARIABLE: location.url, ROOT_VARIABLE: str(logs.parent), "PYTHONUNBUFFERED": "1"}
+        own |= {
+            STORE_VARIABLE: location.url,
+            ROOT_VARIABLE: str(logs.parent),
+            "PYTHONUNBUFFERED": "1",
+        }
         self._orders = [
             Order(
                 share.slot,

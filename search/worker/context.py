@@ -84,7 +84,9 @@ def make_bench(
     )
 
 
-def open_worker_study(location: StoreLocation, store: Store, stored: StoredStudy, plan: Plan) -> WorkerStudy:
+def open_worker_study(
+    location: StoreLocation, store: Store, stored: StoredStudy, plan: Plan
+) -> WorkerStudy:
     """Optuna's side of a stored study, which reads its past through the store where that knows Optuna's tables.
 
     Raises:

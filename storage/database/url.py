@@ -164,7 +164,7 @@ def _mask(text: str) -> str:
     scheme, mark, rest = plain.rpartition("://")
     if "@" in text:
         return f"{scheme}{mark}{HIDDEN}@{text.rpartition('@')[2].partition('?')[0]}"
-    host, colon, port = rest.partition(":")
+    host, _, port = rest.partition(":")
     shown_port = f":{HIDDEN}" if port else ""
     shown_query = f"?{HIDDEN}" if question else ""
     return f"{scheme}{mark}{host}{shown_port}{shown_query}"

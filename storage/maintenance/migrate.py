@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from storage.maintenance.vacuum import lock_against_claims, refuse_held
 from storage.location import StoreLocation
+from storage.maintenance.vacuum import lock_against_claims, refuse_held
 from storage.tables.schema import check_upgradable, upgrade
 
 
