@@ -130,7 +130,9 @@ def _make(store: Store, plan: Plan, url: str) -> StoredStudy:
 def differences(stored: Mapping[str, Any], spec: StudySpec) -> list[Change]:
     """What the stored definition has otherwise: (path, stored, given). The words about it, the budget and the like do not count."""
     old = {
-        path: value for path, value in flatten(stored) if path.split(".")[0] not in CIRCUMSTANCES
+        path: value
+        for path, value in flatten(StudySpec.rename_former_keys(stored))
+        if path.split(".")[0] not in CIRCUMSTANCES
     }
     new = dict(flatten(spec.definition()))
     paths = [*old, *(path for path in new if path not in old)]

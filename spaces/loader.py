@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 from spaces.errors import InputError, StudyError, nearest
 from spaces.paths import nested, overlay
 from spaces.study import StudySpec
+from spaces.thresholds import FORMER_SIGNALS
 
 SHIPPED = Path(__file__).parent / "studies"
 
@@ -154,12 +155,18 @@ class Document:
 
 def option_of(place: str, changed: Iterable[str]) -> str | None:
     """The dotted path that the command line changed and that a complaint about `place` is about: there, above, or within it."""
-    near = (
-        path
-        for path in changed
-        if f"{place}.".startswith(f"{path}.") or f"{path}.".startswith(f"{place}.")
-    )
-    return next(near, None)
+    steps = _current_steps(place)
+    for path in changed:
+        other = _current_steps(path)
+        shared = min(len(steps), len(other))
+        if steps[:shared] == other[:shared]:
+            return path
+    return None
+
+
+def _current_steps(path: str) -> list[str]:
+    """The steps of a dotted path, with the names that signals have now."""
+    return [FORMER_SIGNALS.get(step, step) for step in path.split(".")]
 
 
 def _child(node: yaml.Node | None, step: str | int) -> tuple[yaml.Node, int] | None:
@@ -167,7 +174,7 @@ def _child(node: yaml.Node | None, step: str | int) -> tuple[yaml.Node, int] | N
         return node.value[step], node.value[step].start_mark.line + 1
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
-            if key.value == str(step):
+            if FORMER_SIGNALS.get(key.value, key.value) == str(step):
                 return value, key.start_mark.line + 1
     return None
 
@@ -288,11 +295,11 @@ def load_study(
     """
     document = Document(study_file(name_or_path))
     document.overrides, document.options = tuple(changes or ()), tuple(options)
-    data = dict(document.data)
+    data = StudySpec.rename_former_keys(document.data)
     if isinstance(data.get("base"), Mapping):
         data["base"] = nested(data["base"])
     for path, value in (changes or {}).items():
-        data = overlay(data, _change(path, value))
+        data = overlay(data, StudySpec.rename_former_keys(_change(path, value)))
     return check(StudySpec, data, document)
 
 

@@ -115,7 +115,8 @@ def thresholds(assignments: list[str], base: SignalsConfig) -> SignalsConfig:
         "--signals",
         "--signals class_collapse.epochs=8, --signals overfitting.enabled=false",
     )
-    return check(SignalsConfig, overlay(base.model_dump(), nested(changes)), "--signals")
+    given = SignalsConfig.rename_former_keys(nested(changes))
+    return check(SignalsConfig, overlay(base.model_dump(), given), "--signals")
 
 
 def pruner_config(words: list[str], base: PrunerConfig) -> PrunerConfig:

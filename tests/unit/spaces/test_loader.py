@@ -452,6 +452,31 @@ class TestChanges:
         assert what in refusal("focal_gamma", parse_changes([assignment])).what
 
 
+class TestFormerSignalName:
+    OLD, NEW = "loss_metric_divorce", "loss_metric_decoupling"
+
+    @pytest.mark.parametrize("in_file", [OLD, NEW])
+    @pytest.mark.parametrize("changed", [OLD, NEW])
+    def test_laid_over(self, write: Write, in_file: str, changed: str) -> None:
+        """The file and the command line may each use the former name or the name now."""
+        path = write(f"name: mine\nsignals: {{{in_file}: {{drop: 0.4, window: 9}}}}\n{SPACE}")
+        spec = load_study(path, {f"signals.{changed}.drop": 0.5})
+        found = spec.signals.loss_metric_decoupling
+        assert (found.drop, found.window) == (0.5, 9)
+
+    def test_line(self, write: Write) -> None:
+        """A complaint has the line of the former name, and the option that used it."""
+        path = write(f"name: mine\nsignals:\n  {self.OLD}:\n    drop: 2\n{SPACE}")
+        assert refusal(path).where == f"{path}, line 4, signals → {self.NEW} → drop"
+        changes = {f"signals.{self.OLD}.window": 0, f"signals.{self.OLD}.drop": 0.2}
+        assert refusal(path, changes).where == f"--set signals.{self.OLD}.window"
+
+    def test_both(self, write: Write) -> None:
+        """A file with both names is refused, for one of the two would be lost."""
+        path = write(f"name: mine\nsignals: {{{self.OLD}: {{}}, {self.NEW}: {{}}}}\n{SPACE}")
+        assert f"'{self.OLD}' is the former name of '{self.NEW}'" in refusal(path).what
+
+
 class TestWhereChanged:
     @pytest.mark.parametrize(
         ("changes", "where"),

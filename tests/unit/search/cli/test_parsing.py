@@ -187,6 +187,12 @@ class TestThresholds:
         ) == (8, False, 1, 9)
         assert thresholds([], below) == below
 
+    def test_former_name(self) -> None:
+        """A former name of a signal changes its thresholds, over those under the name now."""
+        below = SignalsConfig.model_validate({"loss_metric_decoupling": {"window": 9}})
+        found = thresholds(["loss_metric_divorce.drop=0.4"], below).loss_metric_decoupling
+        assert (found.drop, found.window) == (0.4, 9)
+
     @pytest.mark.parametrize(
         ("given", "what", "where"),
         [

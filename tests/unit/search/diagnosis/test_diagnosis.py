@@ -179,7 +179,10 @@ class TestCauses:
         """Weights of a wide ratio, under which frequent classes hardly pull."""
         records = course(weight_ratio=176.0, class_grad_shares=(0.05, 0.2, 0.35, 0.4))
         found = diagnosed(
-            records, "loss_metric_divorce", weights__method="inverse_freq", weights__clip_ratio=None
+            records,
+            "loss_metric_decoupling",
+            weights__method="inverse_freq",
+            weights__clip_ratio=None,
         )
         assert found.cause == "extreme class weights"
         assert "class weights differ by a factor of 176" in found.because
@@ -280,7 +283,7 @@ class TestCauses:
         after = {
             epoch: {"metric": 0.02, "ce_loss": 3.0 * 0.7 ** (epoch - 7)} for epoch in range(7, 13)
         }
-        found = diagnosed(course(after), "loss_metric_divorce")
+        found = diagnosed(course(after), "loss_metric_decoupling")
         assert found.cause == "labels broken"
         assert "epoch 7" in found.remedies[0].text
 
