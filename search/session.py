@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from search.planning.plan import Plan, make_plan
+from spaces.config_tree import ConfigTree
 from spaces.errors import StudyError
-from spaces.paths import flatten
-from spaces.study import CIRCUMSTANCES, StudySpec
+from spaces.study import MUTABLE_FIELDS, StudySpec
 from storage.database.url import safe_url
 from storage.rows import StoredStudy
 from storage.store import Store, open_store
@@ -52,7 +52,7 @@ def open_session(spec: StudySpec, url: str, *, accept_change: bool = False) -> S
     if changes or any(
         stored.definition.get(key) != value
         for key, value in spec.model_dump(mode="json").items()
-        if key in CIRCUMSTANCES
+        if key in MUTABLE_FIELDS
     ):
         store.studies.redefine_study(stored.id, spec.model_dump(mode="json"))
     return Session(store, store.studies.find_study(spec.name) or stored, plan)
@@ -78,7 +78,7 @@ def _check_changes(changes: list[Change], name: str, url: str, *, accept_change:
         )
     again = " ".join(f"--{path} {old}" for path, old, _ in changes if path in ("epochs", "seed"))
     raise StudyError(
-        f"the study {name!r} is in the store with another definition",
+        f"study {name!r} already exists with a different definition",
         where=safe_url(url),
         found=shown,
         next_step=f"repeat the options of its first command{f' ({again})' if again else ''} to go on with it, give the new one a name of its own with --name"
@@ -129,12 +129,9 @@ def _make(store: Store, plan: Plan, url: str) -> StoredStudy:
 
 def differences(stored: Mapping[str, Any], spec: StudySpec) -> list[Change]:
     """What the stored definition has otherwise: (path, stored, given). The words about it, the budget and the like do not count."""
-    old = {
-        path: value
-        for path, value in flatten(StudySpec.rename_former_keys(stored))
-        if path.split(".")[0] not in CIRCUMSTANCES
-    }
-    new = dict(flatten(spec.definition()))
+    current = StudySpec.rename_former_keys(stored)
+    old = ConfigTree({key: value for key, value in current.items() if key not in MUTABLE_FIELDS})
+    new = ConfigTree(spec.definition())
     paths = [*old, *(path for path in new if path not in old)]
     return [
         (path, str(old.get(path, ABSENT)), str(new.get(path, ABSENT)))
