@@ -316,7 +316,7 @@ CASES = [
         "tiny.yaml, line 2",
         "the key 'name' is given twice",
         "",
-        "mend",
+        "fix",
         text("tiny.yaml", "name: a\nname: b\n"),
     ),
     # options
@@ -453,7 +453,7 @@ CASES = [
     Case(
         "late_average",
         (*RUN, "--epochs", "2", "--set", "base.schedule.swa_from_epoch=3"),
-        "averaging the weights from epoch 3 on would never begin",
+        "averaging the weights from epoch 3 on would never start",
         "base → schedule.swa_from_epoch",
         "epochs: 2",
         "1 … 2",
