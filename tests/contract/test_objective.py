@@ -521,7 +521,7 @@ class TestBroken:
         val = segmentation.prepared.val
         broken = split(val.images_NCHW, val.target_NHW.clone())
         broken.target_NHW[0, :3, :3] = 200
-        with pytest.raises(DataError, match="targets hold values that are no class") as caught:
+        with pytest.raises(DataError, match="targets contain values that are no class") as caught:
             segmentation.train(data=replace(segmentation.prepared, val=broken))
         assert (caught.value.found, caught.value.allowed) == ("9 labels", "0 … 6 or 255")
 
