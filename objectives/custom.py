@@ -19,8 +19,8 @@ from typing import Any, get_type_hints
 
 from objectives.contract import Checkpoints, Objective, Trainer
 from spaces.config import TrialConfig
+from spaces.config_tree import ConfigTree
 from spaces.errors import DataError, InputError, SearchError, StudyError, TrialFailedError, nearest
-from spaces.paths import flatten
 from spaces.record_json import make_record
 from spaces.records import ClassCounts, EpochRecord, TestScore
 
@@ -94,6 +94,7 @@ def _imported(module_name: str, name: str) -> ModuleType:
         raise StudyError(
             what,
             where="objective",
+            place=("objective",),
             found=f"{type(problem).__name__}: {problem}"[:200],
             allowed=f"module:function, such as {EXAMPLE}",
             next_step=next_step,
@@ -134,6 +135,7 @@ def _check_parameters(function: Callable[..., Any], name: str) -> None:
             raise StudyError(
                 f"{what}{nearest(parameter.name, PASSED)}",
                 where="objective",
+                place=("objective",),
                 found=parameter.name,
                 allowed=f"a configuration, and of {', '.join(PASSED)} what it needs",
                 next_step="rename it, or give it a default",
@@ -270,7 +272,7 @@ class OwnTrainer(Trainer):
                 f"{self.name} yielded {type(told).__name__}: a record is a mapping with epoch, loss and metric, or an EpochRecord"
             )
         named = record.metrics or {config.metric.name: record.metric}
-        used = record.used or dict(flatten(config.model_dump()))
+        used = record.used or ConfigTree(config.model_dump())
         return replace(record, metrics=named, used={**around, **used})
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from objectives.contract import Checkpoints, NoCheckpoints
 from objectives.registry import objective
-from spaces.paths import nested, overlay
+from spaces.config_tree import ConfigTree
 from spaces.records import EpochRecord
 
 CLOCK = ("seconds", "samples_per_s", "peak_mib")
@@ -81,12 +81,11 @@ class ObjectiveContract:
     ) -> Iterator[EpochRecord]:
         """A training of the objective that has not begun. As in a worker, its data are prepared once, and from the configuration without the changes."""
         kind = objective(self.objective)
-        tree = nested({"objective": self.objective, **self.config})
-        base, config, trainer = (
-            kind.config.model_validate(tree),
-            kind.config.model_validate(overlay(tree, nested(changes or {}))),
-            kind.load(),
-        )
+        tree = ConfigTree.from_paths({"objective": self.objective, **self.config})
+        changed = tree.overlay(ConfigTree.from_paths(changes or {}))
+        base = kind.config.model_validate(tree.nested)
+        config = kind.config.model_validate(changed.nested)
+        trainer = kind.load()
         if not hasattr(self, "_data") or kind.data_key(config) != kind.data_key(base):
             of = base if kind.data_key(config) == kind.data_key(base) else config
             self._data = trainer.prepare(of, self.device), trainer.count_classes(of)

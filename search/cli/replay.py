@@ -56,13 +56,8 @@ def backtest(
     result = run_backtest(recorded, judged, peers)
     tuned = tune_thresholds(recorded, judged) if tune else None
     if as_json:
-        terminal.say_raw(
-            json.dumps(
-                result.as_dict() | ({"tuned": tuned.as_dict()} if tuned else {}),
-                indent=2,
-                allow_nan=False,
-            )
-        )
+        payload = result.as_dict() | ({"tuned": tuned.as_dict()} if tuned else {})
+        terminal.say_raw(json.dumps(payload, indent=2, allow_nan=False))
         return
     console.print_backtest(result)
     if tuned:

@@ -10,7 +10,7 @@ from search.diagnosis.causes import CAUSES, SUSPECTS, SUSPICION
 from search.diagnosis.facts import Facts
 from search.diagnosis.observation import Observation
 from search.diagnosis.remedies import find_remedies
-from spaces.paths import flatten
+from spaces.config_tree import ConfigTree
 from spaces.records import ClassCounts, Diagnosis, EpochRecord, Evidence
 
 UNKNOWN_CAUSE = 1.0
@@ -38,7 +38,7 @@ def diagnose(
         counts: pixels of the classes in the training split, which separate rare from frequent
             classes and give their names.
     """
-    facts = Facts(records, dict(flatten(config)), evidence, counts)
+    facts = Facts(records, ConfigTree(config), evidence, counts)
     observations = _observe(facts)
     totals = {cause: sum(item.weight for item in found) for cause, found in observations.items()}
     first, *rest = sorted(totals, key=lambda cause: -totals[cause])

@@ -11,7 +11,7 @@ from typing import Any
 
 from search.diagnosis.facts import Facts
 from search.planning.effects import takes_effect
-from spaces.paths import flatten
+from spaces.config_tree import ConfigTree
 from spaces.presets import scaled_to
 from spaces.records import Remedy
 
@@ -52,7 +52,7 @@ def describe_remedy(remedy: Remedy, config: Mapping[str, Any]) -> str:
         remedy: of a diagnosis.
         config: the configuration that it changes, nested.
     """
-    values = dict(flatten(config))
+    values = ConfigTree(config)
     changes = [
         f"{path} {_show_value(values.get(path))} → {_show_value(new)}"
         for path, new in remedy.patch.items()

@@ -121,7 +121,7 @@ class TestBadStudy:
         assert error.where == f"{path}{place}"
         assert error.found == found
         assert allowed in error.allowed
-        assert error.next_step.startswith("mend it")
+        assert error.next_step.startswith("fix it")
 
     @pytest.mark.parametrize(
         ("dimension", "what", "place", "allowed"),
@@ -149,7 +149,7 @@ class TestBadStudy:
             ("{kind: float, low: 3, high: 2}", "loss.gamma: low 3 is above high 2", "", ""),
             (
                 "{kind: int, low: 0, high: 2, log: true}",
-                "loss.gamma: a log range must lie above 0, but low is 0",
+                "loss.gamma: a log range must be above 0, but low is 0",
                 "",
                 "",
             ),
@@ -166,7 +166,12 @@ class TestBadStudy:
                 " → choices",
                 "",
             ),
-            ("{kind: choice, choices: [1, 1]}", "loss.gamma: the same choice stands twice", "", ""),
+            (
+                "{kind: choice, choices: [1, 1]}",
+                "loss.gamma: the same choice is given twice",
+                "",
+                "",
+            ),
             (
                 "{kind: choice, choices: [{a: 1}]}",
                 "choices: input should be a valid",
@@ -213,7 +218,7 @@ class TestBadStudy:
         """The first complaint is told, and how many may follow."""
         error = refusal(write(f"name: mine\nepochs: 0\ntrials: 0\nseed: -1\n{SPACE}"))
         assert "epochs" in error.where
-        assert error.next_step == "mend it; 2 more complaints may follow"
+        assert error.next_step == "fix it; 2 more errors may follow"
 
     def test_words(self, write: Write) -> None:
         """Printed, each part has a row of its own."""
@@ -223,7 +228,7 @@ class TestBadStudy:
             f"  where:   {path}, line 2, metric → score",
             "  found:   'bets'",
             "  allowed: best, last or mean_last_5",
-            "  next:    mend it and run the command again",
+            "  next:    fix it and run the command again",
         ]
 
     def test_exit_code(self, write: Write) -> None:
@@ -245,11 +250,11 @@ class TestBadFile:
         [
             ("name: a\nspace: {a: 1\nb: }\n", 3, "expected ',' or '}'"),
             ("name: a\n\tb: 1\n", 2, "found character '\\t'"),
-            ("name: mine\nname: yours\n", 2, "the key 'name' stands twice"),
+            ("name: mine\nname: yours\n", 2, "the key 'name' is given twice"),
             (
                 "name: mine\nspace:\n  loss.gamma: {low: 1,\n    high: 2,\n    low: 3}\n",
                 5,
-                "the key 'low' stands twice",
+                "the key 'low' is given twice",
             ),
             ("name: mine\n? [a, b]\n: 1\n", 2, "a key must be plain text, not a list or a mapping"),
             ("name: !!python/object:os.system a\n", 1, "could not determine a constructor"),
@@ -257,7 +262,7 @@ class TestBadFile:
         ],
     )
     def test_syntax(self, write: Write, text: str, line: int, found: str) -> None:
-        """What is no YAML is told with the line; so is a key that stands twice."""
+        """What is no YAML is told with the line; so is a key that is given twice."""
         path = write(text)
         error = refusal(path)
         assert error.what == "mine.yaml is not valid YAML"
@@ -276,7 +281,7 @@ class TestBadFile:
     def test_no_mapping(self, write: Write, text: str, found: str) -> None:
         """A file must hold keys and values."""
         error = refusal(write(text))
-        assert (error.what, error.found) == ("mine.yaml holds no mapping", found)
+        assert (error.what, error.found) == ("mine.yaml contains no mapping", found)
 
     def test_missing(self, tmp_path: Path) -> None:
         """A file that is not there is told by its path."""
@@ -515,6 +520,13 @@ class TestCheck:
         with pytest.raises(InputError, match="gamma: input should be greater") as caught:
             check(LossConfig, {"gamma": -1}, "study mine in the store")
         assert caught.value.where == "study mine in the store, gamma"
+
+    def test_place(self, write: Write) -> None:
+        """An error has the keys that lead to the value, as text and without what pydantic adds."""
+        dimension = "{kind: choice, choices: [1, [2]]}"
+        error = refusal(write(f"name: mine\nspace: {{loss.gamma: {dimension}}}\n"))
+        assert error.place[:4] == ("space", "loss.gamma", "choices", "1")
+        assert refusal(write(f"name: mine\nepoch: 3\n{SPACE}")).place == ("epoch",)
 
     def test_found_is_short(self) -> None:
         """Of a long value the beginning is enough."""

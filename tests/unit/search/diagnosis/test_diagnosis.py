@@ -14,7 +14,7 @@ from search.diagnosis.causes import CAUSES, SUSPECTS
 from search.diagnosis.facts import Facts
 from search.diagnosis.remedies import describe_remedy, find_remedies
 from search.planning.plan import make_plan
-from spaces.paths import flatten, nested
+from spaces.config_tree import ConfigTree
 from spaces.records import ClassCounts, Diagnosis, EpochRecord, Evidence
 from spaces.study import StudySpec
 from spaces.thresholds import SignalsConfig
@@ -87,7 +87,8 @@ Course = Callable[..., list[EpochRecord]]
 def configuration(**changes: Any) -> dict[str, Any]:
     """The recommended preset with changes, by dotted path with __ for the dot."""
     values = RECOMMENDED | {path.replace("__", "."): value for path, value in changes.items()}
-    return SegmentationConfig.model_validate(nested(values)).model_dump(mode="json")
+    tree = ConfigTree.from_paths(values)
+    return SegmentationConfig.model_validate(tree.nested).model_dump(mode="json")
 
 
 def diagnosed(
@@ -521,15 +522,16 @@ class TestRemedies:
         """Every remedy tells old and new values, changes something, and can be laid over the trial's configuration and a study's base."""
         facts = facts_of(course(weight_ratio=500.0), **changes)
         for remedy in find_remedies(cause, facts):
-            line = describe_remedy(remedy, nested(facts.values))
+            line = describe_remedy(remedy, ConfigTree.from_paths(facts.values).nested)
             assert line.startswith(remedy.title)
             assert all(f"{path} " in line for path in remedy.patch)
             assert line.count(" → ") == len(remedy.patch)
             assert all(facts.values[path] != value for path, value in remedy.patch.items())
-            SegmentationConfig.model_validate(nested(dict(facts.values) | dict(remedy.patch)))
+            tree = ConfigTree.from_paths({**facts.values, **remedy.patch})
+            SegmentationConfig.model_validate(tree.nested)
             study = {
                 "name": "next",
-                "base": nested(remedy.patch),
+                "base": ConfigTree.from_paths(remedy.patch).nested,
                 "space": {"optimizer.momentum": {"kind": "float", "low": 0, "high": 0.9}},
             }
             assert make_plan(StudySpec.model_validate(study)).spec.name == "next"
@@ -537,4 +539,4 @@ class TestRemedies:
 
 def facts_of(records: Sequence[EpochRecord], **changes: Any) -> Facts:
     """The facts of a trial that ended by itself."""
-    return Facts(records, dict(flatten(configuration(**changes))), None, COUNTS)
+    return Facts(records, ConfigTree(configuration(**changes)), None, COUNTS)

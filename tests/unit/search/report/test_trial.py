@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from search.report.trial import trial_report
+from spaces.config_tree import ConfigTree
 from spaces.errors import StoreError
-from spaces.paths import nested
 from tests.unit.search.report.conftest import DIAGNOSIS, EVIDENCE, FOCAL, INF, NAN, Demo
 
 
@@ -44,7 +44,7 @@ class TestTrialReport:
             0.1,
             1,
         )
-        assert report.config == nested(FOCAL)
+        assert report.config == ConfigTree.from_paths(FOCAL).nested
         assert report.params["loss.gamma"] == 2.0
         assert report.lr == pytest.approx(0.05)
         assert [record.epoch for record in report.records] == [1, 2]
