@@ -203,8 +203,8 @@ def _prescribe(session: Session, text: str) -> Session:
     from search.enqueue_remedy import enqueue_remedy, parse_choice
 
     choice = parse_choice(text)
-    session, remedy = enqueue_remedy(session, choice)
-    terminal.tell(f"next: trial {choice.trial} again, with {remedy.text}")
+    session, described = enqueue_remedy(session, choice)
+    terminal.tell(f"next: trial {choice.trial} again, with {described}")
     return session
 
 
