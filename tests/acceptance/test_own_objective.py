@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.acceptance.terminal import Terminal
+from tests.acceptance.terminal import PATIENCE_S, Terminal
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "own-objective.md").read_text(encoding="utf-8")
@@ -81,7 +81,7 @@ class TestPage:
             env=os.environ | {"PYTHONPATH": path},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=PATIENCE_S,
             check=False,
         )
         assert "5 passed" in answer.stdout, answer.stdout + answer.stderr
