@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 
 from spaces.records import EpochRecord
 from storage.store import Store, open_store
+from tests import parallel
 from tests.mariadb import MariaDB, OwnMariaDB
 from tests.postgresql import PostgresServer, schema, start_server
 
@@ -47,6 +48,16 @@ RECORD = EpochRecord(
     samples_per_s=64.0,
     peak_mib=2048.0,
 )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before anything counts the cores."""
+    parallel.share_cores()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several processes share the tests."""
+    parallel.group_tests(items)
 
 
 @pytest.fixture(scope="session")

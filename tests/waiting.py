@@ -16,4 +16,4 @@ def until(condition: Callable[[], bool], what: str, limit_s: float = PATIENCE_S)
     while not condition():
         assert time.monotonic() < deadline, f"waited {limit_s:g} s in vain until {what}"
         time.sleep(pause_s)
-        pause_s = min(0.05, 1.5 * pause_s)
+        pause_s = min(0.1, 1.5 * pause_s)
