@@ -29,7 +29,8 @@ from storage.repositories.epochs import EpochRepository
 from storage.rows import Claim, Death
 from storage.store import Store
 from tests.contract import gated_objective
-from tests.contract.gated_objective import PATIENCE_S, Gates, install
+from tests.contract.gated_objective import Gates, install
+from tests.waiting import PATIENCE_S
 
 EPOCHS = 5
 STUDY: dict[str, Any] = {

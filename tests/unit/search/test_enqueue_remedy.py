@@ -116,7 +116,7 @@ class TestStoredSpec:
     def test_no_store(self, tmp_path: Path) -> None:
         """Without a store none is made."""
         with pytest.raises(StoreError):
-            _stored_spec("demo", f"sqlite:///{tmp_path / 'none.db'}", None)
+            _stored_spec("demo", StoreLocation.parse(f"sqlite:///{tmp_path / 'none.db'}"), None)
         assert list(tmp_path.iterdir()) == []
 
 
