@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from search.pruners.signals import fired
-from spaces.records import GO_ON, EpochRecord, Evidence, Verdict
+from spaces.records import CONTINUE, EpochRecord, Evidence, Verdict
 from spaces.study import StudySpec
 
 
@@ -30,7 +30,7 @@ def judge(
         )
     if records[-1].epoch < spec.epochs and (reason := worse_than_peers()) is not None:
         return Verdict("prune", reason)
-    return GO_ON
+    return CONTINUE
 
 
 def graded(evidence: Evidence, epochs: int | None) -> float:
