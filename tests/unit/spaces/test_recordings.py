@@ -293,7 +293,7 @@ class TestRead:
 
     def test_nothing(self, written: Write) -> None:
         """A file without a trial is refused."""
-        with pytest.raises(RecordsError, match=r"curves.jsonl holds no trial"):
+        with pytest.raises(RecordsError, match=r"curves.jsonl contains no trial"):
             read_recording(written("", " "))
 
     def test_unreadable(self, tmp_path: Path) -> None:
