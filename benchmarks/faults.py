@@ -123,7 +123,7 @@ FAULTS = {
     ),
     "masks break half-way": Fault("labels broken", {}, masks_break),
     "eight images": Fault(
-        "too little regularisation", {"optimizer.lr_multiple": 1.0}, eight_images
+        "too little regularization", {"optimizer.lr_multiple": 1.0}, eight_images
     ),
     "NaN in an image": Fault("inputs not finite", {}, nan_in_an_image),
     "alpha 200": Fault(

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+from search.diagnosis.remedies import describe_remedy
 from search.planning.plan import Params, Plan, complete_config, make_plan
 from search.report.trial import trial_report
 from search.session import Session
@@ -48,8 +49,11 @@ def parse_choice(text: str) -> Choice:
     return Choice(int(match["trial"]), int(match["remedy"] or 1))
 
 
-def enqueue_remedy(session: Session, url: str, choice: Choice) -> tuple[Session, Remedy]:
-    """The session with one more trial to be tried next, and the remedy that it tries; the budget grows by it where it is spent.
+def enqueue_remedy(session: Session, choice: Choice) -> tuple[Session, str]:
+    """Enqueue a trial with the remedy as the next one; the budget grows by it where it is spent.
+
+    Returns:
+        The session with the budget, and the remedy as a line of text.
 
     Raises:
         StoreError: when there is no such trial.
@@ -69,7 +73,7 @@ def enqueue_remedy(session: Session, url: str, choice: Choice) -> tuple[Session,
             "patch": {**_outside(session.plan, trial, preset), **patch},
         }
     }
-    trials = open_trials(url)
+    trials = open_trials(session.location)
     try:
         study = WorkerStudy(trials, session.plan, session.stored.name, lambda: 0)
         enqueue(study, [Waiting(params, attributes)])
@@ -79,9 +83,9 @@ def enqueue_remedy(session: Session, url: str, choice: Choice) -> tuple[Session,
         )
     finally:
         close_trials(trials)
-    return _with_budget(
-        session, len(session.store.trials.list_trials(session.stored.id)) + waiting
-    ), remedy
+    trials_in_all = len(session.store.trials.list_trials(session.stored.id)) + waiting
+    described = describe_remedy(remedy, trial.config or {})
+    return _with_budget(session, trials_in_all), described
 
 
 def place(plan: Plan, trial: StoredTrial, remedy: Remedy) -> tuple[Params, dict[str, Any]]:
@@ -150,7 +154,7 @@ def _remedy(session: Session, choice: Choice) -> tuple[StoredTrial, Remedy]:
             "no configuration mends this trial",
             where=f"study {name}",
             found=f"likely cause: {found.cause}",
-            next_step=remedy.text,
+            next_step=remedy.title,
         )
     return trial, remedy
 

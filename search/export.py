@@ -17,7 +17,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from objectives.registry import objective
-from search.diagnosis.health import health
+from search.diagnosis.health import describe_health
 from spaces.config import Direction, ScoreRule, TrialConfig
 from spaces.config_tree import ConfigTree
 from spaces.errors import ConfigError, StoreError, StudyError, nearest
@@ -157,7 +157,7 @@ def make_export(
     return Export(
         config=dict(trial.config or {}),
         score=_make_score(spec, trial, records, used),
-        health=health(records, spec.metric.direction),
+        health=describe_health(records, spec.metric.direction),
         provenance=Provenance(
             study=stored.name,
             trial=trial.number or 0,

@@ -15,6 +15,7 @@ from rich.text import Text
 from search.console import terminal
 from search.console.formatting import count, joined, number, rate, score, setting
 from search.console.tables import STATE_STYLES
+from search.diagnosis.remedies import describe_remedy
 from search.report.models import TrialReport
 from search.stored_study import BASE_RATE, RATE
 from spaces.config_tree import ConfigTree
@@ -299,18 +300,8 @@ def _print_diagnosis(diagnosis: Diagnosis, report: TrialReport, store: str) -> N
         )
     terminal.say()
     terminal.say("  to try, in this order:", style="bold")
-    held = ConfigTree(report.config)
     for place, remedy in enumerate(diagnosis.remedies, 1):
-        changes = ", ".join(
-            f"{path} {setting(held.get(path))} → {setting(new)}"
-            for path, new in remedy.patch.items()
-        )
-        what = (
-            remedy.text.partition(f": {next(iter(remedy.patch), '')} ")[0]
-            if remedy.patch
-            else remedy.text
-        )
-        terminal.tell(f"{place}. {what}{': ' if changes else ''}{changes}", indent=4)
+        terminal.tell(f"{place}. {describe_remedy(remedy, report.config)}", indent=4)
     if any(remedy.patch for remedy in diagnosis.remedies):
         terminal.say()
         terminal.tell(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from search.pruners.verdict import graded
+from search.pruners.verdict import grade_severity
 from spaces.config_tree import ConfigTree
 from spaces.errors import OutOfMemoryError
 from spaces.records import Diagnosis, EpochRecord, Evidence, Remedy
@@ -56,7 +56,7 @@ def evidence(
         numbers["peak_mib"] = max(record.peak_mib for record in records)
     told = f"{problem}{', with half of its batch, too' if halvings else ''}"
     found = Evidence(SIGNAL, records[-1].epoch + 1 if records else 1, None, told, numbers, 1.0)
-    return Evidence(SIGNAL, found.epoch, None, told, numbers, graded(found, epochs))
+    return Evidence(SIGNAL, found.epoch, None, told, numbers, grade_severity(found, epochs))
 
 
 def diagnosis(problem: OutOfMemoryError, config: Config, halvings: int) -> Diagnosis:
@@ -73,21 +73,15 @@ def diagnosis(problem: OutOfMemoryError, config: Config, halvings: int) -> Diagn
 def _remedies(config: Config, values: Mapping[str, Any]) -> list[Remedy]:
     found = []
     if changes := _half(config):
-        found.append(_remedy("half the batch, gathered twice as often", values, changes))
+        found.append(Remedy("half the batch, gathered twice as often", changes))
     crop = values.get(CROP)
     if isinstance(crop, Sequence) and min(crop) >= 64:
-        found.append(
-            _remedy("a smaller crop", values, {CROP: [side // 2 // 32 * 32 for side in crop]})
-        )
+        smaller = [side // 2 // 32 * 32 for side in crop]
+        found.append(Remedy("a smaller crop", {CROP: smaller}))
     found.append(
         Remedy("fewer workers on the device, a smaller model, or a device with more memory", {})
     )
     return found
-
-
-def _remedy(words: str, values: Mapping[str, Any], changes: Mapping[str, Any]) -> Remedy:
-    shown = ", ".join(f"{path} {values.get(path)} → {value}" for path, value in changes.items())
-    return Remedy(f"{words}: {shown}", changes)
 
 
 def _half(config: Config) -> dict[str, Any]:

@@ -72,7 +72,7 @@ def _finding(row: _Columns) -> Finding:
 
 
 def _diagnosis(told: Mapping[str, Any]) -> Diagnosis:
-    remedies = tuple(Remedy(remedy["text"], remedy["patch"]) for remedy in told["remedies"])
+    remedies = tuple(map(_remedy, told["remedies"]))
     others = tuple((cause, likelihood) for cause, likelihood in told.get("others", ()))
     return Diagnosis(
         told["cause"],
@@ -82,3 +82,14 @@ def _diagnosis(told: Mapping[str, Any]) -> Diagnosis:
         tuple(told.get("against", ())),
         others,
     )
+
+
+def _remedy(stored: Mapping[str, Any]) -> Remedy:
+    """A remedy of a stored diagnosis; version 0.1.0 stored one text, the title and then the patch."""
+    patch = stored["patch"]
+    title: str | None = stored.get("title")
+    if title is None:
+        title = stored["text"]
+        if patch:
+            title = title.partition(f": {next(iter(patch))} ")[0]
+    return Remedy(title, patch)

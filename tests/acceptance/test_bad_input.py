@@ -484,7 +484,7 @@ CASES = [
     Case(
         "folder_as_store",
         (*RUN, "--store", "sqlite:///here"),
-        "the store's address names a folder, not a file",
+        "the store's URL names a folder, not a file",
         "sqlite:///here",
         "folder",
         "",
