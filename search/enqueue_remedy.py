@@ -164,7 +164,7 @@ def _outside(plan: Plan, trial: StoredTrial, preset: str | None) -> dict[str, An
     sampled = set(plan.spec.space)
     given = ConfigTree(trial.config or {})
     params = {path: given[path] for path in sampled if path in given}
-    usual = ConfigTree(plan.config(params, trial.number or 0, preset).model_dump(mode="json"))
+    usual = ConfigTree(plan.make_config(params, trial.number or 0, preset).model_dump(mode="json"))
     return {
         path: value
         for path, value in given.items()

@@ -61,7 +61,7 @@ def add(study: Study, plan: Plan, rng: random.Random, count: int) -> None:
     """Trials as they end: ties, infinite and infeasible ones, and pruned ones with reports, without, and with a last one that is no number."""
     for number in range(count):
         params: Params = {}
-        for path, dimension in plan.dimensions(plan.below(None), params):
+        for path, dimension in plan.active_dimensions(plan.starting_tree(None), params):
             params[path] = (
                 rng.choice(dimension.choices) if isinstance(dimension, Choice) else dimension.low
             )

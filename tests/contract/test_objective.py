@@ -334,7 +334,7 @@ class TestStudies:
         plan = self.small(name, {})
         for number, preset in enumerate(plan.spec.presets):
             params = plan.preset_params(preset)
-            record = self.first(kits, plan.config(params, number, preset))
+            record = self.first(kits, plan.make_config(params, number, preset))
             check_used(params, record.used)
             assert record.broken_step is None
 
@@ -346,7 +346,7 @@ class TestStudies:
         study = optuna.create_study(sampler=TrialSeededSampler(plan.spec))
         for number in range(3):
             params = suggest(study.ask(), plan)
-            check_used(params, self.first(kits, plan.config(params, number)).used)
+            check_used(params, self.first(kits, plan.make_config(params, number)).used)
 
 
 class TestEarlyStopping:
