@@ -736,7 +736,7 @@ class TestModels:
         config = OBJECTIVES["segmentation"].config.model_validate(
             SMALL["segmentation"] | {"model": model, "data": DIGITS | {"size": size}}
         )
-        with pytest.raises(ConfigError, match="the image size does not fit the model") as caught:
+        with pytest.raises(ConfigError, match="the image size does not match the model") as caught:
             segmentation.trainer.prepare(config, "cpu")
         assert (caught.value.found, caught.value.allowed) == (
             f"{size} × {size}",
