@@ -19,8 +19,8 @@ from typing import Any, get_type_hints
 
 from objectives.contract import Checkpoints, Objective, Trainer
 from spaces.config import TrialConfig
+from spaces.config_tree import ConfigTree
 from spaces.errors import DataError, InputError, SearchError, StudyError, TrialFailedError, nearest
-from spaces.paths import flatten
 from spaces.record_json import make_record
 from spaces.records import ClassCounts, EpochRecord, TestScore
 
@@ -90,6 +90,7 @@ def _not_imported(module_name: str, problem: BaseException) -> StudyError:
     return StudyError(
         what,
         where="objective",
+        place=("objective",),
         found=f"{type(problem).__name__}: {problem}"[:200],
         allowed=f"module:function, such as {EXAMPLE}",
         next_step=next_step,
@@ -131,6 +132,7 @@ def _check_parameters(function: Callable[..., Any], name: str) -> None:
             raise StudyError(
                 f"{name} has an unknown parameter {parameter.name!r}{hint}",
                 where="objective",
+                place=("objective",),
                 found=parameter.name,
                 allowed=f"a configuration, and any of {', '.join(OPTIONAL_PARAMETERS)}",
                 next_step="rename it, or give it a default",
@@ -282,7 +284,7 @@ class CustomTrainer(Trainer):
                 "a record is a mapping with epoch, loss and metric, or an EpochRecord"
             )
         if used is None:
-            used = dict(flatten(config.model_dump()))
+            used = dict(ConfigTree(config.model_dump()))
         metrics = record.metrics or {config.metric.name: record.metric}
         return replace(record, metrics=metrics, used={**environment, **used})
 

@@ -30,6 +30,7 @@ def _load_text() -> Trainer:
         raise StudyError(
             f"text classification needs {problem.name}, which is not installed",
             where="objective",
+            place=("objective",),
             found="text_classification",
             next_step="pip install 'imbalance-search[text]'",
         ) from None
@@ -77,6 +78,7 @@ def objective(name: str) -> Objective:
         raise StudyError(
             f"unknown objective {name!r}{nearest(name, OBJECTIVES)}",
             where="objective",
+            place=("objective",),
             found=name,
             allowed=allowed,
             next_step="name one of these",

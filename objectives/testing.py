@@ -22,7 +22,7 @@ from typing import Any
 
 from objectives.contract import Checkpoints, NoCheckpoints
 from objectives.registry import objective
-from spaces.paths import nested, overlay
+from spaces.config_tree import ConfigTree
 from spaces.records import EpochRecord
 
 CLOCK = ("seconds", "samples_per_s", "peak_mib")
@@ -86,9 +86,10 @@ class ObjectiveContract:
         As in a worker, the data are prepared once, from the configuration without the changes.
         """
         kind = objective(self.objective)
-        tree = nested({"objective": self.objective, **self.config})
-        base = kind.config.model_validate(tree)
-        config = kind.config.model_validate(overlay(tree, nested(changes or {})))
+        tree = ConfigTree.from_paths({"objective": self.objective, **self.config})
+        changed = tree.overlay(ConfigTree.from_paths(changes or {}))
+        base = kind.config.model_validate(tree.nested)
+        config = kind.config.model_validate(changed.nested)
         trainer = kind.load()
         same_data = kind.data_key(config) == kind.data_key(base)
         if not hasattr(self, "_data") or not same_data:

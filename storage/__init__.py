@@ -6,15 +6,17 @@ The names below are the public ones. They are imported at first use.
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from storage.store import Store, open_store
+    from storage.location import StoreLocation
+    from storage.store import Store
 else:
     from spaces.lazy_exports import lazy_exports
 
     __getattr__ = lazy_exports(
         __name__,
         {
-            "storage.store": ("Store", "open_store"),
+            "storage.location": ("StoreLocation",),
+            "storage.store": ("Store",),
         },
     )
 
-__all__ = ["Store", "open_store"]
+__all__ = ["Store", "StoreLocation"]

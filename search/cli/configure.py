@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from search.cli.app import StoreOption, StudyOption, app, existing_store
+from search.cli.app import StoreOption, StudyOption, app
 
 
 @app.command(epilog="Examples: search weights · search weights --study my.yaml --clip-ratio 25")
@@ -29,15 +29,15 @@ def weights(
     from typing import get_args
 
     from objectives.losses.class_weights import class_weights
-    from search.cli.parsing import blaming, study_spec
+    from search.cli.parsing import blame_options, study_spec
     from search.console import tables
     from search.planning.plan import make_plan
     from spaces.config import WeightMethod, WeightsConfig
 
     spec = study_spec(study, change or [])
-    with blaming(change or [], spec.name):
+    with blame_options(change or []):
         plan = make_plan(spec)
-    counts = plan.objective.load().count_classes(plan.config({}, 0))
+    counts = plan.objective.load().count_classes(plan.make_config({}, 0))
     made = {
         method: class_weights(
             counts, WeightsConfig(method=method, clip_ratio=clip_ratio)
@@ -60,15 +60,15 @@ def export(
     store: StoreOption = None,
 ) -> None:
     """Write a trial's configuration, scores and provenance to YAML."""
-    from search.cli.parsing import store_url
+    from search.cli.parsing import store_location
     from search.console import terminal
     from search.export import check_out, make_export, write_export
     from search.stored_study import find_study
-    from storage.store import open_files
 
     check_out(out)
-    with existing_store(store) as held:
-        made = make_export(held, find_study(held, study), trial, open_files(store_url(store)))
+    location = store_location(store)
+    with location.open(create=False) as held:
+        made = make_export(held, find_study(held, study), trial, location.files())
     write_export(made, out)
     terminal.say(
         f"trial {made.provenance.trial} of {study}: {made.score.metric} {made.score.validation:.4f} on validation; written to {out}"
@@ -96,11 +96,11 @@ def train(
     Exit code 1 when the score differs although device, threads and torch are the same.
     """
     from search.console import terminal
-    from search.export import check_place, load_export
+    from search.export import check_output_path, load_export
     from search.retrain import Retraining
 
     if save is not None:
-        check_place(save, "--save")
+        check_output_path(save, "--save")
     training = Retraining(load_export(file), device, threads, save)
     for record in training.epochs():
         loss = f"loss {record.train_loss:.4f}  val loss {record.val_loss:.4f}"

@@ -18,7 +18,7 @@ from search.console import terminal
 from search.console.formatting import count, duration, pairs, score, short_names
 from search.console.tables import STATE_STYLES
 from search.console.workers import attempts, seen
-from search.report.study import holders
+from search.report.study import active_workers
 from search.stored_study import sampled
 from spaces.errors import StoreError
 from spaces.records import better
@@ -284,7 +284,7 @@ def _running(watcher: Watcher, running: Sequence[Progress]) -> RenderableType:
         table.add_column(name, justify="left" if not name else "right", no_wrap=True)
     for name in ("worker", "device", "seen", "attempt"):
         table.add_column(name, overflow="fold")
-    for line, holder in zip(running, holders(running), strict=True):
+    for line, holder in zip(running, active_workers(running), strict=True):
         epochs = f"{line.epochs}/{watcher.spec.epochs}"
         bar = ProgressBar(
             total=watcher.spec.epochs,

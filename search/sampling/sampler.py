@@ -17,7 +17,7 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from search.planning.plan import Params, Plan
-from search.planning.seeds import derive
+from search.planning.seeds import derive_seed
 from search.sampling.history import DistinctGroups
 from spaces.parameters import Choice, FloatRange, Parameter
 from spaces.study import StudySpec
@@ -43,7 +43,10 @@ class TrialSeededSampler(BaseSampler):
     def for_trial(self, number: int) -> BaseSampler:
         """The sampler of one trial; the same object for all of its dimensions."""
         if self._made is None or self._made[0] != number:
-            self._made = (number, _sampler(self.spec, derive(self.spec.seed, number, "sampler")))
+            self._made = (
+                number,
+                _sampler(self.spec, derive_seed(self.spec.seed, number, "sampler")),
+            )
         return self._made[1]
 
     def infer_relative_search_space(
@@ -124,7 +127,9 @@ def start_of(user_attrs: Mapping[str, Any]) -> Start:
 def suggest(trial: Trial, plan: Plan) -> Params:
     """Sample every dimension that exists for this trial; what was sampled or enqueued for it before stays."""
     params: Params = {}
-    for path, dimension in plan.dimensions(plan.below(*start_of(trial.user_attrs)[:2]), params):
+    for path, dimension in plan.active_dimensions(
+        plan.starting_tree(*start_of(trial.user_attrs)[:2]), params
+    ):
         params[path] = _suggest(trial, path, dimension)
     return params
 

@@ -46,7 +46,7 @@ Start = Literal["resumed", "resumed again", "from the first epoch"]
 STARTS: tuple[Start, ...] = ("resumed", "resumed again", "from the first epoch")
 """How an attempt begins, and begins again when the store refuses an epoch as out of order."""
 
-ENDS: dict[str, FinalState] = {"go_on": "complete", "prune": "pruned", "diverged": "diverged"}
+ENDS: dict[str, FinalState] = {"continue": "complete", "prune": "pruned", "diverged": "diverged"}
 """The state in which a trial ends, by its last verdict."""
 
 
@@ -162,7 +162,7 @@ def _sample(bench: Bench, claim: Claim, asked_for: OptunaTrial) -> Claim:
     else:
         params, sampled = suggest(trial, bench.plan), None
     start = start_of(trial.user_attrs)
-    config = bench.plan.config(params, trial.number, start.preset, start.patch).model_dump(
+    config = bench.plan.make_config(params, trial.number, start.preset, start.patch).model_dump(
         mode="json"
     )
     return bench.store.leases.bind_trial(
@@ -270,7 +270,7 @@ def _train(attempt: Attempt) -> Ending:
             bench.tracker.epoch(record, bench.counts.names)
             worse_than_peers = partial(_worse_than_peers, attempt, record.epoch)
             verdict = judge(attempt.records, bench.plan.spec, worse_than_peers)
-            if verdict.action != "go_on":
+            if verdict.action != "continue":
                 return _end(attempt, verdict)
             kept = (
                 attempt.checkpoints.declined != record.epoch
@@ -286,7 +286,7 @@ def _train(attempt: Attempt) -> Ending:
         return _pause(attempt)
     finally:
         training.close()  # type: ignore[attr-defined]
-    return _end(attempt, Verdict("go_on"))
+    return _end(attempt, Verdict("continue"))
 
 
 def _check_order(attempt: Attempt, record: EpochRecord) -> None:

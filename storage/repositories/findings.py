@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, insert, select
 
 from spaces.records import Diagnosis, Evidence, Remedy
+from spaces.thresholds import rename_former_signals
 from storage.repositories.base import Repository
 from storage.rows import Finding
 from storage.tables.models import Signal, Trial
@@ -63,12 +64,15 @@ def _signals() -> Select[int, str, int, int | None, str, Any, float, Any]:
 
 
 def _finding(row: _Columns) -> Finding:
-    _, *evidence, diagnosis = row
-    return Evidence(*evidence), None if diagnosis is None else _diagnosis(diagnosis)
+    _, signal, *evidence, diagnosis = row
+    return (
+        Evidence(rename_former_signals(signal), *evidence),
+        None if diagnosis is None else _diagnosis(diagnosis),
+    )
 
 
 def _diagnosis(told: Mapping[str, Any]) -> Diagnosis:
-    remedies = tuple(Remedy(remedy["text"], remedy["patch"]) for remedy in told["remedies"])
+    remedies = tuple(map(_remedy, told["remedies"]))
     others = tuple((cause, likelihood) for cause, likelihood in told.get("others", ()))
     return Diagnosis(
         told["cause"],
@@ -78,3 +82,14 @@ def _diagnosis(told: Mapping[str, Any]) -> Diagnosis:
         tuple(told.get("against", ())),
         others,
     )
+
+
+def _remedy(stored: Mapping[str, Any]) -> Remedy:
+    """A remedy of a stored diagnosis; version 0.1.0 stored one text, the title and then the patch."""
+    patch = stored["patch"]
+    title: str | None = stored.get("title")
+    if title is None:
+        title = stored["text"]
+        if patch:
+            title = title.partition(f": {next(iter(patch))} ")[0]
+    return Remedy(title, patch)

@@ -6,7 +6,6 @@ Its functions run in spawned processes.
 from __future__ import annotations
 
 import multiprocessing
-import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -31,9 +30,11 @@ from spaces.loader import load_study
 from spaces.records import ClassCounts, Diagnosis, Evidence
 from spaces.study import StudySpec
 from storage.files.study_files import CheckpointFiles
+from storage.location import StoreLocation
 from storage.rows import Claim
 from tests.conftest import RECORD
 from tests.contract.test_store import let_lapse
+from tests.waiting import PATIENCE_S, until
 
 PROCESSES, BUDGET = 4, 24
 Told = tuple[int, str | None, dict[str, Any]]
@@ -50,7 +51,7 @@ def spec(**changes: Any) -> StudySpec:
 def bench_of(session: Session, url: str) -> Bench:
     """What a worker has, but for data and a trainer: nothing is trained here."""
     store, stored, plan = session.store, session.stored, session.plan
-    study = open_worker_study(url, store, stored, plan)
+    study = open_worker_study(StoreLocation.parse(url), store, stored, plan)
     nothing = cast(Any, None)
     return Bench(
         store,
@@ -111,7 +112,7 @@ def told(claim: Claim) -> Told:
 
 def asked_alone(url: str) -> tuple[list[Told], list[FrozenTrial]]:
     """All trials of the study, one after the other, and what Optuna has of them."""
-    session, given = open_session(spec(), url), []
+    session, given = open_session(spec(), StoreLocation.parse(url)), []
     with session.store:
         bench = bench_of(session, url)
         while (found := ask(bench)) is not None:
@@ -147,7 +148,7 @@ class TestSameTrials:
     ) -> None:
         """A worker that dies while it samples leaves its trial, with the preset that was meant for it, to the next one."""
         monkeypatch.setattr("storage.tables.optuna.SCHEMA", schema)
-        session = open_session(spec(), sqlite_url)
+        session = open_session(spec(), StoreLocation.parse(sqlite_url))
         with session.store as store:
             bench = bench_of(session, sqlite_url)
             with monkeypatch.context() as patched:
@@ -165,33 +166,24 @@ class TestSameTrials:
             ]
 
 
-def settled(admin: psycopg.Connection, counting: str) -> int:
-    """What a query counts once it is 1, or in the end: a server takes a moment to see that a connection was closed."""
-    for _ in range(100):
-        counted: int = admin.execute(counting).fetchone()[0]  # type: ignore[call-overload, index]
-        if counted == 1:
-            break
-        time.sleep(0.1)
-    return counted
+CONNECTIONS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'one_worker'"
 
 
 class TestConnections:
     def test_while_training(self, postgresql_url: str, postgres_admin: psycopg.Connection) -> None:
         """A worker holds one connection to a server while a trial trains, whatever it took to ask for it."""
         url = f"{postgresql_url}&application_name=one_worker"
-        session = open_session(spec(), url)
+        session = open_session(spec(), StoreLocation.parse(url))
         with session.store:
             bench = bench_of(session, url)
             for _ in range(2):
                 found = ask(bench)
                 assert found is not None
                 bench.store.epochs.append_epoch(found[0], RECORD, 600)
-                assert (
-                    settled(
-                        postgres_admin,
-                        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'one_worker'",
-                    )
-                    == 1
+                # A server takes a moment to see that a connection was closed.
+                until(
+                    lambda: postgres_admin.execute(CONNECTIONS).fetchone() == (1,),
+                    "the worker has one connection",
                 )
 
 
@@ -213,8 +205,8 @@ def crew() -> Iterator[ProcessPoolExecutor]:
 
 def compete(url: str) -> list[Told]:
     """One process: starts the study together with all others, and asks until nothing is left."""
-    _start.wait(60)
-    session, given = open_session(spec(), url), []
+    _start.wait(PATIENCE_S)
+    session, given = open_session(spec(), StoreLocation.parse(url)), []
     with session.store:
         bench = bench_of(session, url)
         while (found := ask(bench)) is not None:
@@ -224,12 +216,11 @@ def compete(url: str) -> list[Told]:
 
 
 class TestProcesses:
-    @pytest.mark.timeout(180)
     def test_exact(self, store_url: str, crew: ProcessPoolExecutor) -> None:
         """Processes that start one new study at the same moment make it once, try each preset once, and spend the budget exactly."""
         answers = [crew.submit(compete, store_url) for _ in range(PROCESSES)]
         given = sorted(
-            (each for answer in answers for each in answer.result(timeout=150)),
+            (each for answer in answers for each in answer.result(timeout=PATIENCE_S)),
             key=lambda each: each[0],
         )
 
@@ -238,7 +229,7 @@ class TestProcesses:
             *spec().presets,
             *[None] * (BUDGET - len(spec().presets)),
         ]
-        trials = open_trials(store_url)
+        trials = open_trials(StoreLocation.parse(store_url))
         (study,) = trials.get_all_studies()
         kept = trials.get_all_trials(study._study_id)
         trials.engine.dispose()

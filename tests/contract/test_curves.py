@@ -14,7 +14,7 @@ from sqlalchemy import text
 from search.pruners.median import Peers
 from search.sampling.connection import close_trials, open_trials
 from spaces.records import EpochRecord
-from storage.database.engine import Database
+from storage.location import StoreLocation
 from storage.repositories.peer_curves import OVERLAP_S, Complete
 from storage.rows import FinalState, OptunaEnd, Sampled
 from storage.store import Store
@@ -25,7 +25,7 @@ MakeRecord = Callable[..., EpochRecord]
 @pytest.fixture
 def trials(store_url: str) -> Iterator[RDBStorage]:
     """Optuna's own class on the store's database."""
-    storage = open_trials(store_url)
+    storage = open_trials(StoreLocation.parse(store_url))
     yield storage
     close_trials(storage)
 
@@ -64,7 +64,7 @@ def end(store: Store, study_id: int, make_record: MakeRecord) -> Callable[..., i
 
 def told(peers: Peers) -> tuple[int, dict[int, list[float]]]:
     """How many there are, and their metrics at every epoch."""
-    return len(peers), {epoch: list(peers.at(epoch)) for epoch in range(1, 5)}
+    return len(peers), {epoch: list(peers.metrics_at(epoch)) for epoch in range(1, 5)}
 
 
 class TestPeers:
@@ -96,9 +96,9 @@ class TestPeers:
             (epoch, metric) for epoch in (1, 2) for metric in (0.5, math.nan, -math.inf, 0.25, 0.75)
         ]
         one_by_one, at_once = Peers(store, study_id), Peers(store, study_id)
-        one_by_one.add(Complete(frozenset({1}), points, 1.0))
+        one_by_one.add_curves(Complete(frozenset({1}), points, 1.0))
         monkeypatch.setattr("search.pruners.median.MANY", 0)
-        at_once.add(Complete(frozenset({1}), points, 1.0))
+        at_once.add_curves(Complete(frozenset({1}), points, 1.0))
         assert (
             told(one_by_one)
             == told(at_once)
@@ -112,7 +112,7 @@ class TestPeers:
         peers = Peers(store, study_id)
         late = end(0.5)
         end(0.25)
-        with closing(Database(store_url)) as database:
+        with closing(StoreLocation.parse(store_url).open_database(create=True)) as database:
             set_state = text(
                 "UPDATE search_trials SET state = :state, finished_at = finished_at - :back WHERE id = :id"
             )
@@ -121,8 +121,8 @@ class TestPeers:
                     set_state, {"state": "running", "back": OVERLAP_S / 2, "id": late}
                 )
             peers.refresh()
-            assert list(peers.at(1)) == [0.25]
+            assert list(peers.metrics_at(1)) == [0.25]
             with database.writing() as connection:
                 connection.execute(set_state, {"state": "complete", "back": 0, "id": late})
         peers.refresh()
-        assert list(peers.at(1)) == [0.25, 0.5]
+        assert list(peers.metrics_at(1)) == [0.25, 0.5]

@@ -20,7 +20,7 @@ from objectives.losses.class_weights import class_weights
 from objectives.registry import OBJECTIVES
 from objectives.segmentation.train import Run
 from search.planning.plan import Plan, make_plan
-from search.pruners.signals import fired
+from search.pruners.signals import find_divergence
 from search.sampling.sampler import TrialSeededSampler, suggest
 from search.worker.readback import check_used
 from spaces.config import WeightsConfig
@@ -334,7 +334,7 @@ class TestStudies:
         plan = self.small(name, {})
         for number, preset in enumerate(plan.spec.presets):
             params = plan.preset_params(preset)
-            record = self.first(kits, plan.config(params, number, preset))
+            record = self.first(kits, plan.make_config(params, number, preset))
             check_used(params, record.used)
             assert record.broken_step is None
 
@@ -346,7 +346,7 @@ class TestStudies:
         study = optuna.create_study(sampler=TrialSeededSampler(plan.spec))
         for number in range(3):
             params = suggest(study.ask(), plan)
-            check_used(params, self.first(kits, plan.config(params, number)).used)
+            check_used(params, self.first(kits, plan.make_config(params, number)).used)
 
 
 class TestEarlyStopping:
@@ -440,7 +440,7 @@ class TestBroken:
         assert record.class_metric == (None,) * 7
         assert record.test is None
         assert keeper.latest() is None
-        found = fired([record], SignalsConfig(), "maximize")
+        found = find_divergence([record], SignalsConfig(), "maximize")
         assert found is not None
         assert (found.signal, found.step) == ("nonfinite_loss", record.broken_step)
 
@@ -498,7 +498,7 @@ class TestBroken:
         assert record.broken_step == 1
         assert math.isfinite(record.train_loss)
         assert record.grad_norm_max > 1e-6
-        found = fired(
+        found = find_divergence(
             [record],
             SignalsConfig.model_validate({"gradient_explosion": {"max_norm": 1e-6}}),
             "maximize",

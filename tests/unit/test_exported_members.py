@@ -88,16 +88,16 @@ PUBLIC = {
         "objective",
         "values_at",
     ],
-    "storage": ["Store", "open_store"],
+    "storage": ["Store", "StoreLocation"],
     "search": [
         "DivergencePruner",
         "Export",
         "Plan",
         "Session",
-        "backtest",
         "load_export",
         "make_plan",
         "open_session",
+        "run_backtest",
     ],
 }
 

@@ -12,8 +12,9 @@ from search.planning.plan import Plan, make_plan
 from spaces.loader import load_study
 from spaces.parameters import Scalar
 from spaces.records import Diagnosis, EpochRecord, Evidence, Remedy
+from storage.location import StoreLocation
 from storage.rows import Claim, StoredStudy
-from storage.store import Store, open_store
+from storage.store import Store
 
 NAN = float("nan")
 Make = Callable[..., EpochRecord]
@@ -32,10 +33,7 @@ DIAGNOSIS = Diagnosis(
     "learning rate too high",
     ("it was [30] times the base rate",),
     (
-        Remedy(
-            "clip: the norm at 1: optimizer.grad_clip_norm none → 1",
-            {"optimizer.grad_clip_norm": 1.0},
-        ),
+        Remedy("clip: the norm at 1", {"optimizer.grad_clip_norm": 1.0}),
         Remedy("look at the masks", {}),
     ),
 )
@@ -72,7 +70,7 @@ class Demo:
     ) -> Claim:
         """The next trial, with an epoch for every metric."""
         given = PARAMS | {path.replace("__", "."): value for path, value in params.items()}
-        config = self.plan.config(given, self.count, preset).model_dump(mode="json")
+        config = self.plan.make_config(given, self.count, preset).model_dump(mode="json")
         claim = self.store.leases.bind_trial(
             self.claim(worker), self.count, self.count, config, preset
         )
@@ -121,7 +119,7 @@ class Demo:
 @pytest.fixture
 def demo(sqlite_url: str, make_record: Make) -> Iterator[Demo]:
     """A study without a trial, in a fresh store."""
-    with open_store(sqlite_url) as store:
+    with StoreLocation.parse(sqlite_url).open() as store:
         yield Demo(store, make_record)
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from objectives.segmentation.config import SegmentationConfig
-from search.planning.plan import NO_BOUND, Plan, make_plan, searchable
+from search.planning.plan import NO_BOUND, Plan, make_plan, searchable_paths
+from spaces.config_tree import ConfigTree
 from spaces.errors import StudyError
-from spaces.paths import flatten, lookup
 from spaces.study import StudySpec
 
 GAMMA = {"kind": "float", "low": 0, "high": 5}
@@ -44,8 +44,9 @@ def dimensions(plan: Plan, **params: Any) -> list[str]:
     """Which dimensions exist for these values, by dotted path with __ for the dot."""
     return [
         path
-        for path, _ in plan.dimensions(
-            plan.below(None), {name.replace("__", "."): value for name, value in params.items()}
+        for path, _ in plan.active_dimensions(
+            plan.starting_tree(None),
+            {name.replace("__", "."): value for name, value in params.items()},
         )
     ]
 
@@ -143,7 +144,7 @@ class TestRefused:
                         }
                     }
                 },
-                "weights.clip_ratio waits for a value that weights.method never takes",
+                "weights.clip_ratio waits for a value that weights.method never has",
                 "space → weights.clip_ratio → when",
                 "inverse_freq",
             ),
@@ -172,7 +173,7 @@ class TestRefused:
                         "loss.gamma": GAMMA | {"when": {"loss.kind": ["focal", "dice"]}},
                     }
                 },
-                "loss.gamma waits for a value that loss.kind never takes",
+                "loss.gamma waits for a value that loss.kind never has",
                 "study demo, space → loss.gamma → when",
                 "ce · focal",
             ),
@@ -183,13 +184,13 @@ class TestRefused:
                         "loss.gamma": GAMMA | {"when": {"loss.smooth": 1.0}},
                     }
                 },
-                "conditions go round in a circle",
+                "the conditions form a circle",
                 "study demo, space",
                 "",
             ),
             (
                 {"space": {"loss.gamma": GAMMA | {"when": {"loss.gamma": 2.0}}}},
-                "conditions go round in a circle",
+                "the conditions form a circle",
                 "study demo, space",
                 "",
             ),
@@ -223,7 +224,7 @@ class TestRefused:
             ),
             (
                 {"presets": ["safe"], "space": {"optimizer.lr_multiple": LR | {"low": 0.5}}},
-                "the preset 'safe' lies outside the space",
+                "the preset 'safe' is outside the space",
                 "study demo, space → optimizer.lr_multiple",
                 "0.5 … 10, log",
             ),
@@ -255,7 +256,7 @@ class TestRefused:
                         "loss.dice_weight": {"kind": "float", "low": 0.2, "high": 0.8},
                     }
                 },
-                "must sum to 1, but ce_weight 0.2 + dice_weight 0.2 is 0.4",
+                "must sum to 1, but 0.2 + 0.2 is 0.4",
                 "study demo, trial 0, loss",
                 "",
             ),
@@ -267,6 +268,21 @@ class TestRefused:
         assert what in error.what
         assert error.where.endswith(where)
         assert allowed in error.allowed
+
+    @pytest.mark.parametrize(
+        ("given", "place"),
+        [
+            ({"base": {"loss.gama": 1}}, ("base", "loss", "gama")),
+            ({"base": {"epochs": 1}}, ("base", "epochs")),
+            ({"metric": {"name": "mious"}}, ("metric", "name")),
+            ({"presets": ["save"]}, ("presets",)),
+            ({"objective": "segmentaton"}, ("objective",)),
+            ({"space": {"loss.gamma": GAMMA | {"low": -1}}}, ("space", "loss.gamma")),
+        ],
+    )
+    def test_place(self, given: dict[str, Any], place: tuple[str, ...]) -> None:
+        """An error has the keys of the study's YAML that lead to the value."""
+        assert refusal(**given).place == place
 
     def test_preset_found(self) -> None:
         """A preset outside the space is told with its own value and what to do."""
@@ -314,7 +330,7 @@ class TestAveraging:
         error = refusal(**{"epochs": 8, **given})
         assert (
             error.what
-            == "averaging the weights from epoch 9 on would never begin in a training of 8 epochs"
+            == "averaging the weights from epoch 9 on would never start in a training of 8 epochs"
         )
         assert (error.where, error.found, error.allowed) == (
             f"study demo, {place} → {SWA}",
@@ -373,7 +389,7 @@ class TestWarnings:
         ).warnings
         assert (
             warning
-            == "the base reaches its final split, smooth and clip ratio only at epoch 15 of 10"
+            == "the base reaches its final CE/Dice weights, smooth and clip ratio only at epoch 15 of 10"
         )
 
     def test_stages_never_end(self) -> None:
@@ -393,7 +409,7 @@ class TestWarnings:
         assert planned(
             epochs=1, presets=["safe"], space={"optimizer.lr_multiple": LR}
         ).warnings == (
-            "the preset safe reaches its final split, smooth and clip ratio only at epoch 2 of 1",
+            "the preset safe reaches its final CE/Dice weights, smooth and clip ratio only at epoch 2 of 1",
         )
 
     def test_settles_in_time(self) -> None:
@@ -422,7 +438,7 @@ class TestConfig:
             epochs=7,
             metric={"score": "last"},
             base={"loss": {"kind": "focal", "dice_weight": 0.3}, "batch_size": 4},
-        ).config({"loss.gamma": 1.5}, 3)
+        ).make_config({"loss.gamma": 1.5}, 3)
         assert isinstance(config, SegmentationConfig)
         assert (
             config.loss.gamma,
@@ -439,12 +455,16 @@ class TestConfig:
 
     def test_same(self) -> None:
         """The same values and number give the same configuration, from a plan made anew, too."""
-        assert planned().config({"loss.gamma": 1.5}, 3) == planned().config({"loss.gamma": 1.5}, 3)
+        assert planned().make_config({"loss.gamma": 1.5}, 3) == planned().make_config(
+            {"loss.gamma": 1.5}, 3
+        )
 
     def test_seeds(self) -> None:
         """Each trial has a seed of its own, which follows from the study's seed and its number."""
         seeds = {
-            planned(seed=seed).config({}, number).seed for seed in (0, 1) for number in range(50)
+            planned(seed=seed).make_config({}, number).seed
+            for seed in (0, 1)
+            for number in range(50)
         }
         assert len(seeds) == 100
 
@@ -454,7 +474,7 @@ class TestConfig:
     )
     def test_explosion(self, signal: dict[str, Any], bound: float) -> None:
         """The bound of the gradient norm is the signal's, and none where the signal is off."""
-        config: Any = planned(signals={"gradient_explosion": signal}).config({}, 0)
+        config: Any = planned(signals={"gradient_explosion": signal}).make_config({}, 0)
         assert config.max_grad_norm == bound
 
     def test_preset(self) -> None:
@@ -463,7 +483,7 @@ class TestConfig:
             base={"batch_size": 2, "optimizer": {"weight_decay": 0.01}},
             space={"optimizer.lr_multiple": LR},
         )
-        config: Any = plan.config({"optimizer.lr_multiple": 7.0}, 0, "safe")
+        config: Any = plan.make_config({"optimizer.lr_multiple": 7.0}, 0, "safe")
         assert (
             config.batch_size,
             config.loss.dice_weight,
@@ -474,14 +494,14 @@ class TestConfig:
     def test_focal_preset(self) -> None:
         """In a study of gamma a preset is written as focal loss, so that it has a place in the space."""
         plan = planned(presets=["safe"])
-        config: Any = plan.config(plan.preset_params("safe"), 0, "safe")
+        config: Any = plan.make_config(plan.preset_params("safe"), 0, "safe")
         assert plan.preset_params("safe") == {"loss.gamma": 0.0}
         assert (config.loss.kind, config.loss.gamma, config.loss.alpha_tau) == ("focal", 0.0, 0.0)
 
     def test_do_not_go_together(self) -> None:
         """Values that a configuration cannot have are an error that names study and trial."""
         with pytest.raises(StudyError, match="exclude each other") as caught:
-            planned(base={"loss": {"kind": "focal", "alpha": 0.25}}).config(
+            planned(base={"loss": {"kind": "focal", "alpha": 0.25}}).make_config(
                 {"loss.alpha_tau": 0.5}, 7
             )
         assert caught.value.where == "study demo, trial 7, loss"
@@ -502,14 +522,14 @@ class TestNamedFactors:
             space=BY_NAME,
             base={"loss": {"kind": "focal", "class_alpha": {"bus": 2.0, "rider": 3.0}}},
         )
-        config: Any = plan.config({"loss.class_alpha.rider": 7.0, "loss.gamma": 1.0}, 0)
+        config: Any = plan.make_config({"loss.class_alpha.rider": 7.0, "loss.gamma": 1.0}, 0)
         assert config.loss.class_alpha == {"bus": 2.0, "rider": 7.0}
 
     def test_preset(self) -> None:
         """A preset knows no class by name: the factor is 1 there, and plain cross entropy stays what it is."""
         plan = planned(space=BY_NAME, presets=["untuned"])
         assert plan.preset_params("untuned") == {"loss.class_alpha.rider": 1.0, "loss.gamma": 0.0}
-        config: Any = plan.config(plan.preset_params("untuned"), 0, "untuned")
+        config: Any = plan.make_config(plan.preset_params("untuned"), 0, "untuned")
         assert (
             config.loss.kind,
             config.loss.gamma,
@@ -545,7 +565,7 @@ class TestNamedFactors:
 
     def test_zero(self) -> None:
         """A factor of 0 would drop a class: the bound is refused by the class's name."""
-        with pytest.raises(StudyError, match="factor of the class rider"):
+        with pytest.raises(StudyError, match="factor of class rider"):
             planned(
                 space={
                     "loss.class_alpha.rider": {"kind": "float", "low": 0, "high": 2},
@@ -606,7 +626,7 @@ class TestDimensions:
     def test_read_while_growing(self) -> None:
         """Values that are added between two dimensions count for the next one."""
         plan, params, seen = planned(space=CONDITIONAL, base=WEIGHTED), {}, []
-        for path, _ in plan.dimensions(plan.below(None), params):
+        for path, _ in plan.active_dimensions(plan.starting_tree(None), params):
             params[path] = "focal" if path == "loss.kind" else 10
             seen.append(path)
         assert seen == ["loss.kind", "weights.clip_ratio", "loss.gamma"]
@@ -625,7 +645,8 @@ class TestDimensions:
 class TestSearchable:
     def test_leaves(self) -> None:
         """Every value of the configuration has a path, at which it stands, and no section has one."""
-        paths, tree = set(searchable(SegmentationConfig)), SegmentationConfig().model_dump()
+        paths = set(searchable_paths(SegmentationConfig))
+        tree = ConfigTree(SegmentationConfig().model_dump())
         assert {
             "loss.gamma",
             "weights.method",
@@ -634,7 +655,6 @@ class TestSearchable:
             "batch_size",
         } <= paths
         assert not {"loss", "weights", "optimizer", "schedule"} & paths
-        assert all(lookup(tree, path) is not ... for path in paths)
-        assert {
-            path for path, _ in flatten(tree) if path.split(".")[0] not in ("data", "model")
-        } <= paths
+        for path in paths:
+            assert any(f"{leaf}.".startswith(f"{path}.") for leaf in tree), path
+        assert {path for path in tree if path.split(".")[0] not in ("data", "model")} <= paths

@@ -265,7 +265,7 @@ class TestKills:
         assert (kill.reason, kill.cause, kill.remedy) == (
             "gradient_explosion: the gradient norm was 2011",
             "learning rate too high",
-            "halve it",
+            "halve it: optimizer.lr_multiple 0.5 → 15",
         )
 
     def test_pruned(self, demo: Demo) -> None:
