@@ -102,13 +102,13 @@ class TestForward:
 
     def test_one_softmax(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """All parts share one softmax."""
-        real, calls = softmax._forward, list[Tensor]()
+        real, calls = softmax._compute_sums, list[Tensor]()
 
         def counted(logits: Tensor, *others: Any) -> tuple[Tensor, ...]:
             calls.append(logits)
             return real(logits, *others)
 
-        monkeypatch.setattr(softmax, "_forward", counted)
+        monkeypatch.setattr(softmax, "_compute_sums", counted)
         built(LOSS.model_copy(update={"kind": "focal"}))(*batch())
         assert len(calls) == 1
 

@@ -115,7 +115,7 @@ class TestStripped:
             "def mean(data):\n    return sum(data) / len(data)\n", encoding="utf-8"
         )
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-        monkeypatch.setattr(docstrings, "_library", lambda: library)
+        monkeypatch.setattr(docstrings, "_library_path", lambda: library)
         with pytest.raises(DataError, match="hardly any") as caught:
             load_docstrings(DocstringsData())
         assert caught.value.found == f"0 in the group 'markup', under {library}"

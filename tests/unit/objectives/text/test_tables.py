@@ -160,9 +160,9 @@ class TestRead:
     def test_marks(self, write: Write) -> None:
         """What class counts belong to changes with a file."""
         given = config(train=write("train.csv", ROWS))
-        before = tables.marks(given)
+        before = tables.file_marks(given)
         write("train.csv", ROWS[:-1])
-        assert tables.marks(given) != before
+        assert tables.file_marks(given) != before
 
 
 class TestRefused:
