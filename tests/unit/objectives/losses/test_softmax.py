@@ -146,7 +146,7 @@ class Storages(TorchDispatchMode):
         return result
 
     def _note(self, storage: torch.UntypedStorage) -> None:
-        seen = {self.known, *(held.data_ptr() for held in self.found)}
+        seen = {self.known, *(tensor.data_ptr() for tensor in self.found)}
         if storage.nbytes() >= self.least_bytes and storage.data_ptr() not in seen:
             self.found.append(storage)
 
@@ -381,7 +381,7 @@ class TestMemory:
     @pytest.mark.usefixtures("small_pieces")
     @pytest.mark.parametrize(("u_C", "power"), ASKED)
     def test_no_grad(self, u_C: Tensor | None, power: Power | None) -> None:
-        """Where nobody will ask for a gradient there is none, and the values are the same."""
+        """Without gradients the values are the same, and there is no graph."""
         logits, row_NL = with_rows(10, (4, CLASSES, 16, 32), torch.float32)
         with Storages(logits.nbytes, logits) as large, torch.no_grad():
             found = softmax_sums(logits, row_NL, u_C, power)

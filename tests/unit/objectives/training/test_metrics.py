@@ -94,7 +94,7 @@ class TestCounting:
 
     @pytest.mark.parametrize("classes", [255, 256, 300])
     def test_many_classes(self, classes: int) -> None:
-        """More classes than a byte can rank are told apart as well."""
+        """More classes than a byte can rank are distinguished as well."""
         logits_NCL, target_NL = (
             torch.randn(1, classes, 7, generator=torch.Generator().manual_seed(0)),
             torch.zeros(1, 7, dtype=torch.int64),
@@ -143,7 +143,7 @@ class TestMetrics:
         assert matrix.pixel_accuracy() == pytest.approx(0.6)
 
     def test_missed_class(self) -> None:
-        """A class that the split holds and no prediction hits has 0, not None."""
+        """A class in the split that no prediction hits has 0, not None."""
         matrix = counted([0, 0], [0, 1], 2)
         assert matrix.iou() == (0.5, 0.0)
         assert matrix.mean_iou() == 0.25
