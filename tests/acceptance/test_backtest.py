@@ -23,8 +23,8 @@ def write_curves(folder: Path, name: str = "curves.jsonl") -> Path:
         awake = number < 4
         classes = [[0.9, 0.02 * epoch * awake, 0.01 * epoch * awake] for epoch in range(1, 21)]
         epochs = [
-            {"epoch": at, "loss": 1 / at, "metric": sum(held) / 3, "class_metric": held}
-            for at, held in enumerate(classes, 1)
+            {"epoch": at, "loss": 1 / at, "metric": sum(each) / 3, "class_metric": each}
+            for at, each in enumerate(classes, 1)
         ]
         if number == 11:
             epochs[4:] = [epochs[4] | {"loss": "NaN", "metric": None}]

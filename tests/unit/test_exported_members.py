@@ -94,10 +94,10 @@ PUBLIC = {
         "Export",
         "Plan",
         "Session",
-        "backtest",
         "load_export",
         "make_plan",
         "open_session",
+        "run_backtest",
     ],
 }
 

@@ -68,7 +68,7 @@ def ended(
 
 
 def constraint(trial: FrozenTrial) -> float:
-    """What the sampler is told of the trial; 0 or less is feasible."""
+    """The constraint of the trial for the sampler; 0 or less is feasible."""
     return max(
         (value for key, value in trial.system_attrs.items() if key.startswith("constraints:")),
         default=0.0,

@@ -81,20 +81,20 @@ class TestField:
             trial(2, [0.3, 0.1]),
             trial(3, [NAN, NAN]),
         ]
-        assert [held.number for held in field(*trials).ranked] == [1, 0, 2]
-        assert [held.number for held in field(*trials, score="last").ranked] == [0, 1, 2]
-        assert [held.number for held in field(*trials, direction="minimize").ranked] == [0, 2, 1]
+        assert [each.number for each in field(*trials).ranked] == [1, 0, 2]
+        assert [each.number for each in field(*trials, score="last").ranked] == [0, 1, 2]
+        assert [each.number for each in field(*trials, direction="minimize").ranked] == [0, 2, 1]
 
     @pytest.mark.parametrize(("trials", "best"), [(1, 1), (10, 1), (11, 2), (25, 3)])
     def test_best(self, trial: Trial, trials: int, best: int) -> None:
         """The best tenth is rounded up, so that there always is one."""
         made = field(*(trial(number, [number / 100]) for number in range(trials)))
-        assert [held.number for held in made.best_trials()] == list(
+        assert [each.number for each in made.best_trials()] == list(
             range(trials - 1, trials - 1 - best, -1)
         )
 
     def test_cut_short(self, trial: Trial) -> None:
-        """A killed trial would have gone on; one whose loss was not finite would not, whatever it was called."""
+        """A killed trial would have gone on; one whose loss was not finite would not, whatever its state."""
         assert not was_cut_short(trial(0, [0.1]))
         assert [
             was_cut_short(trial(0, [0.1], state))
@@ -169,7 +169,7 @@ class TestSignals:
         found = rows(
             field(trial(0, [0.1] * 4, bad=1), trial(1, [0.2] * 3, bad=2), trial(2, [0.15] * 3))
         )["gradient_explosion"]
-        assert [(held.number, held.epoch, held.by, held.epochs_saved) for held in found.killed] == [
+        assert [(each.number, each.epoch, each.by, each.epochs_saved) for each in found.killed] == [
             (0, 1, "gradient_explosion", 3),
             (1, 2, "gradient_explosion", 1),
         ]
@@ -205,9 +205,9 @@ class TestSignals:
         found = rows(made, SignalsConfig())
         assert list(found) == [*SIGNALS, "all signals"]
         alone = SignalsConfig().class_collapse.all_but_one_epochs
-        assert [held.epoch for held in found["class_collapse"].killed] == [alone]
-        assert [held.epoch for held in found["gradient_explosion"].killed] == [6]
-        assert [(held.epoch, held.by) for held in found["all signals"].killed] == [
+        assert [each.epoch for each in found["class_collapse"].killed] == [alone]
+        assert [each.epoch for each in found["gradient_explosion"].killed] == [6]
+        assert [(each.epoch, each.by) for each in found["all signals"].killed] == [
             (alone, "class_collapse")
         ]
 
@@ -234,7 +234,7 @@ class TestUnknown:
         made = field(trial(0, [0.9] * 4, "pruned", bad=1), trial(1, [0.2] * 4))
         found = run_backtest(made, BOUND, NONE)
         assert (
-            [held.number for held in found.best],
+            [each.number for each in found.best],
             found.rows[0].epochs_saved,
             found.rows[0].best_killed,
         ) == ([1], 3, ())
@@ -274,7 +274,7 @@ class TestPeers:
     """The bare rule, to be counted by hand."""
 
     def test_median(self, trial: Trial) -> None:
-        """By hand: with two finished trials at 0.5 and 0.3, a third is held against their median, 0.4, from epoch 2 on."""
+        """By hand: with two finished trials at 0.5 and 0.3, a third is each against their median, 0.4, from epoch 2 on."""
         made = field(
             trial(0, [0.5] * 4),
             trial(1, [0.3] * 4),
@@ -283,15 +283,15 @@ class TestPeers:
             trial(4, [0.1, 0.45, 0.1, 0.1]),
         )
         found = rows(made, BOUND, self.MEDIAN)["median"]
-        assert [(held.number, held.epoch, held.by) for held in found.killed] == [(2, 2, "median")]
+        assert [(each.number, each.epoch, each.by) for each in found.killed] == [(2, 2, "median")]
         assert (found.epochs_saved, found.share_saved) == (2, 0.1)
 
     def test_warmup(self, trial: Trial) -> None:
         """The setting counts as it does in a study: nobody is pruned in the warm-up, nor before enough trials are complete."""
         made = field(trial(0, [0.5] * 4), trial(1, [0.3] * 4), trial(2, [0.1] * 4))
         assert [
-            held.epoch
-            for held in rows(made, BOUND, PrunerConfig(startup_trials=2, warmup_epochs=2, noise=0))[
+            each.epoch
+            for each in rows(made, BOUND, PrunerConfig(startup_trials=2, warmup_epochs=2, noise=0))[
                 "median"
             ].killed
         ] == [3]
@@ -308,8 +308,8 @@ class TestPeers:
             trial(0, [0.5] * 3), trial(1, [0.5] * 3), trial(2, [0.6, 0.1, 0.1]), trial(3, [0.1] * 3)
         )
         assert [
-            held.number
-            for held in rows(made, BOUND, PrunerConfig(startup_trials=2, warmup_epochs=2, noise=0))[
+            each.number
+            for each in rows(made, BOUND, PrunerConfig(startup_trials=2, warmup_epochs=2, noise=0))[
                 "median"
             ].killed
         ] == []
@@ -325,8 +325,8 @@ class TestPeers:
             trial(4, [0.9, 0.9], "pruned"),
         )
         found = rows(made, BOUND, self.MEDIAN)
-        assert [held.number for held in found["median"].killed] == [2, 3]
-        assert [(held.number, held.by) for held in found["all signals + median"].killed] == [
+        assert [each.number for each in found["median"].killed] == [2, 3]
+        assert [(each.number, each.by) for each in found["all signals + median"].killed] == [
             (0, "gradient_explosion"),
             (3, "median"),
         ]
@@ -335,8 +335,8 @@ class TestPeers:
         """Where both would kill, the signal does, as in a running study."""
         made = field(trial(0, [0.5] * 4), trial(1, [0.5] * 4), trial(2, [0.1] * 4, bad=2))
         assert [
-            (held.number, held.by)
-            for held in rows(made, BOUND, self.MEDIAN)["all signals + median"].killed
+            (each.number, each.by)
+            for each in rows(made, BOUND, self.MEDIAN)["all signals + median"].killed
         ] == [(2, "gradient_explosion")]
 
     @pytest.mark.parametrize(
@@ -385,14 +385,14 @@ class TestPeers:
         assert replay_peers(entrants, pruner, 12, direction, "demo") == ended
 
     def test_noise(self, trial: Trial) -> None:
-        """As in a study, a noisy trial is held for better than it is: by default it lives where a quiet one with the same best dies."""
+        """As in a study, a noisy trial is each for better than it is: by default it lives where a quiet one with the same best dies."""
         peers = [trial(number, [0.5] * 8) for number in range(8)]
         made = field(*peers, trial(8, [0.4] * 8), trial(9, [0.3, 0.4] * 4))
         assert [
-            (held.number, held.epoch) for held in rows(made, BOUND, PrunerConfig())["median"].killed
+            (each.number, each.epoch) for each in rows(made, BOUND, PrunerConfig())["median"].killed
         ] == [(8, 4)]
         assert [
-            held.number for held in rows(made, BOUND, PrunerConfig(noise=0))["median"].killed
+            each.number for each in rows(made, BOUND, PrunerConfig(noise=0))["median"].killed
         ] == [8, 9]
 
     def test_gaps(self, trial: Trial) -> None:
@@ -407,7 +407,7 @@ class TestPeers:
         found = replay_peers(entrants, pruner, 9, "maximize", "demo")
         assert set(found) <= set(kept)
         assert found != replay_peers(
-            [ReplayedTrial(at, held.records, None, None) for at, held in enumerate(entrants)],
+            [ReplayedTrial(at, each.records, None, None) for at, each in enumerate(entrants)],
             pruner,
             9,
             "maximize",
@@ -423,7 +423,7 @@ class TestPeers:
             trial(3, [NAN, NAN, 0.1, 0.1]),
         )
         assert [
-            (held.number, held.epoch) for held in rows(made, BOUND, self.MEDIAN)["median"].killed
+            (each.number, each.epoch) for each in rows(made, BOUND, self.MEDIAN)["median"].killed
         ] == [(3, 3)]
 
     def test_verbosity(self, trial: Trial) -> None:
@@ -447,7 +447,7 @@ class TestTune:
         ]
         made = field(*good, *sleepy)
         found = tune_thresholds(made, SignalsConfig())
-        assert {held.number for held in found.spared} == {0, 1, 2}
+        assert {each.number for each in found.spared} == {0, 1, 2}
         assert len(found.spared) == math.ceil(SPARED_SHARE * 12)
         assert found.signals["class_collapse"]["enabled"]
         last = found.rows[-1]
@@ -512,8 +512,8 @@ class TestTune:
         late = RecordedTrial(
             12,
             tuple(
-                make_record(epoch, metric=0.3, class_metric=held)
-                for epoch, held in enumerate(classes, 1)
+                make_record(epoch, metric=0.3, class_metric=each)
+                for epoch, each in enumerate(classes, 1)
             ),
         )
         made = field(*good, *sleepy, late)
@@ -521,7 +521,7 @@ class TestTune:
         proposed = tune_thresholds(made, SignalsConfig.model_validate({"class_collapse": happy}))
         row = next(row for row in proposed.rows if row.rule == "class_collapse")
         assert (
-            {held.number for held in row.killed},
+            {each.number for each in row.killed},
             proposed.signals["class_collapse"]["epochs"] > 3,
         ) == (set(range(4, 12)), True)
         calm = SignalsConfig.model_validate({"class_collapse": happy | {"epochs": 5}})

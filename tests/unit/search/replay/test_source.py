@@ -85,7 +85,7 @@ class TestSource:
         )
 
     @pytest.mark.parametrize(
-        ("told", "asked", "used"),
+        ("metric", "asked", "used"),
         [
             ({}, "minimize", "minimize"),
             ({"name": "ce"}, "minimize", "minimize"),
@@ -93,11 +93,11 @@ class TestSource:
         ],
     )
     def test_direction(
-        self, tmp_path: Path, told: dict[str, str], asked: Direction, used: str
+        self, tmp_path: Path, metric: dict[str, str], asked: Direction, used: str
     ) -> None:
-        """A direction on the command line is for a file that does not tell it, be its metric named or not."""
+        """A direction on the command line is for a file that has none, with or without a metric."""
         path = tmp_path / "curves.jsonl"
-        study = {"metric": told}
+        study = {"metric": metric}
         path.write_text(
             json.dumps({"study": study, "epochs": [{"epoch": 1, "loss": 0.8, "metric": 0.45}]})
         )
@@ -108,8 +108,8 @@ class TestSource:
             == used
         )
 
-    def test_direction_told(self, tmp_path: Path) -> None:
-        """What is recorded is not turned around: a file that says otherwise is an error, and so is any direction for a study."""
+    def test_other_direction(self, tmp_path: Path) -> None:
+        """Another direction than the recorded one is an error, and so is any for a study."""
         path = tmp_path / "curves.jsonl"
         path.write_text(
             '{"study": {"metric": {"direction": "maximize"}}, "epochs": [{"epoch": 1, "loss": 0.8, "metric": 0.45}]}'
@@ -124,7 +124,7 @@ class TestSource:
         [(None, None, "neither"), ("demo", Path("curves.jsonl"), "both")],
     )
     def test_one(self, study: str | None, records: Path | None, found: str) -> None:
-        """Exactly one thing is replayed."""
+        """Exactly one of study and file is replayed."""
         with pytest.raises(InputError, match="give either a study or a file to replay") as problem:
             load_source(study, records, None, lambda: pytest.fail("nothing is opened"))
         assert problem.value.found == found

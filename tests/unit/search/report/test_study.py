@@ -1,4 +1,4 @@
-"""What a study amounts to, read from a real store."""
+"""The report on a study, read from a real store."""
 
 from __future__ import annotations
 
@@ -111,15 +111,15 @@ class TestStudyReport:
         )
         demo.complete(0.2)
 
-        told = json.loads(json.dumps(demo.report().as_dict(), allow_nan=False))
+        payload = json.loads(json.dumps(demo.report().as_dict(), allow_nan=False))
 
-        assert told["kills"][0]["severity"] is None
-        assert told["leaderboard"][0]["params"] == {
+        assert payload["kills"][0]["severity"] is None
+        assert payload["leaderboard"][0]["params"] == {
             "loss.kind": "focal",
             "loss.gamma": 2.0,
             "optimizer.lr_multiple": 0.5,
         }
-        assert told["states"]["complete"] == 1
+        assert payload["states"]["complete"] == 1
 
 
 class TestLeaderboard:
@@ -241,7 +241,7 @@ class TestNoise:
 
 class TestKills:
     def test_diverged(self, demo: Demo) -> None:
-        """A diverged trial tells its signal, place, cause and first remedy."""
+        """A diverged trial has its signal, place, cause and first remedy."""
         claim = demo.start([0.1, NAN])
         demo.store.leases.finish_trial(
             claim,
@@ -269,7 +269,7 @@ class TestKills:
         )
 
     def test_pruned(self, demo: Demo) -> None:
-        """A pruned trial names its pruner and its last epoch; its cause lies in its peers."""
+        """A pruned trial has its pruner and its last epoch; its cause is its peers."""
         demo.store.leases.finish_trial(
             demo.start([0.1, 0.1, 0.1]), "pruned", 0.1, "median: best metric 0.1 by epoch 3"
         )
@@ -322,7 +322,7 @@ class TestKills:
 
 class TestStudyHealth:
     def test_of_a_study(self, demo: Demo) -> None:
-        """A study tells how many complete trials show each sign, and which do not."""
+        """Each sign has the number of complete trials that show it, and those that do not."""
         demo.complete(0.4, [0.1, 0.4])
         demo.complete(0.4, [0.4, 0.1])
         demo.store.leases.finish_trial(demo.start([0.4, 0.1]), "pruned")

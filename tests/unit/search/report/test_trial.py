@@ -1,4 +1,4 @@
-"""What a trial amounts to, read from a real store."""
+"""The report on a trial, read from a real store."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class TestTrialReport:
         assert [kill.signal for kill in demo.report().kills] == ["loss_metric_decoupling"]
 
     def test_failed(self, demo: Demo) -> None:
-        """The whole text of an error is kept."""
+        """A report has the full text of an error."""
         demo.store.leases.finish_trial(
             demo.start(), "failed", reason="ValueError: x", error="Traceback\nValueError: x"
         )
@@ -76,7 +76,7 @@ class TestTrialReport:
         assert trial_report(demo.store, "demo", 0).error == "Traceback\nValueError: x"
 
     def test_just_started(self, demo: Demo) -> None:
-        """A trial without an epoch can be looked at."""
+        """A trial without an epoch has a report."""
         demo.start()
 
         report = trial_report(demo.store, "demo", 0)
@@ -89,7 +89,7 @@ class TestTrialReport:
         )
 
     def test_nameless_classes(self, demo: Demo) -> None:
-        """Classes whose names nobody told are numbered."""
+        """Classes without recorded names are numbered."""
         demo.start([0.1])
 
         assert trial_report(demo.store, "demo", 0).class_names == ("0", "1", "2")
@@ -99,14 +99,17 @@ class TestTrialReport:
         claim = demo.start([0.1, NAN], grad_norm_max=INF)
         demo.store.leases.finish_trial(claim, "diverged", 0.1, "…", EVIDENCE, DIAGNOSIS)
 
-        told = json.loads(
+        payload = json.loads(
             json.dumps(trial_report(demo.store, "demo", 0).as_dict(), allow_nan=False)
         )
 
-        assert [record["metric"] for record in told["records"]] == [0.1, None]
-        assert told["records"][0]["grad_norm_max"] is None
-        assert told["findings"][0]["evidence"]["numbers"] == {"grad_norm_max": 2011.0, "lr": None}
-        assert told["findings"][0]["diagnosis"]["remedies"][0]["patch"] == {
+        assert [record["metric"] for record in payload["records"]] == [0.1, None]
+        assert payload["records"][0]["grad_norm_max"] is None
+        assert payload["findings"][0]["evidence"]["numbers"] == {
+            "grad_norm_max": 2011.0,
+            "lr": None,
+        }
+        assert payload["findings"][0]["diagnosis"]["remedies"][0]["patch"] == {
             "optimizer.lr_multiple": 15.0
         }
 
