@@ -14,7 +14,7 @@ HEALTHY_NORM = (0.1, 10.0)
 """Range of the gradient norm before clipping."""
 
 STEADY_SHARE = 2 / 3
-"""Share of the epochs in which a steadily falling loss falls; minibatch noise raises it in others."""
+"""Share of the epochs in which a steadily falling loss falls, in spite of minibatch noise."""
 
 FREQUENT_LOSS = 0.02
 """Drop of the frequent classes' mean metric that still counts as none: the noise of two epochs."""

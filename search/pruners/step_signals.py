@@ -42,7 +42,8 @@ def gradient_explosion(records: Records, rule: GradientExplosion) -> Evidence | 
     return make_evidence(
         "gradient_explosion",
         last,
-        f"the gradient norm was {last.grad_norm_max:.4g} at {_format_place(last)}, over {rule.max_norm:g}",
+        f"the gradient norm was {last.grad_norm_max:.4g} at {_format_place(last)},"
+        f" over {rule.max_norm:g}",
         numbers,
     )
 

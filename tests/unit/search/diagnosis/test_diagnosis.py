@@ -156,7 +156,7 @@ class TestCauses:
         assert patches(found)[0] == {"optimizer.grad_clip_norm": 1.0}
 
     def test_inputs(self, course: Course) -> None:
-        """A bolt out of the blue with an input that is not finite is the input's doing, whatever the rate."""
+        """A sudden break with an input that is not finite has the inputs as its cause, at any rate."""
         found = diagnosed(
             course(broken(CALM, inputs_finite=False), 1),
             "nonfinite_loss",
@@ -168,7 +168,7 @@ class TestCauses:
 
     @pytest.mark.parametrize(("first", "norm"), [(300.0, 400.0), (1e-4, 3e-4)])
     def test_scale(self, course: Course, first: float, norm: float) -> None:
-        """A first loss far from that of a guess points to the scale of the loss, and so do its gradients."""
+        """A first loss far from that of a guess points to the scale of the loss."""
         records = course({1: {"ce_loss": first}}, 3, grad_norm_median=norm, grad_norm_max=norm)
         found = diagnosed(
             records, loss__kind="focal", loss__alpha=200.0, optimizer__grad_clip_norm=None
@@ -280,7 +280,7 @@ class TestCauses:
         }
 
     def test_labels(self, course: Course) -> None:
-        """The loss jumps at an unchanged rate, is trained down again, and the metric never comes back."""
+        """The loss jumps at an unchanged rate and falls again, and the metric does not recover."""
         after = {
             epoch: {"metric": 0.02, "ce_loss": 3.0 * 0.7 ** (epoch - 7)} for epoch in range(7, 13)
         }
@@ -302,7 +302,7 @@ class TestCauses:
         assert found.cause != "labels broken"
 
     def test_overfitted(self, course: Course) -> None:
-        """A validation loss that rises from its minimum while the training split of eight images is learnt."""
+        """A validation loss that rises from its minimum, with eight training images."""
         rising = {epoch: {"val_loss": 0.8 + 0.03 * epoch} for epoch in range(4, 13)}
         found = diagnosed(course(rising, steps=1), "overfitting")
         assert found.cause == "too little regularization"
@@ -347,7 +347,7 @@ class TestCauses:
 
 class TestDiagnosis:
     def test_likelihoods(self, course: Course) -> None:
-        """The likelihoods of all causes are at most 1 in sum, in falling order, and something unknown keeps a share."""
+        """Likelihoods fall in order, and their sum leaves a share to an unknown cause."""
         found = diagnosed(course(weight_ratio=60.0), weights__method="inverse_freq")
         shares = [found.confidence, *(likelihood for _, likelihood in found.others)]
         assert shares == sorted(shares, reverse=True)
@@ -425,7 +425,7 @@ class TestDiagnosis:
 
 class TestEffect:
     def test_reaches_the_training(self, course: Course) -> None:
-        """Changes without effect are left out: two stages without weights, a denominator without Dice."""
+        """Changes without effect are left out, such as two stages without class weights."""
         uniform = find_remedies(
             "imbalance too strong",
             facts_of(course(), weights__method="uniform", weights__clip_ratio=None),
@@ -481,7 +481,7 @@ class TestEffect:
 
 class TestRemedies:
     def test_order_of_the_rate(self, course: Course) -> None:
-        """A high rate goes back to × 0.5 and × 0.3 of the base rate; then clipping at 1 and warm-up."""
+        """A high rate becomes × 0.5, then × 0.3 of the base rate; then clipping and warm-up."""
         facts = facts_of(course(), optimizer__lr_multiple=10.0, optimizer__grad_clip_norm=None)
         assert [
             dict(remedy.patch) for remedy in find_remedies("learning rate too high", facts)
@@ -519,7 +519,7 @@ class TestRemedies:
     )
     @pytest.mark.parametrize("cause", CAUSES)
     def test_fits(self, course: Course, cause: str, changes: dict[str, Any]) -> None:
-        """Every remedy shows old and new values, changes some, and fits the trial and a study's base."""
+        """A remedy shows old and new values, changes some, and fits the trial and a study."""
         facts = facts_of(course(weight_ratio=500.0), **changes)
         for remedy in find_remedies(cause, facts):
             line = describe_remedy(remedy, ConfigTree.from_paths(facts.values).nested)

@@ -26,8 +26,8 @@ class TestExplainPruning:
     def test_median(self) -> None:
         """Of an even number of peers the median is the mean of the two in the middle."""
         assert (
-            explain([0.1, 0.2], PrunerConfig(noise=0))
-            == "median: best metric 0.2000 by epoch 2 against a median of 0.4500 among 4 finished trials"
+            explain([0.1, 0.2], PrunerConfig(noise=0)) == "median: best metric 0.2000 by epoch 2"
+            " against a median of 0.4500 among 4 finished trials"
         )
         assert (
             explain([0.1], PrunerConfig(noise=0), peers=())
@@ -44,7 +44,8 @@ class TestExplainPruning:
         reason = explain(own, PrunerConfig(noise=2.5), direction)
         assert (
             reason
-            == f"median: best metric {best:.4f} by epoch 5 ({improved:.4f} with 2.5 × its noise) against a median of 0.4500 among 4 finished trials"
+            == f"median: best metric {best:.4f} by epoch 5 ({improved:.4f} with 2.5 × its noise)"
+            " against a median of 0.4500 among 4 finished trials"
         )
 
     def test_hyperband(self) -> None:

@@ -81,7 +81,7 @@ class TestFallsShort:
         warmup: int,
         noise: float,
     ) -> None:
-        """They agree on any history: directions, NaN, infinity, ties, gaps, warm-up and start-up."""
+        """They agree on any history, with NaN, infinity, ties, gaps, warm-up and start-up."""
         pruner = PrunerConfig(startup_trials=startup, warmup_epochs=warmup, noise=noise)
         assert falls_short(own, peers_of(curves), pruner, direction) == optunas(
             own, curves, pruner, direction

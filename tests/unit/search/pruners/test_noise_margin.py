@@ -50,7 +50,7 @@ def pruned_at(study: optuna.Study, values: list[float]) -> int | None:
 
 class TestLenientPruner:
     def test_quiet_and_noisy(self) -> None:
-        """Of two trials with the same best value the quiet one is pruned and the noisy one continues."""
+        """Of two trials with the same best value only the quiet one is pruned."""
         study = study_of(LenientPruner(MedianPruner(2, 4), 2.0), "maximize", 0.35, 0.35, 0.35)
         assert pruned_at(study, QUIET) == 4
         assert pruned_at(study, NOISY) is None

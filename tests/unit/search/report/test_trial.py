@@ -16,7 +16,7 @@ from tests.unit.search.report.conftest import DIAGNOSIS, EVIDENCE, FOCAL, INF, N
 
 class TestTrialReport:
     def test_whole(self, demo: Demo) -> None:
-        """Everything that the store knows of a trial is in its report."""
+        """A report has everything that the store has of a trial."""
         claim = demo.start(
             [0.1],
             preset="safe",
@@ -95,7 +95,7 @@ class TestTrialReport:
         assert trial_report(demo.store, "demo", 0).class_names == ("0", "1", "2")
 
     def test_json(self, demo: Demo) -> None:
-        """A report is JSON as it is, records, evidence and remedies included; NaN and infinity are null."""
+        """A report is JSON with records, evidence and remedies; NaN and infinity are null."""
         claim = demo.start([0.1, NAN], grad_norm_max=INF)
         demo.store.leases.finish_trial(claim, "diverged", 0.1, "…", EVIDENCE, DIAGNOSIS)
 
@@ -114,7 +114,7 @@ class TestTrialReport:
         }
 
     def test_unknown_number(self, demo: Demo) -> None:
-        """A number that no trial has is an error that says which there are, and what to do."""
+        """An unknown number is an error with the known ones and the next step."""
         demo.start()
 
         with pytest.raises(StoreError) as caught:
@@ -125,7 +125,7 @@ class TestTrialReport:
         assert "search show --study demo" in caught.value.next_step
 
     def test_noise_is_finite(self, demo: Demo) -> None:
-        """A record whose metric is no number does not spoil the noise of a complete trial."""
+        """A metric that is NaN does not count for the noise of a complete trial."""
         demo.complete(0.3, [0.1, 0.1, 0.1, 0.2, 0.3, 0.2, NAN])
 
         (row,) = demo.report().leaderboard
