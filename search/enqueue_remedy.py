@@ -16,7 +16,7 @@ from spaces.loader import explain
 from spaces.parameters import active
 from spaces.paths import flatten, nested, overlay
 from spaces.records import Remedy
-from storage.rows import StoredTrial, Waiting
+from storage.rows import EnqueuedTrial, StoredTrial
 
 CHOICE = re.compile(r"(?P<trial>\d+)(?::(?P<remedy>[1-9]\d*))?")
 
@@ -72,7 +72,7 @@ def enqueue_remedy(session: Session, choice: Choice) -> tuple[Session, Remedy]:
     trials = open_trials(session.location)
     try:
         study = WorkerStudy(trials, session.plan, session.stored.name, lambda: 0)
-        enqueue(study, [Waiting(params, attributes)])
+        enqueue(study, [EnqueuedTrial(params, attributes)])
         waiting = sum(
             not held.state.is_finished() and held.state.name == "WAITING"
             for held in study.get_trials(deepcopy=False)

@@ -25,8 +25,8 @@ from spaces.output_path import obstacle
 from spaces.paths import flatten
 from spaces.records import EpochRecord, best_record
 from spaces.study import StudySpec
-from storage.files.best_weights import Artifacts
-from storage.files.study_files import CheckpointFiles
+from storage.files.best_weights import BestWeights
+from storage.files.study_files import StudyFiles
 from storage.rows import StoredStudy, StoredTrial
 from storage.store import Store
 
@@ -128,7 +128,7 @@ class Export(Frozen):
 
 
 def make_export(
-    store: Store, stored: StoredStudy, number: int | None, files: CheckpointFiles | None = None
+    store: Store, stored: StoredStudy, number: int | None, files: StudyFiles | None = None
 ) -> Export:
     """The export of a trial, or of the best complete one.
 
@@ -162,11 +162,11 @@ def make_export(
     )
 
 
-def best_weights(files: CheckpointFiles, stored: StoredStudy, trial: int | None) -> str | None:
+def best_weights(files: StudyFiles, stored: StoredStudy, trial: int | None) -> str | None:
     """The file of the trained state of that trial, if it is the one that was kept in this folder."""
-    artifacts = Artifacts(files, stored.name, stored.created_at)
-    held = artifacts.best()
-    return None if held is None or held.trial != trial else str(artifacts.path(held))
+    artifacts = BestWeights(files, stored.name, stored.created_at)
+    held = artifacts.find_best()
+    return None if held is None or held.trial != trial else str(artifacts.weights_path(held))
 
 
 def _best(store: Store, stored: StoredStudy, spec: StudySpec) -> StoredTrial:

@@ -20,10 +20,10 @@ from spaces.config import MetricConfig
 from spaces.loader import check
 from spaces.records import EpochRecord, best_record
 from spaces.study import StudySpec
-from storage.rows import FINAL_STATES, HELD_STATES, Finding, Progress, StoredTrial
+from storage.rows import ACTIVE_STATES, FINAL_STATES, Finding, Progress, StoredTrial
 
 if TYPE_CHECKING:
-    from storage.files.study_files import CheckpointFiles
+    from storage.files.study_files import StudyFiles
     from storage.store import Store
 
 KILLED_STATES = tuple(state for state in FINAL_STATES if state != "complete")
@@ -35,7 +35,7 @@ CLEAR, UNCLEAR = 0.3, "no clear cause"
 """A diagnosis that is less sure is counted as none."""
 
 
-def study_report(store: Store, name: str, files: CheckpointFiles | None = None) -> StudyReport:
+def study_report(store: Store, name: str, files: StudyFiles | None = None) -> StudyReport:
     """How the study called `name` stands.
 
     Args:
@@ -97,7 +97,7 @@ def holders(lines: Sequence[Progress]) -> tuple[Holder, ...]:
             line.lost,
         )
         for line in lines
-        if line.state in HELD_STATES
+        if line.state in ACTIVE_STATES
     )
 
 
