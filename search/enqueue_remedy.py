@@ -17,7 +17,7 @@ from spaces.errors import InputError, StudyError
 from spaces.loader import explain
 from spaces.parameters import is_active
 from spaces.records import Remedy
-from storage.rows import StoredTrial, Waiting
+from storage.rows import EnqueuedTrial, StoredTrial
 
 CHOICE = re.compile(r"(?P<trial>\d+)(?::(?P<remedy>[1-9]\d*))?")
 
@@ -76,7 +76,7 @@ def enqueue_remedy(session: Session, choice: Choice) -> tuple[Session, str]:
     trials = open_trials(session.location)
     try:
         study = WorkerStudy(trials, session.plan, session.stored.name, lambda: 0)
-        enqueue(study, [Waiting(params, attributes)])
+        enqueue(study, [EnqueuedTrial(params, attributes)])
         waiting = sum(
             not held.state.is_finished() and held.state.name == "WAITING"
             for held in study.get_trials(deepcopy=False)

@@ -35,8 +35,8 @@ from spaces.errors import (
     WorkerSpentError,
 )
 from spaces.records import Diagnosis, EpochRecord, Evidence, Verdict, score
-from storage.files.best_weights import Artifacts
-from storage.files.checkpoints import TrialStates
+from storage.files.best_weights import BestWeights
+from storage.files.checkpoints import StoredCheckpoints
 from storage.rows import Claim, FinalState
 
 Ending = FinalState | Literal["paused"]
@@ -190,7 +190,9 @@ def _attempt(
         "seed": (claim.config or {}).get("seed"),
         "halvings": claim.halvings,
     }
-    states = TrialStates(bench.files, bench.files.path(bench.stored.name, claim.number or 0))
+    states = StoredCheckpoints(
+        bench.files, bench.files.trial_stem(bench.stored.name, claim.number or 0)
+    )
     checkpoints = TrialCheckpoints(
         states,
         claim.attempt,
@@ -236,11 +238,11 @@ def _promising(attempt: Attempt, record: EpochRecord) -> bool:
     reached = score(
         [*(held for held in attempt.records if held.epoch < record.epoch), record], metric
     )
-    return _artifacts(attempt.bench).beats(attempt.claim.number or 0, reached, metric.direction)
+    return _artifacts(attempt.bench).is_better(attempt.claim.number or 0, reached, metric.direction)
 
 
-def _artifacts(bench: Bench) -> Artifacts:
-    return Artifacts(bench.files, bench.stored.name, bench.stored.created_at)
+def _artifacts(bench: Bench) -> BestWeights:
+    return BestWeights(bench.files, bench.stored.name, bench.stored.created_at)
 
 
 def _train(attempt: Attempt) -> Ending:
@@ -422,7 +424,7 @@ def _finish(
             evidence=evidence,
             diagnosis=diagnosis,
             error=error,
-            told=told,
+            optuna_end=told,
         )
 
     attempt.log.end(state, write)

@@ -29,7 +29,7 @@ from search.worker.trial import Ending
 from spaces.loader import load_study
 from spaces.records import ClassCounts, Diagnosis, Evidence
 from spaces.study import StudySpec
-from storage.files.study_files import CheckpointFiles
+from storage.files.study_files import StudyFiles
 from storage.location import StoreLocation
 from storage.rows import Claim
 from tests.conftest import RECORD
@@ -56,7 +56,7 @@ def bench_of(session: Session, url: str) -> Bench:
     return Bench(
         store,
         stored,
-        CheckpointFiles(Path("unused")),
+        StudyFiles(Path("unused")),
         study,
         plan,
         nothing,

@@ -289,6 +289,6 @@ class TestOutage:
         with StoreLocation.parse(postgresql_url).open() as store:
             with pytest.raises(StoreUnreachableError):
                 self.read(store, postgres_admin, cut=True)
-            assert not store._database.answered_for(10)
+            assert not store._database.was_available(10)
             self.read(store, postgres_admin, cut=False)
-            assert store._database.answered_for(10) is was_there
+            assert store._database.was_available(10) is was_there

@@ -26,7 +26,8 @@ from sqlalchemy.schema import SchemaItem
 
 from spaces.errors import StoreBusyError, StoreError, StoreUnreachableError
 from storage.database import engine
-from storage.database.engine import Database, tune
+from storage.database.connections import tune_sqlite
+from storage.database.engine import Database
 from storage.location import StoreLocation
 from storage.maintenance.migrate import upgrade_store
 from storage.tables import schema
@@ -121,7 +122,7 @@ class TestOpen:
             StoreLocation.parse("sqlite:///search.db").open_database(create=True)
         ) as database:
             monkeypatch.chdir(tmp_path / "elsewhere")
-            schema.ensure(database)
+            schema.ensure_tables(database)
 
         assert sorted(path.name for path in tmp_path.rglob("*")) == ["elsewhere", "search.db"]
 
@@ -363,7 +364,7 @@ class TestRefused:
             closing(StoreLocation.parse(store_url).open_database(create=True)) as database,
             database.reading() as connection,
         ):
-            assert schema.version(connection) == "0999"
+            assert schema.read_version(connection) == "0999"
 
     def test_older(self, store_url: str) -> None:
         """A store of an older program is refused with both versions and the command that brings it up to date."""
@@ -443,7 +444,7 @@ class TestRefused:
             )
             for given in (f":{SECRET}", ""):
                 with pytest.raises(
-                    StoreError, match=r"refused the password|wants a password"
+                    StoreError, match=r"refused the password|requires a password"
                 ) as caught:
                     StoreLocation.parse(f"postgresql://locked{given}@{place}").open()
                 assert SECRET not in told(caught.value)
@@ -464,7 +465,7 @@ class TestRefused:
         postgres_admin.execute("CREATE ROLE guest LOGIN")
         try:
             with pytest.raises(
-                StoreError, match=r"that user may not do this|no schema has been selected"
+                StoreError, match=r"the user lacks a permission|no schema has been selected"
             ):
                 StoreLocation.parse(postgresql_url.replace("//postgres:", "//guest:")).open()
         finally:
@@ -482,9 +483,9 @@ class TestMariaDB:
         mariadb.execute(f"GRANT SELECT ON {database}.* TO guest")
         try:
             for url, what in (
-                (mariadb.url(database, "locked", SECRET), "does not let that user in"),
+                (mariadb.url(database, "locked", SECRET), "does not accept the user"),
                 (mariadb.url("nowhere"), r"no such database\n(.|\n)*CREATE DATABASE"),
-                (mariadb.url(database, "guest", SECRET), "may not do this"),
+                (mariadb.url(database, "guest", SECRET), "lacks a permission"),
             ):
                 with pytest.raises(StoreError, match=what) as caught:
                     StoreLocation.parse(url).open()
@@ -591,7 +592,7 @@ class TestOptuna:
         if first == "store":
             StoreLocation.parse(store_url).open().close()
         storage = optuna.storages.RDBStorage(StoreLocation.parse(store_url).optuna_url)
-        tune(storage.engine)
+        tune_sqlite(storage.engine)
         theirs = optuna.create_study(
             storage=storage, study_name="demo", sampler=optuna.samplers.RandomSampler(seed=0)
         )
@@ -617,7 +618,7 @@ class TestOptuna:
             database.reading() as connection,
         ):
             names = tables(connection)
-            assert schema.version(connection) == schema.HEAD
+            assert schema.read_version(connection) == schema.HEAD
             assert (
                 connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
                 != schema.HEAD
@@ -634,7 +635,7 @@ class TestOptuna:
         """Every connection of a tuned engine, also one that it had already, waits for 30 s, and begins as it did before."""
         storage = optuna.storages.RDBStorage(StoreLocation.parse(sqlite_url).optuna_url)
 
-        tune(storage.engine)
+        tune_sqlite(storage.engine)
 
         with storage.engine.connect() as connection:
             pragmas = [
