@@ -17,7 +17,7 @@ from spaces.errors import InputError, StudyError
 from spaces.loader import explain
 from spaces.parameters import is_active
 from spaces.records import Remedy
-from storage.rows import StoredTrial, Waiting
+from storage.rows import EnqueuedTrial, StoredTrial
 
 CHOICE = re.compile(r"(?P<trial>\d+)(?::(?P<remedy>[1-9]\d*))?")
 
@@ -76,7 +76,7 @@ def enqueue_remedy(session: Session, choice: Choice) -> tuple[Session, str]:
     trials = open_trials(session.location)
     try:
         study = WorkerStudy(trials, session.plan, session.stored.name, lambda: 0)
-        enqueue(study, [Waiting(params, attributes)])
+        enqueue(study, [EnqueuedTrial(params, attributes)])
         waiting = sum(
             not held.state.is_finished() and held.state.name == "WAITING"
             for held in study.get_trials(deepcopy=False)
@@ -164,7 +164,7 @@ def _outside(plan: Plan, trial: StoredTrial, preset: str | None) -> dict[str, An
     sampled = set(plan.spec.space)
     given = ConfigTree(trial.config or {})
     params = {path: given[path] for path in sampled if path in given}
-    usual = ConfigTree(plan.config(params, trial.number or 0, preset).model_dump(mode="json"))
+    usual = ConfigTree(plan.make_config(params, trial.number or 0, preset).model_dump(mode="json"))
     return {
         path: value
         for path, value in given.items()

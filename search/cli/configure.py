@@ -37,7 +37,7 @@ def weights(
     spec = study_spec(study, change or [])
     with blame_options(change or []):
         plan = make_plan(spec)
-    counts = plan.objective.load().count_classes(plan.config({}, 0))
+    counts = plan.objective.load().count_classes(plan.make_config({}, 0))
     made = {
         method: class_weights(
             counts, WeightsConfig(method=method, clip_ratio=clip_ratio)
@@ -96,11 +96,11 @@ def train(
     Exit code 1 when the score differs although device, threads and torch are the same.
     """
     from search.console import terminal
-    from search.export import check_place, load_export
+    from search.export import check_output_path, load_export
     from search.retrain import Retraining
 
     if save is not None:
-        check_place(save, "--save")
+        check_output_path(save, "--save")
     training = Retraining(load_export(file), device, threads, save)
     for record in training.epochs():
         loss = f"loss {record.train_loss:.4f}  val loss {record.val_loss:.4f}"

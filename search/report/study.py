@@ -22,10 +22,10 @@ from spaces.config import MetricConfig
 from spaces.loader import check
 from spaces.records import EpochRecord, best_record
 from spaces.study import StudySpec
-from storage.rows import FINAL_STATES, HELD_STATES, Finding, Progress, StoredTrial
+from storage.rows import ACTIVE_STATES, FINAL_STATES, Finding, Progress, StoredTrial
 
 if TYPE_CHECKING:
-    from storage.files.study_files import CheckpointFiles
+    from storage.files.study_files import StudyFiles
     from storage.store import Store
 
 Records = Mapping[int, list[EpochRecord]]
@@ -45,7 +45,7 @@ LISTED_TRIALS = 8
 """Numbers of trials that a line about health lists."""
 
 
-def study_report(store: Store, name: str, files: CheckpointFiles | None = None) -> StudyReport:
+def study_report(store: Store, name: str, files: StudyFiles | None = None) -> StudyReport:
     """Report the state of a study.
 
     Args:
@@ -104,7 +104,7 @@ def active_workers(lines: Sequence[Progress]) -> tuple[ActiveWorker, ...]:
             lost=line.lost,
         )
         for line in lines
-        if line.state in HELD_STATES
+        if line.state in ACTIVE_STATES
     )
 
 

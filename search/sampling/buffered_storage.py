@@ -13,7 +13,7 @@ from optuna.storages import BaseStorage, RDBStorage, get_storage
 from optuna.trial import FrozenTrial, TrialState
 
 from search.sampling.history import History
-from storage.rows import Sampled, SampledParam
+from storage.rows import SampledParam, SampledTrial
 
 
 @dataclass
@@ -24,9 +24,9 @@ class Held:
     system_attrs: dict[str, str] = field(default_factory=dict)
     history: list[FrozenTrial] | None = None
 
-    def sampled(self) -> Sampled:
+    def sampled(self) -> SampledTrial:
         """As the store takes it."""
-        return Sampled(tuple(self.params), dict(self.system_attrs))
+        return SampledTrial(tuple(self.params), dict(self.system_attrs))
 
 
 class HoldingStorage:

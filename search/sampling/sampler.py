@@ -127,7 +127,9 @@ def start_of(user_attrs: Mapping[str, Any]) -> Start:
 def suggest(trial: Trial, plan: Plan) -> Params:
     """Sample every dimension that exists for this trial; what was sampled or enqueued for it before stays."""
     params: Params = {}
-    for path, dimension in plan.dimensions(plan.below(*start_of(trial.user_attrs)[:2]), params):
+    for path, dimension in plan.active_dimensions(
+        plan.starting_tree(*start_of(trial.user_attrs)[:2]), params
+    ):
         params[path] = _suggest(trial, path, dimension)
     return params
 

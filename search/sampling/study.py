@@ -16,7 +16,7 @@ from search.pruners.median import Peers
 from search.sampling.buffered_storage import HoldingStorage
 from search.sampling.history import History
 from search.sampling.sampler import PRESET, TrialSeededSampler, suggest
-from storage.rows import Sampled, Waiting
+from storage.rows import EnqueuedTrial, SampledTrial
 from storage.tables.optuna_version import MADE_BY
 
 MARKING_TRIES, MARKING_S = 20, 2.0
@@ -57,7 +57,7 @@ class WorkerStudy(optuna.Study):
         self._thread_local.cached_all_trials = None
         return Trial(self, trial_id)
 
-    def sample(self, trial: Trial, plan: Plan) -> tuple[Params, Sampled]:
+    def sample(self, trial: Trial, plan: Plan) -> tuple[Params, SampledTrial]:
         """What `suggest` gives, and what Optuna's tables are to hold of it; nothing is written."""
         with self._holding.holding() as held:
             params = suggest(trial, plan)
@@ -114,17 +114,17 @@ def is_anothers(trials: RDBStorage, name: str) -> bool:
     return True
 
 
-def waiting_presets(study: optuna.Study, plan: Plan) -> list[Waiting]:
+def waiting_presets(study: optuna.Study, plan: Plan) -> list[EnqueuedTrial]:
     """The presets, to be tried first; without those that a start before this one, cut short, has enqueued."""
     held = {trial.user_attrs.get(PRESET) for trial in study.get_trials(deepcopy=False)}
     return [
-        Waiting(plan.preset_params(name), {PRESET: name})
+        EnqueuedTrial(plan.preset_params(name), {PRESET: name})
         for name in plan.spec.presets
         if name not in held
     ]
 
 
-def enqueue(study: optuna.Study, waiting: Sequence[Waiting]) -> None:
+def enqueue(study: optuna.Study, waiting: Sequence[EnqueuedTrial]) -> None:
     """Have them tried first, by Optuna's own hand."""
     for each in waiting:
         study.enqueue_trial(dict(each.params), user_attrs=dict(each.user_attrs))

@@ -15,8 +15,8 @@ from search.worker.watchdog import Progress
 from spaces.config import Direction
 from spaces.errors import InputError
 from spaces.records import EpochRecord
-from storage.files.best_weights import Artifacts
-from storage.files.checkpoints import TrialState, TrialStates
+from storage.files.best_weights import BestWeights
+from storage.files.checkpoints import StoredCheckpoint, StoredCheckpoints
 
 CHECKPOINT_EVERY_S = 10.0
 """At most so much work is lost with a worker, unless a state takes long to write."""
@@ -83,7 +83,7 @@ class TrialCheckpoints:
         carried: epochs before the state's own that only its note has; the attempt that resumes from it writes them.
     """
 
-    states: TrialStates
+    states: StoredCheckpoints
     attempt: int
     owner: Mapping[str, Any]
     stored_epochs: int
@@ -98,8 +98,8 @@ class TrialCheckpoints:
     last_written: float = field(default_factory=time.monotonic)
     at_least_s: float = CHECKPOINT_EVERY_S
     every_s: float = field(init=False)
-    newest: TrialState | None = field(init=False, default=None)
-    resumed_from: TrialState | None = field(init=False, default=None)
+    newest: StoredCheckpoint | None = field(init=False, default=None)
+    resumed_from: StoredCheckpoint | None = field(init=False, default=None)
     carried: list[EpochRecord] = field(init=False, default_factory=list)
     _fastest_s: float = math.inf
     _within: bool = False
@@ -121,11 +121,11 @@ class TrialCheckpoints:
 
     def _choose_state(self) -> None:
         """Adopt the newest state of this trial that fits the epochs in the store."""
-        for state in self.states.newest_first():
+        for state in self.states.list_newest_first():
             carried = self._carried(state.note)
             if state.note.get("owner") != dict(self.owner) or carried is None:
                 continue
-            own = self.states.adopt(state, self.attempt)
+            own = self.states.adopt_checkpoint(state, self.attempt)
             if own is not None:
                 self.newest = self.resumed_from = own
                 self.epoch, self.carried = state.note.get("epoch", 0), carried
@@ -187,7 +187,7 @@ class TrialCheckpoints:
                 "within": self._within,
                 "unheard": [record.as_dict() for record in self.unheard()],
             }
-            self.newest = self.states.write(self.attempt, save, note)
+            self.newest = self.states.save_checkpoint(self.attempt, save, note)
         except OSError as problem:
             print(f"warning: no checkpoint written to {self.states.stem}: {problem}", flush=True)
         self.progress.sign()
@@ -199,13 +199,13 @@ class TrialCheckpoints:
         if self._leaving:
             raise StopTraining
 
-    def keep(self, artifacts: Artifacts, trial: int, score: float, direction: Direction) -> None:
+    def keep(self, artifacts: BestWeights, trial: int, score: float, direction: Direction) -> None:
         """The trial is complete: keep the state of its last epoch, if it is the best of the study."""
         state = self.newest
         if state is None or state.note.get("within") or state.note.get("epoch") != self.epoch:
             return
         try:
-            artifacts.keep(trial, score, direction, state)
+            artifacts.save_if_better(trial, score, direction, state)
         except OSError as problem:
             print(
                 f"warning: the best weights were not kept in {artifacts.folder}: {problem}",
@@ -215,6 +215,6 @@ class TrialCheckpoints:
     def remove(self) -> None:
         """The trial is over."""
         try:
-            self.states.remove(self.attempt)
+            self.states.remove_up_to(self.attempt)
         except OSError as problem:
             print(f"warning: a checkpoint could not be removed: {problem}", flush=True)

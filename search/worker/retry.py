@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from search.worker.stop import StopRequest
 from spaces.errors import SearchError, StoreBusyError, StoreError, StoreUnreachableError
-from storage.database.errors import is_fault, store_error
+from storage.database.errors import as_store_error, is_database_error
 
 Answer = TypeVar("Answer")
 
@@ -69,8 +69,8 @@ def asked(where: str, question: Callable[[], Answer]) -> Answer:
     except SearchError:
         raise
     except Exception as problem:
-        if is_fault(problem):
-            raise store_error(where, problem) from problem
+        if is_database_error(problem):
+            raise as_store_error(where, problem) from problem
         raise
 
 

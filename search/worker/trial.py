@@ -35,8 +35,8 @@ from spaces.errors import (
     WorkerSpentError,
 )
 from spaces.records import Diagnosis, EpochRecord, Evidence, Verdict, score
-from storage.files.best_weights import Artifacts
-from storage.files.checkpoints import TrialStates
+from storage.files.best_weights import BestWeights
+from storage.files.checkpoints import StoredCheckpoints
 from storage.rows import Claim, FinalState
 
 Ending = FinalState | Literal["paused"]
@@ -46,7 +46,7 @@ Start = Literal["resumed", "resumed again", "from the first epoch"]
 STARTS: tuple[Start, ...] = ("resumed", "resumed again", "from the first epoch")
 """How an attempt begins, and begins again when the store refuses an epoch as out of order."""
 
-ENDS: dict[str, FinalState] = {"go_on": "complete", "prune": "pruned", "diverged": "diverged"}
+ENDS: dict[str, FinalState] = {"continue": "complete", "prune": "pruned", "diverged": "diverged"}
 """The state in which a trial ends, by its last verdict."""
 
 
@@ -162,7 +162,7 @@ def _sample(bench: Bench, claim: Claim, asked_for: OptunaTrial) -> Claim:
     else:
         params, sampled = suggest(trial, bench.plan), None
     start = start_of(trial.user_attrs)
-    config = bench.plan.config(params, trial.number, start.preset, start.patch).model_dump(
+    config = bench.plan.make_config(params, trial.number, start.preset, start.patch).model_dump(
         mode="json"
     )
     return bench.store.leases.bind_trial(
@@ -190,7 +190,9 @@ def _attempt(
         "seed": (claim.config or {}).get("seed"),
         "halvings": claim.halvings,
     }
-    states = TrialStates(bench.files, bench.files.path(bench.stored.name, claim.number or 0))
+    states = StoredCheckpoints(
+        bench.files, bench.files.trial_stem(bench.stored.name, claim.number or 0)
+    )
     checkpoints = TrialCheckpoints(
         states,
         claim.attempt,
@@ -236,11 +238,11 @@ def _promising(attempt: Attempt, record: EpochRecord) -> bool:
     reached = score(
         [*(held for held in attempt.records if held.epoch < record.epoch), record], metric
     )
-    return _artifacts(attempt.bench).beats(attempt.claim.number or 0, reached, metric.direction)
+    return _artifacts(attempt.bench).is_better(attempt.claim.number or 0, reached, metric.direction)
 
 
-def _artifacts(bench: Bench) -> Artifacts:
-    return Artifacts(bench.files, bench.stored.name, bench.stored.created_at)
+def _artifacts(bench: Bench) -> BestWeights:
+    return BestWeights(bench.files, bench.stored.name, bench.stored.created_at)
 
 
 def _train(attempt: Attempt) -> Ending:
@@ -270,7 +272,7 @@ def _train(attempt: Attempt) -> Ending:
             bench.tracker.epoch(record, bench.counts.names)
             worse_than_peers = partial(_worse_than_peers, attempt, record.epoch)
             verdict = judge(attempt.records, bench.plan.spec, worse_than_peers)
-            if verdict.action != "go_on":
+            if verdict.action != "continue":
                 return _end(attempt, verdict)
             kept = (
                 attempt.checkpoints.declined != record.epoch
@@ -286,7 +288,7 @@ def _train(attempt: Attempt) -> Ending:
         return _pause(attempt)
     finally:
         training.close()  # type: ignore[attr-defined]
-    return _end(attempt, Verdict("go_on"))
+    return _end(attempt, Verdict("continue"))
 
 
 def _check_order(attempt: Attempt, record: EpochRecord) -> None:
@@ -422,7 +424,7 @@ def _finish(
             evidence=evidence,
             diagnosis=diagnosis,
             error=error,
-            told=told,
+            optuna_end=told,
         )
 
     attempt.log.end(state, write)

@@ -206,7 +206,7 @@ class TestConvert:
         (("--records", "nowhere.jsonl"), ("cannot read nowhere.jsonl", "No such file")),
         (
             ("--records", "broken.jsonl"),
-            ("epoch 1 stands twice", "broken.jsonl, line 2 → epochs[1]", "gaps are fine"),
+            ("epoch 1 is given twice", "broken.jsonl, line 2 → epochs[1]", "gaps are allowed"),
         ),
         (("--records", "empty.jsonl"), ("records has no recorded epochs", "1 trials")),
         (

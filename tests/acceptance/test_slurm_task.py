@@ -13,7 +13,14 @@ from search.launch.slurm_task import ADDRESS, STOP_MARK, SlurmTask, end_file
 from search.session import open_session
 from spaces.loader import load_study
 from storage.location import StoreLocation
-from tests.acceptance.studies import BASE, QUIET, progress, stored_trials, write_study
+from tests.acceptance.studies import (
+    BASE,
+    ENDLESS_EPOCHS,
+    QUIET,
+    progress,
+    stored_trials,
+    write_study,
+)
 from tests.acceptance.terminal import until
 
 DATA = {
@@ -65,7 +72,7 @@ def _own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_stop(tmp_path: Path, sqlite_url: str) -> None:
     """SIGTERM reaches the worker once: the trial goes back with a checkpoint, and word of that is left when the whole run was to stop."""
-    submitted = Submitted(tmp_path, sqlite_url, epochs=200, trials=1, signals=QUIET)
+    submitted = Submitted(tmp_path, sqlite_url, epochs=ENDLESS_EPOCHS, trials=1, signals=QUIET)
     until(
         lambda: any(trial.epochs >= 2 for trial in progress(sqlite_url)), "the trial is on its way"
     )

@@ -6,7 +6,6 @@ Its functions run in spawned processes.
 from __future__ import annotations
 
 import multiprocessing
-import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -30,11 +29,12 @@ from search.worker.trial import Ending
 from spaces.loader import load_study
 from spaces.records import ClassCounts, Diagnosis, Evidence
 from spaces.study import StudySpec
-from storage.files.study_files import CheckpointFiles
+from storage.files.study_files import StudyFiles
 from storage.location import StoreLocation
 from storage.rows import Claim
 from tests.conftest import RECORD
 from tests.contract.test_store import let_lapse
+from tests.waiting import PATIENCE_S, until
 
 PROCESSES, BUDGET = 4, 24
 Told = tuple[int, str | None, dict[str, Any]]
@@ -56,7 +56,7 @@ def bench_of(session: Session, url: str) -> Bench:
     return Bench(
         store,
         stored,
-        CheckpointFiles(Path("unused")),
+        StudyFiles(Path("unused")),
         study,
         plan,
         nothing,
@@ -166,14 +166,7 @@ class TestSameTrials:
             ]
 
 
-def settled(admin: psycopg.Connection, counting: str) -> int:
-    """What a query counts once it is 1, or in the end: a server takes a moment to see that a connection was closed."""
-    for _ in range(100):
-        counted: int = admin.execute(counting).fetchone()[0]  # type: ignore[call-overload, index]
-        if counted == 1:
-            break
-        time.sleep(0.1)
-    return counted
+CONNECTIONS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'one_worker'"
 
 
 class TestConnections:
@@ -187,12 +180,10 @@ class TestConnections:
                 found = ask(bench)
                 assert found is not None
                 bench.store.epochs.append_epoch(found[0], RECORD, 600)
-                assert (
-                    settled(
-                        postgres_admin,
-                        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'one_worker'",
-                    )
-                    == 1
+                # A server takes a moment to see that a connection was closed.
+                until(
+                    lambda: postgres_admin.execute(CONNECTIONS).fetchone() == (1,),
+                    "the worker has one connection",
                 )
 
 
@@ -214,7 +205,7 @@ def crew() -> Iterator[ProcessPoolExecutor]:
 
 def compete(url: str) -> list[Told]:
     """One process: starts the study together with all others, and asks until nothing is left."""
-    _start.wait(60)
+    _start.wait(PATIENCE_S)
     session, given = open_session(spec(), StoreLocation.parse(url)), []
     with session.store:
         bench = bench_of(session, url)
@@ -225,12 +216,11 @@ def compete(url: str) -> list[Told]:
 
 
 class TestProcesses:
-    @pytest.mark.timeout(180)
     def test_exact(self, store_url: str, crew: ProcessPoolExecutor) -> None:
         """Processes that start one new study at the same moment make it once, try each preset once, and spend the budget exactly."""
         answers = [crew.submit(compete, store_url) for _ in range(PROCESSES)]
         given = sorted(
-            (each for answer in answers for each in answer.result(timeout=150)),
+            (each for answer in answers for each in answer.result(timeout=PATIENCE_S)),
             key=lambda each: each[0],
         )
 

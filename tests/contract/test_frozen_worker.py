@@ -21,15 +21,16 @@ from search.worker.stop import StopRequest
 from search.worker.trial import run_trial
 from spaces.errors import LeaseLostError
 from spaces.study import StudySpec
-from storage.files.best_weights import Artifacts
-from storage.files.checkpoints import TrialStates
-from storage.files.study_files import CheckpointFiles
+from storage.files.best_weights import BestWeights
+from storage.files.checkpoints import StoredCheckpoints
+from storage.files.study_files import StudyFiles
 from storage.location import StoreLocation
 from storage.repositories.epochs import EpochRepository
 from storage.rows import Claim, Death
 from storage.store import Store
 from tests.contract import gated_objective
-from tests.contract.gated_objective import PATIENCE_S, Gates, install
+from tests.contract.gated_objective import Gates, install
+from tests.waiting import PATIENCE_S
 
 EPOCHS = 5
 STUDY: dict[str, Any] = {
@@ -93,27 +94,30 @@ def points(monkeypatch: pytest.MonkeyPatch) -> None:
     """The points outside the objective. A state is written after every epoch, however long the last one took."""
     monkeypatch.setattr(trial_checkpoints, "WRITING_SHARE", float("inf"))
     monkeypatch.setattr(
-        CheckpointFiles,
+        StudyFiles,
         "write_json",
         gated(
-            CheckpointFiles.write_json,
+            StudyFiles.write_json,
             lambda _, path, value: f"state {value.get('epoch')} is in place",
         ),
     )
     monkeypatch.setattr(
-        TrialStates,
+        StoredCheckpoints,
         "_remove_older",
         gated(
-            TrialStates._remove_older, lambda _, newest: f"states before {newest[1]} are removed"
+            StoredCheckpoints._remove_older,
+            lambda _, newest: f"states before {newest[1]} are removed",
         ),
     )
     monkeypatch.setattr(
-        TrialStates,
+        StoredCheckpoints,
         "newest_first",
-        gated(TrialStates.newest_first, lambda _: "the states are listed"),
+        gated(StoredCheckpoints.newest_first, lambda _: "the states are listed"),
     )
     monkeypatch.setattr(
-        TrialStates, "write", gated(TrialStates.write, lambda *_: "a state was written", after=True)
+        StoredCheckpoints,
+        "write",
+        gated(StoredCheckpoints.write, lambda *_: "a state was written", after=True),
     )
     monkeypatch.setattr(
         EpochRepository,
@@ -241,8 +245,8 @@ def test_every_order(
                 assert all(
                     name.lstrip(".").startswith(f"trial-{trial.number:05d}.1.") for name in left
                 ), told
-                TrialStates(
-                    other.bench.files, other.bench.files.path("frozen", trial.number or 0)
+                StoredCheckpoints(
+                    other.bench.files, other.bench.files.trial_stem("frozen", trial.number or 0)
                 ).remove(1)
             else:
                 assert left == [], told
@@ -253,15 +257,15 @@ def test_late_removal(workers: tuple[Worker, Worker]) -> None:
     frozen, other = workers
     store, study_id = other.bench.store, other.bench.stored.id
     install(Gates())
-    states = TrialStates(frozen.bench.files, frozen.bench.files.path("frozen", 0))
-    owner = states.write(1, lambda draft: draft.write_text("1") and None, {"epoch": 1})
-    adopted = states.adopt(owner, 2)
-    states.remove(1)
+    states = StoredCheckpoints(frozen.bench.files, frozen.bench.files.trial_stem("frozen", 0))
+    owner = states.save_checkpoint(1, lambda draft: draft.write_text("1") and None, {"epoch": 1})
+    adopted = states.adopt_checkpoint(owner, 2)
+    states.remove_up_to(1)
     assert adopted is not None
-    assert [state.order for state in states.newest_first()] == [(2, 0)]
-    assert adopted.whole()
-    states.remove(2)
-    assert states.newest_first() == []
+    assert [state.order for state in states.list_newest_first()] == [(2, 0)]
+    assert adopted.is_intact()
+    states.remove_up_to(2)
+    assert states.list_newest_first() == []
     assert store.trials.list_trials(study_id) == []
 
 
@@ -297,12 +301,12 @@ def test_refused_epoch(
 
 def test_best_of_a_later_study(tmp_path: Path) -> None:
     """A worker that thaws after its study was deleted and registered again replaces none of the new one's best weights."""
-    files = CheckpointFiles(tmp_path)
+    files = StudyFiles(tmp_path)
     install(Gates())
-    state = TrialStates(files, files.path("demo", 0)).write(
+    state = StoredCheckpoints(files, files.trial_stem("demo", 0)).write(
         1, lambda draft: draft.write_text("x") and None, {"epoch": 1}
     )
-    later, earlier = Artifacts(files, "demo", 2.0), Artifacts(files, "demo", 1.0)
+    later, earlier = BestWeights(files, "demo", 2.0), BestWeights(files, "demo", 1.0)
     assert later.keep(0, 0.1, "maximize", state)
     assert not earlier.keep(1, 0.9, "maximize", state)
     best = later.best()

@@ -19,7 +19,7 @@ from search.worker.context import open_worker_study
 from spaces.loader import load_study
 from spaces.parameters import Choice
 from storage.location import StoreLocation
-from storage.rows import Sampled, StoredStudy
+from storage.rows import SampledTrial, StoredStudy
 from storage.store import Store
 
 ENDED = (
@@ -61,7 +61,7 @@ def add(study: Study, plan: Plan, rng: random.Random, count: int) -> None:
     """Trials as they end: ties, infinite and infeasible ones, and pruned ones with reports, without, and with a last one that is no number."""
     for number in range(count):
         params: Params = {}
-        for path, dimension in plan.dimensions(plan.below(None), params):
+        for path, dimension in plan.active_dimensions(plan.starting_tree(None), params):
             params[path] = (
                 rng.choice(dimension.choices) if isinstance(dimension, Choice) else dimension.low
             )
@@ -85,7 +85,7 @@ def add(study: Study, plan: Plan, rng: random.Random, count: int) -> None:
         )
 
 
-def sampled(worker: WorkerStudy, plan: Plan, trial_id: int) -> tuple[Params, Sampled]:
+def sampled(worker: WorkerStudy, plan: Plan, trial_id: int) -> tuple[Params, SampledTrial]:
     """What a trial is given; nothing is written."""
     return worker.sample(worker.take(trial_id), plan)
 
@@ -108,7 +108,7 @@ class TestSameSuggestions:
         )
         add(study, plan, rng, 3)
         study.enqueue_trial({"loss.gamma": 2.0})
-        given: list[Sampled] = []
+        given: list[SampledTrial] = []
         for more in (0, 12, 25):
             add(study, plan, rng, more)
             running = [trials.create_new_trial(study._study_id) for _ in range(3)]

@@ -16,8 +16,8 @@ from search.worker.checkpoints import TrialCheckpoints
 from search.worker.stop import StopRequest
 from spaces.errors import DataError
 from spaces.records import EpochRecord
-from storage.files.checkpoints import TrialStates
-from storage.files.study_files import CheckpointFiles
+from storage.files.checkpoints import StoredCheckpoints
+from storage.files.study_files import StudyFiles
 from tests.contract.test_training_options import NO_BATCH_NORM
 from tests.contract.training import Keeper, Kit, Left, machine, make_kit, segmentation, split, told
 
@@ -189,13 +189,13 @@ class TestDisk:
         self, segmentation: Kit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         """On a disk that takes no more, a training goes on without its checkpoints, with a warning; what lies there is whole."""
-        files = CheckpointFiles(tmp_path)
-        states = TrialStates(files, files.path("demo", 0))
+        files = StudyFiles(tmp_path)
+        states = StoredCheckpoints(files, files.trial_stem("demo", 0))
         checkpoints = TrialCheckpoints(states, 1, {}, 9, StopRequest(), at_least_s=1e-9)
         changes = {"batch_size": 8}
         training = segmentation.start(segmentation.config(changes), checkpoints)
         records = [next(training)]
-        held = [state.order for state in states.newest_first()]
+        held = [state.order for state in states.list_newest_first()]
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
         checkpoints.every_s = 0
@@ -204,12 +204,12 @@ class TestDisk:
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         assert "warning: no checkpoint written" in capsys.readouterr().out
-        assert [state.order for state in states.newest_first()] == held
+        assert [state.order for state in states.list_newest_first()] == held
         assert held
         checkpoints.every_s = 0
         records += list(training)
         assert told(records) == told(segmentation.train(changes))
-        assert all(state.whole() for state in states.newest_first())
+        assert all(state.is_intact() for state in states.list_newest_first())
         assert {path.suffix for path in tmp_path.rglob("*.*")} == {".ckpt", ".json"}
 
 

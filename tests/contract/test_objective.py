@@ -334,7 +334,7 @@ class TestStudies:
         plan = self.small(name, {})
         for number, preset in enumerate(plan.spec.presets):
             params = plan.preset_params(preset)
-            record = self.first(kits, plan.config(params, number, preset))
+            record = self.first(kits, plan.make_config(params, number, preset))
             check_used(params, record.used)
             assert record.broken_step is None
 
@@ -346,7 +346,7 @@ class TestStudies:
         study = optuna.create_study(sampler=TrialSeededSampler(plan.spec))
         for number in range(3):
             params = suggest(study.ask(), plan)
-            check_used(params, self.first(kits, plan.config(params, number)).used)
+            check_used(params, self.first(kits, plan.make_config(params, number)).used)
 
 
 class TestEarlyStopping:
@@ -521,7 +521,7 @@ class TestBroken:
         val = segmentation.prepared.val
         broken = split(val.images_NCHW, val.target_NHW.clone())
         broken.target_NHW[0, :3, :3] = 200
-        with pytest.raises(DataError, match="targets hold values that are no class") as caught:
+        with pytest.raises(DataError, match="targets contain values that are no class") as caught:
             segmentation.train(data=replace(segmentation.prepared, val=broken))
         assert (caught.value.found, caught.value.allowed) == ("9 labels", "0 … 6 or 255")
 
@@ -736,7 +736,7 @@ class TestModels:
         config = OBJECTIVES["segmentation"].config.model_validate(
             SMALL["segmentation"] | {"model": model, "data": DIGITS | {"size": size}}
         )
-        with pytest.raises(ConfigError, match="the image size does not fit the model") as caught:
+        with pytest.raises(ConfigError, match="the image size does not match the model") as caught:
             segmentation.trainer.prepare(config, "cpu")
         assert (caught.value.found, caught.value.allowed) == (
             f"{size} × {size}",

@@ -16,6 +16,7 @@ from storage.location import StoreLocation
 from storage.rows import Claim, FinalState, TrialState
 from storage.store import Store
 from storage.tables.models import Trial
+from tests.waiting import until
 
 NAN, INF = float("nan"), float("inf")
 Make = Callable[..., EpochRecord]
@@ -59,12 +60,18 @@ def bound(
 def let_lapse(store: Store, claim: Claim) -> None:
     """Waits until the lease of the claim is over, on the database's clock."""
     store.leases.renew_lease(claim, 0.001)
-    while any(
-        (line.lease_left_s or 0) >= 0
+    until(lambda: lease_left_s(store, claim) < 0, "the lease is over")
+
+
+def lease_left_s(store: Store, claim: Claim) -> float:
+    """Seconds until the lease of the claim is over, on the database's clock; less than 0 afterwards."""
+    (left_s,) = [
+        line.lease_left_s
         for line in store.trials.list_progress(claim.study_id)
         if line.trial_id == claim.trial_id
-    ):
-        time.sleep(0.001)
+    ]
+    assert left_s is not None
+    return left_s
 
 
 def taken_over(store: Store, claim: Claim) -> Claim:
@@ -76,7 +83,6 @@ def taken_over(store: Store, claim: Claim) -> Claim:
 
 
 class TestClock:
-    @pytest.mark.timeout(20)
     def test_moves(self, store_url: str) -> None:
         """The database's clock counts seconds since 1970, and goes on within a transaction, which may wait for a lock."""
         with (
@@ -84,8 +90,7 @@ class TestClock:
             database.writing() as connection,
         ):
             start = connection.execute(select(now())).scalar_one()
-            while connection.execute(select(now())).scalar_one() <= start:
-                time.sleep(0.001)
+            until(lambda: connection.execute(select(now())).scalar_one() > start, "the clock moves")
 
         assert abs(start - time.time()) < 1800
 
@@ -251,7 +256,6 @@ class TestClaim:
         with pytest.raises(StoreError, match="no study with id 77"):
             store.leases.claim_trial(77, 1, "a", 600)
 
-    @pytest.mark.timeout(30)
     def test_owner_at_work(self, postgresql_url: str) -> None:
         """On PostgreSQL a claim neither waits for, nor steals, a trial whose silent owner is writing at this very moment."""
         with (

@@ -70,7 +70,7 @@ class Demo:
     ) -> Claim:
         """The next trial, with an epoch for every metric."""
         given = PARAMS | {path.replace("__", "."): value for path, value in params.items()}
-        config = self.plan.config(given, self.count, preset).model_dump(mode="json")
+        config = self.plan.make_config(given, self.count, preset).model_dump(mode="json")
         claim = self.store.leases.bind_trial(
             self.claim(worker), self.count, self.count, config, preset
         )

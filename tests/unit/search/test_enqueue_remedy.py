@@ -60,7 +60,7 @@ def killed(
     store, stored = session.store, session.stored
     claim = store.leases.claim_trial(stored.id, 1000, "w", 600)
     assert claim is not None
-    config = session.plan.config(PARAMS, 0, preset).model_dump(mode="json")
+    config = session.plan.make_config(PARAMS, 0, preset).model_dump(mode="json")
     claim = store.leases.bind_trial(
         claim, claim.number or 0, claim.optuna_trial_id or 0, config, preset
     )
@@ -116,7 +116,7 @@ class TestStoredSpec:
     def test_no_store(self, tmp_path: Path) -> None:
         """Without a store none is made."""
         with pytest.raises(StoreError):
-            _stored_spec("demo", f"sqlite:///{tmp_path / 'none.db'}", None)
+            _stored_spec("demo", StoreLocation.parse(f"sqlite:///{tmp_path / 'none.db'}"), None)
         assert list(tmp_path.iterdir()) == []
 
 
@@ -218,7 +218,7 @@ class TestEnqueue:
         """What an earlier remedy changed outside the space is carried on."""
         clip = {"optimizer.grad_clip_norm": 1.0}
         trial = killed(session, slower(), make_record=make_record)
-        config = session.plan.config(PARAMS, 0, None, clip).model_dump(mode="json")
+        config = session.plan.make_config(PARAMS, 0, None, clip).model_dump(mode="json")
         held = replace(trial, config=config, preset="remedy of 3")
         from search.enqueue_remedy import _outside
 
@@ -227,7 +227,7 @@ class TestEnqueue:
     def configured(self, plan: Plan, waiting: optuna.trial.FrozenTrial) -> Any:
         """The configuration that a worker gives a trial that waits."""
         start = start_of(waiting.user_attrs)
-        return plan.config(
+        return plan.make_config(
             waiting.system_attrs["fixed_params"], waiting.number, start.preset, start.patch
         )
 
@@ -246,7 +246,7 @@ class TestEnqueue:
             claim,
             claim.number or 0,
             claim.optuna_trial_id or 0,
-            session.plan.config(PARAMS, 0).model_dump(mode="json"),
+            session.plan.make_config(PARAMS, 0).model_dump(mode="json"),
         )
         for epoch in range(1, 5):
             store.epochs.append_epoch(

@@ -13,6 +13,7 @@ from search.launch import slurm_queue as queue
 from search.launch.slurm import RESTARTS, UNHEARD_S, Array, SlurmWorker, SlurmWorkers
 from search.launch.slurm_task import end_file
 from spaces.errors import LauncherError, SearchError, WorkerSpentError
+from storage.location import StoreLocation
 
 
 class Cluster(SlurmWorkers):
@@ -22,7 +23,7 @@ class Cluster(SlurmWorkers):
         super().__init__(
             Array(2, "cuda", 1, {}),
             ["--study", "demo", "--wandb", "off"],
-            "postgresql://host/db",
+            StoreLocation.parse("postgresql://host/db"),
             folder,
         )
         self.submitted: list[list[int]] = []

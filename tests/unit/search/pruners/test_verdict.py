@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from search.pruners.verdict import judge
-from spaces.records import GO_ON, EpochRecord
+from spaces.records import CONTINUE, EpochRecord
 from spaces.study import StudySpec
 
 Make = Callable[..., EpochRecord]
@@ -32,7 +32,7 @@ class TestJudge:
     def test_continue(self, make_record: Make) -> None:
         """A healthy trial that is not worse than its peers continues."""
         peers = Peers()
-        assert judge([make_record(1)], SPEC, peers) is GO_ON
+        assert judge([make_record(1)], SPEC, peers) is CONTINUE
         assert peers.asked == 1
 
     def test_prune(self, make_record: Make) -> None:
@@ -47,7 +47,7 @@ class TestJudge:
     def test_last_epoch(self, make_record: Make) -> None:
         """At the last epoch no epochs are left to save, and the peers are not asked."""
         peers = Peers("median: worse")
-        assert judge([make_record(11), make_record(12)], SPEC, peers) is GO_ON
+        assert judge([make_record(11), make_record(12)], SPEC, peers) is CONTINUE
         assert peers.asked == 0
 
     def test_diverged_first(self, make_record: Make) -> None:
@@ -86,7 +86,7 @@ class TestJudge:
                 "signals": SPEC.signals.model_validate({"gradient_explosion": {"max_norm": 5000}})
             }
         )
-        assert judge([make_record(5, grad_norm_max=2000.0)], lenient, Peers()) is GO_ON
+        assert judge([make_record(5, grad_norm_max=2000.0)], lenient, Peers()) is CONTINUE
 
     def test_direction(self, make_record: Make) -> None:
         """The study's own direction counts."""
@@ -96,5 +96,5 @@ class TestJudge:
                 "metric": SPEC.metric.model_validate({"name": "val_ce", "direction": "minimize"})
             }
         )
-        assert judge(rising, SPEC, Peers()) is GO_ON
+        assert judge(rising, SPEC, Peers()) is CONTINUE
         assert judge(rising, minimizing, Peers()).reason.startswith("metric_falling")
