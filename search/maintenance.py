@@ -114,9 +114,9 @@ def _copy_first(database: Database, version: str, *, backup: bool, backed_up: bo
 
 
 def _optuna_head(url: str, found: str, where: str) -> str:
-    from search.sampling.connection import any_version, close_trials
+    from search.sampling.connection import close_trials, open_any_version
 
-    storage = any_version(url)
+    storage = open_any_version(url)
     try:
         if found not in storage.get_all_versions():
             raise StoreError(
@@ -132,9 +132,9 @@ def _optuna_head(url: str, found: str, where: str) -> str:
 
 
 def _upgrade_optuna(url: str) -> None:
-    from search.sampling.connection import any_version, close_trials
+    from search.sampling.connection import close_trials, open_any_version
 
-    storage = any_version(url)
+    storage = open_any_version(url)
     try:
         storage.upgrade()
     finally:

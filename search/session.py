@@ -105,11 +105,16 @@ def discard_untried(session: Session, url: str) -> bool:
 def _make(store: Store, plan: Plan, url: str) -> StoredStudy:
     # Optuna: not needed to take a study up
     from search.sampling.connection import close_trials, open_trials
-    from search.sampling.study import enqueue, is_anothers, make_study, waiting_presets
+    from search.sampling.study import (
+        belongs_to_other_program,
+        enqueue_trials,
+        make_study,
+        waiting_presets,
+    )
 
     trials = open_trials(url)
     try:
-        if is_anothers(trials, plan.spec.name):
+        if belongs_to_other_program(trials, plan.spec.name):
             raise StudyError(
                 f"a study {plan.spec.name!r} that was not made by `search` is in the database",
                 where=safe_url(url),
@@ -119,7 +124,7 @@ def _make(store: Store, plan: Plan, url: str) -> StoredStudy:
         study = make_study(trials, plan, plan.spec.name)
         waiting = waiting_presets(study, plan)
         if not store.knows_optuna():
-            enqueue(study, waiting)
+            enqueue_trials(study, waiting)
             waiting = []
         definition = plan.spec.model_dump(mode="json")
         return store.studies.register_study(study._study_id, plan.spec.name, definition, waiting)  # noqa: SLF001

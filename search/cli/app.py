@@ -9,9 +9,6 @@ import typer
 if TYPE_CHECKING:
     from storage.store import Store
 
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it."""
-
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Literal, Optional
 import typer
 
 from search.cli.app import (
-    INTERRUPTED,
     StoreOption,
     StudyOption,
     TimeoutOption,
@@ -18,11 +17,13 @@ from search.cli.app import (
     app,
     told_store,
 )
-from spaces.errors import InputError, SearchError
+from spaces.errors import InputError
+from spaces.exit_codes import ExitCode
 
 if TYPE_CHECKING:
-    from search.launch.placement import Hire
+    from search.launch.placement import PoolFactory
     from search.session import Session
+    from search.worker.options import WorkerOptions
     from spaces.study import StudySpec
 
 
@@ -116,8 +117,9 @@ def run(
     """
     from search.cli.parsing import blaming, device_seconds, seconds, store_url, study_spec
     from search.export import check_out
-    from search.launch.placement import Placement, prepare
+    from search.launch.placement import Placement, resolve_placement
     from search.session import open_session
+    from search.worker.options import WorkerOptions
 
     if remedy is None:
         spec = study_spec(study, change or [], name=name, trials=trials, epochs=epochs, seed=seed)
@@ -129,10 +131,10 @@ def run(
     place = Placement(
         launcher, devices, workers, workers_per_device, cpus_per_worker, ray_address, slurm or []
     )
-    hire, warnings = prepare(place, store_url(store), sys.argv)
+    make_pool, warnings = resolve_placement(place, store_url(store), sys.argv)
     with blaming(change or [], spec.name):
         session = open_session(spec, store_url(store), accept_change=accept_change)
-    arguments = ["--study", spec.name, "--wandb", wandb]
+    options = WorkerOptions(spec.name, wandb=wandb)
     with session.store:
         if device_s is not None:
             session.store.budget.set_device_budget(session.stored.id, device_s)
@@ -140,15 +142,15 @@ def run(
             session = _prescribe(session, store_url(store), remedy)
         stops = _search(
             session,
-            hire,
+            make_pool,
             [*session.plan.warnings, *warnings],
-            arguments,
+            options,
             store_url(store),
             timeout_s,
         )
         _conclude(session, out, store_url(store), interrupted=stops > 0)
     if stops:
-        raise typer.Exit(INTERRUPTED)
+        raise typer.Exit(ExitCode.INTERRUPTED)
 
 
 def _check_as_stored(remedy: str, given: Mapping[str, object]) -> None:
@@ -204,34 +206,40 @@ def _prescribe(session: Session, url: str, text: str) -> Session:
 
 def _search(
     session: Session,
-    hire: Hire,
+    make_pool: PoolFactory,
     warnings: list[str],
-    arguments: list[str],
+    options: WorkerOptions,
     url: str,
     timeout_s: float | None,
 ) -> int:
     """Run the workers under the live display; how often a stop was asked for."""
     from search.console import live, terminal
-    from search.launch.reaper import TrialCare
+    from search.launch.reaper import TrialReaper
     from search.session import discard_untried
     from storage.store import open_files
 
     for warning in warnings:
         terminal.warn(warning)
     logs = open_files(url).root / session.stored.name
-    team = hire(arguments, url, logs, timeout_s)
-    team.care = TrialCare(session.store, session.stored.id)
-    with team.running():
-        live.watch(session.store, session.stored, session.plan, until=team.finished, note=team.note)
-    for warning in team.warnings():
+    reaper = TrialReaper(session.store, session.stored.id)
+    pool = make_pool(options, url, logs, reaper, timeout_s)
+    with pool.running():
+        live.watch(
+            session.store,
+            session.stored,
+            session.plan,
+            until=pool.is_finished,
+            note=pool.describe_status,
+        )
+    for warning in pool.list_warnings():
         terminal.warn(warning)
     try:
-        team.check()
+        pool.raise_failure()
     except InputError:
         if discard_untried(session, url):
-            team.forget_logs()
+            pool.remove_logs()
         raise
-    return team.stops
+    return pool.stops
 
 
 def _conclude(session: Session, out: Path, url: str, *, interrupted: bool) -> None:
@@ -261,7 +269,7 @@ def _conclude(session: Session, out: Path, url: str, *, interrupted: bool) -> No
     if not report.leaderboard:
         terminal.say(f"\nno trial is complete, so {out} was not written")
         if report.states["failed"]:
-            raise typer.Exit(SearchError.exit_code)
+            raise typer.Exit(ExitCode.FAILED)
         return
     write_export(make_export(session.store, session.stored, None, open_files(url)), out)
     where = told_store(url)
@@ -296,17 +304,25 @@ def worker(
     wandb: WandbOption = "off",
     timeout: TimeoutOption = None,
     parent: Annotated[Optional[int], typer.Option(hidden=True)] = None,
+    events: Annotated[Optional[Path], typer.Option(hidden=True)] = None,
 ) -> None:
     """Join a study that `search run` started, from another shell or another machine."""
     from search.cli.parsing import seconds, store_url
-    from search.launch.devices import own_device
-    from search.worker.context import WorkerSettings
-    from search.worker.loop import work
+    from search.launch.devices import resolve_device
+    from search.worker.events import log_worker_events
+    from search.worker.loop import run_worker
+    from search.worker.options import WorkerOptions
 
-    interrupted = work(
-        WorkerSettings(
-            store_url(store), study, own_device(device), threads, wandb, seconds(timeout), parent
+    with log_worker_events(events):
+        options = WorkerOptions(
+            study=study,
+            device=resolve_device(device),
+            threads=threads,
+            wandb=wandb,
+            timeout_s=seconds(timeout),
+            parent=parent,
+            events=events,
         )
-    )
+        interrupted = run_worker(store_url(store), options)
     if interrupted:
-        raise typer.Exit(INTERRUPTED)
+        raise typer.Exit(ExitCode.INTERRUPTED)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from search.cli.app import StoreOption, app
+from spaces.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from search.maintenance import Inspection
@@ -44,7 +45,7 @@ def check(
     else:
         _tell(found)
     if not found.sound:
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.FAILED)
 
 
 def _tell(found: Inspection) -> None:

@@ -19,7 +19,7 @@ from search.retrain import Retraining
 from spaces.errors import ConfigError, DeviceError, StoreError
 from spaces.loader import load_study
 from spaces.records import EpochRecord, TestScore
-from storage.rows import FinalState, StoredStudy
+from storage.rows import FinalState, Outcome, StoredStudy
 from storage.store import Store, open_store
 
 NAN = math.nan
@@ -70,7 +70,7 @@ class Finished:
                 ),
                 600,
             )
-        self.store.leases.finish_trial(claim, state, score=score)
+        self.store.leases.finish_trial(claim, Outcome(state, score=score))
         self.count += 1
 
     def export(self, number: int | None = None) -> Export:

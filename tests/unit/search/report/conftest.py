@@ -12,7 +12,7 @@ from search.report.study import study_report
 from spaces.paths import nested
 from spaces.records import Diagnosis, EpochRecord, Evidence, Remedy
 from spaces.study import StudySpec
-from storage.rows import Claim
+from storage.rows import Claim, Outcome
 from storage.store import Store, open_store
 
 NAN, INF = float("nan"), float("inf")
@@ -86,7 +86,7 @@ class Demo:
     ) -> Claim:
         """A complete trial."""
         claim = self.start(metrics, **changes)
-        self.store.leases.finish_trial(claim, "complete", score=score)
+        self.store.leases.finish_trial(claim, Outcome("complete", score=score))
         return claim
 
     def report(self) -> StudyReport:

@@ -10,6 +10,7 @@ import pytest
 from search.report.trial import trial_report
 from spaces.errors import StoreError
 from spaces.paths import nested
+from storage.rows import Outcome
 from tests.unit.search.report.conftest import DIAGNOSIS, EVIDENCE, FOCAL, INF, NAN, Demo
 
 
@@ -23,7 +24,10 @@ class TestTrialReport:
         )
         demo.store.epochs.append_epoch(claim, demo.make(2, metric=NAN, broken_step=13), 600)
         demo.store.leases.finish_trial(
-            claim, "diverged", 0.1, "gradient_explosion: …", EVIDENCE, DIAGNOSIS
+            claim,
+            Outcome(
+                "diverged", 0.1, "gradient_explosion: …", evidence=EVIDENCE, diagnosis=DIAGNOSIS
+            ),
         )
 
         report = trial_report(demo.store, "demo", 0)
@@ -56,7 +60,8 @@ class TestTrialReport:
     def test_failed(self, demo: Demo) -> None:
         """The whole text of an error is kept."""
         demo.store.leases.finish_trial(
-            demo.start(), "failed", reason="ValueError: x", error="Traceback\nValueError: x"
+            demo.start(),
+            Outcome("failed", reason="ValueError: x", error="Traceback\nValueError: x"),
         )
 
         assert trial_report(demo.store, "demo", 0).error == "Traceback\nValueError: x"
@@ -83,7 +88,9 @@ class TestTrialReport:
     def test_json(self, demo: Demo) -> None:
         """A report is JSON as it is, records, evidence and remedies included; NaN and infinity are null."""
         claim = demo.start([0.1, NAN], grad_norm_max=INF)
-        demo.store.leases.finish_trial(claim, "diverged", 0.1, "…", EVIDENCE, DIAGNOSIS)
+        demo.store.leases.finish_trial(
+            claim, Outcome("diverged", 0.1, "…", evidence=EVIDENCE, diagnosis=DIAGNOSIS)
+        )
 
         told = json.loads(
             json.dumps(trial_report(demo.store, "demo", 0).as_dict(), allow_nan=False)
