@@ -28,6 +28,7 @@ from search.worker.options import WorkerOptions
 from search.worker.stop import StopRequest
 from spaces.loader import check
 from spaces.study import StudySpec
+from storage.location import StoreLocation
 
 SEEDS, QUICK_SEEDS = 6, 1
 TRIALS, QUICK_TRIALS = 50, 14
@@ -75,11 +76,11 @@ def run(seed: int, trials: int, constrained: bool) -> Outcome:
                 )
             )
         url = f"sqlite:///{Path(folder) / 'search.db'}"
-        session = open_session(spec, url)
+        session = open_session(spec, StoreLocation.parse(url))
         store = stack.enter_context(session.store)
         train_trials(
             make_context(
-                url,
+                StoreLocation.parse(url),
                 WorkerOptions(spec.name),
                 store,
                 session.stored,

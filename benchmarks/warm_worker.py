@@ -26,6 +26,7 @@ from search.worker.loop import train_trials
 from search.worker.options import WorkerOptions
 from search.worker.stop import StopRequest
 from spaces.loader import load_study
+from storage.location import StoreLocation
 
 BOUND_MS = 100.0
 TRIALS, QUICK_TRIALS = 31, 4
@@ -44,10 +45,10 @@ def measure(*, quick: bool) -> Result:
     spec = load_study("focal_gamma", {"epochs": 1, "trials": trials, **FEW_SCENES})
     with tempfile.TemporaryDirectory(prefix="search-benchmark-") as folder:
         url = f"sqlite:///{Path(folder) / 'search.db'}"
-        session = open_session(spec, url)
+        session = open_session(spec, StoreLocation.parse(url))
         with session.store as store:
             bench = make_context(
-                url,
+                StoreLocation.parse(url),
                 WorkerOptions(spec.name),
                 store,
                 session.stored,

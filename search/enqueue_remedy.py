@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from search.planning.plan import Params, Plan, make_plan
+from search.planning.plan import Params, Plan, complete_config, make_plan
 from search.report.trial import trial_report
 from search.session import Session
+from spaces.config_tree import ConfigTree
 from spaces.errors import InputError, StudyError
 from spaces.loader import explain
-from spaces.parameters import active
-from spaces.paths import flatten, nested, overlay
+from spaces.parameters import is_active
 from spaces.records import Remedy
 from storage.rows import StoredTrial, Waiting
 
@@ -48,7 +48,7 @@ def parse_choice(text: str) -> RemedyChoice:
     return RemedyChoice(int(match["trial"]), int(match["remedy"] or 1))
 
 
-def enqueue_remedy(session: Session, url: str, choice: RemedyChoice) -> tuple[Session, Remedy]:
+def enqueue_remedy(session: Session, choice: RemedyChoice) -> tuple[Session, Remedy]:
     """Enqueue a trial's remedy as the next trial of the study, and raise an exhausted budget by one.
 
     Returns:
@@ -73,7 +73,7 @@ def enqueue_remedy(session: Session, url: str, choice: RemedyChoice) -> tuple[Se
             "patch": {**_outside(session.plan, trial, preset), **patch},
         }
     }
-    trials = open_trials(url)
+    trials = open_trials(session.location)
     try:
         study = WorkerStudy(trials, session.plan, session.stored.name, lambda: 0)
         enqueue_trials(study, [Waiting(params, attributes)])
@@ -99,17 +99,17 @@ def locate_in_space(
         StudyError: when the remedy's value for a dimension is not in the search space, or the values do
             not fit together.
     """
-    tree = overlay(trial.config or {}, nested(remedy.patch))
+    patch = ConfigTree.from_paths(remedy.patch)
     try:
-        values = dict(flatten(plan.objective.config.model_validate(tree).model_dump()))
+        values = complete_config(plan.objective, ConfigTree(trial.config or {}).overlay(patch))
     except ValidationError as problem:
         raise explain(problem, f"trial {trial.number} with its remedy", StudyError) from None
     params: Params = {}
     for path in plan.order:
         dimension = plan.spec.space[path]
-        if not active(dimension.when, values):
+        if not is_active(dimension.when, values):
             continue
-        if dimension.holds(values[path]):
+        if dimension.contains(values[path]):
             params[path] = values[path]
         elif path in remedy.patch:
             raise StudyError(
@@ -164,14 +164,9 @@ def _find_remedy(session: Session, choice: RemedyChoice) -> tuple[StoredTrial, R
 def _outside(plan: Plan, trial: StoredTrial, preset: str | None) -> dict[str, Any]:
     """Values that a trial has from the patch of an earlier remedy, not from base, preset or search space."""
     sampled = set(plan.spec.space)
-    given = dict(flatten(trial.config or {}))
-    usual = dict(
-        flatten(
-            plan.config(
-                {path: given[path] for path in sampled if path in given}, trial.number or 0, preset
-            ).model_dump(mode="json")
-        )
-    )
+    given = ConfigTree(trial.config or {})
+    params = {path: given[path] for path in sampled if path in given}
+    usual = ConfigTree(plan.config(params, trial.number or 0, preset).model_dump(mode="json"))
     return {
         path: value
         for path, value in given.items()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Optional
 import typer
 
 if TYPE_CHECKING:
+    from storage.location import StoreLocation
     from storage.store import Store
 
 app = typer.Typer(
@@ -16,6 +17,31 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Hyperparameter search for training under class imbalance.\n\nStart with: search run --study focal_gamma",
 )
+
+
+def print_version(wanted: bool) -> None:
+    """Print the version and exit, if it was asked for."""
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"search {version('imbalance-search')}")
+        raise typer.Exit
+
+
+@app.callback()
+def read_common_options(
+    show_version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="print the version and exit",
+            callback=print_version,
+            is_eager=True,
+        ),
+    ] = False,
+) -> None:
+    """Options in front of the command."""
+
 
 StudyOption = Annotated[str, typer.Option("--study", "-s", help="a study in the store, by name")]
 StoreOption = Annotated[
@@ -36,18 +62,15 @@ TimeoutOption = Annotated[
 ]
 
 
-def told_store(store: Optional[str]) -> str:
-    """The option that finds the store again, for a command that is printed; nothing for the usual one."""
-    from search.cli.parsing import store_url
-    from storage.database.url import safe_url
+def store_option(location: StoreLocation) -> str:
+    """Return the option that names the store in a printed command; empty for the default store."""
+    from search.cli.parsing import DEFAULT_STORE
 
-    url = store_url(store)
-    return "" if url == "sqlite:///search.db" else f" --store {safe_url(url)}"
+    return "" if location.safe_url == DEFAULT_STORE else f" --store {location.safe_url}"
 
 
-def existing_store(url: str | None) -> Store:
-    """The store that is there already; a command that looks makes none."""
-    from search.cli.parsing import store_url
-    from storage.store import open_store
+def existing_store(store: str | None) -> Store:
+    """Open the store that `--store` names; a command that only reads does not create one."""
+    from search.cli.parsing import store_location
 
-    return open_store(store_url(url), create=False)
+    return store_location(store).open(create=False)

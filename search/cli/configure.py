@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from search.cli.app import StoreOption, StudyOption, app, existing_store
+from search.cli.app import StoreOption, StudyOption, app
 from spaces.exit_codes import ExitCode
 
 
@@ -30,13 +30,13 @@ def weights(
     from typing import get_args
 
     from objectives.losses.class_weights import class_weights
-    from search.cli.parsing import blaming, study_spec
+    from search.cli.parsing import blame_options, study_spec
     from search.console import tables
     from search.planning.plan import make_plan
     from spaces.config import WeightMethod, WeightsConfig
 
     spec = study_spec(study, change or [])
-    with blaming(change or [], spec.name):
+    with blame_options(change or []):
         plan = make_plan(spec)
     counts = plan.objective.load().count_classes(plan.config({}, 0))
     made = {
@@ -61,15 +61,15 @@ def export(
     store: StoreOption = None,
 ) -> None:
     """Write a trial's configuration, scores and provenance to YAML."""
-    from search.cli.parsing import store_url
+    from search.cli.parsing import store_location
     from search.console import terminal
     from search.export import check_out, make_export, write_export
     from search.stored_study import find_study
-    from storage.store import open_files
 
     check_out(out)
-    with existing_store(store) as held:
-        made = make_export(held, find_study(held, study), trial, open_files(store_url(store)))
+    location = store_location(store)
+    with location.open(create=False) as held:
+        made = make_export(held, find_study(held, study), trial, location.files())
     write_export(made, out)
     terminal.say(
         f"trial {made.provenance.trial} of {study}: {made.score.metric} {made.score.validation:.4f} on validation; written to {out}"

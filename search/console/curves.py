@@ -17,7 +17,7 @@ from search.console.formatting import count, joined, number, rate, score, settin
 from search.console.tables import STATE_STYLES
 from search.report.models import TrialReport
 from search.stored_study import BASE_RATE, RATE
-from spaces.paths import flatten, lookup
+from spaces.config_tree import ConfigTree
 from spaces.records import Diagnosis, EpochRecord, Evidence, best_record
 
 CHART_WIDTH, CHART_HEIGHT = 100, 13
@@ -97,7 +97,7 @@ def _print_config(report: TrialReport) -> None:
     for name, (values, prefix) in sections.items():
         settings = [
             terminal.fit(_setting(f"{prefix}{key}", key, value, report))
-            for key, value in flatten(values)
+            for key, value in ConfigTree(values).items()
         ]
         lines = Text("\n".join(joined(settings, terminal.console().width - margin)))
         lines.highlight_regex(r"\*[^,]+", "bold")
@@ -109,7 +109,7 @@ def _setting(path: str, key: str, value: Any, report: TrialReport) -> str:
     told = f"{'*' if path in report.params else ''}{key} {setting(value)}"
     if path != RATE:
         return told
-    lr = report.lr if report.lr is not None else lookup(report.config, BASE_RATE) * value
+    lr = report.lr if report.lr is not None else ConfigTree(report.config)[BASE_RATE] * value
     return f"{told}, lr {rate(lr, value)}"
 
 
@@ -299,7 +299,7 @@ def _print_diagnosis(diagnosis: Diagnosis, report: TrialReport, store: str) -> N
         )
     terminal.say()
     terminal.say("  to try, in this order:", style="bold")
-    held = dict(flatten(report.config))
+    held = ConfigTree(report.config)
     for place, remedy in enumerate(diagnosis.remedies, 1):
         changes = ", ".join(
             f"{path} {setting(held.get(path))} → {setting(new)}"

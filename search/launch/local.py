@@ -19,6 +19,7 @@ from search.worker.events import WorkerEvent, events_path, read_events
 from search.worker.identity import worker_name
 from search.worker.options import WorkerOptions
 from spaces.exit_codes import ExitCode
+from storage.location import StoreLocation
 
 STORE_VARIABLE = "SEARCH_STORE"
 """Environment variable for the store's address: a list of processes must not show a password."""
@@ -159,7 +160,7 @@ class LocalWorkers(WorkerPool):
     Args:
         slots: one per worker.
         options: of every worker, apart from its slot.
-        url: the store's address.
+        location: of the store.
         logs: folder for the workers' logs.
         reaper: releases the trials of dead workers.
         timeout_s: the workers finish their epochs and stop after this time.
@@ -169,7 +170,7 @@ class LocalWorkers(WorkerPool):
         self,
         slots: Sequence[Slot],
         options: WorkerOptions,
-        url: str,
+        location: StoreLocation,
         logs: Path,
         reaper: TrialReaper | None = None,
         timeout_s: float | None = None,
@@ -178,7 +179,7 @@ class LocalWorkers(WorkerPool):
         self.workers = [
             WorkerProcess(
                 replace(options, device=slot.device, threads=slot.threads),
-                _make_environment(slot, url),
+                _make_environment(slot, location),
                 logs / f"worker-{index}.log",
             )
             for index, slot in enumerate(slots)
@@ -267,6 +268,6 @@ def _backoff_s(deaths: int) -> float:
     return min(MAX_BACKOFF_S, BACKOFF_S * 2.0 ** (deaths - 2))
 
 
-def _make_environment(slot: Slot, url: str) -> dict[str, str]:
-    own = {STORE_VARIABLE: url, "PYTHONUNBUFFERED": "1"}
+def _make_environment(slot: Slot, location: StoreLocation) -> dict[str, str]:
+    own = {STORE_VARIABLE: location.url, "PYTHONUNBUFFERED": "1"}
     return os.environ | thread_variables(slot.threads) | own

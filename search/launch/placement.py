@@ -12,12 +12,14 @@ from search.launch.pool import WorkerPool
 from search.launch.reaper import TrialReaper
 from search.worker.options import WorkerOptions
 from spaces.errors import LauncherError, nearest
-from storage.database.url import bound_to, password
+from storage.location import StoreLocation
 
 Engine = Literal["local", "ray", "slurm"]
 
-PoolFactory = Callable[[WorkerOptions, str, Path, TrialReaper | None, float | None], WorkerPool]
-"""Makes the workers from their options, the store's address, the folder for logs, what releases the
+PoolFactory = Callable[
+    [WorkerOptions, StoreLocation, Path, TrialReaper | None, float | None], WorkerPool
+]
+"""Makes the workers from their options, the store's location, the folder for logs, what releases the
 trials of dead workers, and the seconds until a stop."""
 
 SUBMITIT_PARAMETERS = {
@@ -98,7 +100,7 @@ class Placement:
 
 
 def resolve_placement(
-    placement: Placement, url: str, command_line: Sequence[str]
+    placement: Placement, location: StoreLocation, command_line: Sequence[str]
 ) -> tuple[PoolFactory, list[str]]:
     """Check the placement against the devices or the cluster.
 
@@ -121,9 +123,9 @@ def resolve_placement(
                 next_step=f"add --launcher {engine}, or omit it",
             )
     if placement.engine == "ray":
-        return _resolve_ray(placement, url, command_line)
+        return _resolve_ray(placement, location, command_line)
     if placement.engine == "slurm":
-        return _resolve_slurm(placement, url), []
+        return _resolve_slurm(placement, location), []
     return _resolve_local(placement), []
 
 
@@ -138,9 +140,9 @@ def _resolve_local(placement: Placement) -> PoolFactory:
 
 
 def _resolve_ray(
-    placement: Placement, url: str, command_line: Sequence[str]
+    placement: Placement, location: StoreLocation, command_line: Sequence[str]
 ) -> tuple[PoolFactory, list[str]]:
-    secret = password(url)
+    secret = location.password
     if secret and any(secret in word for word in command_line):
         raise LauncherError(
             "the store's password is on the command line, which Ray shows to all users of the cluster",
@@ -155,14 +157,14 @@ def _resolve_ray(
         raise _not_installed("Ray", "ray", problem) from None
     ray_cluster.join_cluster(placement.ray_address)
     nodes = ray_cluster.list_nodes()
-    _check_reach(url, ray_cluster.other_machines(nodes), "ray")
+    _check_reach(location, ray_cluster.other_machines(nodes), "ray")
     shares, warning = ray_cluster.plan_shares(
         placement.devices, placement.workers, placement.per_device, placement.cpus, nodes
     )
     return partial(RayWorkers, shares), [warning] if warning else []
 
 
-def _resolve_slurm(placement: Placement, url: str) -> PoolFactory:
+def _resolve_slurm(placement: Placement, location: StoreLocation) -> PoolFactory:
     from search.launch import slurm_queue
 
     slurm_queue.check_present()
@@ -182,7 +184,7 @@ def _resolve_slurm(placement: Placement, url: str) -> PoolFactory:
     }
     threads = placement.cpus or 1
     slurm_queue.check_accepted({**of_sbatch, **others, "cpus_per_task": threads})
-    _check_reach(url, slurm_queue.other_machines(), "slurm")
+    _check_reach(location, slurm_queue.other_machines(), "slurm")
     device = "cuda:0" if placement.devices == "cuda" else placement.devices
     return partial(SlurmWorkers, JobArray(workers, device, threads, parameters))
 
@@ -275,9 +277,9 @@ def _parse_assignment(assignment: str, allowed: Sequence[str]) -> tuple[str, str
     return name, value
 
 
-def _check_reach(url: str, others: Sequence[str], engine: Engine) -> None:
+def _check_reach(location: StoreLocation, others: Sequence[str], engine: Engine) -> None:
     """Refuse a store that only one machine can use if workers may run on another."""
-    if others and (why := bound_to(url)):
+    if others and (why := location.explain_local_only()):
         shown = ", ".join(others[:4]) + (" …" if len(others) > 4 else "")
         raise LauncherError(
             f"the other machines of the cluster cannot use this store: {why}",

@@ -28,6 +28,7 @@ from search.worker.options import WorkerOptions
 from spaces.errors import SearchError
 from spaces.exit_codes import ExitCode
 from storage.files.study_files import ROOT_VARIABLE
+from storage.location import StoreLocation
 
 MAX_LOG_LINES = 100
 """Lines of the end of a worker's log that its node returns."""
@@ -171,7 +172,7 @@ class RayWorkers(WorkerPool):
     Args:
         shares: one per worker.
         options: of every worker, apart from its share.
-        url: the store's address.
+        location: of the store.
         logs: folder for the workers' logs, on their nodes. Checkpoints are in it too, and are found by
             other nodes where the folder is shared.
         reaper: releases the trials of dead workers.
@@ -182,14 +183,18 @@ class RayWorkers(WorkerPool):
         self,
         shares: Sequence[Share],
         options: WorkerOptions,
-        url: str,
+        location: StoreLocation,
         logs: Path,
         reaper: TrialReaper | None = None,
         timeout_s: float | None = None,
     ) -> None:
         super().__init__(reaper, timeout_s)
         own = {name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)}
-        own |= {STORE_VARIABLE: url, ROOT_VARIABLE: str(logs.parent), "PYTHONUNBUFFERED": "1"}
+        own |= {
+            STORE_VARIABLE: location.url,
+            ROOT_VARIABLE: str(logs.parent),
+            "PYTHONUNBUFFERED": "1",
+        }
         self._shares = shares
         self._requests = [
             StartRequest(

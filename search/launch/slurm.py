@@ -27,6 +27,7 @@ from search.worker.events import WorkerEvent, read_events
 from search.worker.options import WorkerOptions
 from spaces.errors import LauncherError, SearchError
 from spaces.exit_codes import ExitCode
+from storage.location import StoreLocation
 
 POLL_S = 5.0
 """Seconds between two questions to Slurm, whose controller serves others as well."""
@@ -94,7 +95,7 @@ class SlurmWorkers(WorkerPool):
     Args:
         array: the jobs.
         options: of every worker, apart from its device and threads.
-        url: the store's address.
+        location: of the store.
         logs: the study's folder, which the nodes share; a run keeps its files in `slurm/` there.
         reaper: releases the trials of dead workers.
         timeout_s: the workers finish their epochs and stop after this time.
@@ -104,7 +105,7 @@ class SlurmWorkers(WorkerPool):
         self,
         array: JobArray,
         options: WorkerOptions,
-        url: str,
+        location: StoreLocation,
         logs: Path,
         reaper: TrialReaper | None = None,
         timeout_s: float | None = None,
@@ -112,7 +113,7 @@ class SlurmWorkers(WorkerPool):
         super().__init__(reaper, timeout_s)
         self.folder = logs / "slurm" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
         self._array = array
-        self._url = url
+        self._location = location
         options = replace(options, device=array.device, threads=array.threads)
         self._workers = [
             SlurmWorker(SlurmTask(self.folder, logs.parent, Path.cwd(), index, options))
@@ -131,7 +132,7 @@ class SlurmWorkers(WorkerPool):
         self.folder.mkdir(mode=0o700)
         descriptor = os.open(self.folder / ADDRESS, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(self._url)
+            file.write(self._location.url)
         self._submit(self._workers)
 
     def _submit(self, workers: Sequence[SlurmWorker]) -> None:

@@ -24,6 +24,7 @@ from search.worker.options import WorkerOptions
 from spaces.errors import SearchError, WorkerRestartRequired
 from spaces.exit_codes import ExitCode
 from storage.files.study_files import ROOT_VARIABLE
+from storage.location import StoreLocation
 
 logger = logging.getLogger(__name__)
 
@@ -127,9 +128,9 @@ class SlurmTask:
     def _run_worker(self) -> int:
         from search.launch.devices import resolve_device
 
-        url = (self.folder / ADDRESS).read_text(encoding="utf-8")
+        location = StoreLocation.parse((self.folder / ADDRESS).read_text(encoding="utf-8"))
         options = replace(self.options, device=resolve_device(self.options.device))
-        return ExitCode.INTERRUPTED if run_worker(url, options) else ExitCode.DONE
+        return ExitCode.INTERRUPTED if run_worker(location, options) else ExitCode.DONE
 
     def _requeue(self) -> bool:
         """Requeue this job when Slurm takes its node back, but not when a user cancelled it."""

@@ -10,7 +10,7 @@ from optuna.storages import RDBStorage
 
 from spaces.errors import StoreError
 from storage.database.engine import tune
-from storage.database.url import optuna_url, safe_url
+from storage.location import StoreLocation
 
 CREATE_TRIES = 50
 CREATED_TWICE = re.compile(
@@ -19,17 +19,21 @@ CREATED_TWICE = re.compile(
 """Messages of a database in which another process has just created a table, or its row."""
 
 
-def open_trials(url: str) -> RDBStorage:
-    """Open Optuna's storage on the store's database, with the same settings as for our tables."""
+def open_trials(location: StoreLocation) -> RDBStorage:
+    """Open Optuna's storage on the store's database, with the same settings as for our tables.
+
+    Raises:
+        StoreError: when Optuna's tables are of another version than the installed Optuna.
+    """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        storage = _create_storage(_escape_braces(optuna_url(url)))
+        storage = _create_storage(_escape_braces(location.optuna_url))
     except RuntimeError as problem:
         if "no longer compatible" not in str(problem):
             raise
         raise StoreError(
             "Optuna's tables in the store are of another version than the installed Optuna",
-            where=safe_url(url),
+            where=location.safe_url,
             found=str(problem).split(" Please")[0],
             next_step="search store migrate, if they are older; otherwise install the newer Optuna",
         ) from None
@@ -37,16 +41,16 @@ def open_trials(url: str) -> RDBStorage:
     return storage
 
 
-def _escape_braces(url: str) -> str:
+def _escape_braces(optuna_url: str) -> str:
     """Escape braces in an address, which Optuna would read as a template."""
-    return url.replace("{", "{{").replace("}", "}}")
+    return optuna_url.replace("{", "{{").replace("}", "}}")
 
 
-def open_any_version(url: str) -> RDBStorage:
+def open_any_version(location: StoreLocation) -> RDBStorage:
     """Open Optuna's storage on tables of any version, to read that version or to upgrade them."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return RDBStorage(
-        _escape_braces(optuna_url(url)), skip_compatibility_check=True, skip_table_creation=True
+        _escape_braces(location.optuna_url), skip_compatibility_check=True, skip_table_creation=True
     )
 
 
@@ -56,16 +60,16 @@ def close_trials(storage: RDBStorage) -> None:
     storage.engine.dispose()
 
 
-def _create_storage(url: str) -> RDBStorage:
+def _create_storage(optuna_url: str) -> RDBStorage:
     """Open the storage, and retry when another process creates the tables at the same time.
 
     Optuna creates them without a lock.
     """
     for _ in range(CREATE_TRIES):
         try:
-            return RDBStorage(url)
+            return RDBStorage(optuna_url)
         except Exception as problem:  # SQLAlchemy's, with the message of the database
             if not CREATED_TWICE.search(str(problem)):
                 raise
             time.sleep(0.1)
-    return RDBStorage(url)
+    return RDBStorage(optuna_url)

@@ -17,7 +17,7 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from search.planning.plan import Params, Plan
-from search.planning.seeds import derive
+from search.planning.seeds import derive_seed
 from search.sampling.history import DistinctGroups
 from spaces.parameters import Choice, FloatRange, Parameter
 from spaces.study import StudySpec
@@ -44,7 +44,7 @@ class TrialSeededSampler(BaseSampler):
     def for_trial(self, number: int) -> BaseSampler:
         """The sampler of one trial; the same object for all of its dimensions."""
         if self._cached is None or self._cached[0] != number:
-            seed = derive(self.spec.seed, number, "sampler")
+            seed = derive_seed(self.spec.seed, number, "sampler")
             self._cached = (number, _make_sampler(self.spec, seed))
         return self._cached[1]
 

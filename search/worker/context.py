@@ -23,12 +23,17 @@ from spaces.config import TrialConfig
 from spaces.errors import StoreError
 from spaces.records import ClassCounts
 from storage.files.study_files import CheckpointFiles
+from storage.location import StoreLocation
 from storage.rows import StoredStudy
-from storage.store import Store, open_files
+from storage.store import Store
 
 
 def make_context(
-    url: str, options: WorkerOptions, store: Store, stored: StoredStudy, stop: StopRequest
+    location: StoreLocation,
+    options: WorkerOptions,
+    store: Store,
+    stored: StoredStudy,
+    stop: StopRequest,
 ) -> WorkerContext:
     """Prepare everything that a worker needs once: imports, device, data, class counts."""
     from objectives.training.device import use_device  # torch: only workers pay for its import
@@ -40,9 +45,9 @@ def make_context(
     config = plan.first_config()
     prepared = trainer.prepare(config, options.device)
     counts = find_class_counts(store, trainer, config)
-    files = open_files(url)
+    files = location.files()
     try:
-        study = open_worker_study(url, store, stored, plan)
+        study = open_worker_study(location, store, stored, plan)
     except KeyError:
         raise StoreError(
             "the study's trials are no longer in the database",
@@ -67,7 +72,9 @@ def make_context(
     )
 
 
-def open_worker_study(url: str, store: Store, stored: StoredStudy, plan: Plan) -> WorkerStudy:
+def open_worker_study(
+    location: StoreLocation, store: Store, stored: StoredStudy, plan: Plan
+) -> WorkerStudy:
     """Open the Optuna study of a stored study.
 
     It reads past trials through the store where the store knows Optuna's tables.
@@ -81,7 +88,7 @@ def open_worker_study(url: str, store: Store, stored: StoredStudy, plan: Plan) -
         peers = Peers(store, stored.id)
         history = History(partial(store.sampler_history.past_trials, stored.optuna_study_id))
     return WorkerStudy(
-        open_trials(url),
+        open_trials(location),
         plan,
         stored.name,
         lambda: store.trials.count_completed(stored.id),

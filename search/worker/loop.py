@@ -21,9 +21,9 @@ from search.worker.retry import OutageTracker, retry_until_available
 from search.worker.stop import StopNow, StopRequest
 from search.worker.trial import run_trial
 from spaces.errors import LeaseLostError, StoreError, TrialFailedError, WorkerRestartRequired
-from storage.database.url import safe_url
+from storage.location import StoreLocation
 from storage.rows import Claim, StoredStudy
-from storage.store import Store, open_store
+from storage.store import Store
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ Step = Ending | Literal["lost", "waiting", "nothing left"]
 """What one turn of the loop came to."""
 
 
-def run_worker(url: str, options: WorkerOptions) -> bool:
+def run_worker(location: StoreLocation, options: WorkerOptions) -> bool:
     """Train trials until the study's budget is spent, a stop is requested, or the time is over.
 
     Returns:
@@ -53,21 +53,21 @@ def run_worker(url: str, options: WorkerOptions) -> bool:
     if options.parent is not None:
         stop.watch_parent(options.parent)
     try:
-        _run_in_store(url, options, stop)
+        _run_in_store(location, options, stop)
     except StopNow:
         logger.info("stopped at once; the current trial, if any, was released")
     return stop.was_interrupted
 
 
-def _run_in_store(url: str, options: WorkerOptions, stop: StopRequest) -> None:
-    where = safe_url(url)
+def _run_in_store(location: StoreLocation, options: WorkerOptions, stop: StopRequest) -> None:
+    where = location.safe_url
     has_parent = options.parent is not None
-    store = retry_until_available(where, stop, has_parent, lambda: open_store(url, create=False))
+    store = retry_until_available(where, stop, has_parent, lambda: location.open(create=False))
     with store:
         stored = retry_until_available(where, stop, True, lambda: find_study(store, options.study))
         with stop.without_trial():
             context = retry_until_available(
-                where, stop, True, lambda: make_context(url, options, store, stored, stop)
+                where, stop, True, lambda: make_context(location, options, store, stored, stop)
             )
         try:
             train_trials(context, stored)

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from search.pruners.verdict import graded
+from spaces.config_tree import ConfigTree
 from spaces.errors import OutOfMemoryError
-from spaces.paths import flatten, nested, overlay
 from spaces.records import Diagnosis, EpochRecord, Evidence, Remedy
 
 SIGNAL = "out_of_memory"
@@ -28,12 +28,14 @@ Config = Mapping[str, Any]
 def halve_batch(config: Config) -> dict[str, Any] | None:
     """The configuration with half the batch and twice the accumulation; None if the batch cannot be halved."""
     changes = _batch_changes(config)
-    return dict(overlay(config, nested(changes))) if changes else None
+    if not changes:
+        return None
+    return dict(ConfigTree(config).overlay(ConfigTree.from_paths(changes)).nested)
 
 
 def expected_values(params: Mapping[str, Any], config: Config, halvings: int) -> dict[str, Any]:
     """The sampled values as the training has to use them, with the changes of a halving."""
-    values = dict(flatten(config)) if halvings else {}
+    values = ConfigTree(config if halvings else {})
     return {
         path: values.get(path, value) if path in HALVED else value for path, value in params.items()
     }
@@ -47,7 +49,7 @@ def make_evidence(
     epochs: int,
 ) -> Evidence:
     """The evidence that the trial cannot be trained here; the earlier it failed, the more severe."""
-    values = dict(flatten(config))
+    values = ConfigTree(config)
     numbers = {path: values[path] for path in (*HALVED, CROP) if values.get(path) is not None}
     numbers |= {
         "device": problem.device,
@@ -64,7 +66,7 @@ def make_evidence(
 
 def make_diagnosis(problem: OutOfMemoryError, config: Config, halvings: int) -> Diagnosis:
     """The diagnosis: a certain cause, and remedies that take less memory, the simplest first."""
-    values = dict(flatten(config))
+    values = ConfigTree(config)
     asked = f", which was asked for {problem.asked}" if problem.asked else ""
     because = [f"reported by the allocator{asked}"]
     if BATCH in values:
@@ -93,7 +95,7 @@ def _make_remedy(title: str, values: Mapping[str, Any], changes: Mapping[str, An
 
 
 def _batch_changes(config: Config) -> dict[str, Any]:
-    values = dict(flatten(config))
+    values = ConfigTree(config)
     batch = values.get(BATCH)
     accumulate = values.get(ACCUMULATE)
     if not isinstance(batch, int) or not isinstance(accumulate, int) or batch < 2:

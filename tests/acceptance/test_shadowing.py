@@ -10,6 +10,7 @@ import pytest
 
 from search.launch.slurm import JobArray, SlurmWorkers
 from search.worker.options import WorkerOptions
+from storage.location import StoreLocation
 from tests.acceptance.studies import stored_trials, url_in, write_study
 from tests.acceptance.terminal import Terminal
 
@@ -44,7 +45,7 @@ def test_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     SlurmWorkers(
         JobArray(1, "cpu", 1, {}),
         WorkerOptions("demo"),
-        "postgresql://host/db",
+        StoreLocation.parse("postgresql://host/db"),
         tmp_path / "run",
     ).start_workers()
 

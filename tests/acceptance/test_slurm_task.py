@@ -14,6 +14,7 @@ from search.worker.events import last_error, read_events
 from search.worker.options import WorkerOptions
 from spaces.exit_codes import ExitCode
 from spaces.loader import load_study
+from storage.location import StoreLocation
 from tests.acceptance.studies import BASE, QUIET, progress, stored_trials, write_study
 from tests.acceptance.terminal import until
 
@@ -35,7 +36,8 @@ class Submitted:
         self.url, self.folder = url, folder / "run"
         self.folder.mkdir()
         (self.folder / ADDRESS).write_text(url)
-        open_session(load_study(str(write_study(folder, **changes))), url).store.close()
+        spec = load_study(str(write_study(folder, **changes)))
+        open_session(spec, StoreLocation.parse(url)).close()
         options = WorkerOptions("tiny", "auto")
         task = SlurmTask(self.folder, folder / "files", folder, 0, options)
         executor = submitit.LocalExecutor(folder=self.folder)

@@ -25,9 +25,10 @@ from spaces.study import StudySpec
 from storage.files.best_weights import Artifacts
 from storage.files.checkpoints import TrialStates
 from storage.files.study_files import CheckpointFiles
+from storage.location import StoreLocation
 from storage.repositories.epochs import EpochRepository
 from storage.rows import Claim, Death
-from storage.store import Store, open_store
+from storage.store import Store
 from tests.contract import gated_objective
 from tests.contract.gated_objective import PATIENCE_S, Gates, install
 
@@ -150,13 +151,14 @@ def workers(
     monkeypatch.setenv("SEARCH_FILES", str(tmp_path / "files"))
     monkeypatch.chdir(Path(__file__).parents[2])
     spec = StudySpec.model_validate(STUDY)
-    session = open_session(spec, store_url)
-    with session.store, open_store(store_url) as first, open_store(store_url) as second:
+    location = StoreLocation.parse(store_url)
+    session = open_session(spec, location)
+    with session.store, location.open() as first, location.open() as second:
         options = WorkerOptions(spec.name)
         yield tuple(
             Worker(
                 replace(
-                    make_context(store_url, options, store, session.stored, StopRequest()),
+                    make_context(location, options, store, session.stored, StopRequest()),
                     checkpoint_s=1e-9,
                 )
             )

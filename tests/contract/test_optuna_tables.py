@@ -28,6 +28,7 @@ from search.sampling.trial import OptunaTrial, optuna_end
 from spaces.errors import LeaseLostError, StoreError
 from spaces.records import Diagnosis, EpochRecord, Evidence
 from storage.database.engine import Database
+from storage.location import StoreLocation
 from storage.rows import Claim, OptunaEnd, Outcome, Sampled, SampledParam, Waiting
 from storage.store import Store
 from storage.tables.optuna import KILLED, SCHEMA, VERSION_TABLE, OptunaTables
@@ -75,7 +76,7 @@ PRESETS = [
 @pytest.fixture
 def trials(store_url: str) -> Iterator[RDBStorage]:
     """Optuna's own class on the store's database."""
-    storage = open_trials(store_url)
+    storage = open_trials(StoreLocation.parse(store_url))
     yield storage
     storage.remove_session()
     storage.engine.dispose()
@@ -202,7 +203,7 @@ class TestSameRows:
         let_lapse(store, claims[3])
         assert store.leases.claim_trial(study_id, 0, "b", 600, max_attempts=1) is None
 
-        with closing(Database(store_url)) as database:
+        with closing(StoreLocation.parse(store_url).open_database(create=True)) as database:
             assert rows(database, ours) == rows(database, theirs)
         assert frozen(trials, ours) == frozen(trials, theirs)
 
@@ -226,7 +227,7 @@ class TestSameRows:
         for epoch, value in told.items():
             store.epochs.append_epoch(claim, make_record(epoch, metric=value), 600)
 
-        with closing(Database(store_url)) as database:
+        with closing(StoreLocation.parse(store_url).open_database(create=True)) as database:
             assert rows(database, ours) == rows(database, theirs)
         assert frozen(trials, ours) == frozen(trials, theirs)
 
@@ -242,7 +243,7 @@ class TestSameRows:
         """A value that is reported twice is the later one, and NaN is spelled as Optuna spells it."""
         mine, other = claimed(store, study_id).optuna_trial_id, trials.create_new_trial(theirs)
         assert mine is not None
-        with closing(Database(store_url)) as database:
+        with closing(StoreLocation.parse(store_url).open_database(create=True)) as database:
             for step, value in ((1, 0.5), (2, math.nan), (1, math.inf), (1, 0.25), (3, math.nan)):
                 trials.set_trial_intermediate_value(other, step, value)
                 with database.writing() as connection:
@@ -275,9 +276,9 @@ class TestSameRows:
                 asked.report_epoch(make_record(epoch, metric=value))
                 store.epochs.append_epoch(claim, make_record(epoch, metric=value), 600)
             asked.finish_trial(told)
-            store.leases.finish_trial(claim, Outcome("failed"), told)
+            store.leases.finish_trial(claim, Outcome(Outcome("failed"), told))
 
-        with closing(Database(store_url)) as database:
+        with closing(StoreLocation.parse(store_url).open_database(create=True)) as database:
             assert rows(database, ours) == rows(database, theirs)
         assert frozen(trials, ours) == frozen(trials, theirs)
 
@@ -421,7 +422,7 @@ class TestReport:
         assert store.leases.claim_trial(study_id, 1, "b", 600)
         for write in (
             lambda: store.epochs.append_epoch(claim, make_record(1), 600),
-            lambda: store.leases.finish_trial(claim, Outcome("failed"), OptunaEnd("FAIL")),
+            lambda: store.leases.finish_trial(claim, Outcome(Outcome("failed"), OptunaEnd("FAIL"))),
         ):
             with pytest.raises(LeaseLostError):
                 write()
@@ -439,7 +440,7 @@ class TestReport:
         store.epochs.append_epoch(claim, make_record(1, metric=0.25), 600)
         store.epochs.forget_epochs_after(claim, 0)
         store.leases.finish_trial(
-            claim, Outcome("failed"), OptunaEnd("FAIL", user_attrs={KILLED: "why"})
+            claim, Outcome(Outcome("failed"), OptunaEnd("FAIL", user_attrs={KILLED: "why"}))
         )
         (trial,) = trials.get_all_trials(ours)
         assert (trial.state, trial.value, trial.intermediate_values, trial.user_attrs) == (
@@ -480,7 +481,10 @@ class TestOtherVersion:
     @pytest.fixture
     def other(self, study_id: int, store_url: str) -> None:
         """The database as another version of Optuna would leave it."""
-        with closing(Database(store_url)) as database, database.writing() as connection:
+        with (
+            closing(StoreLocation.parse(store_url).open_database(create=True)) as database,
+            database.writing() as connection,
+        ):
             connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = 'v9.9.9.a'"))
 
     def test_untouched(
@@ -501,7 +505,9 @@ class TestOtherVersion:
         store.epochs.append_epoch(claim, make_record(1), 600)
         let_lapse(store, claim)
         assert store.leases.claim_trial(study_id, 0, "b", 600, max_attempts=1) is None
-        store.leases.finish_trial(claimed(store, study_id), Outcome("failed"), OptunaEnd("FAIL"))
+        store.leases.finish_trial(
+            claimed(store, study_id), Outcome(Outcome("failed"), OptunaEnd("FAIL"))
+        )
         assert [
             (trial.state, trial.intermediate_values) for trial in trials.get_all_trials(ours)
         ] == [(TrialState.RUNNING, {})]

@@ -12,8 +12,9 @@ import pytest
 from spaces.errors import LeaseLostError, StoreUnreachableError
 from spaces.records import EpochRecord
 from storage.database import engine
+from storage.location import StoreLocation
 from storage.rows import Claim, Death, Outcome
-from storage.store import Store, open_store
+from storage.store import Store
 
 Make = Callable[..., EpochRecord]
 FOREVER_S = 600.0
@@ -149,12 +150,12 @@ class TestSignsOfLife:
         """A study gets on with every epoch and every end, but not with a trial that failed."""
         assert store.reaping.last_progress(study_id) == 0
         claim = bound(store, study_id)
-        store.leases.finish_trial(bound(store, study_id, number=1), Outcome("failed"))
+        store.leases.finish_trial(bound(store, study_id, number=1), Outcome(Outcome("failed")))
         assert store.reaping.last_progress(study_id) == 0
 
         store.epochs.append_epoch(claim, make_record(1), FOREVER_S)
         epoch = store.reaping.last_progress(study_id)
-        store.leases.finish_trial(claim, Outcome("complete", 0.5))
+        store.leases.finish_trial(claim, Outcome(Outcome("complete", 0.5)))
 
         assert 0 < epoch <= store.reaping.last_progress(study_id)
 
@@ -195,7 +196,7 @@ class TestDeviceTime:
         store.budget.set_device_budget(study_id, 100.0)
         for end in (
             store.leases.release_trial,
-            lambda claim: store.leases.finish_trial(claim, Outcome("failed")),
+            lambda claim: store.leases.finish_trial(claim, Outcome(Outcome("failed"))),
             lambda _: store.reaping.reap_trials(study_id, Death("a")),
         ):
             claim = store.leases.claim_trial(study_id, 9, "a", FOREVER_S)
@@ -241,7 +242,7 @@ class TestIsolation:
             "options=-c", "options=-cdefault_transaction_isolation%3Dserializable%20-c"
         )
         assert url != postgresql_url
-        with open_store(url) as store, store._database.writing() as connection:
+        with StoreLocation.parse(url).open() as store, store._database.writing() as connection:
             assert (
                 connection.exec_driver_sql("SHOW default_transaction_isolation").scalar()
                 == "serializable"
@@ -294,7 +295,7 @@ class TestOutage:
     ) -> None:
         """One that is made anew at once is no outage, so that a bad network keeps nobody from giving back what the dead left; a longer one is."""
         monkeypatch.setattr(engine, "BLIP_S", blip_s)
-        with open_store(postgresql_url) as store:
+        with StoreLocation.parse(postgresql_url).open() as store:
             with pytest.raises(StoreUnreachableError):
                 self.read(store, postgres_admin, cut=True)
             assert not store._database.answered_for(10)

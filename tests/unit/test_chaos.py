@@ -21,6 +21,7 @@ from benchmarks.chaos.watch import Kill, Watch
 from search.sampling.trial import optuna_end
 from search.session import open_session
 from spaces.records import EpochRecord
+from storage.location import StoreLocation
 from storage.rows import Outcome
 
 TRIALS = 7
@@ -50,7 +51,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.conftest import RECORD
 
     path = tmp_path_factory.mktemp("chaos") / "search.db"
-    session = open_session(QUICK.study(0), f"sqlite:///{path}")
+    session = open_session(QUICK.study(0), StoreLocation.parse(f"sqlite:///{path}"))
     with session.store as store:
         for number in range(TRIALS):
             claim = store.leases.claim_trial(
@@ -67,7 +68,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 store.epochs.append_epoch(claim, record, 60)
             score = records[-1].metric
             outcome = Outcome("complete", score)
-            store.leases.finish_trial(claim, outcome, optuna_end(outcome))
+            store.leases.finish_trial(claim, Outcome(outcome, optuna_end(outcome)))
     with closing(sqlite3.connect(path)) as database:
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return path

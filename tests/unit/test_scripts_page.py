@@ -12,8 +12,8 @@ import pytest
 from search.cli import main
 from spaces.records import Diagnosis, EpochRecord, Evidence, Remedy
 from spaces.study import StudySpec
+from storage.location import StoreLocation
 from storage.rows import Outcome
-from storage.store import open_store
 
 PAGE = (Path(__file__).parents[2] / "docs" / "scripts.md").read_text(encoding="utf-8")
 NAN = float("nan")
@@ -48,7 +48,7 @@ def store(sqlite_url: str, make_record: Any) -> str:
             "space": {"optimizer.lr_multiple": {"kind": "float", "low": 0.1, "high": 9}},
         }
     )
-    with open_store(sqlite_url) as held:
+    with StoreLocation.parse(sqlite_url).open() as held:
         stored = held.studies.register_study(1, "demo", spec.model_dump(mode="json"))
         claim = held.leases.claim_trial(stored.id, budget=9, worker="w", lease_s=600)
         assert claim is not None
@@ -61,13 +61,15 @@ def store(sqlite_url: str, make_record: Any) -> str:
         held.leases.finish_trial(
             claim,
             Outcome(
-                "diverged",
-                NAN,
-                "nonfinite_loss: …",
-                evidence=evidence,
-                diagnosis=Diagnosis(
-                    "lr", ("it grew",), (Remedy("less", {"optimizer.lr_multiple": 1.0}),)
-                ),
+                Outcome(
+                    "diverged",
+                    NAN,
+                    "nonfinite_loss: …",
+                    evidence=evidence,
+                    diagnosis=Diagnosis(
+                        "lr", ("it grew",), (Remedy("less", {"optimizer.lr_multiple": 1.0}),)
+                    ),
+                )
             ),
         )
     return sqlite_url

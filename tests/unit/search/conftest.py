@@ -12,8 +12,9 @@ from search.planning.plan import Plan, make_plan
 from spaces.loader import load_study
 from spaces.parameters import Scalar
 from spaces.records import Diagnosis, EpochRecord, Evidence, Remedy
+from storage.location import StoreLocation
 from storage.rows import Claim, Outcome, StoredStudy
-from storage.store import Store, open_store
+from storage.store import Store
 
 NAN = float("nan")
 Make = Callable[..., EpochRecord]
@@ -92,7 +93,7 @@ class Demo:
     ) -> None:
         """The end of a trial."""
         found = (EVIDENCE, DIAGNOSIS) if state == "diverged" else (None, None)
-        self.store.leases.finish_trial(claim, Outcome(state, score, reason, *found))
+        self.store.leases.finish_trial(claim, Outcome(Outcome(state, score, reason, *found)))
 
     def filled(self) -> None:
         """A trial of every kind: 0 and 1 complete, 2 pruned, 3 diverged, 4 failed, 5 running."""
@@ -112,9 +113,11 @@ class Demo:
         self.store.leases.finish_trial(
             self.start(),
             Outcome(
-                "failed",
-                reason="ValueError: no [b]class[/b] ü",
-                error="Traceback\n  [b]x[/b]\nValueError",
+                Outcome(
+                    "failed",
+                    reason="ValueError: no [b]class[/b] ü",
+                    error="Traceback\n  [b]x[/b]\nValueError",
+                )
             ),
         )
         self.start([0.1, 0.2])
@@ -123,7 +126,7 @@ class Demo:
 @pytest.fixture
 def demo(sqlite_url: str, make_record: Make) -> Iterator[Demo]:
     """A study without a trial, in a fresh store."""
-    with open_store(sqlite_url) as store:
+    with StoreLocation.parse(sqlite_url).open() as store:
         yield Demo(store, make_record)
 
 

@@ -8,10 +8,10 @@ import pytest
 
 from search.cli.parsing import (
     DEFAULT_STORE,
-    blaming,
+    blame_options,
     pruner_config,
     seconds,
-    store_url,
+    store_location,
     study_spec,
     thresholds,
 )
@@ -67,14 +67,14 @@ class TestSeconds:
         assert "1h30m" in caught.value.allowed
 
 
-class TestStoreUrl:
+class TestStoreLocation:
     def test_given(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """What is given goes before the environment, and that before the file in the working directory."""
         monkeypatch.delenv("SEARCH_STORE", raising=False)
-        assert store_url(None) == DEFAULT_STORE == "sqlite:///search.db"
+        assert store_location(None).url == DEFAULT_STORE == "sqlite:///search.db"
         monkeypatch.setenv("SEARCH_STORE", "postgresql://host/db")
-        assert store_url(None) == "postgresql://host/db"
-        assert store_url("sqlite:///other.db") == "sqlite:///other.db"
+        assert store_location(None).url == "postgresql://host/db"
+        assert store_location("sqlite:///other.db").url == "sqlite:///other.db"
 
     @pytest.mark.parametrize(
         ("given", "url"),
@@ -86,12 +86,12 @@ class TestStoreUrl:
     )
     def test_path(self, given: str, url: str) -> None:
         """A plain path means SQLite."""
-        assert store_url(given) == url
+        assert store_location(given).url == url
 
     def test_empty(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """An empty variable is none."""
         monkeypatch.setenv("SEARCH_STORE", "")
-        assert store_url(None) == DEFAULT_STORE
+        assert store_location(None).url == DEFAULT_STORE
 
 
 class TestStudySpec:
@@ -135,7 +135,7 @@ class TestStudySpec:
         assert caught.value.where == where
 
 
-class TestBlaming:
+class TestBlameOptions:
     @pytest.mark.parametrize(
         ("assignment", "where"),
         [
@@ -157,7 +157,7 @@ class TestBlaming:
     def test_named(self, assignment: str, where: str) -> None:
         """A complaint about the study as a whole names the change that brought it about, and its place."""
         spec = study_spec("focal_gamma", [assignment])
-        with pytest.raises(StudyError) as caught, blaming(["trials=9", assignment], spec.name):
+        with pytest.raises(StudyError) as caught, blame_options(["trials=9", assignment]):
             make_plan(spec)
         assert caught.value.where == f"--set {assignment.partition('=')[0]}, over {where}"
 
@@ -166,7 +166,7 @@ class TestBlaming:
         spec = study_spec("focal_gamma", ["base.loss.gama=1"])
         with (
             pytest.raises(StudyError) as caught,
-            blaming(["base.data.size=64", "base.loss.gamma=2"], spec.name),
+            blame_options(["base.data.size=64", "base.loss.gamma=2"]),
         ):
             make_plan(spec)
         assert caught.value.where == "study focal_gamma, base, loss → gama"
@@ -186,6 +186,12 @@ class TestThresholds:
             found.overfitting.patience,
         ) == (8, False, 1, 9)
         assert thresholds([], below) == below
+
+    def test_former_name(self) -> None:
+        """A former name of a signal changes its thresholds, over those under the name now."""
+        below = SignalsConfig.model_validate({"loss_metric_decoupling": {"window": 9}})
+        found = thresholds(["loss_metric_divorce.drop=0.4"], below).loss_metric_decoupling
+        assert (found.drop, found.window) == (0.4, 9)
 
     @pytest.mark.parametrize(
         ("given", "what", "where"),

@@ -11,6 +11,7 @@ from search.launch.devices import Slot
 from search.launch.local import LocalWorkers
 from search.worker.options import WorkerOptions
 from spaces.errors import InputError, SearchError
+from storage.location import StoreLocation
 
 REPORTING = """
 import sys
@@ -32,7 +33,9 @@ def logs(tmp_path: Path) -> Path:
 def run_scripts(logs: Path, *scripts: str) -> LocalWorkers:
     """Workers that ran a script each instead of the command, after they ended."""
     options = WorkerOptions("demo")
-    pool = LocalWorkers([Slot("cpu", 1) for _ in scripts], options, "sqlite:///search.db", logs)
+    pool = LocalWorkers(
+        [Slot("cpu", 1) for _ in scripts], options, StoreLocation.parse("sqlite:///search.db"), logs
+    )
     for worker, script in zip(pool.workers, scripts, strict=True):
         worker.command = [sys.executable, "-c", script, str(worker.events)]
     with pool.running():

@@ -16,6 +16,7 @@ from search.worker.identity import worker_name
 from search.worker.options import WorkerOptions
 from spaces.errors import SearchError
 from spaces.exit_codes import ExitCode
+from storage.location import StoreLocation
 from tests.unit.search.conftest import Demo
 
 
@@ -23,7 +24,8 @@ def make_pool(demo: Demo, logs: Path, script: str) -> LocalWorkers:
     """One worker, which runs a script instead of the real command."""
     reaper = TrialReaper(demo.store, demo.stored.id)
     options = WorkerOptions("demo")
-    pool = LocalWorkers([Slot("cpu", 1)], options, "sqlite:///search.db", logs, reaper)
+    location = StoreLocation.parse("sqlite:///search.db")
+    pool = LocalWorkers([Slot("cpu", 1)], options, location, logs, reaper)
     pool.workers[0].command = [sys.executable, "-c", script]
     return pool
 

@@ -23,6 +23,7 @@ from search.launch.slurm_task import TaskEnd
 from search.worker.options import WorkerOptions
 from spaces.errors import LauncherError, SearchError
 from spaces.exit_codes import ExitCode
+from storage.location import StoreLocation
 
 
 class Cluster(SlurmWorkers):
@@ -32,7 +33,7 @@ class Cluster(SlurmWorkers):
         super().__init__(
             JobArray(2, "cuda", 1, {}),
             WorkerOptions("demo"),
-            "postgresql://host/db",
+            StoreLocation.parse("postgresql://host/db"),
             folder,
         )
         self.submitted: list[list[int]] = []

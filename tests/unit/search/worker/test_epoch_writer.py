@@ -17,8 +17,9 @@ from search.worker.epoch_writer import EpochWriter
 from search.worker.stop import StopRequest
 from spaces.errors import EpochOrderError, LeaseLostError, StoreUnreachableError
 from spaces.records import EpochRecord
+from storage.location import StoreLocation
 from storage.rows import Claim, Outcome
-from storage.store import Store, open_store
+from storage.store import Store
 
 Make = Callable[..., EpochRecord]
 LEASE_S = 600.0
@@ -75,7 +76,7 @@ def desk(postgres_admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch) ->
     url = make_url("postgresql://").set(
         username=info.user, database=name, query={"host": info.host, "port": str(info.port)}
     )
-    with open_store(url.render_as_string(hide_password=False)) as store:
+    with StoreLocation.parse(url.render_as_string(hide_password=False)).open() as store:
         claim = store.leases.claim_trial(
             store.studies.register_study(1, "demo", {}).id, 1, "a", LEASE_S
         )
@@ -117,7 +118,8 @@ class TestUnreachable:
             desk.claim, make_record(1), LEASE_S
         )  # as if the first attempt had been committed
         desk.writer.write_end(
-            "complete", lambda: desk.store.leases.finish_trial(desk.claim, Outcome("complete", 0.5))
+            "complete",
+            lambda: desk.store.leases.finish_trial(desk.claim, Outcome(Outcome("complete", 0.5))),
         )
 
         assert desk.epochs() == [1]
@@ -141,7 +143,7 @@ class TestUnreachable:
         tries = []
 
         def write() -> None:
-            desk.store.leases.finish_trial(desk.claim, Outcome("complete", 0.5))
+            desk.store.leases.finish_trial(desk.claim, Outcome(Outcome("complete", 0.5)))
             tries.append(1)
             raise StoreUnreachableError("the connection was cut after the commit")
 
@@ -170,7 +172,9 @@ class TestUnreachable:
         with desk.unreachable(), pytest.raises(StoreUnreachableError):
             desk.writer.write_end(
                 "complete",
-                lambda: desk.store.leases.finish_trial(desk.claim, Outcome("complete", 0.5)),
+                lambda: desk.store.leases.finish_trial(
+                    desk.claim, Outcome(Outcome("complete", 0.5))
+                ),
             )
 
 
@@ -191,7 +195,7 @@ class TestRefused:
         with pytest.raises(EpochOrderError, match="out of order"):
             desk.writer.append_record(make_record(2))
         desk.writer.write_end(
-            "failed", lambda: desk.store.leases.finish_trial(desk.claim, Outcome("failed"))
+            "failed", lambda: desk.store.leases.finish_trial(desk.claim, Outcome(Outcome("failed")))
         )
 
         assert desk.store.trials.count_by_state(desk.claim.study_id) == {"failed": 1}

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from objectives.training.out_of_memory import memory_told
+from objectives.training.out_of_memory import translate_out_of_memory
 from search.worker import out_of_memory
 from spaces.errors import OutOfMemoryError
 from tests.conftest import RECORD
@@ -37,14 +37,15 @@ from spaces.errors import WorkerRestartRequired
 from spaces.loader import load_study
 from search.export import make_export
 from search.report.study import study_report
+from storage.location import StoreLocation
 
 url, policy, limits = sys.argv[1], sys.argv[2], [{"0": None, "1": 200, "2": 40}[char] for char in sys.argv[3]]
 base = {"data": {"train_scenes": 24, "val_scenes": 8, "test_scenes": 8, "size": 128}, "batch_size": 24, "model.options": {"encoder_depth": 2, "decoder_channels": [64, 32]}}
 spec = load_study("lr_clip", {"epochs": 1, "trials": int(sys.argv[4]), "on_out_of_memory": policy, "presets": [], **{f"base.{key}": value for key, value in base.items()}})
-session = open_session(spec, url)
+session = open_session(spec, StoreLocation.parse(url))
 with session.store as store:
     stop = StopRequest()
-    context = make_context(url, WorkerOptions(spec.name), store, session.stored, stop)
+    context = make_context(StoreLocation.parse(url), WorkerOptions(spec.name), store, session.stored, stop)
     results = []
     free = resource.getrlimit(resource.RLIMIT_DATA)
     for limit_mib in limits:
@@ -152,7 +153,7 @@ class TestMessages:
     )
     def test_one_error(self, problem: Exception, asked: str) -> None:
         """All messages about a lack of memory become one error, with the size that was asked for."""
-        with pytest.raises(OutOfMemoryError) as caught, memory_told("cuda:0"):
+        with pytest.raises(OutOfMemoryError) as caught, translate_out_of_memory("cuda:0"):
             raise problem
         assert (caught.value.device, caught.value.asked) == ("cuda:0", asked)
 
@@ -166,7 +167,7 @@ class TestMessages:
     )
     def test_others(self, problem: Exception) -> None:
         """Any other error stays what it is."""
-        with pytest.raises(type(problem)) as caught, memory_told("cpu"):
+        with pytest.raises(type(problem)) as caught, translate_out_of_memory("cpu"):
             raise problem
         assert caught.value is problem
 
