@@ -92,15 +92,13 @@ def _end(
     store.leases.finish_trial(
         claim,
         Outcome(
-            Outcome(
-                state,
-                0.1 + 0.2 if state == "complete" else NAN,
-                f"it was {state}",
-                signal=f"ended as {state}",
-                evidence=EVIDENCE if killed else None,
-                diagnosis=DIAGNOSIS if killed else None,
-                error="a \0 b" if state == "failed" else "",
-            )
+            state,
+            0.1 + 0.2 if state == "complete" else NAN,
+            f"it was {state}",
+            signal=f"ended as {state}",
+            evidence=EVIDENCE if killed else None,
+            diagnosis=DIAGNOSIS if killed else None,
+            error="a \0 b" if state == "failed" else "",
         ),
     )
 

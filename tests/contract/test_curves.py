@@ -54,10 +54,8 @@ def end(store: Store, study_id: int, make_record: MakeRecord) -> Callable[..., i
             store.epochs.append_epoch(claim, make_record(epoch, metric=metric), 600)
         store.leases.finish_trial(
             claim,
-            Outcome(
-                Outcome(state),
-                OptunaEnd("COMPLETE", 0.5) if state == "complete" else OptunaEnd("PRUNED"),
-            ),
+            Outcome(state),
+            OptunaEnd("COMPLETE", 0.5) if state == "complete" else OptunaEnd("PRUNED"),
         )
         return claim.trial_id
 

@@ -277,7 +277,7 @@ class TestSameRows:
                 asked.report_epoch(make_record(epoch, metric=value))
                 store.epochs.append_epoch(claim, make_record(epoch, metric=value), 600)
             asked.finish_trial(told)
-            store.leases.finish_trial(claim, Outcome(Outcome("failed"), told))
+            store.leases.finish_trial(claim, Outcome("failed"), told)
 
         with closing(StoreLocation.parse(store_url).open_database(create=True)) as database:
             assert rows(database, ours) == rows(database, theirs)
@@ -423,7 +423,7 @@ class TestReport:
         assert store.leases.claim_trial(study_id, 1, "b", 600)
         for write in (
             lambda: store.epochs.append_epoch(claim, make_record(1), 600),
-            lambda: store.leases.finish_trial(claim, Outcome(Outcome("failed"), OptunaEnd("FAIL"))),
+            lambda: store.leases.finish_trial(claim, Outcome("failed"), OptunaEnd("FAIL")),
         ):
             with pytest.raises(LeaseLostError):
                 write()
@@ -441,7 +441,7 @@ class TestReport:
         store.epochs.append_epoch(claim, make_record(1, metric=0.25), 600)
         store.epochs.forget_epochs_after(claim, 0)
         store.leases.finish_trial(
-            claim, Outcome(Outcome("failed"), OptunaEnd("FAIL", user_attrs={KILLED: "why"}))
+            claim, Outcome("failed"), OptunaEnd("FAIL", user_attrs={KILLED: "why"})
         )
         (trial,) = trials.get_all_trials(ours)
         assert (trial.state, trial.value, trial.intermediate_values, trial.user_attrs) == (
@@ -506,9 +506,7 @@ class TestOtherVersion:
         store.epochs.append_epoch(claim, make_record(1), 600)
         let_lapse(store, claim)
         assert store.leases.claim_trial(study_id, 0, "b", 600, max_attempts=1) is None
-        store.leases.finish_trial(
-            claimed(store, study_id), Outcome(Outcome("failed"), OptunaEnd("FAIL"))
-        )
+        store.leases.finish_trial(claimed(store, study_id), Outcome("failed"), OptunaEnd("FAIL"))
         assert [
             (trial.state, trial.intermediate_values) for trial in trials.get_all_trials(ours)
         ] == [(TrialState.RUNNING, {})]

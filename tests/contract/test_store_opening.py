@@ -609,7 +609,7 @@ class TestOptuna:
             assert (claim.number, claim.optuna_trial_id) == (3, theirs.trials[3]._trial_id)
             store.leases.finish_trial(
                 store.leases.bind_trial(claim, 3, theirs.trials[3]._trial_id, {}),
-                Outcome(Outcome("complete", 0.5)),
+                Outcome("complete", 0.5),
             )
             theirs.tell(3, 0.5)
 

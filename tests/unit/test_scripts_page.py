@@ -61,15 +61,13 @@ def store(sqlite_url: str, make_record: Any) -> str:
         held.leases.finish_trial(
             claim,
             Outcome(
-                Outcome(
-                    "diverged",
-                    NAN,
-                    "nonfinite_loss: …",
-                    evidence=evidence,
-                    diagnosis=Diagnosis(
-                        "lr", ("it grew",), (Remedy("less", {"optimizer.lr_multiple": 1.0}),)
-                    ),
-                )
+                "diverged",
+                NAN,
+                "nonfinite_loss: …",
+                evidence=evidence,
+                diagnosis=Diagnosis(
+                    "lr", ("it grew",), (Remedy("less", {"optimizer.lr_multiple": 1.0}),)
+                ),
             ),
         )
     return sqlite_url

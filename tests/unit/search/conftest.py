@@ -89,8 +89,17 @@ class Demo:
         self, claim: Claim, state: Any, score: float | None = None, reason: str = ""
     ) -> None:
         """The end of a trial."""
-        found = (EVIDENCE, DIAGNOSIS) if state == "diverged" else (None, None)
-        self.store.leases.finish_trial(claim, Outcome(Outcome(state, score, reason, *found)))
+        signals = {"pruned": "median", "diverged": EVIDENCE.signal}
+        diverged = state == "diverged"
+        outcome = Outcome(
+            state,
+            score,
+            reason,
+            signals.get(state, ""),
+            EVIDENCE if diverged else None,
+            DIAGNOSIS if diverged else None,
+        )
+        self.store.leases.finish_trial(claim, outcome)
 
     def filled(self) -> None:
         """A trial of every kind: 0 and 1 complete, 2 pruned, 3 diverged, 4 failed, 5 running."""
@@ -110,11 +119,10 @@ class Demo:
         self.store.leases.finish_trial(
             self.start(),
             Outcome(
-                Outcome(
-                    "failed",
-                    reason="ValueError: no [b]class[/b] ü",
-                    error="Traceback\n  [b]x[/b]\nValueError",
-                )
+                "failed",
+                reason="ValueError: no [b]class[/b] ü",
+                signal="ValueError",
+                error="Traceback\n  [b]x[/b]\nValueError",
             ),
         )
         self.start([0.1, 0.2])

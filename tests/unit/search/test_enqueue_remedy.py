@@ -69,13 +69,11 @@ def killed(
     store.leases.finish_trial(
         claim,
         Outcome(
-            Outcome(
-                "diverged",
-                0.1,
-                "loss_rising: it rose",
-                evidence=Evidence("loss_rising", 1, None, "it rose", {}, 1.0),
-                diagnosis=diagnosis,
-            )
+            "diverged",
+            0.1,
+            "loss_rising: it rose",
+            evidence=Evidence("loss_rising", 1, None, "it rose", {}, 1.0),
+            diagnosis=diagnosis,
         ),
     )
     trial = store.trials.find_trial(stored.id, claim.number or 0)
@@ -270,7 +268,7 @@ class TestEnqueue:
                 ),
                 600,
             )
-        store.leases.finish_trial(claim, Outcome(Outcome(state, 0.4)))
+        store.leases.finish_trial(claim, Outcome(state, 0.4))
         with pytest.raises(StudyError, match="trial 0 has no remedies") as caught:
             enqueue_remedy(session, RemedyChoice(0))
         assert caught.value.found == f"it is {state}"

@@ -78,7 +78,7 @@ class Finished:
                 ),
                 600,
             )
-        self.store.leases.finish_trial(claim, Outcome(Outcome(state, score=score)))
+        self.store.leases.finish_trial(claim, Outcome(state, score=score))
         self.count += 1
 
     def export(self, number: int | None = None) -> Export:

@@ -87,7 +87,7 @@ class Demo:
     ) -> Claim:
         """A complete trial."""
         claim = self.start(metrics, **changes)
-        self.store.leases.finish_trial(claim, Outcome(Outcome("complete", score=score)))
+        self.store.leases.finish_trial(claim, Outcome("complete", score=score))
         return claim
 
     def report(self) -> StudyReport:

@@ -60,7 +60,7 @@ class TestStudyReport:
         """Every trial is counted in its state; what the budget still allows is left."""
         demo.complete(0.2)
         for state in ("pruned", "pruned", "failed"):
-            demo.store.leases.finish_trial(demo.start(), Outcome(Outcome(state)))
+            demo.store.leases.finish_trial(demo.start(), Outcome(state))
         paused = demo.start()
         demo.start([0.1])
         demo.store.leases.claim_trial(demo.id, 1000, "box:2", 600)
@@ -109,11 +109,7 @@ class TestStudyReport:
         claim = demo.start([0.1, NAN])
         demo.store.leases.finish_trial(
             claim,
-            Outcome(
-                Outcome(
-                    "diverged", score=NAN, evidence=Evidence("loss_rising", 2, None, "", {}, NAN)
-                )
-            ),
+            Outcome("diverged", score=NAN, evidence=Evidence("loss_rising", 2, None, "", {}, NAN)),
         )
         demo.complete(0.2)
 
@@ -155,8 +151,8 @@ class TestLeaderboard:
         demo.complete(0.2)
         demo.complete(NAN)
         demo.complete(None)
-        demo.store.leases.finish_trial(demo.start([0.9]), Outcome(Outcome("pruned", score=0.9)))
-        demo.store.leases.finish_trial(demo.start([0.9]), Outcome(Outcome("diverged", score=0.9)))
+        demo.store.leases.finish_trial(demo.start([0.9]), Outcome("pruned", score=0.9))
+        demo.store.leases.finish_trial(demo.start([0.9]), Outcome("diverged", score=0.9))
         demo.start([0.9])
 
         assert numbers(demo.report().leaderboard) == [0]
@@ -189,7 +185,7 @@ class TestLeaderboard:
         demo.store.epochs.append_epoch(
             claim, demo.make(3, metric=0.2, test=TestScore(0.25, ())), 600
         )
-        demo.store.leases.finish_trial(claim, Outcome(Outcome("complete", score=0.3)))
+        demo.store.leases.finish_trial(claim, Outcome("complete", score=0.3))
         demo.complete(0.2)
 
         rows = demo.report().leaderboard
@@ -252,13 +248,11 @@ class TestKills:
         demo.store.leases.finish_trial(
             claim,
             Outcome(
-                Outcome(
-                    "diverged",
-                    0.1,
-                    "gradient_explosion: the gradient norm was 2011",
-                    evidence=EVIDENCE,
-                    diagnosis=DIAGNOSIS,
-                )
+                "diverged",
+                0.1,
+                "gradient_explosion: the gradient norm was 2011",
+                evidence=EVIDENCE,
+                diagnosis=DIAGNOSIS,
             ),
         )
 
@@ -282,7 +276,7 @@ class TestKills:
         """A pruned trial has its pruner and its last epoch; its cause is its peers."""
         demo.store.leases.finish_trial(
             demo.start([0.1, 0.1, 0.1]),
-            Outcome(Outcome("pruned", 0.1, "median: best metric 0.1 by epoch 3", "median")),
+            Outcome("pruned", 0.1, "median: best metric 0.1 by epoch 3", "median"),
         )
 
         (kill,) = demo.report().kills
@@ -300,12 +294,10 @@ class TestKills:
         demo.store.leases.finish_trial(
             demo.start(),
             Outcome(
-                Outcome(
-                    "failed",
-                    reason="ValueError: bad mask",
-                    signal="ValueError",
-                    error="Traceback …",
-                )
+                "failed",
+                reason="ValueError: bad mask",
+                signal="ValueError",
+                error="Traceback …",
             ),
         )
 
@@ -323,19 +315,17 @@ class TestKills:
         """Causes are counted, the most frequent first; complete trials do not count."""
         demo.complete(0.3)
         demo.store.leases.finish_trial(
-            demo.start([0.1]), Outcome(Outcome("pruned", 0.1, "median: …", "median"))
+            demo.start([0.1]), Outcome("pruned", 0.1, "median: …", "median")
         )
         for _ in range(2):
             demo.store.leases.finish_trial(
                 demo.start([0.1, NAN]),
                 Outcome(
-                    Outcome(
-                        "diverged",
-                        0.1,
-                        "gradient_explosion: …",
-                        evidence=EVIDENCE,
-                        diagnosis=DIAGNOSIS,
-                    )
+                    "diverged",
+                    0.1,
+                    "gradient_explosion: …",
+                    evidence=EVIDENCE,
+                    diagnosis=DIAGNOSIS,
                 ),
             )
 
@@ -350,7 +340,7 @@ class TestStudyHealth:
         """Each sign has the number of complete trials that show it, and those that do not."""
         demo.complete(0.4, [0.1, 0.4])
         demo.complete(0.4, [0.4, 0.1])
-        demo.store.leases.finish_trial(demo.start([0.4, 0.1]), Outcome(Outcome("pruned")))
+        demo.store.leases.finish_trial(demo.start([0.4, 0.1]), Outcome("pruned"))
 
         assert (
             demo.report().health[1]

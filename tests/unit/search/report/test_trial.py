@@ -27,9 +27,7 @@ class TestTrialReport:
         demo.store.leases.finish_trial(
             claim,
             Outcome(
-                Outcome(
-                    "diverged", 0.1, "gradient_explosion: …", evidence=EVIDENCE, diagnosis=DIAGNOSIS
-                )
+                "diverged", 0.1, "gradient_explosion: …", evidence=EVIDENCE, diagnosis=DIAGNOSIS
             ),
         )
 
@@ -80,7 +78,7 @@ class TestTrialReport:
         """A report has the full text of an error."""
         demo.store.leases.finish_trial(
             demo.start(),
-            Outcome(Outcome("failed", reason="ValueError: x", error="Traceback\nValueError: x")),
+            Outcome("failed", reason="ValueError: x", error="Traceback\nValueError: x"),
         )
 
         assert trial_report(demo.store, "demo", 0).error == "Traceback\nValueError: x"
@@ -108,7 +106,7 @@ class TestTrialReport:
         """A report is JSON with records, evidence and remedies; NaN and infinity are null."""
         claim = demo.start([0.1, NAN], grad_norm_max=INF)
         demo.store.leases.finish_trial(
-            claim, Outcome(Outcome("diverged", 0.1, "…", evidence=EVIDENCE, diagnosis=DIAGNOSIS))
+            claim, Outcome("diverged", 0.1, "…", evidence=EVIDENCE, diagnosis=DIAGNOSIS)
         )
 
         payload = json.loads(
