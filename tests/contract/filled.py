@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from search.sampling.connection import close_trials, open_trials
 from spaces.records import ClassCounts, Diagnosis, EpochRecord, Evidence, Remedy
 from storage.location import StoreLocation
-from storage.rows import Claim, FinalState, Outcome
+from storage.rows import Claim, EnqueuedTrial, FinalState, Outcome
 from storage.store import Store
 from storage.tables.optuna_version import MADE_BY
 

@@ -244,7 +244,7 @@ def test_every_order(
                 assert all(
                     name.lstrip(".").startswith(f"trial-{trial.number:05d}.1.") for name in left
                 ), told
-                TrialStates(
+                StoredCheckpoints(
                     other.context.files, other.context.files.path("frozen", trial.number or 0)
                 ).remove(1)
             else:
@@ -256,7 +256,7 @@ def test_late_removal(workers: tuple[Worker, Worker]) -> None:
     frozen, other = workers
     store, study_id = other.context.store, other.context.stored.id
     install(Gates())
-    states = TrialStates(frozen.context.files, frozen.context.files.path("frozen", 0))
+    states = StoredCheckpoints(frozen.context.files, frozen.context.files.path("frozen", 0))
     owner = states.write(1, lambda draft: draft.write_text("1") and None, {"epoch": 1})
     adopted = states.adopt(owner, 2)
     states.remove(1)

@@ -17,6 +17,8 @@ from search.worker.stop import StopRequest
 from search.worker.watchdog import Watchdog
 from spaces.errors import DataError
 from spaces.records import EpochRecord
+from storage.files.checkpoints import StoredCheckpoints
+from storage.files.study_files import StudyFiles
 from tests.contract.test_training_options import NO_BATCH_NORM
 from tests.contract.training import Keeper, Kit, Left, machine, make_kit, segmentation, split, told
 
@@ -188,8 +190,8 @@ class TestDisk:
         self, segmentation: Kit, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         """On a disk that takes no more, a training goes on without its checkpoints, with a warning; what lies there is whole."""
-        files = CheckpointFiles(tmp_path)
-        states = TrialStates(files, files.path("demo", 0))
+        files = StudyFiles(tmp_path)
+        states = StoredCheckpoints(files, files.path("demo", 0))
         checkpoints = TrialCheckpoints(
             states=states,
             attempt=1,

@@ -20,6 +20,7 @@ from objectives.losses.class_weights import class_weights
 from objectives.registry import OBJECTIVES
 from objectives.segmentation.train import Run
 from search.planning.plan import Plan, make_plan
+from search.pruners.signals import find_divergence
 from search.sampling.sampler import TrialSeededSampler, suggest_params
 from search.worker.readback import check_used
 from spaces.config import WeightsConfig

@@ -29,7 +29,7 @@ from spaces.errors import LeaseLostError, StoreError
 from spaces.records import Diagnosis, EpochRecord, Evidence
 from storage.database.engine import Database
 from storage.location import StoreLocation
-from storage.rows import Claim, OptunaEnd, Outcome, Sampled, SampledParam
+from storage.rows import Claim, EnqueuedTrial, OptunaEnd, Outcome, SampledParam, SampledTrial
 from storage.store import Store
 from storage.tables.optuna import KILLED, SCHEMA, OptunaTables
 from storage.tables.optuna_version import VERSION_TABLE
@@ -175,7 +175,7 @@ def frozen(trials: RDBStorage, optuna_study_id: int) -> list[FrozenTrial]:
 
 class TestSameRows:
     def test_all(self, store: Store, trials: RDBStorage, theirs: int, store_url: str) -> None:
-        """Waiting presets, a trial that takes one, a new one with all its parameters, and one that is given up: row by row the same."""
+        """EnqueuedTrial presets, a trial that takes one, a new one with all its parameters, and one that is given up: row by row the same."""
         for each in PRESETS:
             waiting = create_trial(
                 state=TrialState.WAITING,
@@ -271,7 +271,7 @@ class TestSameRows:
         for told, metrics in ENDS.values():
             asked, claim = (
                 OptunaTrial(study, study.ask(), is_written_by_store=False),
-                bound(store, claimed(store, study_id), Sampled()),
+                bound(store, claimed(store, study_id), SampledTrial()),
             )
             for epoch, value in enumerate(metrics, 1):
                 asked.report_epoch(make_record(epoch, metric=value))

@@ -18,7 +18,7 @@ from objectives.segmentation.config import SegmentationConfig
 from objectives.segmentation.train import METRICS, Run
 from objectives.training.steps import pool_batches
 from objectives.training.validation import validate
-from search.planning.plan import Plan, make_plan
+from search.planning.plan import Plan, make_plan, searchable_paths
 from search.sampling.sampler import TrialSeededSampler, suggest_params
 from search.worker.readback import check_used
 from spaces.errors import ConfigError, UnusedHyperparameterError

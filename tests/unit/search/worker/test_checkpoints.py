@@ -21,6 +21,7 @@ from search.worker.watchdog import Watchdog
 from spaces.errors import InputError, LeaseLostError
 from spaces.records import EpochRecord
 from storage.files.best_weights import BestWeights
+from storage.files.checkpoints import StoredCheckpoints
 from storage.files.study_files import StudyFiles
 from tests.conftest import RECORD
 
@@ -50,7 +51,7 @@ def make(
     confirm_lease: Callable[[], None] = lambda: None,
 ) -> TrialCheckpoints:
     """The checkpoints of an attempt at trial 3."""
-    states = TrialStates(files, files.path("demo", 3))
+    states = StoredCheckpoints(files, files.path("demo", 3))
     return TrialCheckpoints(
         states=states,
         attempt=attempt,
@@ -71,9 +72,9 @@ def write(checkpoints: TrialCheckpoints, epoch: int, content: bytes = b"state") 
     checkpoints.save_checkpoint(lambda path: path.write_bytes(content) and None)
 
 
-def following(files: CheckpointFiles, stored_epochs: int) -> TrialCheckpoints:
+def following(files: StudyFiles, stored_epochs: int) -> TrialCheckpoints:
     """The checkpoints of the next attempt, in a copy of the files, so that several can resume from the same ones."""
-    copy = CheckpointFiles(files.root / f"after-{stored_epochs}")
+    copy = StudyFiles(files.root / f"after-{stored_epochs}")
     shutil.copytree(files.root / "demo", copy.root / "demo")
     return make(copy, 2, stored_epochs)
 
@@ -85,7 +86,7 @@ def content(checkpoints: TrialCheckpoints) -> bytes | None:
 
 
 class TestLatest:
-    def test_newest(self, files: CheckpointFiles) -> None:
+    def test_newest(self, files: StudyFiles) -> None:
         """The next attempt resumes from the newest state, and knows its epoch."""
         for epoch in (1, 2, 3):
             write(make(files), epoch, b"%d" % epoch)
@@ -93,7 +94,7 @@ class TestLatest:
         assert content(following) == b"3"
         assert following.epoch == 3
 
-    def test_broken(self, files: CheckpointFiles, caplog: pytest.LogCaptureFixture) -> None:
+    def test_broken(self, files: StudyFiles, caplog: pytest.LogCaptureFixture) -> None:
         """A broken state is named in the log, and the one before is used; without that, none."""
         first = make(files)
         write(first, 1, b"older")
@@ -107,7 +108,7 @@ class TestLatest:
         assert content(make(files, 3, 2)) is None
         assert older.order == (1, 1)
 
-    def test_newer_than_the_store(self, files: CheckpointFiles) -> None:
+    def test_newer_than_the_store(self, files: StudyFiles) -> None:
         """A state that is newer than the epochs in the store is passed over for an older one."""
         write(make(files), 4, b"4")
         write(make(files), 6, b"6")
@@ -118,7 +119,7 @@ class TestLatest:
             b"6",
         ]
 
-    def test_unconfirmed(self, files: CheckpointFiles) -> None:
+    def test_unconfirmed(self, files: StudyFiles) -> None:
         """Epochs that the store may lack are in the state's note, and come from there; with a gap it is not used."""
         unconfirmed = [record(3), record(4), replace(record(5), metric=math.nan)]
         first = make(files, unconfirmed=unconfirmed)
@@ -137,13 +138,13 @@ class TestLatest:
         assert found[2].resume_point.missing[:2] == (record(3), record(4))
         assert math.isnan(found[2].resume_point.missing[2].metric)
 
-    def test_another_owner(self, files: CheckpointFiles) -> None:
+    def test_another_owner(self, files: StudyFiles) -> None:
         """A state of another trial with the same file name is not used."""
         other = make(files, owner={"study": "demo", "trial": 99})
         write(other, 1)
         assert content(make(files, 2, 1)) is None
 
-    def test_decided_once(self, files: CheckpointFiles) -> None:
+    def test_decided_once(self, files: StudyFiles) -> None:
         """An attempt keeps the state that it resumed from, whatever an earlier attempt writes or removes later."""
         first = make(files)
         write(first, 1, b"1")
@@ -155,7 +156,7 @@ class TestLatest:
         first.remove_states()
         assert content(second) == b"1"
 
-    def test_none_yet(self, files: CheckpointFiles) -> None:
+    def test_none_yet(self, files: StudyFiles) -> None:
         """An attempt without a state stays without one, and keeps unusable ones until it has written its own."""
         first = make(files)
         write(first, 4, b"4")
@@ -167,7 +168,7 @@ class TestLatest:
             write(second, epoch)
         assert [state.order for state in second.states.list_newest_first()] == [(2, 2), (2, 1)]
 
-    def test_lost(self, files: CheckpointFiles) -> None:
+    def test_lost(self, files: StudyFiles) -> None:
         """An attempt that has lost its trial writes no state, and raises that."""
         owners = [1]
 
@@ -184,14 +185,14 @@ class TestLatest:
 
 
 class TestStep:
-    def test_not_due(self, files: CheckpointFiles) -> None:
+    def test_not_due(self, files: StudyFiles) -> None:
         """No state is due soon after the last one."""
         checkpoints = make(files)
         assert not checkpoints.step()
         assert not checkpoints.due(record(1), last=True)
         assert checkpoints.declined_epoch == 1
 
-    def test_old(self, files: CheckpointFiles) -> None:
+    def test_old(self, files: StudyFiles) -> None:
         """A state is due when the last one is old, and less often if it takes long to write."""
         checkpoints = make(files)
         checkpoints.last_written -= 1000
@@ -200,7 +201,7 @@ class TestStep:
         checkpoints.every_s = 2000
         assert not checkpoints.step()
 
-    def test_configured(self, files: CheckpointFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_configured(self, files: StudyFiles, monkeypatch: pytest.MonkeyPatch) -> None:
         """The environment sets another time between two states, after the first one too."""
         monkeypatch.setenv("SEARCH_CHECKPOINT_S", "100")
         checkpoints = make(files, at_least_s=checkpoint_every_s())
@@ -218,14 +219,14 @@ class TestStep:
         with pytest.raises(InputError, match="SEARCH_CHECKPOINT_S"):
             checkpoint_every_s()
 
-    def test_promising(self, files: CheckpointFiles) -> None:
+    def test_promising(self, files: StudyFiles) -> None:
         """The last state of a trial that may be the best is due, however recent the one before."""
         checkpoints = make(files, is_promising=lambda last: last.epoch == 2)
         assert not checkpoints.due(record(2), last=False)
         assert not checkpoints.due(record(1), last=True)
         assert checkpoints.due(record(2), last=True)
 
-    def test_interrupted(self, files: CheckpointFiles) -> None:
+    def test_interrupted(self, files: StudyFiles) -> None:
         """Ctrl-C waits for the end of the epoch, and its state does not end the training."""
         stop = StopRequest()
         checkpoints = make(files, stop=stop)
@@ -234,7 +235,7 @@ class TestStep:
         assert checkpoints.due(record(1), last=False)
         checkpoints.save_checkpoint(lambda path: path.write_bytes(b"x") and None)
 
-    def test_urgent(self, files: CheckpointFiles) -> None:
+    def test_urgent(self, files: StudyFiles) -> None:
         """After SIGTERM a state is due at the next step, and ends the training when it is written."""
         stop = StopRequest()
         checkpoints = make(files, stop=stop)
@@ -244,7 +245,7 @@ class TestStep:
             checkpoints.save_checkpoint(lambda path: path.write_bytes(b"midway") and None)
         assert content(make(files, 2)) == b"midway"
 
-    def test_urgent_without_a_state(self, files: CheckpointFiles) -> None:
+    def test_urgent_without_a_state(self, files: StudyFiles) -> None:
         """A training that writes no state within an epoch ends at the step after."""
         stop = StopRequest()
         checkpoints = make(files, stop=stop)
@@ -253,7 +254,7 @@ class TestStep:
         with pytest.raises(StopTraining):
             checkpoints.step()
 
-    def test_urgent_at_the_end_of_an_epoch(self, files: CheckpointFiles) -> None:
+    def test_urgent_at_the_end_of_an_epoch(self, files: StudyFiles) -> None:
         """The state after an epoch does not end the training: its record still has to be reported."""
         stop = StopRequest()
         checkpoints = make(files, stop=stop)
@@ -264,7 +265,7 @@ class TestStep:
 
 
 class TestDisk:
-    def test_full(self, files: CheckpointFiles, caplog: pytest.LogCaptureFixture) -> None:
+    def test_full(self, files: StudyFiles, caplog: pytest.LogCaptureFixture) -> None:
         """On a full disk the trial continues, with a warning, and both earlier states stay."""
         checkpoints = make(files, stored_epochs=9)
         for epoch in (1, 2):
@@ -280,7 +281,7 @@ class TestDisk:
         write(checkpoints, 4, b"4")
         assert content(following(files, 9)) == b"4"
 
-    def test_full_and_urgent(self, files: CheckpointFiles) -> None:
+    def test_full_and_urgent(self, files: StudyFiles) -> None:
         """A full disk does not delay a stop."""
         stop = StopRequest()
         checkpoints = make(files, stop=stop)
@@ -295,10 +296,10 @@ class TestDisk:
 
     def test_no_room_for_the_best(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         """When the best weights cannot be stored, the trial is complete all the same."""
-        checkpoints = make(CheckpointFiles(tmp_path))
+        checkpoints = make(StudyFiles(tmp_path))
         write(checkpoints, 1)
         (tmp_path / "demo" / "artifacts").write_text("in the way")
-        checkpoints.keep_best(Artifacts(CheckpointFiles(tmp_path), "demo", 1.0), 3, 0.5, "maximize")
+        checkpoints.keep_best(BestWeights(StudyFiles(tmp_path), "demo", 1.0), 3, 0.5, "maximize")
         assert "the best weights were not kept" in caplog.text
 
 
