@@ -14,7 +14,8 @@ from benchmarks.report import Figure, Result
 from search.report.models import StudyReport
 from search.report.study import study_report
 from spaces.errors import StoreError
-from storage.store import Store, open_store
+from storage.location import StoreLocation
+from storage.store import Store
 
 STUDY = "focal_gamma"
 WALL_S, FIRST_EPOCH_S, TRIALS, KILLED = 300.0, 15.0, 24, 1
@@ -40,7 +41,7 @@ def measure(*, quick: bool) -> Result:
         wall_s = time.monotonic() - began
         if not (folder / "best.yaml").exists():
             raise SystemExit("the search ended without a best.yaml")
-        with open_store(url, create=False) as store:
+        with StoreLocation.parse(url).open(create=False) as store:
             found = study_report(store, STUDY)
     return told(found, wall_s, first_epoch_s)
 
@@ -55,7 +56,7 @@ def wait_for_epoch(process: subprocess.Popen[bytes], folder: Path, url: str, beg
         _pause(process, folder, began)
     while True:
         try:
-            with open_store(url, create=False) as store:
+            with StoreLocation.parse(url).open(create=False) as store:
                 while not any_epoch(store):
                     _pause(process, folder, began)
                 return time.monotonic() - began

@@ -38,9 +38,9 @@ from search.worker.trial import run_trial
 from spaces.config import TrialConfig
 from spaces.loader import load_study
 from spaces.records import ClassCounts, EpochRecord
-from storage.database.url import optuna_url
+from storage.location import StoreLocation
 from storage.rows import StoredStudy
-from storage.store import Store, open_store
+from storage.store import Store
 
 BOUND_MS = 10.0
 DEADLINE_S = 300.0
@@ -104,9 +104,11 @@ class PlainOptuna:
     def __init__(self, url: str, plan: Plan, size: Size) -> None:
         self.plan, self.epochs, self._rng = plan, size.epochs, random.Random(1)
         self.times_ms: list[float] = []
-        storage = RDBStorage(optuna_url(url))
+        storage = RDBStorage(StoreLocation.parse(url).optuna_url)
         fill(storage, self._study(storage), plan, size.trials, size.epochs)
-        self.study = self._study(RDBStorage(optuna_url(url)))  # as a new process finds it
+        self.study = self._study(
+            RDBStorage(StoreLocation.parse(url).optuna_url)
+        )  # as a new process finds it
 
     def _study(self, storage: RDBStorage) -> optuna.Study:
         sampler, pruner = (
@@ -167,7 +169,7 @@ def on_database(
         )
         stored = make_ours(urls["ours"], plan, size)
         plain, watch = PlainOptuna(urls["plain"], plan, size), Stopwatch()
-        with open_store(urls["ours"], create=False) as store:
+        with StoreLocation.parse(urls["ours"]).open(create=False) as store:
             bench = warm_bench(urls["ours"], store, stored, watch)
             deadline = time.monotonic() + DEADLINE_S
             with watch.watching(*parts(bench)):
@@ -188,9 +190,9 @@ def on_database(
 
 def make_ours(url: str, plan: Plan, size: Size) -> StoredStudy:
     """A study of ours with a past."""
-    session = open_session(plan.spec, url)
+    session = open_session(plan.spec, StoreLocation.parse(url))
     with session.store as store:
-        storage = RDBStorage(optuna_url(url))
+        storage = RDBStorage(StoreLocation.parse(url).optuna_url)
         study = optuna.load_study(study_name=plan.spec.name, storage=storage)
         fill_ours(
             store,
@@ -204,7 +206,12 @@ def make_ours(url: str, plan: Plan, size: Size) -> StoredStudy:
 
 def warm_bench(url: str, store: Store, stored: StoredStudy, watch: Stopwatch) -> Bench:
     """What a worker has before its first trial, with a trainer that trains nothing."""
-    bench = make_bench(WorkerSettings(url, stored.name, "cpu", 1), store, stored, StopRequest())
+    bench = make_bench(
+        WorkerSettings(StoreLocation.parse(url), stored.name, "cpu", 1),
+        store,
+        stored,
+        StopRequest(),
+    )
     trainer = ScriptedTrainer(watch)
     return replace(bench, trainer=trainer, counts=trainer.count_classes(None))
 

@@ -27,6 +27,7 @@ from search.worker.loop import _loop
 from search.worker.stop import StopRequest
 from spaces.loader import check
 from spaces.study import StudySpec
+from storage.location import StoreLocation
 
 SEEDS, QUICK_SEEDS = 6, 1
 TRIALS, QUICK_TRIALS = 50, 14
@@ -72,11 +73,11 @@ def run(seed: int, trials: int, constrained: bool) -> Outcome:
                 )
             )
         url = f"sqlite:///{Path(folder) / 'search.db'}"
-        session = open_session(spec, url)
+        session = open_session(spec, StoreLocation.parse(url))
         store = stack.enter_context(session.store)
         _loop(
             make_bench(
-                WorkerSettings(url, spec.name, "cpu", 1),
+                WorkerSettings(StoreLocation.parse(url), spec.name, "cpu", 1),
                 store,
                 session.stored,
                 StopRequest(DEADLINE_S),

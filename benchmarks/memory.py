@@ -19,6 +19,7 @@ from benchmarks.commands import ONE_THREAD, environment, finish, script, started
 from benchmarks.report import Figure, Result
 from search.session import open_session
 from spaces.loader import load_study
+from storage.location import StoreLocation
 from storage.rows import FINAL_STATES
 from storage.store import Store
 
@@ -44,7 +45,7 @@ def measure(*, quick: bool) -> Result:
     with tempfile.TemporaryDirectory(prefix="search-benchmark-") as held:
         folder = Path(held)
         url = f"sqlite:///{folder / 'search.db'}"
-        session = open_session(spec, url)
+        session = open_session(spec, StoreLocation.parse(url))
         command = [
             script("search"),
             "worker",

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from spaces.errors import StoreError
-from storage.store import open_store
+from storage.location import StoreLocation
 
 TRIALS, EPOCHS = 4, 40
 CLOCK = {"seconds", "samples_per_s", "peak_mib"}
@@ -48,7 +48,7 @@ def write_study(folder: Path) -> None:
 
 def outcomes(url: str) -> dict[int, Outcome]:
     """Trial number → its end."""
-    with open_store(url, create=False) as store:
+    with StoreLocation.parse(url).open(create=False) as store:
         study = store.studies.find_study("placed")
         assert study is not None
         return {
@@ -70,7 +70,7 @@ def _plain(record: dict[str, Any]) -> dict[str, Any]:
 def epochs_of(url: str) -> dict[int, int]:
     """Trial number → epochs stored; nothing before there is a study."""
     try:
-        with open_store(url, create=False) as store:
+        with StoreLocation.parse(url).open(create=False) as store:
             study = store.studies.find_study("placed")
             return (
                 {}

@@ -20,7 +20,7 @@ from benchmarks import placed, report
 from benchmarks.commands import environment, finish, run, script, started
 from benchmarks.databases import postgresql
 from benchmarks.report import Figure, Result
-from storage.store import open_store
+from storage.location import StoreLocation
 
 LIMIT_S = 900.0
 NODES = 3
@@ -128,7 +128,7 @@ def _attempt(url: str, number: int) -> int:
 
 
 def _trials(url: str) -> list[Any]:
-    with open_store(url, create=False) as store:
+    with StoreLocation.parse(url).open(create=False) as store:
         study = store.studies.find_study("placed")
         assert study is not None
         return store.trials.list_trials(study.id)

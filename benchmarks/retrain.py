@@ -14,7 +14,7 @@ from benchmarks import report
 from benchmarks.commands import environment, run, script
 from benchmarks.report import Figure, Result
 from search.report.study import study_report
-from storage.store import open_store
+from storage.location import StoreLocation
 
 STUDY = "focal_gamma"
 SHORT, QUICK_SHORT = ("--trials", "6", "--epochs", "4"), ("--trials", "4", "--epochs", "1")
@@ -33,7 +33,7 @@ def measure(*, quick: bool) -> Result:
             environment(),
             TIMEOUT_S,
         )
-        with open_store(f"sqlite:///{folder / 'search.db'}", create=False) as store:
+        with StoreLocation.parse(f"sqlite:///{folder / 'search.db'}").open(create=False) as store:
             best = [row.number for row in study_report(store, STUDY).leaderboard][
                 : QUICK_RETRAINED if quick else RETRAINED
             ]

@@ -25,6 +25,7 @@ from search.worker.context import WorkerSettings, make_bench
 from search.worker.loop import _loop
 from search.worker.stop import StopRequest
 from spaces.loader import load_study
+from storage.location import StoreLocation
 
 BOUND_MS = 100.0
 TRIALS, QUICK_TRIALS = 31, 4
@@ -43,10 +44,10 @@ def measure(*, quick: bool) -> Result:
     spec = load_study("focal_gamma", {"epochs": 1, "trials": trials, **FEW_SCENES})
     with tempfile.TemporaryDirectory(prefix="search-benchmark-") as folder:
         url = f"sqlite:///{Path(folder) / 'search.db'}"
-        session = open_session(spec, url)
+        session = open_session(spec, StoreLocation.parse(url))
         with session.store as store:
             bench = make_bench(
-                WorkerSettings(url, spec.name, "cpu", 1),
+                WorkerSettings(StoreLocation.parse(url), spec.name, "cpu", 1),
                 store,
                 session.stored,
                 StopRequest(DEADLINE_S),

@@ -7,20 +7,20 @@ import socket
 from search.sampling.connection import open_trials
 from search.stored_study import find_study
 from spaces.errors import InputError
-from storage.store import open_store
+from storage.location import StoreLocation
 
 HOST = "127.0.0.1"
 """The dashboard has no login, so nobody but this machine may reach it."""
 
 
-def serve(url: str, study: str | None, port: int) -> None:
+def serve(location: StoreLocation, study: str | None, port: int) -> None:
     """Serve until Ctrl-C.
 
     Raises:
         StoreError: when the store or the study is not there.
         InputError: when the port is taken.
     """
-    with open_store(url, create=False) as store:
+    with location.open(create=False) as store:
         place = (
             f"/dashboard/studies/{find_study(store, study).optuna_study_id}"
             if study
@@ -30,7 +30,7 @@ def serve(url: str, study: str | None, port: int) -> None:
     from optuna_dashboard import run_server
 
     print(f"http://{HOST}:{port}{place}  (Ctrl-C ends it)", flush=True)
-    run_server(open_trials(url), host=HOST, port=port)
+    run_server(open_trials(location), host=HOST, port=port)
 
 
 def _check_port(port: int) -> None:

@@ -48,7 +48,7 @@ def parse_choice(text: str) -> Choice:
     return Choice(int(match["trial"]), int(match["remedy"] or 1))
 
 
-def enqueue_remedy(session: Session, url: str, choice: Choice) -> tuple[Session, Remedy]:
+def enqueue_remedy(session: Session, choice: Choice) -> tuple[Session, Remedy]:
     """The session with one more trial to be tried next, and the remedy that it tries; the budget grows by it where it is spent.
 
     Raises:
@@ -69,7 +69,7 @@ def enqueue_remedy(session: Session, url: str, choice: Choice) -> tuple[Session,
             "patch": {**_outside(session.plan, trial, preset), **patch},
         }
     }
-    trials = open_trials(url)
+    trials = open_trials(session.location)
     try:
         study = WorkerStudy(trials, session.plan, session.stored.name, lambda: 0)
         enqueue(study, [Waiting(params, attributes)])

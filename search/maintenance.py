@@ -10,13 +10,12 @@ from typing import Any
 
 from spaces.errors import StoreError
 from storage.database.engine import Database
-from storage.database.url import database_file, dump_command, parse, safe_url
+from storage.location import StoreLocation
 from storage.maintenance.check import Checkup, check_database
 from storage.maintenance.copy import Copied, copy_studies
 from storage.maintenance.migrate import upgrade_store
 from storage.maintenance.orphans import Leftover, leftovers, remove_leftovers
 from storage.maintenance.vacuum import back_up, kind, refuse_held, size_bytes, tidy
-from storage.store import open_database, open_files, open_store, shares_files
 from storage.tables import schema
 from storage.tables.optuna_version import optuna_version
 
@@ -53,22 +52,22 @@ class Inspection:
         }
 
 
-def inspect_store(url: str) -> Inspection:
+def inspect_store(location: StoreLocation) -> Inspection:
     """Look at all of a store, and at its files.
 
     Raises:
         StoreError: when there is no store, or it cannot be read at all.
     """
-    with closing(open_database(url)) as database:
+    with closing(location.open_database()) as database:
         found = check_database(database)
-    root = open_files(url).root
+    root = location.files_root
     if found.version != schema.HEAD:
         return Inspection(found, root, ())
-    with open_store(url, create=False) as store:
+    with location.open(create=False) as store:
         return Inspection(found, root, tuple(leftovers(store, root)))
 
 
-def migrate(url: str, *, backup: bool = True, backed_up: bool = False) -> list[str]:
+def migrate(location: StoreLocation, *, backup: bool = True, backed_up: bool = False) -> list[str]:
     """Bring a store of an older program, and Optuna's tables in it, to the versions of this one; what was done, in words.
 
     Args:
@@ -78,28 +77,29 @@ def migrate(url: str, *, backup: bool = True, backed_up: bool = False) -> list[s
     Raises:
         StoreError: when there is no store, or a newer one, workers hold trials, or there is no copy.
     """
-    with closing(open_database(url)) as database:
+    with closing(location.open_database()) as database:
         with database.reading() as connection:
             found = schema.check_upgradable(connection, database.where)
             theirs = optuna_version(connection)
-        head = _optuna_head(url, theirs, database.where) if theirs else None
+        head = _optuna_head(location, theirs, database.where) if theirs else None
         if found == schema.HEAD and theirs == head:
             return []
         with database.reading() as connection:
             refuse_held(connection, database.where, "migrated")
-        done = _copy_first(database, found, backup=backup, backed_up=backed_up)
+        done = _copy_first(location, database, found, backup=backup, backed_up=backed_up)
     if found != schema.HEAD:
-        upgrade_store(url)
+        upgrade_store(location)
         done.append(f"our tables: version {found} → {schema.HEAD}")
     if theirs != head:
-        _upgrade_optuna(url)
+        _upgrade_optuna(location)
         done.append(f"Optuna's tables: version {theirs} → {head}")
     return done
 
 
-def _copy_first(database: Database, version: str, *, backup: bool, backed_up: bool) -> list[str]:
-    url = database.engine.url.render_as_string(hide_password=False)
-    file = database_file(url)
+def _copy_first(
+    location: StoreLocation, database: Database, version: str, *, backup: bool, backed_up: bool
+) -> list[str]:
+    file = location.sqlite_file
     if file is not None and backup:
         copy = file.with_name(f"{file.name}.backup-{version}")
         back_up(database, copy)
@@ -108,15 +108,15 @@ def _copy_first(database: Database, version: str, *, backup: bool, backed_up: bo
         raise StoreError(
             "the database of a server is copied by its own means before its tables are changed",
             where=database.where,
-            next_step=f"{dump_command(url)}, then search store migrate --backed-up",
+            next_step=f"{location.dump_command()}, then search store migrate --backed-up",
         )
     return []
 
 
-def _optuna_head(url: str, found: str, where: str) -> str:
+def _optuna_head(location: StoreLocation, found: str, where: str) -> str:
     from search.sampling.connection import any_version, close_trials
 
-    storage = any_version(url)
+    storage = any_version(location)
     try:
         if found not in storage.get_all_versions():
             raise StoreError(
@@ -131,34 +131,36 @@ def _optuna_head(url: str, found: str, where: str) -> str:
         close_trials(storage)
 
 
-def _upgrade_optuna(url: str) -> None:
+def _upgrade_optuna(location: StoreLocation) -> None:
     from search.sampling.connection import any_version, close_trials
 
-    storage = any_version(url)
+    storage = any_version(location)
     try:
         storage.upgrade()
     finally:
         close_trials(storage)
 
 
-def copy(url: str, to: str, names: Sequence[str] = (), *, running: bool = False) -> list[Copied]:
+def copy(
+    location: StoreLocation, to: StoreLocation, names: Sequence[str] = (), *, running: bool = False
+) -> list[Copied]:
     """Copy studies into another store, which is made when there is none; all of them, or none and nothing is left behind.
 
     Raises:
         StoreError: as `copy_studies` does.
     """
-    if parse(url) == parse(to):
+    if location == to:
         raise StoreError(
             "a store cannot be copied into itself",
-            where=safe_url(url),
+            where=location.safe_url,
             next_step="name another store with --to",
         )
-    with open_store(url, create=False):
+    with location.open(create=False):
         pass  # it is there, and of this version
-    with open_store(to) as target:
+    with to.open() as target:
         try:
             _make_optuna_tables(to)
-            with closing(open_database(url)) as read, closing(Database(to)) as write:
+            with closing(location.open_database()) as read, closing(to.open_database()) as write:
                 copied = copy_studies(read, write, names, running=running)
         except BaseException:
             target.unmake()
@@ -166,10 +168,10 @@ def copy(url: str, to: str, names: Sequence[str] = (), *, running: bool = False)
     return copied
 
 
-def _make_optuna_tables(url: str) -> None:
+def _make_optuna_tables(location: StoreLocation) -> None:
     from search.sampling.connection import close_trials, open_trials
 
-    close_trials(open_trials(url))
+    close_trials(open_trials(location))
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,7 @@ class Tidied:
     shared: bool
 
 
-def vacuum(url: str, *, dry_run: bool = False, shared_files: bool = False) -> Tidied:
+def vacuum(location: StoreLocation, *, dry_run: bool = False, shared_files: bool = False) -> Tidied:
     """Give room back, and remove the files of trials and studies that are gone.
 
     Args:
@@ -193,22 +195,22 @@ def vacuum(url: str, *, dry_run: bool = False, shared_files: bool = False) -> Ti
     Raises:
         StoreError: when there is no store, or workers hold trials of one on SQLite.
     """
-    root = open_files(url).root
-    with open_store(url, create=False) as store:
+    root = location.files_root
+    with location.open(create=False) as store:
         found = leftovers(store, root)
-    with closing(open_database(url)) as database:
+    with closing(location.open_database()) as database:
         with database.reading() as connection:
             before = size_bytes(connection)
             if kind(database) == "sqlite" and not dry_run:  # it is locked for as long as it takes
                 refuse_held(connection, database.where, "vacuumed")
-        shared = shares_files(url)
+        shared = location.files_shared
         if dry_run:
             return Tidied(before, before, tuple(found), 0, shared)
         tidy(database)
         with database.reading() as connection:
             after = size_bytes(connection)
     if shared_files or not shared:
-        with open_store(url, create=False) as store:
+        with location.open(create=False) as store:
             found = leftovers(
                 store, root
             )  # once more: tidying may have taken minutes, in which a study was made under an old name

@@ -1,118 +1,192 @@
-"""A study in a store: made when it is new, taken up when it is there, refused when it is another one of the same name."""
+"""Open a study in the store: create it, resume it, or refuse a different one of the same name."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from types import TracebackType
+from typing import Any, NamedTuple, Self
 
 from search.planning.plan import Plan, make_plan
 from spaces.errors import StudyError
 from spaces.paths import flatten
 from spaces.study import CIRCUMSTANCES, StudySpec
-from storage.database.url import safe_url
+from storage.files.study_files import CheckpointFiles
+from storage.location import StoreLocation
 from storage.rows import StoredStudy
-from storage.store import Store, open_store
+from storage.store import Store
 
 ABSENT = "(absent)"
+INCOMPARABLE = ("metric", "objective", "space")
+"""A study whose definition changes in these would contain trials that cannot be compared."""
 
-Change = tuple[str, str, str]
-"""Path, what is stored, what is given."""
+MAX_SHOWN = 12
+"""How many changes of a definition an error lists."""
+
+
+class Change(NamedTuple):
+    """A difference between the stored definition of a study and the given one."""
+
+    path: str
+    stored: str
+    given: str
 
 
 @dataclass(frozen=True)
 class Session:
-    """An open store with the study that is to be worked on."""
+    """An open store with the study to run. As a context manager, it closes the store at the end.
 
+    Attributes:
+        location: of the store; workers are started with it.
+        stored: the study as it is in the store.
+        plan: the checked plan of the study.
+        files: the files of the studies in the store.
+    """
+
+    location: StoreLocation
     store: Store
     stored: StoredStudy
     plan: Plan
+    files: CheckpointFiles
+
+    def close(self) -> None:
+        """Close the store."""
+        self.store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
 
 
-def open_session(spec: StudySpec, url: str, *, accept_change: bool = False) -> Session:
-    """Check the study, open the store, and find or make the study there.
+def open_session(
+    spec: StudySpec, location: StoreLocation, *, accept_change: bool = False
+) -> Session:
+    """Check the study, open the store, and find or create the study in it.
+
+    Args:
+        accept_change: resume a stored study although its definition changed.
 
     Raises:
-        StudyError: when the study cannot work, or another definition stands under its name.
+        StudyError: when the study cannot work, or the store has a study of this name with another
+            definition.
         StoreError: when the store cannot be used.
     """
     plan = make_plan(spec)
-    spec = plan.spec
-    store = open_store(url)
-    stored = store.studies.find_study(spec.name)
-    if stored is None:
-        stored = _make(store, plan, url)
-    changes = differences(stored.definition, spec)
-    if changes:
-        try:
-            _check_changes(changes, spec.name, url, accept_change=accept_change)
-        except StudyError:
-            store.close()
-            raise
-    if changes or any(
-        stored.definition.get(key) != value
-        for key, value in spec.model_dump(mode="json").items()
-        if key in CIRCUMSTANCES
-    ):
-        store.studies.redefine_study(stored.id, spec.model_dump(mode="json"))
-    return Session(store, store.studies.find_study(spec.name) or stored, plan)
+    store = location.open()
+    try:
+        stored = _find_or_create(store, plan, location, accept_change=accept_change)
+    except BaseException:
+        store.close()
+        raise
+    return Session(location, store, stored, plan, location.files())
 
 
-def _check_changes(changes: list[Change], name: str, url: str, *, accept_change: bool) -> None:
-    """A change may be meant, but not one that would make the trials of a study incomparable."""
-    lasting = [
-        change for change in changes if change[0].split(".")[0] in ("metric", "objective", "space")
-    ]
-    if accept_change and not lasting:
-        return
-    shown = "\n           ".join(
-        f"{path}: {old} → {new}" for path, old, new in (lasting if accept_change else changes)[:12]
-    )
-    if accept_change:
-        what = f"metric, objective and space of the study {name!r} cannot change under its name: its trials would not compare"
-        raise StudyError(
-            what,
-            where=safe_url(url),
-            found=shown,
-            next_step="give the new one a name of its own with --name",
-        )
-    again = " ".join(f"--{path} {old}" for path, old, _ in changes if path in ("epochs", "seed"))
-    raise StudyError(
-        f"the study {name!r} is in the store with another definition",
-        where=safe_url(url),
-        found=shown,
-        next_step=f"repeat the options of its first command{f' ({again})' if again else ''} to go on with it, give the new one a name of its own with --name"
-        + ("" if lasting else ", or say that the change is meant with --accept-change"),
-    )
+def discard_untried(session: Session) -> bool:
+    """Delete a study of which no trial could be run, and the store if this session created it.
 
-
-def discard_untried(session: Session, url: str) -> bool:
-    """Take a study out of the store that could not try a single trial, and the store with it if it was made for that.
-
-    False, and nothing is taken out, when a trial was tried.
+    Returns:
+        False, and nothing is deleted, when a trial was run.
     """
     from search.sampling.connection import close_trials, open_trials
 
     if not session.store.studies.forget_untried(session.stored.id):
         return False
-    trials = open_trials(url)
+    trials = open_trials(session.location)
     trials.delete_study(session.stored.optuna_study_id)
     close_trials(trials)
     session.store.unmake()
     return True
 
 
-def _make(store: Store, plan: Plan, url: str) -> StoredStudy:
-    # Optuna: not needed to take a study up
+def find_changes(stored: Mapping[str, Any], spec: StudySpec) -> list[Change]:
+    """Compare the stored definition with the given one. Fields that may change do not count."""
+    old = {
+        path: value for path, value in flatten(stored) if path.split(".")[0] not in CIRCUMSTANCES
+    }
+    new = dict(flatten(spec.definition()))
+    return [
+        Change(path, str(old.get(path, ABSENT)), str(new.get(path, ABSENT)))
+        for path in {**old, **new}
+        if old.get(path, ABSENT) != new.get(path, ABSENT)
+    ]
+
+
+def _find_or_create(
+    store: Store, plan: Plan, location: StoreLocation, *, accept_change: bool
+) -> StoredStudy:
+    spec = plan.spec
+    stored = store.studies.find_study(spec.name)
+    if stored is None:
+        return _create_study(store, plan, location)
+    changes = find_changes(stored.definition, spec)
+    if changes:
+        _check_changes(changes, spec.name, location.safe_url, accept_change=accept_change)
+    definition = spec.model_dump(mode="json")
+    if not changes and all(stored.definition.get(key) == definition[key] for key in CIRCUMSTANCES):
+        return stored
+    store.studies.redefine_study(stored.id, definition)
+    return store.studies.find_study(spec.name) or stored
+
+
+def _check_changes(
+    changes: Sequence[Change], name: str, where: str, *, accept_change: bool
+) -> None:
+    """Refuse changes that are not accepted, or that would make a study's trials incomparable."""
+    lasting = [change for change in changes if change.path.split(".")[0] in INCOMPARABLE]
+    if accept_change and not lasting:
+        return
+    if accept_change:
+        raise StudyError(
+            f"metric, objective and space of the study {name!r} cannot change under its name: "
+            "its trials would not be comparable",
+            where=where,
+            found=_list_changes(lasting),
+            next_step="give the new study a name of its own with --name",
+        )
+    next_step = f"{_suggest_options(changes)}, give the new study a name of its own with --name"
+    if not lasting:
+        next_step += ", or accept the change with --accept-change"
+    raise StudyError(
+        f"study {name!r} already exists with a different definition",
+        where=where,
+        found=_list_changes(changes),
+        next_step=next_step,
+    )
+
+
+def _list_changes(changes: Sequence[Change]) -> str:
+    shown = [f"{change.path}: {change.stored} → {change.given}" for change in changes[:MAX_SHOWN]]
+    return "\n           ".join(shown)
+
+
+def _suggest_options(changes: Sequence[Change]) -> str:
+    options = [
+        f"--{change.path} {change.stored}"
+        for change in changes
+        if change.path in ("epochs", "seed")
+    ]
+    shown = f" ({' '.join(options)})" if options else ""
+    return f"repeat the options of its first command{shown} to resume it"
+
+
+def _create_study(store: Store, plan: Plan, location: StoreLocation) -> StoredStudy:
+    # Imports Optuna, which a command that resumes a study does not need.
     from search.sampling.connection import close_trials, open_trials
     from search.sampling.study import enqueue, is_anothers, make_study, waiting_presets
 
-    trials = open_trials(url)
+    trials = open_trials(location)
     try:
         if is_anothers(trials, plan.spec.name):
             raise StudyError(
-                f"a study {plan.spec.name!r} that was not made by `search` is in the database",
-                where=safe_url(url),
+                f"the database has a study {plan.spec.name!r} that `search` did not create",
+                where=location.safe_url,
                 found="an Optuna study of that name",
                 next_step="choose another name with --name",
             )
@@ -122,20 +196,7 @@ def _make(store: Store, plan: Plan, url: str) -> StoredStudy:
             enqueue(study, waiting)
             waiting = []
         definition = plan.spec.model_dump(mode="json")
-        return store.studies.register_study(study._study_id, plan.spec.name, definition, waiting)  # noqa: SLF001
+        study_id = study._study_id  # noqa: SLF001
+        return store.studies.register_study(study_id, plan.spec.name, definition, waiting)
     finally:
         close_trials(trials)
-
-
-def differences(stored: Mapping[str, Any], spec: StudySpec) -> list[Change]:
-    """What the stored definition has otherwise: (path, stored, given). The words about it, the budget and the like do not count."""
-    old = {
-        path: value for path, value in flatten(stored) if path.split(".")[0] not in CIRCUMSTANCES
-    }
-    new = dict(flatten(spec.definition()))
-    paths = [*old, *(path for path in new if path not in old)]
-    return [
-        (path, str(old.get(path, ABSENT)), str(new.get(path, ABSENT)))
-        for path in paths
-        if old.get(path, ABSENT) != new.get(path, ABSENT)
-    ]

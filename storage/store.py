@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from types import TracebackType
 from typing import Self
 
 from storage.database.engine import Database
-from storage.database.url import check_file, database_file, safe_url
-from storage.files.study_files import ROOT_VARIABLE, CheckpointFiles, files_root
 from storage.repositories.class_counts import ClassCountRepository
 from storage.repositories.device_time import DeviceTimeRepository
 from storage.repositories.epochs import EpochRepository
@@ -21,7 +18,6 @@ from storage.repositories.studies import StudyRepository
 from storage.repositories.trials import TrialRepository
 from storage.tables.models import Study
 from storage.tables.optuna import OptunaTables
-from storage.tables.schema import ensure
 
 
 class Store:
@@ -88,52 +84,3 @@ class Store:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def open_store(url: str, create: bool = True) -> Store:
-    """The store at `url`, created when there is none, unless `create` is false; then nothing is left behind.
-
-    Raises:
-        StoreError: when the address is malformed, the database cannot be reached or written, or is of another version.
-    """
-    database = _reach(url, create=create)
-    try:
-        ensure(database, create=create)
-    except BaseException:
-        database.close()
-        raise
-    return Store(database)
-
-
-def open_database(url: str) -> Database:
-    """The database of a store that is there, whatever its version; the caller closes it.
-
-    Raises:
-        StoreError: when the address is malformed, or there is nothing.
-    """
-    return _reach(url, create=False)
-
-
-def open_files(url: str) -> CheckpointFiles:
-    """Where the files of the trials in the store at `url` live.
-
-    Raises:
-        StoreError: when the address is malformed.
-    """
-    return CheckpointFiles(files_root(database_file(url)))
-
-
-def shares_files(url: str) -> bool:
-    """Whether other stores may keep files in the same folder: it was named for all of them, or is that of a working directory.
-
-    Raises:
-        StoreError: when the address is malformed.
-    """
-    return database_file(url) is None or bool(os.environ.get(ROOT_VARIABLE))
-
-
-def _reach(url: str, *, create: bool) -> Database:
-    file = database_file(url)
-    if file is not None:
-        check_file(file, safe_url(url), create=create)
-    return Database(url)

@@ -16,7 +16,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from spaces.records import EpochRecord
-from storage.store import Store, open_store
+from storage.location import StoreLocation
+from storage.store import Store
 from tests.mariadb import MariaDB, OwnMariaDB
 from tests.postgresql import schema
 
@@ -143,7 +144,7 @@ def store_url(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def store(store_url: str) -> Iterator[Store]:
     """A fresh store: a test that takes it runs on every kind of database."""
-    with open_store(store_url) as opened:
+    with StoreLocation.parse(store_url).open() as opened:
         yield opened
 
 

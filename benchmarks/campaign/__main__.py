@@ -16,7 +16,7 @@ from benchmarks.campaign import SEEDS, records, study
 from benchmarks.commands import environment, script
 from search.replay.source import study_recording
 from spaces.recordings import Recording, write_recording
-from storage.store import open_store
+from storage.location import StoreLocation
 
 MAX_MIB = 5.0
 """Of a file that is to be committed."""
@@ -63,7 +63,7 @@ def export(name: str, folder: Path) -> Recording:
     Raises:
         StoreError: when it holds none.
     """
-    with open_store(f"sqlite:///{folder / 'search.db'}", create=False) as store:
+    with StoreLocation.parse(f"sqlite:///{folder / 'search.db'}").open(create=False) as store:
         parts = [study_recording(store, f"{name}-{seed}") for seed in SEEDS[name]]
     trials = [trial for part in parts for trial in part.trials]
     numbered = (

@@ -12,8 +12,8 @@ from benchmarks.chaos.books import Books
 from benchmarks.chaos.campaign import PLANTED
 from search.stored_study import find_study
 from spaces.records import EpochRecord
+from storage.location import StoreLocation
 from storage.rows import FINAL_STATES, StoredTrial
-from storage.store import open_store
 
 CLOCK = {"seconds", "samples_per_s", "peak_mib"}
 """What two runs of the same training may tell differently."""
@@ -40,7 +40,7 @@ class Contents:
 
 def read(url: str, study: str) -> Contents:
     """All of it, through our own store."""
-    with open_store(url, create=False) as store:
+    with StoreLocation.parse(url).open(create=False) as store:
         stored = find_study(store, study)
         trials = store.trials.list_trials(stored.id)
         return Contents(

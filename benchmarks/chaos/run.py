@@ -22,6 +22,7 @@ from benchmarks.chaos.server import Server, server
 from benchmarks.chaos.watch import Watch
 from search.launch.reaper import TrialCare
 from search.session import open_session
+from storage.location import StoreLocation
 
 STEP_S = 0.1
 """How often the store is looked at."""
@@ -186,7 +187,9 @@ def started(
 ) -> Iterator[Campaign]:
     """A study with its first workers; none is left at the end of the block."""
     spec = scale.study(seed)
-    session = open_session(spec, where.url)  # as `search run` makes it, before it starts a worker
+    session = open_session(
+        spec, StoreLocation.parse(where.url)
+    )  # as `search run` makes it, before it starts a worker
     books = Books(where.direct)
     try:
         with Crew(

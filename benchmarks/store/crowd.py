@@ -30,8 +30,7 @@ from spaces.config import TrialConfig
 from spaces.loader import load_study
 from spaces.records import ClassCounts, EpochRecord
 from spaces.study import StudySpec
-from storage.database.url import optuna_url
-from storage.store import open_store
+from storage.location import StoreLocation
 
 TIMES_PLAIN = 5.0
 NAME = "crowd"
@@ -91,7 +90,7 @@ def ours(url: str, epochs: int, seconds: float, _number: int) -> Told:
     """A worker's loop: claim, bind, store and judge every epoch, finish."""
     errors: list[str] = []
     trainer, trials = UnevenTrainer(), 0
-    with open_store(url, create=False) as store:
+    with StoreLocation.parse(url).open(create=False) as store:
         stored = store.studies.find_study(NAME)
         assert stored is not None
         bench = replace(idle_bench(url, store, stored, Stopwatch()), trainer=trainer)
@@ -154,7 +153,7 @@ def plain_study(url: str, plan: Plan, seed: int) -> optuna.Study:
             seed=seed,
         )
     return optuna.create_study(
-        storage=optuna_url(url),
+        storage=StoreLocation.parse(url).optuna_url,
         study_name=NAME,
         direction=plan.spec.metric.direction,
         load_if_exists=True,
@@ -188,7 +187,7 @@ def against_plain(
     urls: dict[str, str], database: str, processes: int, epochs: int, seconds: float
 ) -> tuple[list[Figure], dict[str, Any]]:
     """Ours and plain Optuna, one after the other on the same server."""
-    open_session(spec(epochs), urls["ours"]).store.close()
+    open_session(spec(epochs), StoreLocation.parse(urls["ours"])).store.close()
     with contextlib.suppress(optuna.exceptions.DuplicatedStudyError):
         plain_study(urls["plain"], make_plan(spec(epochs)), 0)
     told = {
@@ -223,7 +222,7 @@ def alone(
     url: str, database: str, processes: int, epochs: int, seconds: float
 ) -> tuple[list[Figure], dict[str, Any]]:
     """Ours without a peer."""
-    open_session(spec(epochs), url).store.close()
+    open_session(spec(epochs), StoreLocation.parse(url)).store.close()
     told, where = (
         crowd(ours, url, processes, epochs, seconds),
         f"{processes} processes on {database}",

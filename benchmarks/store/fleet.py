@@ -25,8 +25,9 @@ from search.pruners.median import Peers, falls_short
 from search.stored_study import stored_plan
 from search.worker.lease import EXTENSIONS, LEASE_S
 from spaces.records import EpochRecord
+from storage.location import StoreLocation
 from storage.rows import Claim, StoredStudy
-from storage.store import Store, open_store
+from storage.store import Store
 from storage.tables.models import Trial
 from storage.tables.optuna import OptunaTables
 
@@ -130,7 +131,7 @@ def simulate(
 ) -> dict[str, list[float]]:
     """Milliseconds from the time at which a write was due until it was done, of epochs and of leases."""
     told: dict[str, list[float]] = {"epochs": [], "leases": [], "errors": []}
-    with open_store(url, create=False) as store:
+    with StoreLocation.parse(url).open(create=False) as store:
         stored = store.studies.find_study(name)
         assert stored is not None
         plan = stored_plan(stored)
@@ -184,7 +185,7 @@ def one(store: Store, write: Due, records: list[EpochRecord], peers: Peers, spec
 def measure(url: str, fleet: Fleet) -> tuple[list[Figure], dict[str, Any]]:
     """The latencies, and how much more the same server takes."""
     stored = study_with_past(url, fleet.past, 30)
-    with open_store(url, create=False) as store:
+    with StoreLocation.parse(url).open(create=False) as store:
         claims = fleet_of(store, stored, fleet.workers)
     spawn, begin = multiprocessing.get_context("spawn"), time.time() + 3 * AHEAD_S
     with spawn.Pool(PROCESSES) as pool:

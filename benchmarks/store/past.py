@@ -22,8 +22,9 @@ from search.worker.tracker import NoTracker
 from search.worker.trial import _bind, run_trial
 from spaces.loader import load_study
 from storage.files.study_files import CheckpointFiles
+from storage.location import StoreLocation
 from storage.rows import StoredStudy
-from storage.store import Store, open_store
+from storage.store import Store
 
 EPOCH_MS, EPOCH_P99_MS, GROWTH = 10.0, 40.0, 1.5
 ASK_MS, JOIN_S = 300.0, 2.0
@@ -56,7 +57,7 @@ def idle_bench(url: str, store: Store, stored: StoredStudy, watch: Stopwatch) ->
         store=store,
         stored=stored,
         files=CheckpointFiles(Path("unused")),
-        study=open_worker_study(url, store, stored, plan),
+        study=open_worker_study(StoreLocation.parse(url), store, stored, plan),
         plan=plan,
         trainer=trainer,
         prepared=None,
@@ -74,7 +75,7 @@ def epochs_and_asking(
     figures, details, medians = [], {}, []
     for url, trials in zip(urls, size.trials, strict=True):
         stored = study_with_past(url, trials, size.epochs)
-        with open_store(url, create=False) as store:
+        with StoreLocation.parse(url).open(create=False) as store:
             watch = Stopwatch()
             bench = idle_bench(url, store, stored, watch)
             one_trial(
@@ -150,7 +151,7 @@ def _join(url: str, name: str) -> dict[str, float]:
     import optuna.samplers._tpe.sampler  # noqa: F401 - Optuna imports it when it is first asked for
 
     began, told = time.perf_counter(), {}
-    with open_store(url, create=False) as store:
+    with StoreLocation.parse(url).open(create=False) as store:
         stored = store.studies.find_study(name)
         assert stored is not None
         bench = idle_bench(url, store, stored, Stopwatch())

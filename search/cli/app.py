@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Optional
 import typer
 
 if TYPE_CHECKING:
+    from storage.location import StoreLocation
     from storage.store import Store
 
 INTERRUPTED = 130
@@ -39,18 +40,15 @@ TimeoutOption = Annotated[
 ]
 
 
-def told_store(store: Optional[str]) -> str:
-    """The option that finds the store again, for a command that is printed; nothing for the usual one."""
-    from search.cli.parsing import store_url
-    from storage.database.url import safe_url
+def store_option(location: StoreLocation) -> str:
+    """Return the option that names the store in a printed command; empty for the default store."""
+    from search.cli.parsing import DEFAULT_STORE
 
-    url = store_url(store)
-    return "" if url == "sqlite:///search.db" else f" --store {safe_url(url)}"
+    return "" if location.safe_url == DEFAULT_STORE else f" --store {location.safe_url}"
 
 
-def existing_store(url: str | None) -> Store:
-    """The store that is there already; a command that looks makes none."""
-    from search.cli.parsing import store_url
-    from storage.store import open_store
+def existing_store(store: str | None) -> Store:
+    """Open the store that `--store` names; a command that only reads does not create one."""
+    from search.cli.parsing import store_location
 
-    return open_store(store_url(url), create=False)
+    return store_location(store).open(create=False)

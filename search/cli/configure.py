@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from search.cli.app import StoreOption, StudyOption, app, existing_store
+from search.cli.app import StoreOption, StudyOption, app
 
 
 @app.command(epilog="Examples: search weights · search weights --study my.yaml --clip-ratio 25")
@@ -60,15 +60,15 @@ def export(
     store: StoreOption = None,
 ) -> None:
     """Write a trial's configuration, scores and provenance to YAML."""
-    from search.cli.parsing import store_url
+    from search.cli.parsing import store_location
     from search.console import terminal
     from search.export import check_out, make_export, write_export
     from search.stored_study import find_study
-    from storage.store import open_files
 
     check_out(out)
-    with existing_store(store) as held:
-        made = make_export(held, find_study(held, study), trial, open_files(store_url(store)))
+    location = store_location(store)
+    with location.open(create=False) as held:
+        made = make_export(held, find_study(held, study), trial, location.files())
     write_export(made, out)
     terminal.say(
         f"trial {made.provenance.trial} of {study}: {made.score.metric} {made.score.validation:.4f} on validation; written to {out}"

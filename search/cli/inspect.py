@@ -6,7 +6,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from search.cli.app import JsonOption, StoreOption, StudyOption, app, existing_store, told_store
+from search.cli.app import JsonOption, StoreOption, StudyOption, app, store_option
 
 
 @app.command("list", epilog="Examples: search list · search list --json | jq '.[].name'")
@@ -42,13 +42,13 @@ def show(
 ) -> None:
     """States, who works on what, leaderboard and kills of a running or finished study."""
 
-    from search.cli.parsing import store_url
+    from search.cli.parsing import store_location
     from search.console import tables, terminal
     from search.report.study import study_report
     from search.stored_study import find_study
-    from storage.store import open_files
 
-    with existing_store(store) as held:
+    location = store_location(store)
+    with location.open(create=False) as held:
         names = [study] if study else [stored.name for stored in held.studies.list_studies()]
         reaped = [
             (name, each)
@@ -56,7 +56,7 @@ def show(
             if reap
             for each in held.reaping.reap_trials(find_study(held, name).id)
         ]
-        reports = [study_report(held, name, open_files(store_url(store))) for name in names]
+        reports = [study_report(held, name, location.files()) for name in names]
     if as_json:
         told = [report.as_dict() for report in reports]
         _say_json(told[0] if study else told)
@@ -85,15 +85,17 @@ def explain(
     as_json: JsonOption = False,
 ) -> None:
     """One trial: its configuration, its curves, and why it died, with the numbers."""
+    from search.cli.parsing import store_location
     from search.console import curves
     from search.report.trial import trial_report
 
-    with existing_store(store) as held:
+    location = store_location(store)
+    with location.open(create=False) as held:
         report = trial_report(held, study, trial)
     if as_json:
         _say_json(report.as_dict())
         return
-    curves.print_trial(report, told_store(store))
+    curves.print_trial(report, store_option(location))
 
 
 @app.command(epilog="Example: search dashboard --study focal_gamma --port 8080")
@@ -105,10 +107,10 @@ def dashboard(
     store: StoreOption = None,
 ) -> None:
     """optuna-dashboard on the store, reachable from this machine alone."""
-    from search.cli.parsing import store_url
+    from search.cli.parsing import store_location
     from search.dashboard import serve
 
-    serve(store_url(store), study, port)
+    serve(store_location(store), study, port)
 
 
 def _say_json(told: object) -> None:

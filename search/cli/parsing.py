@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from spaces.errors import InputError, StudyError
 from spaces.loader import check, load_study, option_of, parse_changes
@@ -13,14 +14,25 @@ from spaces.paths import nested, overlay
 from spaces.study import PrunerConfig, StudySpec
 from spaces.thresholds import SignalsConfig
 
+if TYPE_CHECKING:
+    from storage.location import StoreLocation
+
 DEFAULT_STORE = "sqlite:///search.db"
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-def store_url(given: str | None) -> str:
-    """`--store`, else SEARCH_STORE, else `search.db` in the working directory. A plain path means SQLite."""
-    url = given or os.environ.get("SEARCH_STORE") or DEFAULT_STORE
-    return url if "://" in url else f"sqlite:///{url}"
+def store_location(given: str | None) -> StoreLocation:
+    """Parse `--store`, else $SEARCH_STORE, else use `search.db` in the working directory.
+
+    A plain path means SQLite.
+
+    Raises:
+        StoreError: when it is not the URL of a store.
+    """
+    from storage.location import StoreLocation
+
+    text = given or os.environ.get("SEARCH_STORE") or DEFAULT_STORE
+    return StoreLocation.parse(text if "://" in text else f"sqlite:///{text}")
 
 
 def seconds(text: str | None) -> float | None:

@@ -16,7 +16,7 @@ from search.cli.app import (
     TimeoutOption,
     WandbOption,
     app,
-    told_store,
+    store_option,
 )
 from spaces.errors import InputError, SearchError
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from search.launch.placement import Hire
     from search.session import Session
     from spaces.study import StudySpec
+    from storage.location import StoreLocation
 
 
 @app.command(
@@ -114,39 +115,39 @@ def run(
     The same command goes on after Ctrl-C, a crash or a power cut. Once Ctrl-C: finish the epochs, then stop.
     Twice: stop at once. Exit code 0: done; 2: bad input; 130: interrupted.
     """
-    from search.cli.parsing import blaming, device_seconds, seconds, store_url, study_spec
+    from search.cli.parsing import blaming, device_seconds, seconds, store_location, study_spec
     from search.export import check_out
     from search.launch.placement import Placement, prepare
     from search.session import open_session
 
+    location = store_location(store)
     if remedy is None:
         spec = study_spec(study, change or [], name=name, trials=trials, epochs=epochs, seed=seed)
     else:
         _check_as_stored(remedy, {"--set": change, "--epochs": epochs, "--seed": seed})
-        spec = _stored_spec(name or study, store_url(store), trials)
+        spec = _stored_spec(name or study, location, trials)
     timeout_s, device_s = seconds(timeout), device_seconds(device_hours)
     check_out(out)
     place = Placement(
         launcher, devices, workers, workers_per_device, cpus_per_worker, ray_address, slurm or []
     )
-    hire, warnings = prepare(place, store_url(store), sys.argv)
+    hire, warnings = prepare(place, location, sys.argv)
     with blaming(change or [], spec.name):
-        session = open_session(spec, store_url(store), accept_change=accept_change)
+        session = open_session(spec, location, accept_change=accept_change)
     arguments = ["--study", spec.name, "--wandb", wandb]
-    with session.store:
+    with session:
         if device_s is not None:
             session.store.budget.set_device_budget(session.stored.id, device_s)
         if remedy is not None:
-            session = _prescribe(session, store_url(store), remedy)
+            session = _prescribe(session, remedy)
         stops = _search(
             session,
             hire,
             [*session.plan.warnings, *warnings],
             arguments,
-            store_url(store),
             timeout_s,
         )
-        _conclude(session, out, store_url(store), interrupted=stops > 0)
+        _conclude(session, out, interrupted=stops > 0)
     if stops:
         raise typer.Exit(INTERRUPTED)
 
@@ -171,14 +172,13 @@ def _check_as_stored(remedy: str, given: Mapping[str, object]) -> None:
         )
 
 
-def _stored_spec(study: str, url: str, trials: Optional[int]) -> StudySpec:
+def _stored_spec(study: str, location: StoreLocation, trials: Optional[int]) -> StudySpec:
     """A remedy is of a study as it stands in the store, whatever options it was started with."""
     from search.stored_study import find_study
     from spaces.loader import check, load_study
     from spaces.study import StudySpec
-    from storage.store import open_store
 
-    with open_store(url, create=False) as held:
+    with location.open(create=False) as held:
         named = (
             study
             if held.studies.find_study(study) or not study.endswith((".yaml", ".yml"))
@@ -192,12 +192,12 @@ def _stored_spec(study: str, url: str, trials: Optional[int]) -> StudySpec:
     )
 
 
-def _prescribe(session: Session, url: str, text: str) -> Session:
+def _prescribe(session: Session, text: str) -> Session:
     from search.console import terminal
     from search.enqueue_remedy import enqueue_remedy, parse_choice
 
     choice = parse_choice(text)
-    session, remedy = enqueue_remedy(session, url, choice)
+    session, remedy = enqueue_remedy(session, choice)
     terminal.tell(f"next: trial {choice.trial} again, with {remedy.text}")
     return session
 
@@ -207,19 +207,17 @@ def _search(
     hire: Hire,
     warnings: list[str],
     arguments: list[str],
-    url: str,
     timeout_s: float | None,
 ) -> int:
     """Run the workers under the live display; how often a stop was asked for."""
     from search.console import live, terminal
     from search.launch.reaper import TrialCare
     from search.session import discard_untried
-    from storage.store import open_files
 
     for warning in warnings:
         terminal.warn(warning)
-    logs = open_files(url).root / session.stored.name
-    team = hire(arguments, url, logs, timeout_s)
+    logs = session.location.files_root / session.stored.name
+    team = hire(arguments, session.location, logs, timeout_s)
     team.care = TrialCare(session.store, session.stored.id)
     with team.running():
         live.watch(session.store, session.stored, session.plan, until=team.finished, note=team.note)
@@ -228,21 +226,20 @@ def _search(
     try:
         team.check()
     except InputError:
-        if discard_untried(session, url):
+        if discard_untried(session):
             team.forget_logs()
         raise
     return team.stops
 
 
-def _conclude(session: Session, out: Path, url: str, *, interrupted: bool) -> None:
+def _conclude(session: Session, out: Path, *, interrupted: bool) -> None:
     """Leaderboard, every kill with its cause, best.yaml, and what to do next."""
     from search.console import tables, terminal
     from search.console.workers import spent_device_time
     from search.export import make_export, write_export
     from search.report.study import study_report
-    from storage.store import open_files
 
-    report = study_report(session.store, session.stored.name, open_files(url))
+    report = study_report(session.store, session.stored.name, session.files)
     tables.print_study(report)
     if interrupted or report.states["left"] or report.states["paused"]:
         over = (
@@ -263,8 +260,8 @@ def _conclude(session: Session, out: Path, url: str, *, interrupted: bool) -> No
         if report.states["failed"]:
             raise typer.Exit(SearchError.exit_code)
         return
-    write_export(make_export(session.store, session.stored, None, open_files(url)), out)
-    where = told_store(url)
+    write_export(make_export(session.store, session.stored, None, session.files), out)
+    where = store_option(session.location)
     terminal.say(f"\nbest configuration written to {out}\n\nnext:")
     for command, why in (
         (
@@ -298,14 +295,20 @@ def worker(
     parent: Annotated[Optional[int], typer.Option(hidden=True)] = None,
 ) -> None:
     """Join a study that `search run` started, from another shell or another machine."""
-    from search.cli.parsing import seconds, store_url
+    from search.cli.parsing import seconds, store_location
     from search.launch.devices import own_device
     from search.worker.context import WorkerSettings
     from search.worker.loop import work
 
     interrupted = work(
         WorkerSettings(
-            store_url(store), study, own_device(device), threads, wandb, seconds(timeout), parent
+            store_location(store),
+            study,
+            own_device(device),
+            threads,
+            wandb,
+            seconds(timeout),
+            parent,
         )
     )
     if interrupted:

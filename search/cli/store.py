@@ -34,11 +34,11 @@ def check(
     """
     import json
 
-    from search.cli.parsing import store_url
+    from search.cli.parsing import store_location
     from search.console import terminal
     from search.maintenance import inspect_store
 
-    found = inspect_store(store_url(store))
+    found = inspect_store(store_location(store))
     if as_json:
         terminal.say_raw(json.dumps(found.as_dict(), indent=2, allow_nan=False))
     else:
@@ -86,11 +86,11 @@ def migrate(
     ] = False,
 ) -> None:
     """Bring a store of an older version of this program to the version of this one, after a copy; no worker may hold a trial."""
-    from search.cli.parsing import store_url
+    from search.cli.parsing import store_location
     from search.console import terminal
     from search.maintenance import migrate as bring
 
-    done = bring(store_url(store), backup=not no_backup, backed_up=backed_up)
+    done = bring(store_location(store), backup=not no_backup, backed_up=backed_up)
     for line in done or ["the store is of this program's version; there is nothing to do"]:
         terminal.say(line)
 
@@ -118,11 +118,11 @@ def copy(
     ] = False,
 ) -> None:
     """Copy studies into another store of any kind: all of them, or none. The store stays as it is, and so do its files."""
-    from search.cli.parsing import store_url
+    from search.cli.parsing import store_location
     from search.console import terminal
     from search.maintenance import copy as carry
 
-    for made in carry(store_url(store), store_url(to), study or [], running=running):
+    for made in carry(store_location(store), store_location(to), study or [], running=running):
         held = f", {made.held} of them paused" if made.held else ""
         terminal.say(f"study {made.name}: {made.trials} trials{held}, {made.epochs} epochs")
 
@@ -141,11 +141,11 @@ def vacuum(
     ] = False,
 ) -> None:
     """Give unused room of the database back, and remove checkpoints and logs of trials and studies that are gone."""
-    from search.cli.parsing import store_url
+    from search.cli.parsing import store_location
     from search.console import terminal
     from search.maintenance import vacuum as tidy
 
-    done = tidy(store_url(store), dry_run=dry_run, shared_files=shared_files)
+    done = tidy(store_location(store), dry_run=dry_run, shared_files=shared_files)
     for file in done.leftovers:
         terminal.say(f"{file.path}  {file.size_bytes / MIB:.1f} MiB")
     if dry_run:

@@ -16,6 +16,7 @@ from search.launch.devices import Slot
 from search.launch.pool import WITHOUT_MERCY, Team, explained, failed
 from search.worker.identity import worker_name
 from spaces.errors import WorkerSpentError
+from storage.location import StoreLocation
 
 STORE_VARIABLE = "SEARCH_STORE"
 """The store's address travels in the environment: a password must not show in a list of processes."""
@@ -121,7 +122,7 @@ class LocalWorkers(Team):
     Args:
         slots: one a worker.
         arguments: what every `search worker` is given besides its slot.
-        url: the store's address.
+        location: of the store.
         logs: folder for one log a worker.
         timeout_s: after so long the workers finish their epochs and stop.
     """
@@ -130,7 +131,7 @@ class LocalWorkers(Team):
         self,
         slots: Sequence[Slot],
         arguments: Sequence[str],
-        url: str,
+        location: StoreLocation,
         logs: Path,
         timeout_s: float | None = None,
     ) -> None:
@@ -139,7 +140,7 @@ class LocalWorkers(Team):
             WorkerProcess(
                 slot,
                 self._command(slot, arguments),
-                self._environment(slot, url),
+                self._environment(slot, location),
                 logs / f"worker-{index}.log",
             )
             for index, slot in enumerate(slots)
@@ -159,11 +160,11 @@ class LocalWorkers(Team):
         return worker_command([*arguments, *own])
 
     @staticmethod
-    def _environment(slot: Slot, url: str) -> dict[str, str]:
+    def _environment(slot: Slot, location: StoreLocation) -> dict[str, str]:
         return (
             os.environ
             | thread_variables(slot.threads)
-            | {STORE_VARIABLE: url, "PYTHONUNBUFFERED": "1"}
+            | {STORE_VARIABLE: location.url, "PYTHONUNBUFFERED": "1"}
         )
 
     def start(self) -> None:

@@ -10,12 +10,12 @@ from typing import Any, Literal
 
 from search.launch.pool import Team
 from spaces.errors import LauncherError, nearest
-from storage.database.url import bound_to, password
+from storage.location import StoreLocation
 
 Engine = Literal["local", "ray", "slurm"]
 
-Hire = Callable[[Sequence[str], str, Path, float | None], Team]
-"""Arguments of every `search worker`, the store's address, the folder for logs, seconds until a stop → the workers."""
+Hire = Callable[[Sequence[str], StoreLocation, Path, float | None], Team]
+"""Arguments of every `search worker`, the store's location, the folder for logs, seconds until a stop → the workers."""
 
 OF_SLURM = {
     "partition",
@@ -90,7 +90,9 @@ class Placement:
     slurm: Sequence[str]
 
 
-def prepare(placement: Placement, url: str, command_line: Sequence[str]) -> tuple[Hire, list[str]]:
+def prepare(
+    placement: Placement, location: StoreLocation, command_line: Sequence[str]
+) -> tuple[Hire, list[str]]:
     """Check the placement against what is there. Returns what makes the workers, and warnings.
 
     Raises:
@@ -108,9 +110,9 @@ def prepare(placement: Placement, url: str, command_line: Sequence[str]) -> tupl
                 next_step=f"add --launcher {engine}, or leave it out",
             )
     if placement.engine == "ray":
-        return _on_ray(placement, url, command_line)
+        return _on_ray(placement, location, command_line)
     if placement.engine == "slurm":
-        return _on_slurm(placement, url), []
+        return _on_slurm(placement, location), []
     return _here(placement), []
 
 
@@ -124,8 +126,10 @@ def _here(placement: Placement) -> Hire:
     return partial(LocalWorkers, slots)
 
 
-def _on_ray(placement: Placement, url: str, command_line: Sequence[str]) -> tuple[Hire, list[str]]:
-    secret = password(url)
+def _on_ray(
+    placement: Placement, location: StoreLocation, command_line: Sequence[str]
+) -> tuple[Hire, list[str]]:
+    secret = location.password
     if secret and any(secret in word for word in command_line):
         raise LauncherError(
             "the store's password stands on the command line, which Ray shows to whoever may look at the cluster",
@@ -140,14 +144,14 @@ def _on_ray(placement: Placement, url: str, command_line: Sequence[str]) -> tupl
         raise _not_installed("Ray", "ray", problem) from None
     ray_cluster.join(placement.ray_address)
     nodes = ray_cluster.alive_nodes()
-    _check_reach(url, ray_cluster.other_machines(nodes), "ray")
+    _check_reach(location, ray_cluster.other_machines(nodes), "ray")
     shares, warning = ray_cluster.plan_shares(
         placement.devices, placement.workers, placement.per_device, placement.cpus, nodes
     )
     return partial(RayWorkers, shares), [warning] if warning else []
 
 
-def _on_slurm(placement: Placement, url: str) -> Hire:
+def _on_slurm(placement: Placement, location: StoreLocation) -> Hire:
     from search.launch import slurm_queue
 
     slurm_queue.check_present()
@@ -195,7 +199,7 @@ def _on_slurm(placement: Placement, url: str) -> Hire:
     slurm_queue.check_accepted(
         {**plain, **parameters["additional_parameters"], "cpus_per_task": placement.cpus or 1}
     )
-    _check_reach(url, slurm_queue.other_machines(), "slurm")
+    _check_reach(location, slurm_queue.other_machines(), "slurm")
     device = "cuda:0" if placement.devices == "cuda" else placement.devices
     return partial(SlurmWorkers, Array(placement.workers, device, placement.cpus or 1, parameters))
 
@@ -248,9 +252,9 @@ def slurm_parameters(assignments: Sequence[str], options: set[str]) -> dict[str,
     return made
 
 
-def _check_reach(url: str, others: Sequence[str], engine: Engine) -> None:
+def _check_reach(location: StoreLocation, others: Sequence[str], engine: Engine) -> None:
     """A store that stands on one machine is refused where workers might run on another."""
-    if others and (why := bound_to(url)):
+    if others and (why := location.explain_local_only()):
         raise LauncherError(
             f"the other machines of the cluster cannot use this store: {why}",
             where=f"--store, with --launcher {engine}",

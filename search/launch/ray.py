@@ -25,6 +25,7 @@ from search.launch.pool import WITHOUT_MERCY, Team, failed
 from search.worker.identity import worker_name
 from spaces.errors import SearchError, WorkerSpentError
 from storage.files.study_files import ROOT_VARIABLE
+from storage.location import StoreLocation
 
 INTERRUPTED = 130
 TOLD_LINES = 100
@@ -171,7 +172,7 @@ class RayWorkers(Team):
     Args:
         shares: one a worker.
         arguments: what every `search worker` is given besides its place.
-        url: the store's address.
+        location: of the store.
         logs: folder for one log a worker, on its node; checkpoints lie there, too, and are found again where it is shared.
         timeout_s: after so long the workers finish their epochs and stop.
     """
@@ -180,14 +181,18 @@ class RayWorkers(Team):
         self,
         shares: Sequence[Share],
         arguments: Sequence[str],
-        url: str,
+        location: StoreLocation,
         logs: Path,
         timeout_s: float | None = None,
     ) -> None:
         super().__init__(timeout_s)
         self._shares, self._logs = shares, logs
         own = {name: value for name, value in os.environ.items() if name.startswith(OURS)}
-        own |= {STORE_VARIABLE: url, ROOT_VARIABLE: str(logs.parent), "PYTHONUNBUFFERED": "1"}
+        own |= {
+            STORE_VARIABLE: location.url,
+            ROOT_VARIABLE: str(logs.parent),
+            "PYTHONUNBUFFERED": "1",
+        }
         self._orders = [
             Order(
                 share.slot,

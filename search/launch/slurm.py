@@ -24,6 +24,7 @@ from search.launch.local import PYTHON, STORE_VARIABLE, thread_variables
 from search.launch.pool import AT_ONCE, POLITELY, Team, failed
 from search.launch.slurm_task import ADDRESS, INTERRUPTED, STOP_MARK, SlurmTask, end_file
 from spaces.errors import LauncherError, SearchError, WorkerSpentError
+from storage.location import StoreLocation
 
 POLL_S = 5.0
 """How often Slurm is asked: its controller has others to answer."""
@@ -76,7 +77,7 @@ class SlurmWorkers(Team):
     Args:
         array: the jobs.
         arguments: `--study NAME --wandb MODE`, as every launcher is given them.
-        url: the store's address.
+        location: of the store.
         logs: the study's folder, which the nodes share; a run keeps its files in `slurm/` there.
         timeout_s: after so long the workers finish their epochs and stop.
     """
@@ -85,14 +86,14 @@ class SlurmWorkers(Team):
         self,
         array: Array,
         arguments: Sequence[str],
-        url: str,
+        location: StoreLocation,
         logs: Path,
         timeout_s: float | None = None,
     ) -> None:
         super().__init__(timeout_s)
         self.folder = logs / "slurm" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
         given = dict(zip(arguments[::2], arguments[1::2], strict=True))
-        self._array, self._url = array, url
+        self._array, self._location = array, location
         self._workers = [
             SlurmWorker(
                 SlurmTask(
@@ -123,7 +124,7 @@ class SlurmWorkers(Team):
             "w",
             encoding="utf-8",
         ) as file:
-            file.write(self._url)
+            file.write(self._location.url)
         self._submit(self._workers)
 
     def _submit(self, workers: Sequence[SlurmWorker]) -> None:

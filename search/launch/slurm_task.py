@@ -17,6 +17,7 @@ from search.worker.context import WorkerSettings
 from search.worker.loop import work
 from spaces.errors import SearchError, WorkerSpentError
 from storage.files.study_files import ROOT_VARIABLE
+from storage.location import StoreLocation
 
 ADDRESS, STOP_MARK = "store.url", "stop"
 """Files in the folder of a run: the store's address, which only its owner can read, and that the run is to stop."""
@@ -72,9 +73,9 @@ class SlurmTask:
         from search.launch.devices import own_device
 
         try:
-            url = (self.folder / ADDRESS).read_text(encoding="utf-8")
+            location = StoreLocation.parse((self.folder / ADDRESS).read_text(encoding="utf-8"))
             settings = WorkerSettings(
-                url,
+                location,
                 self.study,
                 own_device(self.device),
                 self.threads,

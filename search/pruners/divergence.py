@@ -185,7 +185,7 @@ def store_log(url: str) -> EpochLog:
     Raises:
         StoreError: when there is no store.
     """
-    from storage.store import open_store
+    from storage.location import StoreLocation
 
-    store = open_store(url, create=False)
+    store = StoreLocation.parse(url).open(create=False)
     return store.epochs.optuna_trial_records

@@ -10,7 +10,7 @@ from optuna.storages import RDBStorage
 
 from spaces.errors import StoreError
 from storage.database.engine import tune
-from storage.database.url import optuna_url, safe_url
+from storage.location import StoreLocation
 
 MAKING_TRIES = 50
 MADE_TWICE = re.compile(
@@ -19,17 +19,21 @@ MADE_TWICE = re.compile(
 """What a database says when another process was faster in making a table, or its row."""
 
 
-def open_trials(url: str) -> RDBStorage:
-    """Optuna's storage on the store's database, tuned as our own tables are."""
+def open_trials(location: StoreLocation) -> RDBStorage:
+    """Open Optuna's storage on the store's database, with the settings that our own tables have.
+
+    Raises:
+        StoreError: when Optuna's tables are of another version than the installed Optuna.
+    """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        storage = _with_tables(_without_templates(optuna_url(url)))
+        storage = _create_storage(_escape_braces(location.optuna_url))
     except RuntimeError as problem:
         if "no longer compatible" not in str(problem):
             raise
         raise StoreError(
             "Optuna's tables in the store are of another version than the Optuna that is installed",
-            where=safe_url(url),
+            where=location.safe_url,
             found=str(problem).split(" Please")[0],
             next_step="search store migrate, if they are older; else install that newer Optuna",
         ) from None
@@ -37,16 +41,18 @@ def open_trials(url: str) -> RDBStorage:
     return storage
 
 
-def _without_templates(url: str) -> str:
-    """Optuna takes braces in an address for a template of its own."""
-    return url.replace("{", "{{").replace("}", "}}")
+def _escape_braces(optuna_url: str) -> str:
+    """Escape what Optuna would take for a template of its own."""
+    return optuna_url.replace("{", "{{").replace("}", "}}")
 
 
-def any_version(url: str) -> RDBStorage:
-    """Optuna's storage on tables of whatever version, to be asked for it, or to upgrade them."""
+def any_version(location: StoreLocation) -> RDBStorage:
+    """Open Optuna's storage on tables of any version, to read that version or to upgrade them."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return RDBStorage(
-        _without_templates(optuna_url(url)), skip_compatibility_check=True, skip_table_creation=True
+        _escape_braces(location.optuna_url),
+        skip_compatibility_check=True,
+        skip_table_creation=True,
     )
 
 
@@ -56,13 +62,13 @@ def close_trials(storage: RDBStorage) -> None:
     storage.engine.dispose()
 
 
-def _with_tables(url: str) -> RDBStorage:
-    """Optuna makes its tables without a lock: when two processes do so at once, one fails, and has to ask again."""
+def _create_storage(optuna_url: str) -> RDBStorage:
+    """Create Optuna's tables and retry: without a lock, one of two simultaneous processes fails."""
     for _ in range(MAKING_TRIES):
         try:
-            return RDBStorage(url)
-        except Exception as problem:  # of SQLAlchemy, in the words of either database
+            return RDBStorage(optuna_url)
+        except Exception as problem:  # SQLAlchemy's, with the message of any database
             if not MADE_TWICE.search(str(problem)):
                 raise
             time.sleep(0.1)
-    return RDBStorage(url)
+    return RDBStorage(optuna_url)

@@ -22,15 +22,16 @@ from spaces.config import TrialConfig
 from spaces.errors import StoreError
 from spaces.records import ClassCounts
 from storage.files.study_files import CheckpointFiles
+from storage.location import StoreLocation
 from storage.rows import StoredStudy
-from storage.store import Store, open_files
+from storage.store import Store
 
 
 @dataclass(frozen=True)
 class WorkerSettings:
     """Where a worker runs, and on what."""
 
-    store_url: str
+    location: StoreLocation
     study: str
     device: str
     threads: int
@@ -56,9 +57,9 @@ def make_bench(
         trainer.prepare(config, settings.device),
         class_counts(store, trainer, config),
     )
-    files = open_files(settings.store_url)
+    files = settings.location.files()
     try:
-        study = open_worker_study(settings.store_url, store, stored, plan)
+        study = open_worker_study(settings.location, store, stored, plan)
     except KeyError:
         raise StoreError(
             "the study's trials are gone from the database",
@@ -83,7 +84,9 @@ def make_bench(
     )
 
 
-def open_worker_study(url: str, store: Store, stored: StoredStudy, plan: Plan) -> WorkerStudy:
+def open_worker_study(
+    location: StoreLocation, store: Store, stored: StoredStudy, plan: Plan
+) -> WorkerStudy:
     """Optuna's side of a stored study, which reads its past through the store where that knows Optuna's tables.
 
     Raises:
@@ -96,7 +99,7 @@ def open_worker_study(url: str, store: Store, stored: StoredStudy, plan: Plan) -
             History(partial(store.sampler_history.past_trials, stored.optuna_study_id)),
         )
     return WorkerStudy(
-        open_trials(url),
+        open_trials(location),
         plan,
         stored.name,
         lambda: store.trials.count_completed(stored.id),

@@ -15,9 +15,8 @@ from search.worker.retry import Trouble, patiently
 from search.worker.stop import StopNow, StopRequest
 from search.worker.trial import run_trial
 from spaces.errors import LeaseLostError, StoreError, TrialFailedError, WorkerSpentError
-from storage.database.url import safe_url
 from storage.rows import Claim, StoredStudy
-from storage.store import Store, open_store
+from storage.store import Store
 
 IDLE_POLL_S = 0.5
 """How often a worker without work looks whether another left a trial behind."""
@@ -35,7 +34,7 @@ def work(settings: WorkerSettings) -> bool:
         SearchError: when the study, the data or the device cannot be used, or every trial fails.
     """
     warnings.showwarning = _tell
-    stop, where = StopRequest(settings.timeout_s), safe_url(settings.store_url)
+    stop, where = StopRequest(settings.timeout_s), settings.location.safe_url
     stop.listen()
     if settings.parent is not None:
         stop.follow_parent(settings.parent)
@@ -44,7 +43,7 @@ def work(settings: WorkerSettings) -> bool:
             where,
             stop,
             settings.parent is not None,
-            lambda: open_store(settings.store_url, create=False),
+            lambda: settings.location.open(create=False),
         ) as store:
             stored = patiently(where, stop, True, lambda: find_study(store, settings.study))
             with stop.nothing_at_hand():

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, CursorResult, Double, Engine, create_engine, event
+from sqlalchemy import URL, Connection, CursorResult, Double, Engine, create_engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -22,7 +22,7 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from spaces.errors import StoreBusyError, StoreError, StoreUnreachableError
 from storage.database.errors import spoken
-from storage.database.url import MYSQL_DRIVER, parse, password, safe_url
+from storage.database.url import MYSQL_DRIVER, find_password
 
 CONNECT_TIMEOUT_S = 4
 PATIENCE = {
@@ -68,25 +68,20 @@ def _now_mysql(_element: now, _compiler: SQLCompiler, **_options: Any) -> str:
     return "(UNIX_TIMESTAMP(SYSDATE(6)) + 0e0)"
 
 
-def build_engine(url: str) -> Engine:
-    """An engine for the store at `url`; nothing is opened yet.
-
-    Raises:
-        StoreError: when the address is malformed or names an unknown kind of database.
-    """
-    parsed = parse(url)
-    if parsed.drivername == "sqlite":
-        engine = create_engine(parsed)
+def build_engine(url: URL) -> Engine:
+    """Make an engine for a URL that `parse_url` returned. It does not connect yet."""
+    if url.drivername == "sqlite":
+        engine = create_engine(url)
         event.listen(engine, "connect", _take_over_transactions)
         event.listen(engine, "begin", _begin)
         tune(engine)
         return engine
     arguments: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_S} | (
-        {} if parsed.drivername == MYSQL_DRIVER else PATIENCE
+        {} if url.drivername == MYSQL_DRIVER else PATIENCE
     )
-    arguments = {name: value for name, value in arguments.items() if name not in parsed.query}
+    arguments = {name: value for name, value in arguments.items() if name not in url.query}
     options: dict[str, Any] = {}
-    if parsed.drivername == MYSQL_DRIVER:
+    if url.drivername == MYSQL_DRIVER:
         # Its own default, a snapshot for each transaction, would count trials as they were before the wait for a lock.
         options["isolation_level"] = "READ COMMITTED"
         # UTC, for the local time of an hour in autumn is that of two.
@@ -99,9 +94,9 @@ def build_engine(url: str) -> Engine:
     # process, would cost the server more than an idle one does. One that a firewall or a restart cut in the meantime is
     # noticed before use.
     engine = create_engine(
-        parsed, connect_args=arguments, pool_size=1, max_overflow=5, pool_pre_ping=True, **options
+        url, connect_args=arguments, pool_size=1, max_overflow=5, pool_pre_ping=True, **options
     )
-    if parsed.drivername == MYSQL_DRIVER:
+    if url.drivername == MYSQL_DRIVER:
         event.listen(engine, "connect", _give_up_in_time)
     return engine
 
@@ -222,11 +217,11 @@ class Database:
     `made` tells that it is a file which was not there before.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: URL, where: str) -> None:
         self.engine = build_engine(url)
         self.made = self.engine.dialect.name == "sqlite" and not self._file.exists()
-        self.where = safe_url(url)
-        self._password = password(url)
+        self.where = where
+        self._password = find_password(url)
         self._answered_at, self._failing, self._back_at = _clock(), False, -math.inf
         # Whatever a server or a role is set to: a count after a wait for a lock has to see what the wait was for.
         committed = (

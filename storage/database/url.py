@@ -1,9 +1,8 @@
-"""Where a store is: its address, and every mistake in it that shows before anything is opened."""
+"""Parse a store's URL, report every mistake in it before connecting, and show it safely."""
 
 from __future__ import annotations
 
 import ipaddress
-import os
 from importlib import import_module
 from pathlib import Path
 
@@ -13,285 +12,213 @@ from sqlalchemy.exc import ArgumentError
 from spaces.errors import StoreError, nearest
 
 MYSQL_DRIVER = "mysql+pymysql"
+POSTGRESQL_DRIVER = "postgresql+psycopg"
 DRIVERS = {
     **dict.fromkeys(("sqlite", "sqlite+pysqlite"), "sqlite"),
-    **dict.fromkeys(("postgresql", "postgresql+psycopg"), "postgresql+psycopg"),
-    **dict.fromkeys(("mysql", "mysql+pymysql", "mariadb", "mariadb+pymysql"), MYSQL_DRIVER),
+    **dict.fromkeys(("postgresql", POSTGRESQL_DRIVER), POSTGRESQL_DRIVER),
+    **dict.fromkeys(("mysql", MYSQL_DRIVER, "mariadb", "mariadb+pymysql"), MYSQL_DRIVER),
 }
 MODULES = {
-    "postgresql+psycopg": ("PostgreSQL", "psycopg", "postgresql"),
+    POSTGRESQL_DRIVER: ("PostgreSQL", "psycopg", "postgresql"),
     MYSQL_DRIVER: ("MySQL or MariaDB", "pymysql", "mysql"),
 }
-"""Driver → the database's name, the module that it needs, and the extra of this package that installs the module."""
+"""Driver → the database's name, the module to import, and the extra of this package with it."""
 
 KINDS = "sqlite, postgresql, mysql, mariadb"
-ALLOWED = "sqlite:///path/to/file.db, postgresql://user:password@host/database, mysql://user:password@host/database"
-HEADER = b"SQLite format 3\0"
+SQLITE_EXAMPLE = "sqlite:///path/to/file.db"
+ALLOWED = (
+    f"{SQLITE_EXAMPLE}, postgresql://user:password@host/database, "
+    "mysql://user:password@host/database"
+)
 HIDDEN = "***"
-_NO_STORE = "there is no store there"
-_NO_STORE_STEP = "check the address, or start a study, which creates the store"
 
 
-def parse(url: str) -> URL:
-    """The address with our drivers in it and, for SQLite, an absolute path, which a later `chdir` cannot move.
+def parse_url(text: str) -> URL:
+    """Parse a store's URL, with our driver and, for SQLite, an absolute path.
+
+    The path is absolute so that a later `chdir` does not change it.
 
     Raises:
-        StoreError: when it is malformed, names another kind of database, one whose driver is not installed, or one in memory.
+        StoreError: when the URL is malformed, or names an unsupported kind of database, a database
+            in memory, or one whose driver is not installed.
     """
-    parsed = _parsed(url)
+    parsed = _parse_or_none(text)
+    safe_url = hide_password(text)
     if parsed is None:
         raise StoreError(
-            "the store's address is malformed",
-            where=safe_url(url),
+            "the store's URL is malformed",
+            where=safe_url,
             allowed=ALLOWED,
-            next_step=_repair(url),
+            next_step=_suggest_repair(text),
         )
     if parsed.drivername not in DRIVERS:
-        near = (
-            nearest(parsed.drivername, DRIVERS)
-            if parsed.drivername.startswith(("sqlite", "postgres", "mysql", "maria"))
-            else ""
-        )
-        what = f"no store can live in a database of the kind {parsed.drivername!r}{near}"
         raise StoreError(
-            what,
-            where=safe_url(url),
+            f"a store cannot be in a database of the kind {_with_nearest(parsed.drivername)}",
+            where=safe_url,
             found=parsed.drivername,
             allowed=KINDS,
             next_step=f"use one of {ALLOWED}",
         )
     parsed = parsed.set(drivername=DRIVERS[parsed.drivername])
-    _check_driver(parsed.drivername, safe_url(url))
+    if parsed.drivername == "sqlite":
+        return _make_absolute(parsed)
+    _check_driver(parsed.drivername, safe_url)
     if parsed.drivername == MYSQL_DRIVER and not parsed.database:
         raise StoreError(
-            "the store's address names no database",
-            where=safe_url(url),
+            "the store's URL names no database",
+            where=safe_url,
             allowed=ALLOWED,
-            next_step="write it behind the host",
+            next_step="write it after the host",
         )
-    return _with_absolute_path(parsed) if parsed.drivername == "sqlite" else parsed
+    return parsed
 
 
-def safe_url(url: str) -> str:
-    """The address as it may be shown: without a password, however broken it is. Never raises."""
-    parsed = _parsed(url)
+def hide_password(text: str) -> str:
+    """Return a URL without its password, even if the URL is malformed. Never raises."""
+    parsed = _parse_or_none(text)
     if parsed is None:
-        return _masked(url)
+        return _mask(text)
     if parsed.drivername.startswith("sqlite") and parsed.password is None:
-        return url
-    secret = {key: HIDDEN for key in parsed.query if "pass" in key.lower()}
-    return (
-        parsed.update_query_dict(secret)
-        .render_as_string(hide_password=True)
-        .replace("%2A%2A%2A", HIDDEN)
-    )
+        return text
+    secrets = dict.fromkeys(_secret_options(parsed), HIDDEN)
+    shown = parsed.update_query_dict(secrets).render_as_string(hide_password=True)
+    return shown.replace("%2A%2A%2A", HIDDEN)
 
 
-def optuna_url(url: str) -> str:
-    """The address that Optuna's `RDBStorage` is to be given: the same database through the same driver. It holds the password.
-
-    Raises:
-        StoreError: as `parse` does.
-    """
-    return parse(url).render_as_string(hide_password=False)
+def find_sqlite_file(url: URL) -> Path | None:
+    """Return the absolute path of an SQLite database, None for a server."""
+    return Path(str(url.database)) if url.drivername == "sqlite" else None
 
 
-def database_file(url: str) -> Path | None:
-    """The absolute path of an SQLite database, None for a server.
-
-    Raises:
-        StoreError: as `parse` does.
-    """
-    parsed = parse(url)
-    return Path(str(parsed.database)) if parsed.drivername == "sqlite" else None
+def find_password(url: URL) -> str:
+    """Return the password in a URL, empty when it has none."""
+    options = ("password", "passwd")
+    given = [value for option in options for value in _option_values(url, option)]
+    return str(url.password or next(iter(given), ""))
 
 
-def dump_command(url: str) -> str:
-    """The command that copies a server's database into a file; it asks for the password itself.
-
-    Raises:
-        StoreError: as `parse` does.
-    """
-    parsed = parse(url)
-    if parsed.drivername.startswith("postgresql"):
-        secret = [name for name in parsed.query if "pass" in name.lower()]
-        bare = parsed._replace(drivername="postgresql", password=None).difference_update_query(
-            secret
-        )  # `set` takes None for: as it is
+def make_dump_command(url: URL) -> str:
+    """Make the command that dumps a server's database to a file; it prompts for the password."""
+    if url.drivername == POSTGRESQL_DRIVER:
+        # `URL.set(password=None)` would leave the password as it is.
+        bare = url._replace(drivername="postgresql", password=None)
+        bare = bare.difference_update_query(_secret_options(url))
         return f"pg_dump --format=custom --file=search.dump '{bare.render_as_string()}'"
-    options = (("host", parsed.host), ("port", parsed.port), ("user", parsed.username))
-    told = " ".join(f"--{name}={value}" for name, value in options if value)
-    return f"mysqldump --single-transaction {told} --password {parsed.database} > search.sql"
+    options = (("host", url.host), ("port", url.port), ("user", url.username))
+    given = " ".join(f"--{name}={value}" for name, value in options if value)
+    return f"mysqldump --single-transaction {given} --password {url.database} > search.sql"
 
 
-def check_file(path: Path, where: str, *, create: bool) -> None:
-    """Finds what would keep SQLite from using `path`, without touching it.
+def explain_local_only(url: URL) -> str:
+    """Explain why other machines cannot use the database; empty when they can.
 
-    Raises:
-        StoreError: when the folder is missing, the file is no database, either cannot be written, or, without `create`, is absent.
+    SQLite relies on file locks that network file systems do not implement reliably, so its file
+    counts as local even in a shared folder.
     """
-    try:
-        problem = _problem(path, create)
-    except OSError as error:  # such as a name that is too long
-        problem = ("the store's file cannot be looked at", str(error), "choose another place")
-    if problem is not None:
-        what, found, next_step = problem
-        raise StoreError(what, where=where, found=found, next_step=next_step)
+    if url.drivername == "sqlite":
+        return "SQLite is safe for the processes of one machine only, on a shared folder too"
+    hosts = [host for host in (url.host, *_option_values(url, "host")) if host]
+    if all(_is_loopback(host) for host in hosts):
+        return "its URL names this machine itself, which is another machine everywhere else"
+    return ""
 
 
-def no_store(where: str, found: str) -> StoreError:
-    """The error for a place where a store was expected."""
-    return StoreError(_NO_STORE, where=where, found=found, next_step=_NO_STORE_STEP)
+def _with_nearest(drivername: str) -> str:
+    """The name in quotes, with the driver that was probably meant."""
+    known = ("sqlite", "postgres", "mysql", "maria")
+    hint = nearest(drivername, DRIVERS) if drivername.startswith(known) else ""
+    return f"{drivername!r}{hint}"
 
 
-def _problem(path: Path, create: bool) -> tuple[str, str, str] | None:
-    """What is wrong, what was found, and what to do."""
-    folder, exists = path.parent, path.exists()
-    if not folder.is_dir():
-        return "the store's folder does not exist", f"no folder {folder}", f"mkdir -p {folder}"
-    if path.is_dir():
-        return (
-            "the store's address names a folder, not a file",
-            f"folder {path}",
-            f"use {path / 'search.db'}",
-        )
-    if not exists and not create:
-        return _NO_STORE, f"no file {path}", _NO_STORE_STEP
-    if not _writable(folder):  # SQLite keeps its log beside the file
-        return (
-            "the store's folder cannot be written",
-            f"{folder} is read-only",
-            "change its rights, or choose another place",
-        )
-    if exists and not _writable(path):
-        return (
-            "the store's file cannot be written",
-            f"{path} is read-only",
-            "change its rights, or choose another place",
-        )
-    if exists and not _is_database(path):
-        return (
-            "the file is not a database",
-            f"{path} is not an SQLite 3 file",
-            "choose another file, or one that does not exist yet",
-        )
-    return None
-
-
-def _check_driver(driver: str, where: str) -> None:
-    """Refuse a server whose driver cannot be imported: the drivers are extras, which not everyone installs."""
-    if driver not in MODULES:
-        return
+def _check_driver(driver: str, safe_url: str) -> None:
+    """Refuse a server whose driver cannot be imported: the drivers are optional extras."""
     database, module, extra = MODULES[driver]
     try:
         import_module(module)
     except ImportError as problem:
         raise StoreError(
             f"a store on {database} needs {module}, which is not installed",
-            where=where,
+            where=safe_url,
             found=" ".join(str(problem).split()),
-            allowed="sqlite:///path/to/file.db, which needs no driver",
+            allowed=f"{SQLITE_EXAMPLE}, which needs no driver",
             next_step=f"pip install 'imbalance-search[{extra}]'",
         ) from None
 
 
-def _parsed(url: str) -> URL | None:
+def _parse_or_none(text: str) -> URL | None:
     try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):  # ValueError: a port that is no number
+        parsed = make_url(text)
+    except (ArgumentError, ValueError):  # ValueError: a port that is not a number
         return None
-    # An '@' in the password that was not percent-encoded leaves half of it in the host, the database or the query.
-    half_a_password = url.count("@") > 1 and not parsed.drivername.startswith("sqlite")
-    return None if half_a_password or "\0" in url else parsed
+    # A password with an '@' that is not percent-encoded leaks into the host, database or query.
+    split_password = text.count("@") > 1 and not parsed.drivername.startswith("sqlite")
+    return None if split_password or "\0" in text else parsed
 
 
-def _masked(url: str) -> str:
-    """Whatever may be a secret in an address that cannot be parsed: all before the last '@', after a second ':' and in a query."""
-    plain, query = url.partition("?")[0], "?" in url
+def _mask(text: str) -> str:
+    """Hide whatever may be a secret in a URL that cannot be parsed.
+
+    That is: all before the last '@', after a second ':', and in the query.
+    """
+    plain, question, _ = text.partition("?")
     scheme, mark, rest = plain.rpartition("://")
-    if "@" in url:
-        return f"{scheme}{mark}{HIDDEN}@{url.rpartition('@')[2].partition('?')[0]}"
-    host, port, _ = rest.partition(":")
-    return f"{scheme}{mark}{host}{f':{HIDDEN}' if port else ''}{f'?{HIDDEN}' if query else ''}"
+    if "@" in text:
+        return f"{scheme}{mark}{HIDDEN}@{text.rpartition('@')[2].partition('?')[0]}"
+    host, _, port = rest.partition(":")
+    shown_port = f":{HIDDEN}" if port else ""
+    shown_query = f"?{HIDDEN}" if question else ""
+    return f"{scheme}{mark}{host}{shown_port}{shown_query}"
 
 
-def _repair(url: str) -> str:
-    if url.count("@") > 1:
+def _suggest_repair(text: str) -> str:
+    if text.count("@") > 1:
         return "write an '@' in the password as %40"
-    return f"write sqlite:///{url}" if url and not set(url) & set(":@?") else "correct the address"
+    is_path = bool(text) and not set(text) & set(":@?")
+    return f"write sqlite:///{text}" if is_path else "correct the URL"
 
 
-def _with_absolute_path(parsed: URL) -> URL:
-    database = parsed.database or ""
-    what = ""
-    if parsed.host or parsed.username:
-        what = "an SQLite address has no host: three slashes come before the path, four before an absolute one"
-    elif parsed.query or database.startswith("file:"):
-        what = "an SQLite address takes no options"
-    elif database in ("", ":memory:"):
-        what = "a store must outlive the process, so it cannot live in memory"
-    if what:
+def _make_absolute(url: URL) -> URL:
+    database = url.database or ""
+    problem = _sqlite_problem(url, database)
+    if problem:
         raise StoreError(
-            what,
-            where=parsed.render_as_string(),
-            allowed="sqlite:///path/to/file.db",
+            problem,
+            where=url.render_as_string(),
+            allowed=SQLITE_EXAMPLE,
             next_step="name a file",
         )
-    path = (
-        Path.home() / database.removeprefix("~/") if database.startswith("~/") else Path(database)
-    )
-    return parsed.set(database=str(path.absolute()))
+    path = Path(database)
+    if database.startswith("~/"):
+        path = Path.home() / database.removeprefix("~/")
+    return url.set(database=str(path.absolute()))
 
 
-def _writable(path: Path) -> bool:
-    effective = os.access in os.supports_effective_ids  # not everywhere
-    return os.access(path, os.W_OK, effective_ids=effective)
-
-
-def _is_database(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            head = file.read(len(HEADER))
-    except OSError:
-        return False
-    return head in (b"", HEADER)  # an empty file is an empty database
-
-
-def bound_to(url: str) -> str:
-    """What keeps other machines from the store, in words; empty when nothing does.
-
-    SQLite locks its file by means that network file systems only pretend to have, so its file counts as out of reach
-    even where a shared folder shows it.
-
-    Raises:
-        StoreError: when the address is malformed.
-    """
-    parsed = parse(url)
-    if parsed.drivername == "sqlite":
-        return "SQLite is safe for the processes of one machine only, on a shared folder too"
-    hosts = [host for host in (parsed.host, *_listed(parsed.query.get("host"))) if host]
-    if all(_is_here(host) for host in hosts):
-        return "its address names this machine itself, which is another machine everywhere else"
+def _sqlite_problem(url: URL, database: str) -> str:
+    if url.host or url.username:
+        return (
+            "an SQLite URL has no host: three slashes come before the path, "
+            "four before an absolute one"
+        )
+    if url.query or database.startswith("file:"):
+        return "an SQLite URL takes no options"
+    if database in ("", ":memory:"):
+        return "a store must outlive the process, so it cannot be in memory"
     return ""
 
 
-def password(url: str) -> str:
-    """The password in the address, empty when there is none.
-
-    Raises:
-        StoreError: when the address is malformed.
-    """
-    parsed = parse(url)
-    told = (each for key in ("password", "passwd") for each in _listed(parsed.query.get(key)))
-    return str(parsed.password or next(told, ""))
+def _secret_options(url: URL) -> list[str]:
+    """Options of the query that have a password."""
+    return [name for name in url.query if "pass" in name.lower()]
 
 
-def _listed(value: str | tuple[str, ...] | None) -> tuple[str, ...]:
-    return () if value is None else (value,) if isinstance(value, str) else value
+def _option_values(url: URL, name: str) -> tuple[str, ...]:
+    """Every value of an option of the query, which may be repeated."""
+    value = url.query.get(name, ())
+    return (value,) if isinstance(value, str) else value
 
 
-def _is_here(host: str) -> bool:
-    """A socket's folder, or a name or an address of the loopback."""
+def _is_loopback(host: str) -> bool:
+    """Whether this is the folder of a socket, or a name or address of the loopback interface."""
     if host.startswith("/") or host == "localhost":
         return True
     try:

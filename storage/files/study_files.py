@@ -18,15 +18,19 @@ DEFAULT_ROOT = "search.files"
 _STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
-def files_root(database_file: Path | None) -> Path:
-    """The folder for the files: `$SEARCH_FILES`, else `search.files` beside `search.db`, else `search.files` here."""
+def choose_root(sqlite_file: Path | None) -> Path:
+    """Choose the folder of a store's files.
+
+    It is `$SEARCH_FILES`, else `search.files` next to an SQLite file `search.db`, else
+    `search.files` in the working directory.
+    """
     given = os.environ.get(ROOT_VARIABLE)
     if given:
         return Path(given).expanduser().absolute()
-    if database_file is None:
+    if sqlite_file is None:
         return Path(DEFAULT_ROOT).absolute()
-    root = database_file.with_suffix(".files")
-    return root if root != database_file else database_file.with_name(f"{database_file.name}.files")
+    root = sqlite_file.with_suffix(".files")
+    return root if root != sqlite_file else sqlite_file.with_name(f"{sqlite_file.name}.files")
 
 
 class CheckpointFiles:

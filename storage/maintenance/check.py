@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Row, column, func, select
 
 from storage.database.engine import Database, now
-from storage.database.url import database_file
+from storage.database.url import find_sqlite_file
 from storage.maintenance.vacuum import damage, size_bytes
 from storage.rows import FINAL_STATES, HELD_STATES
 from storage.tables import schema
@@ -129,7 +129,7 @@ def check_database(database: Database) -> Checkup:
 
 
 def _file_size(database: Database) -> int:
-    file = database_file(database.engine.url.render_as_string(hide_password=False))
+    file = find_sqlite_file(database.engine.url)
     return file.stat().st_size if file is not None and file.exists() else 0
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, inspect, text
 
 from spaces.errors import StoreError
 from storage.database.engine import Database
-from storage.database.url import no_store
+from storage.database.sqlite_file import no_store
 
 HEAD = "0002"
 """The newest migration. It is written down here, for Alembic takes longer to import than the check takes to run."""

@@ -12,8 +12,9 @@ import yaml
 
 from spaces.errors import StoreError
 from spaces.records import EpochRecord
+from storage.location import StoreLocation
 from storage.rows import Progress, StoredTrial
-from storage.store import Store, open_store
+from storage.store import Store
 from tests.acceptance.terminal import Answer
 
 BASE: dict[str, Any] = {
@@ -80,14 +81,14 @@ def url_in(folder: Path) -> str:
 
 def stored_trials(url: str, study: str = "tiny") -> list[StoredTrial]:
     """The trials of a study."""
-    with open_store(url, create=False) as store:
+    with StoreLocation.parse(url).open(create=False) as store:
         return store.trials.list_trials(_id(store, study))
 
 
 def progress(url: str, study: str = "tiny") -> list[Progress]:
     """How far the trials of a study are; none before there is a store."""
     try:
-        with open_store(url, create=False) as store:
+        with StoreLocation.parse(url).open(create=False) as store:
             return store.trials.list_progress(_id(store, study))
     except (StoreError, LookupError):
         return []
@@ -95,7 +96,7 @@ def progress(url: str, study: str = "tiny") -> list[Progress]:
 
 def stored_records(url: str, study: str = "tiny") -> dict[int, list[EpochRecord]]:
     """Trial number → its epochs."""
-    with open_store(url, create=False) as store:
+    with StoreLocation.parse(url).open(create=False) as store:
         return {
             trial.number: store.epochs.trial_records(trial.id)
             for trial in store.trials.list_trials(_id(store, study))

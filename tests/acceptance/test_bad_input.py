@@ -484,7 +484,7 @@ CASES = [
     Case(
         "folder_as_store",
         (*RUN, "--store", "sqlite:///here"),
-        "the store's address names a folder, not a file",
+        "the store's URL names a folder, not a file",
         "sqlite:///here",
         "folder",
         "",
@@ -514,7 +514,7 @@ CASES = [
     Case(
         "other_definition",
         (*RUN, "--set", "epochs=6"),
-        "the study 'tiny' is in the store with another definition",
+        "study 'tiny' already exists with a different definition",
         "sqlite:///search.db",
         "epochs: 4 → 6",
         "",

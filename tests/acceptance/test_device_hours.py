@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from spaces.errors import InputError
-from storage.store import open_store
+from storage.location import StoreLocation
 from tests.acceptance.studies import QUIET, stored_trials, url_in, write_study
 from tests.acceptance.terminal import Terminal
 
@@ -22,7 +22,7 @@ def test_spent_and_raised(terminal: Terminal, tmp_path: Path) -> None:
     write_study(tmp_path, epochs=40, trials=2, presets=[], signals=QUIET)
     stopped = terminal.run(*RUN, "--device-hours", str(HOURS), folder=tmp_path)
     left = stored_trials(url_in(tmp_path))
-    with open_store(url_in(tmp_path), create=False) as store:
+    with StoreLocation.parse(url_in(tmp_path)).open(create=False) as store:
         taken = store.budget.find_device_time(store.studies.list_studies()[0].id)
     shown = terminal.run("show", "--study", "tiny", folder=tmp_path)
     told = json.loads(terminal.run("show", "--study", "tiny", "--json", folder=tmp_path).out)

@@ -18,7 +18,7 @@ import yaml
 from objectives.segmentation import train
 from search.export import load_export
 from spaces.loader import shipped_studies
-from storage.store import open_store
+from storage.location import StoreLocation
 from tests.acceptance.studies import TINY, Finished, stored_trials, url_in, write_study
 from tests.acceptance.terminal import COMMAND, Terminal
 
@@ -419,7 +419,7 @@ class TestKills:
         told = answer.out.partition("Why it ")[2]
         for words in (signal, statement, cause):
             assert words in " ".join(told.split())
-        with open_store(url_in(kills), create=False) as store:
+        with StoreLocation.parse(url_in(kills)).open(create=False) as store:
             evidence = [found for found, _ in store.findings.trial_evidence(killed.id)]
         assert [found.signal for found in evidence] == ([signal] if state == "diverged" else [])
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from search.launch.slurm import Array, SlurmWorkers
+from storage.location import StoreLocation
 from tests.acceptance.studies import stored_trials, url_in, write_study
 from tests.acceptance.terminal import Terminal
 
@@ -43,7 +44,7 @@ def test_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     SlurmWorkers(
         Array(1, "cpu", 1, {}),
         ["--study", "demo", "--wandb", "off"],
-        "postgresql://host/db",
+        StoreLocation.parse("postgresql://host/db"),
         tmp_path / "run",
     ).start()
 

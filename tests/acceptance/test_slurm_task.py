@@ -12,6 +12,7 @@ import submitit
 from search.launch.slurm_task import ADDRESS, STOP_MARK, SlurmTask, end_file
 from search.session import open_session
 from spaces.loader import load_study
+from storage.location import StoreLocation
 from tests.acceptance.studies import BASE, QUIET, progress, stored_trials, write_study
 from tests.acceptance.terminal import until
 
@@ -33,7 +34,9 @@ class Submitted:
         self.url, self.folder = url, folder / "run"
         self.folder.mkdir()
         (self.folder / ADDRESS).write_text(url)
-        open_session(load_study(str(write_study(folder, **changes))), url).store.close()
+        open_session(
+            load_study(str(write_study(folder, **changes))), StoreLocation.parse(url)
+        ).store.close()
         task = SlurmTask(self.folder, folder / "files", folder, 0, "tiny", "auto", 1, "off")
         executor = submitit.LocalExecutor(folder=self.folder)
         self.job = executor.submit(task)

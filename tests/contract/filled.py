@@ -14,8 +14,9 @@ from optuna.trial import TrialState
 
 from search.sampling.connection import close_trials, open_trials
 from spaces.records import ClassCounts, Diagnosis, EpochRecord, Evidence, Remedy
+from storage.location import StoreLocation
 from storage.rows import Claim, FinalState, Waiting
-from storage.store import Store, open_store
+from storage.store import Store
 from storage.tables.optuna_version import MADE_BY
 
 NAN = float("nan")
@@ -33,8 +34,8 @@ Make = Callable[..., EpochRecord]
 
 def fill(url: str, make: Make, name: str = "demo") -> None:
     """A study with a trial in every state but `reserved`, and presets, of which one waits; trial 4 is running."""
-    with open_store(url) as store:
-        trials = open_trials(url)
+    with StoreLocation.parse(url).open() as store:
+        trials = open_trials(StoreLocation.parse(url))
         study = optuna.create_study(storage=trials, study_name=name, direction="maximize")
         study.set_user_attr(MADE_BY, True)
         waiting = [Waiting({"lr": 0.5}, {"preset": "safe"})]
@@ -101,7 +102,7 @@ def _end(
 
 def contents(url: str, name: str = "demo") -> dict[str, Any]:
     """All that the public interface tells of a study, ids left out."""
-    with open_store(url, create=False) as store:
+    with StoreLocation.parse(url).open(create=False) as store:
         stored = store.studies.find_study(name)
         assert stored is not None
         trials = store.trials.list_trials(stored.id)
@@ -130,7 +131,7 @@ def contents(url: str, name: str = "demo") -> dict[str, Any]:
 
 def optuna_contents(url: str, name: str = "demo") -> list[dict[str, Any]]:
     """The same of Optuna's tables; times to the second, for MariaDB keeps no more of them."""
-    trials = open_trials(url)
+    trials = open_trials(StoreLocation.parse(url))
     study = optuna.load_study(storage=trials, study_name=name)
     told = [_plain(trial) for trial in study.trials]
     close_trials(trials)

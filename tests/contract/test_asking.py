@@ -31,6 +31,7 @@ from spaces.loader import load_study
 from spaces.records import ClassCounts, Diagnosis, Evidence
 from spaces.study import StudySpec
 from storage.files.study_files import CheckpointFiles
+from storage.location import StoreLocation
 from storage.rows import Claim
 from tests.conftest import RECORD
 from tests.contract.test_store import let_lapse
@@ -50,7 +51,7 @@ def spec(**changes: Any) -> StudySpec:
 def bench_of(session: Session, url: str) -> Bench:
     """What a worker has, but for data and a trainer: nothing is trained here."""
     store, stored, plan = session.store, session.stored, session.plan
-    study = open_worker_study(url, store, stored, plan)
+    study = open_worker_study(StoreLocation.parse(url), store, stored, plan)
     nothing = cast(Any, None)
     return Bench(
         store,
@@ -111,7 +112,7 @@ def told(claim: Claim) -> Told:
 
 def asked_alone(url: str) -> tuple[list[Told], list[FrozenTrial]]:
     """All trials of the study, one after the other, and what Optuna has of them."""
-    session, given = open_session(spec(), url), []
+    session, given = open_session(spec(), StoreLocation.parse(url)), []
     with session.store:
         bench = bench_of(session, url)
         while (found := ask(bench)) is not None:
@@ -147,7 +148,7 @@ class TestSameTrials:
     ) -> None:
         """A worker that dies while it samples leaves its trial, with the preset that was meant for it, to the next one."""
         monkeypatch.setattr("storage.tables.optuna.SCHEMA", schema)
-        session = open_session(spec(), sqlite_url)
+        session = open_session(spec(), StoreLocation.parse(sqlite_url))
         with session.store as store:
             bench = bench_of(session, sqlite_url)
             with monkeypatch.context() as patched:
@@ -179,7 +180,7 @@ class TestConnections:
     def test_while_training(self, postgresql_url: str, postgres_admin: psycopg.Connection) -> None:
         """A worker holds one connection to a server while a trial trains, whatever it took to ask for it."""
         url = f"{postgresql_url}&application_name=one_worker"
-        session = open_session(spec(), url)
+        session = open_session(spec(), StoreLocation.parse(url))
         with session.store:
             bench = bench_of(session, url)
             for _ in range(2):
@@ -214,7 +215,7 @@ def crew() -> Iterator[ProcessPoolExecutor]:
 def compete(url: str) -> list[Told]:
     """One process: starts the study together with all others, and asks until nothing is left."""
     _start.wait(60)
-    session, given = open_session(spec(), url), []
+    session, given = open_session(spec(), StoreLocation.parse(url)), []
     with session.store:
         bench = bench_of(session, url)
         while (found := ask(bench)) is not None:
@@ -238,7 +239,7 @@ class TestProcesses:
             *spec().presets,
             *[None] * (BUDGET - len(spec().presets)),
         ]
-        trials = open_trials(store_url)
+        trials = open_trials(StoreLocation.parse(store_url))
         (study,) = trials.get_all_studies()
         kept = trials.get_all_trials(study._study_id)
         trials.engine.dispose()

@@ -14,7 +14,7 @@ from sqlalchemy import text
 from search.pruners.median import Peers
 from search.sampling.connection import close_trials, open_trials
 from spaces.records import EpochRecord
-from storage.database.engine import Database
+from storage.location import StoreLocation
 from storage.repositories.peer_curves import OVERLAP_S, Complete
 from storage.rows import FinalState, OptunaEnd, Sampled
 from storage.store import Store
@@ -25,7 +25,7 @@ MakeRecord = Callable[..., EpochRecord]
 @pytest.fixture
 def trials(store_url: str) -> Iterator[RDBStorage]:
     """Optuna's own class on the store's database."""
-    storage = open_trials(store_url)
+    storage = open_trials(StoreLocation.parse(store_url))
     yield storage
     close_trials(storage)
 
@@ -112,7 +112,7 @@ class TestPeers:
         peers = Peers(store, study_id)
         late = end(0.5)
         end(0.25)
-        with closing(Database(store_url)) as database:
+        with closing(StoreLocation.parse(store_url).open_database(create=True)) as database:
             set_state = text(
                 "UPDATE search_trials SET state = :state, finished_at = finished_at - :back WHERE id = :id"
             )

@@ -24,9 +24,10 @@ from spaces.study import StudySpec
 from storage.files.best_weights import Artifacts
 from storage.files.checkpoints import TrialStates
 from storage.files.study_files import CheckpointFiles
+from storage.location import StoreLocation
 from storage.repositories.epochs import EpochRepository
 from storage.rows import Claim, Death
-from storage.store import Store, open_store
+from storage.store import Store
 from tests.contract import gated_objective
 from tests.contract.gated_objective import PATIENCE_S, Gates, install
 
@@ -149,9 +150,13 @@ def workers(
     monkeypatch.setenv("SEARCH_FILES", str(tmp_path / "files"))
     monkeypatch.chdir(Path(__file__).parents[2])
     spec = StudySpec.model_validate(STUDY)
-    session = open_session(spec, store_url)
-    with session.store, open_store(store_url) as first, open_store(store_url) as second:
-        settings = WorkerSettings(store_url, spec.name, "cpu", 1)
+    session = open_session(spec, StoreLocation.parse(store_url))
+    with (
+        session.store,
+        StoreLocation.parse(store_url).open() as first,
+        StoreLocation.parse(store_url).open() as second,
+    ):
+        settings = WorkerSettings(StoreLocation.parse(store_url), spec.name, "cpu", 1)
         yield tuple(
             Worker(
                 replace(

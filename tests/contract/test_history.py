@@ -18,6 +18,7 @@ from search.sampling.study import WorkerStudy, make_study
 from search.worker.context import open_worker_study
 from spaces.loader import load_study
 from spaces.parameters import Choice
+from storage.location import StoreLocation
 from storage.rows import Sampled, StoredStudy
 from storage.store import Store
 
@@ -39,7 +40,7 @@ def plan() -> Plan:
 @pytest.fixture
 def trials(store_url: str) -> Iterator[RDBStorage]:
     """Optuna's own class on the store's database."""
-    storage = open_trials(store_url)
+    storage = open_trials(StoreLocation.parse(store_url))
     yield storage
     close_trials(storage)
 
@@ -102,7 +103,7 @@ class TestSameSuggestions:
         """From a past of every kind, read at once or as it came, beside running and waiting trials, and after some of those have ended."""
         rng = random.Random(1)
         worker, plain = (
-            open_worker_study(store_url, store, stored, plan),
+            open_worker_study(StoreLocation.parse(store_url), store, stored, plan),
             WorkerStudy(trials, plan, "demo", lambda: 0),
         )
         add(study, plan, rng, 3)
@@ -114,7 +115,7 @@ class TestSameSuggestions:
             for trial_id in running:
                 params, told = sampled(worker, plan, trial_id)
                 assert (params, told) == sampled(plain, plan, trial_id)
-                newcomer = open_worker_study(store_url, store, stored, plan)
+                newcomer = open_worker_study(StoreLocation.parse(store_url), store, stored, plan)
                 assert (params, told) == sampled(newcomer, plan, trial_id)
                 given.append(told)
                 with store._database.writing() as connection:

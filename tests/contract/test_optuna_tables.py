@@ -28,6 +28,7 @@ from search.sampling.trial import OptunaTrial, end_of
 from spaces.errors import LeaseLostError, StoreError
 from spaces.records import Diagnosis, EpochRecord, Evidence
 from storage.database.engine import Database
+from storage.location import StoreLocation
 from storage.rows import Claim, OptunaEnd, Sampled, SampledParam, Waiting
 from storage.store import Store
 from storage.tables.optuna import KILLED, SCHEMA, VERSION_TABLE, OptunaTables
@@ -68,7 +69,7 @@ PRESETS = [
 @pytest.fixture
 def trials(store_url: str) -> Iterator[RDBStorage]:
     """Optuna's own class on the store's database."""
-    storage = open_trials(store_url)
+    storage = open_trials(StoreLocation.parse(store_url))
     yield storage
     storage.remove_session()
     storage.engine.dispose()
@@ -195,7 +196,7 @@ class TestSameRows:
         let_lapse(store, claims[3])
         assert store.leases.claim_trial(study_id, 0, "b", 600, max_attempts=1) is None
 
-        with closing(Database(store_url)) as database:
+        with closing(StoreLocation.parse(store_url).open_database(create=True)) as database:
             assert rows(database, ours) == rows(database, theirs)
         assert frozen(trials, ours) == frozen(trials, theirs)
 
@@ -219,7 +220,7 @@ class TestSameRows:
         for epoch, value in told.items():
             store.epochs.append_epoch(claim, make_record(epoch, metric=value), 600)
 
-        with closing(Database(store_url)) as database:
+        with closing(StoreLocation.parse(store_url).open_database(create=True)) as database:
             assert rows(database, ours) == rows(database, theirs)
         assert frozen(trials, ours) == frozen(trials, theirs)
 
@@ -235,7 +236,7 @@ class TestSameRows:
         """A value that is reported twice is the later one, and NaN is spelled as Optuna spells it."""
         mine, other = claimed(store, study_id).optuna_trial_id, trials.create_new_trial(theirs)
         assert mine is not None
-        with closing(Database(store_url)) as database:
+        with closing(StoreLocation.parse(store_url).open_database(create=True)) as database:
             for step, value in ((1, 0.5), (2, math.nan), (1, math.inf), (1, 0.25), (3, math.nan)):
                 trials.set_trial_intermediate_value(other, step, value)
                 with database.writing() as connection:
@@ -270,7 +271,7 @@ class TestSameRows:
             asked.end(told)
             store.leases.finish_trial(claim, "failed", told=told)
 
-        with closing(Database(store_url)) as database:
+        with closing(StoreLocation.parse(store_url).open_database(create=True)) as database:
             assert rows(database, ours) == rows(database, theirs)
         assert frozen(trials, ours) == frozen(trials, theirs)
 
@@ -473,7 +474,10 @@ class TestOtherVersion:
     @pytest.fixture
     def other(self, study_id: int, store_url: str) -> None:
         """The database as another version of Optuna would leave it."""
-        with closing(Database(store_url)) as database, database.writing() as connection:
+        with (
+            closing(StoreLocation.parse(store_url).open_database(create=True)) as database,
+            database.writing() as connection,
+        ):
             connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = 'v9.9.9.a'"))
 
     def test_untouched(

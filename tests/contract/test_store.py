@@ -11,9 +11,10 @@ from sqlalchemy import select
 
 from spaces.errors import EpochOrderError, LeaseLostError, StoreError
 from spaces.records import ClassCounts, Diagnosis, EpochRecord, Evidence, Remedy, TestScore
-from storage.database.engine import Database, now
+from storage.database.engine import now
+from storage.location import StoreLocation
 from storage.rows import Claim, FinalState, TrialState
-from storage.store import Store, open_store
+from storage.store import Store
 from storage.tables.models import Trial
 
 NAN, INF = float("nan"), float("inf")
@@ -78,7 +79,10 @@ class TestClock:
     @pytest.mark.timeout(20)
     def test_moves(self, store_url: str) -> None:
         """The database's clock counts seconds since 1970, and goes on within a transaction, which may wait for a lock."""
-        with closing(Database(store_url)) as database, database.writing() as connection:
+        with (
+            closing(StoreLocation.parse(store_url).open_database(create=True)) as database,
+            database.writing() as connection,
+        ):
             start = connection.execute(select(now())).scalar_one()
             while connection.execute(select(now())).scalar_one() <= start:
                 time.sleep(0.001)
@@ -250,7 +254,10 @@ class TestClaim:
     @pytest.mark.timeout(30)
     def test_owner_at_work(self, postgresql_url: str) -> None:
         """On PostgreSQL a claim neither waits for, nor steals, a trial whose silent owner is writing at this very moment."""
-        with open_store(postgresql_url) as store, closing(Database(postgresql_url)) as owner:
+        with (
+            StoreLocation.parse(postgresql_url).open() as store,
+            closing(StoreLocation.parse(postgresql_url).open_database(create=True)) as owner,
+        ):
             claim = bound(store, store.studies.register_study(1, "a", {}).id)
             let_lapse(store, claim)
             with owner.writing() as connection:

@@ -12,8 +12,9 @@ from search.maintenance import copy
 from search.sampling.connection import close_trials, open_trials
 from spaces.errors import StoreError
 from spaces.records import EpochRecord
+from storage.location import StoreLocation
 from storage.maintenance import copy as transfer
-from storage.store import Store, open_store
+from storage.store import Store
 from tests.contract.filled import contents, fill, plain_trials
 
 Make = Callable[..., EpochRecord]
@@ -42,7 +43,7 @@ def stop(url: str) -> None:
 
 def execute(url: str, statement: str) -> None:
     """Runs one statement."""
-    with open_store(url) as store, store._database.writing() as connection:
+    with StoreLocation.parse(url).open() as store, store._database.writing() as connection:
         connection.execute(text(statement))
 
 
@@ -59,14 +60,14 @@ class TestCopy:
         fill(target, make_record, "before")
         before = contents(target, "before")
 
-        made = copy(source, target, ["demo"])
+        made = copy(StoreLocation.parse(source), StoreLocation.parse(target), ["demo"])
 
         assert [(study.name, study.trials, study.epochs, study.held) for study in made] == [
             ("demo", 6, 15, 0)
         ]
         assert repr(contents(target)) == repr(contents(source))  # NaN is not equal to itself
         assert repr(contents(target, "before")) == repr(before)
-        with open_store(target) as store:
+        with StoreLocation.parse(target).open() as store:
             assert [study.name for study in store.studies.list_studies()] == ["before", "demo"]
             _go_on(store)
 
@@ -76,13 +77,15 @@ class TestCopy:
         for name in ("demo", "other"):
             fill(source, make_record, name)
         stop(source)
-        trials = open_trials(source)
+        trials = open_trials(StoreLocation.parse(source))
         plain_trials(trials)
         close_trials(trials)
 
-        assert [study.name for study in copy(source, target)] == ["demo", "other"]
+        assert [
+            study.name for study in copy(StoreLocation.parse(source), StoreLocation.parse(target))
+        ] == ["demo", "other"]
 
-        trials = open_trials(target)
+        trials = open_trials(StoreLocation.parse(target))
         assert [study.study_name for study in trials.get_all_studies()] == ["demo", "other"]
         close_trials(trials)
 
@@ -95,10 +98,18 @@ class TestCopy:
             StoreError,
             match=r"cannot be copied while workers hold trials\n(.|\n)*study demo, trial 4: worker w4",
         ):
-            copy(source, target)
-        assert [study.held for study in copy(source, target, running=True)] == [1]
+            copy(StoreLocation.parse(source), StoreLocation.parse(target))
+        assert [
+            study.held
+            for study in copy(
+                StoreLocation.parse(source), StoreLocation.parse(target), running=True
+            )
+        ] == [1]
 
-        with open_store(source) as ours, open_store(target) as theirs:
+        with (
+            StoreLocation.parse(source).open() as ours,
+            StoreLocation.parse(target).open() as theirs,
+        ):
             states = [
                 [trial.state for trial in store.trials.list_trials(1)] for store in (ours, theirs)
             ]
@@ -120,9 +131,9 @@ class TestCopy:
         with pytest.raises(
             StoreError, match=r"the target has a study of that name\n(.|\n)*found: +demo\n"
         ):
-            copy(source, target)
+            copy(StoreLocation.parse(source), StoreLocation.parse(target))
 
-        with open_store(target) as store:
+        with StoreLocation.parse(target).open() as store:
             assert [study.name for study in store.studies.list_studies()] == (
                 ["demo"] if ours else []
             )
@@ -145,14 +156,14 @@ class TestCopy:
 
         monkeypatch.setattr(transfer, "_copy_counts", fail)
         with pytest.raises(KeyboardInterrupt):
-            copy(source, target)
+            copy(StoreLocation.parse(source), StoreLocation.parse(target))
 
         if target.startswith("sqlite"):
             assert sorted(path.name for path in tmp_path.iterdir()) == before
         else:
-            with open_store(target) as store:
+            with StoreLocation.parse(target).open() as store:
                 assert store.studies.list_studies() == []
-            trials = open_trials(target)
+            trials = open_trials(StoreLocation.parse(target))
             assert trials.get_all_studies() == []
             close_trials(trials)
 
@@ -164,9 +175,13 @@ class TestCopy:
         with pytest.raises(
             StoreError, match=r"no study 'dmo' in the store \(did you mean 'demo'\?\)"
         ):
-            copy(sqlite_url, f"sqlite:///{tmp_path}/other.db", ["dmo"])
+            copy(
+                StoreLocation.parse(sqlite_url),
+                StoreLocation.parse(f"sqlite:///{tmp_path}/other.db"),
+                ["dmo"],
+            )
         with pytest.raises(StoreError, match="cannot be copied into itself"):
-            copy(sqlite_url, sqlite_url)
+            copy(StoreLocation.parse(sqlite_url), StoreLocation.parse(sqlite_url))
         assert not (tmp_path / "other.db").exists()
 
 

@@ -12,8 +12,9 @@ import pytest
 from spaces.errors import LeaseLostError, StoreUnreachableError
 from spaces.records import EpochRecord
 from storage.database import engine
+from storage.location import StoreLocation
 from storage.rows import Claim, Death
-from storage.store import Store, open_store
+from storage.store import Store
 
 Make = Callable[..., EpochRecord]
 FOREVER_S = 600.0
@@ -241,7 +242,7 @@ class TestIsolation:
             "options=-c", "options=-cdefault_transaction_isolation%3Dserializable%20-c"
         )
         assert url != postgresql_url
-        with open_store(url) as store, store._database.writing() as connection:
+        with StoreLocation.parse(url).open() as store, store._database.writing() as connection:
             assert (
                 connection.exec_driver_sql("SHOW default_transaction_isolation").scalar()
                 == "serializable"
@@ -294,7 +295,7 @@ class TestOutage:
     ) -> None:
         """One that is made anew at once is no outage, so that a bad network keeps nobody from giving back what the dead left; a longer one is."""
         monkeypatch.setattr(engine, "BLIP_S", blip_s)
-        with open_store(postgresql_url) as store:
+        with StoreLocation.parse(postgresql_url).open() as store:
             with pytest.raises(StoreUnreachableError):
                 self.read(store, postgres_admin, cut=True)
             assert not store._database.answered_for(10)

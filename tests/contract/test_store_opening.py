@@ -26,10 +26,9 @@ from sqlalchemy.schema import SchemaItem
 
 from spaces.errors import StoreBusyError, StoreError, StoreUnreachableError
 from storage.database import engine
-from storage.database.engine import Database, tune
-from storage.database.url import optuna_url
+from storage.database.engine import tune
+from storage.location import StoreLocation
 from storage.maintenance.migrate import upgrade_store
-from storage.store import open_store
 from storage.tables import schema
 from storage.tables.models import PREFIX, Table
 from tests.mariadb import MariaDB
@@ -69,7 +68,10 @@ def no_rights() -> Iterator[None]:
 
 def set_version(url: str, version: str) -> None:
     """Makes the store look like that of another program."""
-    with closing(Database(url)) as database, database.writing() as connection:
+    with (
+        closing(StoreLocation.parse(url).open_database(create=True)) as database,
+        database.writing() as connection,
+    ):
         connection.execute(
             text(f"UPDATE {schema.VERSION_TABLE} SET version_num = :version"), {"version": version}
         )
@@ -95,17 +97,19 @@ def tables(connection: Connection) -> set[str]:
 class TestOpen:
     def test_created_and_found(self, store_url: str) -> None:
         """A store is created once, and found with what is in it from then on, by a program that may not create one."""
-        with open_store(store_url) as store:
+        with StoreLocation.parse(store_url).open() as store:
             store.studies.register_study(1, "demo", {})
 
-        with open_store(store_url, create=False) as store:
+        with StoreLocation.parse(store_url).open(create=False) as store:
             assert [study.name for study in store.studies.list_studies()] == ["demo"]
 
     def test_relative_path(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """A store that was opened by a relative path stays where it is when the process moves."""
         (tmp_path / "elsewhere").mkdir()
         monkeypatch.chdir(tmp_path)
-        with closing(Database("sqlite:///search.db")) as database:
+        with closing(
+            StoreLocation.parse("sqlite:///search.db").open_database(create=True)
+        ) as database:
             monkeypatch.chdir(tmp_path / "elsewhere")
             schema.ensure(database)
 
@@ -122,9 +126,9 @@ class TestOpen:
 
         monkeypatch.setattr(schema, "_migrate", dawdle)
         with ThreadPoolExecutor() as pool:
-            first = pool.submit(open_store, store_url)
+            first = pool.submit(StoreLocation.parse(store_url).open)
             assert halfway.wait(20)
-            open_store(store_url).close()
+            StoreLocation.parse(store_url).open().close()
             first.result().close()
 
     def test_odd_path(self, tmp_path: Path) -> None:
@@ -132,13 +136,16 @@ class TestOpen:
         folder = tmp_path / "a b%41@c"
         folder.mkdir()
 
-        open_store(f"sqlite:///{tmp_path}/a b%2541@c/search.db").close()
+        StoreLocation.parse(f"sqlite:///{tmp_path}/a b%2541@c/search.db").open().close()
 
         assert [path.name for path in folder.iterdir()] == ["search.db"]
 
     def test_write_ahead_log(self, sqlite_url: str) -> None:
         """An SQLite store keeps a write-ahead log, so that readers and a writer do not wait for each other, and waits when it must."""
-        with open_store(sqlite_url) as store, store._database.reading() as connection:
+        with (
+            StoreLocation.parse(sqlite_url).open() as store,
+            store._database.reading() as connection,
+        ):
             pragmas = [
                 connection.execute(text(f"PRAGMA {name}")).scalar()
                 for name in ("journal_mode", "busy_timeout", "synchronous")
@@ -148,7 +155,7 @@ class TestOpen:
 
     def test_switched_while_read(self, sqlite_url: str) -> None:
         """The switch to a write-ahead log waits for whoever reads the file at that moment."""
-        open_store(sqlite_url).close()
+        StoreLocation.parse(sqlite_url).open().close()
         with (
             closing(
                 sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)
@@ -158,7 +165,7 @@ class TestOpen:
             reader.execute("PRAGMA journal_mode = DELETE")
             reader.execute("BEGIN")
             reader.execute("SELECT * FROM search_studies").fetchall()
-            opened = pool.submit(open_store, sqlite_url)
+            opened = pool.submit(StoreLocation.parse(sqlite_url).open)
             time.sleep(0.3)
             reader.execute("COMMIT")
             with opened.result() as store, store._database.reading() as connection:
@@ -166,8 +173,11 @@ class TestOpen:
 
     def test_models_are_migrations(self, store_url: str) -> None:
         """The migrations make the very tables of the models, and the last of them is the version that is checked for."""
-        open_store(store_url).close()
-        with closing(Database(store_url)) as database, database.reading() as connection:
+        StoreLocation.parse(store_url).open().close()
+        with (
+            closing(StoreLocation.parse(store_url).open_database(create=True)) as database,
+            database.reading() as connection,
+        ):
             assert (
                 compare_metadata(MigrationContext.configure(connection, opts=OURS), Table.metadata)
                 == []
@@ -186,22 +196,28 @@ class TestUpgrade:
 
     def test_first_version(self, store_url: str) -> None:
         """A store of version 0001 keeps its trials when it is upgraded, has the very tables of the models, and is worked on as any other."""
-        with closing(Database(store_url)) as database, database.writing() as connection:
+        with (
+            closing(StoreLocation.parse(store_url).open_database(create=True)) as database,
+            database.writing() as connection,
+        ):
             schema._migrate(connection, "0001")
             for row in self.OLD:
                 connection.execute(text(row))
         with pytest.raises(StoreError, match="older program"):
-            open_store(store_url)
+            StoreLocation.parse(store_url).open()
 
         for _ in range(2):  # the second time there is nothing left to do
-            upgrade_store(store_url)
+            upgrade_store(StoreLocation.parse(store_url))
 
-        with closing(Database(store_url)) as database, database.reading() as connection:
+        with (
+            closing(StoreLocation.parse(store_url).open_database(create=True)) as database,
+            database.reading() as connection,
+        ):
             assert (
                 compare_metadata(MigrationContext.configure(connection, opts=OURS), Table.metadata)
                 == []
             )
-        with open_store(store_url) as store:
+        with StoreLocation.parse(store_url).open() as store:
             (trial,) = store.trials.list_trials(1)
             assert (trial.number, trial.state, trial.attempt, trial.created_at) == (
                 0,
@@ -219,7 +235,7 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("url", "what"),
         [
-            ("", "the store's address is malformed"),
+            ("", "the store's URL is malformed"),
             ("search.db", r"malformed\n(.|\n)*next: +write sqlite:///search.db"),
             ("postgresql//user:s3cret@host/db", "malformed"),
             (
@@ -236,8 +252,8 @@ class TestRefused:
             ("mariadb+mariadbconnector://user:s3cret@host/db", "'mariadb[+]mariadbconnector'"),
             ("postgres://user:s3cret@host/db", "did you mean 'postgresql'"),
             ("postgresql+psycopg2://user:s3cret@host/db", "'postgresql[+]psycopg2'"),
-            ("sqlite://", "cannot live in memory"),
-            ("sqlite:///:memory:", "cannot live in memory"),
+            ("sqlite://", "cannot be in memory"),
+            ("sqlite:///:memory:", "cannot be in memory"),
             ("sqlite:///file:x.db?uri=true", "takes no options"),
             ("sqlite://search.db", "has no host"),
             (
@@ -250,7 +266,7 @@ class TestRefused:
                 r"the file is not a database\n(.|\n)*text.txt is not an SQLite 3 file",
             ),
             ("sqlite:///text.txt/search.db", "folder does not exist"),
-            (f"sqlite:///{'x' * 300}.db", "cannot be looked at"),
+            (f"sqlite:///{'x' * 300}.db", "cannot be read"),
             ("sqlite:///almost.db", "the file is not a database"),
         ],
     )
@@ -264,7 +280,7 @@ class TestRefused:
         before = {path: path.read_bytes() for path in tmp_path.rglob("*")}
 
         with pytest.raises(StoreError, match=what) as caught:
-            open_store(url)
+            StoreLocation.parse(url).open()
 
         assert {path: path.read_bytes() for path in tmp_path.rglob("*")} == before
         assert SECRET not in told(caught.value)
@@ -272,62 +288,74 @@ class TestRefused:
     def test_nothing_there(self, store_url: str, tmp_path: Path) -> None:
         """Without leave to create, a missing store is missed, and stays missing."""
         with pytest.raises(
-            StoreError, match=r"there is no store there\n(.|\n)*next: +check the address"
+            StoreError, match=r"there is no store there\n(.|\n)*next: +check the URL"
         ):
-            open_store(store_url, create=False)
+            StoreLocation.parse(store_url).open(create=False)
 
         assert list(tmp_path.iterdir()) == []
-        with closing(Database(store_url)) as database, database.reading() as connection:
+        with (
+            closing(StoreLocation.parse(store_url).open_database(create=True)) as database,
+            database.reading() as connection,
+        ):
             assert tables(connection) == set()
 
     def test_database_of_others(self, store_url: str) -> None:
         """Without leave to create, a database of something else is left as it is."""
-        with closing(Database(store_url)) as database, database.writing() as connection:
+        with (
+            closing(StoreLocation.parse(store_url).open_database(create=True)) as database,
+            database.writing() as connection,
+        ):
             connection.execute(text("CREATE TABLE theirs (id INTEGER)"))
 
         with pytest.raises(StoreError, match="a database without our tables"):
-            open_store(store_url, create=False)
+            StoreLocation.parse(store_url).open(create=False)
 
-        with closing(Database(store_url)) as database, database.reading() as connection:
+        with (
+            closing(StoreLocation.parse(store_url).open_database(create=True)) as database,
+            database.reading() as connection,
+        ):
             assert tables(connection) == {"theirs"}
             if connection.dialect.name == "sqlite":
                 assert connection.execute(text("PRAGMA journal_mode")).scalar() == "delete"
 
     def test_newer(self, store_url: str) -> None:
         """A store of a newer program is refused with both versions, by an upgrade too, and left as it is."""
-        open_store(store_url).close()
+        StoreLocation.parse(store_url).open().close()
         set_version(store_url, "0999")
 
-        for attempt in (open_store, upgrade_store):
+        for attempt in (StoreLocation.open, upgrade_store):
             with pytest.raises(
                 StoreError,
                 match=rf"newer program\n(.|\n)*found: +version 0999\n +allowed: version {schema.HEAD},.*\n +next: +install",
             ):
-                attempt(store_url)
+                attempt(StoreLocation.parse(store_url))
 
-        with closing(Database(store_url)) as database, database.reading() as connection:
+        with (
+            closing(StoreLocation.parse(store_url).open_database(create=True)) as database,
+            database.reading() as connection,
+        ):
             assert schema.version(connection) == "0999"
 
     def test_older(self, store_url: str) -> None:
         """A store of an older program is refused with both versions and the command that brings it up to date."""
-        open_store(store_url).close()
+        StoreLocation.parse(store_url).open().close()
         set_version(store_url, "0000")
 
         with pytest.raises(
             StoreError,
             match=rf"older program\n(.|\n)*found: +version 0000\n +allowed: version {schema.HEAD},(.|\n)*search store migrate",
         ):
-            open_store(store_url)
+            StoreLocation.parse(store_url).open()
 
     def test_read_only_file(self, public_folder: Path) -> None:
         """A file without the right to write is refused before anything else is made."""
         url = f"sqlite:///{public_folder}/search.db"
-        open_store(url).close()
+        StoreLocation.parse(url).open().close()
         public_folder.chmod(0o777)
         (public_folder / "search.db").chmod(0o444)
 
         with no_rights(), pytest.raises(StoreError, match="the store's file cannot be written"):
-            open_store(url)
+            StoreLocation.parse(url).open()
 
         assert [path.name for path in public_folder.iterdir()] == ["search.db"]
 
@@ -336,7 +364,7 @@ class TestRefused:
         """A folder without the right to write cannot hold a store, for SQLite keeps its log beside the file."""
         url = f"sqlite:///{public_folder}/search.db"
         if exists:
-            open_store(url).close()
+            StoreLocation.parse(url).open().close()
             (public_folder / "search.db").chmod(0o666)
         public_folder.chmod(0o555)
 
@@ -346,7 +374,7 @@ class TestRefused:
                 StoreError, match=r"the store's folder cannot be written\n(.|\n)*is read-only"
             ),
         ):
-            open_store(url)
+            StoreLocation.parse(url).open()
 
     @pytest.mark.timeout(30)
     def test_silent_server(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -358,7 +386,7 @@ class TestRefused:
                 StoreError,
                 match=rf"cannot be reached\n +where: +postgresql[+a-z]*://user:\*\*\*@127.0.0.1:{port}/db\n",
             ) as caught:
-                open_store(f"postgresql://user:{SECRET}@127.0.0.1:{port}/db")
+                StoreLocation.parse(f"postgresql://user:{SECRET}@127.0.0.1:{port}/db").open()
         assert SECRET not in told(caught.value)
 
     def test_no_server(self) -> None:
@@ -367,7 +395,7 @@ class TestRefused:
             StoreUnreachableError,
             match=r"cannot be reached\n(.|\n)*refused(.|\n)*check that the server runs",
         ) as caught:
-            open_store(f"postgresql://user@127.0.0.1:1/db?password={SECRET}")
+            StoreLocation.parse(f"postgresql://user@127.0.0.1:1/db?password={SECRET}").open()
         assert SECRET not in told(caught.value)
 
     def test_wrong_password(
@@ -384,9 +412,9 @@ class TestRefused:
                 with pytest.raises(
                     StoreError, match=r"refused the password|wants a password"
                 ) as caught:
-                    open_store(
+                    StoreLocation.parse(
                         f"postgresql://locked{given}@/postgres?host={own_postgres.get_postmaster_info().socket_dir}"
-                    )
+                    ).open()
                 assert SECRET not in told(caught.value)
         finally:
             rules.write_text(trusting)
@@ -396,7 +424,7 @@ class TestRefused:
     def test_no_such_database(self, postgresql_url: str) -> None:
         """A server without that database says so."""
         with pytest.raises(StoreError, match="the server has no such database"):
-            open_store(postgresql_url.replace("/postgres?", "/nowhere?"))
+            StoreLocation.parse(postgresql_url.replace("/postgres?", "/nowhere?")).open()
 
     def test_no_rights_on_schema(
         self, postgresql_url: str, postgres_admin: psycopg.Connection
@@ -407,7 +435,7 @@ class TestRefused:
             with pytest.raises(
                 StoreError, match=r"that user may not do this|no schema has been selected"
             ):
-                open_store(postgresql_url.replace("//postgres:", "//guest:"))
+                StoreLocation.parse(postgresql_url.replace("//postgres:", "//guest:")).open()
         finally:
             postgres_admin.execute("DROP ROLE guest")
 
@@ -428,7 +456,7 @@ class TestMariaDB:
                 (mariadb.url(database, "guest", SECRET), "may not do this"),
             ):
                 with pytest.raises(StoreError, match=what) as caught:
-                    open_store(url)
+                    StoreLocation.parse(url).open()
                 assert SECRET not in told(caught.value)
         finally:
             mariadb.execute("DROP USER locked", "DROP USER guest")
@@ -444,28 +472,28 @@ class TestMariaDB:
             StoreError,
             match=rf"cannot hold every text\n(.|\n)*next: +ALTER DATABASE `{database}` CHARACTER SET utf8mb4",
         ) as caught:
-            open_store(mariadb_url)
+            StoreLocation.parse(mariadb_url).open()
 
         mariadb.execute(caught.value.next_step.partition(", before")[0])
 
-        open_store(mariadb_url).close()
+        StoreLocation.parse(mariadb_url).open().close()
 
 
 class TestTrouble:
     def test_damaged(self, sqlite_url: str) -> None:
         """A store whose file was overwritten in part says that it is damaged, and what may rescue it."""
-        open_store(sqlite_url).close()
+        StoreLocation.parse(sqlite_url).open().close()
         with open(sqlite_url.removeprefix("sqlite:///"), "r+b") as file:
             file.seek(4096)
             file.write(b"\x5a" * 4096 * 100)
 
         with pytest.raises(StoreError, match=r"the database is damaged\n(.|\n)*[.]recover"):
-            open_store(sqlite_url)
+            StoreLocation.parse(sqlite_url).open()
 
     def test_busy(self, sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """A store that another program holds for too long says so, and works again afterwards."""
         monkeypatch.setattr(engine, "BUSY_TIMEOUT_S", 0)
-        with open_store(sqlite_url) as store:
+        with StoreLocation.parse(sqlite_url).open() as store:
             with closing(
                 sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)
             ) as other:
@@ -476,7 +504,7 @@ class TestTrouble:
 
     def test_full(self, sqlite_url: str) -> None:
         """A full disk undoes the whole transaction, and the store works again when there is room."""
-        with open_store(sqlite_url) as store:
+        with StoreLocation.parse(sqlite_url).open() as store:
             limited = store._database
             with limited.reading() as connection:
                 connection.execute(text("PRAGMA max_page_count = 1"))
@@ -489,7 +517,7 @@ class TestTrouble:
 
     def test_cut_connection(self, postgresql_url: str, postgres_admin: psycopg.Connection) -> None:
         """A connection that the server cut in the meantime is replaced without anybody noticing."""
-        with open_store(postgresql_url) as store:
+        with StoreLocation.parse(postgresql_url).open() as store:
             store.studies.register_study(1, "demo", {})
             postgres_admin.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = 'postgres'"
@@ -501,8 +529,8 @@ class TestTrouble:
     def test_deadlock(self, postgresql_url: str) -> None:
         """Of two transactions that wait for each other the server undoes one, which may be tried again at once."""
         with (
-            open_store(postgresql_url) as store,
-            closing(Database(postgresql_url)) as database,
+            StoreLocation.parse(postgresql_url).open() as store,
+            closing(StoreLocation.parse(postgresql_url).open_database(create=True)) as database,
             ThreadPoolExecutor() as pool,
         ):
             ids = [
@@ -531,15 +559,15 @@ class TestOptuna:
     def test_side_by_side(self, store_url: str, first: str) -> None:
         """Optuna's tables and ours live in one database, whoever comes first, and leave each other alone."""
         if first == "store":
-            open_store(store_url).close()
-        storage = optuna.storages.RDBStorage(optuna_url(store_url))
+            StoreLocation.parse(store_url).open().close()
+        storage = optuna.storages.RDBStorage(StoreLocation.parse(store_url).optuna_url)
         tune(storage.engine)
         theirs = optuna.create_study(
             storage=storage, study_name="demo", sampler=optuna.samplers.RandomSampler(seed=0)
         )
         theirs.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=3)
 
-        with open_store(store_url) as store:
+        with StoreLocation.parse(store_url).open() as store:
             study = store.studies.register_study(theirs._study_id, "demo", {})
             claim = store.leases.claim_trial(study.id, 1, "a", 600)
             assert claim is not None
@@ -550,10 +578,14 @@ class TestOptuna:
             theirs.tell(3, 0.5)
 
         again = optuna.load_study(
-            study_name="demo", storage=optuna.storages.RDBStorage(optuna_url(store_url))
+            study_name="demo",
+            storage=optuna.storages.RDBStorage(StoreLocation.parse(store_url).optuna_url),
         )
         assert [trial.number for trial in again.trials] == [0, 1, 2, 3]
-        with closing(Database(store_url)) as database, database.reading() as connection:
+        with (
+            closing(StoreLocation.parse(store_url).open_database(create=True)) as database,
+            database.reading() as connection,
+        ):
             names = tables(connection)
             assert schema.version(connection) == schema.HEAD
             assert (
@@ -570,7 +602,7 @@ class TestOptuna:
 
     def test_tuned(self, sqlite_url: str) -> None:
         """Every connection of a tuned engine, also one that it had already, waits for 30 s, and begins as it did before."""
-        storage = optuna.storages.RDBStorage(optuna_url(sqlite_url))
+        storage = optuna.storages.RDBStorage(StoreLocation.parse(sqlite_url).optuna_url)
 
         tune(storage.engine)
 
@@ -588,9 +620,15 @@ class TestOptuna:
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("HOME", "/home/somebody")
 
-        assert optuna_url("sqlite:///search.db") == f"sqlite:///{tmp_path}/search.db"
-        assert optuna_url("sqlite:///~/search.db") == "sqlite:////home/somebody/search.db"
         assert (
-            optuna_url("postgresql://user:p%40ss@host/db")
+            StoreLocation.parse("sqlite:///search.db").optuna_url
+            == f"sqlite:///{tmp_path}/search.db"
+        )
+        assert (
+            StoreLocation.parse("sqlite:///~/search.db").optuna_url
+            == "sqlite:////home/somebody/search.db"
+        )
+        assert (
+            StoreLocation.parse("postgresql://user:p%40ss@host/db").optuna_url
             == "postgresql+psycopg://user:p%40ss@host/db"
         )

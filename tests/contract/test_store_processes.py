@@ -14,8 +14,9 @@ import pytest
 
 from spaces.errors import LeaseLostError, SearchError
 from spaces.records import ClassCounts, EpochRecord
+from storage.location import StoreLocation
 from storage.rows import Claim
-from storage.store import Store, open_store
+from storage.store import Store
 
 PROCESSES = 8
 NEW, PAUSED = 40, 16
@@ -54,7 +55,7 @@ def compete(url: str, worker: int) -> list[Claimed]:
 def race(url: str, worker: int) -> list[Claimed]:
     """What `compete` does."""
     _start.wait(60)
-    with open_store(url) as store:
+    with StoreLocation.parse(url).open() as store:
         fresh = store.studies.register_study(1, "fresh", {}).id
         resumed = store.studies.register_study(2, "resumed", {}).id
         store.class_counts.save_counts("split", ClassCounts(("a",), (1,)))
@@ -98,7 +99,7 @@ class TestProcesses:
             if error is not None and not isinstance(error, BrokenBarrierError)
         ] == []
         claimed = Counter(claim for answer in answers for claim in answer.result())
-        with open_store(store_url, create=False) as store:
+        with StoreLocation.parse(store_url).open(create=False) as store:
             ids = {
                 study.name: [trial.id for trial in store.trials.list_trials(study.id)]
                 for study in store.studies.list_studies()
@@ -111,7 +112,7 @@ class TestProcesses:
 def compete_for_device_time(url: str, worker: int) -> tuple[float, float] | None:
     """One process: claims a trial when all others do, and extends the lease when all have claimed; the device time that was left each time."""
     _start.wait(60)
-    with open_store(url, create=False) as store:
+    with StoreLocation.parse(url).open(create=False) as store:
         study_id = store.studies.list_studies()[0].id
         _start.wait(60)
         claim = store.leases.claim_trial(study_id, 100, f"w{worker}", LEASE_S)
@@ -131,7 +132,7 @@ class TestDeviceTime:
     @pytest.mark.timeout(120)
     def test_exact(self, store_url: str, crew: ProcessPoolExecutor) -> None:
         """Of eight processes that claim at once, as many get a trial as the device time lasts for, and none is promised more of it."""
-        with open_store(store_url) as store:
+        with StoreLocation.parse(store_url).open() as store:
             study_id = store.studies.register_study(1, "demo", {}).id
             store.budget.set_device_budget(study_id, 5.5 * LEASE_S)
 
@@ -147,7 +148,7 @@ class TestDeviceTime:
         assert sorted(left for left, _ in promised)[1:] == [float("inf")] * 5
         assert min(left for left, _ in promised) == pytest.approx(LEASE_S / 2)
         assert all(left <= LEASE_S for _, left in promised)  # nothing is left to extend them by
-        with open_store(store_url, create=False) as store:
+        with StoreLocation.parse(store_url).open(create=False) as store:
             taken = store.budget.find_device_time(study_id)
             assert 0 < taken.charged_s < 5.5 * LEASE_S
             assert sum(

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from storage.store import Store, open_store
+from storage.location import StoreLocation
+from storage.store import Store
 
 
 def files(folder: Path) -> list[str]:
@@ -19,14 +20,14 @@ def files(folder: Path) -> list[str]:
 class TestUnmake:
     def test_made(self, sqlite_url: str, tmp_path: Path) -> None:
         """A store that this opening made, and that holds no study, leaves no file behind."""
-        with open_store(sqlite_url) as store:
+        with StoreLocation.parse(sqlite_url).open() as store:
             assert "search.db" in files(tmp_path)
             assert store.unmake()
         assert files(tmp_path) == []
 
     def test_study(self, sqlite_url: str, tmp_path: Path) -> None:
         """One that holds a study stays, and can be shared as before."""
-        with open_store(sqlite_url) as store:
+        with StoreLocation.parse(sqlite_url).open() as store:
             store.studies.register_study(1, "demo", {})
             assert not store.unmake()
             assert [study.name for study in store.studies.list_studies()] == ["demo"]
@@ -35,14 +36,17 @@ class TestUnmake:
 
     def test_found(self, sqlite_url: str, tmp_path: Path) -> None:
         """One that was there before stays."""
-        open_store(sqlite_url).close()
-        with open_store(sqlite_url) as store:
+        StoreLocation.parse(sqlite_url).open().close()
+        with StoreLocation.parse(sqlite_url).open() as store:
             assert not store.unmake()
         assert files(tmp_path) == ["search.db"]
 
     def test_in_use(self, sqlite_url: str) -> None:
         """One that another process has open stays, with what that one writes."""
-        with open_store(sqlite_url) as store, open_store(sqlite_url) as other:
+        with (
+            StoreLocation.parse(sqlite_url).open() as store,
+            StoreLocation.parse(sqlite_url).open() as other,
+        ):
             assert other.studies.list_studies() == []
             assert not store.unmake()
             other.studies.register_study(1, "demo", {})
@@ -50,7 +54,7 @@ class TestUnmake:
 
     def test_server(self, postgresql_url: str) -> None:
         """A server's database stays: it was not made here."""
-        with open_store(postgresql_url) as store:
+        with StoreLocation.parse(postgresql_url).open() as store:
             assert not store.unmake()
             assert store.studies.list_studies() == []
 

@@ -16,8 +16,7 @@ from search.maintenance import inspect_store, migrate, vacuum
 from search.sampling.connection import any_version, close_trials, open_trials
 from spaces.errors import StoreError
 from spaces.records import EpochRecord
-from storage.database.engine import Database
-from storage.store import open_files, open_store
+from storage.location import StoreLocation
 from storage.tables import schema
 from storage.tables.optuna import SCHEMA
 from tests.contract.filled import contents, fill, plain_trials
@@ -38,7 +37,7 @@ def filled(
 
 def execute(url: str, *statements: str) -> None:
     """Runs statements behind the store's back."""
-    with open_store(url) as store, store._database.writing() as connection:
+    with StoreLocation.parse(url).open() as store, store._database.writing() as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(
                 text("SET LOCAL session_replication_role = replica")
@@ -59,11 +58,11 @@ def release(url: str) -> None:
 class TestCheck:
     def test_sound(self, filled: str) -> None:
         """A store in which nothing is wrong says so, with its versions and what is in it; a study of somebody else's is no fault."""
-        trials = open_trials(filled)
+        trials = open_trials(StoreLocation.parse(filled))
         plain_trials(trials)
         close_trials(trials)
 
-        found = inspect_store(filled)
+        found = inspect_store(StoreLocation.parse(filled))
 
         assert (found.sound, found.store.faults) == (True, ())
         assert (found.store.version, found.store.optuna_version) == (schema.HEAD, SCHEMA)
@@ -88,7 +87,7 @@ class TestCheck:
             "UPDATE study_user_attributes SET study_id = 900 WHERE study_id = 1",
         )
 
-        faults = inspect_store(filled).store.faults
+        faults = inspect_store(StoreLocation.parse(filled)).store.faults
 
         told = sorted(fault.what.split(" s after")[0] for fault in faults)
         expected = [
@@ -120,7 +119,7 @@ class TestCheck:
         ]
         execute(filled, *lonely)
 
-        faults = inspect_store(filled).store.faults
+        faults = inspect_store(StoreLocation.parse(filled)).store.faults
 
         assert len(faults) == 21
         assert faults[-1].what == "10 more findings of this kind (end)"
@@ -129,9 +128,10 @@ class TestCheck:
         """A store of another version is told by it, and not looked at any further."""
         execute(filled, f"UPDATE {schema.VERSION_TABLE} SET version_num = '0000'")
 
-        assert [(fault.kind, fault.next_step) for fault in inspect_store(filled).store.faults] == [
-            ("version", "search store migrate")
-        ]
+        assert [
+            (fault.kind, fault.next_step)
+            for fault in inspect_store(StoreLocation.parse(filled)).store.faults
+        ] == [("version", "search store migrate")]
 
     def test_damaged(self, sqlite_url: str, make_record: Make) -> None:
         """A file that was overwritten in part is told to be damaged."""
@@ -143,7 +143,7 @@ class TestCheck:
         data[4096 * 3 : 4096 * 6] = b"\x5a" * 4096 * 3
         file.write_bytes(data)
 
-        faults = inspect_store(sqlite_url).store.faults
+        faults = inspect_store(StoreLocation.parse(sqlite_url)).store.faults
 
         assert {fault.kind for fault in faults} == {"damage"}
         assert "recover" in faults[0].next_step
@@ -152,7 +152,7 @@ class TestCheck:
 class TestFiles:
     def test_leftovers(self, filled: str, tmp_path: Path) -> None:
         """Files of trials and studies that are gone are found, and removed with their folder; others stay, and so do links."""
-        root = open_files(filled).root
+        root = StoreLocation.parse(filled).files_root
         (tmp_path / "elsewhere").mkdir()
         gone = (
             "demo/trial-00099.ckpt",
@@ -175,12 +175,15 @@ class TestFiles:
         release(filled)
 
         assert sorted(
-            file.path.relative_to(root).as_posix() for file in inspect_store(filled).leftovers
+            file.path.relative_to(root).as_posix()
+            for file in inspect_store(StoreLocation.parse(filled)).leftovers
         ) == sorted(gone)
-        assert vacuum(filled, dry_run=True).removed == 0
+        assert vacuum(StoreLocation.parse(filled), dry_run=True).removed == 0
         shared = not filled.startswith("sqlite")
-        assert vacuum(filled).removed == (0 if shared else 5)
-        assert vacuum(filled, shared_files=True).removed == (5 if shared else 0)
+        assert vacuum(StoreLocation.parse(filled)).removed == (0 if shared else 5)
+        assert vacuum(StoreLocation.parse(filled), shared_files=True).removed == (
+            5 if shared else 0
+        )
 
         assert [name for name in gone if (root / name).exists()] == []
         assert [name for name in kept if not (root / name).exists()] == []
@@ -188,23 +191,25 @@ class TestFiles:
 
     def test_after_the_end(self, filled: str) -> None:
         """States of a trial whose worker died between its end and their removal are found, but not while a live worker may be at it."""
-        with open_store(filled, create=False) as store:
+        with StoreLocation.parse(filled).open(create=False) as store:
             number = next(
                 trial.number
                 for trial in store.trials.list_trials(store.studies.list_studies()[0].id)
                 if trial.state == "complete"
             )
             name = store.studies.list_studies()[0].name
-        state = open_files(filled).root / name / f"trial-{number:05d}.1.2.ckpt"
+        state = StoreLocation.parse(filled).files_root / name / f"trial-{number:05d}.1.2.ckpt"
         state.parent.mkdir(parents=True, exist_ok=True)
         state.write_text("x")
         release(filled)
-        assert inspect_store(filled).leftovers == ()
+        assert inspect_store(StoreLocation.parse(filled)).leftovers == ()
         execute(
             filled,
             f"UPDATE search_trials SET finished_at = finished_at - 86400 WHERE number = {number}",
         )
-        assert [file.path for file in inspect_store(filled).leftovers] == [state]
+        assert [file.path for file in inspect_store(StoreLocation.parse(filled)).leftovers] == [
+            state
+        ]
 
     def test_named_folder(
         self, sqlite_url: str, make_record: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -216,7 +221,7 @@ class TestFiles:
         (tmp_path / "all" / "another").mkdir(parents=True)
         (tmp_path / "all" / "another" / "trial-00000.ckpt").write_text("x")
 
-        done = vacuum(sqlite_url)
+        done = vacuum(StoreLocation.parse(sqlite_url))
 
         assert (len(done.leftovers), done.removed, done.shared) == (1, 0, True)
 
@@ -225,13 +230,13 @@ class TestVacuum:
     def test_room(self, filled: str) -> None:
         """What is in a store stays as it is, and an SQLite file gives the room of deleted rows back."""
         release(filled)
-        with open_store(filled) as store, store._database.writing() as connection:
+        with StoreLocation.parse(filled).open() as store, store._database.writing() as connection:
             connection.execute(text("CREATE TABLE junk (t VARCHAR(15000))"))
             connection.execute(text("INSERT INTO junk VALUES (:t)"), [{"t": "x" * 15_000}] * 70)
         execute(filled, "DROP TABLE junk")
         before = repr(contents(filled))
 
-        done = vacuum(filled)
+        done = vacuum(StoreLocation.parse(filled))
 
         assert repr(contents(filled)) == before
         if filled.startswith("sqlite"):
@@ -242,13 +247,13 @@ class TestVacuum:
         fill(sqlite_url, make_record)
 
         with pytest.raises(StoreError, match="cannot be vacuumed while workers hold trials"):
-            vacuum(sqlite_url)
+            vacuum(StoreLocation.parse(sqlite_url))
 
 
 class TestMigrate:
     def test_current(self, filled: str) -> None:
         """A store of this version is left alone."""
-        assert migrate(filled) == []
+        assert migrate(StoreLocation.parse(filled)) == []
 
     def test_newer(self, filled: str) -> None:
         """A store of a newer program is refused, and so are tables of a newer Optuna."""
@@ -256,11 +261,11 @@ class TestMigrate:
         with pytest.raises(
             StoreError, match=r"made by a newer Optuna\n(.|\n)*found: +version v9.0.0.a"
         ):
-            migrate(filled, backed_up=True)
+            migrate(StoreLocation.parse(filled), backed_up=True)
 
         execute(filled, f"UPDATE {schema.VERSION_TABLE} SET version_num = '0999'")
         with pytest.raises(StoreError, match="made by a newer program"):
-            migrate(filled, backed_up=True)
+            migrate(StoreLocation.parse(filled), backed_up=True)
 
     def test_optuna(self, filled: str) -> None:
         """Optuna's tables of an older version are refused by name, and brought to the version of this Optuna after a copy."""
@@ -269,9 +274,9 @@ class TestMigrate:
             StoreError,
             match=r"another version than the Optuna that is installed\n(.|\n)*search store migrate",
         ):
-            open_trials(filled)
+            open_trials(StoreLocation.parse(filled))
         with pytest.raises(StoreError, match="cannot be migrated while workers hold trials"):
-            migrate(filled, backed_up=True)
+            migrate(StoreLocation.parse(filled), backed_up=True)
         release(filled)
         before = repr(_ours(filled))
         if not filled.startswith("sqlite"):
@@ -279,19 +284,22 @@ class TestMigrate:
                 StoreError,
                 match=r"pg_dump --format=custom --file=search.dump 'postgresql://(.|\n)*--backed-up|mysqldump",
             ):
-                migrate(filled)
+                migrate(StoreLocation.parse(filled))
 
-        done = migrate(filled, backed_up=True)
+        done = migrate(StoreLocation.parse(filled), backed_up=True)
 
         assert done[-1] == f"Optuna's tables: version v3.0.0.d → {SCHEMA}"
         assert repr(_ours(filled)) == before
-        trials = any_version(filled)
+        trials = any_version(StoreLocation.parse(filled))
         assert trials.get_current_version() == trials.get_head_version()
         close_trials(trials)
 
     def test_first_version(self, sqlite_url: str, tmp_path: Path) -> None:
         """A store of version 0001 is copied, and brought to this version, once no worker holds a trial of it."""
-        with closing(Database(sqlite_url)) as database, database.writing() as connection:
+        with (
+            closing(StoreLocation.parse(sqlite_url).open_database(create=True)) as database,
+            database.writing() as connection,
+        ):
             schema._migrate(connection, "0001")
             for row in Upgrade.OLD:
                 connection.execute(text(row))
@@ -302,19 +310,22 @@ class TestMigrate:
             StoreError,
             match=r"cannot be migrated while workers hold trials\n(.|\n)*study demo, trial 0: worker box:1",
         ):
-            migrate(sqlite_url)
-        with closing(Database(sqlite_url)) as database, database.writing() as connection:
+            migrate(StoreLocation.parse(sqlite_url))
+        with (
+            closing(StoreLocation.parse(sqlite_url).open_database(create=True)) as database,
+            database.writing() as connection,
+        ):
             connection.execute(
                 text("UPDATE search_trials SET state = 'paused', lease_until = NULL")
             )
 
-        done = migrate(sqlite_url)
+        done = migrate(StoreLocation.parse(sqlite_url))
 
         assert done == [
             f"copied to {tmp_path / 'search.db.backup-0001'}",
             f"our tables: version 0001 → {schema.HEAD}",
         ]
-        with open_store(sqlite_url) as store:
+        with StoreLocation.parse(sqlite_url).open() as store:
             assert [trial.number for trial in store.trials.list_trials(1)] == [0]
 
     def test_copy(self, sqlite_url: str, make_record: Make, tmp_path: Path) -> None:
@@ -324,7 +335,7 @@ class TestMigrate:
         execute(sqlite_url, "UPDATE alembic_version SET version_num = 'v3.0.0.d'")
         copy = tmp_path / f"search.db.backup-{schema.HEAD}"
 
-        assert migrate(sqlite_url)[0] == f"copied to {copy}"
+        assert migrate(StoreLocation.parse(sqlite_url))[0] == f"copied to {copy}"
 
         before = copy.read_bytes()
         umask = os.umask(0)
@@ -341,13 +352,13 @@ class TestMigrate:
             "DROP INDEX trials_study_id_key",
         )
         with pytest.raises(StoreError, match=r"the copy is there already\n(.|\n)*--no-backup"):
-            migrate(sqlite_url)
+            migrate(StoreLocation.parse(sqlite_url))
         assert copy.read_bytes() == before
-        assert len(migrate(sqlite_url, backup=False)) == 1
+        assert len(migrate(StoreLocation.parse(sqlite_url), backup=False)) == 1
 
 
 def _ours(url: str) -> list[object]:
-    with open_store(url) as store:
+    with StoreLocation.parse(url).open() as store:
         return [
             (study, store.trials.list_trials(study.id), store.epochs.study_records(study.id))
             for study in store.studies.list_studies()

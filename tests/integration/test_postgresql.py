@@ -9,7 +9,7 @@ import optuna
 import pytest
 
 from search.export import load_export
-from storage.database.url import optuna_url
+from storage.location import StoreLocation
 from tests.acceptance.studies import repeatable, stored_records
 from tests.acceptance.terminal import Terminal
 from tests.integration.conftest import Ended
@@ -81,7 +81,7 @@ def test_export(ended: Ended, terminal: Terminal, tmp_path: Path) -> None:
 
 def test_optuna(ended: Ended) -> None:
     """Optuna opens the study by itself, with the scores that the store has."""
-    study = optuna.load_study(study_name="tiny", storage=optuna_url(ended.url))
+    study = optuna.load_study(study_name="tiny", storage=StoreLocation.parse(ended.url).optuna_url)
     held = {
         trial.number: trial.value
         for trial in study.get_trials(states=[optuna.trial.TrialState.COMPLETE])

@@ -21,6 +21,7 @@ from benchmarks.chaos.watch import Kill, Watch
 from search.sampling.trial import end_of
 from search.session import open_session
 from spaces.records import EpochRecord
+from storage.location import StoreLocation
 
 TRIALS = 7
 EPOCHS = 3
@@ -49,7 +50,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.conftest import RECORD
 
     path = tmp_path_factory.mktemp("chaos") / "search.db"
-    session = open_session(QUICK.study(0), f"sqlite:///{path}")
+    session = open_session(QUICK.study(0), StoreLocation.parse(f"sqlite:///{path}"))
     with session.store as store:
         for number in range(TRIALS):
             claim = store.leases.claim_trial(

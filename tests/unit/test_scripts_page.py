@@ -12,7 +12,7 @@ import pytest
 from search.cli import main
 from spaces.records import Diagnosis, EpochRecord, Evidence, Remedy
 from spaces.study import StudySpec
-from storage.store import open_store
+from storage.location import StoreLocation
 
 PAGE = (Path(__file__).parents[2] / "docs" / "scripts.md").read_text(encoding="utf-8")
 NAN = float("nan")
@@ -47,7 +47,7 @@ def store(sqlite_url: str, make_record: Any) -> str:
             "space": {"optimizer.lr_multiple": {"kind": "float", "low": 0.1, "high": 9}},
         }
     )
-    with open_store(sqlite_url) as held:
+    with StoreLocation.parse(sqlite_url).open() as held:
         stored = held.studies.register_study(1, "demo", spec.model_dump(mode="json"))
         claim = held.leases.claim_trial(stored.id, budget=9, worker="w", lease_s=600)
         assert claim is not None

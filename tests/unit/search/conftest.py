@@ -12,8 +12,9 @@ from search.planning.plan import Plan, make_plan
 from spaces.loader import load_study
 from spaces.parameters import Scalar
 from spaces.records import Diagnosis, EpochRecord, Evidence, Remedy
+from storage.location import StoreLocation
 from storage.rows import Claim, StoredStudy
-from storage.store import Store, open_store
+from storage.store import Store
 
 NAN = float("nan")
 Make = Callable[..., EpochRecord]
@@ -121,7 +122,7 @@ class Demo:
 @pytest.fixture
 def demo(sqlite_url: str, make_record: Make) -> Iterator[Demo]:
     """A study without a trial, in a fresh store."""
-    with open_store(sqlite_url) as store:
+    with StoreLocation.parse(sqlite_url).open() as store:
         yield Demo(store, make_record)
 
 

@@ -21,6 +21,7 @@ from search.session import Session, open_session
 from spaces.errors import InputError, StoreError, StudyError
 from spaces.records import Diagnosis, Evidence, Remedy
 from spaces.study import StudySpec
+from storage.location import StoreLocation
 from storage.rows import StoredTrial
 
 SPACE = {
@@ -47,15 +48,9 @@ def session(sqlite_url: str) -> Iterator[Session]:
             "base": {"loss": {"dice_weight": 0.2}},
         }
     )
-    opened = open_session(spec, sqlite_url)
-    with opened.store:
+    opened = open_session(spec, StoreLocation.parse(sqlite_url))
+    with opened:
         yield opened
-
-
-@pytest.fixture
-def url(sqlite_url: str) -> str:
-    """Of the store."""
-    return sqlite_url
 
 
 def killed(
@@ -104,15 +99,17 @@ class TestChoice:
 
 
 class TestStoredSpec:
-    def test_as_stored(self, session: Session, url: str) -> None:
+    def test_as_stored(self, session: Session) -> None:
         """A remedy is of the study as it stands in the store, by its name there; only the budget can be told anew."""
-        assert _stored_spec("demo", url, None) == session.plan.spec
-        assert _stored_spec("demo", url, 9) == session.plan.spec.model_copy(update={"trials": 9})
+        assert _stored_spec("demo", session.location, None) == session.plan.spec
+        assert _stored_spec("demo", session.location, 9) == session.plan.spec.model_copy(
+            update={"trials": 9}
+        )
 
-    def test_unknown(self, session: Session, url: str) -> None:
+    def test_unknown(self, session: Session) -> None:
         """A study that the store does not have is refused with those that it has, and not made."""
         with pytest.raises(StoreError, match="no study 'lr_clip'") as caught:
-            _stored_spec("lr_clip", url, None)
+            _stored_spec("lr_clip", session.location, None)
         assert caught.value.allowed == "demo"
         assert [study.name for study in session.store.studies.list_studies()] == ["demo"]
 
@@ -170,20 +167,20 @@ class TestPlace:
 
 
 class TestEnqueue:
-    def waiting(self, session: Session, url: str) -> list[optuna.trial.FrozenTrial]:
+    def waiting(self, session: Session) -> list[optuna.trial.FrozenTrial]:
         """Optuna's trials that wait."""
-        storage = open_trials(url)
+        storage = open_trials(session.location)
         study = WorkerStudy(storage, session.plan, "demo", lambda: 0)
         found = [trial for trial in study.get_trials() if trial.state == TrialState.WAITING]
         storage.remove_session()
         storage.engine.dispose()
         return found
 
-    def test_next(self, session: Session, url: str, make_record: Any) -> None:
+    def test_next(self, session: Session, make_record: Any) -> None:
         """The remedied configuration waits as the next trial, and the spent budget grows by it."""
         killed(session, slower(), make_record=make_record)
-        grown, remedy = enqueue_remedy(session, url, Choice(0))
-        (waiting,) = self.waiting(grown, url)
+        grown, remedy = enqueue_remedy(session, Choice(0))
+        (waiting,) = self.waiting(grown)
         assert remedy == slower()
         assert waiting.system_attrs["fixed_params"] == {
             "optimizer.lr_multiple": 0.5,
@@ -192,22 +189,22 @@ class TestEnqueue:
         assert grown.plan.spec.trials == 2
         assert grown.stored.definition["trials"] == 2
 
-    def test_room(self, session: Session, url: str, make_record: Any) -> None:
+    def test_room(self, session: Session, make_record: Any) -> None:
         """A budget that has room is left as it is."""
         killed(session, slower(), make_record=make_record)
         wide = replace(
             session,
             plan=replace(session.plan, spec=session.plan.spec.model_copy(update={"trials": 9})),
         )
-        assert enqueue_remedy(wide, url, Choice(0))[0].plan.spec.trials == 9
+        assert enqueue_remedy(wide, Choice(0))[0].plan.spec.trials == 9
 
-    def test_second(self, session: Session, url: str, make_record: Any) -> None:
+    def test_second(self, session: Session, make_record: Any) -> None:
         """Remedies can be chosen by their place."""
         clip = Remedy("clip", {"optimizer.grad_clip_norm": 1.0})
         killed(session, slower(), clip, make_record=make_record)
-        grown, remedy = enqueue_remedy(session, url, Choice(0, 2))
+        grown, remedy = enqueue_remedy(session, Choice(0, 2))
         assert remedy.text == "clip"
-        (waiting,) = self.waiting(grown, url)
+        (waiting,) = self.waiting(grown)
         start = start_of(waiting.user_attrs)
         assert start.label == "remedy of 0"
         config: Any = self.configured(grown.plan, waiting)
@@ -217,7 +214,7 @@ class TestEnqueue:
             config.loss.dice_weight,
         ) == (1.0, 30.0, 0.2)
 
-    def test_of_a_remedy(self, session: Session, url: str, make_record: Any) -> None:
+    def test_of_a_remedy(self, session: Session, make_record: Any) -> None:
         """What an earlier remedy changed outside the space is carried on."""
         clip = {"optimizer.grad_clip_norm": 1.0}
         trial = killed(session, slower(), make_record=make_record)
@@ -234,15 +231,13 @@ class TestEnqueue:
             waiting.system_attrs["fixed_params"], waiting.number, start.preset, start.patch
         )
 
-    def test_none_there(self, session: Session, url: str) -> None:
+    def test_none_there(self, session: Session) -> None:
         """A trial that is not there is refused by its number."""
         with pytest.raises(StoreError, match="no trial 5"):
-            enqueue_remedy(session, url, Choice(5))
+            enqueue_remedy(session, Choice(5))
 
     @pytest.mark.parametrize("state", ["complete", "pruned"])
-    def test_nothing_prescribed(
-        self, session: Session, url: str, make_record: Any, state: Any
-    ) -> None:
+    def test_nothing_prescribed(self, session: Session, make_record: Any, state: Any) -> None:
         """A trial that is healthy, or merely worse than its peers, has no remedy; `explain` lists none, either."""
         store, stored = session.store, session.stored
         claim = store.leases.claim_trial(stored.id, 1000, "w", 600)
@@ -268,19 +263,19 @@ class TestEnqueue:
             )
         store.leases.finish_trial(claim, state, 0.4)
         with pytest.raises(StudyError, match="nothing was prescribed to trial 0") as caught:
-            enqueue_remedy(session, url, Choice(0))
+            enqueue_remedy(session, Choice(0))
         assert caught.value.found == f"it is {state}"
 
-    def test_too_many(self, session: Session, url: str, make_record: Any) -> None:
+    def test_too_many(self, session: Session, make_record: Any) -> None:
         """A remedy that the trial does not have is refused with how many it has."""
         killed(session, slower(), make_record=make_record)
         with pytest.raises(StudyError, match="no remedy 2") as caught:
-            enqueue_remedy(session, url, Choice(0, 2))
+            enqueue_remedy(session, Choice(0, 2))
         assert caught.value.allowed == "1 … 1"
 
-    def test_data_at_fault(self, session: Session, url: str, make_record: Any) -> None:
+    def test_data_at_fault(self, session: Session, make_record: Any) -> None:
         """Where no configuration helps, the remedy's words say what does."""
         killed(session, Remedy("look at the masks", {}), make_record=make_record)
         with pytest.raises(StudyError, match="no configuration mends") as caught:
-            enqueue_remedy(session, url, Choice(0))
+            enqueue_remedy(session, Choice(0))
         assert caught.value.next_step == "look at the masks"

@@ -19,8 +19,9 @@ from search.retrain import Retraining
 from spaces.errors import ConfigError, DeviceError, StoreError
 from spaces.loader import load_study
 from spaces.records import EpochRecord, TestScore
+from storage.location import StoreLocation
 from storage.rows import FinalState, StoredStudy
-from storage.store import Store, open_store
+from storage.store import Store
 
 NAN = math.nan
 USED = {
@@ -81,7 +82,7 @@ class Finished:
 @pytest.fixture
 def store(sqlite_url: str) -> Iterator[Store]:
     """A fresh store."""
-    with open_store(sqlite_url) as opened:
+    with StoreLocation.parse(sqlite_url).open() as opened:
         yield opened
 
 

@@ -11,7 +11,7 @@ from search.cli.parsing import (
     blaming,
     pruner_config,
     seconds,
-    store_url,
+    store_location,
     study_spec,
     thresholds,
 )
@@ -67,14 +67,14 @@ class TestSeconds:
         assert "1h30m" in caught.value.allowed
 
 
-class TestStoreUrl:
+class TestStoreLocation:
     def test_given(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """What is given goes before the environment, and that before the file in the working directory."""
         monkeypatch.delenv("SEARCH_STORE", raising=False)
-        assert store_url(None) == DEFAULT_STORE == "sqlite:///search.db"
+        assert store_location(None).url == DEFAULT_STORE == "sqlite:///search.db"
         monkeypatch.setenv("SEARCH_STORE", "postgresql://host/db")
-        assert store_url(None) == "postgresql://host/db"
-        assert store_url("sqlite:///other.db") == "sqlite:///other.db"
+        assert store_location(None).url == "postgresql://host/db"
+        assert store_location("sqlite:///other.db").url == "sqlite:///other.db"
 
     @pytest.mark.parametrize(
         ("given", "url"),
@@ -86,12 +86,12 @@ class TestStoreUrl:
     )
     def test_path(self, given: str, url: str) -> None:
         """A plain path means SQLite."""
-        assert store_url(given) == url
+        assert store_location(given).url == url
 
     def test_empty(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """An empty variable is none."""
         monkeypatch.setenv("SEARCH_STORE", "")
-        assert store_url(None) == DEFAULT_STORE
+        assert store_location(None).url == DEFAULT_STORE
 
 
 class TestStudySpec:

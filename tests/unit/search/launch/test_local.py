@@ -10,6 +10,7 @@ import pytest
 from search.launch.devices import Slot
 from search.launch.local import LocalWorkers
 from spaces.errors import InputError, SearchError
+from storage.location import StoreLocation
 
 
 @pytest.fixture
@@ -20,7 +21,9 @@ def logs(tmp_path: Path) -> Path:
 
 def ended(logs: Path, *scripts: str) -> LocalWorkers:
     """Workers, each of which runs a script in place of the real command, after they ended."""
-    team = LocalWorkers([Slot("cpu", 1) for _ in scripts], [], "sqlite:///search.db", logs)
+    team = LocalWorkers(
+        [Slot("cpu", 1) for _ in scripts], [], StoreLocation.parse("sqlite:///search.db"), logs
+    )
     for worker, script in zip(team.workers, scripts, strict=True):
         worker.command = [sys.executable, "-c", script]
     with team.running():

@@ -13,8 +13,11 @@ from search.launch.devices import Slot
 from search.launch.placement import Placement, _check_reach, prepare, slurm_parameters
 from search.launch.ray import Share
 from spaces.errors import DeviceError, InputError, LauncherError
+from storage.location import StoreLocation
 
-SQLITE, SERVER = "sqlite:///search.db", "postgresql://me:s3cret-word@db.example.org/search"
+SQLITE = StoreLocation.parse("sqlite:///search.db")
+SERVER_URL = "postgresql://me:s3cret-word@db.example.org/search"
+SERVER = StoreLocation.parse(SERVER_URL)
 SBATCH = {"reservation", "licenses", "array", "output"}
 
 
@@ -67,7 +70,7 @@ class TestPrepare:
         with pytest.raises(
             LauncherError, match="the store's password stands on the command line"
         ) as caught:
-            prepare(place(engine="ray"), SERVER, ["search", "run", "--store", SERVER])
+            prepare(place(engine="ray"), SERVER, ["search", "run", "--store", SERVER_URL])
         assert "s3cret-word" not in str(caught.value)
 
     def test_no_slurm(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,11 +98,11 @@ class TestReach:
     )
     def test_refused(self, url: str) -> None:
         """A store that stands on this machine is refused when others are to use it, and taken when there are none."""
-        _check_reach(url, [], "ray")
+        _check_reach(StoreLocation.parse(url), [], "ray")
         with pytest.raises(
             LauncherError, match="the other machines of the cluster cannot use this store"
         ) as caught:
-            _check_reach(url, ["10.0.0.2", "10.0.0.3"], "ray")
+            _check_reach(StoreLocation.parse(url), ["10.0.0.2", "10.0.0.3"], "ray")
         assert "2 other machines: 10.0.0.2, 10.0.0.3" in str(caught.value)
 
     def test_server(self) -> None:
@@ -215,8 +218,8 @@ class TestSlurmQueue:
 
     def test_without(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A variable is hidden from what is started inside, and there again afterwards."""
-        monkeypatch.setenv("SEARCH_STORE", SERVER)
+        monkeypatch.setenv("SEARCH_STORE", SERVER_URL)
         with slurm_queue.without("SEARCH_STORE", "SEARCH_ABSENT"):
             assert "SEARCH_STORE" not in os.environ
-        assert os.environ["SEARCH_STORE"] == SERVER
+        assert os.environ["SEARCH_STORE"] == SERVER_URL
         assert "SEARCH_ABSENT" not in os.environ

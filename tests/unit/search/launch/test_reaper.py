@@ -14,12 +14,13 @@ from search.launch.local import LocalWorkers
 from search.launch.reaper import TrialCare, ended_by
 from search.worker.identity import worker_name
 from spaces.errors import SearchError
+from storage.location import StoreLocation
 from tests.unit.search.conftest import Demo
 
 
 def team(demo: Demo, logs: Path, script: str) -> LocalWorkers:
     """One worker, which runs a script in place of the real command."""
-    made = LocalWorkers([Slot("cpu", 1)], [], "sqlite:///search.db", logs)
+    made = LocalWorkers([Slot("cpu", 1)], [], StoreLocation.parse("sqlite:///search.db"), logs)
     made.workers[0].command = [sys.executable, "-c", script]
     made.care = TrialCare(demo.store, demo.stored.id)
     return made

@@ -25,7 +25,7 @@ from spaces.errors import InputError, StudyError
 from spaces.loader import load_study
 from spaces.records import EpochRecord
 from spaces.thresholds import SignalsConfig
-from storage.store import open_store
+from storage.location import StoreLocation
 
 PAGE = Path(__file__).parents[4] / "docs" / "pruner.md"
 
@@ -171,7 +171,7 @@ class TestRecords:
     def test_store_log(self, sqlite_url: str, make_record: Any) -> None:
         """The epochs that a worker recorded are read from the store, by Optuna's id of the trial."""
         plan = make_plan(load_study("focal_gamma"))
-        with open_store(sqlite_url) as store:
+        with StoreLocation.parse(sqlite_url).open() as store:
             stored = store.studies.register_study(1, "s", plan.spec.model_dump(mode="json"))
             claim = store.leases.claim_trial(stored.id, 10, "w", 60)
             assert claim is not None

@@ -12,8 +12,9 @@ from search.report.study import study_report
 from spaces.paths import nested
 from spaces.records import Diagnosis, EpochRecord, Evidence, Remedy
 from spaces.study import StudySpec
+from storage.location import StoreLocation
 from storage.rows import Claim
-from storage.store import Store, open_store
+from storage.store import Store
 
 NAN, INF = float("nan"), float("inf")
 Make = Callable[..., EpochRecord]
@@ -97,7 +98,7 @@ class Demo:
 @pytest.fixture
 def store(sqlite_url: str) -> Iterator[Store]:
     """A fresh store."""
-    with open_store(sqlite_url) as opened:
+    with StoreLocation.parse(sqlite_url).open() as opened:
         yield opened
 
 

@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 
 from search.sampling.buffered_storage import HoldingStorage
 from search.sampling.connection import open_trials
+from storage.location import StoreLocation
 from storage.rows import Sampled, SampledParam
 
 RATE = FloatDistribution(1e-3, 1.0, log=True)
@@ -23,7 +24,7 @@ KIND = CategoricalDistribution(("ce", "focal"))
 @pytest.fixture
 def database(sqlite_url: str) -> Iterator[RDBStorage]:
     """Optuna's storage in an SQLite database."""
-    storage = open_trials(sqlite_url)
+    storage = open_trials(StoreLocation.parse(sqlite_url))
     yield storage
     storage.remove_session()
     storage.engine.dispose()

@@ -24,6 +24,7 @@ from spaces.errors import StoreError
 from spaces.loader import load_study
 from spaces.parameters import Choice, FloatRange, IntRange, Parameter
 from spaces.study import StudySpec
+from storage.location import StoreLocation
 
 
 def demo(**given: Any) -> Plan:
@@ -80,7 +81,9 @@ def told(study: optuna.Study, plan: Plan, trials: int) -> list[Params]:
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RDBStorage]:
     """Optuna's storage in an SQLite database."""
-    storage = open_trials(f"sqlite:///{tmp_path_factory.mktemp('trials') / 'search.db'}")
+    storage = open_trials(
+        StoreLocation.parse(f"sqlite:///{tmp_path_factory.mktemp('trials') / 'search.db'}")
+    )
     yield storage
     storage.remove_session()
 
@@ -255,8 +258,8 @@ class TestMakeStudy:
 
     def test_bad_address(self) -> None:
         """An address that no store can have is refused as the store refuses it."""
-        with pytest.raises(StoreError, match="no store can live"):
-            open_trials("oracle://host/db")
+        with pytest.raises(StoreError, match="a store cannot be in a database of the kind"):
+            open_trials(StoreLocation.parse("oracle://host/db"))
 
 
 class TestWorkerStudy:

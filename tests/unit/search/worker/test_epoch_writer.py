@@ -17,8 +17,9 @@ from search.worker.epoch_writer import EpochLog
 from search.worker.stop import StopRequest
 from spaces.errors import EpochOrderError, LeaseLostError, StoreUnreachableError
 from spaces.records import EpochRecord
+from storage.location import StoreLocation
 from storage.rows import Claim
-from storage.store import Store, open_store
+from storage.store import Store
 
 Make = Callable[..., EpochRecord]
 LEASE_S = 600.0
@@ -75,7 +76,7 @@ def desk(postgres_admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch) ->
     url = make_url("postgresql://").set(
         username=info.user, database=name, query={"host": info.host, "port": str(info.port)}
     )
-    with open_store(url.render_as_string(hide_password=False)) as store:
+    with StoreLocation.parse(url.render_as_string(hide_password=False)).open() as store:
         claim = store.leases.claim_trial(
             store.studies.register_study(1, "demo", {}).id, 1, "a", LEASE_S
         )

@@ -36,26 +36,27 @@ from spaces.errors import WorkerSpentError
 from spaces.loader import load_study
 from search.export import make_export
 from search.report.study import study_report
+from storage.location import StoreLocation
 
 url, policy, limits = sys.argv[1], sys.argv[2], [{"0": None, "1": 200, "2": 40}[char] for char in sys.argv[3]]
 base = {"data": {"train_scenes": 24, "val_scenes": 8, "test_scenes": 8, "size": 128}, "batch_size": 24, "model.options": {"encoder_depth": 2, "decoder_channels": [64, 32]}}
 spec = load_study("lr_clip", {"epochs": 1, "trials": int(sys.argv[4]), "on_out_of_memory": policy, "presets": [], **{f"base.{key}": value for key, value in base.items()}})
-session = open_session(spec, url)
+session = open_session(spec, StoreLocation.parse(url))
 with session.store as store:
     stop = StopRequest()
-    bench = make_bench(WorkerSettings(url, spec.name, "cpu", 1), store, session.stored, stop)
+    bench = make_bench(WorkerSettings(StoreLocation.parse(url), spec.name, "cpu", 1), store, session.stored, stop)
     told = []
     free = resource.getrlimit(resource.RLIMIT_DATA)
     for limit_mib in limits:
         used = next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmData")) * 1024
         resource.setrlimit(resource.RLIMIT_DATA, free if limit_mib is None else (used + limit_mib * 2**20, free[1]))
         try:
-            run_trial(bench, store.claim(session.stored.id, spec.trials, "a", 60))
+            run_trial(bench, store.leases.claim_trial(session.stored.id, spec.trials, "a", 60))
             words = "done"
         except WorkerSpentError as problem:
             words = str(problem)
         resource.setrlimit(resource.RLIMIT_DATA, free)
-        trial = store.trials(session.stored.id)[-1]
+        trial = store.trials.list_trials(session.stored.id)[-1]
         batches = [trial.config["batch_size"], trial.config["optimizer"]["accumulate"]]
         used = trial.used and [trial.used["batch_size"], trial.used["optimizer.accumulate"]]
         told.append([words, trial.state, trial.halvings, batches, used, len(store.records(trial.id))])

@@ -22,6 +22,7 @@ from search.worker.stop import StopRequest
 from search.worker.watchdog import FIRST_TIMES, HANG_AFTER_S, Progress
 from spaces.errors import LeaseLostError, WorkerSpentError
 from spaces.loader import load_study
+from storage.location import StoreLocation
 from storage.rows import Claim, Death
 
 HANGING = """
@@ -168,7 +169,7 @@ def test_hung_worker(tmp_path: Path) -> None:
     spec = load_study(
         "lr_clip", {"epochs": 3, "trials": 1, "presets": [], "hang_after_s": 6, "base.data": data}
     )
-    session = open_session(spec, url)
+    session = open_session(spec, StoreLocation.parse(url))
     with session.store as store:
         worker = subprocess.Popen(
             [sys.executable, "-c", HANGING, spec.name],

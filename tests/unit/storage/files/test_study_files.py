@@ -10,7 +10,7 @@ import pytest
 
 from spaces.errors import StoreError
 from storage.files.study_files import CheckpointFiles
-from storage.store import open_files
+from storage.location import StoreLocation
 
 
 @pytest.fixture
@@ -147,11 +147,11 @@ class TestRoot:
         monkeypatch.chdir(tmp_path)
         monkeypatch.delenv("SEARCH_FILES", raising=False)
 
-        assert open_files(url).root == tmp_path / root
+        assert StoreLocation.parse(url).files_root == tmp_path / root
 
     @pytest.mark.parametrize("url", ["sqlite:///search.db", "postgresql://user@host/db"])
     def test_chosen(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
         """SEARCH_FILES says otherwise."""
         monkeypatch.setenv("SEARCH_FILES", str(tmp_path / "big"))
 
-        assert open_files(url).root == tmp_path / "big"
+        assert StoreLocation.parse(url).files_root == tmp_path / "big"
