@@ -12,7 +12,7 @@ SearchError                       exit 1: something failed that the user could n
 │   ├── DeviceError               a device that is not there
 │   └── LauncherError             Ray or Slurm: not installed, not reached, or asked for what it does not have
 ├── UnusedHyperparameterError     exit 2: a sampled value never reached the loss, the optimiser or the model
-├── WorkerSpentError              exit 75: this process should be replaced by a fresh one
+├── WorkerRestartRequired         exit 75: this process should be replaced by a fresh one
 ├── OutOfMemoryError              the device, or the host, had no memory for the trial
 ├── LeaseLostError                another worker owns the trial now; this attempt may write no more
 ├── EpochOrderError               the store has other epochs of a trial than the attempt resumed from; it resumes again
@@ -25,6 +25,8 @@ from difflib import SequenceMatcher, get_close_matches
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
+from spaces.exit_codes import ExitCode
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 class SearchError(Exception):
     """Something failed that the user could not have prevented."""
 
-    exit_code = 1
+    exit_code = ExitCode.FAILED
 
 
 class InputError(SearchError):
@@ -46,7 +48,7 @@ class InputError(SearchError):
         next_step: what to do now.
     """
 
-    exit_code = 2
+    exit_code = ExitCode.BAD_INPUT
 
     def __init__(
         self, what: str, *, where: str = "", found: str = "", allowed: str = "", next_step: str = ""
@@ -109,13 +111,13 @@ class LauncherError(InputError):
 class UnusedHyperparameterError(SearchError):
     """A sampled hyperparameter never reached the loss, the optimiser or the model."""
 
-    exit_code = 2
+    exit_code = ExitCode.BAD_INPUT
 
 
-class WorkerSpentError(SearchError):
-    """This process should be replaced by a fresh one: after a failure on a GPU its memory is not to be trusted."""
+class WorkerRestartRequired(SearchError):  # noqa: N818 - it asks for a restart, nothing is wrong
+    """The worker has to be replaced by a fresh process, as after an error on a GPU."""
 
-    exit_code = 75
+    exit_code = ExitCode.RESTART
 
 
 class OutOfMemoryError(SearchError):

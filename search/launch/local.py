@@ -15,7 +15,7 @@ from pathlib import Path
 from search.launch.devices import Slot
 from search.launch.pool import WITHOUT_MERCY, Team, explained, failed
 from search.worker.identity import worker_name
-from spaces.errors import WorkerSpentError
+from spaces.errors import WorkerRestartRequired
 from storage.location import StoreLocation
 
 STORE_VARIABLE = "SEARCH_STORE"
@@ -197,7 +197,7 @@ class LocalWorkers(Team):
         worker.deaths = 1 if got_on else worker.deaths + 1
         if (
             code < 0
-            or code in (WorkerSpentError.exit_code, INTERRUPTED)
+            or code in (WorkerRestartRequired.exit_code, INTERRUPTED)
             or not explained(worker.told())
         ) and worker.deaths <= MAX_DEATHS:
             worker.start_at = time.monotonic() + (

@@ -23,7 +23,7 @@ from search.launch.devices import Slot
 from search.launch.local import STORE_VARIABLE, WorkerProcess, thread_variables, worker_command
 from search.launch.pool import WITHOUT_MERCY, Team, failed
 from search.worker.identity import worker_name
-from spaces.errors import SearchError, WorkerSpentError
+from spaces.errors import SearchError, WorkerRestartRequired
 from storage.files.study_files import ROOT_VARIABLE
 from storage.location import StoreLocation
 
@@ -259,7 +259,7 @@ class RayWorkers(Team):
             return
         if self.care is not None and end.code != INTERRUPTED:
             self.care.died(end.worker, end.code, end.told)
-        if end.code < 0 or end.code in (WorkerSpentError.exit_code, INTERRUPTED):
+        if end.code < 0 or end.code in (WorkerRestartRequired.exit_code, INTERRUPTED):
             self._again(worker, None, failed(end.code, end.told, end.place).args[0])
         else:
             self._fail(worker, failed(end.code, end.told, end.place))

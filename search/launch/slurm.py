@@ -23,7 +23,7 @@ from search.launch import slurm_queue as queue
 from search.launch.local import PYTHON, STORE_VARIABLE, thread_variables
 from search.launch.pool import AT_ONCE, POLITELY, Team, failed
 from search.launch.slurm_task import ADDRESS, INTERRUPTED, STOP_MARK, SlurmTask, end_file
-from spaces.errors import LauncherError, SearchError, WorkerSpentError
+from spaces.errors import LauncherError, SearchError, WorkerRestartRequired
 from storage.location import StoreLocation
 
 POLL_S = 5.0
@@ -181,7 +181,7 @@ class SlurmWorkers(Team):
     def _ended(self, worker: SlurmWorker, code: int, told: list[str]) -> None:
         if code == 0:
             self._done = True
-        elif code == WorkerSpentError.exit_code and not (self._asked or self._done):
+        elif code == WorkerRestartRequired.exit_code and not (self._asked or self._done):
             end_file(worker.task.folder, worker.task.index).unlink(
                 missing_ok=True
             )  # as if its node had been lost: the memory of its device is

@@ -15,7 +15,7 @@ from types import FrameType
 
 from search.worker.context import WorkerSettings
 from search.worker.loop import work
-from spaces.errors import SearchError, WorkerSpentError
+from spaces.errors import SearchError, WorkerRestartRequired
 from storage.files.study_files import ROOT_VARIABLE
 from storage.location import StoreLocation
 
@@ -82,7 +82,7 @@ class SlurmTask:
                 self.wandb,  # type: ignore[arg-type]
             )
             return (INTERRUPTED if work(settings) else 0), []
-        except WorkerSpentError as problem:
+        except WorkerRestartRequired as problem:
             print(f"warning: {problem}", flush=True)
             _renew()
             return problem.exit_code, f"error: {problem}".splitlines()

@@ -14,7 +14,7 @@ from search.worker.lease import LEASE_S
 from search.worker.retry import Trouble, patiently
 from search.worker.stop import StopNow, StopRequest
 from search.worker.trial import run_trial
-from spaces.errors import LeaseLostError, StoreError, TrialFailedError, WorkerSpentError
+from spaces.errors import LeaseLostError, StoreError, TrialFailedError, WorkerRestartRequired
 from storage.rows import Claim, StoredStudy
 from storage.store import Store
 
@@ -114,7 +114,7 @@ def _loop(bench: Bench, stored: StoredStudy) -> None:
             continue
         failures = failures + 1 if state == "failed" else 0
         if state == "failed" and bench.device != "cpu":
-            raise WorkerSpentError(
+            raise WorkerRestartRequired(
                 "a trial failed on the device; a fresh process goes on, as its memory may be in no good state"
             )
         if failures >= FAILURES_IN_A_ROW:

@@ -32,7 +32,7 @@ from spaces.errors import (
     StoreError,
     TrialFailedError,
     UnusedHyperparameterError,
-    WorkerSpentError,
+    WorkerRestartRequired,
 )
 from spaces.records import Diagnosis, EpochRecord, Evidence, Verdict, score
 from storage.files.best_weights import Artifacts
@@ -71,7 +71,7 @@ def run_trial(bench: Bench, claim: Claim) -> Ending:
         StoreError: when the database failed; the trial stays as it is, to be taken up again.
         InputError: when the data or the configuration turn out to be unusable; the trial is failed.
         UnusedHyperparameterError: when a sampled value never reached the training; the trial is failed.
-        WorkerSpentError: when there was no memory for it; the trial was given back with half the batch, or ended.
+        WorkerRestartRequired: when there was no memory for it; the trial was given back with half the batch, or ended.
     """
     progress = Progress(bench.plan.spec.hang_after_s)
     with Lease(bench.store, claim, bench.stop, progress) as lease:
@@ -115,7 +115,7 @@ def _guarded(attempt: Attempt, *, last: bool) -> Ending:
         return "failed"
     except OutOfMemoryError as problem:
         _make_room(attempt, problem)
-        raise WorkerSpentError(
+        raise WorkerRestartRequired(
             f"trial {attempt.claim.number}: {problem}; a fresh process goes on, with memory that is whole"
         ) from None
     except Exception as problem:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import TypeVar
 
-from spaces.errors import WorkerSpentError
+from spaces.errors import WorkerRestartRequired
 
 HANG_AFTER_S = 300.0
 LONGEST_STEPS = 20.0
@@ -96,4 +96,4 @@ def end_hung(trial: str, progress: Progress) -> None:
         file=sys.stderr,
         flush=True,
     )
-    os._exit(WorkerSpentError.exit_code)
+    os._exit(WorkerRestartRequired.exit_code)

@@ -12,7 +12,7 @@ from search.launch import slurm
 from search.launch import slurm_queue as queue
 from search.launch.slurm import RESTARTS, UNHEARD_S, Array, SlurmWorker, SlurmWorkers
 from search.launch.slurm_task import end_file
-from spaces.errors import LauncherError, SearchError, WorkerSpentError
+from spaces.errors import LauncherError, SearchError, WorkerRestartRequired
 
 
 class Cluster(SlurmWorkers):
@@ -59,7 +59,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
 class TestSpent:
     def test_again(self, cluster: Cluster) -> None:
         """A worker whose process is spent gets a new job, and the others are left alone."""
-        cluster.left(1, WorkerSpentError.exit_code)
+        cluster.left(1, WorkerRestartRequired.exit_code)
         assert not cluster.look()
         assert cluster.submitted == [[0, 1], [1]]
         assert not end_file(cluster.folder, 1).exists()
@@ -68,7 +68,7 @@ class TestSpent:
     def test_again_and_again(self, cluster: Cluster) -> None:
         """Not for ever, where the study does not get on."""
         for _ in range(RESTARTS + 1):
-            cluster.left(1, WorkerSpentError.exit_code)
+            cluster.left(1, WorkerRestartRequired.exit_code)
             cluster.look()
         with pytest.raises(SearchError, match="again and again"):
             cluster.check()

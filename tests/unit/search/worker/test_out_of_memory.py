@@ -32,7 +32,7 @@ from search.session import open_session
 from search.worker.stop import StopRequest
 from search.worker.trial import run_trial
 from search.worker.context import WorkerSettings, make_bench
-from spaces.errors import WorkerSpentError
+from spaces.errors import WorkerRestartRequired
 from spaces.loader import load_study
 from search.export import make_export
 from search.report.study import study_report
@@ -53,7 +53,7 @@ with session.store as store:
         try:
             run_trial(bench, store.leases.claim_trial(session.stored.id, spec.trials, "a", 60))
             words = "done"
-        except WorkerSpentError as problem:
+        except WorkerRestartRequired as problem:
             words = str(problem)
         resource.setrlimit(resource.RLIMIT_DATA, free)
         trial = store.trials.list_trials(session.stored.id)[-1]

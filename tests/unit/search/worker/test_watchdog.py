@@ -20,7 +20,7 @@ from search.worker import watchdog as module
 from search.worker.identity import worker_name
 from search.worker.stop import StopRequest
 from search.worker.watchdog import FIRST_TIMES, HANG_AFTER_S, Progress
-from spaces.errors import LeaseLostError, WorkerSpentError
+from spaces.errors import LeaseLostError, WorkerRestartRequired
 from spaces.loader import load_study
 from storage.location import StoreLocation
 from storage.rows import Claim, Death
@@ -180,7 +180,7 @@ def test_hung_worker(tmp_path: Path) -> None:
         )
         said, _ = worker.communicate(timeout=200)
 
-        assert worker.returncode == WorkerSpentError.exit_code, said
+        assert worker.returncode == WorkerRestartRequired.exit_code, said
         last = said.splitlines()[-1]
         assert last.startswith(
             "error: trial 0 hangs: step 2 (those of its validation counted, too) of the epoch after 1 whole ones here has taken "
