@@ -22,7 +22,7 @@ from benchmarks import report
 from benchmarks.commands import ONE_THREAD, environment, run, script
 from benchmarks.report import Figure, Result
 from benchmarks.training import Trained, train
-from search.cli.parsing import study_spec
+from search.cli.parsing import load_spec
 from search.export import Export, load_export
 from search.planning.plan import make_plan
 from spaces.config import TrialConfig
@@ -97,7 +97,7 @@ def untuned(export: Export, study: str) -> TrialConfig:
         SystemExit: when the study's base has others.
     """
     best = export.trial_config()
-    plan = make_plan(study_spec(study, [], epochs=best.epochs))
+    plan = make_plan(load_spec(study, [], epochs=best.epochs))
     config = plan.config({}, 0, "untuned")
     ours, theirs = (dict(flatten(given.model_dump())) for given in (best, config))
     for path in sorted(ours.keys() | theirs.keys()):

@@ -52,25 +52,25 @@ def print_trial(report: TrialReport, store: str = "") -> None:
     _print_curves(report)
     _print_classes(report)
     if report.records:
-        terminal.head("Signs of health")
+        terminal.print_heading("Signs of health")
         for line in report.health:
-            terminal.tell(line, indent=2)
+            terminal.print_paragraph(line, indent=2)
     _print_end(report, store)
 
 
 def _print_head(report: TrialReport) -> None:
-    terminal.head(
+    terminal.print_heading(
         f"Trial {report.number} of {report.study}{f' (preset {report.preset})' if report.preset else ''}"
     )
     done = report.records[-1].epoch if report.records else 0
     told = f", {report.metric} {score(report.score)}" if report.score is not None else ""
-    terminal.say(
+    terminal.print_line(
         f"{report.state} after {done} of {count(report.epochs, 'epoch')}{told}",
         style=STATE_STYLES.get(report.state, ""),
     )
     tests = [record.test.metric for record in report.records if record.test]
     if tests:
-        terminal.say(
+        terminal.print_line(
             f"{report.metric} on the test split, by which nothing was chosen: {score(tests[-1])}"
         )
     again = (
@@ -78,12 +78,12 @@ def _print_head(report: TrialReport) -> None:
         if report.attempts > 1
         else ""
     )
-    terminal.say(f"worker {report.worker} on {report.host}{again}")
+    terminal.print_line(f"worker {report.worker} on {report.host}{again}")
 
 
 def _print_config(report: TrialReport) -> None:
     """Section by section. What was searched is marked; the learning rate stands beside its multiple."""
-    terminal.head("Configuration (* searched)")
+    terminal.print_heading("Configuration (* searched)")
     top = {key: value for key, value in report.config.items() if not isinstance(value, Mapping)}
     sections = {"trial": (top, "")} | {
         key: (value, f"{key}.")
@@ -96,13 +96,13 @@ def _print_config(report: TrialReport) -> None:
     grid.add_column(no_wrap=True)
     for name, (values, prefix) in sections.items():
         settings = [
-            terminal.fit(_setting(f"{prefix}{key}", key, value, report))
+            terminal.to_printable(_setting(f"{prefix}{key}", key, value, report))
             for key, value in flatten(values)
         ]
-        lines = Text("\n".join(joined(settings, terminal.console().width - margin)))
+        lines = Text("\n".join(joined(settings, terminal.get_console().width - margin)))
         lines.highlight_regex(r"\*[^,]+", "bold")
         grid.add_row(f"  {name}", lines)
-    terminal.show(grid)
+    terminal.print_renderable(grid)
 
 
 def _setting(path: str, key: str, value: Any, report: TrialReport) -> str:
@@ -116,8 +116,8 @@ def _setting(path: str, key: str, value: Any, report: TrialReport) -> str:
 def _print_curves(report: TrialReport) -> None:
     records = report.records
     if len(records) < 2:
-        terminal.head("Curves")
-        terminal.say(
+        terminal.print_heading("Curves")
+        terminal.print_line(
             "  no epoch is recorded yet"
             if not records
             else "  one epoch makes no curve: its numbers"
@@ -125,14 +125,16 @@ def _print_curves(report: TrialReport) -> None:
         for record in records:
             losses = f"loss {number(record.train_loss)}, validation loss {number(record.val_loss)}"
             norms = f"gradient norm {number(record.grad_norm_median)} (median), {number(record.grad_norm_max)} (largest)"
-            terminal.tell(f"{losses}, {report.metric} {score(record.metric)}, {norms}", indent=2)
+            terminal.print_paragraph(
+                f"{losses}, {report.metric} {score(record.metric)}, {norms}", indent=2
+            )
         return
     epochs = [record.epoch for record in records]
     loss = [Series("t", "training loss", "blue", [record.train_loss for record in records])]
     loss.append(Series("v", "validation loss", "orange", [record.val_loss for record in records]))
     for record in records:
         if record.broken_step is not None:
-            terminal.tell(
+            terminal.print_paragraph(
                 f"\nepoch {record.epoch} broke off at step {record.broken_step} and was not validated"
             )
     _print_chart(epochs, loss, log=False)
@@ -151,10 +153,12 @@ def _print_curves(report: TrialReport) -> None:
 
 def _print_chart(epochs: Sequence[int], series: Sequence[Series], *, log: bool) -> None:
     """A chart with its title above it; a value that cannot be drawn leaves a gap."""
-    terminal.head(" and ".join(f"{curve.name} ({curve.letter})" for curve in series) + " by epoch")
+    terminal.print_heading(
+        " and ".join(f"{curve.name} ({curve.letter})" for curve in series) + " by epoch"
+    )
     points = [_points(epochs, curve.values, log) for curve in series]
     if any(points):
-        terminal.show(Text.from_ansi(_chart(epochs, series, points, log=log)))
+        terminal.print_renderable(Text.from_ansi(_chart(epochs, series, points, log=log)))
 
 
 def _points(epochs: Sequence[int], values: Sequence[float], log: bool) -> Points:
@@ -178,11 +182,11 @@ def _chart(
     figure = plotext.figure
     figure.clear()
     figure.theme("colorless")
-    figure.plot_size(min(terminal.console().width, CHART_WIDTH), CHART_HEIGHT)
+    figure.plot_size(min(terminal.get_console().width, CHART_WIDTH), CHART_HEIGHT)
     for curve, drawn in zip(series, points, strict=True):
         if drawn:
             places = [list(axis) for axis in zip(*drawn, strict=True)]
-            line = plotext.marker("." if terminal.is_plain() else "braille", curve.colour)
+            line = plotext.marker("." if terminal.is_ascii_only() else "braille", curve.colour)
             figure.draw(figure.signal(*places, marker=line).lines())
             figure.draw(figure.signal(*places, marker=plotext.marker(curve.letter, curve.colour)))
     low, high = _limits([height for drawn in points for _, height in drawn], log)
@@ -194,9 +198,9 @@ def _chart(
     ]
     figure.ruler("x").ticks(named, [str(epoch) for epoch in named])
     text: str = figure.build().string(
-        colorless=terminal.console().no_color or not terminal.console().is_terminal
+        colorless=terminal.get_console().no_color or not terminal.get_console().is_terminal
     )
-    return terminal.fit(text.rstrip())
+    return terminal.to_printable(text.rstrip())
 
 
 def _limits(heights: Sequence[float], log: bool) -> tuple[float, float]:
@@ -220,7 +224,7 @@ def _print_classes(report: TrialReport) -> None:
     chosen = {name: record.class_metric for name, record in told.items()}
     if last.test is not None:
         chosen["test"] = last.test.class_metric
-    terminal.head("Classes")
+    terminal.print_heading("Classes")
     table = Table(
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
@@ -236,11 +240,11 @@ def _print_classes(report: TrialReport) -> None:
         values = [column[index] for column in chosen.values()]
         table.add_row(
             str(index),
-            terminal.fit(_class_name(report, index)),
+            terminal.to_printable(_class_name(report, index)),
             *map(score, values),
             _change(whole, index),
         )
-    terminal.show(table)
+    terminal.print_renderable(table)
 
 
 def _class_name(report: TrialReport, index: int) -> str:
@@ -256,49 +260,53 @@ def _change(records: Sequence[EpochRecord], index: int) -> str:
 def _print_end(report: TrialReport, store: str) -> None:
     """Why it ended before its time, with the numbers, the likely cause, and what to try; or what is amiss with a whole one."""
     if report.trouble is not None:
-        terminal.head("What is amiss")
+        terminal.print_heading("What is amiss")
         _print_diagnosis(report.trouble, report, store)
     if not report.reason and not report.error and not report.findings:
         return
-    terminal.head(f"Why it {'was ' if report.state == 'pruned' else ''}{report.state}")
+    terminal.print_heading(f"Why it {'was ' if report.state == 'pruned' else ''}{report.state}")
     for evidence, diagnosis in report.findings:
         _print_evidence(evidence)
         if diagnosis is not None:
             _print_diagnosis(diagnosis, report, store)
     if not report.findings:
-        terminal.say(f"  {report.reason}")
+        terminal.print_line(f"  {report.reason}")
     if report.error:
-        terminal.say()
-        terminal.say("\n".join(f"  {line}" for line in report.error.splitlines()), style="dim")
+        terminal.print_line()
+        terminal.print_line(
+            "\n".join(f"  {line}" for line in report.error.splitlines()), style="dim"
+        )
 
 
 def _print_evidence(evidence: Evidence) -> None:
     place = f"epoch {evidence.epoch}" + (
         f", step {evidence.step}" if evidence.step is not None else ""
     )
-    terminal.tell(f"{evidence.signal} at {place}: {evidence.statement}", indent=2, style="red")
+    terminal.print_paragraph(
+        f"{evidence.signal} at {place}: {evidence.statement}", indent=2, style="red"
+    )
     width = max((len(name) for name in evidence.numbers), default=0)
     for name, value in evidence.numbers.items():
-        terminal.tell(f"{name:<{width}}  {setting(value)}", indent=4)
+        terminal.print_paragraph(f"{name:<{width}}  {setting(value)}", indent=4)
 
 
 def _print_diagnosis(diagnosis: Diagnosis, report: TrialReport, store: str) -> None:
-    terminal.say()
-    terminal.say(
+    terminal.print_line()
+    terminal.print_line(
         f"  likely cause: {diagnosis.cause} ({diagnosis.confidence:.0%} sure)", style="bold"
     )
     for because in diagnosis.because:
-        terminal.tell(f"+ {because}", indent=4)
+        terminal.print_paragraph(f"+ {because}", indent=4)
     for against in diagnosis.against:
-        terminal.tell(f"- {against}", indent=4)
+        terminal.print_paragraph(f"- {against}", indent=4)
     if diagnosis.others:
-        terminal.tell(
+        terminal.print_paragraph(
             "less likely: "
             + ", ".join(f"{cause} ({likelihood:.0%})" for cause, likelihood in diagnosis.others),
             indent=4,
         )
-    terminal.say()
-    terminal.say("  to try, in this order:", style="bold")
+    terminal.print_line()
+    terminal.print_line("  to try, in this order:", style="bold")
     held = dict(flatten(report.config))
     for place, remedy in enumerate(diagnosis.remedies, 1):
         changes = ", ".join(
@@ -310,10 +318,10 @@ def _print_diagnosis(diagnosis: Diagnosis, report: TrialReport, store: str) -> N
             if remedy.patch
             else remedy.text
         )
-        terminal.tell(f"{place}. {what}{': ' if changes else ''}{changes}", indent=4)
+        terminal.print_paragraph(f"{place}. {what}{': ' if changes else ''}{changes}", indent=4)
     if any(remedy.patch for remedy in diagnosis.remedies):
-        terminal.say()
-        terminal.tell(
+        terminal.print_line()
+        terminal.print_paragraph(
             f"try the first with: search run --study {report.study} --enqueue-remedy {report.number}{store}",
             indent=2,
         )

@@ -17,7 +17,7 @@ from rich.text import Text
 from search.console import terminal
 from search.console.formatting import count, duration, pairs, score, short_names
 from search.console.tables import STATE_STYLES
-from search.console.workers import attempts, seen
+from search.console.workers import format_attempts, format_last_seen
 from search.report.study import holders
 from search.stored_study import sampled
 from spaces.errors import StoreError
@@ -64,14 +64,14 @@ def watch(
     watcher = Watcher(store, stored.id, plan.spec)
     if not terminal.is_terminal():
         for event in _looks(watcher, until, poll_s):
-            terminal.say(event.text)
+            terminal.print_line(event.text)
         return
-    with Live(console=terminal.console(), auto_refresh=False) as live:
+    with Live(console=terminal.get_console(), auto_refresh=False) as live:
         over = False
         while not over:
             over = until()
             watcher.events.extend(watcher.look())
-            live.update(frame(watcher, note(), terminal.console().height), refresh=True)
+            live.update(frame(watcher, note(), terminal.get_console().height), refresh=True)
             if not over:
                 time.sleep(poll_s)
 
@@ -233,12 +233,14 @@ def frame(watcher: Watcher, note: str, height: int) -> RenderableType:
     parts += [
         Text(),
         *(
-            Text(terminal.fit(event.text), style=event.style, no_wrap=True, overflow="crop")
+            Text(
+                terminal.to_printable(event.text), style=event.style, no_wrap=True, overflow="crop"
+            )
             for event in watcher.events
         ),
     ]
     if note:
-        parts += [Text(), Text(terminal.fit(note), style="bold yellow")]
+        parts += [Text(), Text(terminal.to_printable(note), style="bold yellow")]
     return Group(*parts)
 
 
@@ -272,7 +274,7 @@ def _best(watcher: Watcher) -> RenderableType:
     if best is None:
         return Text("no trial is complete yet", style="dim")
     return Text(
-        terminal.fit(
+        terminal.to_printable(
             f"best so far: {watcher.spec.metric.name} {score(best.score)}, trial {best.number}: {watcher.params(best)}"
         )
     )
@@ -294,10 +296,10 @@ def _running(watcher: Watcher, running: Sequence[Progress]) -> RenderableType:
             finished_style=BAR,
         )
         told = (
-            terminal.fit(line.worker),
-            terminal.fit(holder.device or "-"),
-            seen(holder),
-            attempts(holder),
+            terminal.to_printable(line.worker),
+            terminal.to_printable(holder.device or "-"),
+            format_last_seen(holder),
+            format_attempts(holder),
         )
         table.add_row(str(line.number), epochs, bar, score(line.metric), *told)
     return table

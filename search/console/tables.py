@@ -20,7 +20,7 @@ from search.console.formatting import (
     setting,
     short_names,
 )
-from search.console.workers import device_time_line, print_workers
+from search.console.workers import format_device_time, print_workers
 from search.report.models import Kill, LeaderboardRow, StudyReport
 from spaces.parameters import Choice, Condition
 from spaces.records import ClassCounts
@@ -49,25 +49,25 @@ UNBOUNDED = 10_000
 
 def print_study(report: StudyReport, top: int = 10) -> None:
     """How a study stands: states, who works on what, leaderboard, kills and signs of health."""
-    terminal.head(
+    terminal.print_heading(
         f"Study {report.name}: {report.objective}, {report.metric} ({report.direction}, {SCORE_RULES[report.score_rule]})"
     )
     if report.about:
-        terminal.tell(report.about)
-    terminal.tell(states_line(report))
+        terminal.print_paragraph(report.about)
+    terminal.print_paragraph(states_line(report))
     if report.device_budget_s is not None:
-        terminal.tell(device_time_line(report))
+        terminal.print_paragraph(format_device_time(report))
     print_workers(report)
     print_leaderboard(report, top)
     if report.weights is not None:
-        terminal.tell(
+        terminal.print_paragraph(
             f"the trained state of trial {report.leaderboard[0].number}: {report.weights}"
         )
     print_kills(report)
     if report.health:
-        terminal.head("Signs of health")
+        terminal.print_heading("Signs of health")
         for line in report.health:
-            terminal.tell(line, indent=2)
+            terminal.print_paragraph(line, indent=2)
 
 
 def states_line(report: StudyReport) -> str:
@@ -84,10 +84,10 @@ def states_line(report: StudyReport) -> str:
 
 def print_leaderboard(report: StudyReport, top: int = 10) -> None:
     """The best trials with what was sampled for them, and how far their order can be trusted."""
-    terminal.head("Leaderboard")
+    terminal.print_heading("Leaderboard")
     rows = report.leaderboard[:top]
     if not rows:
-        terminal.say("  no trial is complete yet")
+        terminal.print_line("  no trial is complete yet")
         return
     _print_rows(report, rows)
     tied = sum(row.tied for row in report.leaderboard)
@@ -102,9 +102,11 @@ def print_leaderboard(report: StudyReport, top: int = 10) -> None:
         if shown
         else "so few epochs do not show the noise within a run"
     )
-    terminal.tell(f"{close} is a suggestion, not a verdict: {measured}; other seeds add more.")
+    terminal.print_paragraph(
+        f"{close} is a suggestion, not a verdict: {measured}; other seeds add more."
+    )
     if len(report.leaderboard) > top:
-        terminal.tell(
+        terminal.print_paragraph(
             f"{len(report.leaderboard) - top} more in `search show --study {report.name} --json`"
         )
 
@@ -118,12 +120,12 @@ def _print_rows(report: StudyReport, rows: Sequence[LeaderboardRow]) -> None:
     for gap in (2, 1):
         table = _leaderboard(figures, words, gap)
         if fits(table):
-            terminal.show(table)
+            terminal.print_renderable(table)
             return
     for row, cells in zip(rows, _lines(figures), strict=True):
-        terminal.say(f"{cells}  {row.preset}".rstrip())
-        for line in joined(pairs(row.params, row.lr, names), terminal.console().width - INDENT):
-            terminal.say(f"{'':{INDENT}}{line}", style="dim")
+        terminal.print_line(f"{cells}  {row.preset}".rstrip())
+        for line in joined(pairs(row.params, row.lr, names), terminal.get_console().width - INDENT):
+            terminal.print_line(f"{'':{INDENT}}{line}", style="dim")
 
 
 def _figures(report: StudyReport, rows: Sequence[LeaderboardRow]) -> dict[str, list[str]]:
@@ -151,19 +153,21 @@ def _leaderboard(
 ) -> Table:
     table = _table(*map(_header, figures), gap=gap)
     for name in words:
-        table.add_column(terminal.fit(_header(name)), no_wrap=True)
+        table.add_column(terminal.to_printable(_header(name)), no_wrap=True)
     for cells in zip(*figures.values(), *words.values(), strict=True):
-        table.add_row(*map(terminal.fit, cells))
+        table.add_row(*map(terminal.to_printable, cells))
     return table
 
 
 def _lines(columns: Mapping[str, Sequence[str]]) -> list[str]:
     """A line for each row, below the heading, which is printed."""
     widths = {
-        terminal.fit(name): max(map(len, (terminal.fit(name), *cells)))
+        terminal.to_printable(name): max(map(len, (terminal.to_printable(name), *cells)))
         for name, cells in columns.items()
     }
-    terminal.say("  ".join(f"{name:>{width}}" for name, width in widths.items()), style="bold")
+    terminal.print_line(
+        "  ".join(f"{name:>{width}}" for name, width in widths.items()), style="bold"
+    )
     rows = zip(*columns.values(), strict=True)
     return [
         "  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths.values(), strict=True))
@@ -185,7 +189,7 @@ def print_kills(report: StudyReport, top: int | None = None) -> None:
     if not report.kills:
         return
     kills = sorted(report.kills, key=lambda kill: KILL_ORDER.index(kill.state))
-    terminal.head("Kills")
+    terminal.print_heading("Kills")
     table = _table("trial", "epoch")
     table.add_column("ended by", no_wrap=True)
     table.add_column("why, and what to try", overflow="fold", ratio=1)
@@ -193,16 +197,21 @@ def print_kills(report: StudyReport, top: int | None = None) -> None:
         name = "-" if kill.number is None else str(kill.number)
         epoch = "-" if kill.epoch is None else str(kill.epoch)
         table.add_row(
-            name, epoch, Text(kill.signal, style=STATE_STYLES[kill.state]), terminal.fit(_why(kill))
+            name,
+            epoch,
+            Text(kill.signal, style=STATE_STYLES[kill.state]),
+            terminal.to_printable(_why(kill)),
         )
-    terminal.show(table)
+    terminal.print_renderable(table)
     if top is not None and len(kills) > top:
-        terminal.tell(f"{len(kills) - top} more in `search show --study {report.name} --json`")
-    terminal.tell(
+        terminal.print_paragraph(
+            f"{len(kills) - top} more in `search show --study {report.name} --json`"
+        )
+    terminal.print_paragraph(
         "By cause: " + ", ".join(f"{amount} × {cause}" for cause, amount in report.causes.items())
     )
     for lesson in report.lessons:
-        terminal.tell(f"Learnt: {lesson}")
+        terminal.print_paragraph(f"Learnt: {lesson}")
 
 
 def _why(kill: Kill) -> str:
@@ -221,18 +230,21 @@ def _why(kill: Kill) -> str:
 def print_studies(specs: Iterable[StudySpec]) -> None:
     """The studies that come with the package: what each searches, in which ranges, and how long it takes."""
     for spec in specs:
-        terminal.head(spec.name)
-        terminal.say(f"  {spec.about}")
+        terminal.print_heading(spec.name)
+        terminal.print_line(f"  {spec.about}")
         presets = f"; tries first: {', '.join(spec.presets)}" if spec.presets else ""
-        terminal.say(f"  {count(spec.trials, 'trial')} × {count(spec.epochs, 'epoch')}{presets}")
+        terminal.print_line(
+            f"  {count(spec.trials, 'trial')} × {count(spec.epochs, 'epoch')}{presets}"
+        )
         grid = Table.grid(padding=(0, 2), expand=False)
         grid.add_column(no_wrap=True)
         grid.add_column(overflow="fold")
         for path, dimension in spec.space.items():
             grid.add_row(
-                f"    {path}", terminal.fit(f"{dimension}{_condition(dimension.when, spec)}")
+                f"    {path}",
+                terminal.to_printable(f"{dimension}{_condition(dimension.when, spec)}"),
             )
-        terminal.show(grid)
+        terminal.print_renderable(grid)
 
 
 def _condition(when: Condition, spec: StudySpec) -> str:
@@ -256,7 +268,7 @@ def print_weights(counts: ClassCounts, table: Mapping[str, Sequence[float]]) -> 
     _print_methods(counts, table)
     absent = [name for name, pixels in zip(counts.names, counts.counts, strict=True) if pixels == 0]
     if absent:
-        terminal.warn(
+        terminal.print_warning(
             f"no pixel of {', '.join(absent)} in the training data: the weight is 1, and means nothing"
         )
 
@@ -266,7 +278,7 @@ def _print_methods(counts: ClassCounts, table: Mapping[str, Sequence[float]]) ->
     for gap in (2, 1):
         shown = _weights(counts, table, gap)
         if fits(shown) or len(table) < 2:
-            terminal.show(shown)
+            terminal.print_renderable(shown)
             return
     names = list(table)
     for half in (names[: len(names) // 2], names[len(names) // 2 :]):
@@ -278,10 +290,12 @@ def _weights(counts: ClassCounts, table: Mapping[str, Sequence[float]], gap: int
     shown = _table(gap=gap)
     shown.add_column("class", overflow="fold")
     for name in ("pixels", "share %", *table):
-        shown.add_column(terminal.fit(_header(name)), justify="right", no_wrap=True)
+        shown.add_column(terminal.to_printable(_header(name)), justify="right", no_wrap=True)
     for index, (name, pixels) in enumerate(zip(counts.names, counts.counts, strict=True)):
         weights = [_weight(method[index]) for method in table.values()]
-        shown.add_row(terminal.fit(name), f"{pixels:,}", f"{100 * pixels / total:.3g}", *weights)
+        shown.add_row(
+            terminal.to_printable(name), f"{pixels:,}", f"{100 * pixels / total:.3g}", *weights
+        )
     shown.add_section()
     shown.add_row(
         "max/min",
@@ -299,7 +313,7 @@ def _weight(value: float) -> str:
 
 def fits(table: Table) -> bool:
     """Whether the screen is wide enough for every cell in one line."""
-    console = terminal.console()
+    console = terminal.get_console()
     return (
         Measurement.get(console, console.options.update(max_width=UNBOUNDED), table).maximum
         <= console.width
@@ -316,5 +330,5 @@ def _table(*right: str, gap: int = 2) -> Table:
         show_edge=False,
     )
     for name in right:
-        table.add_column(terminal.fit(name), justify="right", no_wrap=True)
+        table.add_column(terminal.to_printable(name), justify="right", no_wrap=True)
     return table

@@ -132,8 +132,8 @@ class TestScreen:
         """Markup, emoji codes and long lines in a text are left alone."""
         text = "[red]alpha[/red] [0.11, 0.45] :smile: " + "x" * 200
 
-        screen.say(text)
-        screen.say_raw(text)
+        screen.print_line(text)
+        screen.print_raw(text)
 
         assert capsys.readouterr().out == f"{text}\n{text}\n"
 
@@ -172,7 +172,7 @@ class TestScreen:
         """A sentence breaks between words, and keeps its indentation."""
         width(12)
 
-        screen.tell("one two three four", indent=2)
+        screen.print_paragraph("one two three four", indent=2)
 
         assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == [
             "  one two",
@@ -183,8 +183,8 @@ class TestScreen:
         """What cannot be shown has a stand-in: a known one, the letter without its accents, or the number."""
         out = only_ascii(monkeypatch)
 
-        screen.say("2 × 3 → 6 … ß ü 字")
-        screen.say_raw("→")
+        screen.print_line("2 × 3 → 6 … ß ü 字")
+        screen.print_raw("→")
 
         assert out() == "2 x 3 -> 6 ... ss u \\u5b57\n->\n"
 
@@ -195,13 +195,13 @@ class TestScreen:
             sys, "stdout", io.TextIOWrapper(written, encoding="latin-1", write_through=True)
         )
 
-        screen.say("× →")
+        screen.print_line("× →")
 
         assert written.getvalue().decode("latin-1") == "× ->\n"
 
     def test_half_a_surrogate(self, capsys: pytest.CaptureFixture[str]) -> None:
         """A path that is no Unicode is shown all the same."""
-        screen.say("data/\udcff.png")
+        screen.print_line("data/\udcff.png")
 
         assert capsys.readouterr().out == "data/\\udcff.png\n"
 

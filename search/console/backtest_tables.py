@@ -21,39 +21,39 @@ SHOWN = 10
 
 def print_backtest(result: Backtest) -> None:
     """Every rule with whom it kills and what that saves, and what the records cannot tell."""
-    terminal.head(
+    terminal.print_heading(
         f"Backtest of {result.study}: {result.metric} ({result.direction}, {SCORE_RULES[result.score_rule]})"
     )
     time = "" if result.hours is None else f", {result.hours:.2f} device-hours"
-    terminal.tell(
+    terminal.print_paragraph(
         f"{count(result.trials, 'trial')}, {count(result.epochs, 'epoch')}{time}; {result.ranked} ran to their end"
     )
     scores = " to ".join(
         dict.fromkeys(score(held.score) for held in (result.best[0], result.best[-1]))
     )
-    terminal.tell(
+    terminal.print_paragraph(
         f"eventual best {len(result.best)} ({scores}): trial {_list([held.number for held in result.best])}"
     )
     print_rows(result.rows, len(result.best))
     if result.unknown:
-        terminal.head("What these records cannot tell")
+        terminal.print_heading("What these records cannot tell")
         for sentence in result.unknown:
-            terminal.tell(sentence, indent=2)
+            terminal.print_paragraph(sentence, indent=2)
 
 
 def print_rows(rows: tuple[Row, ...], best: int) -> None:
     """A line for each rule; a narrow screen has shares alone in the place of epochs, and the best that were killed below the table."""
-    terminal.say()
+    terminal.print_line()
     none_killed = tuple(
         replace(row, best_killed=()) for row in rows
     )  # those break their lines anywhere
     if fits(_wide(none_killed, best)):
-        terminal.show(_wide(rows, best))
+        terminal.print_renderable(_wide(rows, best))
         return
-    terminal.show(_narrow(rows, best))
+    terminal.print_renderable(_narrow(rows, best))
     for row in rows:
         if row.best_killed:
-            terminal.tell(
+            terminal.print_paragraph(
                 f"{row.rule} kills of the best {best}: trial {_list(row.best_killed)}", indent=2
             )
 
@@ -68,7 +68,7 @@ def _wide(rows: tuple[Row, ...], best: int) -> Table:
             "none" if row.found is None else f"{score(row.found.score)} (trial {row.found.number})"
         )
         table.add_row(
-            terminal.fit(row.rule),
+            terminal.to_printable(row.rule),
             str(len(row.killed)),
             f"{row.epochs_saved} ({_share(row)})",
             _hours(row),
@@ -83,7 +83,7 @@ def _narrow(rows: tuple[Row, ...], best: int) -> Table:
     for row in rows:
         found = "none" if row.found is None else score(row.found.score)
         table.add_row(
-            terminal.fit(row.rule),
+            terminal.to_printable(row.rule),
             str(len(row.killed)),
             _share(row),
             _hours(row),
@@ -118,15 +118,15 @@ def _hours(row: Row) -> str:
 
 def print_tuned(tuned: Tuned, best: int) -> None:
     """The proposed thresholds as YAML, and what they would do."""
-    terminal.head("Thresholds that save most and spare the best")
-    terminal.tell(
+    terminal.print_heading("Thresholds that save most and spare the best")
+    terminal.print_paragraph(
         f"chosen to spare the best {len(tuned.spared)}, twice the tenth that counts, since the next trials will not be these"
     )
     print_rows(tuned.rows, best)
-    terminal.say()
-    terminal.say(yaml.safe_dump({"signals": tuned.signals}, sort_keys=False).rstrip())
+    terminal.print_line()
+    terminal.print_line(yaml.safe_dump({"signals": tuned.signals}, sort_keys=False).rstrip())
 
 
 def _list(numbers: Sequence[int]) -> str:
     more = f" … {len(numbers) - SHOWN} more" if len(numbers) > SHOWN else ""
-    return terminal.fit(f"{', '.join(map(str, numbers[:SHOWN]))}{more}")
+    return terminal.to_printable(f"{', '.join(map(str, numbers[:SHOWN]))}{more}")
