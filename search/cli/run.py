@@ -75,7 +75,7 @@ SeedOption = Annotated[
 DeviceHoursOption = Annotated[
     Optional[float],
     typer.Option(
-        help="limit on the device hours of all trials, including earlier runs; stored with the study"
+        help="limit on the device hours of all trials, earlier runs included; stored with the study"
     ),
 ]
 SetOption = Annotated[
@@ -252,7 +252,9 @@ def _search(
     team = hire(arguments, session.location, logs, timeout_s)
     team.care = TrialCare(session.store, session.stored.id)
     with team.running():
-        live.watch(session.store, session.stored, session.plan, until=team.finished, note=team.note)
+        live.watch_study(
+            session.store, session.stored, session.plan, until=team.finished, note=team.note
+        )
     for warning in team.warnings():
         terminal.print_warning(warning)
     try:

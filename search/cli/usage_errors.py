@@ -12,7 +12,7 @@ import typer
 from spaces.errors import InputError, nearest
 
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
-"""The exception that Typer raises for a command line that it cannot parse; it has no public name."""
+"""What Typer raises for a command line that it cannot parse; it has no public name."""
 
 
 def is_help(problem: Exception) -> bool:

@@ -1,4 +1,4 @@
-"""What signals and pruners would have done, as a table, and thresholds as YAML to paste."""
+"""Print what signals and pruners would have done, and proposed thresholds as YAML."""
 
 from __future__ import annotations
 
@@ -10,91 +10,95 @@ from rich import box
 from rich.table import Table
 
 from search.console import terminal
-from search.console.formatting import count, score
-from search.console.tables import SCORE_RULES, fits
+from search.console.formatting import format_count, format_score
+from search.console.tables import SCORE_RULES, fits_screen
 from search.replay.backtest import Backtest, Row
 from search.replay.tune import Tuned
 
 SHOWN = 10
-"""Numbers of trials that a line lists."""
+"""How many numbers of trials a line lists at most."""
 
 
 def print_backtest(result: Backtest) -> None:
-    """Every rule with whom it kills and what that saves, and what the records cannot tell."""
-    terminal.print_heading(
-        f"Backtest of {result.study}: {result.metric} ({result.direction}, {SCORE_RULES[result.score_rule]})"
-    )
-    time = "" if result.hours is None else f", {result.hours:.2f} device-hours"
-    terminal.print_paragraph(
-        f"{count(result.trials, 'trial')}, {count(result.epochs, 'epoch')}{time}; {result.ranked} ran to their end"
-    )
-    scores = " to ".join(
-        dict.fromkeys(score(held.score) for held in (result.best[0], result.best[-1]))
-    )
-    terminal.print_paragraph(
-        f"eventual best {len(result.best)} ({scores}): trial {_list([held.number for held in result.best])}"
-    )
-    print_rows(result.rows, len(result.best))
+    """Print which trials each rule would have stopped, and what that saves or loses."""
+    metric = f"{result.metric} ({result.direction}, {SCORE_RULES[result.score_rule]})"
+    terminal.print_heading(f"Backtest of {result.study}: {metric}")
+    trials, epochs = format_count(result.trials, "trial"), format_count(result.epochs, "epoch")
+    hours = "" if result.hours is None else f", {result.hours:.2f} device-hours"
+    terminal.print_paragraph(f"{trials}, {epochs}{hours}; {result.ranked} ran to their end")
+    best = result.best
+    scores = dict.fromkeys((format_score(best[0].score), format_score(best[-1].score)))
+    numbers = _list_numbers([trial.number for trial in best])
+    terminal.print_paragraph(f"final best {len(best)} ({' to '.join(scores)}): trial {numbers}")
+    print_rows(result.rows, len(best))
     if result.unknown:
-        terminal.print_heading("What these records cannot tell")
+        terminal.print_heading("Unknown from these records")
         for sentence in result.unknown:
             terminal.print_paragraph(sentence, indent=2)
 
 
 def print_rows(rows: tuple[Row, ...], best: int) -> None:
-    """A line for each rule; a narrow screen has shares alone in the place of epochs, and the best that were killed below the table."""
+    """Print a line for each rule.
+
+    On a narrow screen, the saved epochs are shares, and the best trials that a rule would have
+    stopped are listed below the table.
+    """
     terminal.print_line()
-    none_killed = tuple(
-        replace(row, best_killed=()) for row in rows
-    )  # those break their lines anywhere
-    if fits(_wide(none_killed, best)):
-        terminal.print_renderable(_wide(rows, best))
+    # The lists of stopped trials may be wrapped, so they do not count for the width.
+    without_lists = tuple(replace(row, best_killed=()) for row in rows)
+    if fits_screen(_make_wide_table(without_lists, best)):
+        terminal.print_renderable(_make_wide_table(rows, best))
         return
-    terminal.print_renderable(_narrow(rows, best))
+    terminal.print_renderable(_make_narrow_table(rows, best))
     for row in rows:
         if row.best_killed:
+            numbers = _list_numbers(row.best_killed)
             terminal.print_paragraph(
-                f"{row.rule} kills of the best {best}: trial {_list(row.best_killed)}", indent=2
+                f"{row.rule} stops of the best {best}: trial {numbers}", indent=2
             )
 
 
-def _wide(rows: tuple[Row, ...], best: int) -> Table:
-    table = _table("killed", "epochs saved", "hours")
-    table.add_column(f"best {best}\nkilled", overflow="fold", min_width=7)
+def _make_wide_table(rows: tuple[Row, ...], best: int) -> Table:
+    table = _make_table("stopped", "epochs saved", "hours")
+    table.add_column(f"best {best}\nstopped", overflow="fold", min_width=7)
     table.add_column("best found", no_wrap=True)
     for row in rows:
-        died = _list(row.best_killed) if row.best_killed else "none"
+        stopped = _list_numbers(row.best_killed) if row.best_killed else "none"
         found = (
-            "none" if row.found is None else f"{score(row.found.score)} (trial {row.found.number})"
+            "none"
+            if row.found is None
+            else f"{format_score(row.found.score)} (trial {row.found.number})"
         )
         table.add_row(
             terminal.to_printable(row.rule),
             str(len(row.killed)),
-            f"{row.epochs_saved} ({_share(row)})",
-            _hours(row),
-            died,
+            f"{row.epochs_saved} ({_format_share(row)})",
+            _format_hours(row),
+            stopped,
             found,
         )
     return table
 
 
-def _narrow(rows: tuple[Row, ...], best: int) -> Table:
-    table = _table("killed", "epochs\nsaved", "hours", f"best {best}\nkilled", "best\nfound", gap=1)
+def _make_narrow_table(rows: tuple[Row, ...], best: int) -> Table:
+    table = _make_table(
+        "stopped", "epochs\nsaved", "hours", f"best {best}\nstopped", "best\nfound", gap=1
+    )
     for row in rows:
-        found = "none" if row.found is None else score(row.found.score)
+        found = "none" if row.found is None else format_score(row.found.score)
         table.add_row(
             terminal.to_printable(row.rule),
             str(len(row.killed)),
-            _share(row),
-            _hours(row),
+            _format_share(row),
+            _format_hours(row),
             str(len(row.best_killed)),
             found,
         )
     return table
 
 
-def _table(*figures: str, gap: int = 2) -> Table:
-    """A column for the rule, and columns of figures, with `gap` spaces between them."""
+def _make_table(*figures: str, gap: int = 2) -> Table:
+    """Make a table with a column for the rule and columns of figures, `gap` spaces apart."""
     table = Table(
         box=box.SIMPLE_HEAD,
         padding=(0, gap - 1, 0, 0),
@@ -108,25 +112,26 @@ def _table(*figures: str, gap: int = 2) -> Table:
     return table
 
 
-def _share(row: Row) -> str:
+def _format_share(row: Row) -> str:
     return f"{100 * row.share_saved:.1f}%"
 
 
-def _hours(row: Row) -> str:
+def _format_hours(row: Row) -> str:
     return "-" if row.hours_saved is None else f"{row.hours_saved:.2f}"
 
 
 def print_tuned(tuned: Tuned, best: int) -> None:
-    """The proposed thresholds as YAML, and what they would do."""
-    terminal.print_heading("Thresholds that save most and spare the best")
+    """Print the proposed thresholds as YAML, and what they would do."""
+    terminal.print_heading("Proposed thresholds")
     terminal.print_paragraph(
-        f"chosen to spare the best {len(tuned.spared)}, twice the tenth that counts, since the next trials will not be these"
+        f"They save the most without stopping any of the best {len(tuned.spared)} trials. That is "
+        "twice the best tenth, as a margin for future trials."
     )
     print_rows(tuned.rows, best)
     terminal.print_line()
     terminal.print_line(yaml.safe_dump({"signals": tuned.signals}, sort_keys=False).rstrip())
 
 
-def _list(numbers: Sequence[int]) -> str:
+def _list_numbers(numbers: Sequence[int]) -> str:
     more = f" … {len(numbers) - SHOWN} more" if len(numbers) > SHOWN else ""
     return terminal.to_printable(f"{', '.join(map(str, numbers[:SHOWN]))}{more}")

@@ -58,7 +58,7 @@ _NEAREST = "search-nearest"
 
 
 class _Console(Console):
-    """A console that exits with code 0 when its reader closes the pipe, as in `search show | head`."""
+    """A console that exits with code 0 when its reader closes the pipe, as `head` does."""
 
     def on_broken_pipe(self) -> None:
         """Exit without flushing into the closed pipe."""

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from search.console import terminal
-from search.console.formatting import duration
+from search.console.formatting import format_duration
 from search.report.models import Holder, StudyReport
 
 SHOWN = 40
@@ -41,7 +41,11 @@ def print_workers(report: StudyReport) -> None:
             terminal.to_printable(holder.device or "-"),
         )
         table.add_row(
-            *names, trial, f"{holder.epochs}/{report.epochs}", format_last_seen(holder), format_attempts(holder)
+            *names,
+            trial,
+            f"{holder.epochs}/{report.epochs}",
+            format_last_seen(holder),
+            format_attempts(holder),
         )
     terminal.print_renderable(table)
     if len(report.workers) > SHOWN:
@@ -52,7 +56,7 @@ def print_workers(report: StudyReport) -> None:
 
 def format_last_seen(holder: Holder) -> Text:
     """Format how long ago a worker last responded; marked once its lease has expired."""
-    text = "-" if holder.silent_s is None else f"{duration(max(0.0, holder.silent_s))} ago"
+    text = "-" if holder.silent_s is None else f"{format_duration(max(0.0, holder.silent_s))} ago"
     return Text(f"{text} (silent)", style="yellow") if holder.overdue else Text(text)
 
 

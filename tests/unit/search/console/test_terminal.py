@@ -63,7 +63,7 @@ class TestWords:
     )
     def test_score(self, value: float | None, told: str) -> None:
         """Scores have four digits after the point as long as they are small."""
-        assert formatting.score(value) == told
+        assert formatting.format_score(value) == told
 
     @pytest.mark.parametrize(
         ("value", "told"),
@@ -80,7 +80,7 @@ class TestWords:
     )
     def test_number(self, value: float, told: str) -> None:
         """Other numbers have the digits that matter."""
-        assert formatting.number(value) == told
+        assert formatting.format_number(value) == told
 
     @pytest.mark.parametrize(
         ("value", "told"),
@@ -96,7 +96,7 @@ class TestWords:
     )
     def test_setting(self, value: Any, told: str) -> None:
         """Values of a configuration read as people write them."""
-        assert formatting.setting(value) == told
+        assert formatting.format_setting(value) == told
 
     @pytest.mark.parametrize(
         ("seconds", "told"),
@@ -104,13 +104,13 @@ class TestWords:
     )
     def test_duration(self, seconds: float, told: str) -> None:
         """Durations have units."""
-        assert formatting.duration(seconds) == told
+        assert formatting.format_duration(seconds) == told
 
     def test_short_names(self) -> None:
         """A path is named by its last step, unless that is another's, too, or says nothing alone."""
         paths = ["loss.gamma", "loss.kind", "a.same", "b.same"]
 
-        assert list(formatting.short_names(paths).values()) == [
+        assert list(formatting.shorten_paths(paths).values()) == [
             "gamma",
             "loss.kind",
             "a.same",
@@ -119,11 +119,11 @@ class TestWords:
 
     def test_joined(self) -> None:
         """Lines break between pieces and not within them, unless a piece is too long for a line."""
-        assert formatting.joined(["gamma 2", "clip none", "lr 1"], 18) == [
+        assert formatting.wrap_pieces(["gamma 2", "clip none", "lr 1"], 18) == [
             "gamma 2,",
             "clip none, lr 1",
         ]
-        assert max(map(len, formatting.joined(["a" * 30], 10))) == 10
+        assert max(map(len, formatting.wrap_pieces(["a" * 30], 10))) == 10
 
 
 @pytest.mark.usefixtures("width")
@@ -218,7 +218,7 @@ class TestAscii:
         tables.print_weights(ClassCounts(("Füße",), (3,)), {"uniform": (1.0,)})
         for number in range(6):
             curves.print_trial(trial_report(demo.store, "focal_gamma", number))
-        live.watch(demo.store, demo.stored, demo.plan, until=lambda: True)
+        live.watch_study(demo.store, demo.stored, demo.plan, until=lambda: True)
 
         out = printed()
         assert "optimizer.grad_clip_norm none -> 1" in squeezed(out)
