@@ -67,7 +67,7 @@ NAIVE: Mapping[str, tuple[str, Mapping[str, float]]] = {
         {"patience": 3, "rise": 0, "stall_epochs": 3, "drop": 0},
     ),
     "loss and metric down over 5 epochs, 10% under its best": (
-        "loss_metric_divorce",
+        "loss_metric_decoupling",
         {"window": 5, "drop": 0.1, "noise": 0},
     ),
 }

@@ -17,9 +17,9 @@ from optuna.trial import TrialState
 from sqlalchemy import func, insert, select, text
 
 from search.planning.plan import Plan
-from search.sampling.sampler import distribution_of
+from search.sampling.sampler import to_distribution
+from spaces.config_tree import ConfigTree
 from spaces.parameters import Choice, FloatRange, Parameter, Scalar
-from spaces.paths import flatten
 from spaces.records import EpochRecord
 from storage.rows import StoredStudy
 from storage.store import Store
@@ -61,7 +61,9 @@ RECORD = EpochRecord(
 def healthy(epoch: int, epochs: int, config: Mapping[str, Any], top: float) -> EpochRecord:
     """A record of a trial that goes well: no signal fires. Its metric rises to `top`."""
     share = epoch / epochs
-    used = {path: value for path, value in flatten(config) if path.split(".")[0] in SETTINGS}
+    used = {
+        path: value for path, value in ConfigTree(config).items() if path.split(".")[0] in SETTINGS
+    }
     used |= {
         "environment.device": "cpu",
         "environment.threads": 1,
@@ -161,7 +163,7 @@ def _optuna_rows(
     """The rows that stand below the trials, by their table."""
     params, values = [], []
     known: dict[str, BaseDistribution] = {
-        path: distribution_of(dimension) for path, dimension in plan.spec.space.items()
+        path: to_distribution(dimension) for path, dimension in plan.spec.space.items()
     }
     spelled = {
         path: optuna.distributions.distribution_to_json(distribution)

@@ -114,9 +114,9 @@ def _copy_first(
 
 
 def _optuna_head(location: StoreLocation, found: str, where: str) -> str:
-    from search.sampling.connection import any_version, close_trials
+    from search.sampling.connection import close_trials, open_any_version
 
-    storage = any_version(location)
+    storage = open_any_version(location)
     try:
         if found not in storage.get_all_versions():
             raise StoreError(
@@ -132,9 +132,9 @@ def _optuna_head(location: StoreLocation, found: str, where: str) -> str:
 
 
 def _upgrade_optuna(location: StoreLocation) -> None:
-    from search.sampling.connection import any_version, close_trials
+    from search.sampling.connection import close_trials, open_any_version
 
-    storage = any_version(location)
+    storage = open_any_version(location)
     try:
         storage.upgrade()
     finally:

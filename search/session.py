@@ -8,9 +8,9 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from search.planning.plan import Plan, make_plan
+from spaces.config_tree import ConfigTree
 from spaces.errors import StudyError
-from spaces.paths import flatten
-from spaces.study import CIRCUMSTANCES, StudySpec
+from spaces.study import MUTABLE_FIELDS, StudySpec
 from storage.files.study_files import CheckpointFiles
 from storage.location import StoreLocation
 from storage.rows import StoredStudy
@@ -107,13 +107,13 @@ def discard_untried(session: Session) -> bool:
 
 def find_changes(stored: Mapping[str, Any], spec: StudySpec) -> list[Change]:
     """Compare the stored definition with the given one. Fields that may change do not count."""
-    old = {
-        path: value for path, value in flatten(stored) if path.split(".")[0] not in CIRCUMSTANCES
-    }
-    new = dict(flatten(spec.definition()))
+    current = StudySpec.rename_former_keys(stored)
+    old = ConfigTree({key: value for key, value in current.items() if key not in MUTABLE_FIELDS})
+    new = ConfigTree(spec.definition())
+    paths = [*old, *(path for path in new if path not in old)]
     return [
         Change(path, str(old.get(path, ABSENT)), str(new.get(path, ABSENT)))
-        for path in {**old, **new}
+        for path in paths
         if old.get(path, ABSENT) != new.get(path, ABSENT)
     ]
 
@@ -129,7 +129,7 @@ def _find_or_create(
     if changes:
         _check_changes(changes, spec.name, location.safe_url, accept_change=accept_change)
     definition = spec.model_dump(mode="json")
-    if not changes and all(stored.definition.get(key) == definition[key] for key in CIRCUMSTANCES):
+    if not changes and all(stored.definition.get(key) == definition[key] for key in MUTABLE_FIELDS):
         return stored
     store.studies.redefine_study(stored.id, definition)
     return store.studies.find_study(spec.name) or stored
@@ -179,11 +179,16 @@ def _suggest_options(changes: Sequence[Change]) -> str:
 def _create_study(store: Store, plan: Plan, location: StoreLocation) -> StoredStudy:
     # Imports Optuna, which a command that resumes a study does not need.
     from search.sampling.connection import close_trials, open_trials
-    from search.sampling.study import enqueue, is_anothers, make_study, waiting_presets
+    from search.sampling.study import (
+        belongs_to_other_program,
+        enqueue_trials,
+        make_study,
+        waiting_presets,
+    )
 
     trials = open_trials(location)
     try:
-        if is_anothers(trials, plan.spec.name):
+        if belongs_to_other_program(trials, plan.spec.name):
             raise StudyError(
                 f"the database has a study {plan.spec.name!r} that `search` did not create",
                 where=location.safe_url,
@@ -193,7 +198,7 @@ def _create_study(store: Store, plan: Plan, location: StoreLocation) -> StoredSt
         study = make_study(trials, plan, plan.spec.name)
         waiting = waiting_presets(study, plan)
         if not store.knows_optuna():
-            enqueue(study, waiting)
+            enqueue_trials(study, waiting)
             waiting = []
         definition = plan.spec.model_dump(mode="json")
         study_id = study._study_id  # noqa: SLF001

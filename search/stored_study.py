@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from search.planning.plan import Plan, make_plan
+from spaces.config_tree import ConfigTree
 from spaces.errors import StoreError, nearest
 from spaces.loader import check
-from spaces.parameters import active
-from spaces.paths import flatten
+from spaces.parameters import is_active
 from spaces.study import StudySpec
 from storage.rows import StoredStudy
 
@@ -48,11 +48,11 @@ def find_study(store: Store, name: str) -> StoredStudy:
 
 def sampled(spec: StudySpec, config: Mapping[str, Any]) -> tuple[dict[str, Any], float | None]:
     """Path → value of what was sampled for a configuration, and the learning rate that a sampled multiple amounts to."""
-    values = dict(flatten(config))
+    values = ConfigTree(config)
     params = {
         path: values[path]
         for path, dimension in spec.space.items()
-        if path in values and active(dimension.when, values)
+        if path in values and is_active(dimension.when, values)
     }
     return params, values[BASE_RATE] * params[
         RATE

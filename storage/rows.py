@@ -93,6 +93,29 @@ class Sampled:
 
 
 @dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a trial ended, and why.
+
+    Attributes:
+        score: None where the trial has none.
+        reason: why it did not complete, for people.
+        signal: what ended it: a divergence signal, the kind of a pruner, or the type of an error; empty for
+            a complete trial.
+        evidence: of a divergence.
+        diagnosis: made from the evidence.
+        error: text of an error in full.
+    """
+
+    state: FinalState
+    score: float | None = None
+    reason: str = ""
+    signal: str = ""
+    evidence: Evidence | None = None
+    diagnosis: Diagnosis | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class OptunaEnd:
     """What Optuna is to be told of the end of a trial.
 
@@ -131,7 +154,7 @@ class StoredTrial:
     """A trial as it stands.
 
     `config` is as sampled, `used` as read back by the objective, the text of an error in full, `device` where it ran last,
-    `device_s` the device time of all its attempts, as charged, and `halvings` how often its batch was halved.
+    `signal` what ended it (see `Outcome`), `device_s` the device time of all its attempts, as charged, and `halvings` how often its batch was halved.
     """
 
     id: int
@@ -156,6 +179,7 @@ class StoredTrial:
     device: str | None
     device_s: float
     halvings: int
+    signal: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,31 @@ app = typer.Typer(
     ),
 )
 
+
+def print_version(wanted: bool) -> None:
+    """Print the version and exit if `--version` was given."""
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"search {version('imbalance-search')}")
+        raise typer.Exit
+
+
+@app.callback()
+def read_common_options(
+    show_version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="print the version and exit",
+            callback=print_version,
+            is_eager=True,
+        ),
+    ] = False,
+) -> None:
+    """Options in front of the command."""
+
+
 StudyOption = Annotated[str, typer.Option("--study", "-s", help="name of a study in the store")]
 StoreOption = Annotated[
     Optional[str],
@@ -32,8 +57,9 @@ StoreOption = Annotated[
 JsonOption = Annotated[
     bool, typer.Option("--json", help="print JSON for scripts (docs/scripts.md lists the keys)")
 ]
+Wandb = Literal["off", "offline", "online"]
 WandbOption = Annotated[
-    Literal["off", "offline", "online"],
+    Wandb,
     typer.Option("--wandb", help="log each trial as a Weights & Biases run"),
 ]
 TimeoutOption = Annotated[

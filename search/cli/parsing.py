@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from spaces.config_tree import ConfigTree
 from spaces.errors import InputError, StudyError
-from spaces.loader import check, load_study, option_of, parse_changes
-from spaces.paths import nested, overlay
+from spaces.loader import check, find_option, load_study, parse_changes
 from spaces.study import PrunerConfig, StudySpec
 from spaces.thresholds import SignalsConfig
 
@@ -99,27 +99,23 @@ def load_spec(
 
 
 @contextmanager
-def naming_set_option(assignments: Sequence[str], study: str) -> Iterator[None]:
+def naming_set_option(assignments: Sequence[str]) -> Iterator[None]:
     """Add the `--set` option that caused it to an error about the study.
 
     Args:
         assignments: path=value of each `--set`.
-        study: name of the study.
 
     Raises:
-        StudyError: what the body raised, with the option in its place.
+        StudyError: what the body raised, with the option in its `where`.
     """
     try:
         yield
     except StudyError as problem:
-        place, _, _ = problem.where.removeprefix(f"study {study}, ").partition(", tried with")
-        option = option_of(
-            place.replace(", ", ".").replace(" → ", "."),
-            [assignment.partition("=")[0] for assignment in assignments],
-        )
-        if option is not None:
-            problem.where = f"--set {option}, over {problem.where}"
-        raise
+        changed = [assignment.partition("=")[0] for assignment in assignments]
+        option = find_option(problem.place, changed)
+        if option is None:
+            raise
+        raise problem.relocated(where=f"--set {option}, over {problem.where}") from None
 
 
 def parse_signals(assignments: list[str], base: SignalsConfig) -> SignalsConfig:
@@ -130,7 +126,9 @@ def parse_signals(assignments: list[str], base: SignalsConfig) -> SignalsConfig:
     """
     examples = "--signals class_collapse.epochs=8, --signals overfitting.enabled=false"
     changes = parse_changes(assignments, "--signals", examples)
-    return check(SignalsConfig, overlay(base.model_dump(), nested(changes)), "--signals")
+    given = SignalsConfig.rename_former_keys(ConfigTree.from_paths(changes).nested)
+    tree = ConfigTree(base.model_dump()).overlay(ConfigTree(given))
+    return check(SignalsConfig, tree.nested, "--signals")
 
 
 def parse_pruner(words: list[str], base: PrunerConfig) -> PrunerConfig:
@@ -146,7 +144,8 @@ def parse_pruner(words: list[str], base: PrunerConfig) -> PrunerConfig:
     assignments = [word if "=" in word else f"kind={word}" for word in words]
     examples = "--pruner median, --pruner warmup_epochs=10"
     changes = parse_changes(assignments, "--pruner", examples)
-    return check(PrunerConfig, overlay(base.model_dump(), changes), "--pruner")
+    tree = ConfigTree(base.model_dump()).overlay(ConfigTree(changes))
+    return check(PrunerConfig, tree.nested, "--pruner")
 
 
 def parse_columns(assignments: list[str]) -> dict[str, str]:

@@ -1,30 +1,14 @@
-"""`search run`."""
+"""`search run`: its options; what it does is in `run_study`."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Optional
+from typing import Annotated, Literal, Optional
 
 import typer
 
-from search.cli.app import (
-    StoreOption,
-    TimeoutOption,
-    WandbOption,
-    app,
-    format_store_option,
-)
-from spaces.errors import InputError
+from search.cli.app import StoreOption, TimeoutOption, WandbOption, app
 from spaces.exit_codes import ExitCode
-
-if TYPE_CHECKING:
-    from search.launch.placement import Hire
-    from search.report.models import StudyReport
-    from search.session import Session
-    from spaces.study import StudySpec
-    from storage.location import StoreLocation
 
 SpecOption = Annotated[
     str,
@@ -132,174 +116,15 @@ def run(
     finish the current epochs, then stop. Twice: stop immediately. Exit code 0: done; 1: something
     failed; 2: bad input; 130: interrupted.
     """
-    from search.cli.parsing import (
-        load_spec,
-        naming_set_option,
-        parse_device_hours,
-        parse_duration,
-        store_location,
-    )
-    from search.export import check_out
-    from search.launch.placement import Placement, prepare
-    from search.session import open_session
+    from search.cli.run_study import StudyChoice, run_study
+    from search.launch.placement import Placement
 
-    location = store_location(store)
-    if remedy is None:
-        spec = load_spec(study, change or [], name=name, trials=trials, epochs=epochs, seed=seed)
-    else:
-        _refuse_changes(remedy, {"--set": change, "--epochs": epochs, "--seed": seed})
-        spec = load_stored_spec(name or study, location, trials)
-    timeout_s, device_s = parse_duration(timeout), parse_device_hours(device_hours)
-    check_out(out)
+    choice = StudyChoice(study, name, trials, epochs, seed, change or [], accept_change, remedy)
     place = Placement(
         launcher, devices, workers, workers_per_device, cpus_per_worker, ray_address, slurm or []
     )
-    hire, warnings = prepare(place, location, sys.argv)
-    with naming_set_option(change or [], spec.name):
-        session = open_session(spec, location, accept_change=accept_change)
-    arguments = ["--study", spec.name, "--wandb", wandb]
-    with session:
-        if device_s is not None:
-            session.store.budget.set_device_budget(session.stored.id, device_s)
-        if remedy is not None:
-            session = _prescribe(session, remedy)
-        stops = _search(
-            session,
-            hire,
-            [*session.plan.warnings, *warnings],
-            arguments,
-            timeout_s,
-        )
-        _conclude(session, out, interrupted=stops > 0)
-    if stops:
-        raise typer.Exit(ExitCode.INTERRUPTED)
-
-
-def _refuse_changes(remedy: str, given: Mapping[str, object]) -> None:
-    """Refuse options that would change a study in which a remedy is enqueued.
-
-    Raises:
-        InputError: when there is such an option, or the remedy is not N or N:M.
-    """
-    from search.enqueue_remedy import parse_choice
-
-    parse_choice(remedy)
-    refused = [option for option, value in given.items() if value is not None]
-    if refused:
-        raise InputError(
-            f"{' and '.join(refused)} cannot be combined with --enqueue-remedy, "
-            "which resumes the study as it is stored",
-            where="--enqueue-remedy",
-            found=", ".join(refused),
-            allowed="--study or --name, --trials, and options on workers, devices and output",
-            next_step=(
-                "remove that option, or start another study with --name "
-                "and without --enqueue-remedy"
-            ),
-        )
-
-
-def load_stored_spec(study: str, location: StoreLocation, trials: int | None) -> StudySpec:
-    """Load a study's definition from the store, where a YAML file may name the study.
-
-    Args:
-        study: name of the study, or path of a YAML file with its name.
-        location: of the store.
-        trials: number of trials; None: as stored.
-    """
-    from search.stored_study import find_study
-    from spaces.loader import check, load_study
-    from spaces.study import StudySpec
-
-    with location.open(create=False) as opened:
-        name = study
-        if study.endswith((".yaml", ".yml")) and not opened.studies.find_study(study):
-            name = load_study(study).name
-        definition = find_study(opened, name).definition
-    changed = {} if trials is None else {"trials": trials}
-    return check(StudySpec, {**definition, **changed}, f"study {name} in the store")
-
-
-def _prescribe(session: Session, text: str) -> Session:
-    from search.console import terminal
-    from search.enqueue_remedy import enqueue_remedy, parse_choice
-
-    choice = parse_choice(text)
-    session, remedy = enqueue_remedy(session, choice)
-    terminal.print_paragraph(f"enqueued: trial {choice.trial} again, with {remedy.text}")
-    return session
-
-
-def _search(
-    session: Session,
-    hire: Hire,
-    warnings: list[str],
-    arguments: list[str],
-    timeout_s: float | None,
-) -> int:
-    """Run the workers under the live display.
-
-    Returns:
-        How many times a stop was requested.
-    """
-    from search.console import live, terminal
-    from search.launch.reaper import TrialCare
-    from search.session import discard_untried
-
-    for warning in warnings:
-        terminal.print_warning(warning)
-    logs = session.location.files_root / session.stored.name
-    team = hire(arguments, session.location, logs, timeout_s)
-    team.care = TrialCare(session.store, session.stored.id)
-    with team.running():
-        live.watch_study(
-            session.store, session.stored, session.plan, until=team.finished, note=team.note
-        )
-    for warning in team.warnings():
-        terminal.print_warning(warning)
-    try:
-        team.check()
-    except InputError:
-        if discard_untried(session):
-            team.forget_logs()
-        raise
-    return team.stops
-
-
-def _conclude(session: Session, out: Path, *, interrupted: bool) -> None:
-    """Print the study, write the best configuration, and print what to run next."""
-    from search.console import tables, terminal
-    from search.export import make_export, write_export
-    from search.report.study import study_report
-
-    report = study_report(session.store, session.stored.name, session.files)
-    tables.print_study(report)
-    if interrupted or report.states["left"] or report.states["paused"]:
-        terminal.print_line(f"\n{_describe_stop(report, interrupted=interrupted)}")
-    if not report.leaderboard:
-        terminal.print_line(f"\nno trial is complete, so {out} was not written")
-        if report.states["failed"]:
-            raise typer.Exit(ExitCode.FAILED)
-        return
-    write_export(make_export(session.store, session.stored, None, session.files), out)
-    terminal.print_line(f"\nbest configuration written to {out}\n\nnext:")
-    where = format_store_option(session.location)
-    study, best = report.name, report.leaderboard[0].number
-    commands = {
-        f"search explain --study {study} --trial {best}{where}": "its curves and classes",
-        f"search train {out}": "train it again and compare the scores",
-        f"search dashboard --study {study}{where}": "open the study in the browser",
-    }
-    for command, purpose in commands.items():
-        terminal.print_line(f"  {command:<60}  # {purpose}")
-
-
-def _describe_stop(report: StudyReport, *, interrupted: bool) -> str:
-    """Say why a study is not finished, and how to continue it."""
-    from search.console.workers import is_device_time_spent
-
+    interrupted = run_study(
+        choice, place, store, out, timeout=timeout, device_hours=device_hours, wandb=wandb
+    )
     if interrupted:
-        return "interrupted; run the same command again to continue"
-    if is_device_time_spent(report):
-        return "device-hour budget exhausted; raise --device-hours to continue"
-    return "time limit reached; run the same command again to continue"
+        raise typer.Exit(ExitCode.INTERRUPTED)

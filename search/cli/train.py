@@ -42,13 +42,13 @@ def train(
     if save is not None:
         check_place(save, "--save")
     training = Retraining(load_export(file), device, threads, save)
-    for record in training.epochs():
+    for record in training.train_epochs():
         terminal.print_line(_describe_epoch(record, training))
-    found = training.compare()
+    found = training.compare_scores()
     terminal.print_line(_describe_comparison(found))
     for difference in found.differences:
         terminal.print_line(f"  different: {difference}")
-    if not found.equal and not found.differences:
+    if not found.is_equal and not found.differences:
         raise typer.Exit(ExitCode.FAILED)
 
 
@@ -62,6 +62,6 @@ def _describe_epoch(record: EpochRecord, training: Retraining) -> str:
 def _describe_comparison(found: Comparison) -> str:
     test = "" if found.test is None else f", {found.test:.4f} on test"
     verdict = f"differs by {found.trained - found.recorded:+.2e}"
-    if found.equal:
+    if found.is_equal:
         verdict = "equal to the last bit"
     return f"\nrecorded {found.recorded!r}, trained {found.trained!r}{test}: {verdict}"

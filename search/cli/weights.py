@@ -34,7 +34,7 @@ def weights(
     from spaces.config import WeightMethod, WeightsConfig
 
     spec = load_spec(study, change or [])
-    with naming_set_option(change or [], spec.name):
+    with naming_set_option(change or []):
         plan = make_plan(spec)
     counts = plan.objective.load().count_classes(plan.config({}, 0))
     computed = {}

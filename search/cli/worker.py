@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
@@ -26,23 +27,25 @@ def worker(
     wandb: WandbOption = "off",
     timeout: TimeoutOption = None,
     parent: Annotated[Optional[int], typer.Option(hidden=True)] = None,
+    events: Annotated[Optional[Path], typer.Option(hidden=True)] = None,
 ) -> None:
     """Join a running study from another shell or machine."""
     from search.cli.parsing import parse_duration, store_location
-    from search.launch.devices import own_device
-    from search.worker.context import WorkerSettings
-    from search.worker.loop import work
+    from search.launch.devices import resolve_device
+    from search.worker.events import log_worker_events
+    from search.worker.loop import run_worker
+    from search.worker.options import WorkerOptions
 
-    interrupted = work(
-        WorkerSettings(
-            store_location(store),
-            study,
-            own_device(device),
-            threads,
-            wandb,
-            parse_duration(timeout),
-            parent,
+    with log_worker_events(events):
+        options = WorkerOptions(
+            study=study,
+            device=resolve_device(device),
+            threads=threads,
+            wandb=wandb,
+            timeout_s=parse_duration(timeout),
+            parent=parent,
+            events=events,
         )
-    )
+        interrupted = run_worker(store_location(store), options)
     if interrupted:
         raise typer.Exit(ExitCode.INTERRUPTED)

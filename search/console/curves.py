@@ -24,7 +24,7 @@ from search.console.formatting import (
 from search.console.tables import STATE_STYLES
 from search.report.models import TrialReport
 from search.stored_study import BASE_RATE, RATE
-from spaces.paths import flatten, lookup
+from spaces.config_tree import ConfigTree
 from spaces.records import Diagnosis, EpochRecord, Evidence, best_record
 
 CHART_WIDTH, CHART_HEIGHT = 100, 13
@@ -105,7 +105,7 @@ def _print_config(report: TrialReport) -> None:
     for name, (values, prefix) in sections.items():
         settings = [
             terminal.to_printable(_setting(f"{prefix}{key}", key, value, report))
-            for key, value in flatten(values)
+            for key, value in ConfigTree(values).items()
         ]
         lines = Text("\n".join(wrap_pieces(settings, terminal.get_console().width - margin)))
         lines.highlight_regex(r"\*[^,]+", "bold")
@@ -118,7 +118,7 @@ def _setting(path: str, key: str, value: Any, report: TrialReport) -> str:
     text = f"{mark}{key} {format_setting(value)}"
     if path != RATE:
         return text
-    lr = report.lr if report.lr is not None else lookup(report.config, BASE_RATE) * value
+    lr = report.lr if report.lr is not None else ConfigTree(report.config)[BASE_RATE] * value
     return f"{text}, lr {format_rate(lr, value)}"
 
 
@@ -321,7 +321,7 @@ def _print_diagnosis(diagnosis: Diagnosis, report: TrialReport, store: str) -> N
         terminal.print_paragraph(f"less likely: {', '.join(others)}", indent=4)
     terminal.print_line()
     terminal.print_line("  to try, in this order:", style="bold")
-    current = dict(flatten(report.config))
+    current = ConfigTree(report.config)
     for place, remedy in enumerate(diagnosis.remedies, 1):
         changes = ", ".join(
             f"{path} {format_setting(current.get(path))} → {format_setting(new)}"

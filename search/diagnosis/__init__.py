@@ -9,7 +9,7 @@ from typing import Any
 from search.diagnosis.causes import CAUSES, SUSPECTS, SUSPICION, Point
 from search.diagnosis.facts import Facts
 from search.diagnosis.remedies import remedies
-from spaces.paths import flatten
+from spaces.config_tree import ConfigTree
 from spaces.records import ClassCounts, Diagnosis, EpochRecord, Evidence
 
 NONE_OF_THESE = 1.0
@@ -33,7 +33,7 @@ def diagnose(
         config: the trial's configuration, nested.
         counts: pixels of the classes in the training split: they tell rare from frequent classes, and name them.
     """
-    facts = Facts(records, dict(flatten(config)), evidence, counts)
+    facts = Facts(records, ConfigTree(config), evidence, counts)
     held = {
         cause: [point for point in ask(facts) if math.isfinite(point.weight)]
         for cause, ask in CAUSES.items()

@@ -405,7 +405,7 @@ SUSPECTS: dict[str, tuple[str, ...]] = {
         "learning rate too high",
     ),
     "overfitting": ("too little regularisation", "extreme class weights"),
-    "loss_metric_divorce": ("extreme class weights", "labels broken"),
+    "loss_metric_decoupling": ("extreme class weights", "labels broken"),
 }
 """Signal → the causes that it is a sign of more often than of others."""
 

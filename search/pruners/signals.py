@@ -22,7 +22,7 @@ from spaces.records import EpochRecord, Evidence
 from spaces.thresholds import (
     ClassCollapse,
     GradientExplosion,
-    LossMetricDivorce,
+    LossMetricDecoupling,
     LossRising,
     MetricFalling,
     NonfiniteLoss,
@@ -62,7 +62,7 @@ def fired(records: Records, config: SignalsConfig, direction: Direction) -> Evid
     rules: tuple[Callable[[], Evidence | None], ...] = (
         lambda: loss_rising(records, config.loss_rising),
         lambda: metric_falling(records, config.metric_falling, sign),
-        lambda: loss_metric_divorce(records, config.loss_metric_divorce, sign),
+        lambda: loss_metric_decoupling(records, config.loss_metric_decoupling, sign),
         lambda: overfitting(records, config.overfitting, sign),
         lambda: class_collapse(records, config.class_collapse),
     )
@@ -167,8 +167,8 @@ def metric_falling(records: Records, rule: MetricFalling, sign: float = 1.0) -> 
     )
 
 
-def loss_metric_divorce(
-    records: Records, rule: LossMetricDivorce, sign: float = 1.0
+def loss_metric_decoupling(
+    records: Records, rule: LossMetricDecoupling, sign: float = 1.0
 ) -> Evidence | None:
     """Over the window the training loss fell and the smoothed metric fell, far below its best; or both fell in each of a few epochs."""
     if not rule.enabled or not math.isfinite(records[-1].metric):
@@ -198,7 +198,7 @@ def loss_metric_divorce(
         "smoothed_metric": sign * smooth[-1],
     }
     statement = f"over {steps} epochs the loss fell from {losses[0]:.4g} to {losses[-1]:.4g} while the metric went from {sign * best:.4f} at best to {sign * smooth[-1]:.4f}"
-    return _evidence("loss_metric_divorce", window[-1], statement, numbers, _share(lost, best))
+    return _evidence("loss_metric_decoupling", window[-1], statement, numbers, _share(lost, best))
 
 
 def _apart(comparable: Records, smooth: Sequence[float], steps: int) -> bool:

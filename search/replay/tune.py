@@ -39,7 +39,7 @@ GRIDS: Mapping[str, Mapping[str, tuple[float, ...]]] = {
         "stall_epochs": (6, 8, 10),
         "drop": (0.1, 0.2, 0.3),
     },
-    "loss_metric_divorce": {
+    "loss_metric_decoupling": {
         "window": (4, 5, 6, 8),
         "drop": (0.15, 0.2, 0.25, 0.3, 0.4),
         "unbroken_drop": (0.2, 0.4),

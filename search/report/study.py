@@ -201,10 +201,12 @@ def _row(
 
 
 def _kill(trial: StoredTrial, records: Sequence[EpochRecord], findings: Sequence[Finding]) -> Kill:
-    head = trial.reason.partition(":")[0]
+    ended_by = trial.signal or ""
     epoch = records[-1].epoch if records else None
     if not findings:
-        signal, cause = (head, WORSE_THAN_PEERS) if trial.state == "pruned" else ("error", head)
+        signal, cause = (
+            (ended_by, WORSE_THAN_PEERS) if trial.state == "pruned" else ("error", ended_by)
+        )
         return Kill(trial.number, trial.state, signal, epoch, None, trial.reason, cause, "", None)
     evidence, diagnosis = findings[-1]
     cause, remedies = (diagnosis.cause, diagnosis.remedies) if diagnosis else ("unknown", ())

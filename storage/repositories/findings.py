@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, insert, select
 
 from spaces.records import Diagnosis, Evidence, Remedy
+from spaces.thresholds import rename_former_signals
 from storage.repositories.base import Repository
 from storage.rows import Finding
 from storage.tables.models import Signal, Trial
@@ -63,8 +64,11 @@ def _signals() -> Select[int, str, int, int | None, str, Any, float, Any]:
 
 
 def _finding(row: _Columns) -> Finding:
-    _, *evidence, diagnosis = row
-    return Evidence(*evidence), None if diagnosis is None else _diagnosis(diagnosis)
+    _, signal, *evidence, diagnosis = row
+    return (
+        Evidence(rename_former_signals(signal), *evidence),
+        None if diagnosis is None else _diagnosis(diagnosis),
+    )
 
 
 def _diagnosis(told: Mapping[str, Any]) -> Diagnosis:

@@ -21,13 +21,12 @@ from sqlalchemy import ColumnElement, Connection, and_, func, insert, null, sele
 from sqlalchemy.exc import IntegrityError
 
 from spaces.errors import LeaseLostError, StoreError
-from spaces.records import Diagnosis, Evidence
 from storage.database.engine import inserted_id, now
 from storage.repositories import findings
 from storage.repositories.base import Repository
 from storage.repositories.device_time import Budget, locked_budget, reserve, settle, used
 from storage.repositories.reaping import MAX_ATTEMPTS, release
-from storage.rows import FINAL_STATES, HELD_STATES, Claim, FinalState, OptunaEnd, Sampled
+from storage.rows import FINAL_STATES, HELD_STATES, Claim, OptunaEnd, Outcome, Sampled
 from storage.tables.models import Study, Trial
 
 
@@ -230,40 +229,38 @@ class LeaseRepository(Repository):
     def finish_trial(
         self,
         claim: Claim,
-        state: FinalState,
-        score: float | None = None,
-        reason: str = "",
-        evidence: Evidence | None = None,
-        diagnosis: Diagnosis | None = None,
-        error: str = "",
-        told: OptunaEnd | None = None,
+        outcome: Outcome,
+        optuna_end: OptunaEnd | None = None,
     ) -> None:
-        """Ends the trial, and keeps why; in Optuna's tables, too, where the store knows them and `told` says how.
+        """Ends the trial, and keeps why; in Optuna's tables, too, where the store knows them and `optuna_end` is given.
 
         Raises:
             LeaseLostError: when another attempt took the trial over, or it ended.
-            ValueError: when `state` is not one that a trial can end in.
+            ValueError: when the outcome's state is not one that a trial can end in.
         """
-        if state not in FINAL_STATES:
-            raise ValueError(f"a trial ends as one of {', '.join(FINAL_STATES)}, not {state!r}")
+        if outcome.state not in FINAL_STATES:
+            raise ValueError(
+                f"a trial ends as one of {', '.join(FINAL_STATES)}, not {outcome.state!r}"
+            )
         with self._database.writing() as connection:
             end_attempt(
                 connection,
                 claim,
-                state=state,
-                score=score,
-                reason=reason,
-                error=error,
+                state=outcome.state,
+                score=outcome.score,
+                reason=outcome.reason,
+                signal=outcome.signal,
+                error=outcome.error,
                 finished_at=now(),
             )
-            if evidence is not None:
-                findings.keep(connection, claim.trial_id, evidence, diagnosis)
+            if outcome.evidence is not None:
+                findings.keep(connection, claim.trial_id, outcome.evidence, outcome.diagnosis)
             if (
-                told is not None
+                optuna_end is not None
                 and claim.optuna_trial_id is not None
                 and self._optuna.known(connection)
             ):
-                self._optuna.end(connection, claim.optuna_trial_id, told)
+                self._optuna.end(connection, claim.optuna_trial_id, optuna_end)
 
     @contextmanager
     def _numbering(self) -> Iterator[Connection]:

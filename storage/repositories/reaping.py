@@ -17,6 +17,9 @@ from storage.tables.optuna import OptunaTables
 MAX_ATTEMPTS = 3
 """A trial that cost so many workers their lives is failed."""
 
+GIVEN_UP = "given up"
+"""Signal of a trial that ended for that."""
+
 GRACE_S = 10.0
 """After the database was away for a while every lease is over: for so long its workers have time to extend theirs."""
 
@@ -142,6 +145,7 @@ def _left(each: Reaped, death: Death | None) -> dict[str, Any]:
         values |= {
             "state": "failed",
             "reason": f"{_given_up(each.lost)}{how}",
+            "signal": GIVEN_UP,
             "finished_at": now(),
         }
     return values
@@ -160,7 +164,7 @@ def _charge_lost(
 
 
 def _given_up(lost: int) -> str:
-    return f"given up: {lost} workers vanished while they worked on it"
+    return f"{GIVEN_UP}: {lost} workers vanished while they worked on it"
 
 
 def _tell_optuna(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Row, Select, case, func, null, select
 
+from spaces.thresholds import rename_former_signals
 from storage.database.engine import now
 from storage.repositories.base import Repository
 from storage.rows import HELD_STATES, OPEN_STATES, Claim, Progress, StoredTrial, TrialState
@@ -109,4 +111,5 @@ def _trials() -> Select[*tuple[Any, ...]]:
 
 
 def _stored(row: _Row) -> StoredTrial:
-    return StoredTrial(*row)
+    trial = StoredTrial(*row)
+    return replace(trial, reason=rename_former_signals(trial.reason))

@@ -59,6 +59,7 @@ class Trial(Table):
         charged_until: up to when the current attempt is charged; None when nobody works on it.
         halvings: how often its batch was halved after it ran out of memory.
         seen_at: the last sign of life of its worker.
+        signal: what ended it: a divergence signal, the kind of a pruner, or the type of an error.
     """
 
     __tablename__ = f"{PREFIX}trials"
@@ -85,6 +86,7 @@ class Trial(Table):
     score: Mapped[float | None] = mapped_column(Number)
     reason: Mapped[str] = mapped_column(Words)
     error: Mapped[str] = mapped_column(Words)
+    signal: Mapped[str | None] = mapped_column(Words)
     created_at: Mapped[float]
     started_at: Mapped[float | None]
     finished_at: Mapped[float | None]

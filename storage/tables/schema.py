@@ -10,7 +10,7 @@ from spaces.errors import StoreError
 from storage.database.engine import Database
 from storage.database.sqlite_file import no_store
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest migration. It is written down here, for Alembic takes longer to import than the check takes to run."""
 VERSION_TABLE = "search_alembic_version"
 MIGRATIONS = Path(__file__).parents[1] / "migrations"

@@ -45,7 +45,7 @@ class TestBacktest:
         for rule in (
             "nonfinite_loss",
             "class_collapse",
-            "loss_metric_divorce",
+            "loss_metric_decoupling",
             "all signals",
             "median",
             "all signals + median",

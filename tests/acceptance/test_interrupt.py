@@ -271,7 +271,7 @@ class TestKill:
         logs = "".join(
             log.read_text() for log in (tmp_path / "search.files" / "tiny").glob("worker-*.log")
         )
-        assert "attempt 1 may not write to it any more; going on with other work" in logs
+        assert "attempt 1 may not write to it any more; continuing with other work" in logs
         assert [trial.score for trial in ended.trials] == [trial.score for trial in unbroken.trials]
         assert repeatable(ended.records) == repeatable(unbroken.records)
 

@@ -81,7 +81,7 @@ class TestDepartures:
             "loss_rising",
             "class_collapse",
             "overfitting",
-            "loss_metric_divorce",
+            "loss_metric_decoupling",
         }
 
     @pytest.mark.parametrize("row", ROW.findall(STUDIES), ids=lambda row: row[0])

@@ -13,7 +13,7 @@ from spaces.loader import load_study
 from spaces.parameters import Scalar
 from spaces.records import Diagnosis, EpochRecord, Evidence, Remedy
 from storage.location import StoreLocation
-from storage.rows import Claim, StoredStudy
+from storage.rows import Claim, Outcome, StoredStudy
 from storage.store import Store
 
 NAN = float("nan")
@@ -93,7 +93,7 @@ class Demo:
     ) -> None:
         """The end of a trial."""
         found = (EVIDENCE, DIAGNOSIS) if state == "diverged" else (None, None)
-        self.store.leases.finish_trial(claim, state, score, reason, *found)
+        self.store.leases.finish_trial(claim, Outcome(Outcome(state, score, reason, *found)))
 
     def filled(self) -> None:
         """A trial of every kind: 0 and 1 complete, 2 pruned, 3 diverged, 4 failed, 5 running."""
@@ -112,9 +112,13 @@ class Demo:
         self.finish(claim, "diverged", 0.1, f"gradient_explosion: {STATEMENT}")
         self.store.leases.finish_trial(
             self.start(),
-            "failed",
-            reason="ValueError: no [b]class[/b] ü",
-            error="Traceback\n  [b]x[/b]\nValueError",
+            Outcome(
+                Outcome(
+                    "failed",
+                    reason="ValueError: no [b]class[/b] ü",
+                    error="Traceback\n  [b]x[/b]\nValueError",
+                )
+            ),
         )
         self.start([0.1, 0.2])
 

@@ -20,7 +20,7 @@ from spaces.errors import ConfigError, DeviceError, StoreError
 from spaces.loader import load_study
 from spaces.records import EpochRecord, TestScore
 from storage.location import StoreLocation
-from storage.rows import FinalState, StoredStudy
+from storage.rows import FinalState, Outcome, StoredStudy
 from storage.store import Store
 
 NAN = math.nan
@@ -71,7 +71,7 @@ class Finished:
                 ),
                 600,
             )
-        self.store.leases.finish_trial(claim, state, score=score)
+        self.store.leases.finish_trial(claim, Outcome(Outcome(state, score=score)))
         self.count += 1
 
     def export(self, number: int | None = None) -> Export:
@@ -402,9 +402,9 @@ class TestLoadExport:
     @pytest.mark.parametrize(
         ("content", "what"),
         [
-            (b"", "holds no mapping"),
-            (b"# no more\n", "holds no mapping"),
-            (b"- 1\n", "holds no mapping"),
+            (b"", "contains no mapping"),
+            (b"# no more\n", "contains no mapping"),
+            (b"- 1\n", "contains no mapping"),
             (b"\xff\xfe\x00", "cannot read"),
             (b"\x00", "is not valid YAML"),
             (b"a: 2026-99-99\n", "is not valid YAML"),

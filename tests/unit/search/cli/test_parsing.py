@@ -159,7 +159,7 @@ class TestNamingSetOption:
         spec = load_spec("focal_gamma", [assignment])
         with (
             pytest.raises(StudyError) as caught,
-            naming_set_option(["trials=9", assignment], spec.name),
+            naming_set_option(["trials=9", assignment]),
         ):
             make_plan(spec)
         assert caught.value.where == f"--set {assignment.partition('=')[0]}, over {where}"
@@ -169,7 +169,7 @@ class TestNamingSetOption:
         spec = load_spec("focal_gamma", ["base.loss.gama=1"])
         with (
             pytest.raises(StudyError) as caught,
-            naming_set_option(["base.data.size=64", "base.loss.gamma=2"], spec.name),
+            naming_set_option(["base.data.size=64", "base.loss.gamma=2"]),
         ):
             make_plan(spec)
         assert caught.value.where == "study focal_gamma, base, loss → gama"
@@ -189,6 +189,12 @@ class TestSignals:
             found.overfitting.patience,
         ) == (8, False, 1, 9)
         assert parse_signals([], below) == below
+
+    def test_former_name(self) -> None:
+        """A former name of a signal changes its thresholds, over those under the name now."""
+        below = SignalsConfig.model_validate({"loss_metric_decoupling": {"window": 9}})
+        found = parse_signals(["loss_metric_divorce.drop=0.4"], below).loss_metric_decoupling
+        assert (found.drop, found.window) == (0.4, 9)
 
     @pytest.mark.parametrize(
         ("given", "what", "where"),

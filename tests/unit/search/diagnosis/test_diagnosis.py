@@ -14,7 +14,7 @@ from search.diagnosis.causes import CAUSES, SUSPECTS
 from search.diagnosis.facts import Facts
 from search.diagnosis.remedies import remedies
 from search.planning.plan import make_plan
-from spaces.paths import flatten, nested
+from spaces.config_tree import ConfigTree
 from spaces.records import ClassCounts, Diagnosis, EpochRecord, Evidence
 from spaces.study import StudySpec
 from spaces.thresholds import SignalsConfig
@@ -87,7 +87,8 @@ Course = Callable[..., list[EpochRecord]]
 def configuration(**changes: Any) -> dict[str, Any]:
     """The recommended preset with changes, by dotted path with __ for the dot."""
     values = RECOMMENDED | {path.replace("__", "."): value for path, value in changes.items()}
-    return SegmentationConfig.model_validate(nested(values)).model_dump(mode="json")
+    tree = ConfigTree.from_paths(values)
+    return SegmentationConfig.model_validate(tree.nested).model_dump(mode="json")
 
 
 def diagnosed(
@@ -179,7 +180,10 @@ class TestCauses:
         """Weights of a wide ratio, under which frequent classes hardly pull."""
         records = course(weight_ratio=176.0, class_grad_shares=(0.05, 0.2, 0.35, 0.4))
         found = diagnosed(
-            records, "loss_metric_divorce", weights__method="inverse_freq", weights__clip_ratio=None
+            records,
+            "loss_metric_decoupling",
+            weights__method="inverse_freq",
+            weights__clip_ratio=None,
         )
         assert found.cause == "extreme class weights"
         assert "class weights differ by a factor of 176" in found.because
@@ -280,7 +284,7 @@ class TestCauses:
         after = {
             epoch: {"metric": 0.02, "ce_loss": 3.0 * 0.7 ** (epoch - 7)} for epoch in range(7, 13)
         }
-        found = diagnosed(course(after), "loss_metric_divorce")
+        found = diagnosed(course(after), "loss_metric_decoupling")
         assert found.cause == "labels broken"
         assert "epoch 7" in found.remedies[0].text
 
@@ -517,10 +521,11 @@ class TestRemedies:
             assert all(f"{path} " in remedy.text for path in remedy.patch)
             assert remedy.text.count(" → ") >= len(remedy.patch)
             assert all(facts.values[path] != value for path, value in remedy.patch.items())
-            SegmentationConfig.model_validate(nested(dict(facts.values) | dict(remedy.patch)))
+            tree = ConfigTree.from_paths({**facts.values, **remedy.patch})
+            SegmentationConfig.model_validate(tree.nested)
             study = {
                 "name": "next",
-                "base": nested(remedy.patch),
+                "base": ConfigTree.from_paths(remedy.patch).nested,
                 "space": {"optimizer.momentum": {"kind": "float", "low": 0, "high": 0.9}},
             }
             assert make_plan(StudySpec.model_validate(study)).spec.name == "next"
@@ -528,4 +533,4 @@ class TestRemedies:
 
 def facts_of(records: Sequence[EpochRecord], **changes: Any) -> Facts:
     """The facts of a trial that ended by itself."""
-    return Facts(records, dict(flatten(configuration(**changes))), None, COUNTS)
+    return Facts(records, ConfigTree(configuration(**changes)), None, COUNTS)

@@ -13,7 +13,7 @@ from search.pruners.signals import (
     class_collapse,
     fired,
     gradient_explosion,
-    loss_metric_divorce,
+    loss_metric_decoupling,
     loss_rising,
     metric_falling,
     nonfinite_loss,
@@ -24,7 +24,7 @@ from spaces.records import EpochRecord, Evidence
 from spaces.thresholds import (
     ClassCollapse,
     GradientExplosion,
-    LossMetricDivorce,
+    LossMetricDecoupling,
     LossRising,
     MetricFalling,
     NonfiniteLoss,
@@ -367,19 +367,19 @@ class TestMetricFalling:
         assert signal(metric_falling(series(metric=[*FALLING, NAN]), self.RULE)) is None
 
 
-class TestLossMetricDivorce:
-    RULE = LossMetricDivorce(window=5, drop=0.25, unbroken_epochs=9, noise=3)
+class TestLossMetricDecoupling:
+    RULE = LossMetricDecoupling(window=5, drop=0.25, unbroken_epochs=9, noise=3)
     LOSS = (0.8, 0.7, 0.65, 0.6, 0.57, 0.55, 0.52, 0.5, 0.49)
     METRIC = (0.45, 0.45, 0.44, 0.42, 0.40, 0.38, 0.35, 0.32, 0.30)
 
     def test_fires(self, series: Series) -> None:
         """The loss falls and the metric with it, a quarter under its best once smoothed."""
-        found = loss_metric_divorce(
+        found = loss_metric_decoupling(
             series(loss=list(self.LOSS), metric=list(self.METRIC)), self.RULE
         )
         assert found is not None
         assert (found.signal, found.epoch, found.numbers["epochs"]) == (
-            "loss_metric_divorce",
+            "loss_metric_decoupling",
             9,
             [4, 5, 6, 7, 8, 9],
         )
@@ -426,7 +426,7 @@ class TestLossMetricDivorce:
     ) -> None:
         """Not while it is less than a quarter down, the loss rises too, the trial is young, the metric climbs, an epoch falls out, or all is noise."""
         assert (
-            signal(loss_metric_divorce(series(loss=list(loss), metric=list(metric)), self.RULE))
+            signal(loss_metric_decoupling(series(loss=list(loss), metric=list(metric)), self.RULE))
             is None
         )
 
@@ -436,10 +436,12 @@ class TestLossMetricDivorce:
             [*self.LOSS, 0.48, 0.47],
             [0.45, 0.45, 0.45, 0.45, 0.45, 0.44, 0.43, 0.42, 0.3, 0.3, 0.46],
         )
-        assert signal(loss_metric_divorce(series(loss=loss, metric=metric), self.RULE)) is None
+        assert signal(loss_metric_decoupling(series(loss=loss, metric=metric), self.RULE)) is None
         assert (
-            signal(loss_metric_divorce(series(loss=loss, metric=[*metric[:-1], 0.31]), self.RULE))
-            == "loss_metric_divorce"
+            signal(
+                loss_metric_decoupling(series(loss=loss, metric=[*metric[:-1], 0.31]), self.RULE)
+            )
+            == "loss_metric_decoupling"
         )
 
     TABLE_LOSS, TABLE_METRIC = (0.8, 0.7, 0.6, 0.55, 0.5), (0.45, 0.42, 0.38, 0.35, 0.32)
@@ -449,8 +451,8 @@ class TestLossMetricDivorce:
         records = series(loss=list(self.TABLE_LOSS), metric=list(self.TABLE_METRIC))
         assert [
             signal(fired(records[:epochs], SignalsConfig(), "maximize")) for epochs in range(1, 6)
-        ] == [None] * 4 + ["loss_metric_divorce"]
-        found = loss_metric_divorce(records, LossMetricDivorce())
+        ] == [None] * 4 + ["loss_metric_decoupling"]
+        found = loss_metric_decoupling(records, LossMetricDecoupling())
         assert found is not None
         assert (found.numbers["epochs"], found.numbers["metric"]) == (
             [1, 2, 3, 4, 5],
@@ -463,7 +465,7 @@ class TestLossMetricDivorce:
         better = series(
             loss=list(self.TABLE_LOSS), metric=[1 - value for value in self.TABLE_METRIC]
         )
-        assert loss_metric_divorce(better, LossMetricDivorce()) is None
+        assert loss_metric_decoupling(better, LossMetricDecoupling()) is None
 
     @pytest.mark.parametrize(
         ("loss", "metric"),
@@ -480,8 +482,8 @@ class TestLossMetricDivorce:
         """A slip of either, a small fall, or one within the trial's own noise is not that table."""
         assert (
             signal(
-                loss_metric_divorce(
-                    series(loss=list(loss), metric=list(metric)), LossMetricDivorce()
+                loss_metric_decoupling(
+                    series(loss=list(loss), metric=list(metric)), LossMetricDecoupling()
                 )
             )
             is None
@@ -490,15 +492,17 @@ class TestLossMetricDivorce:
     def test_minimize(self, series: Series) -> None:
         """Where less is better, a metric that rises is the one that falls."""
         metric = [0.5, 0.5, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8]
-        found = loss_metric_divorce(
-            series(loss=list(self.LOSS), metric=metric), LossMetricDivorce(), sign=-1
+        found = loss_metric_decoupling(
+            series(loss=list(self.LOSS), metric=metric), LossMetricDecoupling(), sign=-1
         )
         assert found is not None
         assert found.numbers["best_smoothed_metric"] == 0.5
         assert (
             signal(
-                loss_metric_divorce(
-                    series(loss=list(self.LOSS), metric=metric[::-1]), LossMetricDivorce(), sign=-1
+                loss_metric_decoupling(
+                    series(loss=list(self.LOSS), metric=metric[::-1]),
+                    LossMetricDecoupling(),
+                    sign=-1,
                 )
             )
             is None
@@ -511,8 +515,10 @@ class TestLossMetricDivorce:
     def test_comparable(self, series: Series, changes: dict[str, Any]) -> None:
         """Losses under another smooth or with other class weights are not compared."""
         given = {"loss": list(self.LOSS), "metric": list(self.METRIC)}
-        assert signal(loss_metric_divorce(series(**given), self.RULE)) == "loss_metric_divorce"
-        assert signal(loss_metric_divorce(series(**given, **changes), self.RULE)) is None
+        assert (
+            signal(loss_metric_decoupling(series(**given), self.RULE)) == "loss_metric_decoupling"
+        )
+        assert signal(loss_metric_decoupling(series(**given, **changes), self.RULE)) is None
 
 
 class TestOverfitting:
@@ -762,8 +768,8 @@ COURSES: dict[str, dict[str, Any]] = {
     "gradient_explosion": {"grad_norm_max": [2000.0]},
     "loss_rising": {"loss": RISING},
     "metric_falling": {"metric": FALLING},
-    "loss_metric_divorce": {
-        "loss": list(TestLossMetricDivorce.LOSS),
+    "loss_metric_decoupling": {
+        "loss": list(TestLossMetricDecoupling.LOSS),
         "metric": [0.5, 0.5, 0.5, 0.4, 0.41, 0.35, 0.36, 0.3, 0.31],
     },
     "overfitting": {

@@ -535,7 +535,7 @@ class TestTune:
         assert set(tune(made, SignalsConfig()).signals) == {
             "loss_rising",
             "metric_falling",
-            "loss_metric_divorce",
+            "loss_metric_decoupling",
         }
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from search.replay.convert import convert, read_rows
-from search.worker.tracker import figures
+from search.worker.tracker import flatten_record
 from spaces.errors import RecordsError
 from spaces.record_json import make_record as read_row
 from spaces.records import EpochRecord
@@ -120,7 +120,7 @@ class TestConvert:
     def test_own(self, table: Callable[..., Path], make_record: Callable[..., EpochRecord]) -> None:
         """What `search run --wandb` logged needs one column named."""
         record = make_record(1, grad_shares={}, class_metric=(0.9, 0.2, 0.0))
-        path = table(rows_of(figures(record, ("road", "car", "sign"))), "run.jsonl")
+        path = table(rows_of(flatten_record(record, ("road", "car", "sign"))), "run.jsonl")
         (epoch,) = convert([path], {"loss": "train_loss"}, "maximize").trials[0].epochs
         known = read_row(
             {

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
 from search.report.trial import trial_report
+from spaces.config_tree import ConfigTree
 from spaces.errors import StoreError
-from spaces.paths import nested
+from storage.rows import Outcome
 from tests.unit.search.report.conftest import DIAGNOSIS, EVIDENCE, FOCAL, INF, NAN, Demo
 
 
@@ -23,7 +25,12 @@ class TestTrialReport:
         )
         demo.store.epochs.append_epoch(claim, demo.make(2, metric=NAN, broken_step=13), 600)
         demo.store.leases.finish_trial(
-            claim, "diverged", 0.1, "gradient_explosion: …", EVIDENCE, DIAGNOSIS
+            claim,
+            Outcome(
+                Outcome(
+                    "diverged", 0.1, "gradient_explosion: …", evidence=EVIDENCE, diagnosis=DIAGNOSIS
+                )
+            ),
         )
 
         report = trial_report(demo.store, "demo", 0)
@@ -43,7 +50,7 @@ class TestTrialReport:
             0.1,
             1,
         )
-        assert report.config == nested(FOCAL)
+        assert report.config == ConfigTree.from_paths(FOCAL).nested
         assert report.params["loss.gamma"] == 2.0
         assert report.lr == pytest.approx(0.05)
         assert [record.epoch for record in report.records] == [1, 2]
@@ -53,10 +60,27 @@ class TestTrialReport:
         assert report.used["loss.gamma"] == 2.0
         assert (report.worker, report.reason) == ("box:1", "gradient_explosion: …")
 
+    def test_former_signal(self, demo: Demo) -> None:
+        """Evidence that was stored under a former name of its signal is shown under the name now."""
+        evidence = replace(EVIDENCE, signal="loss_metric_divorce")
+        demo.store.leases.finish_trial(
+            demo.start([0.1]),
+            Outcome(
+                "diverged", 0.1, "loss_metric_divorce: …", evidence=evidence, diagnosis=DIAGNOSIS
+            ),
+        )
+
+        report = trial_report(demo.store, "demo", 0)
+
+        assert report.findings[0][0].signal == "loss_metric_decoupling"
+        assert report.reason == "loss_metric_decoupling: …"
+        assert [kill.signal for kill in demo.report().kills] == ["loss_metric_decoupling"]
+
     def test_failed(self, demo: Demo) -> None:
         """The whole text of an error is kept."""
         demo.store.leases.finish_trial(
-            demo.start(), "failed", reason="ValueError: x", error="Traceback\nValueError: x"
+            demo.start(),
+            Outcome(Outcome("failed", reason="ValueError: x", error="Traceback\nValueError: x")),
         )
 
         assert trial_report(demo.store, "demo", 0).error == "Traceback\nValueError: x"
@@ -83,7 +107,9 @@ class TestTrialReport:
     def test_json(self, demo: Demo) -> None:
         """A report is JSON as it is, records, evidence and remedies included; NaN and infinity are null."""
         claim = demo.start([0.1, NAN], grad_norm_max=INF)
-        demo.store.leases.finish_trial(claim, "diverged", 0.1, "…", EVIDENCE, DIAGNOSIS)
+        demo.store.leases.finish_trial(
+            claim, Outcome(Outcome("diverged", 0.1, "…", evidence=EVIDENCE, diagnosis=DIAGNOSIS))
+        )
 
         told = json.loads(
             json.dumps(trial_report(demo.store, "demo", 0).as_dict(), allow_nan=False)
