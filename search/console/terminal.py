@@ -7,10 +7,13 @@ replaced by the nearest one that it can; UnicodeEncodeError is never raised.
 from __future__ import annotations
 
 import codecs
+import io
 import json
 import os
 import sys
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TextIO
 
 from rich.console import Console, RenderableType
@@ -74,6 +77,26 @@ def get_console() -> Console:
     """Return the console on the current standard output."""
     _replace_unencodable(sys.stdout)
     return _out
+
+
+@contextmanager
+def capture_output(width: int) -> Iterator[io.StringIO]:
+    """Capture what is printed to standard output, as plain text of `width` columns."""
+    global _out
+    captured, former = io.StringIO(), _out
+    _out = _Console(
+        file=captured,
+        width=width,
+        force_terminal=False,
+        color_system=None,
+        markup=False,
+        emoji=False,
+        highlight=False,
+    )
+    try:
+        yield captured
+    finally:
+        _out = former
 
 
 def is_terminal() -> bool:
