@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 POLITE_S = 15.0
-"""How long a process has to end after it was told to: a worker finishes its epoch."""
+"""Seconds that a process has to end after a stop request: a worker finishes its epoch."""
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 """As the supervisor sets it for a worker that has one core."""

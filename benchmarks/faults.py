@@ -222,10 +222,10 @@ def measure(*, quick: bool, seeds: range, workers: int) -> Result:
     ]  # the seeds are dealt out round the presets
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         outcomes = list(pool.map(trial, *zip(*jobs, strict=True), chunksize=4))
-    return told(outcomes)
+    return make_result(outcomes)
 
 
-def told(outcomes: list[Outcome]) -> Result:
+def make_result(outcomes: list[Outcome]) -> Result:
     """The table of confusions, and the figures."""
     rows = []
     named = total = 0
@@ -282,19 +282,19 @@ def told(outcomes: list[Outcome]) -> Result:
 
 
 def _late(outcome: Outcome) -> float:
-    """Optimiser steps between the batch that held the NaN, which is in the first epoch, and the end of the trial."""
+    """Optimizer steps from the batch with the NaN, in the first epoch, to the end of the trial."""
     if outcome.epoch != 1 or outcome.step is None:
         return 1e6
     order = _EpochOrder(BASE["data"]["train_scenes"], 8, outcome.seed)  # type: ignore[index]
     order.epoch = 1
-    held = next(
+    first_bad_step = next(
         step for step, keys in enumerate(order, 1) if any(index == SPOILT for index, _ in keys)
     )
-    return outcome.step - held
+    return outcome.step - first_bad_step
 
 
 def main() -> int:
-    """Measure and tell."""
+    """Measure, print and store the figures."""
     parser = report.parser(__doc__ or "")
     parser.add_argument("--seeds", type=int, help=f"seeds a kind; default {SEEDS}")
     parser.add_argument("--from", dest="start", type=int, default=0, help="the first seed")

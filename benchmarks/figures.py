@@ -53,15 +53,15 @@ def machines(results: dict[str, dict[str, Any]]) -> Iterator[str]:
     ran: dict[str, list[str]] = {}
     for name, result in results.items():
         facts = result["machine"]
-        told = ", ".join(
+        described = ", ".join(
             f"{key} {value}"
             for key, value in facts.items()
             if key not in ("load_at_end", "postgresql")
         )
-        ran.setdefault(f"Measured {result['measured']} on: {told}", []).append(name)
-    for told, names in ran.items():
+        ran.setdefault(f"Measured {result['measured']} on: {described}", []).append(name)
+    for described, names in ran.items():
         servers = {results[name]["machine"].get("postgresql") for name in names} - {None}
-        yield f"{told}{''.join(f', postgresql {server}' for server in sorted(servers))} ({', '.join(names)})."
+        yield f"{described}{''.join(f', postgresql {server}' for server in sorted(servers))} ({', '.join(names)})."
 
 
 def written(page: str, table: str) -> str:

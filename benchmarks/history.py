@@ -196,7 +196,7 @@ def fill_ours(
 ) -> None:
     """The same past in our own tables, beside Optuna's."""
     config = plan.config({}, 0).model_dump(mode="json")
-    told = [healthy(epoch, epochs, config, 0.3) for epoch in range(1, epochs + 1)]
+    records = [healthy(epoch, epochs, config, 0.3) for epoch in range(1, epochs + 1)]
     with store._database.writing() as connection:
         fixed = {
             "study_id": stored.id,
@@ -211,16 +211,16 @@ def fill_ours(
             "error": "",
         }
         ended = time.time() - EVERY_S * len(ids)
-        own = {"config": config, "used": told[0].used, "created_at": 0.0, "started_at": 0.0}
+        own = {"config": config, "used": records[0].used, "created_at": 0.0, "started_at": 0.0}
         rows = [
             {
                 **fixed,
                 **own,
                 "number": number,
-                "optuna_trial_id": held,
+                "optuna_trial_id": trial_id,
                 "finished_at": ended + EVERY_S * number,
             }
-            for number, held in ids.items()
+            for number, trial_id in ids.items()
         ]
         for start in range(0, len(rows), CHUNK):
             connection.execute(insert(Trial), rows[start : start + CHUNK])
@@ -236,7 +236,7 @@ def fill_ours(
                 "record": record.as_dict(),
                 "at": 1.0,
             }
-            for record in told
+            for record in records
         ]
         connection.execute(insert(Epoch), epochs_of_first)
         connection.execute(text(_EPOCHS_OF_ALL), {"study": stored.id, "first": first})
@@ -245,5 +245,5 @@ def fill_ours(
 
 
 _EPOCHS_OF_ALL = """INSERT INTO search_epochs (trial_id, epoch, attempt, metric, record, at)
-SELECT search_trials.id, epoch, 1, metric, record, at FROM search_trials JOIN search_epochs told ON told.trial_id = :first
+SELECT search_trials.id, epoch, 1, metric, record, at FROM search_trials JOIN search_epochs ON search_epochs.trial_id = :first
 WHERE search_trials.study_id = :study AND search_trials.id <> :first"""

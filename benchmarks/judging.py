@@ -75,7 +75,7 @@ def measure(*, quick: bool) -> Result:
 
 
 def main() -> int:
-    """Measure and tell."""
+    """Measure, print and store the figures."""
     options = report.parser(__doc__ or "").parse_args()
     return report.publish("judging", measure(quick=options.quick), quick=options.quick)
 

@@ -1,7 +1,7 @@
-"""What the sampler learns from kills: the share of epochs that goes into trials which diverge, with constraints and without.
+"""What the sampler learns from stopped trials: the share of epochs of diverging trials.
 
-The same seeded studies are run twice, over a space in which much diverges. Once a killed trial tells TPE its severity as
-a constraint, as it always does; once that is left out, and a killed trial is an ordinary pruned one.
+The same seeded studies are run twice, over a space in which many trials diverge: once a stopped
+trial reports its severity to TPE as a constraint, as always; once it is an ordinary pruned trial.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ def measure(*, quick: bool, workers: int, seeds: int) -> Result:
 
 
 def main() -> int:
-    """Measure and tell."""
+    """Measure, print and store the figures."""
     parser = report.parser(__doc__ or "")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seeds", type=int, help=f"studies of each kind; default {SEEDS}")

@@ -1,4 +1,4 @@
-"""The losses that are held against each other, ours and others', and one process that measures some of them.
+"""The losses that are compared, ours and others', and one process that measures some of them.
 
 Run as a process by `benchmarks.losses`, so that the memory allocator's settings hold from the start and no loss finds
 memory that another has left warm: `python -m benchmarks.loss_peers times`, or `memory`, `metric`, `compile`, `gpu`.
@@ -203,7 +203,7 @@ def memory(name: str, shape: tuple[int, ...]) -> dict[str, float]:
     logits, some, whole = drawn(shape, device)
     gc.collect()
     with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")  # the peak begins anew
+        file.write("5")  # resets the peak
     before = resident_kib("VmRSS")
     step(call, logits, some if contender.ignores else whole)
     return {name: 1024 * (resident_kib("VmHWM") - before) / logits.nbytes}

@@ -96,7 +96,7 @@ def publish(name: str, result: Result, *, quick: bool) -> int:
     print(table(HEAD, [figure.cells(judged=not quick) for figure in result.figures]), flush=True)
     folder = QUICK if quick else RESULTS
     folder.mkdir(parents=True, exist_ok=True)
-    told = {
+    payload = {
         "benchmark": name,
         "measured": datetime.now(UTC).date().isoformat(),
         "quick": quick,
@@ -109,7 +109,7 @@ def publish(name: str, result: Result, *, quick: bool) -> int:
     }
     path = folder / f"{name}.json"
     path.write_text(
-        json.dumps(told, indent=1, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8"
+        json.dumps(payload, indent=1, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8"
     )
     print(f"\nwritten to {path.relative_to(RESULTS.parent.parent)}", flush=True)
     return 0 if quick or all(figure.reached is not False for figure in result.figures) else 1

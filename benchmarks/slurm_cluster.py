@@ -71,8 +71,11 @@ def missing() -> str:
 @contextmanager
 def cluster() -> Iterator[dict[str, str]]:
     """The environment in which Slurm's commands, and so ours, find the cluster."""
-    with tempfile.TemporaryDirectory(prefix="slurm-", dir="/tmp") as held, ExitStack() as daemons:
-        folder, host, ports = Path(held), socket.gethostname().partition(".")[0], _free_ports()
+    with (
+        tempfile.TemporaryDirectory(prefix="slurm-", dir="/tmp") as temporary,
+        ExitStack() as daemons,
+    ):
+        folder, host, ports = Path(temporary), socket.gethostname().partition(".")[0], _free_ports()
         folder.chmod(0o755)  # munge's socket is for everyone
         variables = environment(
             PATH=f"{os.environ.get('PATH', '')}:{SBIN}", SLURM_CONF=str(folder / "slurm.conf")
@@ -112,7 +115,7 @@ def cluster() -> Iterator[dict[str, str]]:
         _wait_until_empty(variables)
 
 
-def told(variables: dict[str, str], *command: str) -> str:
+def read_output(variables: dict[str, str], *command: str) -> str:
     """What one of Slurm's commands says."""
     return subprocess.run(
         command, env=variables, capture_output=True, text=True, timeout=60, check=True
@@ -141,22 +144,22 @@ def _wait_until_up(folder: Path, variables: dict[str, str]) -> None:
 
 
 def _wait_until_empty(variables: dict[str, str]) -> None:
-    """The last processes of a job end only while there is a controller that they can tell."""
+    """The last processes of a job end only while they can report to a controller."""
     deadline = time.monotonic() + UP_S
-    while told(variables, "squeue", "-h").strip() and time.monotonic() < deadline:
+    while read_output(variables, "squeue", "-h").strip() and time.monotonic() < deadline:
         time.sleep(0.5)
 
 
 def _free_ports() -> tuple[int, int, int]:
     """One for the controller, and two that follow one another for the nodes."""
     for _ in range(100):
-        with ExitStack() as held:
-            first = held.enter_context(socket.socket())
+        with ExitStack() as stack:
+            first = stack.enter_context(socket.socket())
             first.bind(("127.0.0.1", 0))
             port = first.getsockname()[1]
             try:
                 for other in (port + 1, port + 2):
-                    held.enter_context(socket.socket()).bind(("127.0.0.1", other))
+                    stack.enter_context(socket.socket()).bind(("127.0.0.1", other))
             except OSError:
                 continue
             return port, port + 1, port + 2

@@ -66,7 +66,7 @@ def measure(*, quick: bool) -> Result:
 
 
 def main() -> int:
-    """Measure and tell."""
+    """Measure, print and store the figures."""
     options = report.parser(__doc__ or "").parse_args()
     return report.publish("startup", measure(quick=options.quick), quick=options.quick)
 

