@@ -40,7 +40,7 @@ PROCESSES = 2
 SEARCH_TIMEOUT_S, TRAIN_TIMEOUT_S = 1800.0, 1800.0
 SMALL = ("--trials", "4", "--epochs", "2")
 SAME = ("objective", "epochs", "metric", "data", "model", "batch_size", "max_grad_norm")
-"""What the two must have in common for their scores to be compared, but for what the study searches of the model."""
+"""Sections that must be equal for comparable scores, except for searched values of the model."""
 
 SEARCHED = ("weights", "loss", "optimizer", "schedule", "model")
 """Sections of the best configuration that the result has; paths of data are left out."""
@@ -108,13 +108,14 @@ def untuned(export: Export, study: str) -> TrialConfig:
             and ours.get(path) != theirs.get(path)
         ):
             raise SystemExit(
-                f"the export and the study {study!r} differ in {path}: {ours.get(path)} and {theirs.get(path)}; name its study with --study"
+                f"the export and the study {study!r} differ in {path}: {ours.get(path)} and "
+                f"{theirs.get(path)}; name its study with --study"
             )
     return config
 
 
 def train_all(configs: Mapping[str, TrialConfig], seeds: tuple[int, ...]) -> Scores:
-    """Every configuration with every seed, two processes side by side as the search has its workers."""
+    """Train every configuration with every seed, in two processes, as many as the search has."""
     jobs = [
         config.model_copy(update={"seed": seed}).model_dump(mode="json")
         for seed in seeds

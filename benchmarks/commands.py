@@ -39,7 +39,7 @@ def environment(**changes: str) -> dict[str, str]:
 def started(
     command: Sequence[str], folder: Path, variables: Mapping[str, str]
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A running process that writes to `log.txt` in its folder. At the end of the block it is ended, if it still runs."""
+    """A running process that logs to `log.txt` in its folder; it is ended with the block."""
     with (folder / "log.txt").open("ab") as log:
         process = subprocess.Popen(
             command,

@@ -1,8 +1,9 @@
-"""What one epoch costs a worker to store and to judge, with 1,000 finished trials of 30 epochs in the study.
+"""What an epoch costs to store and to judge, with 1,000 finished trials of 30 epochs.
 
-The loop of `search.worker.trial` is given a trainer that yields healthy records at once: the time until it is asked for the next
-record is the epoch's cost. Beside it, on a database of its own with the same past: plain Optuna, `report` and
-`should_prune` with the median pruner, on `RDBStorage` as it comes. Trials of the two take turns.
+The loop of `search.worker.trial` is given a trainer that yields healthy records at once: the time
+until it is asked for the next record is the epoch's cost. Beside it, on a database of its own with
+the same past: plain Optuna, `report` and `should_prune` with the median pruner, on `RDBStorage` as
+it comes. Trials of the two take turns.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ DEADLINE_S = 300.0
 """For the measured trials on one database; what is done by then counts."""
 
 TOP = 0.9
-"""What the metric of a measured trial rises to: above every trial of the past, so that none is pruned before its end."""
+"""The final metric of a measured trial: above every former trial, so that it is never pruned."""
 
 Databases = Callable[[tuple[str, ...]], AbstractContextManager[tuple[dict[str, str], str]]]
 

@@ -1,8 +1,9 @@
-"""Faults planted on purpose, and whether the diagnosis names them first: `python -m benchmarks.faults`.
+"""Planted faults, and whether the diagnosis names them first: `python -m benchmarks.faults`.
 
-Each kind of fault is trained on the embedded data with many seeds, judged after every epoch by the default signals as a
-worker would, and diagnosed where it was killed, or at its end. Presets without a fault are trained beside them: no
-signal may kill one. The thresholds of the diagnosis were set with other seeds (those from 100 on).
+Each kind of fault is trained on the embedded data with many seeds, judged after every epoch by the
+default signals as a worker would, and diagnosed where it was killed, or at its end. Presets without
+a fault are trained beside them: no signal may kill one. The thresholds of the diagnosis were set
+with other seeds (those from 100 on).
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ Spoil = Callable[[SegmentationData, int], SegmentationData]
 
 @dataclass(frozen=True)
 class Fault:
-    """One kind of fault: the cause that the diagnosis should name, changes of the recommended preset, and what is done to the data."""
+    """A kind of fault: the expected cause, and changes of the configuration and data."""
 
     cause: str
     changes: Mapping[str, Any]

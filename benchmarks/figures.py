@@ -1,4 +1,4 @@
-"""Writes the table of docs/figures.md from the results of the benchmarks, so that no figure there is typed by hand."""
+"""Write the table of docs/figures.md from the results of the benchmarks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MISSING = "not measured yet"
 
 
 def read(folder: Path) -> dict[str, dict[str, Any]]:
-    """Every result in the folder, by benchmark, in the order in which they run; None of a smoke run."""
+    """Read every result in the folder except smoke runs, by benchmark, in their order."""
     found = {
         path.stem: json.loads(path.read_text(encoding="utf-8"))
         for path in sorted(folder.glob("*.json"))

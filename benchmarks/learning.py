@@ -55,7 +55,7 @@ STUDY: dict[str, Any] = {
 
 
 class Outcome(NamedTuple):
-    """One study: epochs in trials that diverged, all epochs, diverged trials, and the best score."""
+    """One study: epochs of diverged trials, all epochs, diverged trials, and the best score."""
 
     killed_epochs: int
     epochs: int

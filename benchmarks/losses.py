@@ -1,8 +1,9 @@
-"""What the losses cost, beside those of other libraries: time forward and backward, memory at the peak, and what a mean IoU costs.
+"""The losses against those of other libraries: time, peak memory, and the cost of a mean IoU.
 
-Logits (4, 19, 256, 512) and (2, 19, 512, 1024) in float32, 5% of the pixels ignored (none for MONAI, whose pairs cannot
-ignore any), one thread. In every round each loss has its turn; a figure is the median of the rounds' ratios. All of it
-twice: with the allocator as it comes, and with THP_MEM_ALLOC_ENABLE=1, which makes fresh memory cheaper for everyone.
+Logits (4, 19, 256, 512) and (2, 19, 512, 1024) in float32, 5% of the pixels ignored (none for
+MONAI, whose pairs cannot ignore any), one thread. In every round each loss has its turn; a figure
+is the median of the rounds' ratios. All of it twice: with the allocator as it comes, and with
+THP_MEM_ALLOC_ENABLE=1, which makes fresh memory cheaper for everyone.
 """
 
 from __future__ import annotations
@@ -173,7 +174,8 @@ def of_gpu(found: dict[str, Any]) -> Iterator[Figure]:
     """The same on a GPU, which informs, but that nothing waits there, which is promised."""
     if not found:
         yield Figure(
-            "available GPUs; without one nothing was measured on CUDA or in torch's sync-debug mode",
+            "available GPUs; without one nothing was measured on CUDA "
+            "or in torch's sync-debug mode",
             0,
         )
         return

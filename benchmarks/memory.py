@@ -1,7 +1,7 @@
-"""What a worker holds in memory after 5 trials and after 200, and whether it grows from trial to trial.
+"""The memory of a worker after 5 and after 200 trials, and whether it grows.
 
-A real `search worker` process runs one-epoch trials of the shipped model over few scenes; its resident memory is read
-the moment a trial's end is in the store.
+A real `search worker` process runs one-epoch trials of the shipped model over few scenes; its
+resident memory is read the moment a trial's end is in the store.
 """
 
 from __future__ import annotations

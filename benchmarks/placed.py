@@ -1,4 +1,4 @@
-"""A study whose trials are the same wherever they run, and whether two runs of it are equal to the last bit."""
+"""A study whose trials are the same on any machine, and the comparison of two of its runs."""
 
 from __future__ import annotations
 

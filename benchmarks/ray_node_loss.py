@@ -1,8 +1,8 @@
 """A node of a Ray cluster that dies: `python -m benchmarks.ray_node_loss`.
 
-A head and three nodes of one CPU each are started on this machine. Two workers train; in the midst of a trial every
-process of a worker's node is killed at once. The study has to end with its exact budget, and every trial as in a run
-without Ray, to the last bit.
+A head and three nodes of one CPU each are started on this machine. Two workers train; in the midst
+of a trial every process of a worker's node is killed at once. The study has to end with its exact
+budget, and every trial as in a run without Ray, to the last bit.
 """
 
 from __future__ import annotations

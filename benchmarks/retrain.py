@@ -1,6 +1,7 @@
 """Whether `search train` gives the recorded score of an exported trial again, to the last bit.
 
-A short study is run by the real command; then trials of it are exported and trained again by the real commands, too.
+A short study is run by the real command; then trials of it are exported and trained again by the
+real commands, too.
 """
 
 from __future__ import annotations

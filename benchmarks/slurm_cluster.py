@@ -1,4 +1,4 @@
-"""A real Slurm on this machine, for as long as a block lasts: munged, slurmctld and a slurmd for each of two nodes, on the loopback."""
+"""A real Slurm on this machine: munged, slurmctld and a slurmd for each of two nodes."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ Target = tuple[object, str, str]
 
 
 class Stopwatch:
-    """Times wrapped calls while a lap runs. A call within another is filed as `outer › inner`, and is part of the outer one, too."""
+    """Time wrapped calls while a lap runs; a call within another is named `outer › inner`."""
 
     def __init__(self) -> None:
         self.laps_ms: list[float] = []
@@ -43,7 +43,7 @@ class Stopwatch:
             parts_ms.append(1000 * self._lap.get(path, 0.0))
 
     def mark(self, label: str) -> None:
-        """Note how far the lap is; the first time in a lap counts, and outside of one nothing does."""
+        """Note the progress of the lap; only the first time in a lap counts."""
         if self._started is not None:
             self._lap.setdefault(label, time.perf_counter() - self._started)
 
@@ -70,7 +70,7 @@ class Stopwatch:
 
     @contextmanager
     def watching(self, *targets: Target) -> Iterator[None]:
-        """Time the targets within the block. One that is not there any more is left out: the laps are right without it."""
+        """Time the targets within the block; a target that no longer exists is left out."""
         with ExitStack() as stack:
             for owner, name, label in targets:
                 if hasattr(owner, name):

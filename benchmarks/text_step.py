@@ -1,8 +1,9 @@
-"""What one optimiser step of a text classifier costs with the focal loss, against transformers' plain Trainer.
+"""What an optimizer step of a text classifier costs with the focal loss, against transformers.
 
-Four ways to train the same small BERT on the same batches take turns in one process: the plain Trainer with its own cross
-entropy, `FocalLossTrainer`, a plain Trainer with `FocalLossFunction`, and the objective's own loop, which also clips, guards
-and reports what it used. A step is the time from the end of one to the end of the next, so the loading of batches counts.
+Four ways to train the same small BERT on the same batches take turns in one process: the plain
+Trainer with its own cross entropy, `FocalLossTrainer`, a plain Trainer with `FocalLossFunction`,
+and the objective's own loop, which also clips, guards and reports what it used. A step is the time
+from the end of one to the end of the next, so the loading of batches counts.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ SIZES = {
     "embedded": Size(21, 60, {}),
     "larger": Size(5, 30, {"model": {"hidden": 256, "layers": 4, "heads": 4}}),
 }
-"""The small BERT of the shipped studies, where a loss weighs most, and one whose step takes over ten times as long."""
+"""The small BERT of the shipped studies, and one whose step takes over ten times as long."""
 
 
 class Rows(Dataset[dict[str, Any]]):
@@ -86,7 +87,7 @@ def collated(rows: list[dict[str, Any]]) -> dict[str, Tensor]:
 
 
 class Classifier(torch.nn.Module):
-    """The objective's own model in the form in which a Trainer calls one; its loss is the usual one, unless the Trainer has another."""
+    """The objective's model in the form that a Trainer calls; its own loss is the usual one."""
 
     def __init__(self, model: TextModel) -> None:
         super().__init__()
@@ -242,7 +243,7 @@ def taken(size: Size, rounds: int) -> dict[str, list[float]]:
 
 
 def make_figures(size: str, turns: dict[str, list[float]]) -> Iterable[Figure]:
-    """The step of every way, and the median over the rounds of its ratio to the plain Trainer in the same round."""
+    """The step of every way, and the median of its ratio to the plain Trainer in the same round."""
     base = turns[PLAIN]
     for name, found in turns.items():
         if name != PLAIN:

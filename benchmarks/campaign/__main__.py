@@ -96,9 +96,9 @@ def main() -> int:
     recording = export(options.name, options.folder)
     write_recording(out, recording)
     size_mib = out.stat().st_size / 2**20
-    print(
-        f"{len(recording.trials)} trials, {sum(len(trial.epochs) for trial in recording.trials)} epochs, {size_mib:.2f} MiB written to {out.name}"
-    )
+    epochs = sum(len(trial.epochs) for trial in recording.trials)
+    counts = f"{len(recording.trials)} trials, {epochs} epochs"
+    print(f"{counts}, {size_mib:.2f} MiB written to {out.name}")
     return int(size_mib > MAX_MIB)
 
 

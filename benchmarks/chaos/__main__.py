@@ -1,4 +1,4 @@
-"""A campaign of random faults against real workers, and whether the study came out as if nothing had happened.
+"""A campaign of random faults against real workers, compared with an undisturbed run.
 
     python -m benchmarks.chaos --store sqlite --faults 200
     python -m benchmarks.chaos --store postgresql --faults 500
@@ -159,9 +159,8 @@ def make_result(campaign: Campaign, where: Place, reference: Contents, found: Co
 def _of_workers(campaign: Campaign) -> Iterator[Figure]:
     unexpected = [each for each in campaign.crew.exits if not _explained(each)]
     for each in unexpected[:SHOWN]:
-        print(
-            f"a worker ended by itself with exit code {each.code}: {' | '.join(each.log.read_text(errors='replace').splitlines()[-4:])}"
-        )
+        last_lines = " | ".join(each.log.read_text(errors="replace").splitlines()[-4:])
+        print(f"a worker ended by itself with exit code {each.code}: {last_lines}")
     yield Figure("workers that ended by themselves", len(unexpected), "", 0)
     yield Figure(
         '"database is locked" in the logs', len(campaign.crew.lines("database is locked")), "", 0

@@ -21,7 +21,10 @@ CLOCK = {"seconds", "samples_per_s", "peak_mib"}
 OPTUNA_ENDS = {"complete": "COMPLETE", "pruned": "PRUNED", "diverged": "PRUNED", "failed": "FAIL"}
 
 _OPTUNA_TRIALS = "SELECT trial_id, number, state FROM trials ORDER BY number"
-_OPTUNA_EPOCHS = "SELECT trial_id, step, intermediate_value, intermediate_value_type FROM trial_intermediate_values"
+_OPTUNA_EPOCHS = (
+    "SELECT trial_id, step, intermediate_value, intermediate_value_type "
+    "FROM trial_intermediate_values"
+)
 _OPTUNA_VALUES = "SELECT trial_id, value, value_type FROM trial_values"
 
 

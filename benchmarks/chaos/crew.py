@@ -1,4 +1,4 @@
-"""The workers of a campaign: the real command, `search worker`, replaced whenever one ends before the study does."""
+"""The workers of a campaign: `search worker` processes, replaced while the study runs."""
 
 from __future__ import annotations
 

@@ -18,10 +18,10 @@ from benchmarks.chaos.watch import Kill, Watch
 from search.worker.lease import LEASE_S
 
 SPARED_AT = 2
-"""A trial that lost so many workers loses no other one to chance: the third would end it, as it should end one that kills."""
+"""A trial that lost this many workers is spared: a third loss would end it."""
 
 AT_WORK = 0.85
-"""The share of blows that look for a worker with a trial; the others hit any, also one that starts or waits."""
+"""Share of faults that look for a worker with a trial; the others hit any worker."""
 
 LEFT_AT_WORK = 1
 """How many other active workers are never hit: without them, no trial could be resumed."""
@@ -39,7 +39,7 @@ FASTEST = 0.1
 """Gaps are shortened to no less than this, where the study is ahead of the faults."""
 
 AHEAD = 0.1
-"""The faults wait while they are so much further than the study: a machine too busy for their pace would only ever start workers."""
+"""How far the faults may be ahead of the study; beyond that they wait for a slow machine."""
 
 AFTERWARDS = 0.05
 """The share of the study's epochs that is left for after the last fault."""
@@ -47,7 +47,7 @@ AFTERWARDS = 0.05
 
 @dataclass(frozen=True)
 class Fault:
-    """One that is to come: how long after the one before, what, and whether it may also hit a worker that only starts or waits."""
+    """A coming fault: its gap, its kind, and whether it may hit a worker without a trial."""
 
     gap_s: float
     kind: Kind
@@ -236,7 +236,9 @@ class Tormentor:
 
 
 def gap_factor(struck: float, done: float) -> float:
-    """By what the gap before the next fault is multiplied, from the shares of faults that struck and of epochs that are done; infinity to wait.
+    """Compute the factor of the gap before the next fault; infinity: wait.
+
+    It follows from the shares of faults that struck and of epochs that are done.
 
     The faults are to end a little before the study.
     """

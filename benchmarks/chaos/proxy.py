@@ -1,4 +1,4 @@
-"""Between the workers and the server: passes everything on, and on request cuts a connection between a commit and its answer.
+"""A proxy between workers and server that can cut a connection between a commit and its answer.
 
 The client that sent that commit cannot know whether it took place. It did.
 """
@@ -48,7 +48,7 @@ class Proxy:
         return self._armed.is_set()
 
     def lose_an_answer(self) -> bool:
-        """Let the next commit take place and its answer be lost, with the connection. False when none comes by."""
+        """Let the next commit succeed but lose its answer. False if there is no commit."""
         self._lost.clear()
         self._armed.set()
         happened = self._lost.wait(WAIT_S)

@@ -94,7 +94,8 @@ class Campaign:
             now_s = time.monotonic()
             if now_s - began > self.scale.limit_s:
                 raise SystemExit(
-                    f"the campaign did not end within {self.scale.limit_s:.0f} s: {self._describe_progress()}"
+                    f"the campaign did not end within {self.scale.limit_s:.0f} s: "
+                    f"{self._describe_progress()}"
                 )
             if self.watch.look() and self.tormentor is not None:
                 self._torment(self.tormentor)
@@ -136,7 +137,9 @@ class Campaign:
             if self.tormentor is None
             else f"{sum(self.tormentor.struck.values())} faults, {len(self.faults)} to come, "
         )
-        return f"{self.watch.ended()} of {self.scale.trials} trials ended, {struck}{self.crew.started} workers started, load {os.getloadavg()[0]:.1f}"
+        ended = f"{self.watch.ended()} of {self.scale.trials} trials ended"
+        workers = f"{struck}{self.crew.started} workers started"
+        return f"{ended}, {workers}, load {os.getloadavg()[0]:.1f}"
 
 
 def undisturbed(scale: Scale, seed: int, folder: Path) -> str:
@@ -170,7 +173,7 @@ def disturbed(
 
 @contextmanager
 def busy_cores(wanted: bool) -> Iterator[None]:
-    """While the block lasts, one process per core computes, if so wished: a machine that does other work."""
+    """Keep every core busy during the block if asked to, as on a machine that does other work."""
     burn = [sys.executable, "-c", "while True: pass"]
     burning = [subprocess.Popen(burn) for _ in os.sched_getaffinity(0)] if wanted else []
     try:

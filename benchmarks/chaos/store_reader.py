@@ -12,8 +12,14 @@ from storage.tables.columns import loads
 
 CLAIMED_STATES = ("reserved", "running")
 
-_TRIALS = "SELECT id, number, state, attempt, lost, pid, lease_until, optuna_trial_id, score FROM search_trials ORDER BY id"
-_EPOCHS_SINCE = "SELECT trial_id, epoch, attempt, at, record FROM search_epochs WHERE at >= {since!r} ORDER BY at"
+_TRIALS = (
+    "SELECT id, number, state, attempt, lost, pid, lease_until, optuna_trial_id, score "
+    "FROM search_trials ORDER BY id"
+)
+_EPOCHS_SINCE = (
+    "SELECT trial_id, epoch, attempt, at, record FROM search_epochs "
+    "WHERE at >= {since!r} ORDER BY at"
+)
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,8 @@ class StoreReader:
     """Our tables and Optuna's of one store.
 
     Args:
-        url: an SQLite file, or a PostgreSQL server that is asked directly, past whatever cuts the workers' connections.
+        url: an SQLite file, or a PostgreSQL server that is asked directly, past whatever cuts the
+            workers' connections.
     """
 
     def __init__(self, url: str) -> None:

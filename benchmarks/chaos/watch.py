@@ -1,4 +1,4 @@
-"""What a campaign looks like while it runs, in short steps: who took which trial when, and which epochs were written when."""
+"""Watch a campaign which worker claimed which trial, and when epochs were written."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from benchmarks.chaos.store_reader import EpochRow, StoreReader, TrialRow
 
 OVERLAP_S = 3.0
-"""Epochs are asked for again for so long: one that is written later may have come by an earlier time."""
+"""Seconds for which epochs are read again: one that is written later may have an earlier time."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Watch:
         return sum(len({row.epoch for row in rows}) for rows in self.epochs.values())
 
     def recoveries(self, *, supervised: bool) -> list[float]:
-        """Seconds from every kill to the moment at which the next attempt was seen; infinite where none came and the trial is open.
+        """Seconds from each kill until the next attempt was seen; infinite if there was none.
 
         Args:
             supervised: the kills that were reported, or the others.
@@ -117,11 +117,11 @@ class Watch:
         return seconds
 
     def losses(self) -> list[float]:
-        """Seconds of training that each kill cost: from the checkpoint that was resumed to the kill."""
+        """Seconds of training that each kill cost: from the resumed checkpoint to the kill."""
         return [lost for kill in self.kills if (lost := self._lost(kill)) is not None]
 
     def larger_losses(self, bound_s: float) -> list[dict[str, float | None]]:
-        """What is known of the kills that cost more: seconds before the kill of whatever may explain it."""
+        """Facts about the kills that cost more: seconds before the kill of what may explain it."""
         return [
             {
                 "lost_s": round(lost, 2),
@@ -183,7 +183,7 @@ class Watch:
         return kill.worked_s(max([began, *own])) + sum(self._worked(row, before) for row in again)
 
     def _worked(self, row: EpochRow, before: dict[int, EpochRow]) -> float:
-        """Seconds from the epoch before, or from the start of its attempt, to the end of this one."""
+        """Seconds from the previous epoch, or the start of its attempt, to the end of this one."""
         began, last = (
             self.taken_at.get((row.trial_id, row.attempt), row.at - row.seconds),
             before.get(row.epoch - 1),

@@ -1,4 +1,4 @@
-"""What the store takes: one worker with a long past, crowds of processes without compute, and a fleet that reports now and then."""
+"""What the store takes: one worker with a long past, crowds of processes, and a large fleet."""
 
 from __future__ import annotations
 

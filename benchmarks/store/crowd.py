@@ -1,4 +1,4 @@
-"""Many processes on one study, without compute: the worker's own road against plain Optuna's, trials a second of both."""
+"""Many processes on one study, without training: our worker against plain Optuna."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A thousand workers that report an epoch every 30 s: their writes, at the times at which they would come, by a few processes.
+"""A thousand workers that report an epoch every 30 s, simulated by a few processes.
 
-The schedule is an open loop: every write has its time, whether or not the one before is done, and its latency counts from
-there. Between its epochs each worker extends its lease, as its thread does.
+The schedule is an open loop: every write has its time, whether or not the one before is done, and
+its latency counts from there. Between its epochs each worker extends its lease, as its thread does.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def fleet_of(store: Store, stored: StoredStudy, workers: int) -> list[Claim]:
 
 
 def schedule(claims: list[Claim], fleet: Fleet, begin: float, first: int) -> Iterator[Due]:
-    """The writes of some workers, in their order; epochs of the fleet are spread evenly over their interval."""
+    """Schedule the writes of some workers, spread evenly over the interval."""
     streams = [
         _writes(
             claim,
@@ -129,7 +129,7 @@ def _writes(claim: Claim, at: float, fleet: Fleet, end: float) -> Iterator[Due]:
 def simulate(
     url: str, name: str, claims: list[Claim], fleet: Fleet, begin: float, first: int
 ) -> dict[str, list[float]]:
-    """Milliseconds from the time at which a write was due until it was done, of epochs and of leases."""
+    """Milliseconds from the time at which a write was due until it was done, by kind."""
     measured: dict[str, list[float]] = {"epochs": [], "leases": [], "errors": []}
     with StoreLocation.parse(url).open(create=False) as store:
         stored = store.studies.find_study(name)

@@ -72,7 +72,7 @@ def idle_bench(url: str, store: Store, stored: StoredStudy, watch: Stopwatch) ->
 def epochs_and_asking(
     database: str, urls: Sequence[str], size: Long
 ) -> tuple[list[Figure], dict[str, Any]]:
-    """Epochs on every length of past, and asking and joining on the longest; one address for each."""
+    """Measure epochs at every length of past, and asking and joining at the longest."""
     figures, details, medians = [], {}, []
     for url, trials in zip(urls, size.trials, strict=True):
         stored = study_with_past(url, trials, size.epochs)
@@ -106,7 +106,8 @@ def epochs_and_asking(
                 asked_ms = asking(bench, stored, size.asked)
     figures.append(
         Figure(
-            f"growth of the median from {size.trials[0]:,} to {size.trials[-1]:,} trials on {database}",
+            f"growth of the median from {size.trials[0]:,} to {size.trials[-1]:,} trials "
+            f"on {database}",
             medians[-1] / medians[0],
             "×",
             GROWTH,
@@ -143,7 +144,7 @@ def asking(bench: WorkerContext, stored: StoredStudy, times: int) -> list[float]
 
 
 def joining(url: str, name: str) -> dict[str, float]:
-    """Seconds from opening the store until the first trial begins, in a fresh process that has its imports done."""
+    """Seconds from opening the store to the first trial, in a process that has imported all."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply_async(_join, (url, name)).get(JOIN_TIMEOUT_S)
 
