@@ -61,7 +61,8 @@ def machines(results: dict[str, dict[str, Any]]) -> Iterator[str]:
         ran.setdefault(f"Measured {result['measured']} on: {described}", []).append(name)
     for described, names in ran.items():
         servers = {results[name]["machine"].get("postgresql") for name in names} - {None}
-        yield f"{described}{''.join(f', postgresql {server}' for server in sorted(servers))} ({', '.join(names)})."
+        databases = "".join(f", postgresql {server}" for server in sorted(servers))
+        yield f"{described}{databases} ({', '.join(names)})."
 
 
 def written(page: str, table: str) -> str:

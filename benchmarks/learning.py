@@ -116,7 +116,8 @@ def measure(*, quick: bool, workers: int, seeds: int) -> Result:
         (
             str(seed),
             *(
-                f"{side.killed} of {trials}, {side.killed_epochs / side.epochs:.0%}, {side.best:.4f}"
+                f"{side.killed} of {trials}, {side.killed_epochs / side.epochs:.0%}, "
+                f"{side.best:.4f}"
                 for side in pair
             ),
         )

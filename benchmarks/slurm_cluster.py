@@ -30,6 +30,8 @@ TOOLS = (
 SBIN = "/usr/sbin:/sbin"
 UP_S = 60.0
 
+PREEMPTIBLE = "PriorityTier=1 PreemptMode=REQUEUE GraceTime=30"
+
 CONFIGURATION = """
 ClusterName=search
 SlurmctldHost={host}(127.0.0.1)
@@ -57,7 +59,7 @@ SlurmdParameters=config_overrides
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 NodeName=node[0-1] NodeHostName={host} NodeAddr=127.0.0.1 Port=[{ports[1]}-{ports[2]}] CPUs=1
-PartitionName=low Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=30
+PartitionName=low Nodes=ALL Default=YES MaxTime=INFINITE State=UP {preemptible}
 PartitionName=high Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
 """
 
@@ -81,7 +83,13 @@ def cluster() -> Iterator[dict[str, str]]:
             PATH=f"{os.environ.get('PATH', '')}:{SBIN}", SLURM_CONF=str(folder / "slurm.conf")
         )
         (folder / "slurm.conf").write_text(
-            CONFIGURATION.format(host=host, user=getpass.getuser(), folder=folder, ports=ports),
+            CONFIGURATION.format(
+                host=host,
+                user=getpass.getuser(),
+                folder=folder,
+                ports=ports,
+                preemptible=PREEMPTIBLE,
+            ),
             encoding="utf-8",
         )
         key = folder / "munge.key"

@@ -196,8 +196,8 @@ def main() -> int:
     options = report.parser(__doc__ or "").parse_args()
     if tool := slurm_cluster.missing():
         print(
-            f"slurm_preemption: skipped, Slurm is not on this machine (no command {tool}; Debian has "
-            "it in slurmctld, slurmd, slurm-client and munge)"
+            f"slurm_preemption: skipped, Slurm is not on this machine (no command {tool}; "
+            "Debian has it in slurmctld, slurmd, slurm-client and munge)"
         )
         return 0
     return report.publish("slurm_preemption", measure(), quick=options.quick)

@@ -126,12 +126,10 @@ def _epochs(findings: Findings, reference: Contents, found: Contents) -> None:
             record.epoch: repeatable(record) for record in reference.records[theirs.id]
         }
         for record in found.records[ours.id]:
-            if (other := expected_records.get(record.epoch)) is not None and other != repeatable(
-                record
-            ):
-                changed.append(
-                    f"trial {number}, epoch {record.epoch}: {_difference(other, repeatable(record))}"
-                )
+            other, actual = expected_records.get(record.epoch), repeatable(record)
+            if other is not None and other != actual:
+                difference = _difference(other, actual)
+                changed.append(f"trial {number}, epoch {record.epoch}: {difference}")
     findings.note("epochs lost", lost)
     findings.note("epochs doubled", doubled)
     findings.note("epoch records unlike the undisturbed run's", changed)
