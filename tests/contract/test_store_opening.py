@@ -26,9 +26,11 @@ from sqlalchemy.schema import SchemaItem
 
 from spaces.errors import StoreBusyError, StoreError, StoreUnreachableError
 from storage.database import engine
-from storage.database.engine import Database, tune
+from storage.database.connections import tune_sqlite
+from storage.database.engine import Database
 from storage.location import StoreLocation
 from storage.maintenance.migrate import upgrade_store
+from storage.rows import Outcome
 from storage.tables import schema
 from storage.tables.models import PREFIX, Table
 from tests.mariadb import MariaDB
@@ -121,7 +123,7 @@ class TestOpen:
             StoreLocation.parse("sqlite:///search.db").open_database(create=True)
         ) as database:
             monkeypatch.chdir(tmp_path / "elsewhere")
-            schema.ensure(database)
+            schema.ensure_tables(database)
 
         assert sorted(path.name for path in tmp_path.rglob("*")) == ["elsewhere", "search.db"]
 
@@ -220,8 +222,10 @@ class TestUpgrade:
         "INSERT INTO search_studies VALUES (1, 11, 'demo', '{}', 1.5)",
         "INSERT INTO search_trials (id, study_id, number, state, attempt, lost, worker, host, pid, reason, error, created_at)"
         " VALUES (1, 1, 0, 'paused', 3, 1, 'box:1', 'box', 1, '', '', 2.5)",
+        "INSERT INTO search_trials (id, study_id, number, state, attempt, lost, worker, host, pid, reason, error, created_at)"
+        " VALUES (2, 1, 1, 'pruned', 1, 0, 'box:1', 'box', 1, 'median: below it', '', 3.5)",
     )
-    """A study with a trial, as a program of version 0001 left them."""
+    """A study with two trials, as a program of version 0001 left them."""
 
     def test_first_version(self, store_url: str) -> None:
         """A store of version 0001 keeps its trials when it is upgraded, has the very tables of the models, and is worked on as any other."""
@@ -247,7 +251,7 @@ class TestUpgrade:
                 == []
             )
         with StoreLocation.parse(store_url).open() as store:
-            (trial,) = store.trials.list_trials(1)
+            trial, pruned = store.trials.list_trials(1)
             assert (trial.number, trial.state, trial.attempt, trial.created_at) == (
                 0,
                 "paused",
@@ -255,7 +259,8 @@ class TestUpgrade:
                 2.5,
             )
             assert (trial.device, trial.device_s, trial.halvings) == (None, 0.0, 0)
-            claim = store.leases.claim_trial(1, 1, "b", 600)
+            assert (trial.signal, pruned.signal) == (None, "median")
+            claim = store.leases.claim_trial(1, 2, "b", 600)
             assert claim is not None
             assert (claim.trial_id, claim.attempt) == (1, 4)
 
@@ -363,7 +368,7 @@ class TestRefused:
             closing(StoreLocation.parse(store_url).open_database(create=True)) as database,
             database.reading() as connection,
         ):
-            assert schema.version(connection) == "0999"
+            assert schema.read_version(connection) == "0999"
 
     def test_older(self, store_url: str) -> None:
         """A store of an older program is refused with both versions and the command that brings it up to date."""
@@ -443,7 +448,7 @@ class TestRefused:
             )
             for given in (f":{SECRET}", ""):
                 with pytest.raises(
-                    StoreError, match=r"refused the password|wants a password"
+                    StoreError, match=r"refused the password|requires a password"
                 ) as caught:
                     StoreLocation.parse(f"postgresql://locked{given}@{place}").open()
                 assert SECRET not in told(caught.value)
@@ -464,7 +469,7 @@ class TestRefused:
         postgres_admin.execute("CREATE ROLE guest LOGIN")
         try:
             with pytest.raises(
-                StoreError, match=r"that user may not do this|no schema has been selected"
+                StoreError, match=r"the user lacks a permission|no schema has been selected"
             ):
                 StoreLocation.parse(postgresql_url.replace("//postgres:", "//guest:")).open()
         finally:
@@ -482,9 +487,9 @@ class TestMariaDB:
         mariadb.execute(f"GRANT SELECT ON {database}.* TO guest")
         try:
             for url, what in (
-                (mariadb.url(database, "locked", SECRET), "does not let that user in"),
+                (mariadb.url(database, "locked", SECRET), "does not accept the user"),
                 (mariadb.url("nowhere"), r"no such database\n(.|\n)*CREATE DATABASE"),
-                (mariadb.url(database, "guest", SECRET), "may not do this"),
+                (mariadb.url(database, "guest", SECRET), "lacks a permission"),
             ):
                 with pytest.raises(StoreError, match=what) as caught:
                     StoreLocation.parse(url).open()
@@ -591,7 +596,7 @@ class TestOptuna:
         if first == "store":
             StoreLocation.parse(store_url).open().close()
         storage = optuna.storages.RDBStorage(StoreLocation.parse(store_url).optuna_url)
-        tune(storage.engine)
+        tune_sqlite(storage.engine)
         theirs = optuna.create_study(
             storage=storage, study_name="demo", sampler=optuna.samplers.RandomSampler(seed=0)
         )
@@ -603,7 +608,8 @@ class TestOptuna:
             assert claim is not None
             assert (claim.number, claim.optuna_trial_id) == (3, theirs.trials[3]._trial_id)
             store.leases.finish_trial(
-                store.leases.bind_trial(claim, 3, theirs.trials[3]._trial_id, {}), "complete", 0.5
+                store.leases.bind_trial(claim, 3, theirs.trials[3]._trial_id, {}),
+                Outcome("complete", 0.5),
             )
             theirs.tell(3, 0.5)
 
@@ -617,7 +623,7 @@ class TestOptuna:
             database.reading() as connection,
         ):
             names = tables(connection)
-            assert schema.version(connection) == schema.HEAD
+            assert schema.read_version(connection) == schema.HEAD
             assert (
                 connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
                 != schema.HEAD
@@ -634,7 +640,7 @@ class TestOptuna:
         """Every connection of a tuned engine, also one that it had already, waits for 30 s, and begins as it did before."""
         storage = optuna.storages.RDBStorage(StoreLocation.parse(sqlite_url).optuna_url)
 
-        tune(storage.engine)
+        tune_sqlite(storage.engine)
 
         with storage.engine.connect() as connection:
             pragmas = [
