@@ -215,7 +215,7 @@ class TestDisk:
     ) -> None:
         """On a full disk training continues without checkpoints and warns; older ones stay complete."""
         files = StudyFiles(tmp_path)
-        states = StoredCheckpoints(files, files.path("demo", 0))
+        states = StoredCheckpoints(files, files.trial_stem("demo", 0))
         checkpoints = TrialCheckpoints(
             states=states,
             attempt=1,
@@ -240,7 +240,7 @@ class TestDisk:
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         assert "no checkpoint written" in caplog.text
-        assert [state.order for state in states.newest_first()] == orders
+        assert [state.order for state in states.list_newest_first()] == orders
         assert orders
         checkpoints.every_s = 0
         records += list(training)
