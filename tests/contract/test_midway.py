@@ -191,7 +191,7 @@ class TestDisk:
     ) -> None:
         """On a disk that takes no more, a training goes on without its checkpoints, with a warning; what lies there is whole."""
         files = StudyFiles(tmp_path)
-        states = StoredCheckpoints(files, files.path("demo", 0))
+        states = StoredCheckpoints(files, files.trial_stem("demo", 0))
         checkpoints = TrialCheckpoints(
             states=states,
             attempt=1,
@@ -216,7 +216,7 @@ class TestDisk:
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         assert "no checkpoint written" in caplog.text
-        assert [state.order for state in states.newest_first()] == held
+        assert [state.order for state in states.list_newest_first()] == held
         assert held
         checkpoints.every_s = 0
         records += list(training)
