@@ -37,7 +37,7 @@ from storage.location import StoreLocation
 from storage.rows import Claim, Outcome
 from tests.conftest import RECORD
 from tests.contract.test_store import let_lapse
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, until
 
 PROCESSES, BUDGET = 4, 24
 Told = tuple[int, str | None, dict[str, Any]]
