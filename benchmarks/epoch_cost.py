@@ -1,8 +1,9 @@
-"""What one epoch costs a worker to store and to judge, with 1,000 finished trials of 30 epochs in the study.
+"""What an epoch costs to store and to judge, with 1,000 finished trials of 30 epochs.
 
-The loop of `search.worker.trial` is given a trainer that yields healthy records at once: the time until it is asked for the next
-record is the epoch's cost. Beside it, on a database of its own with the same past: plain Optuna, `report` and
-`should_prune` with the median pruner, on `RDBStorage` as it comes. Trials of the two take turns.
+The loop of `search.worker.trial` is given a trainer that yields healthy records at once: the time
+until it is asked for the next record is the epoch's cost. Beside it, on a database of its own with
+the same past: plain Optuna, `report` and `should_prune` with the median pruner, on `RDBStorage` as
+it comes. Trials of the two take turns.
 """
 
 from __future__ import annotations
@@ -27,12 +28,13 @@ from benchmarks.stopwatch import Stopwatch
 from objectives.contract import Checkpoints
 from search.planning.plan import Plan, make_plan
 from search.pruners import verdict
-from search.sampling.sampler import distribution_of
+from search.sampling.sampler import to_distribution
 from search.sampling.trial import OptunaTrial
 from search.session import open_session
 from search.worker import trial
-from search.worker.context import Bench, WorkerSettings, make_bench
+from search.worker.context import WorkerContext, make_context
 from search.worker.lease import LEASE_S
+from search.worker.options import WorkerOptions
 from search.worker.stop import StopRequest
 from search.worker.trial import run_trial
 from spaces.config import TrialConfig
@@ -47,7 +49,7 @@ DEADLINE_S = 300.0
 """For the measured trials on one database; what is done by then counts."""
 
 TOP = 0.9
-"""What the metric of a measured trial rises to: above every trial of the past, so that none is pruned before its end."""
+"""The final metric of a measured trial: above every former trial, so that it is never pruned."""
 
 Databases = Callable[[tuple[str, ...]], AbstractContextManager[tuple[dict[str, str], str]]]
 
@@ -90,9 +92,9 @@ class ScriptedTrainer:
         checkpoints: Checkpoints,
     ) -> Iterator[EpochRecord]:
         """One record an epoch."""
-        told = config.model_dump(mode="json")
+        dumped = config.model_dump(mode="json")
         for epoch in range(1, config.epochs + 1):
-            record = healthy(epoch, config.epochs, told, TOP)
+            record = healthy(epoch, config.epochs, dumped, TOP)
             self.watch.start()
             yield record
             self.watch.stop()
@@ -128,7 +130,7 @@ class PlainOptuna:
         """One trial that is never pruned."""
         params = sample(self.plan, self._rng)
         trial = self.study.ask(
-            {path: distribution_of(self.plan.spec.space[path]) for path in params}
+            {path: to_distribution(self.plan.spec.space[path]) for path in params}
         )
         for epoch in range(1, self.epochs + 1):
             began = time.perf_counter()
@@ -144,9 +146,9 @@ def measure(*, quick: bool) -> Result:
     size = QUICK if quick else FULL
     figures, details, facts = [], {}, {}
     for name, databases in (("SQLite", sqlite), ("PostgreSQL", postgresql)):
-        found, told, version = on_database(name, databases, size)
+        found, measured, version = on_database(name, databases, size)
         figures += found
-        details[name] = told
+        details[name] = measured
         facts[name.lower()] = version
     return Result(figures, details, facts)
 
@@ -183,9 +185,9 @@ def on_database(
                         plain.times_ms.clear()
                     if time.monotonic() > deadline:
                         break
-    told = {"epochs_measured": len(watch.laps_ms), "median_ms_by_call": watch.medians_ms()}
+    details = {"epochs_measured": len(watch.laps_ms), "median_ms_by_call": watch.medians_ms()}
     print_parts(name, watch, plain)
-    return compare(name, watch.laps_ms, plain.times_ms), told, version
+    return compare(name, watch.laps_ms, plain.times_ms), details, version
 
 
 def make_ours(url: str, plan: Plan, size: Size) -> StoredStudy:
@@ -204,19 +206,16 @@ def make_ours(url: str, plan: Plan, size: Size) -> StoredStudy:
     return session.stored
 
 
-def warm_bench(url: str, store: Store, stored: StoredStudy, watch: Stopwatch) -> Bench:
+def warm_bench(url: str, store: Store, stored: StoredStudy, watch: Stopwatch) -> WorkerContext:
     """What a worker has before its first trial, with a trainer that trains nothing."""
-    bench = make_bench(
-        WorkerSettings(StoreLocation.parse(url), stored.name, "cpu", 1),
-        store,
-        stored,
-        StopRequest(),
+    bench = make_context(
+        StoreLocation.parse(url), WorkerOptions(stored.name), store, stored, StopRequest()
     )
     trainer = ScriptedTrainer(watch)
     return replace(bench, trainer=trainer, counts=trainer.count_classes(None))
 
 
-def one_trial(bench: Bench, stored: StoredStudy) -> None:
+def one_trial(bench: WorkerContext, stored: StoredStudy) -> None:
     """Claim a trial and run it as a worker does.
 
     Raises:
@@ -230,14 +229,14 @@ def one_trial(bench: Bench, stored: StoredStudy) -> None:
         raise SystemExit(f"a healthy trial was {ending}")
 
 
-def parts(bench: Bench) -> Iterator[tuple[object, str, str]]:
+def parts(bench: WorkerContext) -> Iterator[tuple[object, str, str]]:
     """The calls that an epoch is made of."""
     yield trial, "check_used", "check_used"
-    yield type(bench.store), "append", "store.append"
+    yield type(bench.store.epochs), "append_epoch", "store.append"
     yield trial, "judge", "judge"
     yield verdict, "fired", "signals"
     yield OptunaTrial, "worse_than_peers", "peer pruner"
-    yield type(bench.store), "complete_since", "curves that are new"
+    yield type(bench.store.peer_curves), "complete_since", "curves that are new"
     storage = bench.study._storage
     yield storage, "get_trial", "Optuna reads the trial"
     yield storage, "set_trial_intermediate_value", "Optuna writes the value"
@@ -283,7 +282,7 @@ def print_parts(name: str, watch: Stopwatch, plain: PlainOptuna) -> None:
 
 
 def main() -> int:
-    """Measure and tell."""
+    """Measure, print and store the figures."""
     options = report.parser(__doc__ or "").parse_args()
     return report.publish("epoch_cost", measure(quick=options.quick), quick=options.quick)
 

@@ -1,7 +1,7 @@
-"""What the sampler learns from kills: the share of epochs that goes into trials which diverge, with constraints and without.
+"""What the sampler learns from stopped trials: the share of epochs of diverging trials.
 
-The same seeded studies are run twice, over a space in which much diverges. Once a killed trial tells TPE its severity as
-a constraint, as it always does; once that is left out, and a killed trial is an ordinary pruned one.
+The same seeded studies are run twice, over a space in which many trials diverge: once a stopped
+trial reports its severity to TPE as a constraint, as always; once it is an ordinary pruned trial.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from unittest import mock
 
 from benchmarks import report
 from benchmarks.report import Figure, Result
-from search.sampling.trial import end_of
+from search.sampling.trial import optuna_end
 from search.session import open_session
-from search.worker import trial as run_of_a_trial
-from search.worker.context import WorkerSettings, make_bench
-from search.worker.loop import _loop
+from search.worker import ending
+from search.worker.context import make_context
+from search.worker.loop import train_trials
+from search.worker.options import WorkerOptions
 from search.worker.stop import StopRequest
 from spaces.loader import check
 from spaces.study import StudySpec
@@ -54,7 +55,7 @@ STUDY: dict[str, Any] = {
 
 
 class Outcome(NamedTuple):
-    """One study: epochs in trials that diverged, all epochs, diverged trials, and the best score."""
+    """One study: epochs of diverged trials, all epochs, diverged trials, and the best score."""
 
     killed_epochs: int
     epochs: int
@@ -69,15 +70,18 @@ def run(seed: int, trials: int, constrained: bool) -> Outcome:
         if not constrained:
             stack.enter_context(
                 mock.patch.object(
-                    run_of_a_trial, "end_of", lambda *told: replace(end_of(*told), constraints={})
+                    ending,
+                    "optuna_end",
+                    lambda outcome: replace(optuna_end(outcome), constraints={}),
                 )
             )
         url = f"sqlite:///{Path(folder) / 'search.db'}"
         session = open_session(spec, StoreLocation.parse(url))
         store = stack.enter_context(session.store)
-        _loop(
-            make_bench(
-                WorkerSettings(StoreLocation.parse(url), spec.name, "cpu", 1),
+        train_trials(
+            make_context(
+                StoreLocation.parse(url),
+                WorkerOptions(spec.name),
                 store,
                 session.stored,
                 StopRequest(DEADLINE_S),
@@ -112,7 +116,8 @@ def measure(*, quick: bool, workers: int, seeds: int) -> Result:
         (
             str(seed),
             *(
-                f"{side.killed} of {trials}, {side.killed_epochs / side.epochs:.0%}, {side.best:.4f}"
+                f"{side.killed} of {trials}, {side.killed_epochs / side.epochs:.0%}, "
+                f"{side.best:.4f}"
                 for side in pair
             ),
         )
@@ -160,7 +165,7 @@ def measure(*, quick: bool, workers: int, seeds: int) -> Result:
 
 
 def main() -> int:
-    """Measure and tell."""
+    """Measure, print and store the figures."""
     parser = report.parser(__doc__ or "")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seeds", type=int, help=f"studies of each kind; default {SEEDS}")

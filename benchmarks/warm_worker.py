@@ -1,8 +1,9 @@
 """How long a warm worker leaves its device idle between two trials.
 
-The worker's own loop runs in this process, on a study of one-epoch trials over few scenes. A gap begins when the last
-write of a trial to the store is done, and ends when the optimiser of the next trial is about to take its first step;
-the first batch's forward and backward pass lies within. Building the model is told apart, for any tuner has to do it.
+The worker's own loop runs in this process, on a study of one-epoch trials over few scenes. A gap
+begins when the last write of a trial to the store is done, and ends when the optimizer of the next
+trial is about to take its first step; the first batch's forward and backward pass lies within.
+Building the model is measured by itself, since any tuner has to do it.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from benchmarks import report
 from benchmarks.report import Figure, Result
 from benchmarks.stopwatch import Stopwatch, Target
 from search.session import open_session
-from search.worker.context import WorkerSettings, make_bench
-from search.worker.loop import _loop
+from search.worker.context import make_context
+from search.worker.loop import train_trials
+from search.worker.options import WorkerOptions
 from search.worker.stop import StopRequest
 from spaces.loader import load_study
 from storage.location import StoreLocation
@@ -46,14 +48,15 @@ def measure(*, quick: bool) -> Result:
         url = f"sqlite:///{Path(folder) / 'search.db'}"
         session = open_session(spec, StoreLocation.parse(url))
         with session.store as store:
-            bench = make_bench(
-                WorkerSettings(StoreLocation.parse(url), spec.name, "cpu", 1),
+            bench = make_context(
+                StoreLocation.parse(url),
+                WorkerOptions(spec.name),
                 store,
                 session.stored,
                 StopRequest(DEADLINE_S),
             )
             last_write = mock.patch.object(
-                store, "finish", _then(store.leases.finish_trial, watch.start)
+                store.leases, "finish_trial", _then(store.leases.finish_trial, watch.start)
             )
             with (
                 last_write,
@@ -61,11 +64,11 @@ def measure(*, quick: bool) -> Result:
                 _first_batch(watch),
                 watch.watching(*_parts(bench)),
             ):
-                _loop(bench, session.stored)
-    return told(watch)
+                train_trials(bench, session.stored)
+    return make_result(watch)
 
 
-def told(watch: Stopwatch) -> Result:
+def make_result(watch: Stopwatch) -> Result:
     """The gaps, and what they are made of.
 
     Raises:
@@ -89,7 +92,7 @@ def told(watch: Stopwatch) -> Result:
     )
     figures = [
         Figure(
-            "last write → first optimiser step, without building the model, median",
+            "last write → first optimizer step, without building the model, median",
             median(own_ms),
             "ms",
             BOUND_MS,
@@ -120,7 +123,7 @@ def _then(function: Callable[..., Any], after: Callable[[], None]) -> Callable[.
 
 @contextmanager
 def _first_step(watch: Stopwatch) -> Iterator[None]:
-    """Ends the lap when an optimiser is about to step; later steps of the trial find no lap to end."""
+    """End the lap when an optimizer is about to step; later steps of the trial have no effect."""
     from torch.optim.optimizer import register_optimizer_step_pre_hook
 
     hook = register_optimizer_step_pre_hook(lambda *_: watch.stop())
@@ -153,18 +156,18 @@ def _parts(bench: Any) -> Iterator[Target]:
     from search.worker import trial
 
     yield gc, "collect", "collecting garbage"
-    yield type(bench.store), "claim", "store.claim"
-    yield trial, "_bind", "ask, suggest and bind"
-    yield type(bench.study), "take", "taking the trial up"
-    yield type(bench.study), "sample", "sampling"
-    yield type(bench.store), "bind", "store.bind"
+    yield type(bench.store.leases), "claim_trial", "store.claim"
+    yield trial, "register_trial", "ask, suggest and bind"
+    yield type(bench.study), "resume_trial", "opening Optuna's trial"
+    yield type(bench.study), "sample_params", "sampling"
+    yield type(bench.store.leases), "bind_trial", "store.bind"
     yield segmentation, "build_model", BUILD
     yield loop, "build_criterion", "building the loss"
-    yield loop, "build_optimizer", "building the optimiser"
+    yield loop, "build_optimizer", "building the optimizer"
 
 
 def main() -> int:
-    """Measure and tell."""
+    """Measure, print and store the figures."""
     options = report.parser(__doc__ or "").parse_args()
     return report.publish("warm_worker", measure(quick=options.quick), quick=options.quick)
 

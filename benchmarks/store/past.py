@@ -15,11 +15,12 @@ from benchmarks.report import Figure
 from benchmarks.stopwatch import Stopwatch
 from search.planning.plan import make_plan
 from search.stored_study import stored_plan
-from search.worker.context import Bench, open_worker_study
+from search.worker.context import WorkerContext, open_worker_study
 from search.worker.lease import LEASE_S
+from search.worker.registration import register_trial
 from search.worker.stop import StopRequest
 from search.worker.tracker import NoTracker
-from search.worker.trial import _bind, run_trial
+from search.worker.trial import run_trial
 from spaces.loader import load_study
 from storage.files.study_files import StudyFiles
 from storage.location import StoreLocation
@@ -50,10 +51,10 @@ def study_with_past(url: str, trials: int, epochs: int) -> StoredStudy:
     return make_ours(url, plan, Size(trials, epochs, 0))
 
 
-def idle_bench(url: str, store: Store, stored: StoredStudy, watch: Stopwatch) -> Bench:
+def idle_bench(url: str, store: Store, stored: StoredStudy, watch: Stopwatch) -> WorkerContext:
     """What a worker has before its first trial, but for data, a device and torch."""
     plan, trainer = stored_plan(stored), ScriptedTrainer(watch)
-    return Bench(
+    return WorkerContext(
         store=store,
         stored=stored,
         files=StudyFiles(Path("unused")),
@@ -71,7 +72,7 @@ def idle_bench(url: str, store: Store, stored: StoredStudy, watch: Stopwatch) ->
 def epochs_and_asking(
     database: str, urls: Sequence[str], size: Long
 ) -> tuple[list[Figure], dict[str, Any]]:
-    """Epochs on every length of past, and asking and joining on the longest; one address for each."""
+    """Measure epochs at every length of past, and asking and joining at the longest."""
     figures, details, medians = [], {}, []
     for url, trials in zip(urls, size.trials, strict=True):
         stored = study_with_past(url, trials, size.epochs)
@@ -105,7 +106,8 @@ def epochs_and_asking(
                 asked_ms = asking(bench, stored, size.asked)
     figures.append(
         Figure(
-            f"growth of the median from {size.trials[0]:,} to {size.trials[-1]:,} trials on {database}",
+            f"growth of the median from {size.trials[0]:,} to {size.trials[-1]:,} trials "
+            f"on {database}",
             medians[-1] / medians[0],
             "×",
             GROWTH,
@@ -127,8 +129,8 @@ def epochs_and_asking(
     return figures, {**details, f"joining {database}, s": joined}
 
 
-def asking(bench: Bench, stored: StoredStudy, times: int) -> list[float]:
-    """Milliseconds of claiming, sampling and binding a trial, one after the other; they all go on running, as a crowd's do."""
+def asking(bench: WorkerContext, stored: StoredStudy, times: int) -> list[float]:
+    """Milliseconds of claiming, sampling and binding each trial; all of them stay running."""
     spent = []
     for _ in range(times):
         began = time.perf_counter()
@@ -136,13 +138,13 @@ def asking(bench: Bench, stored: StoredStudy, times: int) -> list[float]:
             stored.id, budget=10**6, worker="benchmark", lease_s=3600
         )
         assert claim is not None
-        _bind(bench, claim)
+        register_trial(bench, claim)
         spent.append(1000 * (time.perf_counter() - began))
     return spent
 
 
 def joining(url: str, name: str) -> dict[str, float]:
-    """Seconds from opening the store until the first trial begins, in a fresh process that has its imports done."""
+    """Seconds from opening the store to the first trial, in a process that has imported all."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply_async(_join, (url, name)).get(JOIN_TIMEOUT_S)
 
@@ -150,22 +152,22 @@ def joining(url: str, name: str) -> dict[str, float]:
 def _join(url: str, name: str) -> dict[str, float]:
     import optuna.samplers._tpe.sampler  # noqa: F401 - Optuna imports it when it is first asked for
 
-    began, told = time.perf_counter(), {}
+    began, seconds = time.perf_counter(), {}
     with StoreLocation.parse(url).open(create=False) as store:
         stored = store.studies.find_study(name)
         assert stored is not None
         bench = idle_bench(url, store, stored, Stopwatch())
-        told["until the study is open"] = time.perf_counter() - began
+        seconds["until the study is open"] = time.perf_counter() - began
         claim = store.leases.claim_trial(
             stored.id, budget=10**6, worker="newcomer", lease_s=LEASE_S
         )
         assert claim is not None
 
         def begin(*_: Any) -> Any:
-            told["until the first trial begins"] = time.perf_counter() - began
+            seconds["until the first trial begins"] = time.perf_counter() - began
             yield from ScriptedTrainer.train(bench.trainer, *_)  # type: ignore[arg-type]
-            told["until it is over"] = time.perf_counter() - began
+            seconds["until it is over"] = time.perf_counter() - began
 
         bench.trainer.train = begin  # type: ignore[method-assign]
         run_trial(replace(bench), claim)
-    return told
+    return seconds

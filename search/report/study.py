@@ -214,16 +214,16 @@ def _collect_kills(
 
 def _ended_trial(trial: StoredTrial, records: Sequence[EpochRecord]) -> Kill:
     """A trial that no signal ended: pruned by its peers, or failed with an error."""
-    head = trial.reason.partition(":")[0]
+    ended_by = trial.signal or ""
     pruned = trial.state == "pruned"
     return Kill(
         number=trial.number,
         state=trial.state,
-        signal=head if pruned else "error",
+        signal=ended_by if pruned else "error",
         epoch=records[-1].epoch if records else None,
         step=None,
         reason=trial.reason,
-        cause=WORSE_THAN_PEERS if pruned else head,
+        cause=WORSE_THAN_PEERS if pruned else ended_by,
         remedy="",
         severity=None,
     )

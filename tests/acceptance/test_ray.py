@@ -78,6 +78,6 @@ def test_stop(terminal: Terminal, tmp_path: Path, postgresql_url: str, ray_folde
     assert all(trial.attempt == 1 for trial in stored_trials(url))
     assert any("raylet" in title for title in titles)
     assert any(" worker --study tiny " in title for title in titles)
-    assert any("Place" in text for text in told)  # Ray's own files were looked at
+    assert any("WorkerActor" in text for text in told)  # Ray's own files were looked at
     assert [text for text in told if PASSWORD in text] == []
     until(lambda: job.alive() == [], "nothing is left")

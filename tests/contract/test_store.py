@@ -13,7 +13,7 @@ from spaces.errors import EpochOrderError, LeaseLostError, StoreError
 from spaces.records import ClassCounts, Diagnosis, EpochRecord, Evidence, Remedy, TestScore
 from storage.database.engine import now
 from storage.location import StoreLocation
-from storage.rows import Claim, FinalState, TrialState
+from storage.rows import Claim, FinalState, Outcome, TrialState
 from storage.store import Store
 from storage.tables.models import Trial
 from tests.waiting import until
@@ -323,7 +323,7 @@ class TestLostLease:
         (
             "finish",
             lambda store, claim, record: store.leases.finish_trial(
-                claim, "complete", 0.9, evidence=EVIDENCE
+                claim, Outcome("complete", 0.9, evidence=EVIDENCE)
             ),
         ),
     )
@@ -369,7 +369,7 @@ class TestLostLease:
         write: Callable[[Store, Claim, EpochRecord], None],
     ) -> None:
         """Not even the attempt that ended a trial can write to it afterwards."""
-        store.leases.finish_trial(claim, "pruned", 0.2, "worse than its peers")
+        store.leases.finish_trial(claim, Outcome("pruned", 0.2, "worse than its peers"))
 
         with pytest.raises(LeaseLostError, match="is pruned"):
             write(store, claim, make_record(1))
@@ -519,7 +519,9 @@ class TestFinish:
     @pytest.mark.parametrize("state", ["complete", "pruned", "diverged", "failed"])
     def test_ended(self, store: Store, claim: Claim, state: FinalState) -> None:
         """A trial that ended keeps how and why, and is never handed out again."""
-        store.leases.finish_trial(claim, state, 0.25, "because", error="Traceback: \0 \udc80 ü")
+        store.leases.finish_trial(
+            claim, Outcome(state, 0.25, "because", error="Traceback: \0 \udc80 ü")
+        )
 
         trial = store.trials.find_trial(claim.study_id, 0)
         assert trial is not None
@@ -536,7 +538,7 @@ class TestFinish:
     @pytest.mark.parametrize("score", [None, NAN, INF, -INF, 0.1 + 0.2])
     def test_score(self, store: Store, claim: Claim, score: float | None) -> None:
         """A score comes back to the last bit; one that is not a number is not one that is missing."""
-        store.leases.finish_trial(claim, "complete", score)
+        store.leases.finish_trial(claim, Outcome("complete", score))
 
         trial = store.trials.find_trial(claim.study_id, 0)
         assert trial is not None
@@ -544,10 +546,12 @@ class TestFinish:
 
     def test_finding(self, store: Store, claim: Claim) -> None:
         """Evidence and diagnosis come back as they went in, for one trial and for the study."""
-        store.leases.finish_trial(claim, "diverged", evidence=EVIDENCE, diagnosis=DIAGNOSIS)
+        store.leases.finish_trial(
+            claim, Outcome("diverged", evidence=EVIDENCE, diagnosis=DIAGNOSIS)
+        )
         other = bound(store, claim.study_id, number=1)
         undiagnosed = Evidence("nonfinite_loss", 1, None, "NaN at \0", {}, severity=1.0)
-        store.leases.finish_trial(other, "diverged", evidence=undiagnosed)
+        store.leases.finish_trial(other, Outcome("diverged", evidence=undiagnosed))
 
         assert repr(store.findings.trial_evidence(claim.trial_id)) == repr([(EVIDENCE, DIAGNOSIS)])
         found = store.findings.study_evidence(claim.study_id)
@@ -560,7 +564,7 @@ class TestFinish:
     def test_no_end(self, store: Store, claim: Claim, state: FinalState) -> None:
         """A trial cannot end in a state in which it goes on."""
         with pytest.raises(ValueError, match="complete, pruned, diverged, failed"):
-            store.leases.finish_trial(claim, state)
+            store.leases.finish_trial(claim, Outcome(state))
 
         assert store.trials.count_by_state(claim.study_id) == {"running": 1}
 
@@ -572,7 +576,7 @@ class TestReading:
             store.epochs.append_epoch(claim, make_record(epoch, metric=metric), 600)
         done = bound(store, claim.study_id, "b", number=1)
         store.epochs.append_epoch(done, make_record(1, metric=0.2), 600)
-        store.leases.finish_trial(done, "complete", 0.2)
+        store.leases.finish_trial(done, Outcome("complete", 0.2))
         store.leases.claim_trial(claim.study_id, 3, "c", 600)
         bound(store, store.studies.register_study(12, "other", {}).id)
 
@@ -633,7 +637,7 @@ class TestReading:
             if state != "reserved":
                 claim = store.leases.bind_trial(claim, number, number, {})
             if state == "complete":
-                store.leases.finish_trial(claim, "complete", 0.5)
+                store.leases.finish_trial(claim, Outcome("complete", 0.5))
             if state == "paused":
                 paused = claim
         store.leases.release_trial(paused)

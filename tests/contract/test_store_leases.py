@@ -13,7 +13,7 @@ from spaces.errors import LeaseLostError, StoreUnreachableError
 from spaces.records import EpochRecord
 from storage.database import engine
 from storage.location import StoreLocation
-from storage.rows import Claim, Death
+from storage.rows import Claim, Death, Outcome
 from storage.store import Store
 from tests.contract.test_store import lease_left_s, let_lapse
 from tests.waiting import until
@@ -141,12 +141,12 @@ class TestSignsOfLife:
         """A study gets on with every epoch and every end, but not with a trial that failed."""
         assert store.reaping.last_progress(study_id) == 0
         claim = bound(store, study_id)
-        store.leases.finish_trial(bound(store, study_id, number=1), "failed")
+        store.leases.finish_trial(bound(store, study_id, number=1), Outcome("failed"))
         assert store.reaping.last_progress(study_id) == 0
 
         store.epochs.append_epoch(claim, make_record(1), FOREVER_S)
         epoch = store.reaping.last_progress(study_id)
-        store.leases.finish_trial(claim, "complete", 0.5)
+        store.leases.finish_trial(claim, Outcome("complete", 0.5))
 
         assert 0 < epoch <= store.reaping.last_progress(study_id)
 
@@ -187,7 +187,7 @@ class TestDeviceTime:
         store.budget.set_device_budget(study_id, 100.0)
         for end in (
             store.leases.release_trial,
-            lambda claim: store.leases.finish_trial(claim, "failed"),
+            lambda claim: store.leases.finish_trial(claim, Outcome("failed")),
             lambda _: store.reaping.reap_trials(study_id, Death("a")),
         ):
             claim = store.leases.claim_trial(study_id, 9, "a", FOREVER_S)

@@ -30,6 +30,7 @@ from storage.database.connections import tune_sqlite
 from storage.database.engine import Database
 from storage.location import StoreLocation
 from storage.maintenance.migrate import upgrade_store
+from storage.rows import Outcome
 from storage.tables import schema
 from storage.tables.models import PREFIX, Table
 from tests.mariadb import MariaDB
@@ -221,8 +222,10 @@ class TestUpgrade:
         "INSERT INTO search_studies VALUES (1, 11, 'demo', '{}', 1.5)",
         "INSERT INTO search_trials (id, study_id, number, state, attempt, lost, worker, host, pid, reason, error, created_at)"
         " VALUES (1, 1, 0, 'paused', 3, 1, 'box:1', 'box', 1, '', '', 2.5)",
+        "INSERT INTO search_trials (id, study_id, number, state, attempt, lost, worker, host, pid, reason, error, created_at)"
+        " VALUES (2, 1, 1, 'pruned', 1, 0, 'box:1', 'box', 1, 'median: below it', '', 3.5)",
     )
-    """A study with a trial, as a program of version 0001 left them."""
+    """A study with two trials, as a program of version 0001 left them."""
 
     def test_first_version(self, store_url: str) -> None:
         """A store of version 0001 keeps its trials when it is upgraded, has the very tables of the models, and is worked on as any other."""
@@ -248,7 +251,7 @@ class TestUpgrade:
                 == []
             )
         with StoreLocation.parse(store_url).open() as store:
-            (trial,) = store.trials.list_trials(1)
+            trial, pruned = store.trials.list_trials(1)
             assert (trial.number, trial.state, trial.attempt, trial.created_at) == (
                 0,
                 "paused",
@@ -256,7 +259,8 @@ class TestUpgrade:
                 2.5,
             )
             assert (trial.device, trial.device_s, trial.halvings) == (None, 0.0, 0)
-            claim = store.leases.claim_trial(1, 1, "b", 600)
+            assert (trial.signal, pruned.signal) == (None, "median")
+            claim = store.leases.claim_trial(1, 2, "b", 600)
             assert claim is not None
             assert (claim.trial_id, claim.attempt) == (1, 4)
 
@@ -604,7 +608,8 @@ class TestOptuna:
             assert claim is not None
             assert (claim.number, claim.optuna_trial_id) == (3, theirs.trials[3]._trial_id)
             store.leases.finish_trial(
-                store.leases.bind_trial(claim, 3, theirs.trials[3]._trial_id, {}), "complete", 0.5
+                store.leases.bind_trial(claim, 3, theirs.trials[3]._trial_id, {}),
+                Outcome("complete", 0.5),
             )
             theirs.tell(3, 0.5)
 

@@ -15,7 +15,7 @@ import pytest
 from spaces.errors import LeaseLostError, SearchError
 from spaces.records import ClassCounts, EpochRecord
 from storage.location import StoreLocation
-from storage.rows import Claim
+from storage.rows import Claim, Outcome
 from storage.store import Store
 from tests.waiting import PATIENCE_S
 
@@ -83,7 +83,7 @@ def claim_all(store: Store, study_id: int, budget: int, worker: str) -> list[tup
     while (claim := store.leases.claim_trial(study_id, budget, worker, 600)) is not None:
         told.append((claim.trial_id, claim.attempt, claim.resume))
         if claim.trial_id % 2:
-            store.leases.finish_trial(claim, "complete", 0.5)
+            store.leases.finish_trial(claim, Outcome("complete", 0.5))
     return told
 
 

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import text
 
 from search.maintenance import inspect_store, migrate_store, vacuum_store
-from search.sampling.connection import any_version, close_trials, open_trials
+from search.sampling.connection import close_trials, open_any_version, open_trials
 from spaces.errors import StoreError
 from spaces.records import EpochRecord
 from storage.location import StoreLocation
@@ -288,7 +288,7 @@ class TestMigrate:
 
         assert done[-1] == f"Optuna's tables: version v3.0.0.d → {SCHEMA}"
         assert repr(_ours(filled)) == before
-        trials = any_version(StoreLocation.parse(filled))
+        trials = open_any_version(StoreLocation.parse(filled))
         assert trials.get_current_version() == trials.get_head_version()
         close_trials(trials)
 

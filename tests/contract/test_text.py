@@ -139,12 +139,12 @@ class TestCheckpoint:
             (
                 {"checkpoint": "nobody/nothing"},
                 "base.model.checkpoint",
-                "is neither a folder here nor to be had from the Hugging Face hub",
+                "is neither a folder here nor available on the Hugging Face hub",
             ),
             (
                 {"checkpoint": "FOLDER", "max_length": 21},
                 "base.model.max_length",
-                "takes no texts of that length",
+                "does not accept texts of that length",
             ),
             (
                 {"checkpoint": "EMPTY"},
@@ -275,7 +275,7 @@ class TestOptions:
             "space": {"loss.gamma": {"kind": "float", "low": 0, "high": 1}},
         }
         with pytest.raises(
-            StudyError, match="hidden must be a multiple of heads, but 10 is none of 4"
+            StudyError, match="hidden must be a multiple of heads, but 10 is not one of 4"
         ):
             make_plan(StudySpec.model_validate(spec))
 

@@ -13,7 +13,7 @@ from spaces.config_tree import ConfigTree
 from spaces.records import Diagnosis, EpochRecord, Evidence, Remedy
 from spaces.study import StudySpec
 from storage.location import StoreLocation
-from storage.rows import Claim
+from storage.rows import Claim, Outcome
 from storage.store import Store
 
 NAN, INF = float("nan"), float("inf")
@@ -87,7 +87,7 @@ class Demo:
     ) -> Claim:
         """A complete trial."""
         claim = self.start(metrics, **changes)
-        self.store.leases.finish_trial(claim, "complete", score=score)
+        self.store.leases.finish_trial(claim, Outcome("complete", score=score))
         return claim
 
     def report(self) -> StudyReport:

@@ -13,6 +13,7 @@ from search.report.study import study_report
 from spaces.config import MetricConfig
 from spaces.errors import StoreError
 from spaces.records import Evidence, TestScore
+from storage.rows import Outcome
 from storage.store import Store
 from tests.unit.search.report.conftest import (
     DIAGNOSIS,
@@ -59,7 +60,7 @@ class TestStudyReport:
         """Every trial is counted in its state; what the budget still allows is left."""
         demo.complete(0.2)
         for state in ("pruned", "pruned", "failed"):
-            demo.store.leases.finish_trial(demo.start(), state)
+            demo.store.leases.finish_trial(demo.start(), Outcome(state))
         paused = demo.start()
         demo.start([0.1])
         demo.store.leases.claim_trial(demo.id, 1000, "box:2", 600)
@@ -107,7 +108,8 @@ class TestStudyReport:
         """A report is JSON: NaN is null, and tuples are lists."""
         claim = demo.start([0.1, NAN])
         demo.store.leases.finish_trial(
-            claim, "diverged", score=NAN, evidence=Evidence("loss_rising", 2, None, "", {}, NAN)
+            claim,
+            Outcome("diverged", score=NAN, evidence=Evidence("loss_rising", 2, None, "", {}, NAN)),
         )
         demo.complete(0.2)
 
@@ -149,8 +151,8 @@ class TestLeaderboard:
         demo.complete(0.2)
         demo.complete(NAN)
         demo.complete(None)
-        demo.store.leases.finish_trial(demo.start([0.9]), "pruned", score=0.9)
-        demo.store.leases.finish_trial(demo.start([0.9]), "diverged", score=0.9)
+        demo.store.leases.finish_trial(demo.start([0.9]), Outcome("pruned", score=0.9))
+        demo.store.leases.finish_trial(demo.start([0.9]), Outcome("diverged", score=0.9))
         demo.start([0.9])
 
         assert numbers(demo.report().leaderboard) == [0]
@@ -183,7 +185,7 @@ class TestLeaderboard:
         demo.store.epochs.append_epoch(
             claim, demo.make(3, metric=0.2, test=TestScore(0.25, ())), 600
         )
-        demo.store.leases.finish_trial(claim, "complete", score=0.3)
+        demo.store.leases.finish_trial(claim, Outcome("complete", score=0.3))
         demo.complete(0.2)
 
         rows = demo.report().leaderboard
@@ -245,11 +247,13 @@ class TestKills:
         claim = demo.start([0.1, NAN])
         demo.store.leases.finish_trial(
             claim,
-            "diverged",
-            0.1,
-            "gradient_explosion: the gradient norm was 2011",
-            EVIDENCE,
-            DIAGNOSIS,
+            Outcome(
+                "diverged",
+                0.1,
+                "gradient_explosion: the gradient norm was 2011",
+                evidence=EVIDENCE,
+                diagnosis=DIAGNOSIS,
+            ),
         )
 
         (kill,) = demo.report().kills
@@ -271,7 +275,8 @@ class TestKills:
     def test_pruned(self, demo: Demo) -> None:
         """A pruned trial has its pruner and its last epoch; its cause is its peers."""
         demo.store.leases.finish_trial(
-            demo.start([0.1, 0.1, 0.1]), "pruned", 0.1, "median: best metric 0.1 by epoch 3"
+            demo.start([0.1, 0.1, 0.1]),
+            Outcome("pruned", 0.1, "median: best metric 0.1 by epoch 3", "median"),
         )
 
         (kill,) = demo.report().kills
@@ -287,7 +292,13 @@ class TestKills:
     def test_failed(self, demo: Demo) -> None:
         """A failed trial has the type of its error, with or without an epoch."""
         demo.store.leases.finish_trial(
-            demo.start(), "failed", reason="ValueError: bad mask", error="Traceback …"
+            demo.start(),
+            Outcome(
+                "failed",
+                reason="ValueError: bad mask",
+                signal="ValueError",
+                error="Traceback …",
+            ),
         )
 
         (kill,) = demo.report().kills
@@ -303,15 +314,19 @@ class TestKills:
     def test_causes(self, demo: Demo) -> None:
         """Causes are counted, the most frequent first; complete trials do not count."""
         demo.complete(0.3)
-        demo.store.leases.finish_trial(demo.start([0.1]), "pruned", 0.1, "median: …")
+        demo.store.leases.finish_trial(
+            demo.start([0.1]), Outcome("pruned", 0.1, "median: …", "median")
+        )
         for _ in range(2):
             demo.store.leases.finish_trial(
                 demo.start([0.1, NAN]),
-                "diverged",
-                0.1,
-                "gradient_explosion: …",
-                EVIDENCE,
-                DIAGNOSIS,
+                Outcome(
+                    "diverged",
+                    0.1,
+                    "gradient_explosion: …",
+                    evidence=EVIDENCE,
+                    diagnosis=DIAGNOSIS,
+                ),
             )
 
         assert list(demo.report().causes.items()) == [
@@ -325,7 +340,7 @@ class TestStudyHealth:
         """Each sign has the number of complete trials that show it, and those that do not."""
         demo.complete(0.4, [0.1, 0.4])
         demo.complete(0.4, [0.4, 0.1])
-        demo.store.leases.finish_trial(demo.start([0.4, 0.1]), "pruned")
+        demo.store.leases.finish_trial(demo.start([0.4, 0.1]), Outcome("pruned"))
 
         assert (
             demo.report().health[1]

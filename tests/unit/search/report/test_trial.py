@@ -11,6 +11,7 @@ import pytest
 from search.report.trial import trial_report
 from spaces.config_tree import ConfigTree
 from spaces.errors import StoreError
+from storage.rows import Outcome
 from tests.unit.search.report.conftest import DIAGNOSIS, EVIDENCE, FOCAL, INF, NAN, Demo
 
 
@@ -24,7 +25,10 @@ class TestTrialReport:
         )
         demo.store.epochs.append_epoch(claim, demo.make(2, metric=NAN, broken_step=13), 600)
         demo.store.leases.finish_trial(
-            claim, "diverged", 0.1, "gradient_explosion: …", EVIDENCE, DIAGNOSIS
+            claim,
+            Outcome(
+                "diverged", 0.1, "gradient_explosion: …", evidence=EVIDENCE, diagnosis=DIAGNOSIS
+            ),
         )
 
         report = trial_report(demo.store, "demo", 0)
@@ -58,7 +62,10 @@ class TestTrialReport:
         """Evidence stored under a former name of its signal has the name of now."""
         evidence = replace(EVIDENCE, signal="loss_metric_divorce")
         demo.store.leases.finish_trial(
-            demo.start([0.1]), "diverged", 0.1, "loss_metric_divorce: …", evidence, DIAGNOSIS
+            demo.start([0.1]),
+            Outcome(
+                "diverged", 0.1, "loss_metric_divorce: …", evidence=evidence, diagnosis=DIAGNOSIS
+            ),
         )
 
         report = trial_report(demo.store, "demo", 0)
@@ -70,7 +77,8 @@ class TestTrialReport:
     def test_failed(self, demo: Demo) -> None:
         """A report has the full text of an error."""
         demo.store.leases.finish_trial(
-            demo.start(), "failed", reason="ValueError: x", error="Traceback\nValueError: x"
+            demo.start(),
+            Outcome("failed", reason="ValueError: x", error="Traceback\nValueError: x"),
         )
 
         assert trial_report(demo.store, "demo", 0).error == "Traceback\nValueError: x"
@@ -97,7 +105,9 @@ class TestTrialReport:
     def test_json(self, demo: Demo) -> None:
         """A report is JSON with records, evidence and remedies; NaN and infinity are null."""
         claim = demo.start([0.1, NAN], grad_norm_max=INF)
-        demo.store.leases.finish_trial(claim, "diverged", 0.1, "…", EVIDENCE, DIAGNOSIS)
+        demo.store.leases.finish_trial(
+            claim, Outcome("diverged", 0.1, "…", evidence=EVIDENCE, diagnosis=DIAGNOSIS)
+        )
 
         payload = json.loads(
             json.dumps(trial_report(demo.store, "demo", 0).as_dict(), allow_nan=False)
