@@ -407,8 +407,8 @@ class TestWarnings:
         assert planned(
             epochs=1, presets=["safe"], space={"optimizer.lr_multiple": LR}
         ).warnings == (
-            "the preset safe reaches its final CE/Dice weights, smooth and clip ratio only at epoch "
-            "2 of 1",
+            "the preset safe reaches its final CE/Dice weights, smooth and clip ratio only at "
+            "epoch 2 of 1",
         )
 
     def test_settles_in_time(self) -> None:
