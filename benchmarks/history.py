@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 from sqlalchemy import func, insert, select, text
 
 from search.planning.plan import Plan
-from search.sampling.sampler import distribution_of
+from search.sampling.sampler import to_distribution
 from spaces.config_tree import ConfigTree
 from spaces.parameters import Choice, FloatRange, Parameter, Scalar
 from spaces.records import EpochRecord
@@ -163,7 +163,7 @@ def _optuna_rows(
     """The rows that stand below the trials, by their table."""
     params, values = [], []
     known: dict[str, BaseDistribution] = {
-        path: distribution_of(dimension) for path, dimension in plan.spec.space.items()
+        path: to_distribution(dimension) for path, dimension in plan.spec.space.items()
     }
     spelled = {
         path: optuna.distributions.distribution_to_json(distribution)

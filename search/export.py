@@ -26,8 +26,8 @@ from spaces.loader import UNREADABLE, Document, Dumper, check, explain, join_pla
 from spaces.output_path import find_obstacle
 from spaces.records import EpochRecord, best_record
 from spaces.study import StudySpec
-from storage.files.best_weights import Artifacts
-from storage.files.study_files import CheckpointFiles
+from storage.files.best_weights import BestWeights
+from storage.files.study_files import StudyFiles
 from storage.rows import StoredStudy, StoredTrial
 from storage.store import Store
 
@@ -134,7 +134,7 @@ class Export(Frozen):
 
 
 def make_export(
-    store: Store, stored: StoredStudy, number: int | None, files: CheckpointFiles | None = None
+    store: Store, stored: StoredStudy, number: int | None, files: StudyFiles | None = None
 ) -> Export:
     """Make the export of a trial, or of the best complete one.
 
@@ -174,11 +174,11 @@ def make_export(
     )
 
 
-def best_weights(files: CheckpointFiles, stored: StoredStudy, trial: int | None) -> str | None:
+def best_weights(files: StudyFiles, stored: StoredStudy, trial: int | None) -> str | None:
     """Return the file of the trained state of that trial, if it is the one that was kept."""
-    artifacts = Artifacts(files, stored.name, stored.created_at)
-    kept = artifacts.best()
-    return None if kept is None or kept.trial != trial else str(artifacts.path(kept))
+    artifacts = BestWeights(files, stored.name, stored.created_at)
+    kept = artifacts.find_best()
+    return None if kept is None or kept.trial != trial else str(artifacts.weights_path(kept))
 
 
 def _find_best(store: Store, stored: StoredStudy, spec: StudySpec) -> StoredTrial:

@@ -11,7 +11,7 @@ from search.planning.plan import Plan, make_plan
 from spaces.config_tree import ConfigTree
 from spaces.errors import StudyError
 from spaces.study import MUTABLE_FIELDS, StudySpec
-from storage.files.study_files import CheckpointFiles
+from storage.files.study_files import StudyFiles
 from storage.location import StoreLocation
 from storage.rows import StoredStudy
 from storage.store import Store
@@ -47,7 +47,7 @@ class Session:
     store: Store
     stored: StoredStudy
     plan: Plan
-    files: CheckpointFiles
+    files: StudyFiles
 
     def close(self) -> None:
         """Close the store."""
@@ -101,7 +101,7 @@ def discard_untried(session: Session) -> bool:
     trials = open_trials(session.location)
     trials.delete_study(session.stored.optuna_study_id)
     close_trials(trials)
-    session.store.unmake()
+    session.store.delete_if_created()
     return True
 
 
@@ -179,11 +179,16 @@ def _suggest_options(changes: Sequence[Change]) -> str:
 def _create_study(store: Store, plan: Plan, location: StoreLocation) -> StoredStudy:
     # Imports Optuna, which a command that resumes a study does not need.
     from search.sampling.connection import close_trials, open_trials
-    from search.sampling.study import enqueue, is_anothers, make_study, waiting_presets
+    from search.sampling.study import (
+        belongs_to_other_program,
+        enqueue_trials,
+        make_study,
+        waiting_presets,
+    )
 
     trials = open_trials(location)
     try:
-        if is_anothers(trials, plan.spec.name):
+        if belongs_to_other_program(trials, plan.spec.name):
             raise StudyError(
                 f"the database has a study {plan.spec.name!r} that `search` did not create",
                 where=location.safe_url,
@@ -193,7 +198,7 @@ def _create_study(store: Store, plan: Plan, location: StoreLocation) -> StoredSt
         study = make_study(trials, plan, plan.spec.name)
         waiting = waiting_presets(study, plan)
         if not store.knows_optuna():
-            enqueue(study, waiting)
+            enqueue_trials(study, waiting)
             waiting = []
         definition = plan.spec.model_dump(mode="json")
         study_id = study._study_id  # noqa: SLF001

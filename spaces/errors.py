@@ -12,7 +12,7 @@ SearchError                       exit 1: a failure that the user could not have
 │   ├── DeviceError               a device that does not exist here
 │   └── LauncherError             Ray or Slurm: not installed, unreachable, or without the resources
 ├── UnusedHyperparameterError     exit 2: a sampled value never reached loss, optimizer or model
-├── WorkerSpentError              exit 75: this process should be replaced by a fresh one
+├── WorkerRestartRequired         exit 75: this process should be replaced by a fresh one
 ├── OutOfMemoryError              the device, or the host, had no memory for the trial
 ├── LeaseLostError                another worker owns the trial now; this attempt cannot write
 ├── EpochOrderError               store and checkpoint disagree; the attempt resumes again
@@ -25,6 +25,8 @@ from difflib import SequenceMatcher, get_close_matches
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
+from spaces.exit_codes import ExitCode
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Self
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 class SearchError(Exception):
     """A failure that the user could not have prevented."""
 
-    exit_code = 1
+    exit_code = ExitCode.FAILED
 
 
 class InputError(SearchError):
@@ -50,7 +52,7 @@ class InputError(SearchError):
         next_step: what to do now.
     """
 
-    exit_code = 2
+    exit_code = ExitCode.BAD_INPUT
 
     def __init__(
         self,
@@ -130,13 +132,13 @@ class LauncherError(InputError):
 class UnusedHyperparameterError(SearchError):
     """A sampled hyperparameter never reached the loss, the optimizer or the model."""
 
-    exit_code = 2
+    exit_code = ExitCode.BAD_INPUT
 
 
-class WorkerSpentError(SearchError):
+class WorkerRestartRequired(SearchError):  # noqa: N818 - it asks for a restart, nothing is wrong
     """This process has to be replaced: after a failure on a GPU its memory cannot be relied on."""
 
-    exit_code = 75
+    exit_code = ExitCode.RESTART
 
 
 class OutOfMemoryError(SearchError):

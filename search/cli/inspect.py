@@ -108,9 +108,9 @@ def dashboard(
 ) -> None:
     """optuna-dashboard on the store, reachable from this machine alone."""
     from search.cli.parsing import store_location
-    from search.dashboard import serve
+    from search.dashboard import serve_dashboard
 
-    serve(store_location(store), study, port)
+    serve_dashboard(store_location(store), study, port)
 
 
 def _say_json(told: object) -> None:

@@ -143,7 +143,7 @@ CASES = [
     Case(
         "too_many_classes",
         RUN,
-        "a mask holds more classes than the configuration names",
+        "a mask contains more classes than the configuration names",
         "data/masks/train/0.png",
         "value 3 in",
         "0 … 2 (3 classes) or 255",
@@ -157,7 +157,7 @@ CASES = [
         "data/images/train/3.png",
         "cannot identify",
         "",
-        "mend or remove",
+        "fix or remove",
         photographs(broken="data/images/train/3.png"),
     ),
     Case(

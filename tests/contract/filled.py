@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from search.sampling.connection import close_trials, open_trials
 from spaces.records import ClassCounts, Diagnosis, EpochRecord, Evidence, Remedy
 from storage.location import StoreLocation
-from storage.rows import Claim, FinalState, Waiting
+from storage.rows import Claim, EnqueuedTrial, FinalState, Outcome
 from storage.store import Store
 from storage.tables.optuna_version import MADE_BY
 
@@ -38,7 +38,7 @@ def fill(url: str, make: Make, name: str = "demo") -> None:
         trials = open_trials(StoreLocation.parse(url))
         study = optuna.create_study(storage=trials, study_name=name, direction="maximize")
         study.set_user_attr(MADE_BY, True)
-        waiting = [Waiting({"lr": 0.5}, {"preset": "safe"})]
+        waiting = [EnqueuedTrial({"lr": 0.5}, {"preset": "safe"})]
         stored = store.studies.register_study(study._study_id, name, DEFINITION, waiting)
         for index, state in enumerate((*STATES, "running", "paused")):
             _trial(store, stored.id, study, make, index, state)
@@ -89,14 +89,17 @@ def _end(
             trial.set_constraint("diverged", 0.5)
     killed = state == "diverged"
     study.tell(trial, 0.1 + 0.2 if state == "complete" else None, state=ends, skip_if_finished=True)
-    told = (EVIDENCE, DIAGNOSIS) if killed else (None, None)
     store.leases.finish_trial(
         claim,
-        state,
-        0.1 + 0.2 if state == "complete" else NAN,
-        f"it was {state}",
-        *told,
-        error="a \0 b" if state == "failed" else "",
+        Outcome(
+            state,
+            0.1 + 0.2 if state == "complete" else NAN,
+            f"it was {state}",
+            signal=f"ended as {state}",
+            evidence=EVIDENCE if killed else None,
+            diagnosis=DIAGNOSIS if killed else None,
+            error="a \0 b" if state == "failed" else "",
+        ),
     )
 
 

@@ -16,7 +16,7 @@ from search.sampling.connection import close_trials, open_trials
 from spaces.records import EpochRecord
 from storage.location import StoreLocation
 from storage.repositories.peer_curves import OVERLAP_S, Complete
-from storage.rows import FinalState, OptunaEnd, Sampled
+from storage.rows import FinalState, OptunaEnd, Outcome
 from storage.store import Store
 
 MakeRecord = Callable[..., EpochRecord]
@@ -48,14 +48,14 @@ def end(store: Store, study_id: int, make_record: MakeRecord) -> Callable[..., i
         assert claim.number is not None
         assert claim.optuna_trial_id is not None
         claim = store.leases.bind_trial(
-            claim, claim.number, claim.optuna_trial_id, {}, None, Sampled()
+            claim, claim.number, claim.optuna_trial_id, {}, None, SampledTrial()
         )
         for epoch, metric in enumerate(metrics, 1):
             store.epochs.append_epoch(claim, make_record(epoch, metric=metric), 600)
         store.leases.finish_trial(
             claim,
-            state,
-            told=OptunaEnd("COMPLETE", 0.5) if state == "complete" else OptunaEnd("PRUNED"),
+            Outcome(state),
+            OptunaEnd("COMPLETE", 0.5) if state == "complete" else OptunaEnd("PRUNED"),
         )
         return claim.trial_id
 

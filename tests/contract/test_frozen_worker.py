@@ -16,20 +16,22 @@ import pytest
 
 from search.session import open_session
 from search.worker import checkpoints as trial_checkpoints
-from search.worker.context import Bench, WorkerSettings, make_bench
+from search.worker.context import WorkerContext, make_context
+from search.worker.options import WorkerOptions
 from search.worker.stop import StopRequest
 from search.worker.trial import run_trial
 from spaces.errors import LeaseLostError
 from spaces.study import StudySpec
-from storage.files.best_weights import Artifacts
-from storage.files.checkpoints import TrialStates
-from storage.files.study_files import CheckpointFiles
+from storage.files.best_weights import BestWeights
+from storage.files.checkpoints import StoredCheckpoints
+from storage.files.study_files import StudyFiles
 from storage.location import StoreLocation
 from storage.repositories.epochs import EpochRepository
 from storage.rows import Claim, Death
 from storage.store import Store
 from tests.contract import gated_objective
-from tests.contract.gated_objective import PATIENCE_S, Gates, install
+from tests.contract.gated_objective import Gates, install
+from tests.waiting import PATIENCE_S
 
 EPOCHS = 5
 STUDY: dict[str, Any] = {
@@ -93,27 +95,30 @@ def points(monkeypatch: pytest.MonkeyPatch) -> None:
     """The points outside the objective. A state is written after every epoch, however long the last one took."""
     monkeypatch.setattr(trial_checkpoints, "WRITING_SHARE", float("inf"))
     monkeypatch.setattr(
-        CheckpointFiles,
+        StudyFiles,
         "write_json",
         gated(
-            CheckpointFiles.write_json,
+            StudyFiles.write_json,
             lambda _, path, value: f"state {value.get('epoch')} is in place",
         ),
     )
     monkeypatch.setattr(
-        TrialStates,
+        StoredCheckpoints,
         "_remove_older",
         gated(
-            TrialStates._remove_older, lambda _, newest: f"states before {newest[1]} are removed"
+            StoredCheckpoints._remove_older,
+            lambda _, newest: f"states before {newest[1]} are removed",
         ),
     )
     monkeypatch.setattr(
-        TrialStates,
+        StoredCheckpoints,
         "newest_first",
-        gated(TrialStates.newest_first, lambda _: "the states are listed"),
+        gated(StoredCheckpoints.newest_first, lambda _: "the states are listed"),
     )
     monkeypatch.setattr(
-        TrialStates, "write", gated(TrialStates.write, lambda *_: "a state was written", after=True)
+        StoredCheckpoints,
+        "write",
+        gated(StoredCheckpoints.write, lambda *_: "a state was written", after=True),
     )
     monkeypatch.setattr(
         EpochRepository,
@@ -131,13 +136,13 @@ def points(monkeypatch: pytest.MonkeyPatch) -> None:
 class Worker:
     """One worker's side of the study, and how its trial ended."""
 
-    bench: Bench
+    context: WorkerContext
     ended: object = None
 
     def run(self, claim: Claim) -> None:
         """Train the claimed trial."""
         try:
-            self.ended = run_trial(self.bench, claim)
+            self.ended = run_trial(self.context, claim)
         except LeaseLostError as lost:
             self.ended = lost
 
@@ -150,17 +155,15 @@ def workers(
     monkeypatch.setenv("SEARCH_FILES", str(tmp_path / "files"))
     monkeypatch.chdir(Path(__file__).parents[2])
     spec = StudySpec.model_validate(STUDY)
-    session = open_session(spec, StoreLocation.parse(store_url))
-    with (
-        session.store,
-        StoreLocation.parse(store_url).open() as first,
-        StoreLocation.parse(store_url).open() as second,
-    ):
-        settings = WorkerSettings(StoreLocation.parse(store_url), spec.name, "cpu", 1)
+    location = StoreLocation.parse(store_url)
+    session = open_session(spec, location)
+    with session.store, location.open() as first, location.open() as second:
+        options = WorkerOptions(spec.name)
         yield tuple(
             Worker(
                 replace(
-                    make_bench(settings, store, session.stored, StopRequest()), checkpoint_s=1e-9
+                    make_context(location, options, store, session.stored, StopRequest()),
+                    checkpoint_s=1e-9,
                 )
             )
             for store in (first, second)
@@ -176,7 +179,7 @@ def claimed(store: Store, study_id: int, worker: str, budget: int) -> Claim:
 
 def take_over(frozen: Worker, other: Worker, gates: Gates, budget: int) -> int:
     """Freeze a worker in the next trial, have the other one end that trial, and thaw the first meanwhile. Returns the trial's id."""
-    store, study_id = other.bench.store, other.bench.stored.id
+    store, study_id = other.context.store, other.context.stored.id
     claim = claimed(store, study_id, "frozen", budget)
     gates.worker = threading.Thread(target=frozen.run, args=(claim,), daemon=True)
     thaw_at, gates.thaw_at = gates.thaw_at, None
@@ -194,14 +197,14 @@ def take_over(frozen: Worker, other: Worker, gates: Gates, budget: int) -> int:
     return claim.trial_id
 
 
-def files_left(bench: Bench) -> list[str]:
+def files_left(context: WorkerContext) -> list[str]:
     """The names of all files of trials."""
-    return sorted(path.name for path in (bench.files.root / bench.stored.name).glob("*trial-*"))
+    return sorted(path.name for path in (context.files.root / context.stored.name).glob("*trial-*"))
 
 
 @pytest.mark.parametrize("frozen_in", FREEZES)
 def test_every_order(
-    workers: tuple[Worker, Worker], frozen_in: str, capsys: pytest.CaptureFixture[str]
+    workers: tuple[Worker, Worker], frozen_in: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The trial is complete with the epochs of an undisturbed one, without a second start; the worker that thaws learns that it lost the trial.
 
@@ -216,16 +219,16 @@ def test_every_order(
             frozen.ended = other.ended = None
             gates = install(Gates(point, moment, first))
             trial_id = take_over(frozen, other, gates, budget)
-            told, store = f"frozen where {point}, thawed where {moment}", other.bench.store
+            told, store = f"frozen where {point}, thawed where {moment}", other.context.store
             (trial,) = [
                 each
-                for each in store.trials.list_trials(other.bench.stored.id)
+                for each in store.trials.list_trials(other.context.stored.id)
                 if each.id == trial_id
             ]
             records = store.epochs.trial_records(trial_id)
 
             assert other.ended == "complete", told
-            assert "starts over" not in capsys.readouterr().out, told
+            assert "starts again" not in caplog.text, told
             assert isinstance(frozen.ended, LeaseLostError), told
             writes_none = point in (f"epoch {epoch} begins", f"state {epoch} is due")
             assert (f"state {epoch} is written" in gates.reached) != writes_none, told
@@ -234,15 +237,15 @@ def test_every_order(
             assert [record.metric for record in records] == [
                 pytest.approx(records[0].metric + 0.01 * k) for k in range(EPOCHS)
             ], told
-            left = files_left(other.bench)
+            left = files_left(other.context)
             if (
                 moment == MOMENTS[-1]
             ):  # its own late files are without an owner, and `search store vacuum` finds them
                 assert all(
                     name.lstrip(".").startswith(f"trial-{trial.number:05d}.1.") for name in left
                 ), told
-                TrialStates(
-                    other.bench.files, other.bench.files.path("frozen", trial.number or 0)
+                StoredCheckpoints(
+                    other.context.files, other.context.files.path("frozen", trial.number or 0)
                 ).remove(1)
             else:
                 assert left == [], told
@@ -251,28 +254,28 @@ def test_every_order(
 def test_late_removal(workers: tuple[Worker, Worker]) -> None:
     """A worker that thaws after it gave a trial back, and then removes its states, removes none of the attempt that resumed."""
     frozen, other = workers
-    store, study_id = other.bench.store, other.bench.stored.id
+    store, study_id = other.context.store, other.context.stored.id
     install(Gates())
-    states = TrialStates(frozen.bench.files, frozen.bench.files.path("frozen", 0))
+    states = StoredCheckpoints(frozen.context.files, frozen.context.files.path("frozen", 0))
     owner = states.write(1, lambda draft: draft.write_text("1") and None, {"epoch": 1})
     adopted = states.adopt(owner, 2)
     states.remove(1)
     assert adopted is not None
-    assert [state.order for state in states.newest_first()] == [(2, 0)]
-    assert adopted.whole()
-    states.remove(2)
-    assert states.newest_first() == []
+    assert [state.order for state in states.list_newest_first()] == [(2, 0)]
+    assert adopted.is_intact()
+    states.remove_up_to(2)
+    assert states.list_newest_first() == []
     assert store.trials.list_trials(study_id) == []
 
 
 def test_refused_epoch(
     workers: tuple[Worker, Worker],
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A trial whose stored epochs vanish under it starts over from what store and files agree on, and is complete."""
     _, worker = workers
-    store, study_id = worker.bench.store, worker.bench.stored.id
+    store, study_id = worker.context.store, worker.context.stored.id
     install(Gates())
     append, lost = EpochRepository.append_epoch, iter([True])
 
@@ -289,20 +292,17 @@ def test_refused_epoch(
     assert [record.epoch for record in store.epochs.trial_records(trial.id)] == list(
         range(1, EPOCHS + 1)
     )
-    assert (
-        "epoch 4 is out of order; the next one is 3; the trial starts over"
-        in capsys.readouterr().out
-    )
+    assert "epoch 4 is out of order; the next one is 3; the trial starts again" in caplog.text
 
 
 def test_best_of_a_later_study(tmp_path: Path) -> None:
     """A worker that thaws after its study was deleted and registered again replaces none of the new one's best weights."""
-    files = CheckpointFiles(tmp_path)
+    files = StudyFiles(tmp_path)
     install(Gates())
-    state = TrialStates(files, files.path("demo", 0)).write(
+    state = StoredCheckpoints(files, files.trial_stem("demo", 0)).write(
         1, lambda draft: draft.write_text("x") and None, {"epoch": 1}
     )
-    later, earlier = Artifacts(files, "demo", 2.0), Artifacts(files, "demo", 1.0)
+    later, earlier = BestWeights(files, "demo", 2.0), BestWeights(files, "demo", 1.0)
     assert later.keep(0, 0.1, "maximize", state)
     assert not earlier.keep(1, 0.9, "maximize", state)
     best = later.best()

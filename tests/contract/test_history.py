@@ -13,13 +13,13 @@ from optuna.trial import TrialState, create_trial
 
 from search.planning.plan import Params, Plan, make_plan
 from search.sampling.connection import close_trials, open_trials
-from search.sampling.sampler import distribution_of
+from search.sampling.sampler import to_distribution
 from search.sampling.study import WorkerStudy, make_study
 from search.worker.context import open_worker_study
 from spaces.loader import load_study
 from spaces.parameters import Choice
 from storage.location import StoreLocation
-from storage.rows import Sampled, StoredStudy
+from storage.rows import SampledTrial, StoredStudy
 from storage.store import Store
 
 ENDED = (
@@ -77,7 +77,7 @@ def add(study: Study, plan: Plan, rng: random.Random, count: int) -> None:
                 if state == TrialState.COMPLETE
                 else None,
                 params=params,
-                distributions={path: distribution_of(plan.spec.space[path]) for path in params},
+                distributions={path: to_distribution(plan.spec.space[path]) for path in params},
                 intermediate_values=reports,
                 constraints={"diverged": rng.random()} if rng.random() < 0.2 else None,
                 user_attrs={"cause": "é"},
@@ -85,9 +85,9 @@ def add(study: Study, plan: Plan, rng: random.Random, count: int) -> None:
         )
 
 
-def sampled(worker: WorkerStudy, plan: Plan, trial_id: int) -> tuple[Params, Sampled]:
+def sampled(worker: WorkerStudy, plan: Plan, trial_id: int) -> tuple[Params, SampledTrial]:
     """What a trial is given; nothing is written."""
-    return worker.sample(worker.take(trial_id), plan)
+    return worker.sample_params(worker.resume_trial(trial_id), plan)
 
 
 class TestSameSuggestions:
@@ -108,7 +108,7 @@ class TestSameSuggestions:
         )
         add(study, plan, rng, 3)
         study.enqueue_trial({"loss.gamma": 2.0})
-        given: list[Sampled] = []
+        given: list[SampledTrial] = []
         for more in (0, 12, 25):
             add(study, plan, rng, more)
             running = [trials.create_new_trial(study._study_id) for _ in range(3)]

@@ -12,12 +12,13 @@ import pytest
 import torch
 
 from objectives.data.loading import Batch, Batches, Key
-from search.worker.checkpoints import TrialCheckpoints
+from search.worker.checkpoints import ResumePoint, TrialCheckpoints
 from search.worker.stop import StopRequest
+from search.worker.watchdog import Watchdog
 from spaces.errors import DataError
 from spaces.records import EpochRecord
-from storage.files.checkpoints import TrialStates
-from storage.files.study_files import CheckpointFiles
+from storage.files.checkpoints import StoredCheckpoints
+from storage.files.study_files import StudyFiles
 from tests.contract.test_training_options import NO_BATCH_NORM
 from tests.contract.training import Keeper, Kit, Left, machine, make_kit, segmentation, split, told
 
@@ -186,16 +187,27 @@ class TestResume:
 
 class TestDisk:
     def test_full(
-        self, segmentation: Kit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+        self, segmentation: Kit, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         """On a disk that takes no more, a training goes on without its checkpoints, with a warning; what lies there is whole."""
-        files = CheckpointFiles(tmp_path)
-        states = TrialStates(files, files.path("demo", 0))
-        checkpoints = TrialCheckpoints(states, 1, {}, 9, StopRequest(), at_least_s=1e-9)
+        files = StudyFiles(tmp_path)
+        states = StoredCheckpoints(files, files.path("demo", 0))
+        checkpoints = TrialCheckpoints(
+            states=states,
+            attempt=1,
+            owner={},
+            resume_point=ResumePoint(),
+            stop=StopRequest(),
+            watchdog=Watchdog(),
+            is_promising=lambda record: False,
+            unconfirmed_records=lambda: (),
+            confirm_lease=lambda: None,
+            at_least_s=1e-9,
+        )
         changes = {"batch_size": 8}
         training = segmentation.start(segmentation.config(changes), checkpoints)
         records = [next(training)]
-        held = [state.order for state in states.newest_first()]
+        held = [state.order for state in states.list_newest_first()]
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
         checkpoints.every_s = 0
@@ -203,13 +215,13 @@ class TestDisk:
             records.append(next(training))
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        assert "warning: no checkpoint written" in capsys.readouterr().out
+        assert "no checkpoint written" in caplog.text
         assert [state.order for state in states.newest_first()] == held
         assert held
         checkpoints.every_s = 0
         records += list(training)
         assert told(records) == told(segmentation.train(changes))
-        assert all(state.whole() for state in states.newest_first())
+        assert all(state.is_intact() for state in states.list_newest_first())
         assert {path.suffix for path in tmp_path.rglob("*.*")} == {".ckpt", ".json"}
 
 

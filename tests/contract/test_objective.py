@@ -21,7 +21,7 @@ from objectives.registry import OBJECTIVES
 from objectives.segmentation.train import Run
 from search.planning.plan import Plan, make_plan
 from search.pruners.signals import find_divergence
-from search.sampling.sampler import TrialSeededSampler, suggest
+from search.sampling.sampler import TrialSeededSampler, suggest_params
 from search.worker.readback import check_used
 from spaces.config import WeightsConfig
 from spaces.errors import ConfigError, DataError
@@ -345,8 +345,8 @@ class TestStudies:
         plan = self.small(name, {"sampler.kind": "random"})
         study = optuna.create_study(sampler=TrialSeededSampler(plan.spec))
         for number in range(3):
-            params = suggest(study.ask(), plan)
-            check_used(params, self.first(kits, plan.make_config(params, number)).used)
+            params = suggest_params(study.ask(), plan)
+            check_used(params, self.first(kits, plan.config(params, number)).used)
 
 
 class TestEarlyStopping:
@@ -736,7 +736,7 @@ class TestModels:
         config = OBJECTIVES["segmentation"].config.model_validate(
             SMALL["segmentation"] | {"model": model, "data": DIGITS | {"size": size}}
         )
-        with pytest.raises(ConfigError, match="the image size does not fit the model") as caught:
+        with pytest.raises(ConfigError, match="the image size does not match the model") as caught:
             segmentation.trainer.prepare(config, "cpu")
         assert (caught.value.found, caught.value.allowed) == (
             f"{size} × {size}",

@@ -24,14 +24,15 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy import inspect, text
 
 from search.sampling.connection import open_trials
-from search.sampling.trial import OptunaTrial, end_of
+from search.sampling.trial import OptunaTrial, optuna_end
 from spaces.errors import LeaseLostError, StoreError
 from spaces.records import Diagnosis, EpochRecord, Evidence
 from storage.database.engine import Database
 from storage.location import StoreLocation
-from storage.rows import Claim, OptunaEnd, Sampled, SampledParam, Waiting
+from storage.rows import Claim, EnqueuedTrial, OptunaEnd, Outcome, SampledParam, SampledTrial
 from storage.store import Store
-from storage.tables.optuna import KILLED, SCHEMA, VERSION_TABLE, OptunaTables
+from storage.tables.optuna import KILLED, SCHEMA, OptunaTables
+from storage.tables.optuna_version import VERSION_TABLE
 from tests.contract.test_store import let_lapse
 
 PARAMS: list[tuple[str, Any, BaseDistribution]] = [
@@ -43,26 +44,33 @@ PARAMS: list[tuple[str, Any, BaseDistribution]] = [
 SHARED = json.dumps({"rate": 0.3})
 FALLING = Evidence("metric_falling", 2, None, "it fell", {}, severity=1.25)
 ENDS = {
-    "complete": (end_of("complete", 0.1 + 0.2, "", None, None), [0.5]),
-    "complete, infinite": (end_of("complete", math.inf, "", None, None), []),
-    "pruned": (end_of("pruned", 0.5, "worse than its peers", None, None), [0.5, 0.25, math.nan]),
+    "complete": (optuna_end(Outcome("complete", 0.1 + 0.2, "")), [0.5]),
+    "complete, infinite": (optuna_end(Outcome("complete", math.inf, "")), []),
+    "pruned": (optuna_end(Outcome("pruned", 0.5, "worse than its peers")), [0.5, 0.25, math.nan]),
     "pruned, not finite": (
-        end_of("pruned", 0.5, "worse than its peers", None, None),
+        optuna_end(Outcome("pruned", 0.5, "worse than its peers")),
         [0.5, -math.inf],
     ),
     "pruned, nothing reported": (
-        end_of("pruned", 0.5, "worse than its peers", None, None),
+        optuna_end(Outcome("pruned", 0.5, "worse than its peers")),
         [math.nan],
     ),
-    "diverged": (end_of("diverged", 0.5, "é", FALLING, Diagnosis("rate_too_high", (), ())), [0.25]),
-    "failed": (end_of("failed", None, "ValueError: what", None, None), [0.25]),
+    "diverged": (
+        optuna_end(
+            Outcome(
+                "diverged", 0.5, "é", evidence=FALLING, diagnosis=Diagnosis("rate_too_high", (), ())
+            )
+        ),
+        [0.25],
+    ),
+    "failed": (optuna_end(Outcome("failed", None, "ValueError: what")), [0.25]),
 }
 """How a trial ends, and the metrics of its epochs."""
 
 MakeRecord = Callable[..., EpochRecord]
 PRESETS = [
-    Waiting({"rate": 0.25, "kind": None}, {"preset": "safe"}),
-    Waiting({"rate": 1.0}, {"preset": "bold", "note": "é"}),
+    EnqueuedTrial({"rate": 0.25, "kind": None}, {"preset": "safe"}),
+    EnqueuedTrial({"rate": 1.0}, {"preset": "bold", "note": "é"}),
 ]
 
 
@@ -100,20 +108,20 @@ def claimed(store: Store, study_id: int) -> Claim:
     return claim
 
 
-def bound(store: Store, claim: Claim, sampled: Sampled) -> Claim:
+def bound(store: Store, claim: Claim, sampled: SampledTrial) -> Claim:
     """A claim whose trial was sampled."""
     assert claim.number is not None
     assert claim.optuna_trial_id is not None
     return store.leases.bind_trial(claim, claim.number, claim.optuna_trial_id, {}, None, sampled)
 
 
-def params() -> Sampled:
+def params() -> SampledTrial:
     """One hyperparameter of every kind, and what a sampler keeps for itself."""
     told = (
         SampledParam(name, found.to_internal_repr(value), distribution_to_json(found))
         for name, value, found in PARAMS
     )
-    return Sampled(tuple(told), {"tpe:relative_params:0": json.dumps(SHARED)})
+    return SampledTrial(tuple(told), {"tpe:relative_params:0": json.dumps(SHARED)})
 
 
 def write_params(trials: RDBStorage, trial_id: int) -> None:
@@ -167,7 +175,7 @@ def frozen(trials: RDBStorage, optuna_study_id: int) -> list[FrozenTrial]:
 
 class TestSameRows:
     def test_all(self, store: Store, trials: RDBStorage, theirs: int, store_url: str) -> None:
-        """Waiting presets, a trial that takes one, a new one with all its parameters, and one that is given up: row by row the same."""
+        """EnqueuedTrial presets, a trial that takes one, a new one with all its parameters, and one that is given up: row by row the same."""
         for each in PRESETS:
             waiting = create_trial(
                 state=TrialState.WAITING,
@@ -216,7 +224,7 @@ class TestSameRows:
         for epoch, value in told.items():
             if not math.isnan(value):
                 trials.set_trial_intermediate_value(trial_id, epoch, value)
-        claim = bound(store, claimed(store, study_id), Sampled())
+        claim = bound(store, claimed(store, study_id), SampledTrial())
         for epoch, value in told.items():
             store.epochs.append_epoch(claim, make_record(epoch, metric=value), 600)
 
@@ -262,14 +270,14 @@ class TestSameRows:
         study = optuna.load_study(study_name="theirs", storage=trials)
         for told, metrics in ENDS.values():
             asked, claim = (
-                OptunaTrial(study, study.ask(), by_store=False),
-                bound(store, claimed(store, study_id), Sampled()),
+                OptunaTrial(study, study.ask(), is_written_by_store=False),
+                bound(store, claimed(store, study_id), SampledTrial()),
             )
             for epoch, value in enumerate(metrics, 1):
-                asked.report(make_record(epoch, metric=value))
+                asked.report_epoch(make_record(epoch, metric=value))
                 store.epochs.append_epoch(claim, make_record(epoch, metric=value), 600)
-            asked.end(told)
-            store.leases.finish_trial(claim, "failed", told=told)
+            asked.finish_trial(told)
+            store.leases.finish_trial(claim, Outcome("failed"), told)
 
         with closing(StoreLocation.parse(store_url).open_database(create=True)) as database:
             assert rows(database, ours) == rows(database, theirs)
@@ -386,7 +394,7 @@ class TestBind:
         self, store: Store, trials: RDBStorage, ours: int, study_id: int
     ) -> None:
         """A trial without a hyperparameter is one, too."""
-        bound(store, claimed(store, study_id), Sampled())
+        bound(store, claimed(store, study_id), SampledTrial())
         assert [trial.params for trial in trials.get_all_trials(ours)] == [{}]
 
 
@@ -395,7 +403,7 @@ class TestReport:
         self, store: Store, trials: RDBStorage, ours: int, study_id: int, make_record: MakeRecord
     ) -> None:
         """An epoch that a newer attempt stores again replaces what was reported for it, and what came after it is gone in both books."""
-        claim = bound(store, claimed(store, study_id), Sampled())
+        claim = bound(store, claimed(store, study_id), SampledTrial())
         for epoch in (1, 2, 3):
             store.epochs.append_epoch(claim, make_record(epoch, metric=epoch / 10), 600)
         let_lapse(store, claim)
@@ -410,12 +418,12 @@ class TestReport:
         self, store: Store, trials: RDBStorage, ours: int, study_id: int, make_record: MakeRecord
     ) -> None:
         """A worker that lost its trial neither reports nor ends it there."""
-        claim = bound(store, claimed(store, study_id), Sampled())
+        claim = bound(store, claimed(store, study_id), SampledTrial())
         let_lapse(store, claim)
         assert store.leases.claim_trial(study_id, 1, "b", 600)
         for write in (
             lambda: store.epochs.append_epoch(claim, make_record(1), 600),
-            lambda: store.leases.finish_trial(claim, "failed", told=OptunaEnd("FAIL")),
+            lambda: store.leases.finish_trial(claim, Outcome("failed"), OptunaEnd("FAIL")),
         ):
             with pytest.raises(LeaseLostError):
                 write()
@@ -426,14 +434,14 @@ class TestReport:
         self, store: Store, trials: RDBStorage, ours: int, study_id: int, make_record: MakeRecord
     ) -> None:
         """A trial that has ended in Optuna's book, as by an older program, keeps what it has there while ours is written."""
-        claim = bound(store, claimed(store, study_id), Sampled())
+        claim = bound(store, claimed(store, study_id), SampledTrial())
         assert claim.optuna_trial_id is not None
         trials.set_trial_intermediate_value(claim.optuna_trial_id, 1, 0.5)
         trials.set_trial_state_values(claim.optuna_trial_id, TrialState.COMPLETE, [0.5])
         store.epochs.append_epoch(claim, make_record(1, metric=0.25), 600)
         store.epochs.forget_epochs_after(claim, 0)
         store.leases.finish_trial(
-            claim, "failed", told=OptunaEnd("FAIL", user_attrs={KILLED: "why"})
+            claim, Outcome("failed"), OptunaEnd("FAIL", user_attrs={KILLED: "why"})
         )
         (trial,) = trials.get_all_trials(ours)
         assert (trial.state, trial.value, trial.intermediate_values, trial.user_attrs) == (
@@ -498,7 +506,7 @@ class TestOtherVersion:
         store.epochs.append_epoch(claim, make_record(1), 600)
         let_lapse(store, claim)
         assert store.leases.claim_trial(study_id, 0, "b", 600, max_attempts=1) is None
-        store.leases.finish_trial(claimed(store, study_id), "failed", told=OptunaEnd("FAIL"))
+        store.leases.finish_trial(claimed(store, study_id), Outcome("failed"), OptunaEnd("FAIL"))
         assert [
             (trial.state, trial.intermediate_values) for trial in trials.get_all_trials(ours)
         ] == [(TrialState.RUNNING, {})]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from search.maintenance import copy
+from search.maintenance import copy_store
 from search.sampling.connection import close_trials, open_trials
 from spaces.errors import StoreError
 from spaces.records import EpochRecord
@@ -60,9 +60,9 @@ class TestCopy:
         fill(target, make_record, "before")
         before = contents(target, "before")
 
-        made = copy(StoreLocation.parse(source), StoreLocation.parse(target), ["demo"])
+        made = copy_store(StoreLocation.parse(source), StoreLocation.parse(target), ["demo"])
 
-        assert [(study.name, study.trials, study.epochs, study.held) for study in made] == [
+        assert [(study.name, study.trials, study.epochs, study.paused) for study in made] == [
             ("demo", 6, 15, 0)
         ]
         assert repr(contents(target)) == repr(contents(source))  # NaN is not equal to itself
@@ -82,7 +82,8 @@ class TestCopy:
         close_trials(trials)
 
         assert [
-            study.name for study in copy(StoreLocation.parse(source), StoreLocation.parse(target))
+            study.name
+            for study in copy_store(StoreLocation.parse(source), StoreLocation.parse(target))
         ] == ["demo", "other"]
 
         trials = open_trials(StoreLocation.parse(target))
@@ -98,10 +99,10 @@ class TestCopy:
             StoreError,
             match=r"cannot be copied while workers hold trials\n(.|\n)*study demo, trial 4: worker w4",
         ):
-            copy(StoreLocation.parse(source), StoreLocation.parse(target))
+            copy_store(StoreLocation.parse(source), StoreLocation.parse(target))
         assert [
-            study.held
-            for study in copy(
+            study.paused
+            for study in copy_store(
                 StoreLocation.parse(source), StoreLocation.parse(target), running=True
             )
         ] == [1]
@@ -131,7 +132,7 @@ class TestCopy:
         with pytest.raises(
             StoreError, match=r"the target has a study of that name\n(.|\n)*found: +demo\n"
         ):
-            copy(StoreLocation.parse(source), StoreLocation.parse(target))
+            copy_store(StoreLocation.parse(source), StoreLocation.parse(target))
 
         with StoreLocation.parse(target).open() as store:
             assert [study.name for study in store.studies.list_studies()] == (
@@ -156,7 +157,7 @@ class TestCopy:
 
         monkeypatch.setattr(transfer, "_copy_counts", fail)
         with pytest.raises(KeyboardInterrupt):
-            copy(StoreLocation.parse(source), StoreLocation.parse(target))
+            copy_store(StoreLocation.parse(source), StoreLocation.parse(target))
 
         if target.startswith("sqlite"):
             assert sorted(path.name for path in tmp_path.iterdir()) == before
@@ -175,13 +176,13 @@ class TestCopy:
         with pytest.raises(
             StoreError, match=r"no study 'dmo' in the store \(did you mean 'demo'\?\)"
         ):
-            copy(
+            copy_store(
                 StoreLocation.parse(sqlite_url),
                 StoreLocation.parse(f"sqlite:///{tmp_path}/other.db"),
                 ["dmo"],
             )
         with pytest.raises(StoreError, match="cannot be copied into itself"):
-            copy(StoreLocation.parse(sqlite_url), StoreLocation.parse(sqlite_url))
+            copy_store(StoreLocation.parse(sqlite_url), StoreLocation.parse(sqlite_url))
         assert not (tmp_path / "other.db").exists()
 
 

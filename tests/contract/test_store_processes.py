@@ -15,8 +15,9 @@ import pytest
 from spaces.errors import LeaseLostError, SearchError
 from spaces.records import ClassCounts, EpochRecord
 from storage.location import StoreLocation
-from storage.rows import Claim
+from storage.rows import Claim, Outcome
 from storage.store import Store
+from tests.waiting import PATIENCE_S
 
 PROCESSES = 8
 NEW, PAUSED = 40, 16
@@ -54,14 +55,14 @@ def compete(url: str, worker: int) -> list[Claimed]:
 
 def race(url: str, worker: int) -> list[Claimed]:
     """What `compete` does."""
-    _start.wait(60)
+    _start.wait(PATIENCE_S)
     with StoreLocation.parse(url).open() as store:
         fresh = store.studies.register_study(1, "fresh", {}).id
         resumed = store.studies.register_study(2, "resumed", {}).id
         store.class_counts.save_counts("split", ClassCounts(("a",), (1,)))
         if worker == 0:
             leave_paused(store, resumed)
-        _start.wait(60)
+        _start.wait(PATIENCE_S)
         claimed = [("fresh", *told) for told in claim_all(store, fresh, NEW, f"w{worker}")]
         return claimed + [
             ("resumed", *told) for told in claim_all(store, resumed, PAUSED, f"w{worker}")
@@ -82,17 +83,16 @@ def claim_all(store: Store, study_id: int, budget: int, worker: str) -> list[tup
     while (claim := store.leases.claim_trial(study_id, budget, worker, 600)) is not None:
         told.append((claim.trial_id, claim.attempt, claim.resume))
         if claim.trial_id % 2:
-            store.leases.finish_trial(claim, "complete", 0.5)
+            store.leases.finish_trial(claim, Outcome("complete", 0.5))
     return told
 
 
 class TestProcesses:
-    @pytest.mark.timeout(120)
     def test_exact(self, store_url: str, crew: ProcessPoolExecutor) -> None:
         """Eight processes that create the store and claim at once get every trial exactly once, and not one too many."""
         answers = [crew.submit(compete, store_url, worker) for worker in range(PROCESSES)]
 
-        errors = [answer.exception(timeout=100) for answer in answers]
+        errors = [answer.exception(timeout=PATIENCE_S) for answer in answers]
         assert [
             error
             for error in errors
@@ -111,25 +111,24 @@ class TestProcesses:
 
 def compete_for_device_time(url: str, worker: int) -> tuple[float, float] | None:
     """One process: claims a trial when all others do, and extends the lease when all have claimed; the device time that was left each time."""
-    _start.wait(60)
+    _start.wait(PATIENCE_S)
     with StoreLocation.parse(url).open(create=False) as store:
         study_id = store.studies.list_studies()[0].id
-        _start.wait(60)
+        _start.wait(PATIENCE_S)
         claim = store.leases.claim_trial(study_id, 100, f"w{worker}", LEASE_S)
-        _start.wait(60)
+        _start.wait(PATIENCE_S)
         left_s = (
             (claim.device_left_s, store.leases.renew_lease(claim, LEASE_S))
             if claim is not None
             else None
         )
-        _start.wait(60)
+        _start.wait(PATIENCE_S)
         if claim is not None:
             store.leases.release_trial(claim)
         return left_s
 
 
 class TestDeviceTime:
-    @pytest.mark.timeout(120)
     def test_exact(self, store_url: str, crew: ProcessPoolExecutor) -> None:
         """Of eight processes that claim at once, as many get a trial as the device time lasts for, and none is promised more of it."""
         with StoreLocation.parse(store_url).open() as store:
@@ -137,7 +136,7 @@ class TestDeviceTime:
             store.budget.set_device_budget(study_id, 5.5 * LEASE_S)
 
         answers = [
-            answer.result(timeout=100)
+            answer.result(timeout=PATIENCE_S)
             for answer in [
                 crew.submit(compete_for_device_time, store_url, n) for n in range(PROCESSES)
             ]
@@ -161,7 +160,6 @@ class TestDeviceTime:
 
 
 class TestThreads:
-    @pytest.mark.timeout(60)
     def test_lease_thread(self, store: Store, make_record: Callable[..., EpochRecord]) -> None:
         """One thread may hold the lease of the trial to which another writes, through one store."""
         claim = store.leases.claim_trial(store.studies.register_study(1, "a", {}).id, 1, "a", 600)
@@ -176,7 +174,6 @@ class TestThreads:
         assert failures == []
         assert len(store.epochs.trial_records(claim.trial_id)) == 40
 
-    @pytest.mark.timeout(60)
     def test_owner_or_thief(self, store: Store, make_record: Callable[..., EpochRecord]) -> None:
         """While owners write at the edge of their lease and others take over, every epoch belongs to who held the trial."""
         study_id = store.studies.register_study(1, "a", {}).id

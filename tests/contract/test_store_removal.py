@@ -22,14 +22,14 @@ class TestUnmake:
         """A store that this opening made, and that holds no study, leaves no file behind."""
         with StoreLocation.parse(sqlite_url).open() as store:
             assert "search.db" in files(tmp_path)
-            assert store.unmake()
+            assert store.delete_if_created()
         assert files(tmp_path) == []
 
     def test_study(self, sqlite_url: str, tmp_path: Path) -> None:
         """One that holds a study stays, and can be shared as before."""
         with StoreLocation.parse(sqlite_url).open() as store:
             store.studies.register_study(1, "demo", {})
-            assert not store.unmake()
+            assert not store.delete_if_created()
             assert [study.name for study in store.studies.list_studies()] == ["demo"]
         with closing(sqlite3.connect(tmp_path / "search.db")) as database:
             assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
@@ -38,7 +38,7 @@ class TestUnmake:
         """One that was there before stays."""
         StoreLocation.parse(sqlite_url).open().close()
         with StoreLocation.parse(sqlite_url).open() as store:
-            assert not store.unmake()
+            assert not store.delete_if_created()
         assert files(tmp_path) == ["search.db"]
 
     def test_in_use(self, sqlite_url: str) -> None:
@@ -48,14 +48,14 @@ class TestUnmake:
             StoreLocation.parse(sqlite_url).open() as other,
         ):
             assert other.studies.list_studies() == []
-            assert not store.unmake()
+            assert not store.delete_if_created()
             other.studies.register_study(1, "demo", {})
             assert [study.name for study in store.studies.list_studies()] == ["demo"]
 
     def test_server(self, postgresql_url: str) -> None:
         """A server's database stays: it was not made here."""
         with StoreLocation.parse(postgresql_url).open() as store:
-            assert not store.unmake()
+            assert not store.delete_if_created()
             assert store.studies.list_studies() == []
 
 

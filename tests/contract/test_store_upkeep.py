@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from search.maintenance import inspect_store, migrate, vacuum
-from search.sampling.connection import any_version, close_trials, open_trials
+from search.maintenance import inspect_store
+from search.sampling.connection import close_trials, open_any_version, open_trials
 from spaces.errors import StoreError
 from spaces.records import EpochRecord
 from storage.location import StoreLocation
@@ -64,7 +64,7 @@ class TestCheck:
 
         found = inspect_store(StoreLocation.parse(filled))
 
-        assert (found.sound, found.store.faults) == (True, ())
+        assert (found.is_consistent, found.store.problems) == (True, ())
         assert (found.store.version, found.store.optuna_version) == (schema.HEAD, SCHEMA)
         assert found.store.size_bytes > 50_000
         states = dict.fromkeys(("complete", "pruned", "diverged", "failed", "running", "paused"), 1)
@@ -87,28 +87,28 @@ class TestCheck:
             "UPDATE study_user_attributes SET study_id = 900 WHERE study_id = 1",
         )
 
-        faults = inspect_store(StoreLocation.parse(filled)).store.faults
+        faults = inspect_store(StoreLocation.parse(filled)).store.problems
 
         told = sorted(fault.what.split(" s after")[0] for fault in faults)
         expected = [
             "1 rows of search_signals belong to no row of search_trials",
-            "study begun: it was begun in Optuna's tables only",
+            "study begun: it was created in Optuna's tables only",
             "study demo, trial 0: it is complete, and RUNNING in Optuna's tables",
-            "study demo, trial 1: Optuna's tables give it the number 77",
+            "study demo, trial 1: its number in Optuna's tables is 77",
             "study demo, trial 2: 2 epochs from 2 to 3, so some are missing",
             "study demo, trial 3: it is not in Optuna's tables",
-            "study demo, trial 4: another trial has the same one of Optuna's",
-            "study demo, trial 4: worker w4 has not been heard of for",
-            "study demo, trial 5: Optuna's tables give it the number 4",
-            "study demo, trial 5: another trial has the same one of Optuna's",
+            "study demo, trial 4: another trial refers to the same trial of Optuna's",
+            "study demo, trial 4: worker w4 has not renewed its lease for",
+            "study demo, trial 5: its number in Optuna's tables is 4",
+            "study demo, trial 5: another trial refers to the same trial of Optuna's",
             "study demo, trial 5: it is in Optuna's tables only (RUNNING)",
         ]
         assert [
-            line if "not been heard" not in line else line[: len(expected[7])] for line in told
+            line if "not renewed" not in line else line[: len(expected[7])] for line in told
         ] == expected
         assert all(fault.next_step for fault in faults)
         assert [fault.next_step for fault in faults if fault.kind == "lease"] == [
-            "start a worker, which carries it on: search worker --study demo"
+            "start a worker, which resumes it: search worker --study demo"
         ]
 
     def test_many(self, filled: str) -> None:
@@ -119,10 +119,10 @@ class TestCheck:
         ]
         execute(filled, *lonely)
 
-        faults = inspect_store(StoreLocation.parse(filled)).store.faults
+        faults = inspect_store(StoreLocation.parse(filled)).store.problems
 
         assert len(faults) == 21
-        assert faults[-1].what == "10 more findings of this kind (end)"
+        assert faults[-1].what == "10 more problems of this kind (end)"
 
     def test_other_version(self, filled: str) -> None:
         """A store of another version is told by it, and not looked at any further."""
@@ -130,7 +130,7 @@ class TestCheck:
 
         assert [
             (fault.kind, fault.next_step)
-            for fault in inspect_store(StoreLocation.parse(filled)).store.faults
+            for fault in inspect_store(StoreLocation.parse(filled)).store.problems
         ] == [("version", "search store migrate")]
 
     def test_damaged(self, sqlite_url: str, make_record: Make) -> None:
@@ -143,7 +143,7 @@ class TestCheck:
         data[4096 * 3 : 4096 * 6] = b"\x5a" * 4096 * 3
         file.write_bytes(data)
 
-        faults = inspect_store(StoreLocation.parse(sqlite_url)).store.faults
+        faults = inspect_store(StoreLocation.parse(sqlite_url)).store.problems
 
         assert {fault.kind for fault in faults} == {"damage"}
         assert "recover" in faults[0].next_step
@@ -176,12 +176,12 @@ class TestFiles:
 
         assert sorted(
             file.path.relative_to(root).as_posix()
-            for file in inspect_store(StoreLocation.parse(filled)).leftovers
+            for file in inspect_store(StoreLocation.parse(filled)).orphans
         ) == sorted(gone)
-        assert vacuum(StoreLocation.parse(filled), dry_run=True).removed == 0
+        assert vacuum_store(StoreLocation.parse(filled), dry_run=True).removed == 0
         shared = not filled.startswith("sqlite")
-        assert vacuum(StoreLocation.parse(filled)).removed == (0 if shared else 5)
-        assert vacuum(StoreLocation.parse(filled), shared_files=True).removed == (
+        assert vacuum_store(StoreLocation.parse(filled)).removed == (0 if shared else 5)
+        assert vacuum_store(StoreLocation.parse(filled), shared_files=True).removed == (
             5 if shared else 0
         )
 
@@ -202,14 +202,12 @@ class TestFiles:
         state.parent.mkdir(parents=True, exist_ok=True)
         state.write_text("x")
         release(filled)
-        assert inspect_store(StoreLocation.parse(filled)).leftovers == ()
+        assert inspect_store(StoreLocation.parse(filled)).orphans == ()
         execute(
             filled,
             f"UPDATE search_trials SET finished_at = finished_at - 86400 WHERE number = {number}",
         )
-        assert [file.path for file in inspect_store(StoreLocation.parse(filled)).leftovers] == [
-            state
-        ]
+        assert [file.path for file in inspect_store(StoreLocation.parse(filled)).orphans] == [state]
 
     def test_named_folder(
         self, sqlite_url: str, make_record: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -221,9 +219,9 @@ class TestFiles:
         (tmp_path / "all" / "another").mkdir(parents=True)
         (tmp_path / "all" / "another" / "trial-00000.ckpt").write_text("x")
 
-        done = vacuum(StoreLocation.parse(sqlite_url))
+        done = vacuum_store(StoreLocation.parse(sqlite_url))
 
-        assert (len(done.leftovers), done.removed, done.shared) == (1, 0, True)
+        assert (len(done.orphans), done.removed, done.shared) == (1, 0, True)
 
 
 class TestVacuum:
@@ -236,7 +234,7 @@ class TestVacuum:
         execute(filled, "DROP TABLE junk")
         before = repr(contents(filled))
 
-        done = vacuum(StoreLocation.parse(filled))
+        done = vacuum_store(StoreLocation.parse(filled))
 
         assert repr(contents(filled)) == before
         if filled.startswith("sqlite"):
@@ -247,13 +245,13 @@ class TestVacuum:
         fill(sqlite_url, make_record)
 
         with pytest.raises(StoreError, match="cannot be vacuumed while workers hold trials"):
-            vacuum(StoreLocation.parse(sqlite_url))
+            vacuum_store(StoreLocation.parse(sqlite_url))
 
 
 class TestMigrate:
     def test_current(self, filled: str) -> None:
         """A store of this version is left alone."""
-        assert migrate(StoreLocation.parse(filled)) == []
+        assert migrate_store(StoreLocation.parse(filled)) == []
 
     def test_newer(self, filled: str) -> None:
         """A store of a newer program is refused, and so are tables of a newer Optuna."""
@@ -261,11 +259,11 @@ class TestMigrate:
         with pytest.raises(
             StoreError, match=r"made by a newer Optuna\n(.|\n)*found: +version v9.0.0.a"
         ):
-            migrate(StoreLocation.parse(filled), backed_up=True)
+            migrate_store(StoreLocation.parse(filled), backed_up=True)
 
         execute(filled, f"UPDATE {schema.VERSION_TABLE} SET version_num = '0999'")
         with pytest.raises(StoreError, match="made by a newer program"):
-            migrate(StoreLocation.parse(filled), backed_up=True)
+            migrate_store(StoreLocation.parse(filled), backed_up=True)
 
     def test_optuna(self, filled: str) -> None:
         """Optuna's tables of an older version are refused by name, and brought to the version of this Optuna after a copy."""
@@ -276,7 +274,7 @@ class TestMigrate:
         ):
             open_trials(StoreLocation.parse(filled))
         with pytest.raises(StoreError, match="cannot be migrated while workers hold trials"):
-            migrate(StoreLocation.parse(filled), backed_up=True)
+            migrate_store(StoreLocation.parse(filled), backed_up=True)
         release(filled)
         before = repr(_ours(filled))
         if not filled.startswith("sqlite"):
@@ -284,13 +282,13 @@ class TestMigrate:
                 StoreError,
                 match=r"pg_dump --format=custom --file=search.dump 'postgresql://(.|\n)*--backed-up|mysqldump",
             ):
-                migrate(StoreLocation.parse(filled))
+                migrate_store(StoreLocation.parse(filled))
 
-        done = migrate(StoreLocation.parse(filled), backed_up=True)
+        done = migrate_store(StoreLocation.parse(filled), backed_up=True)
 
         assert done[-1] == f"Optuna's tables: version v3.0.0.d → {SCHEMA}"
         assert repr(_ours(filled)) == before
-        trials = any_version(StoreLocation.parse(filled))
+        trials = open_any_version(StoreLocation.parse(filled))
         assert trials.get_current_version() == trials.get_head_version()
         close_trials(trials)
 
@@ -310,7 +308,7 @@ class TestMigrate:
             StoreError,
             match=r"cannot be migrated while workers hold trials\n(.|\n)*study demo, trial 0: worker box:1",
         ):
-            migrate(StoreLocation.parse(sqlite_url))
+            migrate_store(StoreLocation.parse(sqlite_url))
         with (
             closing(StoreLocation.parse(sqlite_url).open_database(create=True)) as database,
             database.writing() as connection,
@@ -319,7 +317,7 @@ class TestMigrate:
                 text("UPDATE search_trials SET state = 'paused', lease_until = NULL")
             )
 
-        done = migrate(StoreLocation.parse(sqlite_url))
+        done = migrate_store(StoreLocation.parse(sqlite_url))
 
         assert done == [
             f"copied to {tmp_path / 'search.db.backup-0001'}",
@@ -335,7 +333,7 @@ class TestMigrate:
         execute(sqlite_url, "UPDATE alembic_version SET version_num = 'v3.0.0.d'")
         copy = tmp_path / f"search.db.backup-{schema.HEAD}"
 
-        assert migrate(StoreLocation.parse(sqlite_url))[0] == f"copied to {copy}"
+        assert migrate_store(StoreLocation.parse(sqlite_url))[0] == f"copied to {copy}"
 
         before = copy.read_bytes()
         umask = os.umask(0)
@@ -352,9 +350,9 @@ class TestMigrate:
             "DROP INDEX trials_study_id_key",
         )
         with pytest.raises(StoreError, match=r"the copy is there already\n(.|\n)*--no-backup"):
-            migrate(StoreLocation.parse(sqlite_url))
+            migrate_store(StoreLocation.parse(sqlite_url))
         assert copy.read_bytes() == before
-        assert len(migrate(StoreLocation.parse(sqlite_url), backup=False)) == 1
+        assert len(migrate_store(StoreLocation.parse(sqlite_url), backup=False)) == 1
 
 
 def _ours(url: str) -> list[object]:

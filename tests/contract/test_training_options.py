@@ -19,7 +19,7 @@ from objectives.segmentation.train import METRICS, Run
 from objectives.training.steps import pool_batches
 from objectives.training.validation import validate
 from search.planning.plan import Plan, make_plan, searchable_paths
-from search.sampling.sampler import TrialSeededSampler, suggest
+from search.sampling.sampler import TrialSeededSampler, suggest_params
 from search.worker.readback import check_used
 from spaces.errors import ConfigError, UnusedHyperparameterError
 from spaces.loader import load_study, shipped_studies
@@ -469,7 +469,7 @@ def values_of(plan: Plan, path: str) -> list[Any]:
     sampler = TrialSeededSampler(plan.spec)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(sampler=sampler)
-    return [suggest(study.ask(), plan)[path] for _ in range(3)]
+    return [suggest_params(study.ask(), plan)[path] for _ in range(3)]
 
 
 class TestEveryDimension:

@@ -27,7 +27,7 @@ from spaces.errors import ConfigError, DeviceError, StoreError
 from spaces.loader import load_study
 from spaces.records import EpochRecord, TestScore
 from storage.location import StoreLocation
-from storage.rows import FinalState, StoredStudy
+from storage.rows import FinalState, Outcome, StoredStudy
 from storage.store import Store
 
 NAN = math.nan
@@ -78,7 +78,7 @@ class Finished:
                 ),
                 600,
             )
-        self.store.leases.finish_trial(claim, state, score=score)
+        self.store.leases.finish_trial(claim, Outcome(state, score=score))
         self.count += 1
 
     def export(self, number: int | None = None) -> Export:
