@@ -16,7 +16,7 @@ from search.sampling.connection import close_trials, open_trials
 from spaces.records import EpochRecord
 from storage.location import StoreLocation
 from storage.repositories.peer_curves import OVERLAP_S, Complete
-from storage.rows import FinalState, OptunaEnd, Outcome
+from storage.rows import FinalState, OptunaEnd, Outcome, SampledTrial
 from storage.store import Store
 
 MakeRecord = Callable[..., EpochRecord]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from search.maintenance import inspect_store
+from search.maintenance import inspect_store, migrate_store, vacuum_store
 from search.sampling.connection import close_trials, open_any_version, open_trials
 from spaces.errors import StoreError
 from spaces.records import EpochRecord

@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from search.sampling.buffered_storage import BufferedStorage
 from search.sampling.connection import open_trials
 from storage.location import StoreLocation
-from storage.rows import SampledParam
+from storage.rows import SampledParam, SampledTrial
 
 RATE = FloatDistribution(1e-3, 1.0, log=True)
 KIND = CategoricalDistribution(("ce", "focal"))
