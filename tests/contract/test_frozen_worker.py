@@ -112,13 +112,13 @@ def points(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     monkeypatch.setattr(
         StoredCheckpoints,
-        "newest_first",
-        gated(StoredCheckpoints.newest_first, lambda _: "the states are listed"),
+        "list_newest_first",
+        gated(StoredCheckpoints.list_newest_first, lambda _: "the states are listed"),
     )
     monkeypatch.setattr(
         StoredCheckpoints,
-        "write",
-        gated(StoredCheckpoints.write, lambda *_: "a state was written", after=True),
+        "save_checkpoint",
+        gated(StoredCheckpoints.save_checkpoint, lambda *_: "a state was written", after=True),
     )
     monkeypatch.setattr(
         EpochRepository,
@@ -256,10 +256,10 @@ def test_late_removal(workers: tuple[Worker, Worker]) -> None:
     frozen, other = workers
     store, study_id = other.context.store, other.context.stored.id
     install(Gates())
-    states = StoredCheckpoints(frozen.context.files, frozen.context.files.path("frozen", 0))
-    owner = states.write(1, lambda draft: draft.write_text("1") and None, {"epoch": 1})
-    adopted = states.adopt(owner, 2)
-    states.remove(1)
+    states = StoredCheckpoints(frozen.context.files, frozen.context.files.trial_stem("frozen", 0))
+    owner = states.save_checkpoint(1, lambda draft: draft.write_text("1") and None, {"epoch": 1})
+    adopted = states.adopt_checkpoint(owner, 2)
+    states.remove_up_to(1)
     assert adopted is not None
     assert [state.order for state in states.list_newest_first()] == [(2, 0)]
     assert adopted.is_intact()
@@ -299,12 +299,12 @@ def test_best_of_a_later_study(tmp_path: Path) -> None:
     """A worker that thaws after its study was deleted and registered again replaces none of the new one's best weights."""
     files = StudyFiles(tmp_path)
     install(Gates())
-    state = StoredCheckpoints(files, files.trial_stem("demo", 0)).write(
+    state = StoredCheckpoints(files, files.trial_stem("demo", 0)).save_checkpoint(
         1, lambda draft: draft.write_text("x") and None, {"epoch": 1}
     )
     later, earlier = BestWeights(files, "demo", 2.0), BestWeights(files, "demo", 1.0)
-    assert later.keep(0, 0.1, "maximize", state)
-    assert not earlier.keep(1, 0.9, "maximize", state)
-    best = later.best()
+    assert later.save_if_better(0, 0.1, "maximize", state)
+    assert not earlier.save_if_better(1, 0.9, "maximize", state)
+    best = later.find_best()
     assert best is not None
     assert (best.trial, best.score) == (0, 0.1)

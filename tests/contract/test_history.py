@@ -119,7 +119,7 @@ class TestSameSuggestions:
                 assert (params, told) == sampled(newcomer, plan, trial_id)
                 given.append(told)
                 with store._database.writing() as connection:
-                    store._optuna.write(connection, trial_id, told)
+                    store._optuna.write_sampled(connection, trial_id, told)
             trials.set_trial_state_values(running[0], TrialState.COMPLETE, [0.75])
             trials.set_trial_state_values(running[1], TrialState.FAIL)
         assert len({str(told.params) for told in given}) == len(given)

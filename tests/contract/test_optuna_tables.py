@@ -248,12 +248,12 @@ class TestSameRows:
             for step, value in ((1, 0.5), (2, math.nan), (1, math.inf), (1, 0.25), (3, math.nan)):
                 trials.set_trial_intermediate_value(other, step, value)
                 with database.writing() as connection:
-                    OptunaTables().report(connection, mine, step, value)
+                    OptunaTables().report_value(connection, mine, step, value)
             trials.set_trial_state_values(
                 other, TrialState.PRUNED
             )  # without a value, as the last one is no number
             with database.writing() as connection:
-                OptunaTables().end(connection, mine, OptunaEnd("PRUNED"))
+                OptunaTables().end_trial(connection, mine, OptunaEnd("PRUNED"))
             assert rows(database, ours) == rows(database, theirs)
 
     def test_ends(

@@ -221,7 +221,7 @@ class TestFiles:
 
         done = vacuum_store(StoreLocation.parse(sqlite_url))
 
-        assert (len(done.orphans), done.removed, done.shared) == (1, 0, True)
+        assert (len(done.orphans), done.removed, done.files_shared) == (1, 0, True)
 
 
 class TestVacuum:

@@ -96,7 +96,7 @@ class TestTrialStates:
     def test_left_by_a_killed_process(self, files: StudyFiles, states: StoredCheckpoints) -> None:
         """A state without its note does not count, and goes with the next ones; drafts go with the trial, whose neighbours keep theirs."""
         neighbour = StoredCheckpoints(files, files.trial_stem("demo", 31))
-        neighbour.write(1, holding(b"x"), {"epoch": 1})
+        neighbour.save_checkpoint(1, holding(b"x"), {"epoch": 1})
         states.save_checkpoint(1, holding(b"whole"), {"epoch": 1})
         (states.stem.parent / "trial-00003.1.2.ckpt").write_bytes(b"without a note")
         (states.stem.parent / ".trial-00003.1.3.ckpt.99-abcd").write_bytes(b"half")
@@ -134,7 +134,7 @@ class TestArtifacts:
 
     def state(self, files: StudyFiles, number: int) -> StoredCheckpoint:
         """The state of a trial, which tells its number."""
-        return StoredCheckpoints(files, files.trial_stem("demo", number)).write(
+        return StoredCheckpoints(files, files.trial_stem("demo", number)).save_checkpoint(
             1, holding(b"trial %d" % number), {"epoch": 1}
         )
 
@@ -151,7 +151,7 @@ class TestArtifacts:
             state = self.state(files, number)
             assert artifacts.is_better(number, score, "maximize") == kept
             assert artifacts.save_if_better(number, score, "maximize", state) == kept
-            StoredCheckpoints(files, files.trial_stem("demo", number)).remove(1)
+            StoredCheckpoints(files, files.trial_stem("demo", number)).remove_up_to(1)
         best = artifacts.find_best()
         assert best is not None
         assert (best.trial, best.score) == (2, 0.5)
@@ -170,8 +170,8 @@ class TestArtifacts:
         """What a study of a deleted store left does not count, and is replaced."""
         artifacts.save_if_better(7, 0.9, "maximize", self.state(files, 7))
         later = BestWeights(files, "demo", 2.0)
-        assert later.best() is None
-        assert later.keep(0, 0.1, "maximize", self.state(files, 0))
+        assert later.find_best() is None
+        assert later.save_if_better(0, 0.1, "maximize", self.state(files, 0))
         assert len([name for name in names(files) if len(name) == 64]) == 1
 
     @pytest.mark.parametrize(

@@ -123,14 +123,14 @@ class TestLinks:
         (tmp_path / "files" / "demo").symlink_to(tmp_path / "elsewhere")
 
         with pytest.raises(StoreError, match=r"is a link(.|\n)*elsewhere"):
-            StudyFiles(tmp_path / "files").path("demo", 0)
+            StudyFiles(tmp_path / "files").trial_stem("demo", 0)
 
     def test_root(self, tmp_path: Path) -> None:
         """The folder for all files may be one: it is the user's own choice."""
         (tmp_path / "big").mkdir()
         (tmp_path / "files").symlink_to(tmp_path / "big")
 
-        assert StudyFiles(tmp_path / "files").path("demo", 0).name == "trial-00000"
+        assert StudyFiles(tmp_path / "files").trial_stem("demo", 0).name == "trial-00000"
 
 
 class TestRoot:
