@@ -11,8 +11,8 @@ from typing import Any
 
 import optuna
 import pytest
-from search.console.backtest import print_backtest
 
+from search.console.backtest_tables import print_backtest
 from search.replay.backtest import Field, Row, backtest, cut_short, make_field, only, signal_kills
 from search.replay.pruner import Entrant, replay_peers
 from search.replay.tune import GRIDS, SPARED_SHARE, tune
