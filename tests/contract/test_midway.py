@@ -240,8 +240,8 @@ class TestDisk:
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         assert "no checkpoint written" in caplog.text
-        assert [state.order for state in states.list_newest_first()] == held
-        assert held
+        assert [state.order for state in states.list_newest_first()] == orders
+        assert orders
         checkpoints.every_s = 0
         records += list(training)
         assert comparable(records) == comparable(segmentation.train(changes))
