@@ -57,8 +57,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where several processes share the tests."""
-    parallel.group_tests(items)
+    """So that no slow fixture is made twice."""
+    parallel.check_files(items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> parallel.FileScheduling:
+    """Which process runs which test."""
+    return parallel.FileScheduling(config, log)
 
 
 @pytest.fixture(scope="session")
