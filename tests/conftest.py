@@ -14,15 +14,20 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from spaces.records import EpochRecord
+from storage.database import engine
 from storage.location import StoreLocation
 from storage.store import Store
 from tests import parallel
 from tests.mariadb import MariaDB, OwnMariaDB
 from tests.postgresql import PostgresServer, schema, start_server
+from tests.waiting import PATIENCE_S
 
 # How long an example takes says nothing about the code on a machine that others use as well.
 settings.register_profile("search", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("search")
+
+# A busy machine may let a test stand still for seconds, which is no outage of its database.
+engine.SHORT_OUTAGE_S = PATIENCE_S
 
 _names = count()
 
