@@ -186,7 +186,7 @@ class TestOpen:
             waits.set()
             sleep(seconds)
 
-        monkeypatch.setattr(engine.time, "sleep", noted)
+        monkeypatch.setattr(time, "sleep", noted)
         with (
             closing(
                 sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)
