@@ -26,7 +26,7 @@ from search.cli.parsing import study_spec
 from search.export import Export, load_export
 from search.planning.plan import make_plan
 from spaces.config import TrialConfig
-from spaces.paths import flatten
+from spaces.config_tree import ConfigTree
 
 STUDIES = {"focal_gamma": 0.05, "text_focal": 0.03}
 """Study that is searched → by how much its best configuration has to beat the untuned one."""
@@ -99,7 +99,7 @@ def untuned(export: Export, study: str) -> TrialConfig:
     best = export.trial_config()
     plan = make_plan(study_spec(study, [], epochs=best.epochs))
     config = plan.config({}, 0, "untuned")
-    ours, theirs = (dict(flatten(given.model_dump())) for given in (best, config))
+    ours, theirs = (ConfigTree(given.model_dump()) for given in (best, config))
     for path in sorted(ours.keys() | theirs.keys()):
         if (
             path.split(".")[0] in SAME

@@ -26,9 +26,9 @@ from objectives.segmentation import train as segmentation
 from objectives.segmentation.config import SegmentationConfig
 from search.diagnosis import diagnose
 from search.pruners.verdict import judge
+from spaces.config_tree import ConfigTree
 from spaces.loader import load_study
-from spaces.paths import nested, overlay
-from spaces.presets import preset
+from spaces.presets import make_preset
 from spaces.records import EpochRecord
 
 EPOCHS = 16
@@ -123,7 +123,7 @@ FAULTS = {
     ),
     "masks break half-way": Fault("labels broken", {}, masks_break),
     "eight images": Fault(
-        "too little regularisation", {"optimizer.lr_multiple": 1.0}, eight_images
+        "too little regularization", {"optimizer.lr_multiple": 1.0}, eight_images
     ),
     "NaN in an image": Fault("inputs not finite", {}, nan_in_an_image),
     "alpha 200": Fault(
@@ -176,10 +176,10 @@ def trial(kind: str, seed: int) -> Outcome:
     """Train one trial as a worker would."""
     torch.set_num_threads(1)
     fault = FAULTS.get(kind, Fault("", {}))
-    start = overlay(BASE, preset(kind if kind in PRESETS else "recommended", EPOCHS))
-    config = SegmentationConfig.model_validate(
-        overlay(overlay(start, nested(fault.changes)), {"seed": seed})
-    )
+    preset = make_preset(kind if kind in PRESETS else "recommended", EPOCHS)
+    changes = ConfigTree.from_paths({**fault.changes, "seed": seed})
+    tree = ConfigTree(BASE).overlay(ConfigTree(preset)).overlay(changes)
+    config = SegmentationConfig.model_validate(tree.nested)
     spec = load_study("focal_gamma", {"epochs": EPOCHS})
     counts, records, verdict = segmentation.count_classes(config), [], None
     for record in epochs(config, fault.spoil):

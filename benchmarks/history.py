@@ -18,8 +18,8 @@ from sqlalchemy import func, insert, select, text
 
 from search.planning.plan import Plan
 from search.sampling.sampler import distribution_of
+from spaces.config_tree import ConfigTree
 from spaces.parameters import Choice, FloatRange, Parameter, Scalar
-from spaces.paths import flatten
 from spaces.records import EpochRecord
 from storage.rows import StoredStudy
 from storage.store import Store
@@ -61,7 +61,9 @@ RECORD = EpochRecord(
 def healthy(epoch: int, epochs: int, config: Mapping[str, Any], top: float) -> EpochRecord:
     """A record of a trial that goes well: no signal fires. Its metric rises to `top`."""
     share = epoch / epochs
-    used = {path: value for path, value in flatten(config) if path.split(".")[0] in SETTINGS}
+    used = {
+        path: value for path, value in ConfigTree(config).items() if path.split(".")[0] in SETTINGS
+    }
     used |= {
         "environment.device": "cpu",
         "environment.threads": 1,

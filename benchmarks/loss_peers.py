@@ -311,7 +311,7 @@ def waits(device: torch.device) -> str:
     run = trainer.Run(
         config, trainer.prepare(config, "cuda"), trainer.count_classes(config), device
     )
-    run.criterion.set_epoch(run.values(1))
+    run.criterion.set_epoch(run.values_of(1))
     group, means, matrix = (
         list(run.train_batches.epoch(1))[:2],
         Means.zero(device),
@@ -320,7 +320,8 @@ def waits(device: torch.device) -> str:
     for mode in ("default", "error"):  # once as it comes, for what is loaded at first use
         torch.cuda.set_sync_debug_mode(mode)
         try:
-            run.guard.check(run.accumulate(group, means))
+            loss, _, _ = run.accumulate_gradients(group, means)
+            run.guard.check_step(loss)
             run.optimizer.step()
             matrix.update(run.predict(group[0][0]).detach(), group[0][1])
         except RuntimeError as problem:

@@ -17,7 +17,7 @@ TRIALS, EPOCHS = 4, 40
 CLOCK = {"seconds", "samples_per_s", "peak_mib"}
 """What two runs of the same training may tell differently."""
 
-OFF = ("loss_rising", "metric_falling", "class_collapse", "overfitting", "loss_metric_divorce")
+OFF = ("loss_rising", "metric_falling", "class_collapse", "overfitting", "loss_metric_decoupling")
 
 STUDY: dict[str, Any] = {
     "name": "placed",

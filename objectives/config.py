@@ -1,4 +1,7 @@
-"""What every objective that trains a classifier by gradient has in its configuration; each adds its data and model. No torch."""
+"""Configuration shared by the objectives that train a classifier by gradient; each adds data and model.
+
+It imports no torch.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from spaces.config import LossConfig, OptimizerConfig, ScheduleConfig, TrialConf
 
 
 class TrainingConfig(TrialConfig):
-    """Loss, class weights, optimiser, schedule, and how long and how precisely is trained."""
+    """Loss, class weights, optimizer and schedule; duration and precision of a training."""
 
     weights: WeightsConfig = WeightsConfig()
     loss: LossConfig = LossConfig()

@@ -1,4 +1,4 @@
-"""What `search` may ask of an objective. No torch here: the commands that only look import nothing heavy."""
+"""Interface between `search` and an objective. It imports no torch, so that most commands load nothing heavy."""
 
 from __future__ import annotations
 
@@ -12,80 +12,94 @@ from spaces.records import ClassCounts, EpochRecord
 
 
 class Checkpoints(Protocol):
-    """Where a training keeps its state. The caller decides when it is worth the time to write.
+    """Store of a training's state. The caller decides when a state is worth the time to write it.
 
-    What an objective has to do:
+    An objective that can be resumed:
 
-    * start from `latest`, where there is one, and yield the record of its last finished epoch once more, if there is one;
-    * call `step` after every optimiser step, and between the batches of everything else that takes long (validation, a
-      test): it costs nothing, and it is the sign that the training lives. Where it says so, `write` a state from which the
-      rest of the epoch, and every later one, comes out to the last bit as if nothing had happened. An objective that can
-      be resumed between epochs only may leave the answer aside, and then loses the epoch when its machine is taken away;
-    * ask `due` after every epoch, and `write` where it says so, before the epoch's record is yielded.
+    * starts from `latest`, if there is one, and first yields the record of that state's last
+      complete epoch again, if there is one;
+    * calls `step` after every optimizer step, and between the batches of everything else that takes
+      long, such as validation. The call costs nothing and shows that training makes progress. If it
+      returns True, the objective calls `write` with a state from which the rest of the epoch, and
+      all later ones, follow to the last bit. An objective that can only be resumed between epochs
+      may ignore the answer, and loses the epoch when its process is stopped;
+    * calls `due` after every epoch, and `write` if it returns True, before it yields the record.
 
-    `step` and `write` end the training where a stop was asked for that cannot wait for the end of the epoch: they raise
-    what is no `Exception`, and no objective is to catch it.
+    `step` and `write` end the training if a stop was requested that cannot wait for the end of the
+    epoch. What they then raise is not an `Exception`, and an objective must not catch it.
     """
 
     def latest(self) -> Path | None:
-        """The file to go on from, or None to start anew."""
+        """Return the state to resume from, or None to start from epoch 1.
+
+        It is the state that was chosen when the attempt began, the same at every call: what the
+        training writes later, or another attempt, does not change it.
+        """
 
     def step(self) -> bool:
-        """Told of every step; whether the state should be written now, in the midst of the epoch. Waits for nothing."""
+        """Report a step, and return whether to write the state now, within the epoch. Never waits."""
 
     def due(self, record: EpochRecord, *, last: bool) -> bool:
-        """Whether the state after this epoch should be written.
+        """Return whether to write the state after this epoch.
 
         Args:
             record: of the epoch.
-            last: the training ends with it. Its state then holds the weights that people keep as `best_weights`, a mapping
-                that the model loads.
+            last: whether the training ends with it. Its state then contains the weights that people
+                keep as `best_weights`, a mapping that the model loads.
         """
 
     def write(self, save: Callable[[Path], None]) -> None:
-        """Have `save` write the state to a temporary file, and put it in place when it is whole."""
+        """Call `save` with a temporary file, and move the file to its place when it is complete."""
 
 
 class NoCheckpoints:
-    """For a training that nobody will resume."""
+    """Checkpoints of a training that will not be resumed: nothing is read or written."""
 
     def latest(self) -> Path | None:
-        """None: it starts anew."""
+        """Return None: start from epoch 1."""
         return None
 
     def step(self) -> bool:
-        """Never."""
+        """Return False."""
         return False
 
     def due(self, record: EpochRecord, *, last: bool) -> bool:
-        """Never."""
+        """Return False."""
         return False
 
     def write(self, save: Callable[[Path], None]) -> None:
-        """Nothing is kept."""
+        """Do nothing."""
 
 
 class Trainer(Protocol):
-    """The working half of an objective, loaded only by a worker."""
+    """The part of an objective that trains, loaded only by workers."""
 
     def fingerprint(self, config: Any) -> str:
-        """What class counts belong to; changes when the data do."""
+        """Identify the data that class counts belong to; changes when the data do."""
 
     def count_classes(self, config: Any) -> ClassCounts:
-        """Count the valid training pixels (or samples) of every class."""
+        """Count the valid training pixels, or samples, of every class."""
 
     def prepare(self, config: Any, device: str) -> Any:
-        """Decode the data and check that the model can be built; kept by a warm worker between trials."""
+        """Load the data and check that the model can be built; a worker keeps the result between trials."""
 
     def train(
         self, config: Any, prepared: Any, counts: ClassCounts, device: str, checkpoints: Checkpoints
     ) -> Iterator[EpochRecord]:
-        """Yield one record an epoch. Closing the generator frees the device.
+        """Yield one record per epoch. Closing the generator frees the device.
+
+        Args:
+            config: the trial's.
+            prepared: what `prepare` returned.
+            counts: what `count_classes` returned.
+            device: `cpu`, `cuda:0`, …
+            checkpoints: where the state is read and written.
 
         Raises:
-            OutOfMemoryError: when the device has not the memory for it (`objectives.training.out_of_memory.memory_told` knows the many
-                words for that). A configuration with a `batch_size` and `optimizer.accumulate` is then tried once more
-                with half of the former and twice the latter.
+            OutOfMemoryError: when the device does not have enough memory; for what torch raises then
+                see `objectives.training.out_of_memory.translate_out_of_memory`. A configuration that
+                has `batch_size` and `optimizer.accumulate` is tried once more with half the former
+                and twice the latter.
         """
 
 
@@ -94,10 +108,12 @@ class Objective:
     """A kind of training: its configuration, its metrics, and how to load its trainer.
 
     Attributes:
-        config: the model that a trial's configuration is checked by.
-        metrics: name → direction of every metric that a study may name; empty: the study names one as it likes.
+        name: as a study names it.
+        config: the model that validates a trial's configuration.
+        metrics: name → direction of every metric that a study may name; empty: any name is allowed.
         load: imports the trainer (and torch).
-        data_key: the part of the configuration that decides the data; a worker prepares again when it changes.
+        data_key: the part of the configuration that determines the data; when it changes, a worker
+            calls `prepare` again.
     """
 
     name: str

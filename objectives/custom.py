@@ -1,6 +1,6 @@
-"""One's own objective: `my_package.my_module:train` in a study, where `train` is a generator of epoch records.
+"""Custom objectives: `my_package.my_module:train` in a study names a generator function of epoch records.
 
-What it needs to be is told on the page docs/own-objective.md; `objectives.testing` has a test that one can point at it.
+docs/own-objective.md has the requirements, `objectives.testing` a test to run against the function.
 """
 
 from __future__ import annotations
@@ -19,53 +19,53 @@ from typing import Any, get_type_hints
 
 from objectives.contract import Checkpoints, Objective, Trainer
 from spaces.config import TrialConfig
+from spaces.config_tree import ConfigTree
 from spaces.errors import DataError, InputError, SearchError, StudyError, TrialFailedError, nearest
-from spaces.paths import flatten
 from spaces.record_json import make_record
 from spaces.records import ClassCounts, EpochRecord, TestScore
 
-PASSED = ("data", "counts", "device", "checkpoints")
-"""What a training may ask for besides its configuration, by the names of its parameters."""
+OPTIONAL_PARAMETERS = ("data", "counts", "device", "checkpoints")
+"""Names of the parameters that a training function may have, after its configuration."""
 
 EXAMPLE = "my_package.my_module:train"
 
 
 @cache
-def own_objective(name: str) -> Objective:
-    """The objective that a function makes.
+def custom_objective(name: str) -> Objective:
+    """Make an objective of a function.
 
     Args:
         name: `module:function`.
 
     Raises:
-        StudyError: when it cannot be imported, or is no such function.
+        StudyError: when the function cannot be imported or does not meet the requirements.
     """
     module_name, _, function_name = name.partition(":")
-    module = _imported(module_name, name)
+    module = _import_module(module_name)
     function = getattr(module, function_name, None)
     if not callable(function):
-        known = [key for key, held in vars(module).items() if inspect.isfunction(held)]
-        raise _wrong(
+        known = [key for key, value in vars(module).items() if inspect.isfunction(value)]
+        raise _unusable(
             f"{module_name} has no function {function_name!r}{nearest(function_name, known)}",
             name,
             found=", ".join(known) or "no function",
         )
     config = _config_of(function, name)
     _check_parameters(function, name)
-    own = OwnTrainer(
+    trainer = CustomTrainer(
         name,
         function,
         getattr(module, "prepare", None),
         getattr(module, "count_classes", None),
-        _source(module),
+        _checksum(module),
     )
     return Objective(
-        name=name, config=config, metrics={}, load=lambda: own, data_key=lambda _: name
+        name=name, config=config, metrics={}, load=lambda: trainer, data_key=lambda _: name
     )
 
 
-def _imported(module_name: str, name: str) -> ModuleType:
-    """The module, from the working directory as well as from what is installed."""
+def _import_module(module_name: str) -> ModuleType:
+    """Import the module, from the working directory or from what is installed."""
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)
@@ -73,35 +73,32 @@ def _imported(module_name: str, name: str) -> ModuleType:
         return import_module(module_name)
     except SearchError:
         raise
-    except (
-        Exception,
-        SystemExit,
-    ) as problem:  # it is somebody's own code, which may raise anything, or end the program
-        if (
-            isinstance(problem, ModuleNotFoundError)
-            and problem.name
-            and f"{module_name}.".startswith(f"{problem.name}.")
-        ):
-            what, next_step = (
-                f"there is no module {problem.name!r}",
-                "run from the folder that it lies in, install it, or name its folder in PYTHONPATH",
-            )
-        else:
-            what, next_step = (
-                f"{module_name} cannot be imported",
-                "mend it: `python -c 'import " + module_name + "'` shows where",
-            )
-        raise StudyError(
-            what,
-            where="objective",
-            found=f"{type(problem).__name__}: {problem}"[:200],
-            allowed=f"module:function, such as {EXAMPLE}",
-            next_step=next_step,
-        ) from None
+    # The user's own code may raise anything, or exit.
+    except (Exception, SystemExit) as problem:
+        raise _not_imported(module_name, problem) from None
 
 
-def _source(module: ModuleType) -> str:
-    """The checksum of the module's file, nothing where there is none: a `count_classes` that was mended counts anew."""
+def _not_imported(module_name: str, problem: BaseException) -> StudyError:
+    what = f"{module_name} cannot be imported"
+    next_step = f"fix it: `python -c 'import {module_name}'` shows where"
+    missing = problem.name if isinstance(problem, ModuleNotFoundError) else None
+    if missing and f"{module_name}.".startswith(f"{missing}."):
+        what = f"there is no module {missing!r}"
+        next_step = (
+            "run in the folder that contains it, install it, or add its folder to PYTHONPATH"
+        )
+    return StudyError(
+        what,
+        where="objective",
+        place=("objective",),
+        found=f"{type(problem).__name__}: {problem}"[:200],
+        allowed=f"module:function, such as {EXAMPLE}",
+        next_step=next_step,
+    )
+
+
+def _checksum(module: ModuleType) -> str:
+    """Return the checksum of the module's file, if it has one: an edited `count_classes` counts again."""
     try:
         return hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest()
     except OSError:
@@ -109,17 +106,17 @@ def _source(module: ModuleType) -> str:
 
 
 def _config_of(function: Callable[..., Any], name: str) -> type[TrialConfig]:
-    """The model that the function's first parameter is annotated with."""
+    """Return the model with which the function's first parameter is annotated."""
     first = next(iter(inspect.signature(function).parameters), None)
     try:
         config = get_type_hints(function).get(first or "")
-    except Exception as problem:  # an annotation is somebody's own expression
-        raise _wrong(
-            f"an annotation of {name} names what is not there", name, found=str(problem)
+    except Exception as problem:  # an annotation is an expression of the user's
+        raise _unusable(
+            f"an annotation of {name} uses an unknown name", name, found=str(problem)
         ) from None
     if not (isinstance(config, type) and issubclass(config, TrialConfig)):
-        raise _wrong(
-            f"the first parameter of {name} has no configuration as its annotation",
+        raise _unusable(
+            f"the first parameter of {name} is not annotated with a configuration",
             name,
             found=f"{first}: {config}" if first else "no parameter",
         )
@@ -129,153 +126,205 @@ def _config_of(function: Callable[..., Any], name: str) -> type[TrialConfig]:
 def _check_parameters(function: Callable[..., Any], name: str) -> None:
     _, *others = inspect.signature(function).parameters.values()
     for parameter in others:
-        if parameter.name not in PASSED and parameter.default is parameter.empty:
-            what = f"{name} asks for {parameter.name!r}, which nobody gives"
+        known = parameter.name in OPTIONAL_PARAMETERS
+        if not known and parameter.default is parameter.empty:
+            hint = nearest(parameter.name, OPTIONAL_PARAMETERS)
             raise StudyError(
-                f"{what}{nearest(parameter.name, PASSED)}",
+                f"{name} has an unknown parameter {parameter.name!r}{hint}",
                 where="objective",
+                place=("objective",),
                 found=parameter.name,
-                allowed=f"a configuration, and of {', '.join(PASSED)} what it needs",
+                allowed=f"a configuration, and any of {', '.join(OPTIONAL_PARAMETERS)}",
                 next_step="rename it, or give it a default",
             )
 
 
-def _wrong(what: str, name: str, *, found: str) -> StudyError:
+def _unusable(what: str, name: str, *, found: str) -> StudyError:
     return StudyError(
         what,
         where=f"objective: {name}",
         found=found[:200],
-        allowed="def train(config: Config), with class Config(spaces.config.TrialConfig)",
+        allowed="def train(config: Config), with class Config(spaces.TrialConfig)",
         next_step="see docs/own-objective.md",
     )
 
 
 @dataclass(frozen=True)
-class OwnTrainer(Trainer):
-    """The functions of somebody's module, as `search` asks for them."""
+class CustomTrainer(Trainer):
+    """Trainer made of the functions of a user's module.
+
+    Attributes:
+        name: `module:function`.
+        function: yields the epoch records.
+        prepare_function: the module's `prepare`, if it has one.
+        count_function: the module's `count_classes`, if it has one.
+        checksum: of the module's file.
+    """
 
     name: str
     function: Callable[..., Any]
-    prepared: Callable[..., Any] | None
-    counted: Callable[..., Any] | None
-    source: str = ""
+    prepare_function: Callable[..., Any] | None
+    count_function: Callable[..., Any] | None
+    checksum: str = ""
 
     def fingerprint(self, config: Any) -> str:
-        """Of the name, the module's file and the configuration: what its data are is not known here."""
-        return hashlib.sha256(
-            f"{self.name}\n{self.source}\n{config.model_dump_json(exclude={'seed', 'epochs', 'metric'})}".encode()
-        ).hexdigest()[:32]
+        """Hash the name, the module's file and the configuration, as the data are not known here."""
+        settings = config.model_dump_json(exclude={"seed", "epochs", "metric"})
+        text = f"{self.name}\n{self.checksum}\n{settings}"
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def count_classes(self, config: Any) -> ClassCounts:
-        """What the module's `count_classes(config)` says, name → samples; nothing where there is none."""
-        counts = _asked("count_classes", self.name, self.counted, config) if self.counted else {}
+        """Call the module's `count_classes(config)`, class → samples; empty if there is none."""
+        if self.count_function is None:
+            return ClassCounts((), ())
+        counts = _call("count_classes", self.name, self.count_function, config)
         if not isinstance(counts, Mapping):
-            raise _no_counts(self.name, type(counts).__name__)
-        plain = {str(name): _plain(count) for name, count in counts.items()}
+            raise _unusable_counts(self.name, type(counts).__name__)
+        plain = {str(name): _to_plain(count) for name, count in counts.items()}
         for name, count in plain.items():
             if not isinstance(count, (int, float)) or not float(count).is_integer() or count < 0:
-                raise _no_counts(self.name, f"{name}: {count!r}")
+                raise _unusable_counts(self.name, f"{name}: {count!r}")
         return ClassCounts(tuple(plain), tuple(int(count) for count in plain.values()))
 
     def prepare(self, config: Any, device: str) -> Any:
-        """What the module's `prepare(config)` makes, once a worker; None where there is none."""
-        return _asked("prepare", self.name, self.prepared, config) if self.prepared else None
+        """Call the module's `prepare(config)`, once per worker; None if there is none."""
+        if self.prepare_function is None:
+            return None
+        return _call("prepare", self.name, self.prepare_function, config)
 
     def train(
         self, config: Any, prepared: Any, counts: ClassCounts, device: str, checkpoints: Checkpoints
     ) -> Iterator[EpochRecord]:
-        """The function's records, one after the other.
+        """Yield the function's records, checked.
 
         Raises:
-            TrialFailedError: when there is none, one is no record, or they come out of order.
+            TrialFailedError: when there are none, one is not a record, or they are out of order.
         """
-        given = {"data": prepared, "counts": counts, "device": device, "checkpoints": checkpoints}
+        available = {
+            "data": prepared,
+            "counts": counts,
+            "device": device,
+            "checkpoints": checkpoints,
+        }
         wanted = inspect.signature(self.function).parameters
-        training = self.function(
-            config, **{name: value for name, value in given.items() if name in wanted}
-        )
+        given = {name: value for name, value in available.items() if name in wanted}
+        training = self.function(config, **given)
         if not isinstance(training, Iterator):
             raise TrialFailedError(
-                f"{self.name} returned {type(training).__name__}: it has to be a generator that yields a record an epoch"
+                f"{self.name} returned {type(training).__name__}: "
+                "it must be a generator that yields one record per epoch"
             )
-        before, width, around = None, None, _environment(counts, device)
+        previous: EpochRecord | None = None
+        environment = _environment(counts, device)
         try:
-            for told in training:
-                record = self._record(told, config, around)
-                if before is not None and record.epoch != before + 1:
-                    raise TrialFailedError(
-                        f"{self.name} yielded epoch {record.epoch} after epoch {before}: records come in order, one an epoch, counted from 1"
-                    )
-                if before is None and record.epoch != 1 and checkpoints.latest() is None:
-                    raise TrialFailedError(
-                        f"{self.name} yielded epoch {record.epoch} first: epochs are counted from 1"
-                    )
-                if record.epoch > config.epochs:
-                    raise TrialFailedError(
-                        f"{self.name} yielded epoch {record.epoch} of {config.epochs}: a training ends with config.epochs"
-                    )
-                self._check_classes(record, counts, width)
-                before, width = record.epoch, len(record.class_metric)
+            for yielded in training:
+                record = self._to_record(yielded, config, environment)
+                self._check_epoch(record, previous, config.epochs, checkpoints)
+                self._check_classes(record, previous, counts)
+                previous = record
                 yield record
         finally:
             if hasattr(training, "close"):
                 training.close()
-        if before is None:
+        if previous is None:
             raise TrialFailedError(f"{self.name} yielded no epoch record")
 
-    def _check_classes(self, record: EpochRecord, counts: ClassCounts, before: int | None) -> None:
-        """Whether there is a number for every class, in every epoch."""
+    def _check_epoch(
+        self,
+        record: EpochRecord,
+        previous: EpochRecord | None,
+        epochs: int,
+        checkpoints: Checkpoints,
+    ) -> None:
+        """Check that records are in order: one per epoch, from 1 to the configuration's epochs."""
+        found = f"{self.name} yielded epoch {record.epoch}"
+        if previous is not None and record.epoch != previous.epoch + 1:
+            raise TrialFailedError(
+                f"{found} after epoch {previous.epoch}: "
+                "records come in order, one per epoch, counted from 1"
+            )
+        if previous is None and record.epoch != 1 and checkpoints.latest() is None:
+            raise TrialFailedError(f"{found} first: epochs are counted from 1")
+        if record.epoch > epochs:
+            raise TrialFailedError(f"{found} of {epochs}: a training ends with config.epochs")
+
+    def _check_classes(
+        self, record: EpochRecord, previous: EpochRecord | None, counts: ClassCounts
+    ) -> None:
+        """Check that there is a number for every class, in every epoch."""
         found = len(record.class_metric)
+        what = f"{self.name}, epoch {record.epoch}: class_metric has {found} values"
         if found and counts.names and found != len(counts.names):
             raise TrialFailedError(
-                f"{self.name}, epoch {record.epoch}: class_metric has {found} values, but count_classes tells of {len(counts.names)} classes"
+                f"{what}, but count_classes returned {len(counts.names)} classes"
             )
-        if before is not None and found != before:
+        if previous is not None and found != len(previous.class_metric):
             raise TrialFailedError(
-                f"{self.name}, epoch {record.epoch}: class_metric has {found} values, but had {before} in the epoch before"
+                f"{what}, but had {len(previous.class_metric)} in the epoch before"
             )
 
-    def _record(self, told: Any, config: TrialConfig, around: Mapping[str, Any]) -> EpochRecord:
-        """A record as it is, or made from a mapping. One that says nothing of what it used is taken at its configuration's word."""
-        if isinstance(told, Mapping):
-            record = _made(
-                {key: value for key, value in told.items() if key not in ("used", "test")},
-                f"{self.name}, epoch {told.get('epoch', '?')}",
-            )
-            used, test = told.get("used"), _plain(told.get("test"))
-            if used is not None and not isinstance(used, Mapping):
-                raise TrialFailedError(
-                    f"{self.name}, epoch {record.epoch}: used is {type(used).__name__}, and has to map dotted paths to values"
-                )
-            if test is not None and not isinstance(test, (int, float, TestScore)):
-                raise TrialFailedError(
-                    f"{self.name}, epoch {record.epoch}: test is {type(test).__name__}, and has to be a number"
-                )
-            score = TestScore(float(test), ()) if isinstance(test, (int, float)) else test
-            classes = tuple(
-                None if value is None or value != value else value for value in record.class_metric
-            )  # one without a score
-            around = (
-                dict(around)
-                if used is None
-                else {**around, **{path: _plain(value) for path, value in used.items()}}
-            )
-            record = replace(
-                record, used={} if used is None else around, test=score, class_metric=classes
-            )
-        elif isinstance(told, EpochRecord):
-            record = told
+    def _to_record(
+        self, yielded: Any, config: TrialConfig, environment: Mapping[str, Any]
+    ) -> EpochRecord:
+        """Return what was yielded as a record, with the metric's name and the environment.
+
+        One that leaves `used` out is taken to use its configuration.
+        """
+        used: dict[str, Any] | None
+        if isinstance(yielded, Mapping):
+            place = f"{self.name}, epoch {yielded.get('epoch', '?')}"
+            record = _read_mapping(yielded, place)
+            used = _read_used(yielded.get("used"), place)
+        elif isinstance(yielded, EpochRecord):
+            record = yielded
+            used = dict(yielded.used) or None
         else:
             raise TrialFailedError(
-                f"{self.name} yielded {type(told).__name__}: a record is a mapping with epoch, loss and metric, or an EpochRecord"
+                f"{self.name} yielded {type(yielded).__name__}: "
+                "a record is a mapping with epoch, loss and metric, or an EpochRecord"
             )
-        named = record.metrics or {config.metric.name: record.metric}
-        used = record.used or dict(flatten(config.model_dump()))
-        return replace(record, metrics=named, used={**around, **used})
+        if used is None:
+            used = dict(ConfigTree(config.model_dump()))
+        metrics = record.metrics or {config.metric.name: record.metric}
+        return replace(record, metrics=metrics, used={**environment, **used})
 
 
-def _asked(what: str, name: str, function: Callable[..., Any], config: Any) -> Any:
-    """What a function of somebody's module says.
+def _read_mapping(row: Mapping[str, Any], place: str) -> EpochRecord:
+    """Make a record of a mapping, without what was used."""
+    values = {key: value for key, value in row.items() if key not in ("used", "test")}
+    record = _make_record(values, place)
+    classes = tuple(_number_or_none(value) for value in record.class_metric)
+    return replace(record, test=_read_test(row.get("test"), place), class_metric=classes)
+
+
+def _number_or_none(value: float | None) -> float | None:
+    """Return None for NaN: a class without a score."""
+    return None if value is None or value != value else value
+
+
+def _read_used(used: Any, place: str) -> dict[str, Any] | None:
+    """Return dotted path → value that was used; None if it was left out."""
+    if used is None:
+        return None
+    if not isinstance(used, Mapping):
+        raise TrialFailedError(
+            f"{place}: used is {type(used).__name__}, but must map dotted paths to values"
+        )
+    return {path: _to_plain(value) for path, value in used.items()}
+
+
+def _read_test(test: Any, place: str) -> TestScore | None:
+    """Return the score on the test split; None if it was left out."""
+    score = _to_plain(test)
+    if score is None or isinstance(score, TestScore):
+        return score
+    if not isinstance(score, (int, float)):
+        raise TrialFailedError(f"{place}: test is {type(score).__name__}, but must be a number")
+    return TestScore(float(score), ())
+
+
+def _call(what: str, name: str, function: Callable[..., Any], config: Any) -> Any:
+    """Call a function of a user's module.
 
     Raises:
         DataError: when it raises.
@@ -290,13 +339,13 @@ def _asked(what: str, name: str, function: Callable[..., Any], config: Any) -> A
             f"{what} of {name.partition(':')[0]} failed",
             where=f"objective: {name}",
             found=f"{type(problem).__name__}: {problem}"[:300],
-            next_step=f"mend it: {Path(place.filename).name}, line {place.lineno}",
+            next_step=f"fix it: {Path(place.filename).name}, line {place.lineno}",
         ) from None
 
 
-def _no_counts(name: str, found: str) -> DataError:
+def _unusable_counts(name: str, found: str) -> DataError:
     return DataError(
-        "count_classes has to map each class to its samples",
+        "count_classes must map each class to its number of samples",
         where=f"objective: {name}",
         found=found[:200],
         allowed='{"road": 900, "person": 10}',
@@ -305,33 +354,36 @@ def _no_counts(name: str, found: str) -> DataError:
 
 
 def _environment(counts: ClassCounts, device: str) -> dict[str, Any]:
-    """What a record tells of the machine, and the names of the classes."""
+    """Return what a record has of the machine, and the names of the classes."""
+    torch = sys.modules.get("torch")
     found: dict[str, Any] = {
         "environment.device": device,
-        "environment.threads": sys.modules["torch"].get_num_threads()
-        if "torch" in sys.modules
-        else 1,
+        "environment.threads": 1 if torch is None else torch.get_num_threads(),
     }
-    return found | ({"environment.classes": list(counts.names)} if counts.names else {})
+    if counts.names:
+        found["environment.classes"] = list(counts.names)
+    return found
 
 
-def _plain(value: Any) -> Any:
-    """Numbers and arrays of numpy and torch as Python's own, wherever they stand."""
+def _to_plain(value: Any) -> Any:
+    """Convert numbers and arrays of numpy and torch to Python's own, also within containers."""
     if hasattr(value, "tolist"):
         return value.tolist()
     if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
-    return type(value)(map(_plain, value)) if type(value) in (list, tuple) else value
+        return {key: _to_plain(inner) for key, inner in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(_to_plain, value))
+    return value
 
 
-def _made(row: Mapping[str, Any], place: str) -> EpochRecord:
-    """A record of plain numbers."""
+def _make_record(row: Mapping[str, Any], place: str) -> EpochRecord:
+    """Make a record of plain numbers."""
     try:
-        return make_record({key: _plain(value) for key, value in row.items()}, place)
+        return make_record({key: _to_plain(value) for key, value in row.items()}, place)
     except InputError as problem:
-        told = (
-            problem.what
-            + (f", found {problem.found}" if problem.found else "")
-            + (f", allowed: {problem.allowed}" if problem.allowed else "")
-        )
-        raise TrialFailedError(f"{place}: {told}") from None
+        text = problem.what
+        if problem.found:
+            text += f", found {problem.found}"
+        if problem.allowed:
+            text += f", allowed: {problem.allowed}"
+        raise TrialFailedError(f"{place}: {text}") from None

@@ -1,4 +1,4 @@
-"""The objectives by name. Their configurations load at once; their trainers, and torch with them, only when asked for."""
+"""Objectives by name. Importing them loads their configurations; trainers, and torch, load when needed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import Any
 
 from objectives.contract import Objective, Trainer
-from objectives.custom import own_objective
+from objectives.custom import custom_objective
 from objectives.segmentation.config import SegmentationConfig
 from objectives.text.config import TextConfig
 from spaces.errors import StudyError, nearest
@@ -30,6 +30,7 @@ def _load_text() -> Trainer:
         raise StudyError(
             f"text classification needs {problem.name}, which is not installed",
             where="objective",
+            place=("objective",),
             found="text_classification",
             next_step="pip install 'imbalance-search[text]'",
         ) from None
@@ -37,7 +38,8 @@ def _load_text() -> Trainer:
 
 
 def _text_data(config: Any) -> str:
-    return f"{config.data.model_dump_json()}{config.model.model_dump_json(include={'checkpoint', 'tokenizer', 'max_length', 'vocabulary'})}"
+    tokens = {"checkpoint", "tokenizer", "max_length", "vocabulary"}
+    return f"{config.data.model_dump_json()}{config.model.model_dump_json(include=tokens)}"
 
 
 OBJECTIVES: dict[str, Objective] = {
@@ -64,18 +66,19 @@ OBJECTIVES: dict[str, Objective] = {
 
 
 def objective(name: str) -> Objective:
-    """The objective called `name`, or somebody's own by `module:function`.
+    """Return the objective called `name`, or a custom one by `module:function`.
 
     Raises:
         StudyError: when there is none.
     """
     if ":" in name:
-        return own_objective(name)
+        return custom_objective(name)
     if name not in OBJECTIVES:
-        allowed = f"{', '.join(OBJECTIVES)}, or one of your own as module:function"
+        allowed = f"{', '.join(OBJECTIVES)}, or a custom one as module:function"
         raise StudyError(
             f"unknown objective {name!r}{nearest(name, OBJECTIVES)}",
             where="objective",
+            place=("objective",),
             found=name,
             allowed=allowed,
             next_step="name one of these",

@@ -1,6 +1,6 @@
-"""What the loss and the optimiser use in an epoch: a pure function of the configuration and the epoch's number.
+"""Schedules: the values of loss and optimizer in an epoch, a pure function of configuration and epoch.
 
-Epochs count from 1. A value holds for the whole epoch; the steps in it share it.
+Epochs count from 1. A value applies to all steps of an epoch.
 """
 
 from __future__ import annotations
@@ -19,7 +19,17 @@ Named = Literal["dice_weight", "smooth", "lr_multiple", "clip_ratio"]
 
 @dataclass(frozen=True, slots=True)
 class EpochValues:
-    """The scheduled values of one epoch. `settled`: split, smooth and clip ratio are final from this epoch on."""
+    """Scheduled values of one epoch.
+
+    Attributes:
+        epoch: counted from 1.
+        lr: learning rate.
+        ce_weight: weight of cross entropy or focal.
+        dice_weight: weight of Dice or another overlap.
+        smooth: of the overlap.
+        clip_ratio: largest over smallest class weight; None: unbounded.
+        settled: whether CE/Dice weights, smooth and clip ratio are final from this epoch on.
+    """
 
     epoch: int
     lr: float
@@ -39,17 +49,25 @@ def values_at(
     weights: WeightsConfig,
     schedule: ScheduleConfig,
 ) -> EpochValues:
-    """The values of `epoch`, out of `epochs`.
+    """Return the values of one epoch.
 
-    The first stage that covers the epoch and names a value wins: over the configuration's own value and, for the
-    Dice weight, over the warm-up.
+    The first stage that covers the epoch and names a value takes precedence over the configuration's
+    own value and, for the Dice weight, over the warm-up.
+
+    Args:
+        epoch: counted from 1.
+        epochs: of the training.
+        loss: final values of the loss.
+        optimizer: final learning rate.
+        weights: final clip ratio.
+        schedule: what differs before.
 
     Raises:
-        ConfigError: when the epoch lies outside 1 … epochs.
+        ConfigError: when the epoch is not in 1 … epochs.
     """
     if not 1 <= epoch <= epochs:
         raise ConfigError(
-            f"epoch {epoch} lies outside the training",
+            f"epoch {epoch} is outside the training",
             where="epoch",
             found=str(epoch),
             allowed=f"1 … {epochs}",
@@ -70,14 +88,17 @@ def values_at(
 def with_stages(
     schedule: ScheduleConfig, loss: LossConfig, optimizer: OptimizerConfig, epochs: int
 ) -> ScheduleConfig:
-    """The schedule with everything that its names stand for as stages, after those that are written out.
+    """Return the schedule with its named plans written out as stages, after its own stages.
 
-    `plan: progressive` is a plan in three phases, relative to the final values: 5 epochs without Dice at 5/3 of the rate
-    (×0.5 for a final ×0.3), 10 with half the Dice share (0.8/0.2 for a final 0.6/0.4) and smooth 5, then those values.
+    `plan: progressive` has three phases, relative to the final values: 5 epochs without Dice at 5/3
+    of the rate (×0.5 for a final ×0.3), 10 with half the Dice weight (0.8/0.2 for a final 0.6/0.4)
+    and smooth 5, then those values.
     """
-    scaled, stages = scaled_to(epochs), list(schedule.stages)
+    scaled = scaled_to(epochs)
+    stages = list(schedule.stages)
     if schedule.plan == "progressive":
-        first, second = scaled(5), scaled(5) + scaled(10)
+        first = scaled(5)
+        second = first + scaled(10)
         stages.append(
             Stage(
                 before_epoch=1 + first, dice_weight=0.0, lr_multiple=optimizer.lr_multiple * 5 / 3
@@ -103,17 +124,17 @@ def settled_from(
     schedule: ScheduleConfig,
     epochs: int,
 ) -> int:
-    """The first epoch from which split, smooth and clip ratio keep their final values.
+    """Return the first epoch from which CE/Dice weights, smooth and clip ratio keep their final values.
 
-    It may lie beyond the last epoch, in which case the configured values are never trained with.
+    It may be beyond the last epoch: the configured values are then never trained with.
     """
     return _settled_from(loss, weights, with_stages(schedule, loss, optimizer, epochs))
 
 
 def _settled_from(loss: LossConfig, weights: WeightsConfig, schedule: ScheduleConfig) -> int:
-    """The same for a schedule whose stages are all written out."""
-    # Values change only where a stage or the warm-up ends, and a stage covers everything before its end: the
-    # epoch just before each end tells whether what ends there differed from the final values.
+    """Return the same for a schedule whose stages are all written out."""
+    # Values change only where a stage or the warm-up ends, and a stage covers all epochs before its
+    # end: compare the epoch just before each end with the final values.
     warm = schedule.dice_ce_only_epochs + max(schedule.dice_ramp_epochs, 1)
     ends = {warm, *(stage.before_epoch for stage in schedule.stages)}
     overlaps = loss.dice_weight > 0 or any(stage.dice_weight for stage in schedule.stages)
@@ -136,7 +157,7 @@ def _settled_from(loss: LossConfig, weights: WeightsConfig, schedule: ScheduleCo
 def _differ(
     values: Sequence[float | None], final: Sequence[float | None], counts: Sequence[bool]
 ) -> bool:
-    """Whether a value that takes part is another one: what no loss takes up may change as it likes."""
+    """Return whether a value that counts differs: one that the loss does not use may change."""
     return any(
         value != end for value, end, counted in zip(values, final, counts, strict=True) if counted
     )
@@ -145,19 +166,21 @@ def _differ(
 def _loss_values(
     epoch: int, loss: LossConfig, weights: WeightsConfig, schedule: ScheduleConfig
 ) -> tuple[float, float, float | None]:
-    """Dice weight, smooth and clip ratio of an epoch."""
+    """Return Dice weight, smooth and clip ratio of an epoch."""
     dice_weight = _staged(epoch, schedule, "dice_weight")
+    if dice_weight is None:
+        dice_weight = loss.dice_weight * _dice_share(epoch, schedule)
     smooth = _staged(epoch, schedule, "smooth")
+    if smooth is None:
+        smooth = loss.smooth
     clip_ratio = _staged(epoch, schedule, "clip_ratio")
-    return (
-        loss.dice_weight * _dice_share(epoch, schedule) if dice_weight is None else dice_weight,
-        loss.smooth if smooth is None else smooth,
-        weights.clip_ratio if clip_ratio is None else clip_ratio,
-    )
+    if clip_ratio is None:
+        clip_ratio = weights.clip_ratio
+    return dice_weight, smooth, clip_ratio
 
 
 def _staged(epoch: int, schedule: ScheduleConfig, name: Named) -> float | None:
-    """The value that a stage gives to `name` in this epoch, or None when no stage does."""
+    """Return the value of `name` by the first stage that has one in this epoch, or None."""
     for stage in schedule.stages:
         value: float | None = getattr(stage, name)
         if epoch < stage.before_epoch and value is not None:
@@ -166,7 +189,7 @@ def _staged(epoch: int, schedule: ScheduleConfig, name: Named) -> float | None:
 
 
 def _dice_share(epoch: int, schedule: ScheduleConfig) -> float:
-    """The share of the final Dice weight: 0 for k epochs, then j/m in epoch k + j, 1 from epoch k + m on."""
+    """Return the share of the final Dice weight: 0 for k epochs, j/m in epoch k + j, 1 from k + m on."""
     ramped = epoch - schedule.dice_ce_only_epochs
     if ramped <= 0:
         return 0.0
@@ -180,15 +203,18 @@ def _lr(epoch: int, epochs: int, optimizer: OptimizerConfig, schedule: ScheduleC
 
 
 def _lr_factor(epoch: int, epochs: int, schedule: ScheduleConfig) -> float:
-    """e/n in epoch e ≤ n of the warm-up, so its last epoch runs at the full rate; then 1, a straight line, or a half cosine.
+    """Return the factor of the peak rate: e/n in epoch e ≤ n of the warm-up, then by `schedule.lr`.
 
-    Line and cosine leave 1 after the warm-up's last epoch (or after epoch 1) and would reach 0 one epoch after the last
-    one: an epoch at rate 0 would train nothing (Loshchilov & Hutter 2017, without restarts).
+    Linear and cosine start to decay after the warm-up's last epoch (or after epoch 1) and would
+    reach 0 one epoch after the last: an epoch at rate 0 would train nothing (Loshchilov & Hutter
+    2017, without restarts).
     """
     if epoch <= schedule.lr_warmup_epochs:
         return epoch / schedule.lr_warmup_epochs
     if schedule.lr == "constant":
         return 1.0
     peak_epoch = max(schedule.lr_warmup_epochs, 1)
-    gone = (epoch - peak_epoch) / (epochs + 1 - peak_epoch)
-    return 1 - gone if schedule.lr == "linear" else 0.5 * (1 + math.cos(math.pi * gone))
+    done = (epoch - peak_epoch) / (epochs + 1 - peak_epoch)
+    if schedule.lr == "linear":
+        return 1 - done
+    return 0.5 * (1 + math.cos(math.pi * done))

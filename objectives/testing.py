@@ -1,4 +1,4 @@
-"""What every objective promises, as tests that one can point at one's own.
+"""Tests that every objective passes, to run against a custom one.
 
     from objectives.testing import ObjectiveContract
 
@@ -22,47 +22,49 @@ from typing import Any
 
 from objectives.contract import Checkpoints, NoCheckpoints
 from objectives.registry import objective
-from spaces.paths import nested, overlay
+from spaces.config_tree import ConfigTree
 from spaces.records import EpochRecord
 
 CLOCK = ("seconds", "samples_per_s", "peak_mib")
-"""What two runs of the same training need not have in common."""
+"""Fields in which two runs of the same training may differ."""
 
 
 @dataclass
 class KeptState:
-    """Keeps the state after one epoch, for a training to go on from.
+    """Checkpoints that keep the state after one epoch.
 
     Attributes:
-        asked: whether the training asked for checkpoints at all.
+        path: file of the state.
+        epoch: after which the state is written.
+        read: whether the training asked for the latest state.
     """
 
     path: Path
     epoch: int
-    asked: bool = field(default=False)
+    read: bool = field(default=False)
 
     def latest(self) -> Path | None:
-        """The file, where there is one."""
-        self.asked = True
+        """Return the file, if there is one."""
+        self.read = True
         return self.path if self.path.exists() else None
 
     def step(self) -> bool:
-        """Never in the midst of an epoch."""
+        """Return False: no state is written within an epoch."""
         return False
 
     def due(self, record: EpochRecord, *, last: bool) -> bool:
-        """After the chosen epoch."""
+        """Return True after the chosen epoch."""
         return record.epoch == self.epoch
 
     def write(self, save: Callable[[Path], None]) -> None:
-        """Through a draft."""
+        """Write the state to a draft, then move it."""
         draft = self.path.with_suffix(".draft")
         save(draft)
         draft.replace(self.path)
 
 
 class ObjectiveContract:
-    """Records in order, the same twice and after a resume; nothing left behind; and what is used is what was sampled.
+    """Tests of an objective: records in order, repeatable, resumable; used values are the sampled ones.
 
     Attributes:
         objective: as a study names it.
@@ -79,21 +81,25 @@ class ObjectiveContract:
     def start(
         self, checkpoints: Checkpoints | None = None, changes: Mapping[str, Any] | None = None
     ) -> Iterator[EpochRecord]:
-        """A training of the objective that has not begun. As in a worker, its data are prepared once, and from the configuration without the changes."""
+        """Make a training that has not started.
+
+        As in a worker, the data are prepared once, from the configuration without the changes.
+        """
         kind = objective(self.objective)
-        tree = nested({"objective": self.objective, **self.config})
-        base, config, trainer = (
-            kind.config.model_validate(tree),
-            kind.config.model_validate(overlay(tree, nested(changes or {}))),
-            kind.load(),
-        )
-        if not hasattr(self, "_data") or kind.data_key(config) != kind.data_key(base):
-            of = base if kind.data_key(config) == kind.data_key(base) else config
-            self._data = trainer.prepare(of, self.device), trainer.count_classes(of)
-        return trainer.train(config, *self._data, self.device, checkpoints or NoCheckpoints())
+        tree = ConfigTree.from_paths({"objective": self.objective, **self.config})
+        changed = tree.overlay(ConfigTree.from_paths(changes or {}))
+        base = kind.config.model_validate(tree.nested)
+        config = kind.config.model_validate(changed.nested)
+        trainer = kind.load()
+        same_data = kind.data_key(config) == kind.data_key(base)
+        if not hasattr(self, "_data") or not same_data:
+            source = base if same_data else config
+            self._data = (trainer.prepare(source, self.device), trainer.count_classes(source))
+        prepared, counts = self._data
+        return trainer.train(config, prepared, counts, self.device, checkpoints or NoCheckpoints())
 
     def test_records_in_order(self) -> None:
-        """One record an epoch, counted from 1, with numbers for loss and metric."""
+        """There is one record per epoch, counted from 1, with numbers for loss and metric."""
         records = list(self.start())
         assert [record.epoch for record in records] == list(range(1, len(records) + 1))
         assert records, "no epoch was yielded"
@@ -102,24 +108,26 @@ class ObjectiveContract:
         )
 
     def test_repeatable(self) -> None:
-        """The same configuration, seed and all, gives the same records."""
-        assert _told(self.start()) == _told(self.start())
+        """The same configuration, with its seed, gives the same records."""
+        assert _comparable(self.start()) == _comparable(self.start())
 
     def test_resumed(self, tmp_path: Path) -> None:
-        """A training that goes on from a state gives what an unbroken one gives. One that keeps no states starts anew, which is allowed."""
-        whole, keeper = _told(self.start()), KeptState(tmp_path / "state", 1)
-        broken_off = self.start(keeper)
-        assert _told(islice(broken_off, 1)) == whole[:1]
-        broken_off.close()  # type: ignore[attr-defined]
+        """A training that is resumed gives the records of an uninterrupted one.
+
+        One that writes no states starts from epoch 1, which is allowed.
+        """
+        uninterrupted = _comparable(self.start())
+        keeper = KeptState(tmp_path / "state", 1)
+        interrupted = self.start(keeper)
+        assert _comparable(islice(interrupted, 1)) == uninterrupted[:1]
+        interrupted.close()  # type: ignore[attr-defined]
         if keeper.path.exists():
-            assert _told(self.start(keeper)) == whole
+            assert _comparable(self.start(keeper)) == uninterrupted
         else:
-            assert not keeper.asked, (
-                "it asks for the latest state, but wrote none where one was due"
-            )
+            assert not keeper.read, "it asks for the latest state, but wrote none where one was due"
 
     def test_closed(self) -> None:
-        """A closed training yields nothing more, and leaves no generator of its own behind."""
+        """A closed training yields nothing more, and leaves no generator of its own."""
         gc.collect()
         name = self.objective.rpartition(":")[2] if ":" in self.objective else "train"
         before = _generators(name)
@@ -132,23 +140,20 @@ class ObjectiveContract:
         assert _generators(name) <= before
 
     def test_used(self) -> None:
-        """Every sampled value is the one that the records say was used."""
+        """Every sampled value is the one that the record has under `used`."""
         (record,) = islice(self.start(changes=self.sampled), 1)
         for path, value in self.sampled.items():
-            assert path in record.used, (
-                f"{path} was sampled, but the record does not say that it was used"
-            )
+            assert path in record.used, f"{path} was sampled, but is not in the record's `used`"
             used = record.used[path]
-            same = (
-                math.isclose(value, used, rel_tol=1e-12)
-                if isinstance(value, float)
-                else value == used
-            )
+            if isinstance(value, float):
+                same = math.isclose(value, used, rel_tol=1e-12)
+            else:
+                same = value == used
             assert same, f"{path} was sampled as {value}, but {used} was used"
 
 
-def _told(records: Iterator[EpochRecord]) -> list[str]:
-    """The records without what the clock decides, NaN equal to NaN."""
+def _comparable(records: Iterator[EpochRecord]) -> list[str]:
+    """Return the records without what depends on the clock, NaN equal to NaN."""
     return [
         repr({key: value for key, value in record.as_dict().items() if key not in CLOCK})
         for record in records
@@ -156,7 +161,7 @@ def _told(records: Iterator[EpochRecord]) -> list[str]:
 
 
 def _generators(name: str) -> int:
-    """How many suspended generators of that function are alive."""
+    """Count the suspended generators of that function."""
     return sum(
         type(thing).__name__ == "generator"
         and thing.gi_frame is not None

@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from search.planning.plan import Params, Plan, make_plan
+from search.diagnosis.remedies import describe_remedy
+from search.planning.plan import Params, Plan, complete_config, make_plan
 from search.report.trial import trial_report
 from search.session import Session
+from spaces.config_tree import ConfigTree
 from spaces.errors import InputError, StudyError
 from spaces.loader import explain
-from spaces.parameters import active
-from spaces.paths import flatten, nested, overlay
+from spaces.parameters import is_active
 from spaces.records import Remedy
 from storage.rows import EnqueuedTrial, StoredTrial
 
@@ -48,8 +49,11 @@ def parse_choice(text: str) -> Choice:
     return Choice(int(match["trial"]), int(match["remedy"] or 1))
 
 
-def enqueue_remedy(session: Session, choice: Choice) -> tuple[Session, Remedy]:
-    """The session with one more trial to be tried next, and the remedy that it tries; the budget grows by it where it is spent.
+def enqueue_remedy(session: Session, choice: Choice) -> tuple[Session, str]:
+    """Enqueue a trial with the remedy as the next one; the budget grows by it where it is spent.
+
+    Returns:
+        The session with the budget, and the remedy as a line of text.
 
     Raises:
         StoreError: when there is no such trial.
@@ -79,9 +83,9 @@ def enqueue_remedy(session: Session, choice: Choice) -> tuple[Session, Remedy]:
         )
     finally:
         close_trials(trials)
-    return _with_budget(
-        session, len(session.store.trials.list_trials(session.stored.id)) + waiting
-    ), remedy
+    trials_in_all = len(session.store.trials.list_trials(session.stored.id)) + waiting
+    described = describe_remedy(remedy, trial.config or {})
+    return _with_budget(session, trials_in_all), described
 
 
 def place(plan: Plan, trial: StoredTrial, remedy: Remedy) -> tuple[Params, dict[str, Any]]:
@@ -92,17 +96,17 @@ def place(plan: Plan, trial: StoredTrial, remedy: Remedy) -> tuple[Params, dict[
     Raises:
         StudyError: when the remedy's value for a dimension is not among those that are searched, or values do not go together.
     """
-    tree = overlay(trial.config or {}, nested(remedy.patch))
+    patch = ConfigTree.from_paths(remedy.patch)
     try:
-        values = dict(flatten(plan.objective.config.model_validate(tree).model_dump()))
+        values = complete_config(plan.objective, ConfigTree(trial.config or {}).overlay(patch))
     except ValidationError as problem:
         raise explain(problem, f"trial {trial.number} with its remedy", StudyError) from None
     params: Params = {}
     for path in plan.order:
         dimension = plan.spec.space[path]
-        if not active(dimension.when, values):
+        if not is_active(dimension.when, values):
             continue
-        if dimension.holds(values[path]):
+        if dimension.contains(values[path]):
             params[path] = values[path]
         elif path in remedy.patch:
             raise StudyError(
@@ -150,7 +154,7 @@ def _remedy(session: Session, choice: Choice) -> tuple[StoredTrial, Remedy]:
             "no configuration mends this trial",
             where=f"study {name}",
             found=f"likely cause: {found.cause}",
-            next_step=remedy.text,
+            next_step=remedy.title,
         )
     return trial, remedy
 
@@ -158,14 +162,9 @@ def _remedy(session: Session, choice: Choice) -> tuple[StoredTrial, Remedy]:
 def _outside(plan: Plan, trial: StoredTrial, preset: str | None) -> dict[str, Any]:
     """What of a trial's configuration its study's base, preset and space do not explain: an earlier remedy's patch."""
     sampled = set(plan.spec.space)
-    given = dict(flatten(trial.config or {}))
-    usual = dict(
-        flatten(
-            plan.config(
-                {path: given[path] for path in sampled if path in given}, trial.number or 0, preset
-            ).model_dump(mode="json")
-        )
-    )
+    given = ConfigTree(trial.config or {})
+    params = {path: given[path] for path in sampled if path in given}
+    usual = ConfigTree(plan.config(params, trial.number or 0, preset).model_dump(mode="json"))
     return {
         path: value
         for path, value in given.items()

@@ -16,13 +16,13 @@ import yaml
 from pydantic import Field, ValidationError
 
 from objectives.registry import objective
-from search.diagnosis.health import health
+from search.diagnosis.health import describe_health
 from spaces.config import Direction, ScoreRule, TrialConfig
+from spaces.config_tree import ConfigTree
 from spaces.errors import ConfigError, StoreError, StudyError, nearest
 from spaces.frozen import Frozen
-from spaces.loader import NO_YAML, Document, Dumper, check, explain
+from spaces.loader import UNREADABLE, Document, Dumper, check, explain
 from spaces.output_path import obstacle
-from spaces.paths import flatten
 from spaces.records import EpochRecord, best_record
 from spaces.study import StudySpec
 from storage.files.best_weights import BestWeights
@@ -115,7 +115,7 @@ class Export(Frozen):
         # A default of today in the place of a key that got lost would train something else than what was scored.
         whole = config.model_dump(mode="json")
         sections = [name for name in whole if name not in self.config]
-        missing = sections or sorted(set(dict(flatten(whole))) - set(dict(flatten(self.config))))
+        missing = sections or sorted(set(ConfigTree(whole)) - set(ConfigTree(self.config)))
         if missing:
             place = f"{where}, config → {missing[0].replace('.', ' → ')}"
             raise ConfigError(
@@ -145,7 +145,7 @@ def make_export(
     return Export(
         config=dict(trial.config or {}),
         score=_score(spec, trial, records, used),
-        health=health(records, spec.metric.direction),
+        health=describe_health(records, spec.metric.direction),
         provenance=Provenance(
             study=stored.name,
             trial=trial.number or 0,
@@ -344,7 +344,7 @@ def _is_export(path: Path) -> bool:
         return {"config", "score", "provenance"} <= set(
             yaml.safe_load(path.read_text(encoding="utf-8")) or {}
         )
-    except (OSError, *NO_YAML, TypeError):
+    except (OSError, *UNREADABLE, TypeError):
         return False
 
 

@@ -85,13 +85,11 @@ class Retraining:
         try:
             use_device(self.device, self.threads)
         except DeviceError as problem:
-            problem.where = (
-                "--device"
-                if device
-                else "provenance → device of the export, as there is no --device"
-            )
-            problem.next_step = "name a device that is here with --device"
-            raise
+            of_export = "provenance → device of the export, as there is no --device"
+            raise problem.relocated(
+                where="--device" if device else of_export,
+                next_step="name a device that is here with --device",
+            ) from None
         self.trainer: Trainer = objective(self.config.objective).load()
         self.records: list[EpochRecord] = []
         self._state = _LastState(save)

@@ -8,9 +8,9 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from search.planning.plan import Plan, make_plan
+from spaces.config_tree import ConfigTree
 from spaces.errors import StudyError
-from spaces.paths import flatten
-from spaces.study import CIRCUMSTANCES, StudySpec
+from spaces.study import MUTABLE_FIELDS, StudySpec
 from storage.files.study_files import StudyFiles
 from storage.location import StoreLocation
 from storage.rows import StoredStudy
@@ -107,13 +107,13 @@ def discard_untried(session: Session) -> bool:
 
 def find_changes(stored: Mapping[str, Any], spec: StudySpec) -> list[Change]:
     """Compare the stored definition with the given one. Fields that may change do not count."""
-    old = {
-        path: value for path, value in flatten(stored) if path.split(".")[0] not in CIRCUMSTANCES
-    }
-    new = dict(flatten(spec.definition()))
+    current = StudySpec.rename_former_keys(stored)
+    old = ConfigTree({key: value for key, value in current.items() if key not in MUTABLE_FIELDS})
+    new = ConfigTree(spec.definition())
+    paths = [*old, *(path for path in new if path not in old)]
     return [
         Change(path, str(old.get(path, ABSENT)), str(new.get(path, ABSENT)))
-        for path in {**old, **new}
+        for path in paths
         if old.get(path, ABSENT) != new.get(path, ABSENT)
     ]
 
@@ -129,7 +129,7 @@ def _find_or_create(
     if changes:
         _check_changes(changes, spec.name, location.safe_url, accept_change=accept_change)
     definition = spec.model_dump(mode="json")
-    if not changes and all(stored.definition.get(key) == definition[key] for key in CIRCUMSTANCES):
+    if not changes and all(stored.definition.get(key) == definition[key] for key in MUTABLE_FIELDS):
         return stored
     store.studies.redefine_study(stored.id, definition)
     return store.studies.find_study(spec.name) or stored

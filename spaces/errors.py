@@ -26,7 +26,8 @@ from itertools import takewhile
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
+    from typing import Self
 
 
 class SearchError(Exception):
@@ -40,25 +41,45 @@ class InputError(SearchError):
 
     Args:
         what: one sentence that says what is wrong.
-        where: file and place in it, option, or address (never with a password).
-        found: what stood there.
-        allowed: what could stand there.
+        where: file and line, option, or address (never with a password), as it is printed.
+        place: the keys that lead to the value, from the top of the study or the configuration,
+            for code that has to know it; empty where the error is about no single value. What is
+            printed of it is in `where`.
+        found: the value that was given.
+        allowed: the values that are allowed.
         next_step: what to do now.
     """
 
     exit_code = 2
 
     def __init__(
-        self, what: str, *, where: str = "", found: str = "", allowed: str = "", next_step: str = ""
+        self,
+        what: str,
+        *,
+        where: str = "",
+        place: Sequence[str] = (),
+        found: str = "",
+        allowed: str = "",
+        next_step: str = "",
     ) -> None:
-        self.what, self.where, self.found, self.allowed, self.next_step = (
-            what,
-            where,
-            found,
-            allowed,
-            next_step,
-        )
+        self.what = what
+        self.where = where
+        self.place = tuple(place)
+        self.found = found
+        self.allowed = allowed
+        self.next_step = next_step
         super().__init__(what)
+
+    def relocated(self, *, where: str = "", place: Sequence[str] = (), next_step: str = "") -> Self:
+        """Return the same error with another location or next step; what is left out stays."""
+        return type(self)(
+            self.what,
+            where=where or self.where,
+            place=place or self.place,
+            found=self.found,
+            allowed=self.allowed,
+            next_step=next_step or self.next_step,
+        )
 
     def __str__(self) -> str:
         rows = (

@@ -1,7 +1,8 @@
-"""The kinds of dimension that a study can search. Pure data: the sampler's own types are made from these elsewhere."""
+"""The kinds of dimension that a study can search, as data; `search.sampling` makes Optuna's types of them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -33,8 +34,8 @@ class FloatRange(Frozen):
         _check_bounds(self.low, self.high, log=self.log, stepped=self.step is not None)
         return self
 
-    def holds(self, value: object) -> bool:
-        """Whether `value` lies in the range, on the grid where there is one."""
+    def contains(self, value: object) -> bool:
+        """Return whether `value` is in the range, and on the grid if there is one."""
         if (
             not isinstance(value, (int, float))
             or isinstance(value, bool)
@@ -42,7 +43,7 @@ class FloatRange(Frozen):
         ):
             return False
         steps = (value - self.low) / self.step if self.step else 0.0
-        return abs(steps - round(steps)) < 1e-8  # as Optuna judges it
+        return abs(steps - round(steps)) < 1e-8  # the tolerance of Optuna
 
     def __str__(self) -> str:
         return (
@@ -69,8 +70,8 @@ class IntRange(Frozen):
         _check_bounds(self.low, self.high, log=self.log, stepped=self.step != 1)
         return self
 
-    def holds(self, value: object) -> bool:
-        """Whether `value` is a whole number in the range, on the grid."""
+    def contains(self, value: object) -> bool:
+        """Return whether `value` is a whole number in the range, on the grid."""
         if not isinstance(value, int) or isinstance(value, bool):
             return False
         on_grid = self.log or (value - self.low) % self.step == 0
@@ -96,34 +97,33 @@ class Choice(Frozen):
         if len({repr(choice) for choice in self.choices}) < len(self.choices):
             raise PydanticCustomError(
                 "repeated_choice",
-                "the same choice stands twice in {choices}",
+                "the same choice is given twice in {choices}",
                 {"choices": str(list(self.choices))},
             )
         return self
 
-    def holds(self, value: object) -> bool:
-        """Whether `value` is one of the choices; `1` and `True` are told apart, `1` and `1.0` are not."""
+    def contains(self, value: object) -> bool:
+        """Return whether `value` is one of the choices; `1` differs from `True`, but not from `1.0`."""
         return any(
             value == choice and isinstance(value, bool) == isinstance(choice, bool)
             for choice in self.choices
         )
 
     def __str__(self) -> str:
-        return " · ".join(
-            "none"
-            if choice is None
-            else str(choice).lower()
-            if isinstance(choice, bool)
-            else f"{choice}"
-            for choice in self.choices
-        )
+        return " · ".join(map(_format_choice, self.choices))
+
+
+def _format_choice(choice: Scalar) -> str:
+    if choice is None:
+        return "none"
+    return str(choice).lower() if isinstance(choice, bool) else str(choice)
 
 
 Parameter = Annotated[FloatRange | IntRange | Choice, Field(discriminator="kind")]
 
 
 def extremes(dimension: Parameter) -> tuple[Scalar, ...]:
-    """Every choice, or the lowest and the highest value that can be sampled."""
+    """Return every choice, or the lowest and the highest value that can be sampled."""
     if isinstance(dimension, Choice):
         return dimension.choices
     if isinstance(dimension, IntRange):
@@ -137,18 +137,15 @@ def _check_bounds(low: float, high: float, *, log: bool, stepped: bool) -> None:
         raise PydanticCustomError("low_above_high", "low {low} is above high {high}", context)
     if log and low <= 0:
         raise PydanticCustomError(
-            "log_through_zero", "a log range must lie above 0, but low is {low}", context
+            "log_through_zero", "a log range must be above 0, but low is {low}", context
         )
     if log and stepped:
-        raise PydanticCustomError("log_with_step", "a log range takes no step", context)
+        raise PydanticCustomError("log_with_step", "a log range has no step", context)
 
 
-def active(when: Condition, values: dict[str, Scalar]) -> bool:
-    """Whether a dimension with the condition `when` exists under the chosen `values`."""
-
-    def met(path: str, wanted: Scalar | tuple[Scalar, ...]) -> bool:
-        return path in values and values[path] in (
-            wanted if isinstance(wanted, tuple) else (wanted,)
-        )
-
-    return all(met(path, wanted) for path, wanted in when.items())
+def is_active(when: Condition, values: Mapping[str, Scalar]) -> bool:
+    """Return whether a dimension with the condition `when` exists under the chosen `values`."""
+    return all(
+        path in values and values[path] in (wanted if isinstance(wanted, tuple) else (wanted,))
+        for path, wanted in when.items()
+    )

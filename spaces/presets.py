@@ -23,7 +23,7 @@ def scaled_to(epochs: int) -> _Scale:
     return lambda epoch: max(1, math.floor(epoch * factor))
 
 
-def preset(name: str, epochs: int, *, focal: bool = False) -> dict[str, Any]:
+def make_preset(name: str, epochs: int, *, focal: bool = False) -> dict[str, Any]:
     """The configuration `name` for a training of `epochs`, as an overlay of a study's base.
 
     With `focal` it is written as focal loss with gamma 0 and alpha 1, which is cross entropy to the last digit: a
@@ -36,6 +36,7 @@ def preset(name: str, epochs: int, *, focal: bool = False) -> dict[str, Any]:
         raise StudyError(
             f"unknown preset {name!r}{nearest(name, PRESETS)}",
             where="presets",
+            place=("presets",),
             found=name,
             allowed=", ".join(PRESETS),
             next_step="name one of these",

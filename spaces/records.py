@@ -140,9 +140,14 @@ class Diagnosis:
 
 @dataclass(frozen=True, slots=True)
 class Remedy:
-    """One change of the configuration that a person, or the next trial, can try."""
+    """A change of the configuration that a person, or the next trial, can try.
 
-    text: str
+    Attributes:
+        title: what to do, in a few words.
+        patch: dotted path → new value; empty where no change of the configuration helps.
+    """
+
+    title: str
     patch: Mapping[str, Any]
 
 

@@ -43,7 +43,7 @@ class PrunerConfig(Frozen):
     )
 
 
-CIRCUMSTANCES = ("about", "trials", "on_out_of_memory", "hang_after_s")
+MUTABLE_FIELDS = ("about", "trials", "on_out_of_memory", "hang_after_s")
 """What may change under a study's name."""
 
 
@@ -81,4 +81,4 @@ class StudySpec(Frozen):
 
     def definition(self) -> dict[str, Any]:
         """What makes two studies the same: everything but the words about it, the trial budget, and how to go about trouble of the machine."""
-        return self.model_dump(mode="json", exclude=set(CIRCUMSTANCES))
+        return self.model_dump(mode="json", exclude=set(MUTABLE_FIELDS))

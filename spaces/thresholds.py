@@ -8,6 +8,8 @@ docs/studies.md has what the literal rules would kill, and `python -m benchmarks
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pydantic import Field
 
 from spaces.frozen import Frozen
@@ -159,7 +161,7 @@ class Overfitting(Frozen):
     )
 
 
-class LossMetricDivorce(Frozen):
+class LossMetricDecoupling(Frozen):
     """The training loss falls and the smoothed metric falls over the same window, far below its best.
 
     Or both fall in each of a few epochs, as in the table that the problem begins with, which is shorter than the window.
@@ -189,8 +191,14 @@ class LossMetricDivorce(Frozen):
     )
 
 
+FORMER_SIGNALS: Mapping[str, str] = {"loss_metric_divorce": "loss_metric_decoupling"}
+"""Former name of a signal → its name now."""
+
+
 class SignalsConfig(Frozen):
     """Every divergence signal and its thresholds."""
+
+    former_keys = FORMER_SIGNALS
 
     grace_epochs: int = Field(
         default=3,
@@ -203,8 +211,15 @@ class SignalsConfig(Frozen):
     metric_falling: MetricFalling = MetricFalling()
     class_collapse: ClassCollapse = ClassCollapse()
     overfitting: Overfitting = Overfitting()
-    loss_metric_divorce: LossMetricDivorce = LossMetricDivorce()
+    loss_metric_decoupling: LossMetricDecoupling = LossMetricDecoupling()
 
 
 SIGNALS = tuple(name for name in SignalsConfig.model_fields if name != "grace_epochs")
 """The signals by name, step-wise ones first."""
+
+
+def rename_former_signals(text: str) -> str:
+    """Replace the former names of signals in a stored name or sentence by their names now."""
+    for former, name in FORMER_SIGNALS.items():
+        text = text.replace(former, name)
+    return text

@@ -81,7 +81,7 @@ class Reaped:
 
 @dataclass(frozen=True, slots=True)
 class DeviceTime:
-    """Seconds of device time charged for the trials of a study, and their limit, if there is one."""
+    """Seconds of device time charged for the trials of a study, and their limit, if any."""
 
     charged_s: float
     budget_s: float | None

@@ -1,4 +1,4 @@
-"""Segmentation: the data, the model and the metrics that `objectives.training.loop` is done with."""
+"""Segmentation: the data, model and metrics with which `objectives.training.loop` trains."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from objectives.data.loading import SegmentationData
 from objectives.losses.build import check_alpha
 from objectives.segmentation.config import SegmentationConfig
 from objectives.segmentation.model import build_model, check_size
-from objectives.training.loop import Training, trained
+from objectives.training.loop import Training, run_training
 from objectives.training.metrics import ConfusionMatrix, PerClass
 from objectives.training.readback import used_dropout
 from objectives.training.validation import Metrics, Validation
@@ -28,21 +28,21 @@ METRICS: Metrics = {
 
 
 def fingerprint(config: SegmentationConfig) -> str:
-    """What the class counts belong to; changes when the data do."""
+    """Identify the data that class counts belong to; changes when the data do."""
     return build.fingerprint(config.data)
 
 
 def count_classes(config: SegmentationConfig) -> ClassCounts:
-    """Valid training pixels of every class.
+    """Count the valid training pixels of every class.
 
     Raises:
-        DataError: when a mask holds a value that is neither a class nor ignored.
+        DataError: when a mask contains a value that is neither a class nor ignored.
     """
     return build.count_classes(config.data)
 
 
 def prepare(config: SegmentationConfig, device: str) -> SegmentationData:
-    """The data, decoded or ready to be, after checking that the model can be built and takes their size.
+    """Load the data, after checking that the model can be built and accepts their size.
 
     Raises:
         DataError: when the data cannot be read.
@@ -65,12 +65,12 @@ def train(
     device: str,
     checkpoints: Checkpoints,
 ) -> Iterator[EpochRecord]:
-    """Train, one record an epoch; see `objectives.training.loop.trained`.
+    """Train and yield one record per epoch; see `objectives.training.loop.run_training`.
 
     Raises:
-        OutOfMemoryError: when the device, or the host, has not the memory for it.
+        OutOfMemoryError: when the device or the host does not have enough memory.
     """
-    return trained(
+    return run_training(
         lambda: Run(config, data, counts, torch.device(device), checkpoints), device, checkpoints
     )
 
@@ -88,22 +88,17 @@ class Run(Training):
     ) -> None:
         torch.manual_seed(config.seed)
         model = build_model(config.model, data.channels, len(data.class_names)).to(device)
-        super().__init__(config, model, data, counts, METRICS, checkpoints)
-        self.used |= _used_model(config, model)
+        used = _used_model(config, model)
+        super().__init__(config, model, data, counts, METRICS, checkpoints, used)
 
     def class_metric(self, validation: Validation) -> PerClass:
-        """F1 of every class where the study is judged by macro-F1, IoU else."""
-        return (
-            validation.class_f1 if self.config.metric.name == "macro_f1" else validation.class_iou
-        )
+        """Return F1 of every class if the study's metric is macro-F1, IoU otherwise."""
+        if self.config.metric.name == "macro_f1":
+            return validation.class_f1
+        return validation.class_iou
 
 
 def _used_model(config: SegmentationConfig, model: nn.Module) -> dict[str, Any]:
-    named = {
-        name: value
-        for name, value in config.model.model_dump().items()
-        if name not in ("options", "dropout")
-    }
-    return {f"model.{name}": value for name, value in named.items()} | used_dropout(
-        config.model.dropout, model
-    )
+    named = config.model.model_dump(exclude={"options", "dropout"})
+    used = {f"model.{name}": value for name, value in named.items()}
+    return used | used_dropout(config.model.dropout, model)

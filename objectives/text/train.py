@@ -1,7 +1,7 @@
-"""Text classification: the data, the model and the metrics that `objectives.training.loop` is done with.
+"""Text classification: the data, model and metrics with which `objectives.training.loop` trains.
 
-The loop is the project's own and not transformers' Trainer: what is recorded, guarded, scheduled and resumed is then the
-very same as in segmentation, and reads top to bottom. Who wants the loss in a Trainer finds it in `objectives.text.trainer`.
+The loop is the project's own and not transformers' Trainer, so that recording, guarding, scheduling
+and resuming are the same as in segmentation. For the loss in a Trainer see `objectives.text.trainer`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from objectives.text.config import DocstringsData, TextConfig
 from objectives.text.model import build_model, used_model
 from objectives.text.texts import Texts
 from objectives.text.tokens import TokenData, tokenised
-from objectives.training.loop import Training, trained
+from objectives.training.loop import Training, run_training
 from objectives.training.metrics import ConfusionMatrix
 from objectives.training.validation import Metrics
 from spaces.records import ClassCounts, EpochRecord
@@ -31,27 +31,27 @@ METRICS: Metrics = {
 
 
 def fingerprint(config: TextConfig) -> str:
-    """What the class counts belong to: the configuration of the data, and their files or the Python that they come from."""
+    """Identify the data that class counts belong to: their configuration, and their files or the Python version."""
     data = config.data
     marks = docstrings.marks() if isinstance(data, DocstringsData) else tables.marks(data)
     return hashlib.sha256("\n".join([data.model_dump_json(), *marks]).encode()).hexdigest()[:32]
 
 
 def count_classes(config: TextConfig) -> ClassCounts:
-    """Training texts of every class.
+    """Count the training texts of every class.
 
     Raises:
-        DataError: when the texts cannot be read, or do not fit the configuration.
+        DataError: when the texts cannot be read, or do not match the configuration.
     """
     return _texts(config).counts()
 
 
 def prepare(config: TextConfig, device: str) -> TokenData:
-    """The texts as tokens, after checking that the model can be built.
+    """Tokenize the texts, after checking that the model can be built.
 
     Raises:
-        DataError: when the texts cannot be read, or do not fit the configuration.
-        ConfigError: when tokeniser or model cannot be had, or alpha does not fit the classes.
+        DataError: when the texts cannot be read, or do not match the configuration.
+        ConfigError: when tokenizer or model cannot be loaded, or alpha does not fit the classes.
     """
     data = tokenised(_texts(config), config.model)
     check_alpha(config.loss, data.class_names)
@@ -63,12 +63,12 @@ def prepare(config: TextConfig, device: str) -> TokenData:
 def train(
     config: TextConfig, data: TokenData, counts: ClassCounts, device: str, checkpoints: Checkpoints
 ) -> Iterator[EpochRecord]:
-    """Train, one record an epoch; see `objectives.training.loop.trained`.
+    """Train and yield one record per epoch; see `objectives.training.loop.run_training`.
 
     Raises:
-        OutOfMemoryError: when the device, or the host, has not the memory for it.
+        OutOfMemoryError: when the device or the host does not have enough memory.
     """
-    return trained(
+    return run_training(
         lambda: Run(config, data, counts, torch.device(device), checkpoints), device, checkpoints
     )
 
@@ -86,16 +86,13 @@ class Run(Training):
     ) -> None:
         torch.manual_seed(config.seed)
         model = build_model(config.model, data).to(device)
-        super().__init__(config, model, data, counts, METRICS, checkpoints)
-        self.used |= used_model(config.model, model, data)
-        self.used |= {
-            f"environment.{package}": version(package) for package in ("transformers", "tokenizers")
-        }
+        used = used_model(config.model, model, data)
+        for package in ("transformers", "tokenizers"):
+            used[f"environment.{package}"] = version(package)
+        super().__init__(config, model, data, counts, METRICS, checkpoints, used)
 
 
 def _texts(config: TextConfig) -> Texts:
-    return (
-        docstrings.load_docstrings(config.data)
-        if isinstance(config.data, DocstringsData)
-        else tables.load_table(config.data)
-    )
+    if isinstance(config.data, DocstringsData):
+        return docstrings.load_docstrings(config.data)
+    return tables.load_table(config.data)

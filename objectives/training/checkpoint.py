@@ -1,4 +1,4 @@
-"""The state of a training as a file. Read with `weights_only`: a checkpoint can hold tensors and plain data, no code."""
+"""State of a training as a file, read with `weights_only`: it contains tensors and plain data, no code."""
 
 from __future__ import annotations
 
@@ -11,23 +11,22 @@ State = dict[str, Any]
 
 
 def save_state(state: State, path: Path) -> None:
-    """Write a state; the caller puts the file in its place.
+    """Write a state to a file; the caller moves the file to its final place.
 
     Raises:
-        OSError: when the disk is full, or cannot be written.
+        OSError: when the disk is full or cannot be written.
     """
     try:
         with path.open("wb") as file:
             torch.save(state, file)
-    except (
-        RuntimeError
-    ) as problem:  # torch closes its archive all the same, and complains of that instead
+    except RuntimeError as problem:
+        # torch tries to close its archive after an OSError and complains of that instead.
         if isinstance(problem.__context__, OSError):
             raise problem.__context__ from None
         raise
 
 
 def load_state(path: Path) -> State:
-    """Read a state back, onto the CPU."""
+    """Read a state from a file, onto the CPU."""
     state: State = torch.load(path, map_location="cpu", weights_only=True)
     return state

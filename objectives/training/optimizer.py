@@ -1,4 +1,4 @@
-"""The optimiser of a configuration, and what can be read back from it."""
+"""Build the optimizer of a configuration, and read back what it uses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from spaces.config import OptimizerConfig
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """SGD with momentum or AdamW (Loshchilov & Hutter 2019), in torch's fused form: one kernel for all tensors."""
+    """Build SGD with momentum or AdamW (Loshchilov & Hutter 2019), fused: one kernel for all tensors."""
     if config.kind == "sgd":
         return torch.optim.SGD(
             model.parameters(),
@@ -26,10 +26,10 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
 
 
 def used_by(optimizer: torch.optim.Optimizer, config: OptimizerConfig) -> dict[str, Any]:
-    """Dotted path → value, read back from the live optimiser right after it was built.
+    """Read back dotted path → value from an optimizer that was just built.
 
-    The multiple is the configuration's own number when `base_lr · lr_multiple` is the rate that the optimiser holds;
-    otherwise it is what that rate amounts to, so a wrong wiring shows.
+    The multiple is the configuration's own number if `base_lr · lr_multiple` is the optimizer's
+    rate. Otherwise it follows from that rate, so that wrong wiring shows.
     """
     group = optimizer.param_groups[0]
     wired = group["lr"] == config.lr
@@ -39,4 +39,6 @@ def used_by(optimizer: torch.optim.Optimizer, config: OptimizerConfig) -> dict[s
         "optimizer.lr_multiple": config.lr_multiple if wired else group["lr"] / config.base_lr,
         "optimizer.weight_decay": group["weight_decay"],
     }
-    return used | ({"optimizer.momentum": group["momentum"]} if "momentum" in group else {})
+    if "momentum" in group:
+        used["optimizer.momentum"] = group["momentum"]
+    return used

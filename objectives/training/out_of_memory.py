@@ -1,4 +1,4 @@
-"""The many words for a device without memory, as one error. A GPU's allocator has an error of its own, a CPU's has not."""
+"""One error for running out of memory, which CUDA, its libraries and CPU allocators word differently."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from spaces.errors import OutOfMemoryError
 
-WORDS = (
+PHRASES = (
     "out of memory",
     "can't allocate memory",
     "cannot allocate memory",
@@ -18,42 +18,45 @@ WORDS = (
     "bad_alloc",
     "not enough memory",
 )
-"""Of CUDA, its libraries, torch's CPU allocator and the system, in small letters; a decoding process hands on its words alone."""
+"""Phrases of CUDA, its libraries, torch's CPU allocator and the system, in lower case.
 
-_ASKED = re.compile(r"tried to allocate ([\d.]+ ?(?:bytes|[KMGT]iB))", re.IGNORECASE)
+An error that a data loading process raised arrives as its text alone.
+"""
+
+_REQUESTED = re.compile(r"tried to allocate ([\d.]+ ?(?:bytes|[KMGT]iB))", re.IGNORECASE)
 
 
 @contextmanager
-def memory_told(device: str) -> Iterator[None]:
-    """A block in which a lack of memory, on the device or on the host, is raised as one error.
+def translate_out_of_memory(device: str) -> Iterator[None]:
+    """Raise whatever reports a lack of memory within the block, on the device or host, as one error.
 
     Raises:
-        OutOfMemoryError: with what was asked for, where that is known.
+        OutOfMemoryError: with the size that was requested, if that is known.
     """
     try:
         yield
     except (RuntimeError, MemoryError, OSError) as problem:
-        if not _is_lack(problem):
+        if not _is_out_of_memory(problem):
             raise
-        asked = _ASKED.search(str(problem))
-        raise OutOfMemoryError(device, _short(asked[1]) if asked else "") from problem
+        requested = _REQUESTED.search(str(problem))
+        raise OutOfMemoryError(device, _shorten(requested[1]) if requested else "") from problem
 
 
-def _is_lack(problem: Exception) -> bool:
+def _is_out_of_memory(problem: Exception) -> bool:
     if isinstance(problem, (torch.OutOfMemoryError, MemoryError)):
         return True
-    words = str(problem).lower()
-    return any(each in words for each in WORDS)
+    text = str(problem).lower()
+    return any(phrase in text for phrase in PHRASES)
 
 
-def _short(asked: str) -> str:
-    """`1234567890 bytes` as `1.1 GiB`."""
-    number, unit = re.split(r"(?<=\d) ?(?=[a-zA-Z])", asked, maxsplit=1)
+def _shorten(size: str) -> str:
+    """Write `1234567890 bytes` as `1.1 GiB`."""
+    number, unit = re.split(r"(?<=\d) ?(?=[a-zA-Z])", size, maxsplit=1)
     if unit.lower() != "bytes":
         return f"{number} {unit}"
-    size = float(number)
+    amount = float(number)
     for name in ("bytes", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.3g} {name}"
-        size /= 1024
-    return f"{size:.3g} TiB"
+        if amount < 1024:
+            return f"{amount:.3g} {name}"
+        amount /= 1024
+    return f"{amount:.3g} TiB"

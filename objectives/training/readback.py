@@ -1,4 +1,4 @@
-"""What a training really uses, read back from its live objects, by the path of the configuration that it came from."""
+"""Read back what a training really uses from its live objects, by the configuration's dotted paths."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def read_back(
     guard: StepGuard,
     batch_size: int,
 ) -> dict[str, Any]:
-    """Dotted path → value. What took no effect is absent, so that a search over it is noticed."""
+    """Read dotted path → value. What has no effect is absent, so that a search over it is noticed."""
     used = criterion.used() | used_by(optimizer, config.optimizer)
     used |= {
         "optimizer.grad_clip_norm": guard.clip_norm,
@@ -51,29 +51,27 @@ def _used_schedule(config: TrainingConfig, used: dict[str, Any]) -> dict[str, An
     if schedule.swa_from_epoch is None or schedule.swa_from_epoch <= config.epochs:
         found["schedule.swa_from_epoch"] = schedule.swa_from_epoch
     if "loss.overlap" in used:
-        found |= {
-            "schedule.dice_ce_only_epochs": schedule.dice_ce_only_epochs,
-            "schedule.dice_ramp_epochs": schedule.dice_ramp_epochs,
-        }
+        found["schedule.dice_ce_only_epochs"] = schedule.dice_ce_only_epochs
+        found["schedule.dice_ramp_epochs"] = schedule.dice_ramp_epochs
     if "loss.smooth" in used:
         found["schedule.smooth_steps"] = schedule.smooth_steps
     if used.get("weights.method") != "uniform":
         found["schedule.light_clip_epochs"] = schedule.light_clip_epochs
-        found |= (
-            {"schedule.light_clip_ratio": schedule.light_clip_ratio}
-            if schedule.light_clip_epochs
-            else {}
-        )
+        if schedule.light_clip_epochs:
+            found["schedule.light_clip_ratio"] = schedule.light_clip_ratio
     return found
 
 
 def used_dropout(rate: float | None, model: nn.Module) -> dict[str, Any]:
-    """The configured rate where it is that of all the model's dropout layers, or where each keeps its own; else nothing."""
+    """Return the configured rate if all of the model's dropout layers have it; else nothing.
+
+    A rate of None leaves each layer its own and is returned as it is.
+    """
     rates = {module.p for module in model.modules() if isinstance(module, _DropoutNd)}
     return {"model.dropout": rate} if rate is None or rates == {rate} else {}
 
 
 def _device_name(device: torch.device) -> str:
-    return (
-        f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
-    )
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return str(device)

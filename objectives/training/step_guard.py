@@ -1,8 +1,9 @@
-"""Watches every optimiser step: the gradient norm before clipping, and whether loss and norm are still sane.
+"""Guard of every optimizer step: gradient norm before clipping, and whether loss and norm are usable.
 
-On a CPU every step is judged before it is applied. On CUDA reading a number makes the host wait, so the numbers stay
-on the device and are read every `CHECK_EVERY` steps: a broken step is noticed at most that many steps later. The device
-itself knows at once, though: from the broken step on, the fused optimiser is told there to leave its steps out.
+On a CPU every step is judged before it is applied. On CUDA, reading a number makes the host wait,
+so the numbers stay on the device and are read every `CHECK_EVERY` steps: a broken step is noticed
+at most that many steps later. The device itself knows at once: from the broken step on, the fused
+optimizer skips its steps there.
 """
 
 from __future__ import annotations
@@ -10,30 +11,38 @@ from __future__ import annotations
 import math
 from collections import deque
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 CHECK_EVERY = 10
 
-TAIL = 10
-"""So many steps up to a broken one are kept for the record: they tell a blow-up from a bolt out of the blue."""
+LAST_STEPS = 10
+"""How many steps up to a broken one are recorded: enough to distinguish a slow blow-up from a jump."""
 
-_LEFT_OUT = -1.0
-"""Stands for the norm of a step that the loss scaler leaves out; a norm is never negative."""
+_SKIPPED = -1.0
+"""Marks the norm of a step that the loss scaler skips; a norm is never negative."""
+
+
+class NormSummary(NamedTuple):
+    """Gradient norms of an epoch, before clipping; NaN where there was no step."""
+
+    median: float
+    largest: float
+    clipped_share: float
 
 
 class StepGuard:
-    """The gradient norms of one epoch, clipping, and the first step at which something broke.
+    """Gradient norms of one epoch, clipping, and the first broken step.
 
     Args:
-        model: whose gradients are watched.
+        model: whose gradients are checked.
         clip_norm: `max_norm` of the global gradient norm; None only measures.
-        max_norm: a larger norm, or one that is not finite, breaks the step.
-        loss_scaled: float16 with loss scaling, where a norm that overflows is the scaler's business: it leaves the
-            step out and scales less, and nothing is broken. A finite norm over the bound breaks the step, but the
-            device cannot leave it out by itself then, so that up to `CHECK_EVERY` − 1 further steps are applied.
+        max_norm: a norm that is larger or not finite breaks the step.
+        loss_scaled: float16 with loss scaling. A norm that overflows is then no broken step: the
+            scaler skips the step and scales less. A finite norm above the bound breaks the step, but
+            the device cannot skip it by itself, so that up to `CHECK_EVERY` − 1 more are applied.
     """
 
     def __init__(
@@ -45,99 +54,109 @@ class StepGuard:
         loss_scaled: bool = False,
     ) -> None:
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.clip_norm, self.max_norm, self.loss_scaled = clip_norm, max_norm, loss_scaled
+        self.clip_norm = clip_norm
+        self.max_norm = max_norm
+        self.loss_scaled = loss_scaled
         self.broken_step: int | None = None
         self.norms: list[float] = []
         self._steps = 0
-        self._tail: deque[tuple[float, float]] = deque(maxlen=TAIL)
-        self._held: list[Tensor] = []
+        self._last: deque[tuple[float, float]] = deque(maxlen=LAST_STEPS)
+        self._unread: list[Tensor] = []
         self._every = CHECK_EVERY if self.parameters[0].is_cuda else 1
         self._broken = torch.zeros((), device=self.parameters[0].device)
         self._odd_inputs = torch.zeros((), dtype=torch.bool, device=self.parameters[0].device)
 
     def start_epoch(self) -> None:
-        """Forget the epoch before, all but the last steps of it."""
-        self.norms, self._held, self.broken_step, self._steps = [], [], None, 0
+        """Forget the previous epoch, except for its last steps."""
+        self.norms = []
+        self.broken_step = None
+        self._unread = []
+        self._steps = 0
 
-    def see(self, inputs: Tensor) -> None:
-        """Note, on the device, whether a batch's inputs are finite; their sum is, if and only if they all are (but for an overflow)."""
+    def check_inputs(self, inputs: Tensor) -> None:
+        """Note on the device whether a batch's inputs are finite: exactly then is their sum, overflow aside."""
         self._odd_inputs |= ~torch.isfinite(inputs.detach().sum(dtype=torch.float32))
 
-    def check(self, loss: Tensor) -> bool:
-        """Measure and clip the gradients of a step. False when the step, or an earlier one, must not be applied."""
+    def check_step(self, loss: Tensor) -> bool:
+        """Measure and clip the gradients; return False if this step or an earlier one is broken."""
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         loss = loss.detach().to(norm.dtype)
-        # A loss that is not finite has to show even where its gradient happens to be finite (a saturated softmax).
-        told = torch.where(torch.isfinite(norm), norm, _LEFT_OUT) if self.loss_scaled else norm
-        told = torch.where(torch.isfinite(loss), told, math.nan)
+        noted = torch.where(torch.isfinite(norm), norm, _SKIPPED) if self.loss_scaled else norm
+        # A loss that is not finite must show even if its gradient is (a saturated softmax).
+        noted = torch.where(torch.isfinite(loss), noted, math.nan)
         self._broken = torch.maximum(
-            self._broken, 1 - (told <= self.max_norm).to(self._broken.dtype)
+            self._broken, 1 - (noted <= self.max_norm).to(self._broken.dtype)
         )
-        self._held.append(torch.stack([told, loss]))
+        self._unread.append(torch.stack([noted, loss]))
         if self.clip_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self.clip_norm, norm)
-        if len(self._held) >= self._every:
-            self.read()
+        if len(self._unread) >= self._every:
+            self.read_norms()
         return self.broken_step is None
 
-    def hold_back(self, optimizer: torch.optim.Optimizer) -> None:
-        """Have a fused optimiser leave out what is broken, decided on the device; a loss scaler does that by itself."""
+    def skip_broken_steps(self, optimizer: torch.optim.Optimizer) -> None:
+        """Make a fused optimizer skip broken steps, decided on the device; a loss scaler does so itself."""
         if self._every > 1 and not self.loss_scaled:
-            optimizer.found_inf = self._broken  # type: ignore[attr-defined]  # what torch's own loss scaler sets
+            # torch's own loss scaler sets this attribute.
+            optimizer.found_inf = self._broken  # type: ignore[attr-defined]
 
-    def read(self) -> None:
-        """Bring the norms to the host and look at them."""
-        for norm, loss in torch.stack(self._held).tolist() if self._held else []:
+    def read_norms(self) -> None:
+        """Copy the norms to the host and judge them."""
+        if not self._unread:
+            return
+        for norm, loss in torch.stack(self._unread).tolist():
             self._steps += 1
-            if norm == _LEFT_OUT:
+            if norm == _SKIPPED:
                 continue
             self.norms.append(norm)
             if self.broken_step is None:
-                self._tail.append((loss, norm))
+                self._last.append((loss, norm))
                 if not norm <= self.max_norm:
                     self.broken_step = self._steps
-        self._held = []
+        self._unread = []
 
-    def summary(self) -> tuple[float, float, float]:
-        """Median and maximum of the norms before clipping, and the share of steps that were clipped."""
+    def summarize_norms(self) -> NormSummary:
+        """Return the median and the largest norm before clipping, and the share of clipped steps."""
         if not self.norms:
-            return math.nan, math.nan, 0.0
-        worst = next((norm for norm in self.norms if not math.isfinite(norm)), max(self.norms))
-        clipped = sum(
-            1 for norm in self.norms if self.clip_norm is not None and norm > self.clip_norm
-        )
-        return median(self.norms), worst, clipped / len(self.norms)
+            return NormSummary(math.nan, math.nan, 0.0)
+        largest = next((norm for norm in self.norms if not math.isfinite(norm)), max(self.norms))
+        clipped = 0
+        if self.clip_norm is not None:
+            clipped = sum(norm > self.clip_norm for norm in self.norms)
+        return NormSummary(median(self.norms), largest, clipped / len(self.norms))
 
     def state(self) -> dict[str, Any]:
-        """For a checkpoint: what outlives an epoch."""
-        return {"tail": list(self._tail), "odd_inputs": bool(self._odd_inputs)}
+        """Return what a checkpoint stores of all epochs."""
+        return {"tail": list(self._last), "odd_inputs": bool(self._odd_inputs)}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
-        self._tail.extend((loss, norm) for loss, norm in state["tail"])
+        """Continue from the state of a checkpoint."""
+        self._last.extend((loss, norm) for loss, norm in state["tail"])
         self._odd_inputs.fill_(state["odd_inputs"])
 
     def epoch_state(self) -> dict[str, Any]:
-        """For a checkpoint in the midst of an epoch: what `start_epoch` forgets, with the steps that were not read yet."""
-        held = torch.stack(self._held) if self._held else None
+        """Return what a checkpoint within an epoch stores: all that `start_epoch` forgets."""
         return {
             "norms": list(self.norms),
             "steps": self._steps,
-            "held": held,
+            # The key is part of the file format.
+            "held": torch.stack(self._unread) if self._unread else None,
             "broken": self._broken,
         }
 
     def restore_epoch(self, state: dict[str, Any]) -> None:
-        """Go on in the midst of an epoch."""
-        self.norms, self._steps = list(state["norms"]), state["steps"]
-        self._held = [] if state["held"] is None else list(state["held"].to(self._broken.device))
+        """Continue within an epoch."""
+        self.norms = list(state["norms"])
+        self._steps = state["steps"]
+        unread = state["held"]
+        self._unread = [] if unread is None else list(unread.to(self._broken.device))
         self._broken.copy_(state["broken"])
 
-    def tail(self) -> tuple[tuple[float, float], ...]:
-        """Loss and norm of the last steps up to the broken one; nothing where none broke."""
-        return tuple(self._tail) if self.broken_step is not None else ()
+    def last_steps(self) -> tuple[tuple[float, float], ...]:
+        """Return loss and norm of the last steps up to the broken one; nothing if none broke."""
+        return tuple(self._last) if self.broken_step is not None else ()
 
     def inputs_finite(self) -> bool:
-        """Whether every input so far was finite. Waits for the device."""
+        """Return whether every input so far was finite. Waits for the device."""
         return not bool(self._odd_inputs)

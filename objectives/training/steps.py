@@ -1,4 +1,4 @@
-"""What an epoch is made of: batches gathered for an optimiser step, their common sums, and the means for the record."""
+"""Parts of an epoch: batches grouped into optimizer steps, the sums that they share, and means for the record."""
 
 from __future__ import annotations
 
@@ -17,65 +17,74 @@ from objectives.losses import Criterion, GradientShares, LossParts
 from objectives.losses.functional import Others
 
 SHARES_OF = 4
-"""So many steps of an epoch are asked who pulls at the logits: enough to tell the classes apart, cheap enough to forget."""
+"""Steps per epoch whose gradient shares are computed: enough to compare classes, and cheap."""
 
 
-def gathered(batches: Iterable[Batch], steps: int) -> Iterator[list[Batch]]:
-    """`steps` batches at a time; the last time those that are left."""
+def group_batches(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
+    """Yield `size` batches at a time; the last group has what is left."""
     left = iter(batches)
-    while group := list(islice(left, steps)):
+    while group := list(islice(left, size)):
         yield group
 
 
-def pool(
+def pool_batches(
     criterion: Criterion, model: nn.Module, predict: Callable[[Tensor], Tensor], group: list[Batch]
 ) -> Others | None:
-    """The sums that make the batches of one optimiser step count as one large batch; None for a single one.
+    """Compute the sums that make the batches of one step count as one large batch; None for a single one.
 
-    Cross entropy and focal need the labels alone. Dice over the whole batch, and a normalised loss, need all the
-    logits before the first gradient, and so a forward pass of their own; it leaves batch statistics and random numbers
-    as they were. Batch normalisation itself still normalises each batch by its own statistics.
+    Cross entropy and focal need the labels only. Dice over the whole batch, and a normalized loss,
+    need all logits before the first gradient, and so a forward pass of their own, which leaves batch
+    statistics and random numbers unchanged. Batch normalization still normalizes each batch by its
+    own statistics.
     """
     if len(group) == 1:
         return None
     if not criterion.needs_logits_to_pool:
         classes = criterion.class_count
-        return criterion.pooled((_of_shape(target, classes), target) for _, target in group)
+        return criterion.pooled(
+            (_logits_shaped_like(target, classes), target) for _, target in group
+        )
     device = group[0][0].device
     with (
         torch.no_grad(),
-        _statistics_kept(model),
+        _unchanged_statistics(model),
         torch.random.fork_rng([device] if device.type == "cuda" else []),
     ):
         return criterion.pooled((predict(inputs), target) for inputs, target in group)
 
 
-def _of_shape(target: Tensor, classes: int) -> Tensor:
-    """Logits of the right shape that take no memory."""
+def _logits_shaped_like(target: Tensor, classes: int) -> Tensor:
+    """Return logits of the right shape that take no memory."""
     count, *size = target.shape
     return torch.zeros((), device=target.device).expand(count, classes, *size)
 
 
 @contextmanager
-def _statistics_kept(model: nn.Module) -> Iterator[None]:
-    """What batch normalisation learns of the batches within is forgotten."""
-    buffers = [
-        buffer
-        for module in model.modules()
-        if isinstance(module, _BatchNorm)
-        for buffer in module.buffers()
-    ]
-    held = [buffer.clone() for buffer in buffers]
+def _unchanged_statistics(model: nn.Module) -> Iterator[None]:
+    """Restore the statistics of batch normalization after the block."""
+    layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    buffers = [buffer for layer in layers for buffer in layer.buffers()]
+    copies = [buffer.clone() for buffer in buffers]
     try:
         yield
     finally:
-        for buffer, before in zip(buffers, held, strict=True):
+        for buffer, before in zip(buffers, copies, strict=True):
             buffer.copy_(before)
 
 
 @dataclass
 class Means:
-    """Sums over an epoch's steps, kept on the device: one read an epoch, none a step."""
+    """Sums over an epoch's steps, kept on the device: one read per epoch, none per step.
+
+    Attributes:
+        total: loss.
+        ce: cross entropy or focal part.
+        dice: Dice part, or another overlap.
+        steps: optimizer steps so far.
+        samples: samples so far.
+        weight_ratio: largest over smallest class weight.
+        shares: gradient shares of the first steps.
+    """
 
     total: Tensor
     ce: Tensor
@@ -87,12 +96,12 @@ class Means:
 
     @classmethod
     def zero(cls, device: torch.device) -> Means:
-        """Three zeros on the device."""
+        """Start with zeros on the device."""
         total, ce, dice = (torch.zeros((), dtype=torch.float64, device=device) for _ in range(3))
         return cls(total, ce, dice)
 
     def add(self, parts: LossParts, samples: int) -> None:
-        """A batch, or its share of a step's large one: shares add up."""
+        """Add a batch, or its share of a step's large batch: shares add up."""
         self.total += parts.total.detach().double()
         self.ce += parts.ce.double()
         if parts.dice is not None:
@@ -100,42 +109,55 @@ class Means:
         self.samples += samples
 
     def state(self) -> dict[str, Any]:
-        """For a checkpoint in the midst of an epoch."""
-        sums = {"total": self.total, "ce": self.ce, "dice": self.dice}
-        return sums | {
+        """Return what a checkpoint within an epoch stores."""
+        return {
+            "total": self.total,
+            "ce": self.ce,
+            "dice": self.dice,
             "steps": self.steps,
             "samples": self.samples,
-            "shares": [list(held) for held in self.shares],
+            "shares": [list(shares) for shares in self.shares],
         }
 
     @classmethod
     def of(cls, state: dict[str, Any], device: torch.device) -> Means:
-        """As they were when a checkpoint was written."""
-        total, ce, dice = (state[name].to(device) for name in ("total", "ce", "dice"))
-        shares = [GradientShares(*(part.to(device) for part in held)) for held in state["shares"]]
-        return cls(total, ce, dice, steps=state["steps"], samples=state["samples"], shares=shares)
+        """Continue from the state of a checkpoint."""
+        return cls(
+            state["total"].to(device),
+            state["ce"].to(device),
+            state["dice"].to(device),
+            steps=state["steps"],
+            samples=state["samples"],
+            shares=[_to_device(shares, device) for shares in state["shares"]],
+        )
 
     def close(self, weight_ratio: float) -> None:
-        """Sums become means over the steps; whoever holds a state of before keeps its sums."""
-        self.total, self.ce, self.dice = (
-            total / max(self.steps, 1) for total in (self.total, self.ce, self.dice)
-        )
+        """Divide the sums by the steps; a state that was taken before keeps its sums."""
+        steps = max(self.steps, 1)
+        self.total = self.total / steps
+        self.ce = self.ce / steps
+        self.dice = self.dice / steps
         self.weight_ratio = weight_ratio
 
     def part_shares(self) -> dict[str, float]:
-        """Part → its share of the gradient at the logits; empty when there was none, or it was not finite."""
-        shares = self._normalised([held.parts for held in self.shares])
+        """Return each part's share of the gradient at the logits; empty if it was zero or not finite."""
+        shares = _normalize([shares.parts for shares in self.shares])
         return {} if shares is None else dict(zip(("ce", "dice"), shares, strict=True))
 
     def class_shares(self) -> tuple[float | None, ...]:
-        """The same for the elements of every class."""
-        shares = self._normalised([held.classes for held in self.shares])
+        """Return the same for the elements of every class."""
+        shares = _normalize([shares.classes for shares in self.shares])
         return () if shares is None else tuple(shares)
 
-    @staticmethod
-    def _normalised(norms: list[Tensor]) -> list[float] | None:
-        if not norms:
-            return None
-        total = torch.stack(norms).sum(0)
-        shares = (total / total.sum()).tolist()
-        return shares if all(share == share for share in shares) else None
+
+def _to_device(shares: list[Tensor], device: torch.device) -> GradientShares:
+    parts, classes = shares
+    return GradientShares(parts.to(device), classes.to(device))
+
+
+def _normalize(norms: list[Tensor]) -> list[float] | None:
+    if not norms:
+        return None
+    total = torch.stack(norms).sum(0)
+    shares = (total / total.sum()).tolist()
+    return shares if all(share == share for share in shares) else None

@@ -1,7 +1,8 @@
-"""One pass over a split: confusion matrix, the trial's own criterion, and the plain cross entropy."""
+"""Validation: one pass over a split for confusion matrix, the trial's criterion and plain cross entropy."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -14,12 +15,20 @@ from objectives.training.metrics import ConfusionMatrix
 from spaces.errors import DataError
 
 Metrics = Mapping[str, Callable[[ConfusionMatrix], float]]
-"""Name → how a metric is read from the confusion matrix."""
+"""Name → function that computes a metric from the confusion matrix."""
 
 
 @dataclass(frozen=True)
 class Validation:
-    """`loss` is the trial's criterion, `ce` the unweighted cross entropy, both as means over the split."""
+    """Measurements of one split.
+
+    Attributes:
+        loss: the trial's criterion, mean over the split.
+        ce: unweighted cross entropy, mean over the split.
+        metrics: name → value.
+        class_iou: IoU of every class; None for a class that the split does not contain.
+        class_f1: F1 of every class; None likewise.
+    """
 
     loss: float
     ce: float
@@ -27,9 +36,16 @@ class Validation:
     class_iou: tuple[float | None, ...]
     class_f1: tuple[float | None, ...]
 
+    @classmethod
+    def missing(cls, metrics: Metrics, classes: int) -> Validation:
+        """Make the result of an epoch that is not validated: NaN, and None for every class."""
+        nothing = (None,) * classes
+        nan = dict.fromkeys((*metrics, "val_ce"), math.nan)
+        return cls(math.nan, math.nan, nan, nothing, nothing)
+
 
 def plain_loss(criterion: Criterion) -> CombinedLoss:
-    """The criterion as it is before it is normalised: a normalised loss has a scale that moves from epoch to epoch."""
+    """Return the criterion without normalization, whose scale changes from epoch to epoch."""
     return criterion if isinstance(criterion, CombinedLoss) else criterion.combined
 
 
@@ -45,17 +61,23 @@ def validate(
     """Measure the model on a split.
 
     Args:
-        metrics: what is read from the confusion matrix, besides the plain cross entropy `val_ce`.
+        model: on its device.
+        batches: of the split.
+        criterion: of the trial, at the values of the epoch that it is set to.
+        classes: number of classes.
+        ignore_index: label of the elements that are left out.
+        metrics: computed from the confusion matrix, in addition to plain cross entropy `val_ce`.
 
     Raises:
-        DataError: when a target is neither a class nor ignored.
+        DataError: when a target is neither a class nor `ignore_index`.
     """
     device = next(model.parameters()).device
     plain = plain_loss(criterion)
     matrix = ConfusionMatrix(classes, ignore_index, device)
-    loss_sum, ce_sum, samples, valid = (
-        torch.zeros((), dtype=torch.float64, device=device) for _ in range(4)
-    )
+    loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+    ce_sum = torch.zeros_like(loss_sum)
+    samples = torch.zeros_like(loss_sum)
+    valid = torch.zeros_like(loss_sum)
     model.eval()
     for inputs, target in batches:
         logits = model(inputs).float()
@@ -67,7 +89,7 @@ def validate(
         samples += len(target)
     if bad := matrix.bad_targets():
         raise DataError(
-            "targets hold values that are no class",
+            "targets contain values that are no class",
             found=f"{bad} labels",
             allowed=f"0 … {classes - 1} or {ignore_index}",
             next_step="check the labels against base.data.classes",

@@ -21,6 +21,31 @@ app = typer.Typer(
     help="Hyperparameter search for training under class imbalance.\n\nStart with: search run --study focal_gamma",
 )
 
+
+def print_version(wanted: bool) -> None:
+    """Print the version and exit, if it was asked for."""
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"search {version('imbalance-search')}")
+        raise typer.Exit
+
+
+@app.callback()
+def read_common_options(
+    show_version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="print the version and exit",
+            callback=print_version,
+            is_eager=True,
+        ),
+    ] = False,
+) -> None:
+    """Options in front of the command."""
+
+
 StudyOption = Annotated[str, typer.Option("--study", "-s", help="a study in the store, by name")]
 StoreOption = Annotated[
     Optional[str],

@@ -29,13 +29,13 @@ def weights(
     from typing import get_args
 
     from objectives.losses.class_weights import class_weights
-    from search.cli.parsing import blaming, study_spec
+    from search.cli.parsing import blame_options, study_spec
     from search.console import tables
     from search.planning.plan import make_plan
     from spaces.config import WeightMethod, WeightsConfig
 
     spec = study_spec(study, change or [])
-    with blaming(change or [], spec.name):
+    with blame_options(change or []):
         plan = make_plan(spec)
     counts = plan.objective.load().count_classes(plan.config({}, 0))
     made = {

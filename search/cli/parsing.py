@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from spaces.config_tree import ConfigTree
 from spaces.errors import InputError, StudyError
-from spaces.loader import check, load_study, option_of, parse_changes
-from spaces.paths import nested, overlay
+from spaces.loader import check, find_option, load_study, parse_changes
 from spaces.study import PrunerConfig, StudySpec
 from spaces.thresholds import SignalsConfig
 
@@ -97,23 +97,20 @@ def study_spec(
 
 
 @contextmanager
-def blaming(assignments: Sequence[str], study: str) -> Iterator[None]:
-    """Has a complaint about the study as a whole name the `--set` that brought it about, as one about a single value does.
+def blame_options(assignments: Sequence[str]) -> Iterator[None]:
+    """Have an error about the complete study name the `--set` that caused it.
 
     Raises:
-        StudyError: whatever was raised within, with its place told.
+        StudyError: whatever was raised within, with the option in its `where`.
     """
     try:
         yield
     except StudyError as problem:
-        place, _, _ = problem.where.removeprefix(f"study {study}, ").partition(", tried with")
-        option = option_of(
-            place.replace(", ", ".").replace(" → ", "."),
-            [assignment.partition("=")[0] for assignment in assignments],
-        )
-        if option is not None:
-            problem.where = f"--set {option}, over {problem.where}"
-        raise
+        changed = [assignment.partition("=")[0] for assignment in assignments]
+        option = find_option(problem.place, changed)
+        if option is None:
+            raise
+        raise problem.relocated(where=f"--set {option}, over {problem.where}") from None
 
 
 def thresholds(assignments: list[str], base: SignalsConfig) -> SignalsConfig:
@@ -127,7 +124,9 @@ def thresholds(assignments: list[str], base: SignalsConfig) -> SignalsConfig:
         "--signals",
         "--signals class_collapse.epochs=8, --signals overfitting.enabled=false",
     )
-    return check(SignalsConfig, overlay(base.model_dump(), nested(changes)), "--signals")
+    given = SignalsConfig.rename_former_keys(ConfigTree.from_paths(changes).nested)
+    tree = ConfigTree(base.model_dump()).overlay(ConfigTree(given))
+    return check(SignalsConfig, tree.nested, "--signals")
 
 
 def pruner_config(words: list[str], base: PrunerConfig) -> PrunerConfig:
@@ -137,14 +136,9 @@ def pruner_config(words: list[str], base: PrunerConfig) -> PrunerConfig:
         StudyError: when there is no such pruner or setting, or a value does not fit.
     """
     kinds = [f"kind={word}" if "=" not in word else word for word in words]
-    return check(
-        PrunerConfig,
-        overlay(
-            base.model_dump(),
-            parse_changes(kinds, "--pruner", "--pruner median, --pruner warmup_epochs=10"),
-        ),
-        "--pruner",
-    )
+    changes = parse_changes(kinds, "--pruner", "--pruner median, --pruner warmup_epochs=10")
+    tree = ConfigTree(base.model_dump()).overlay(ConfigTree(changes))
+    return check(PrunerConfig, tree.nested, "--pruner")
 
 
 def columns(assignments: list[str]) -> dict[str, str]:

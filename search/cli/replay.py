@@ -44,22 +44,20 @@ def backtest(
     from search.cli.parsing import pruner_config, thresholds
     from search.console import backtest as console
     from search.console import terminal
-    from search.replay import backtest as replay
-    from search.replay.source import source
-    from search.replay.tune import tune as tuned_on
+    from search.replay.backtest import run_backtest
+    from search.replay.ranking import rank_recording
+    from search.replay.source import load_source
+    from search.replay.tune import tune_thresholds
 
-    given = source(study, records, direction, lambda: existing_store(store))
-    on, peers = thresholds(signals or [], given.signals), pruner_config(pruner or [], given.pruner)
-    field = replay.make_field(given.recording, records)
-    result, tuned = replay.backtest(field, on, peers), tuned_on(field, on) if tune else None
+    source = load_source(study, records, direction, lambda: existing_store(store))
+    judged = thresholds(signals or [], source.signals)
+    peers = pruner_config(pruner or [], source.pruner)
+    recorded = rank_recording(source.recording, records)
+    result = run_backtest(recorded, judged, peers)
+    tuned = tune_thresholds(recorded, judged) if tune else None
     if as_json:
-        terminal.say_raw(
-            json.dumps(
-                result.as_dict() | ({"tuned": tuned.as_dict()} if tuned else {}),
-                indent=2,
-                allow_nan=False,
-            )
-        )
+        payload = result.as_dict() | ({"tuned": tuned.as_dict()} if tuned else {})
+        terminal.say_raw(json.dumps(payload, indent=2, allow_nan=False))
         return
     console.print_backtest(result)
     if tuned:
@@ -96,11 +94,11 @@ def convert(
     """Training curves from elsewhere as a file for `search backtest --records`."""
     from search.cli.parsing import columns
     from search.console import terminal
-    from search.replay.convert import convert as made_of
+    from search.replay.convert import convert_tables
     from spaces.recordings import check_out, write_recording
 
     check_out(out, files)
-    recording = made_of(files, columns(column or []), direction, whole=whole)
+    recording = convert_tables(files, columns(column or []), direction, whole=whole)
     write_recording(out, recording)
     terminal.say(
         f"{len(recording.trials)} trials, {sum(len(trial.epochs) for trial in recording.trials)} epochs written to {out}"

@@ -115,7 +115,13 @@ def run(
     The same command goes on after Ctrl-C, a crash or a power cut. Once Ctrl-C: finish the epochs, then stop.
     Twice: stop at once. Exit code 0: done; 2: bad input; 130: interrupted.
     """
-    from search.cli.parsing import blaming, device_seconds, seconds, store_location, study_spec
+    from search.cli.parsing import (
+        blame_options,
+        device_seconds,
+        seconds,
+        store_location,
+        study_spec,
+    )
     from search.export import check_out
     from search.launch.placement import Placement, prepare
     from search.session import open_session
@@ -132,7 +138,7 @@ def run(
         launcher, devices, workers, workers_per_device, cpus_per_worker, ray_address, slurm or []
     )
     hire, warnings = prepare(place, location, sys.argv)
-    with blaming(change or [], spec.name):
+    with blame_options(change or []):
         session = open_session(spec, location, accept_change=accept_change)
     arguments = ["--study", spec.name, "--wandb", wandb]
     with session:
@@ -197,8 +203,8 @@ def _prescribe(session: Session, text: str) -> Session:
     from search.enqueue_remedy import enqueue_remedy, parse_choice
 
     choice = parse_choice(text)
-    session, remedy = enqueue_remedy(session, choice)
-    terminal.tell(f"next: trial {choice.trial} again, with {remedy.text}")
+    session, described = enqueue_remedy(session, choice)
+    terminal.tell(f"next: trial {choice.trial} again, with {described}")
     return session
 
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from search.console import terminal
 from search.console.formatting import count, score
 from search.console.tables import SCORE_RULES, fits
-from search.replay.backtest import Backtest, Row
+from search.replay.backtest import Backtest, RuleResult
 from search.replay.tune import Tuned
 
 SHOWN = 10
@@ -41,7 +41,7 @@ def print_backtest(result: Backtest) -> None:
             terminal.tell(sentence, indent=2)
 
 
-def print_rows(rows: tuple[Row, ...], best: int) -> None:
+def print_rows(rows: tuple[RuleResult, ...], best: int) -> None:
     """A line for each rule; a narrow screen has shares alone in the place of epochs, and the best that were killed below the table."""
     terminal.say()
     none_killed = tuple(
@@ -58,7 +58,7 @@ def print_rows(rows: tuple[Row, ...], best: int) -> None:
             )
 
 
-def _wide(rows: tuple[Row, ...], best: int) -> Table:
+def _wide(rows: tuple[RuleResult, ...], best: int) -> Table:
     table = _table("killed", "epochs saved", "hours")
     table.add_column(f"best {best}\nkilled", overflow="fold", min_width=7)
     table.add_column("best found", no_wrap=True)
@@ -78,7 +78,7 @@ def _wide(rows: tuple[Row, ...], best: int) -> Table:
     return table
 
 
-def _narrow(rows: tuple[Row, ...], best: int) -> Table:
+def _narrow(rows: tuple[RuleResult, ...], best: int) -> Table:
     table = _table("killed", "epochs\nsaved", "hours", f"best {best}\nkilled", "best\nfound", gap=1)
     for row in rows:
         found = "none" if row.found is None else score(row.found.score)
@@ -108,11 +108,11 @@ def _table(*figures: str, gap: int = 2) -> Table:
     return table
 
 
-def _share(row: Row) -> str:
+def _share(row: RuleResult) -> str:
     return f"{100 * row.share_saved:.1f}%"
 
 
-def _hours(row: Row) -> str:
+def _hours(row: RuleResult) -> str:
     return "-" if row.hours_saved is None else f"{row.hours_saved:.2f}"
 
 

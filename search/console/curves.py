@@ -15,9 +15,10 @@ from rich.text import Text
 from search.console import terminal
 from search.console.formatting import count, joined, number, rate, score, setting
 from search.console.tables import STATE_STYLES
+from search.diagnosis.remedies import describe_remedy
 from search.report.models import TrialReport
-from search.stored_study import BASE_RATE, RATE
-from spaces.paths import flatten, lookup
+from search.stored_study import BASE_LR, LR_MULTIPLE
+from spaces.config_tree import ConfigTree
 from spaces.records import Diagnosis, EpochRecord, Evidence, best_record
 
 CHART_WIDTH, CHART_HEIGHT = 100, 13
@@ -97,7 +98,7 @@ def _print_config(report: TrialReport) -> None:
     for name, (values, prefix) in sections.items():
         settings = [
             terminal.fit(_setting(f"{prefix}{key}", key, value, report))
-            for key, value in flatten(values)
+            for key, value in ConfigTree(values).items()
         ]
         lines = Text("\n".join(joined(settings, terminal.console().width - margin)))
         lines.highlight_regex(r"\*[^,]+", "bold")
@@ -107,9 +108,9 @@ def _print_config(report: TrialReport) -> None:
 
 def _setting(path: str, key: str, value: Any, report: TrialReport) -> str:
     told = f"{'*' if path in report.params else ''}{key} {setting(value)}"
-    if path != RATE:
+    if path != LR_MULTIPLE:
         return told
-    lr = report.lr if report.lr is not None else lookup(report.config, BASE_RATE) * value
+    lr = report.lr if report.lr is not None else ConfigTree(report.config)[BASE_LR] * value
     return f"{told}, lr {rate(lr, value)}"
 
 
@@ -299,18 +300,8 @@ def _print_diagnosis(diagnosis: Diagnosis, report: TrialReport, store: str) -> N
         )
     terminal.say()
     terminal.say("  to try, in this order:", style="bold")
-    held = dict(flatten(report.config))
     for place, remedy in enumerate(diagnosis.remedies, 1):
-        changes = ", ".join(
-            f"{path} {setting(held.get(path))} → {setting(new)}"
-            for path, new in remedy.patch.items()
-        )
-        what = (
-            remedy.text.partition(f": {next(iter(remedy.patch), '')} ")[0]
-            if remedy.patch
-            else remedy.text
-        )
-        terminal.tell(f"{place}. {what}{': ' if changes else ''}{changes}", indent=4)
+        terminal.tell(f"{place}. {describe_remedy(remedy, report.config)}", indent=4)
     if any(remedy.patch for remedy in diagnosis.remedies):
         terminal.say()
         terminal.tell(

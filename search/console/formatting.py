@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from search.stored_study import RATE
+from search.stored_study import LR_MULTIPLE
 
 VAGUE = {"kind", "method", "lr"}
 """Last steps of paths that need the step before them."""
@@ -58,7 +58,7 @@ def sampled(
     """Name → value of what was sampled; a multiple of the base rate with the learning rate before it."""
     shown: dict[str, str] = {}
     for path, value in params.items():
-        if path == RATE and lr is not None:
+        if path == LR_MULTIPLE and lr is not None:
             shown |= {"lr": f"{lr:.1e}", "× base": f"{value:.3g}"}
         else:
             shown[names[path]] = setting(value)
@@ -71,7 +71,7 @@ def pairs(params: Mapping[str, Any], lr: float | None, names: Mapping[str, str])
     def pair(path: str, value: Any) -> str:
         return (
             f"lr {rate(lr, value)}"
-            if path == RATE and lr is not None
+            if path == LR_MULTIPLE and lr is not None
             else f"{names[path]} {setting(value)}"
         )
 

@@ -18,8 +18,8 @@ from search.console import terminal
 from search.console.formatting import count, duration, pairs, score, short_names
 from search.console.tables import STATE_STYLES
 from search.console.workers import attempts, seen
-from search.report.study import holders
-from search.stored_study import sampled
+from search.report.study import active_workers
+from search.stored_study import sampled_values
 from spaces.errors import StoreError
 from spaces.records import better
 from spaces.study import StudySpec
@@ -216,7 +216,7 @@ class Watcher:
         """What was sampled for a trial."""
         if trial is None:
             return ""
-        params, lr = sampled(self.spec, trial.config or {})
+        params, lr = sampled_values(self.spec, trial.config or {})
         return ", ".join(pairs(params, lr, short_names(self.spec.space)))
 
 
@@ -284,7 +284,7 @@ def _running(watcher: Watcher, running: Sequence[Progress]) -> RenderableType:
         table.add_column(name, justify="left" if not name else "right", no_wrap=True)
     for name in ("worker", "device", "seen", "attempt"):
         table.add_column(name, overflow="fold")
-    for line, holder in zip(running, holders(running), strict=True):
+    for line, holder in zip(running, active_workers(running), strict=True):
         epochs = f"{line.epochs}/{watcher.spec.epochs}"
         bar = ProgressBar(
             total=watcher.spec.epochs,

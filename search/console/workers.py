@@ -8,7 +8,7 @@ from rich.text import Text
 
 from search.console import terminal
 from search.console.formatting import duration
-from search.report.models import Holder, StudyReport
+from search.report.models import ActiveWorker, StudyReport
 
 SHOWN = 40
 """So many workers are listed; a cluster has more, and `--json` has all."""
@@ -50,13 +50,13 @@ def print_workers(report: StudyReport) -> None:
         )
 
 
-def seen(holder: Holder) -> Text:
+def seen(holder: ActiveWorker) -> Text:
     """How long ago the worker gave a sign of life; marked once its lease is over."""
     told = "-" if holder.silent_s is None else f"{duration(max(0.0, holder.silent_s))} ago"
     return Text(f"{told} (silent)", style="yellow") if holder.overdue else Text(told)
 
 
-def attempts(holder: Holder) -> str:
+def attempts(holder: ActiveWorker) -> str:
     """`1`, or `3 (1 lost)` where a worker vanished."""
     return f"{holder.attempts} ({holder.lost} lost)" if holder.lost else str(holder.attempts)
 

@@ -1,6 +1,7 @@
-"""What a hyperparameter needs to take any effect, so that a search over one that has none is refused before anything is trained.
+"""What a hyperparameter requires to have an effect; a search over one without effect is refused before any training.
 
-The training reads back what it really used and has the last word (`search.worker.readback`); here is what the configuration alone tells.
+Here is what the configuration alone shows. The training reads back which values it used and has the last word
+(`search.worker.readback`).
 """
 
 from __future__ import annotations
@@ -9,201 +10,213 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from spaces.errors import StudyError
-from spaces.parameters import Choice, Parameter, Scalar, active, extremes
+from search.planning.study_error import study_error
+from spaces.parameters import Choice, Parameter, Scalar, extremes, is_active
+from spaces.study import StudySpec
 
 Values = Mapping[str, Any]
-"""Dotted path → value of a whole configuration."""
+"""Dotted path → value of a complete configuration."""
 
 
 @dataclass(frozen=True)
-class Need:
-    """That another value is one of those under which this one counts.
+class Requirement:
+    """The values of another hyperparameter under which this one has an effect.
 
     Attributes:
-        path: of the other value.
-        met: whether it is one of them.
-        words: all of them, for people.
+        path: of the other hyperparameter.
+        is_met: whether a value of it is one of them.
+        allowed: a description of them all.
     """
 
     path: str
-    met: Callable[[Scalar], bool]
-    words: str
+    is_met: Callable[[Scalar], bool]
+    allowed: str
 
 
-def _one_of(path: str, *values: Scalar) -> Need:
-    return Need(
-        path,
-        lambda value: value in values,
-        " or ".join(
-            str(value).lower() if isinstance(value, bool) else str(value) for value in values
-        ),
-    )
+def _one_of(path: str, *values: Scalar) -> Requirement:
+    names = [str(value).lower() if isinstance(value, bool) else str(value) for value in values]
+    return Requirement(path, lambda value: value in values, " or ".join(names))
 
 
-_SWA = "schedule.swa_from_epoch"
-_FOCAL = _one_of("loss.kind", "focal", "ce_focal")
-_OVERLAP = Need(
-    "loss.dice_weight", lambda share: isinstance(share, (int, float)) and share > 0, "above 0"
+_AVERAGED_FROM = "schedule.swa_from_epoch"
+_USES_FOCAL = _one_of("loss.kind", "focal", "ce_focal")
+_USES_OVERLAP = Requirement(
+    "loss.dice_weight", lambda weight: isinstance(weight, (int, float)) and weight > 0, "above 0"
 )
-_DICE = _one_of("loss.overlap", "dice")
-_SMOOTHED = _one_of("loss.overlap", "dice", "jaccard", "tversky")
-_TVERSKY = _one_of("loss.overlap", "tversky")
-_WEIGHTED = Need("weights.method", lambda method: method != "uniform", "any but uniform")
-_TAKEN_UP = Need(
-    "loss.kind", lambda kind: kind != "soft_ce", "any but soft_ce, which takes no class weights"
+_USES_DICE = _one_of("loss.overlap", "dice")
+_USES_SMOOTH = _one_of("loss.overlap", "dice", "jaccard", "tversky")
+_USES_TVERSKY = _one_of("loss.overlap", "tversky")
+_WEIGHTS_CLASSES = Requirement(
+    "weights.method", lambda method: method != "uniform", "any but uniform"
+)
+_USES_CLASS_WEIGHTS = Requirement(
+    "loss.kind", lambda kind: kind != "soft_ce", "any but soft_ce, which has no class weights"
 )
 
-NEEDS: dict[str, tuple[Need, ...]] = {
-    "loss.gamma": (_FOCAL,),
-    "loss.alpha": (_FOCAL,),
-    "loss.alpha_tau": (_FOCAL,),
-    "loss.class_alpha": (_FOCAL,),
+REQUIREMENTS: dict[str, tuple[Requirement, ...]] = {
+    "loss.gamma": (_USES_FOCAL,),
+    "loss.alpha": (_USES_FOCAL,),
+    "loss.alpha_tau": (_USES_FOCAL,),
+    "loss.class_alpha": (_USES_FOCAL,),
     "loss.focal_share": (_one_of("loss.kind", "ce_focal"),),
-    "loss.overlap": (_OVERLAP,),
-    "loss.smooth": (_OVERLAP, _SMOOTHED),
-    "loss.square_denominator": (_OVERLAP, _DICE),
-    "loss.dice_reduction": (_OVERLAP, _DICE),
-    "loss.tversky_alpha": (_OVERLAP, _TVERSKY),
-    "loss.tversky_beta": (_OVERLAP, _TVERSKY),
+    "loss.overlap": (_USES_OVERLAP,),
+    "loss.smooth": (_USES_OVERLAP, _USES_SMOOTH),
+    "loss.square_denominator": (_USES_OVERLAP, _USES_DICE),
+    "loss.dice_reduction": (_USES_OVERLAP, _USES_DICE),
+    "loss.tversky_alpha": (_USES_OVERLAP, _USES_TVERSKY),
+    "loss.tversky_beta": (_USES_OVERLAP, _USES_TVERSKY),
     "loss.normalize_momentum": (_one_of("loss.normalize", True),),
-    "weights.clip_ratio": (_WEIGHTED, _TAKEN_UP),
-    "weights.beta": (_one_of("weights.method", "effective_number"), _TAKEN_UP),
-    "schedule.dice_ce_only_epochs": (_OVERLAP,),
-    "schedule.dice_ramp_epochs": (_OVERLAP,),
-    "schedule.smooth_steps": (_OVERLAP, _SMOOTHED),
-    "schedule.light_clip_epochs": (_WEIGHTED, _TAKEN_UP),
+    "weights.clip_ratio": (_WEIGHTS_CLASSES, _USES_CLASS_WEIGHTS),
+    "weights.beta": (_one_of("weights.method", "effective_number"), _USES_CLASS_WEIGHTS),
+    "schedule.dice_ce_only_epochs": (_USES_OVERLAP,),
+    "schedule.dice_ramp_epochs": (_USES_OVERLAP,),
+    "schedule.smooth_steps": (_USES_OVERLAP, _USES_SMOOTH),
+    "schedule.light_clip_epochs": (_WEIGHTS_CLASSES, _USES_CLASS_WEIGHTS),
     "schedule.light_clip_ratio": (
-        Need(
+        Requirement(
             "schedule.light_clip_epochs",
             lambda epochs: isinstance(epochs, int) and epochs > 0,
             "above 0",
         ),
-        _WEIGHTED,
-        _TAKEN_UP,
+        _WEIGHTS_CLASSES,
+        _USES_CLASS_WEIGHTS,
     ),
     "optimizer.momentum": (_one_of("optimizer.kind", "sgd"),),
 }
-"""Hyperparameter → everything that it needs. One that is absent needs nothing, or nothing that the configuration tells."""
+"""Hyperparameter → everything that it requires. One that is absent requires nothing that shows in the configuration."""
 
 
 def takes_effect(path: str, values: Values) -> bool:
-    """Whether the hyperparameter reaches the training under a whole configuration, by dotted path."""
-    return all(need.met(values[need.path]) for need in _needs(path, values) if need.path in values)
+    """Return whether the hyperparameter reaches the training under a complete configuration."""
+    return all(
+        requirement.is_met(values[requirement.path])
+        for requirement in _find_requirements(path, values)
+        if requirement.path in values
+    )
 
 
-def check_needs(space: Mapping[str, Parameter], fixed: Values, where: str) -> None:
-    """Refuse a dimension that exists where it has no effect.
+def check_effects(spec: StudySpec, fixed: Values) -> None:
+    """Refuse a dimension that is active where it has no effect.
 
     Args:
-        space: the dimensions.
-        fixed: the configuration that they are laid over.
-        where: the study.
+        spec: the study.
+        fixed: the configuration that its dimensions are laid over.
 
     Raises:
         StudyError: for the first one.
     """
-    for path, dimension in space.items():
-        for need in (need for need in _needs(path, fixed) if need.path in fixed):
-            idle = " or ".join(map(str, _without_effect(need, dimension, space, fixed)))
+    for path, dimension in spec.space.items():
+        for requirement in _find_requirements(path, fixed):
+            if requirement.path not in fixed:
+                continue
+            idle = [str(value) for value in _idle_values(requirement, dimension, spec.space, fixed)]
             if idle:
-                raise StudyError(
-                    f"{path} has no effect where {need.path} is {idle}",
-                    where=f"{where}, space → {path}",
-                    found=f"{need.path} can be {idle}",
-                    allowed=f"{need.path}: {need.words}",
-                    next_step=_remedy(need, path, space),
+                raise study_error(
+                    spec,
+                    ("space", path),
+                    f"{path} has no effect where {requirement.path} is {' or '.join(idle)}",
+                    found=f"{requirement.path} can be {' or '.join(idle)}",
+                    allowed=f"{requirement.path}: {requirement.allowed}",
+                    next_step=_suggest_fix(requirement, path, spec.space),
                 )
 
 
-def check_preset(name: str, paths: Iterable[str], values: Values, where: str) -> None:
-    """Refuse a preset under which a dimension that exists has no effect.
+def check_preset_effects(
+    spec: StudySpec, preset_name: str, paths: Iterable[str], values: Values
+) -> None:
+    """Refuse a preset under which an active dimension has no effect.
 
     Args:
-        name: of the preset.
-        paths: the dimensions that exist under it.
-        values: the whole configuration that it makes.
-        where: the study.
+        spec: the study.
+        preset_name: of the preset.
+        paths: the dimensions that are active under it.
+        values: the complete configuration that it makes.
 
     Raises:
         StudyError: for the first one.
     """
     for path in paths:
-        for need in _needs(path, values):
-            if need.path in values and not need.met(values[need.path]):
-                raise StudyError(
-                    f"{path} has no effect under the preset {name!r}",
-                    where=f"{where}, space → {path}",
-                    found=f"{need.path} = {values[need.path]}",
-                    allowed=f"{need.path}: {need.words}",
-                    next_step=f"give {path} a `when`, or leave {name!r} out of presets",
+        for requirement in _find_requirements(path, values):
+            if requirement.path in values and not requirement.is_met(values[requirement.path]):
+                raise study_error(
+                    spec,
+                    ("space", path),
+                    f"{path} has no effect under the preset {preset_name!r}",
+                    found=f"{requirement.path} = {values[requirement.path]}",
+                    allowed=f"{requirement.path}: {requirement.allowed}",
+                    next_step=f"give {path} a `when`, or leave {preset_name!r} out of presets",
                 )
 
 
-def check_swa(space: Mapping[str, Parameter], fixed: Values, epochs: int, where: str) -> None:
-    """Refuse an averaging of weights that begins after the last epoch: it would average nothing.
+def check_weight_averaging(spec: StudySpec, fixed: Values) -> None:
+    """Refuse averaged weights that would start after the last epoch and average nothing.
 
     Args:
-        space: the dimensions.
-        fixed: the configuration that they are laid over.
-        epochs: of a trial.
-        where: the study.
+        spec: the study.
+        fixed: the configuration that its dimensions are laid over.
 
     Raises:
-        StudyError: when it does, or when a value that can be sampled does.
+        StudyError: when they would, or when a value that can be sampled would.
     """
-    searched = space.get(_SWA)
-    given = [fixed.get(_SWA)] if searched is None or searched.when else []
-    for place, values in (
-        (f"base → {_SWA}", given),
-        (f"space → {_SWA}", [] if searched is None else extremes(searched)),
-    ):
-        late = [value for value in values if isinstance(value, (int, float)) and value > epochs]
-        if late:
-            raise StudyError(
-                f"averaging the weights from epoch {late[0]} on would never begin in a training of {epochs} epochs",
-                where=f"{where}, {place}",
-                found=f"{late[0]}, with epochs: {epochs}",
-                allowed=f"1 … {epochs}, or null for no average",
-                next_step="begin earlier, or give the trials more epochs",
+    searched = spec.space.get(_AVERAGED_FROM)
+    if searched is None or searched.when:
+        _check_average_start(spec, "base", [fixed.get(_AVERAGED_FROM)])
+    if searched is not None:
+        _check_average_start(spec, "space", extremes(searched))
+
+
+def _check_average_start(spec: StudySpec, section: str, values: Iterable[Scalar]) -> None:
+    for value in values:
+        if isinstance(value, (int, float)) and value > spec.epochs:
+            raise study_error(
+                spec,
+                (section, _AVERAGED_FROM),
+                f"averaging the weights from epoch {value} on would never start in a training of "
+                f"{spec.epochs} epochs",
+                found=f"{value}, with epochs: {spec.epochs}",
+                allowed=f"1 … {spec.epochs}, or null for no average",
+                next_step="start earlier, or give the trials more epochs",
             )
 
 
-def _needs(path: str, values: Values) -> Iterator[Need]:
-    """What the hyperparameter needs beside a configuration with these values."""
-    staged = any(stage.get("dice_weight") for stage in values.get("schedule.stages", ()))
-    needed = NEEDS.get(path) or NEEDS.get(
-        path.rpartition(".")[0], ()
-    )  # a factor of a class needs what the whole section does
-    yield from (
-        need for need in needed if not (need is _OVERLAP and staged)
-    )  # Dice takes part for a while, whatever its final share
+def _find_requirements(path: str, values: Values) -> Iterator[Requirement]:
+    """Yield what the hyperparameter requires in a configuration with these values."""
+    in_a_stage = any(stage.get("dice_weight") for stage in values.get("schedule.stages", ()))
+    # the factor of one class requires what its whole section does
+    requirements = REQUIREMENTS.get(path) or REQUIREMENTS.get(path.rpartition(".")[0], ())
+    for requirement in requirements:
+        # Dice that has a weight in some stage is in use, whatever its final weight
+        if not (requirement is _USES_OVERLAP and in_a_stage):
+            yield requirement
 
 
-def _without_effect(
-    need: Need, dimension: Parameter, space: Mapping[str, Parameter], fixed: Values
+def _idle_values(
+    requirement: Requirement,
+    dimension: Parameter,
+    space: Mapping[str, Parameter],
+    fixed: Values,
 ) -> Iterator[Scalar]:
-    """The values that the needed one can take, while the dimension exists, under which that is in vain."""
-    parent = space.get(need.path)
+    """Yield the required path's possible values under which an active dimension has no effect."""
+    parent = space.get(requirement.path)
     if parent is None:
-        candidates: tuple[Scalar, ...] = (fixed[need.path],)
+        candidates: tuple[Scalar, ...] = (fixed[requirement.path],)
     elif isinstance(parent, Choice):
         candidates = parent.choices
     else:
-        candidates = (parent.high,)  # of a range only the whole can be in vain
-    own = {
+        candidates = (parent.high,)  # a range counts only if no value in it has an effect
+    conditions = {
         path: wanted
         for path, wanted in dimension.when.items()
-        if path == need.path or path not in space
+        if path == requirement.path or path not in space
     }
-    yield from (
-        value
-        for value in candidates
-        if active(own, {**fixed, need.path: value}) and not need.met(value)
-    )
+    for value in candidates:
+        values = {**fixed, requirement.path: value}
+        if is_active(conditions, values) and not requirement.is_met(value):
+            yield value
 
 
-def _remedy(need: Need, path: str, space: Mapping[str, Parameter]) -> str:
-    if need.path in space:
-        return f"give {path} a `when`, so that it exists only where {need.path} is {need.words}"
-    return f"set base.{need.path}, or take {path} out of the space"
+def _suggest_fix(requirement: Requirement, path: str, space: Mapping[str, Parameter]) -> str:
+    if requirement.path in space:
+        condition = f"{requirement.path} is {requirement.allowed}"
+        return f"give {path} a `when`, so that it exists only where {condition}"
+    return f"set base.{requirement.path}, or take {path} out of the space"

@@ -1,4 +1,4 @@
-"""A study checked as a whole before any GPU second is spent, and the configuration of each of its trials."""
+"""Check a study completely before any GPU second is spent, and make the configuration of each trial."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from objectives.config import TrainingConfig
 from objectives.contract import Objective
 from objectives.registry import objective
 from objectives.schedules import settled_from
-from search.planning.effects import check_needs, check_preset, check_swa
-from search.planning.seeds import derive
+from search.planning.effects import check_effects, check_preset_effects, check_weight_averaging
+from search.planning.seeds import derive_seed
+from search.planning.study_error import study_error
 from spaces.config import MetricConfig, TrialConfig
-from spaces.errors import StudyError, nearest
+from spaces.config_tree import ConfigTree
+from spaces.errors import nearest
 from spaces.loader import explain
-from spaces.parameters import Choice, Parameter, Scalar, active, extremes
-from spaces.paths import Tree, flatten, nested, overlay
-from spaces.presets import preset
+from spaces.parameters import Choice, Parameter, Scalar, extremes, is_active
+from spaces.presets import make_preset
 from spaces.study import StudySpec
 
 Params = dict[str, Scalar]
 """Dotted path → sampled value."""
 
 NO_BOUND = 1e300
-"""A gradient norm that no finite one passes."""
+"""A bound that no finite gradient norm reaches."""
 
 NOT_SEARCHED = {
     "objective",
@@ -43,12 +44,12 @@ NOT_SEARCHED = {
 FOCAL_ONLY = {"loss.gamma", "loss.alpha", "loss.alpha_tau", "loss.class_alpha"}
 
 NEUTRAL = 1.0
-"""A factor by name that is not named in a section of such factors, as `loss.class_alpha` is one."""
+"""The factor of a name that is missing in a section of named factors, such as `loss.class_alpha`."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A study that has been found sound. Make one with `make_plan`."""
+    """A study that was checked. `make_plan` makes one."""
 
     spec: StudySpec
     objective: Objective
@@ -60,67 +61,65 @@ class Plan:
         params: Mapping[str, Scalar],
         number: int,
         preset_name: str | None = None,
-        patch: Tree | None = None,
+        patch: Mapping[str, Any] | None = None,
     ) -> TrialConfig:
-        """The whole configuration of a trial.
+        """Make the complete configuration of a trial.
 
         Args:
-            params: what was sampled, by dotted path.
+            params: dotted path → sampled value.
             number: of the trial; its seed follows from it.
             preset_name: the preset that it starts from, if any.
             patch: dotted path → value of what a remedy changed outside the space.
 
         Raises:
-            StudyError: when the values do not go together.
+            StudyError: when the values exclude each other.
         """
-        tree = overlay(self.below(preset_name, patch), nested(params))
-        fixed: dict[str, Any] = {
+        decided: dict[str, Any] = {
             "objective": self.spec.objective,
             "epochs": self.spec.epochs,
             "metric": self.spec.metric.model_dump(),
+            "seed": derive_seed(self.spec.seed, number, "training"),
         }
-        fixed["seed"] = derive(self.spec.seed, number, "training")
         if "max_grad_norm" in self.objective.config.model_fields:
             bound = self.spec.signals.gradient_explosion
-            fixed["max_grad_norm"] = bound.max_norm if bound.enabled else NO_BOUND
-        tree = overlay(tree, fixed)
+            decided["max_grad_norm"] = bound.max_norm if bound.enabled else NO_BOUND
+        sampled = ConfigTree.from_paths(params)
+        tree = self.below(preset_name, patch).overlay(sampled).overlay(ConfigTree(decided))
         try:
-            return self.objective.config.model_validate(tree)
+            return self.objective.config.model_validate(tree.nested)
         except ValidationError as problem:
-            raise explain(problem, f"study {self.spec.name}, trial {number}", StudyError) from None
+            raise explain(problem, f"study {self.spec.name}, trial {number}") from None
 
     def first_config(self) -> TrialConfig:
-        """What data and model are checked with before any trial: the base, with every searched factor by name, whose name may be wrong."""
+        """Make the configuration that data and model are checked with before any trial.
+
+        It is the base with every searched factor by name, since such a name may be wrong.
+        """
         sections = set(named_factors(self.objective.config))
-        return self.config(
-            {
-                path: NEUTRAL
-                for path, dimension in self.spec.space.items()
-                if _section(path) in sections and not dimension.when
-            },
-            0,
-        )
+        factors = {
+            path: NEUTRAL
+            for path, dimension in self.spec.space.items()
+            if _section(path) in sections and not dimension.when
+        }
+        return self.config(factors, 0)
 
-    def below(self, preset_name: str | None, patch: Tree | None = None) -> dict[str, Any]:
-        """What sampled values are laid over: the base, under the preset and the patch where there are any."""
-        tree = nested(self.spec.base)
+    def below(self, preset_name: str | None, patch: Mapping[str, Any] | None = None) -> ConfigTree:
+        """Return what sampled values are laid over: the base, under preset and patch if there are any."""
+        tree = ConfigTree.from_paths(self.spec.base)
         if preset_name:
-            tree = overlay(
-                tree, preset(preset_name, self.spec.epochs, focal=self._presets_are_focal())
-            )
-        return overlay(tree, nested(patch or {}))
+            focal = self._presets_are_focal()
+            tree = tree.overlay(ConfigTree(make_preset(preset_name, self.spec.epochs, focal=focal)))
+        return tree.overlay(ConfigTree.from_paths(patch or {}))
 
-    def values(self, preset_name: str | None) -> dict[str, Any]:
-        """The same as a whole configuration, by dotted path: what is left out has its default."""
-        return dict(
-            flatten(self.objective.config.model_validate(self.below(preset_name)).model_dump())
-        )
+    def values(self, preset_name: str | None) -> ConfigTree:
+        """Return the same as a complete configuration, with the default of each missing value."""
+        return complete_config(self.objective, self.below(preset_name))
 
     def preset_params(self, preset_name: str) -> Params:
-        """Where a preset lies in the space: the values of the dimensions that exist under it.
+        """Return the values that a preset has for the dimensions that are active under it.
 
         Raises:
-            StudyError: when a value lies outside its dimension, or the preset does not go together with the base.
+            StudyError: when a value is outside its dimension, or preset and base exclude each other.
         """
         try:
             values = self.values(preset_name)
@@ -131,13 +130,14 @@ class Plan:
         params: Params = {}
         for path in self.order:
             dimension = self.spec.space[path]
-            if not active(dimension.when, values):
+            if not is_active(dimension.when, values):
                 continue
             value = values.get(path, NEUTRAL)
-            if not dimension.holds(value):
-                raise StudyError(
-                    f"the preset {preset_name!r} lies outside the space",
-                    where=f"study {self.spec.name}, space → {path}",
+            if not dimension.contains(value):
+                raise study_error(
+                    self.spec,
+                    ("space", path),
+                    f"the preset {preset_name!r} is outside the space",
                     found=str(value),
                     allowed=str(dimension),
                     next_step=f"widen the dimension, or leave {preset_name!r} out of presets",
@@ -145,24 +145,35 @@ class Plan:
             params[path] = value
         return params
 
-    def dimensions(self, below: Tree, params: Params) -> Iterator[tuple[str, Parameter]]:
-        """The dimensions that exist, parents first; `params` is read as it grows, so a choice decides what follows."""
-        fixed = dict(flatten(self.objective.config.model_validate(below).model_dump()))
+    def dimensions(self, below: ConfigTree, params: Params) -> Iterator[tuple[str, Parameter]]:
+        """Yield the active dimensions, parents first.
+
+        `params` is read again for each dimension, so that a choice decides which ones follow.
+        """
+        fixed = complete_config(self.objective, below)
         for path in self.order:
-            if active(self.spec.space[path].when, {**fixed, **params}):
+            if is_active(self.spec.space[path].when, {**fixed, **params}):
                 yield path, self.spec.space[path]
 
     def _presets_are_focal(self) -> bool:
-        return "loss.kind" not in self.spec.space and bool(
-            FOCAL_ONLY & {*self.spec.space, *map(_section, self.spec.space)}
-        )
+        searched = {*self.spec.space, *map(_section, self.spec.space)}
+        return "loss.kind" not in self.spec.space and bool(FOCAL_ONLY & searched)
+
+
+def complete_config(kind: Objective, tree: ConfigTree) -> ConfigTree:
+    """Return the configuration with the default of each value that `tree` lacks.
+
+    Raises:
+        ValidationError: when the objective does not accept it.
+    """
+    return ConfigTree(kind.config.model_validate(tree.nested).model_dump())
 
 
 def make_plan(spec: StudySpec) -> Plan:
-    """Check a study as a whole.
+    """Check a study completely.
 
     Raises:
-        StudyError: for the first thing that cannot work.
+        StudyError: for the first problem.
     """
     kind = objective(spec.objective)
     spec = _with_metric(spec, kind)
@@ -171,40 +182,41 @@ def make_plan(spec: StudySpec) -> Plan:
     _check_paths(spec, kind)
     plan = Plan(spec, kind, _parents_first(spec))
     _check_bounds(plan)
-    check_needs(spec.space, plan.values(None), f"study {spec.name}")
-    check_swa(spec.space, plan.values(None), spec.epochs, f"study {spec.name}")
+    check_effects(spec, plan.values(None))
+    check_weight_averaging(spec, plan.values(None))
     for name in spec.presets:
-        check_preset(name, plan.preset_params(name), plan.values(name), f"study {spec.name}")
-    return Plan(spec, kind, plan.order, tuple(_warnings(plan)))
+        check_preset_effects(spec, name, plan.preset_params(name), plan.values(name))
+    return Plan(spec, kind, plan.order, tuple(_find_warnings(plan)))
 
 
 def _with_metric(spec: StudySpec, kind: Objective) -> StudySpec:
-    """The study with its objective's own metric, where it names none."""
+    """Return the study with its objective's default metric, if it names none."""
     if "name" in spec.metric.model_fields_set:
         return spec
-    usual: MetricConfig = kind.config.model_fields["metric"].default
-    metric = MetricConfig.model_validate(
-        usual.model_dump() | spec.metric.model_dump(exclude_unset=True)
-    )
+    default: MetricConfig = kind.config.model_fields["metric"].default
+    given = spec.metric.model_dump(exclude_unset=True)
+    metric = MetricConfig.model_validate(default.model_dump() | given)
     return spec.model_copy(update={"metric": metric})
 
 
 def _check_metric(spec: StudySpec, kind: Objective) -> None:
-    name, where = spec.metric.name, f"study {spec.name}, metric"
+    name = spec.metric.name
     if not kind.metrics:
         return
     if name not in kind.metrics:
-        raise StudyError(
+        raise study_error(
+            spec,
+            ("metric", "name"),
             f"unknown metric {name!r}{nearest(name, kind.metrics)}",
-            where=f"{where} → name",
             found=name,
             allowed=", ".join(kind.metrics),
             next_step="name one of these",
         )
     if spec.metric.direction != kind.metrics[name]:
-        raise StudyError(
+        raise study_error(
+            spec,
+            ("metric", "direction"),
             f"{name} is to be {kind.metrics[name]}d",
-            where=f"{where} → direction",
             found=spec.metric.direction,
             allowed=kind.metrics[name],
         )
@@ -212,21 +224,21 @@ def _check_metric(spec: StudySpec, kind: Objective) -> None:
 
 def _check_base(spec: StudySpec, kind: Objective) -> None:
     try:
-        kind.config.model_validate(nested(spec.base))
+        kind.config.model_validate(ConfigTree.from_paths(spec.base).nested)
     except ValidationError as problem:
-        raise explain(problem, f"study {spec.name}, base") from None
+        error = explain(problem, f"study {spec.name}, base")
+        raise error.relocated(place=("base", *error.place)) from None
     for key in ("objective", "epochs", "seed", "metric", "max_grad_norm"):
-        if key in spec.base:
-            place = (
-                "signals.gradient_explosion.max_norm"
-                if key == "max_grad_norm"
-                else f"{key}, at the top level"
-            )
-            raise StudyError(
-                f"{key} belongs to the study, not to its base",
-                where=f"study {spec.name}, base → {key}",
-                next_step=f"write {place}",
-            )
+        if key not in spec.base:
+            continue
+        of_study = f"{key}, at the top level"
+        of_signal = "signals.gradient_explosion.max_norm"
+        raise study_error(
+            spec,
+            ("base", key),
+            f"{key} belongs to the study, not to its base",
+            next_step=f"write {of_signal if key == 'max_grad_norm' else of_study}",
+        )
 
 
 def _check_paths(spec: StudySpec, kind: Objective) -> None:
@@ -234,25 +246,28 @@ def _check_paths(spec: StudySpec, kind: Objective) -> None:
     by_name = known & set(named_factors(kind.config))
     for path, dimension in spec.space.items():
         if path in by_name:
-            raise StudyError(
-                f"{path} holds a factor by name, each of them a dimension",
-                where=f"study {spec.name}, space",
+            raise study_error(
+                spec,
+                ("space",),
+                f"{path} contains a factor per name, each of them a dimension",
                 found=path,
                 allowed=f"{path}.NAME",
                 next_step=f"write {path}.NAME for every class but one",
             )
         if path not in known and _section(path) not in by_name:
-            raise StudyError(
+            raise study_error(
+                spec,
+                ("space",),
                 f"unknown hyperparameter {path!r}{nearest(path, known)}",
-                where=f"study {spec.name}, space",
                 found=path,
                 allowed="a path of the configuration; `search schema` lists them all",
             )
         for parent, wanted in dimension.when.items():
             if parent not in known:
-                raise StudyError(
+                raise study_error(
+                    spec,
+                    ("space", path, "when"),
                     f"unknown path {parent!r} in when{nearest(parent, known)}",
-                    where=f"study {spec.name}, space → {path} → when",
                     found=parent,
                     allowed="a path of the configuration",
                 )
@@ -260,31 +275,31 @@ def _check_paths(spec: StudySpec, kind: Objective) -> None:
 
 
 def _check_condition(spec: StudySpec, path: str, parent: str, wanted: tuple[Scalar, ...]) -> None:
-    held = spec.space.get(parent)
-    if held is None:
-        fixed = dict(
-            flatten(objective(spec.objective).config.model_validate(nested(spec.base)).model_dump())
-        ).get(parent)
+    """Check that the parent of a dimension can have a value under which the dimension is active."""
+    place = ("space", path, "when")
+    never = f"{path} waits for a value that {parent} never has"
+    searched = spec.space.get(parent)
+    if searched is None:
+        base = ConfigTree.from_paths(spec.base)
+        fixed = complete_config(objective(spec.objective), base).get(parent)
         if fixed not in wanted and not spec.presets:
-            raise StudyError(
-                f"{path} waits for a value that {parent} never takes",
-                where=f"study {spec.name}, space → {path} → when",
+            raise study_error(
+                spec,
+                place,
+                never,
                 found=f"{parent} is fixed at {fixed}",
                 allowed=", ".join(map(str, wanted)),
-                next_step=f"search {parent}, too, or take the `when` out",
+                next_step=f"search {parent}, too, or remove the `when`",
             )
+    if not isinstance(searched, Choice):
+        return
     for value in wanted:
-        if isinstance(held, Choice) and not held.holds(value):
-            raise StudyError(
-                f"{path} waits for a value that {parent} never takes",
-                where=f"study {spec.name}, space → {path} → when",
-                found=str(value),
-                allowed=str(held),
-            )
+        if not searched.contains(value):
+            raise study_error(spec, place, never, found=str(value), allowed=str(searched))
 
 
 def searchable(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """The dotted path of every leaf of a configuration model."""
+    """Yield the dotted path of every leaf of a configuration model."""
     for name, info in model.model_fields.items():
         inner = info.annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel):
@@ -294,7 +309,7 @@ def searchable(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 
 def named_factors(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """The dotted path of every section whose keys a person chooses, such as names of classes."""
+    """Yield the dotted path of every section whose keys a person chooses, such as names of classes."""
     for name, info in model.model_fields.items():
         inner = info.annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel):
@@ -308,7 +323,7 @@ def _section(path: str) -> str:
 
 
 def _parents_first(spec: StudySpec) -> tuple[str, ...]:
-    """The dimensions in an order in which every condition can be decided."""
+    """Order the dimensions so that every condition can be decided."""
     order: list[str] = []
     waiting = list(spec.space)
     while waiting:
@@ -318,11 +333,12 @@ def _parents_first(spec: StudySpec) -> tuple[str, ...]:
             if all(parent in order or parent not in spec.space for parent in spec.space[path].when)
         ]
         if not ready:
-            raise StudyError(
-                "conditions go round in a circle",
-                where=f"study {spec.name}, space",
+            raise study_error(
+                spec,
+                ("space",),
+                "the conditions form a circle",
                 found=", ".join(waiting),
-                next_step="take one of the `when` out",
+                next_step="remove one of the `when`",
             )
         order += ready
         waiting = [path for path in waiting if path not in ready]
@@ -330,35 +346,48 @@ def _parents_first(spec: StudySpec) -> tuple[str, ...]:
 
 
 def _check_bounds(plan: Plan) -> None:
-    """Every bound and every choice must be a value that the configuration accepts, in the place where it would be used."""
+    """Check that the configuration accepts every bound and every choice."""
+    spec = plan.spec
+    base = ConfigTree.from_paths(spec.base)
     for path in plan.order:
-        for value in extremes(plan.spec.space[path]):
-            tree = overlay(nested(plan.spec.base), nested({path: value}))
+        for value in extremes(spec.space[path]):
+            tree = base.overlay(ConfigTree.from_paths({path: value}))
             try:
-                plan.objective.config.model_validate(tree)
+                plan.objective.config.model_validate(tree.nested)
             except ValidationError as problem:
-                raise explain(
-                    problem, f"study {plan.spec.name}, space → {path}, tried with {value}"
-                ) from None
-    corner: Params = {}  # dimensions that are sound alone may still exclude each other
+                source = f"study {spec.name}, space → {path}, tried with {value}"
+                raise explain(problem, source).relocated(place=("space", path)) from None
+    corner: Params = {}  # dimensions that are valid one by one may still exclude each other
     for path, dimension in plan.dimensions(plan.below(None), corner):
-        corner[path] = dimension.choices[0] if isinstance(dimension, Choice) else dimension.low
+        corner[path] = extremes(dimension)[0]
     plan.config(corner, 0)
 
 
-def _warnings(plan: Plan) -> Iterator[str]:
+def _find_warnings(plan: Plan) -> Iterator[str]:
     spec = plan.spec
     if len(spec.presets) >= spec.trials:
         yield f"{spec.trials} trials leave nothing to search after the {len(spec.presets)} presets"
     if "loss.alpha" in spec.space:
-        yield "loss.alpha is one factor for all classes: it only rescales the loss, like a second learning rate; loss.alpha_tau changes the balance"
+        yield (
+            "loss.alpha is one factor for all classes: it only rescales the loss, like a second "
+            "learning rate; loss.alpha_tau changes the balance"
+        )
     for name in (None, *spec.presets):
-        config = plan.objective.config.model_validate(plan.below(name))
-        if isinstance(config, TrainingConfig):
-            last = settled_from(
-                config.loss, config.optimizer, config.weights, config.schedule, spec.epochs
+        settled = _settled_epoch(plan, name)
+        if settled > spec.epochs:
+            yield (
+                f"{f'the preset {name}' if name else 'the base'} reaches its final CE/Dice "
+                f"weights, smooth and clip ratio only at epoch {settled} of {spec.epochs}"
             )
-            if last > spec.epochs:
-                yield f"{'the preset ' + name if name else 'the base'} reaches its final split, smooth and clip ratio only at epoch {last} of {spec.epochs}"
     if spec.metric.score == "mean_last_5" and spec.epochs < 5:
         yield f"mean_last_5 of {spec.epochs} epochs is the mean of all"
+
+
+def _settled_epoch(plan: Plan, preset_name: str | None) -> int:
+    """Return the first epoch at which the schedule is over; 0 for an objective without one."""
+    config = plan.objective.config.model_validate(plan.below(preset_name).nested)
+    if not isinstance(config, TrainingConfig):
+        return 0
+    return settled_from(
+        config.loss, config.optimizer, config.weights, config.schedule, plan.spec.epochs
+    )

@@ -17,7 +17,7 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from search.planning.plan import Params, Plan
-from search.planning.seeds import derive
+from search.planning.seeds import derive_seed
 from search.sampling.history import DistinctGroups
 from spaces.parameters import Choice, FloatRange, Parameter
 from spaces.study import StudySpec
@@ -43,7 +43,10 @@ class TrialSeededSampler(BaseSampler):
     def for_trial(self, number: int) -> BaseSampler:
         """The sampler of one trial; the same object for all of its dimensions."""
         if self._made is None or self._made[0] != number:
-            self._made = (number, _sampler(self.spec, derive(self.spec.seed, number, "sampler")))
+            self._made = (
+                number,
+                _sampler(self.spec, derive_seed(self.spec.seed, number, "sampler")),
+            )
         return self._made[1]
 
     def infer_relative_search_space(

@@ -71,7 +71,7 @@ class WorkerStudy(optuna.Study):
     def peers_at(self, epoch: int) -> Sequence[float]:
         """The metrics of the complete trials at one epoch, of those that have one."""
         if self.peers is not None:
-            return self.peers.at(epoch)
+            return self.peers.metrics_at(epoch)
         complete = self.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         return [
             trial.intermediate_values[epoch]

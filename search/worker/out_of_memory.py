@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from search.pruners.verdict import graded
+from search.pruners.verdict import grade_severity
+from spaces.config_tree import ConfigTree
 from spaces.errors import OutOfMemoryError
-from spaces.paths import flatten, nested, overlay
 from spaces.records import Diagnosis, EpochRecord, Evidence, Remedy
 
 SIGNAL, CAUSE = "out_of_memory", "out of memory"
@@ -24,12 +24,14 @@ Config = Mapping[str, Any]
 def halved(config: Config) -> dict[str, Any] | None:
     """The configuration with half the batch and doubled accumulation; None where there is no batch, or one of a single sample."""
     changes = _half(config)
-    return dict(overlay(config, nested(changes))) if changes else None
+    if not changes:
+        return None
+    return dict(ConfigTree(config).overlay(ConfigTree.from_paths(changes)).nested)
 
 
 def asked_for(params: Mapping[str, Any], config: Config, halvings: int) -> dict[str, Any]:
     """What was sampled, as the training has to use it: a halving changed it."""
-    values = dict(flatten(config)) if halvings else {}
+    values = ConfigTree(config if halvings else {})
     return {
         path: values.get(path, value) if path in HALVED else value for path, value in params.items()
     }
@@ -43,7 +45,7 @@ def evidence(
     epochs: int,
 ) -> Evidence:
     """That the trial cannot be trained here, as a signal: the earlier, the farther from what can."""
-    values = dict(flatten(config))
+    values = ConfigTree(config)
     numbers = {path: values[path] for path in (*HALVED, CROP) if values.get(path) is not None}
     numbers |= {
         "device": problem.device,
@@ -54,12 +56,12 @@ def evidence(
         numbers["peak_mib"] = max(record.peak_mib for record in records)
     told = f"{problem}{', with half of its batch, too' if halvings else ''}"
     found = Evidence(SIGNAL, records[-1].epoch + 1 if records else 1, None, told, numbers, 1.0)
-    return Evidence(SIGNAL, found.epoch, None, told, numbers, graded(found, epochs))
+    return Evidence(SIGNAL, found.epoch, None, told, numbers, grade_severity(found, epochs))
 
 
 def diagnosis(problem: OutOfMemoryError, config: Config, halvings: int) -> Diagnosis:
     """There is no doubt about the cause; the remedies take less memory, first things first."""
-    values = dict(flatten(config))
+    values = ConfigTree(config)
     because = [f"the allocator said so{f', asked for {problem.asked}' if problem.asked else ''}"]
     if BATCH in values:
         because.append(
@@ -71,25 +73,19 @@ def diagnosis(problem: OutOfMemoryError, config: Config, halvings: int) -> Diagn
 def _remedies(config: Config, values: Mapping[str, Any]) -> list[Remedy]:
     found = []
     if changes := _half(config):
-        found.append(_remedy("half the batch, gathered twice as often", values, changes))
+        found.append(Remedy("half the batch, gathered twice as often", changes))
     crop = values.get(CROP)
     if isinstance(crop, Sequence) and min(crop) >= 64:
-        found.append(
-            _remedy("a smaller crop", values, {CROP: [side // 2 // 32 * 32 for side in crop]})
-        )
+        smaller = [side // 2 // 32 * 32 for side in crop]
+        found.append(Remedy("a smaller crop", {CROP: smaller}))
     found.append(
         Remedy("fewer workers on the device, a smaller model, or a device with more memory", {})
     )
     return found
 
 
-def _remedy(words: str, values: Mapping[str, Any], changes: Mapping[str, Any]) -> Remedy:
-    shown = ", ".join(f"{path} {values.get(path)} → {value}" for path, value in changes.items())
-    return Remedy(f"{words}: {shown}", changes)
-
-
 def _half(config: Config) -> dict[str, Any]:
-    values = dict(flatten(config))
+    values = ConfigTree(config)
     batch, accumulate = values.get(BATCH), values.get(ACCUMULATE)
     if not isinstance(batch, int) or not isinstance(accumulate, int) or batch < 2:
         return {}

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, insert, select
 
 from spaces.records import Diagnosis, Evidence, Remedy
+from spaces.thresholds import rename_former_signals
 from storage.repositories.base import Repository
 from storage.rows import Finding
 from storage.tables.models import Signal, Trial
@@ -70,12 +71,13 @@ def _select_signals() -> Select[int, str, int, int | None, str, Any, float, Any]
 
 
 def _make_finding(row: _Columns) -> Finding:
-    _, *evidence, diagnosis = row
-    return Evidence(*evidence), None if diagnosis is None else _make_diagnosis(diagnosis)
+    _, signal, *evidence, diagnosis = row
+    fired = Evidence(rename_former_signals(signal), *evidence)
+    return fired, None if diagnosis is None else _make_diagnosis(diagnosis)
 
 
 def _make_diagnosis(stored: Mapping[str, Any]) -> Diagnosis:
-    remedies = tuple(Remedy(remedy["text"], remedy["patch"]) for remedy in stored["remedies"])
+    remedies = tuple(map(_make_remedy, stored["remedies"]))
     others = tuple((cause, likelihood) for cause, likelihood in stored.get("others", ()))
     return Diagnosis(
         stored["cause"],
@@ -85,3 +87,14 @@ def _make_diagnosis(stored: Mapping[str, Any]) -> Diagnosis:
         tuple(stored.get("against", ())),
         others,
     )
+
+
+def _make_remedy(stored: Mapping[str, Any]) -> Remedy:
+    """Make a remedy; version 0.1.0 stored its title and its patch as one text."""
+    patch = stored["patch"]
+    title: str | None = stored.get("title")
+    if title is None:
+        title = stored["text"]
+        if patch:
+            title = title.partition(f": {next(iter(patch))} ")[0]
+    return Remedy(title, patch)

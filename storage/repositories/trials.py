@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Row, Select, case, func, null, select
 
+from spaces.thresholds import rename_former_signals
 from storage.database.engine import now
 from storage.repositories.base import Repository
 from storage.rows import ACTIVE_STATES, OPEN_STATES, Claim, Progress, StoredTrial, TrialState
@@ -41,7 +43,7 @@ class TrialRepository(Repository):
             return connection.execute(mine).scalar()
 
     def list_progress(self, study_id: int) -> list[Progress]:
-        """Return how far every trial is. One query of the last epochs, cheap enough for every second."""
+        """Return the progress of every trial. One query, cheap enough for every second."""
         last = (
             select(func.max(Epoch.epoch))
             .where(Epoch.trial_id == Trial.id)
@@ -112,4 +114,5 @@ def _select_trials() -> Select[*tuple[Any, ...]]:
 
 
 def _make_trial(row: _Row) -> StoredTrial:
-    return StoredTrial(*row)
+    trial = StoredTrial(*row)
+    return replace(trial, reason=rename_former_signals(trial.reason))

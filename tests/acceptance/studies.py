@@ -40,7 +40,7 @@ QUIET = {
         "metric_falling",
         "class_collapse",
         "overfitting",
-        "loss_metric_divorce",
+        "loss_metric_decoupling",
     )
 }
 """Signals under which every trial of a longer study lives to its end, whatever it scores."""

@@ -45,7 +45,7 @@ class TestBacktest:
         for rule in (
             "nonfinite_loss",
             "class_collapse",
-            "loss_metric_divorce",
+            "loss_metric_decoupling",
             "all signals",
             "median",
             "all signals + median",
@@ -74,7 +74,7 @@ class TestBacktest:
         )
         assert re.search(r"^class_collapse +8 ", answer.out, re.MULTILINE)
         assert (
-            "overfitting: 12 trials (0, 1, 2, 3, 4, 5 and 6 more) were not judged, for want of validation losses"
+            "overfitting: 12 trials (0, 1, 2, 3, 4, 5 and 6 more) were not judged, as the record has no validation losses"
             in answer.out
         )
         assert "gradient_explosion: 12 trials" in answer.out

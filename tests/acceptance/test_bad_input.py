@@ -196,7 +196,7 @@ CASES = [
         "tiny.yaml, line ",
         "",
         "epochs, trials",
-        "mend it",
+        "fix it",
         study(epoch=3),
     ),
     Case(
@@ -206,7 +206,7 @@ CASES = [
         "base, loss → gama",
         "",
         "gamma, alpha",
-        "mend it",
+        "fix it",
         base(loss={"gama": 1}),
     ),
     Case(
@@ -216,7 +216,7 @@ CASES = [
         "weights → method",
         "sqrt_inverse",
         "uniform, inverse_freq",
-        "mend it",
+        "fix it",
         base(weights={"method": "sqrt_inverse"}),
     ),
     Case(
@@ -226,7 +226,7 @@ CASES = [
         "space → weights.method",
         "inverse",
         "uniform, inverse_freq",
-        "mend it",
+        "fix it",
         space("weights.method", kind="choice", choices=["uniform", "inverse"]),
     ),
     Case(
@@ -236,17 +236,17 @@ CASES = [
         "line 16, space → loss.gamma",
         "'low': 5, 'high': 1",
         "",
-        "mend it",
+        "fix it",
         space("loss.gamma", kind="float", low=5, high=1),
     ),
     Case(
         "log_through_zero",
         RUN,
-        "a log range must lie above 0, but low is 0",
+        "a log range must be above 0, but low is 0",
         "space → loss.gamma",
         "'low': 0",
         "",
-        "mend it",
+        "fix it",
         space("loss.gamma", kind="float", low=0, high=1, log=True),
     ),
     Case(
@@ -256,7 +256,7 @@ CASES = [
         "base, loss",
         "'dice_weight': 0.7",
         "",
-        "mend it",
+        "fix it",
         base(loss={"ce_weight": 0.7, "dice_weight": 0.7}),
     ),
     Case(
@@ -292,7 +292,7 @@ CASES = [
     Case(
         "preset_outside",
         RUN,
-        "the preset 'recommended' lies outside the space",
+        "the preset 'recommended' is outside the space",
         "space → loss.gamma",
         "0.0",
         "1 … 2",
@@ -306,7 +306,7 @@ CASES = [
         "tiny.yaml, line 3",
         "expected",
         "",
-        "mend the syntax",
+        "fix the YAML syntax",
         text("tiny.yaml", "name: tiny\nspace: {a: [\n"),
     ),
     Case(
@@ -314,9 +314,9 @@ CASES = [
         RUN,
         "tiny.yaml is not valid YAML",
         "tiny.yaml, line 2",
-        "the key 'name' stands twice",
+        "the key 'name' is given twice",
         "",
-        "mend",
+        "fix",
         text("tiny.yaml", "name: a\nname: b\n"),
     ),
     # options
@@ -397,7 +397,7 @@ CASES = [
         "epochs",
         "'many'",
         "",
-        "mend it",
+        "fix it",
         study(),
     ),
     Case(
@@ -417,7 +417,7 @@ CASES = [
         "--set base.loss.gama, over study tiny, base",
         "",
         "gamma",
-        "mend it",
+        "fix it",
         study(),
     ),
     Case(
@@ -453,7 +453,7 @@ CASES = [
     Case(
         "late_average",
         (*RUN, "--epochs", "2", "--set", "base.schedule.swa_from_epoch=3"),
-        "averaging the weights from epoch 3 on would never begin",
+        "averaging the weights from epoch 3 on would never start",
         "base → schedule.swa_from_epoch",
         "epochs: 2",
         "1 … 2",
@@ -618,7 +618,7 @@ CASES = [
         "best.yaml",
         "",
         "score",
-        "mend it",
+        "fix it",
         exported(lambda told: told.pop("score")),
     ),
     Case(
@@ -628,7 +628,7 @@ CASES = [
         "best.yaml",
         "-1",
         "",
-        "mend it",
+        "fix it",
         exported(lambda told: told["config"]["loss"].update(gamma=-1.0)),
     ),
     Case(
@@ -638,7 +638,7 @@ CASES = [
         "best.yaml, line 2",
         "expected",
         "",
-        "mend the syntax",
+        "fix the YAML syntax",
         text("best.yaml", "config: [1, 2\nscore: {"),
     ),
     Case(

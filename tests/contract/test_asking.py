@@ -1,4 +1,4 @@
-"""How workers come by their trials: the same ones whoever writes them down, and each exactly once however many ask at a time.
+"""How workers get their trials: reproducibly, and each trial exactly once.
 
 Its functions run in spawned processes.
 """
@@ -44,12 +44,12 @@ _start: Barrier  # of a spawned process
 
 
 def spec(**changes: Any) -> StudySpec:
-    """A shipped study with dimensions that exist only under others."""
+    """A shipped study with conditional dimensions."""
     return load_study("combined", {"trials": BUDGET, "sampler.startup_trials": 5, **changes})
 
 
 def bench_of(session: Session, url: str) -> Bench:
-    """What a worker has, but for data and a trainer: nothing is trained here."""
+    """A worker's context without data and trainer: nothing is trained here."""
     store, stored, plan = session.store, session.stored, session.plan
     study = open_worker_study(StoreLocation.parse(url), store, stored, plan)
     nothing = cast(Any, None)
@@ -69,13 +69,13 @@ def bench_of(session: Session, url: str) -> Bench:
 
 
 def ask(bench: Bench) -> tuple[Claim, run.OptunaTrial] | None:
-    """The next trial with its configuration, as a worker comes by it; None when the budget is spent."""
+    """Claim and register the next trial, as a worker does; None when the budget is exhausted."""
     claim = bench.store.leases.claim_trial(bench.stored.id, BUDGET, "a", 600)
     return None if claim is None else run._bind(bench, claim)
 
 
 def end(bench: Bench, claim: Claim, trial: run.OptunaTrial) -> Ending:
-    """Some end that follows from the configuration, so that the sampler has something to learn."""
+    """End a trial depending on its configuration, so that the sampler can learn from it."""
     assert claim.config is not None
     rate, number = claim.config["optimizer"]["lr_multiple"], claim.number or 0
     state: Any = ("complete", "pruned", "complete", "diverged", "failed")[number % 5]
@@ -104,14 +104,14 @@ def end(bench: Bench, claim: Claim, trial: run.OptunaTrial) -> Ending:
 
 
 def told(claim: Claim) -> Told:
-    """What a trial was given."""
+    """Number, configuration and preset of a trial."""
     assert claim.number is not None
     assert claim.config is not None
     return claim.number, claim.preset, dict(claim.config)
 
 
 def asked_alone(url: str) -> tuple[list[Told], list[FrozenTrial]]:
-    """All trials of the study, one after the other, and what Optuna has of them."""
+    """Run all trials of the study one by one; return them, and Optuna's trials."""
     session, given = open_session(spec(), StoreLocation.parse(url)), []
     with session.store:
         bench = bench_of(session, url)
@@ -125,7 +125,7 @@ class TestSameTrials:
     def test_either_way(
         self, sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Written by the store or by Optuna's own class, the trials are the same to the last bit, presets first."""
+        """The store and Optuna's class produce exactly the same trials, presets first."""
         given, kept = asked_alone(sqlite_url)
         monkeypatch.setattr("storage.tables.optuna.SCHEMA", "v9.9.9.a")
         given_by_class, kept_by_class = asked_alone(f"sqlite:///{tmp_path / 'other.db'}")
@@ -146,7 +146,7 @@ class TestSameTrials:
     def test_died_asking(
         self, sqlite_url: str, monkeypatch: pytest.MonkeyPatch, schema: str
     ) -> None:
-        """A worker that dies while it samples leaves its trial, with the preset that was meant for it, to the next one."""
+        """The trial of a worker that died while sampling is resumed with the same preset."""
         monkeypatch.setattr("storage.tables.optuna.SCHEMA", schema)
         session = open_session(spec(), StoreLocation.parse(sqlite_url))
         with session.store as store:
@@ -167,7 +167,7 @@ class TestSameTrials:
 
 
 def settled(admin: psycopg.Connection, counting: str) -> int:
-    """What a query counts once it is 1, or in the end: a server takes a moment to see that a connection was closed."""
+    """Wait until a query counts 1: a server takes a moment to close a connection."""
     for _ in range(100):
         counted: int = admin.execute(counting).fetchone()[0]  # type: ignore[call-overload, index]
         if counted == 1:
@@ -178,7 +178,7 @@ def settled(admin: psycopg.Connection, counting: str) -> int:
 
 class TestConnections:
     def test_while_training(self, postgresql_url: str, postgres_admin: psycopg.Connection) -> None:
-        """A worker holds one connection to a server while a trial trains, whatever it took to ask for it."""
+        """A worker keeps one connection to a server during training."""
         url = f"{postgresql_url}&application_name=one_worker"
         session = open_session(spec(), StoreLocation.parse(url))
         with session.store:
@@ -197,14 +197,14 @@ class TestConnections:
 
 
 def join(barrier: Barrier) -> None:
-    """Runs first in each process."""
+    """Initialize a process."""
     global _start
     _start = barrier
 
 
 @pytest.fixture(scope="module")
 def crew() -> Iterator[ProcessPoolExecutor]:
-    """Processes that share nothing but a barrier."""
+    """Processes that share only a barrier."""
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(
         PROCESSES, spawn, initializer=join, initargs=(spawn.Barrier(PROCESSES),)
@@ -213,7 +213,7 @@ def crew() -> Iterator[ProcessPoolExecutor]:
 
 
 def compete(url: str) -> list[Told]:
-    """One process: starts the study together with all others, and asks until nothing is left."""
+    """Start the study at the same time as the others, and claim until nothing is left."""
     _start.wait(60)
     session, given = open_session(spec(), StoreLocation.parse(url)), []
     with session.store:
@@ -227,7 +227,7 @@ def compete(url: str) -> list[Told]:
 class TestProcesses:
     @pytest.mark.timeout(180)
     def test_exact(self, store_url: str, crew: ProcessPoolExecutor) -> None:
-        """Processes that start one new study at the same moment make it once, try each preset once, and spend the budget exactly."""
+        """Processes that start a study at once create it once, and use its budget exactly."""
         answers = [crew.submit(compete, store_url) for _ in range(PROCESSES)]
         given = sorted(
             (each for answer in answers for each in answer.result(timeout=150)),

@@ -1,7 +1,7 @@
-"""A worker that is frozen beyond its lease and thaws while another one has its trial changes nothing, at whatever point either is.
+"""A worker that is suspended beyond its lease changes nothing once another one owns its trial.
 
-Two attempts at one trial run in two threads of this process. No test sleeps: one thread stops at a named point, the trial
-is taken from it, and it runs on at a named moment of the other one's.
+Two attempts at one trial run in two threads of this process. No test sleeps: one thread stops at a
+named point, the other one claims the trial, and the first continues at a named moment of the other.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ FREEZES = {
 def gated(
     function: Callable[..., Any], point: Callable[..., str], *, after: bool = False
 ) -> Callable[..., Any]:
-    """A method that comes to a point before, or after, it does its work."""
+    """Make a method pause at a point before, or after, its work."""
 
     def call(*given: Any, **named: Any) -> Any:
         if not after:
@@ -90,7 +90,7 @@ def gated(
 
 @pytest.fixture(autouse=True)
 def points(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The points outside the objective. A state is written after every epoch, however long the last one took."""
+    """The points outside the objective. A checkpoint is written after every epoch."""
     monkeypatch.setattr(trial_checkpoints, "WRITING_SHARE", float("inf"))
     monkeypatch.setattr(
         StudyFiles,
@@ -132,7 +132,7 @@ def points(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @dataclass
 class Worker:
-    """One worker's side of the study, and how its trial ended."""
+    """One worker's context, and how its trial ended."""
 
     bench: Bench
     ended: object = None
@@ -149,7 +149,7 @@ class Worker:
 def workers(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[Worker, Worker]]:
-    """The one that freezes, and the one that takes its trials over, each with a connection of its own."""
+    """The worker that is suspended, and the one that claims its trials, with one store each."""
     monkeypatch.setenv("SEARCH_FILES", str(tmp_path / "files"))
     monkeypatch.chdir(Path(__file__).parents[2])
     spec = StudySpec.model_validate(STUDY)
@@ -171,14 +171,17 @@ def workers(
 
 
 def claimed(store: Store, study_id: int, worker: str, budget: int) -> Claim:
-    """A trial for this worker."""
+    """Claim a trial for this worker."""
     claim = store.leases.claim_trial(study_id, budget, worker, PATIENCE_S)
     assert claim is not None
     return claim
 
 
 def take_over(frozen: Worker, other: Worker, gates: Gates, budget: int) -> int:
-    """Freeze a worker in the next trial, have the other one end that trial, and thaw the first meanwhile. Returns the trial's id."""
+    """Suspend a worker, have the other one finish the trial, and resume the first meanwhile.
+
+    Returns the trial's id.
+    """
     store, study_id = other.bench.store, other.bench.stored.id
     claim = claimed(store, study_id, "frozen", budget)
     gates.worker = threading.Thread(target=frozen.run, args=(claim,), daemon=True)
@@ -188,7 +191,7 @@ def take_over(frozen: Worker, other: Worker, gates: Gates, budget: int) -> int:
     gates.thaw_at = thaw_at
     store.reaping.reap_trials(
         study_id, Death("frozen")
-    )  # what the end of its lease does, at a moment of the test's choice
+    )  # has the effect of the lease's expiry, at a moment that the test chooses
     again = claimed(store, study_id, "other", budget)
     assert again.trial_id == claim.trial_id
     other.run(again)
@@ -206,9 +209,9 @@ def files_left(bench: Bench) -> list[str]:
 def test_every_order(
     workers: tuple[Worker, Worker], frozen_in: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The trial is complete with the epochs of an undisturbed one, without a second start; the worker that thaws learns that it lost the trial.
+    """The trial completes with the epochs of an undisturbed one; the first worker's write fails.
 
-    One that thaws before it writes a state writes none.
+    A worker that is resumed before it writes a checkpoint writes none.
     """
     frozen, other = workers
     epoch, count, first = FREEZES[frozen_in]
@@ -240,7 +243,7 @@ def test_every_order(
             left = files_left(other.bench)
             if (
                 moment == MOMENTS[-1]
-            ):  # its own late files are without an owner, and `search store vacuum` finds them
+            ):  # its late files are orphans, which `search store vacuum` finds
                 assert all(
                     name.lstrip(".").startswith(f"trial-{trial.number:05d}.1.") for name in left
                 ), told
@@ -252,7 +255,7 @@ def test_every_order(
 
 
 def test_late_removal(workers: tuple[Worker, Worker]) -> None:
-    """A worker that thaws after it gave a trial back, and then removes its states, removes none of the attempt that resumed."""
+    """A worker that released a trial late removes no checkpoint of the next attempt."""
     frozen, other = workers
     store, study_id = other.bench.store, other.bench.stored.id
     install(Gates())
@@ -273,7 +276,7 @@ def test_refused_epoch(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A trial whose stored epochs vanish under it starts over from what store and files agree on, and is complete."""
+    """A trial whose stored epochs vanish resumes from what store and files agree on."""
     _, worker = workers
     store, study_id = worker.bench.store, worker.bench.stored.id
     install(Gates())
@@ -299,7 +302,7 @@ def test_refused_epoch(
 
 
 def test_best_of_a_later_study(tmp_path: Path) -> None:
-    """A worker that thaws after its study was deleted and registered again replaces none of the new one's best weights."""
+    """A worker of a deleted study does not replace the best weights of a new one of its name."""
     files = StudyFiles(tmp_path)
     install(Gates())
     state = StoredCheckpoints(files, files.trial_stem("demo", 0)).write(

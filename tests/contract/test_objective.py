@@ -20,7 +20,7 @@ from objectives.losses.class_weights import class_weights
 from objectives.registry import OBJECTIVES
 from objectives.segmentation.train import Run
 from search.planning.plan import Plan, make_plan
-from search.pruners.signals import fired
+from search.pruners.signals import find_divergence
 from search.sampling.sampler import TrialSeededSampler, suggest
 from search.worker.readback import check_used
 from spaces.config import WeightsConfig
@@ -440,7 +440,7 @@ class TestBroken:
         assert record.class_metric == (None,) * 7
         assert record.test is None
         assert keeper.latest() is None
-        found = fired([record], SignalsConfig(), "maximize")
+        found = find_divergence([record], SignalsConfig(), "maximize")
         assert found is not None
         assert (found.signal, found.step) == ("nonfinite_loss", record.broken_step)
 
@@ -498,7 +498,7 @@ class TestBroken:
         assert record.broken_step == 1
         assert math.isfinite(record.train_loss)
         assert record.grad_norm_max > 1e-6
-        found = fired(
+        found = find_divergence(
             [record],
             SignalsConfig.model_validate({"gradient_explosion": {"max_norm": 1e-6}}),
             "maximize",
@@ -521,7 +521,7 @@ class TestBroken:
         val = segmentation.prepared.val
         broken = split(val.images_NCHW, val.target_NHW.clone())
         broken.target_NHW[0, :3, :3] = 200
-        with pytest.raises(DataError, match="targets hold values that are no class") as caught:
+        with pytest.raises(DataError, match="targets contain values that are no class") as caught:
             segmentation.train(data=replace(segmentation.prepared, val=broken))
         assert (caught.value.found, caught.value.allowed) == ("9 labels", "0 … 6 or 255")
 

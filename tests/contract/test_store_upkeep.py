@@ -1,4 +1,4 @@
-"""What checking, migrating and tidying a store promise."""
+"""The contract of checking, migrating and vacuuming a store."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ Make = Callable[..., EpochRecord]
 def filled(
     store_url: str, make_record: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> str:
-    """The address of a store with a trial of every kind; its files go to a folder of the test's own."""
+    """The URL of a store with a trial of every kind; its files are in the test's folder."""
     monkeypatch.chdir(tmp_path)
     fill(store_url, make_record)
     return store_url
 
 
 def execute(url: str, *statements: str) -> None:
-    """Runs statements behind the store's back."""
+    """Run statements without the store's repositories."""
     with StoreLocation.parse(url).open() as store, store._database.writing() as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(
@@ -49,7 +49,7 @@ def execute(url: str, *statements: str) -> None:
 
 
 def release(url: str) -> None:
-    """Nobody works on the store any more."""
+    """Pause the running trials."""
     execute(
         url, "UPDATE search_trials SET state = 'paused', lease_until = NULL WHERE state = 'running'"
     )
@@ -57,7 +57,7 @@ def release(url: str) -> None:
 
 class TestCheck:
     def test_sound(self, filled: str) -> None:
-        """A store in which nothing is wrong says so, with its versions and what is in it; a study of somebody else's is no fault."""
+        """A consistent store has no problems; a study of another program is none."""
         trials = open_trials(StoreLocation.parse(filled))
         plain_trials(trials)
         close_trials(trials)
@@ -73,7 +73,7 @@ class TestCheck:
         ]
 
     def test_faults(self, filled: str) -> None:
-        """Everything that is wrong is found, each thing once, and with what to do."""
+        """Every problem is found once, with what to do about it."""
         execute(
             filled,
             "UPDATE search_trials SET lease_until = lease_until - 6000 WHERE state = 'running'",
@@ -112,7 +112,7 @@ class TestCheck:
         ]
 
     def test_many(self, filled: str) -> None:
-        """Of a fault that is there a hundred times the first are named, and the others counted."""
+        """Of many problems of one kind the first are listed, and the others counted."""
         lonely = [
             f"INSERT INTO trials (study_id, number, state) VALUES (1, {100 + number}, 'RUNNING')"
             for number in range(30)
@@ -125,7 +125,7 @@ class TestCheck:
         assert faults[-1].what == "10 more problems of this kind (end)"
 
     def test_other_version(self, filled: str) -> None:
-        """A store of another version is told by it, and not looked at any further."""
+        """A store of another version is reported, and not checked any further."""
         execute(filled, f"UPDATE {schema.VERSION_TABLE} SET version_num = '0000'")
 
         assert [
@@ -134,7 +134,7 @@ class TestCheck:
         ] == [("version", "search store migrate")]
 
     def test_damaged(self, sqlite_url: str, make_record: Make) -> None:
-        """A file that was overwritten in part is told to be damaged."""
+        """A partly overwritten file is reported as damaged."""
         fill(sqlite_url, make_record)
         file = Path(sqlite_url.removeprefix("sqlite:///"))
         with closing(sqlite3.connect(file)) as database:
@@ -151,7 +151,7 @@ class TestCheck:
 
 class TestFiles:
     def test_leftovers(self, filled: str, tmp_path: Path) -> None:
-        """Files of trials and studies that are gone are found, and removed with their folder; others stay, and so do links."""
+        """Files of missing trials and studies are removed with their folder; others and links stay."""
         root = StoreLocation.parse(filled).files_root
         (tmp_path / "elsewhere").mkdir()
         gone = (
@@ -190,7 +190,7 @@ class TestFiles:
         assert not (root / "old").exists()
 
     def test_after_the_end(self, filled: str) -> None:
-        """States of a trial whose worker died between its end and their removal are found, but not while a live worker may be at it."""
+        """Checkpoints of an ended trial are orphans once its worker would have removed them."""
         with StoreLocation.parse(filled).open(create=False) as store:
             number = next(
                 trial.number
@@ -212,7 +212,7 @@ class TestFiles:
     def test_named_folder(
         self, sqlite_url: str, make_record: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """In a folder that SEARCH_FILES names for all stores, the files of another one are not taken for leftovers."""
+        """Files of another store in a shared folder are not removed."""
         monkeypatch.setenv("SEARCH_FILES", str(tmp_path / "all"))
         fill(sqlite_url, make_record)
         release(sqlite_url)
@@ -226,7 +226,7 @@ class TestFiles:
 
 class TestVacuum:
     def test_room(self, filled: str) -> None:
-        """What is in a store stays as it is, and an SQLite file gives the room of deleted rows back."""
+        """A vacuum does not change the data, and returns the space of deleted rows."""
         release(filled)
         with StoreLocation.parse(filled).open() as store, store._database.writing() as connection:
             connection.execute(text("CREATE TABLE junk (t VARCHAR(15000))"))
@@ -241,7 +241,7 @@ class TestVacuum:
             assert done.after_bytes < done.before_bytes - 900_000
 
     def test_held(self, sqlite_url: str, make_record: Make) -> None:
-        """An SQLite store that workers write to is not locked under them."""
+        """An SQLite store to which workers write is not vacuumed."""
         fill(sqlite_url, make_record)
 
         with pytest.raises(StoreError, match="cannot be vacuumed while workers hold trials"):
@@ -250,7 +250,7 @@ class TestVacuum:
 
 class TestMigrate:
     def test_current(self, filled: str) -> None:
-        """A store of this version is left alone."""
+        """A store of this version is not changed."""
         assert migrate_store(StoreLocation.parse(filled)) == []
 
     def test_newer(self, filled: str) -> None:
@@ -266,7 +266,7 @@ class TestMigrate:
             migrate_store(StoreLocation.parse(filled), backed_up=True)
 
     def test_optuna(self, filled: str) -> None:
-        """Optuna's tables of an older version are refused by name, and brought to the version of this Optuna after a copy."""
+        """Older tables of Optuna's are refused, and upgraded after a copy was made."""
         execute(filled, "UPDATE alembic_version SET version_num = 'v3.0.0.d'")
         with pytest.raises(
             StoreError,
@@ -293,7 +293,7 @@ class TestMigrate:
         close_trials(trials)
 
     def test_first_version(self, sqlite_url: str, tmp_path: Path) -> None:
-        """A store of version 0001 is copied, and brought to this version, once no worker holds a trial of it."""
+        """A store of version 0001 is copied and upgraded, once no worker owns a trial of it."""
         with (
             closing(StoreLocation.parse(sqlite_url).open_database(create=True)) as database,
             database.writing() as connection,
@@ -327,7 +327,7 @@ class TestMigrate:
             assert [trial.number for trial in store.trials.list_trials(1)] == [0]
 
     def test_copy(self, sqlite_url: str, make_record: Make, tmp_path: Path) -> None:
-        """An SQLite file is copied as it was, and a copy that is there already is not written over."""
+        """An SQLite file is copied first, and an existing copy is not overwritten."""
         fill(sqlite_url, make_record)
         release(sqlite_url)
         execute(sqlite_url, "UPDATE alembic_version SET version_num = 'v3.0.0.d'")

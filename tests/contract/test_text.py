@@ -244,7 +244,7 @@ class TestOptions:
             "optimizer.base_lr": 1.0,
         }
         run = run_of(text, changes)
-        assert [run.values(epoch).lr for epoch in range(1, 6)] == pytest.approx(
+        assert [run.values_of(epoch).lr for epoch in range(1, 6)] == pytest.approx(
             [0.5, 1, 0.75, 0.5, 0.25]
         )
 

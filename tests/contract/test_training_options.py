@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from objectives.data.loading import SegmentationData
 from objectives.segmentation.config import SegmentationConfig
 from objectives.segmentation.train import METRICS, Run
-from objectives.training.steps import pool
+from objectives.training.steps import pool_batches
 from objectives.training.validation import validate
 from search.planning.plan import Plan, make_plan, searchable
 from search.sampling.sampler import TrialSeededSampler, suggest
@@ -146,7 +146,7 @@ class TestAccumulation:
                 )
             )
             run.model.train()
-            others = pool(run.criterion, run.model, run.model, group)
+            others = pool_batches(run.criterion, run.model, run.model, group)
             assert (others is None) == (len(group) == 1)
             losses = []
             for images_NCHW, target_NHW in group:
@@ -186,7 +186,7 @@ class TestAccumulation:
             seen.append(run.predict(images))
             return seen[-1]
 
-        assert pool(run.criterion, run.model, predict, group) is not None
+        assert pool_batches(run.criterion, run.model, predict, group) is not None
         assert torch.equal(torch.get_rng_state(), rng)
         assert all(torch.equal(held, before[name]) for name, held in run.model.state_dict().items())
         assert all(parameter.grad is None for parameter in run.model.parameters())
@@ -215,9 +215,9 @@ class TestAccumulation:
             seen.append(images)
             return run.predict(images)
 
-        assert pool(run.criterion, run.model, predict, group) is not None
+        assert pool_batches(run.criterion, run.model, predict, group) is not None
         assert len(seen) == passes
-        assert pool(run.criterion, run.model, predict, group[:1]) is None
+        assert pool_batches(run.criterion, run.model, predict, group[:1]) is None
         assert len(seen) == passes
 
 
@@ -237,7 +237,7 @@ class TestAveraging:
                 torch.equal(ours, theirs)
                 for ours, theirs in zip(weights(run.model), plain[-1], strict=True)
             )
-            counting = run.averager.counting(epoch)
+            counting = run.averager.model_of(epoch)
             assert (counting is run.model) == (epoch < 3)
             if epoch >= 3:
                 expected = [torch.stack(held).mean(0) for held in zip(*plain[2:epoch], strict=True)]
@@ -247,7 +247,7 @@ class TestAveraging:
         """Batch statistics are measured anew for the mean weights: the cumulative mean over the epoch's batches."""
         run = run_of(segmentation, {"epochs": 2, "schedule.swa_from_epoch": 1})
         run.next_epoch()
-        averaged = run.averager.counting(1)
+        averaged = run.averager.model_of(1)
         first = next(module for module in averaged.modules() if isinstance(module, nn.BatchNorm2d))
         seen: list[Tensor] = []
         hook = first.register_forward_pre_hook(
@@ -272,7 +272,7 @@ class TestAveraging:
         for epoch in range(1, 5):
             record = run.next_epoch()
             found = validate(
-                run.averager.counting(epoch),
+                run.averager.model_of(epoch),
                 run.val_batches.epoch(0),
                 run.criterion,
                 7,
@@ -280,10 +280,10 @@ class TestAveraging:
                 METRICS,
             )
             assert (record.val_loss, record.metrics) == (found.loss, found.metrics)
-            if record.metric == run.best_metric:
-                counting = run.averager.counting(epoch).state_dict()
+            if record.metric == run.best.metric:
+                counting = run.averager.model_of(epoch).state_dict()
                 assert all(
-                    torch.equal(held, counting[name]) for name, held in run.best_weights.items()
+                    torch.equal(held, counting[name]) for name, held in run.best.weights.items()
                 )
         assert record is not None
         assert record.test is not None
@@ -294,7 +294,7 @@ class TestAveraging:
         assert (
             record.test.metric
             == validate(
-                run.averager.counting(4), swapped.epoch(0), run.criterion, 7, 255, METRICS
+                run.averager.model_of(4), swapped.epoch(0), run.criterion, 7, 255, METRICS
             ).metrics["miou"]
         )
 
@@ -304,12 +304,13 @@ class TestAveraging:
         for _ in range(2):
             run.next_epoch()
         kept = {name: held.clone() for name, held in run.model.state_dict().items()}
-        run.best_weights, run.best_metric = kept, 1.0  # nothing will be better
+        run.best.weights = kept
+        run.best.metric = 1.0  # nothing will be better
         record = run.next_epoch()
         alone = run_of(segmentation, {})
         alone.model.load_state_dict(kept)
-        alone.best_weights = kept
-        assert record.test == alone.test()
+        alone.best.weights = kept
+        assert record.test == alone.score_test_split()
 
     def test_never(self, segmentation: Kit) -> None:
         """An epoch beyond the last averages nothing, and is told as unused."""

@@ -14,7 +14,7 @@ from objectives.contract import NoCheckpoints, Trainer
 from objectives.data.build import SceneSplit
 from objectives.registry import OBJECTIVES, objective
 from spaces.config import TrialConfig
-from spaces.paths import nested, overlay
+from spaces.config_tree import ConfigTree
 from spaces.records import ClassCounts, EpochRecord
 
 VOLATILE = ("seconds", "samples_per_s", "peak_mib")
@@ -47,9 +47,8 @@ class Kit:
 
     def config(self, changes: Mapping[str, Any] | None = None) -> Any:
         """The small configuration, with changes by dotted path."""
-        return OBJECTIVES[self.name].config.model_validate(
-            overlay(SMALL[self.name], nested(changes or {}))
-        )
+        tree = ConfigTree(SMALL[self.name]).overlay(ConfigTree.from_paths(changes or {}))
+        return OBJECTIVES[self.name].config.model_validate(tree.nested)
 
     def start(
         self, config: TrialConfig, checkpoints: Any = None, data: Any = None

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from objectives.contract import NoCheckpoints
-from objectives.custom import own_objective
+from objectives.custom import custom_objective
 from search.planning.plan import Plan, make_plan
 from spaces.errors import DataError, StudyError, TrialFailedError
 from spaces.records import EpochRecord
@@ -59,7 +59,7 @@ def plan_of(objective: str, **changes: Any) -> Plan:
 
 
 def records_of(objective: str) -> list[EpochRecord]:
-    kind = own_objective(objective)
+    kind = custom_objective(objective)
     config, trainer = kind.config.model_validate({"epochs": 2}), kind.load()
     return list(
         trainer.train(
@@ -141,7 +141,7 @@ class TestSound:
     def test_closed(self, made: Made, tmp_path: Path) -> None:
         """Closing the training closes the function's generator."""
         code = "import pathlib\n\n\ndef train(config: Config):\n    try:\n        yield {'epoch': 1, 'loss': 1.0, 'metric': 0.5}\n        yield {'epoch': 2, 'loss': 1.0, 'metric': 0.5}\n    finally:\n        pathlib.Path('freed').touch()\n"
-        kind = own_objective(f"{made(code)}:train")
+        kind = custom_objective(f"{made(code)}:train")
         config = kind.config()
         training = kind.load().train(
             config, None, kind.load().count_classes(config), "cpu", NoCheckpoints()
@@ -196,7 +196,7 @@ class TestBroken:
             ),
             (
                 "def count_classes(config: Config):\n    return {'a': 3, 'b': 4}\n\n\ndef train(config: Config):\n    yield {'epoch': 1, 'loss': 1.0, 'metric': 0.5, 'class_metric': [0.5]}\n",
-                "class_metric has 1 values, but count_classes tells of 2",
+                "class_metric has 1 values, but count_classes returned 2",
             ),
         ],
     )
@@ -211,18 +211,18 @@ class TestRefused:
         ("function", "code", "words"),
         [
             ("trian", SOUND, r"has no function 'trian' \(did you mean 'train'\?\)"),
-            ("train", "def train(config):\n    yield\n", "has no configuration as its annotation"),
-            ("train", "def train():\n    yield\n", "has no configuration as its annotation"),
+            ("train", "def train(config):\n    yield\n", "is not annotated with a configuration"),
+            ("train", "def train():\n    yield\n", "is not annotated with a configuration"),
             (
                 "train",
                 "def train(config: dict):\n    yield\n",
-                "has no configuration as its annotation",
+                "is not annotated with a configuration",
             ),
-            ("train", "def train(config: 'Nothing'):\n    yield\n", "names what is not there"),
+            ("train", "def train(config: 'Nothing'):\n    yield\n", "uses an unknown name"),
             (
                 "train",
                 "def train(config: Config, dataset):\n    yield\n",
-                "asks for 'dataset', which nobody gives",
+                "has an unknown parameter 'dataset'",
             ),
             ("train", "1 / 0\n", "cannot be imported"),
             ("train", "import not_installed_here\n", "cannot be imported"),
@@ -230,7 +230,7 @@ class TestRefused:
             (
                 "train",
                 "import math\n\n\ndef train(config: Config, data: 'math.Nothing'):\n    yield\n",
-                "names what is not there",
+                "uses an unknown name",
             ),
         ],
     )
@@ -254,27 +254,27 @@ class TestRefused:
             ),
             (
                 "def count_classes(config: Config):\n    return [1, 2]\n\n\n",
-                "has to map each class to its samples",
+                "must map each class to its number of samples",
             ),
             (
                 "def count_classes(config: Config):\n    return {'a': -3}\n\n\n",
-                "has to map each class to its samples",
+                "must map each class to its number of samples",
             ),
             (
                 "def count_classes(config: Config):\n    return {'a': 'many'}\n\n\n",
-                "has to map each class to its samples",
+                "must map each class to its number of samples",
             ),
             (
                 "def count_classes(config: Config):\n    return {'a': float('nan')}\n\n\n",
-                "has to map each class to its samples",
+                "must map each class to its number of samples",
             ),
             (
                 "def count_classes(config: Config):\n    return {'a': float('inf')}\n\n\n",
-                "has to map each class to its samples",
+                "must map each class to its number of samples",
             ),
             (
                 "def count_classes(config: Config):\n    return {'a': 2.5}\n\n\n",
-                "has to map each class to its samples",
+                "must map each class to its number of samples",
             ),
         ],
     )

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from objectives.schedules import EpochValues, settled_from, values_at
 from spaces.config import LossConfig, OptimizerConfig, ScheduleConfig, Stage, WeightsConfig
 from spaces.errors import ConfigError
-from spaces.presets import preset
+from spaces.presets import make_preset
 
 LOSS = LossConfig(dice_weight=0.4, smooth=1.0)
 OPTIMIZER = OptimizerConfig(base_lr=1.0, lr_multiple=0.3)
@@ -39,7 +39,7 @@ def plan(
 
 def planned(name: str) -> dict[int, EpochValues]:
     """A preset's 30 epochs."""
-    given: dict[str, Any] = preset(name, 30)
+    given: dict[str, Any] = make_preset(name, 30)
     optimizer = OptimizerConfig(base_lr=1.0, **given["optimizer"])
     return plan(
         ScheduleConfig(**given["schedule"]),
@@ -347,7 +347,7 @@ class TestPlan:
     @pytest.mark.parametrize("epochs", [30, 60, 12, 6, 3])
     def test_is_the_preset(self, epochs: int) -> None:
         """With ×0.3 and a Dice share of 0.4 the progressive plan has the progressive preset's numbers, epoch by epoch."""
-        given: dict[str, Any] = preset("progressive", epochs)
+        given: dict[str, Any] = make_preset("progressive", epochs)
         optimizer = OptimizerConfig(base_lr=1.0, **given["optimizer"])
         loss, weights = LossConfig(**given["loss"]), WeightsConfig(**given["weights"])
         assert (loss.dice_weight, optimizer.lr_multiple) == (0.4, 0.3)

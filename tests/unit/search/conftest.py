@@ -33,10 +33,7 @@ DIAGNOSIS = Diagnosis(
     "learning rate too high",
     ("it was [30] times the base rate",),
     (
-        Remedy(
-            "clip: the norm at 1: optimizer.grad_clip_norm none → 1",
-            {"optimizer.grad_clip_norm": 1.0},
-        ),
+        Remedy("clip: the norm at 1", {"optimizer.grad_clip_norm": 1.0}),
         Remedy("look at the masks", {}),
     ),
 )

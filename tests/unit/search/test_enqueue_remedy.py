@@ -179,9 +179,9 @@ class TestEnqueue:
     def test_next(self, session: Session, make_record: Any) -> None:
         """The remedied configuration waits as the next trial, and the spent budget grows by it."""
         killed(session, slower(), make_record=make_record)
-        grown, remedy = enqueue_remedy(session, Choice(0))
+        grown, described = enqueue_remedy(session, Choice(0))
         (waiting,) = self.waiting(grown)
-        assert remedy == slower()
+        assert described == "learning rate × 0.5: optimizer.lr_multiple 30 → 0.5"
         assert waiting.system_attrs["fixed_params"] == {
             "optimizer.lr_multiple": 0.5,
             "weights.method": "uniform",
@@ -202,8 +202,8 @@ class TestEnqueue:
         """Remedies can be chosen by their place."""
         clip = Remedy("clip", {"optimizer.grad_clip_norm": 1.0})
         killed(session, slower(), clip, make_record=make_record)
-        grown, remedy = enqueue_remedy(session, Choice(0, 2))
-        assert remedy.text == "clip"
+        grown, described = enqueue_remedy(session, Choice(0, 2))
+        assert described == "clip: optimizer.grad_clip_norm none → 1"
         (waiting,) = self.waiting(grown)
         start = start_of(waiting.user_attrs)
         assert start.label == "remedy of 0"

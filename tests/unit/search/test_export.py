@@ -402,9 +402,9 @@ class TestLoadExport:
     @pytest.mark.parametrize(
         ("content", "what"),
         [
-            (b"", "holds no mapping"),
-            (b"# no more\n", "holds no mapping"),
-            (b"- 1\n", "holds no mapping"),
+            (b"", "contains no mapping"),
+            (b"# no more\n", "contains no mapping"),
+            (b"- 1\n", "contains no mapping"),
             (b"\xff\xfe\x00", "cannot read"),
             (b"\x00", "is not valid YAML"),
             (b"a: 2026-99-99\n", "is not valid YAML"),

@@ -121,7 +121,7 @@ class TestBadStudy:
         assert error.where == f"{path}{place}"
         assert error.found == found
         assert allowed in error.allowed
-        assert error.next_step.startswith("mend it")
+        assert error.next_step.startswith("fix it")
 
     @pytest.mark.parametrize(
         ("dimension", "what", "place", "allowed"),
@@ -149,7 +149,7 @@ class TestBadStudy:
             ("{kind: float, low: 3, high: 2}", "loss.gamma: low 3 is above high 2", "", ""),
             (
                 "{kind: int, low: 0, high: 2, log: true}",
-                "loss.gamma: a log range must lie above 0, but low is 0",
+                "loss.gamma: a log range must be above 0, but low is 0",
                 "",
                 "",
             ),
@@ -166,7 +166,12 @@ class TestBadStudy:
                 " → choices",
                 "",
             ),
-            ("{kind: choice, choices: [1, 1]}", "loss.gamma: the same choice stands twice", "", ""),
+            (
+                "{kind: choice, choices: [1, 1]}",
+                "loss.gamma: the same choice is given twice",
+                "",
+                "",
+            ),
             (
                 "{kind: choice, choices: [{a: 1}]}",
                 "choices: input should be a valid",
@@ -213,7 +218,7 @@ class TestBadStudy:
         """The first complaint is told, and how many may follow."""
         error = refusal(write(f"name: mine\nepochs: 0\ntrials: 0\nseed: -1\n{SPACE}"))
         assert "epochs" in error.where
-        assert error.next_step == "mend it; 2 more complaints may follow"
+        assert error.next_step == "fix it; 2 more errors may follow"
 
     def test_words(self, write: Write) -> None:
         """Printed, each part has a row of its own."""
@@ -223,7 +228,7 @@ class TestBadStudy:
             f"  where:   {path}, line 2, metric → score",
             "  found:   'bets'",
             "  allowed: best, last or mean_last_5",
-            "  next:    mend it and run the command again",
+            "  next:    fix it and run the command again",
         ]
 
     def test_exit_code(self, write: Write) -> None:
@@ -245,11 +250,11 @@ class TestBadFile:
         [
             ("name: a\nspace: {a: 1\nb: }\n", 3, "expected ',' or '}'"),
             ("name: a\n\tb: 1\n", 2, "found character '\\t'"),
-            ("name: mine\nname: yours\n", 2, "the key 'name' stands twice"),
+            ("name: mine\nname: yours\n", 2, "the key 'name' is given twice"),
             (
                 "name: mine\nspace:\n  loss.gamma: {low: 1,\n    high: 2,\n    low: 3}\n",
                 5,
-                "the key 'low' stands twice",
+                "the key 'low' is given twice",
             ),
             ("name: mine\n? [a, b]\n: 1\n", 2, "a key must be plain text, not a list or a mapping"),
             ("name: !!python/object:os.system a\n", 1, "could not determine a constructor"),
@@ -257,7 +262,7 @@ class TestBadFile:
         ],
     )
     def test_syntax(self, write: Write, text: str, line: int, found: str) -> None:
-        """What is no YAML is told with the line; so is a key that stands twice."""
+        """What is no YAML is told with the line; so is a key that is given twice."""
         path = write(text)
         error = refusal(path)
         assert error.what == "mine.yaml is not valid YAML"
@@ -276,7 +281,7 @@ class TestBadFile:
     def test_no_mapping(self, write: Write, text: str, found: str) -> None:
         """A file must hold keys and values."""
         error = refusal(write(text))
-        assert (error.what, error.found) == ("mine.yaml holds no mapping", found)
+        assert (error.what, error.found) == ("mine.yaml contains no mapping", found)
 
     def test_missing(self, tmp_path: Path) -> None:
         """A file that is not there is told by its path."""
@@ -452,6 +457,31 @@ class TestChanges:
         assert what in refusal("focal_gamma", parse_changes([assignment])).what
 
 
+class TestFormerSignalName:
+    OLD, NEW = "loss_metric_divorce", "loss_metric_decoupling"
+
+    @pytest.mark.parametrize("in_file", [OLD, NEW])
+    @pytest.mark.parametrize("changed", [OLD, NEW])
+    def test_laid_over(self, write: Write, in_file: str, changed: str) -> None:
+        """The file and the command line may each use the former name or the name now."""
+        path = write(f"name: mine\nsignals: {{{in_file}: {{drop: 0.4, window: 9}}}}\n{SPACE}")
+        spec = load_study(path, {f"signals.{changed}.drop": 0.5})
+        found = spec.signals.loss_metric_decoupling
+        assert (found.drop, found.window) == (0.5, 9)
+
+    def test_line(self, write: Write) -> None:
+        """A complaint has the line of the former name, and the option that used it."""
+        path = write(f"name: mine\nsignals:\n  {self.OLD}:\n    drop: 2\n{SPACE}")
+        assert refusal(path).where == f"{path}, line 4, signals → {self.NEW} → drop"
+        changes = {f"signals.{self.OLD}.window": 0, f"signals.{self.OLD}.drop": 0.2}
+        assert refusal(path, changes).where == f"--set signals.{self.OLD}.window"
+
+    def test_both(self, write: Write) -> None:
+        """A file with both names is refused, for one of the two would be lost."""
+        path = write(f"name: mine\nsignals: {{{self.OLD}: {{}}, {self.NEW}: {{}}}}\n{SPACE}")
+        assert f"'{self.OLD}' is the former name of '{self.NEW}'" in refusal(path).what
+
+
 class TestWhereChanged:
     @pytest.mark.parametrize(
         ("changes", "where"),
@@ -490,6 +520,13 @@ class TestCheck:
         with pytest.raises(InputError, match="gamma: input should be greater") as caught:
             check(LossConfig, {"gamma": -1}, "study mine in the store")
         assert caught.value.where == "study mine in the store, gamma"
+
+    def test_place(self, write: Write) -> None:
+        """An error has the keys that lead to the value, as text and without what pydantic adds."""
+        dimension = "{kind: choice, choices: [1, [2]]}"
+        error = refusal(write(f"name: mine\nspace: {{loss.gamma: {dimension}}}\n"))
+        assert error.place[:4] == ("space", "loss.gamma", "choices", "1")
+        assert refusal(write(f"name: mine\nepoch: 3\n{SPACE}")).place == ("epoch",)
 
     def test_found_is_short(self) -> None:
         """Of a long value the beginning is enough."""

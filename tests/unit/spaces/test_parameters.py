@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from spaces.parameters import Choice, Condition, FloatRange, IntRange, Parameter, active
+from spaces.parameters import Choice, Condition, FloatRange, IntRange, Parameter, is_active
 
 PARAMETER: TypeAdapter[Any] = TypeAdapter(Parameter)
 
@@ -23,9 +23,9 @@ class TestBounds:
         ("given", "complaint"),
         [
             ({"low": 2, "high": 1}, "low 2 is above high 1"),
-            ({"low": 0, "high": 1, "log": True}, "must lie above 0, but low is 0"),
-            ({"low": -3, "high": 1, "log": True}, "must lie above 0, but low is -3"),
-            ({"low": 1, "high": 9, "log": True, "step": 2}, "a log range takes no step"),
+            ({"low": 0, "high": 1, "log": True}, "must be above 0, but low is 0"),
+            ({"low": -3, "high": 1, "log": True}, "must be above 0, but low is -3"),
+            ({"low": 1, "high": 9, "log": True, "step": 2}, "a log range has no step"),
             ({"low": 1, "high": 9, "step": 0}, "greater than"),
             ({"low": 1, "high": 9, "stpe": 1}, r"unknown key 'stpe' \(did you mean 'step'\?\)"),
             ({"low": 1}, "high\n  Field required"),
@@ -50,7 +50,7 @@ class TestBounds:
     @pytest.mark.parametrize("kind", ["float", "int"])
     def test_single_value(self, kind: str) -> None:
         """A range of one value is a range."""
-        assert dimension(kind, low=3, high=3).holds(3)
+        assert dimension(kind, low=3, high=3).contains(3)
 
     def test_unknown_kind(self) -> None:
         """There are three kinds."""
@@ -75,18 +75,18 @@ class TestFloatRange:
     )
     def test_holds(self, value: object, held: bool) -> None:
         """Both ends belong to it; a boolean is no number."""
-        assert FloatRange(kind="float", low=0.5, high=2.0).holds(value) is held
+        assert FloatRange(kind="float", low=0.5, high=2.0).contains(value) is held
 
     def test_holds_log(self) -> None:
         """A logarithm changes how it is sampled, not what it holds."""
-        assert FloatRange(kind="float", low=1e-5, high=1.0, log=True).holds(1e-5)
+        assert FloatRange(kind="float", low=1e-5, high=1.0, log=True).contains(1e-5)
 
     @pytest.mark.parametrize(
         ("value", "held"), [(0.1, True), (0.3, True), (0.7, True), (0.4, False), (0.31, False)]
     )
     def test_holds_step(self, value: float, held: bool) -> None:
         """With a step only the grid belongs to it, the rounding of 0.1 + 0.2 forgiven."""
-        assert FloatRange(kind="float", low=0.1, high=0.9, step=0.2).holds(value) is held
+        assert FloatRange(kind="float", low=0.1, high=0.9, step=0.2).contains(value) is held
 
     @pytest.mark.parametrize(
         ("given", "said"),
@@ -113,7 +113,7 @@ class TestIntRange:
     )
     def test_holds(self, value: object, held: bool) -> None:
         """Only whole numbers on the grid belong to it."""
-        assert IntRange(kind="int", low=1, high=9, step=2).holds(value) is held
+        assert IntRange(kind="int", low=1, high=9, step=2).contains(value) is held
 
     def test_words(self) -> None:
         """It reads as a person would write it; a step of 1 goes without saying."""
@@ -130,8 +130,8 @@ class TestChoice:
 
     @pytest.mark.parametrize("choices", [[1, 1], [None, 2, None], ["a", "a"], [True, True]])
     def test_repeated(self, choices: list[Any]) -> None:
-        """No choice stands twice."""
-        with pytest.raises(ValidationError, match="the same choice stands twice"):
+        """No choice is given twice."""
+        with pytest.raises(ValidationError, match="the same choice is given twice"):
             dimension("choice", choices=choices)
 
     def test_kinds_kept(self) -> None:
@@ -158,7 +158,7 @@ class TestChoice:
     )
     def test_holds(self, choices: list[Any], value: object, held: bool) -> None:
         """`1` and `1.0` are one value, `1` and `True` are two."""
-        assert Choice(kind="choice", choices=tuple(choices)).holds(value) is held
+        assert Choice(kind="choice", choices=tuple(choices)).contains(value) is held
 
     def test_words(self) -> None:
         """It reads as YAML would have it, and null as none."""
@@ -183,4 +183,4 @@ class TestActive:
     )
     def test_active(self, when: Condition, exists: bool) -> None:
         """All conditions must be met, each by one of its values; a path without a value meets none."""
-        assert active(when, {"loss.kind": "focal", "clip": None}) is exists
+        assert is_active(when, {"loss.kind": "focal", "clip": None}) is exists

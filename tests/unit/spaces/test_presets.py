@@ -9,14 +9,14 @@ import pytest
 from objectives.schedules import EpochValues, settled_from, values_at
 from objectives.segmentation.config import SegmentationConfig
 from spaces.errors import StudyError
-from spaces.presets import PRESETS, preset
+from spaces.presets import PRESETS, make_preset
 
 ALL = sorted(PRESETS)
 
 
 def configured(name: str, epochs: int, *, focal: bool = False) -> Any:
     """The preset as a whole configuration with a base rate of 1."""
-    config = preset(name, epochs, focal=focal)
+    config = make_preset(name, epochs, focal=focal)
     return SegmentationConfig.model_validate(
         config | {"epochs": epochs, "optimizer": {**config["optimizer"], "base_lr": 1.0}}
     )
@@ -129,12 +129,13 @@ class TestScaled:
     @pytest.mark.parametrize("epochs", range(1, 31))
     def test_proportional(self, epochs: int) -> None:
         """Every phase keeps its share of the training, rounded down, and lasts an epoch at least."""
-        schedule = preset("safe", epochs)["schedule"]
+        schedule = make_preset("safe", epochs)["schedule"]
         assert schedule["dice_ce_only_epochs"] == max(1, 5 * epochs // 30)
         assert schedule["dice_ramp_epochs"] == max(1, 10 * epochs // 30)
         assert schedule["stages"][0]["before_epoch"] == 1 + max(1, 9 * epochs // 30)
         assert [
-            stage["before_epoch"] for stage in preset("progressive", epochs)["schedule"]["stages"]
+            stage["before_epoch"]
+            for stage in make_preset("progressive", epochs)["schedule"]["stages"]
         ] == [
             1 + max(1, 5 * epochs // 30),
             1 + max(1, 5 * epochs // 30) + max(1, 10 * epochs // 30),
@@ -179,11 +180,11 @@ class TestPreset:
         with pytest.raises(
             StudyError, match=r"unknown preset 'save' \(did you mean 'safe'\?\)"
         ) as caught:
-            preset("save", 30)
+            make_preset("save", 30)
         assert all(name in caught.value.allowed for name in ALL)
 
     @pytest.mark.parametrize("name", ALL)
     def test_fresh(self, name: str) -> None:
         """Each call gives a tree of its own, which a caller may change."""
-        preset(name, 30)["loss"].clear()
-        assert preset(name, 30)["loss"]
+        make_preset(name, 30)["loss"].clear()
+        assert make_preset(name, 30)["loss"]

@@ -48,7 +48,7 @@ class TestShipped:
         for preset in plan.spec.presets:
             params = plan.preset_params(preset)
             assert params
-            assert all(plan.spec.space[path].holds(value) for path, value in params.items())
+            assert all(plan.spec.space[path].contains(value) for path, value in params.items())
             assert dict(plan.dimensions(plan.below(preset), params)).keys() == params.keys()
             assert plan.config(params, 0, preset) == plan.config({}, 0, preset)
 

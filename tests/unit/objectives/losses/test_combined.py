@@ -211,7 +211,7 @@ class TestCheckTargets:
         target[1, 2] = label
         left_out = built()(logits, target.masked_fill(target == label, IGNORED)).total
         assert torch.equal(criterion(logits, target).total, left_out)
-        with pytest.raises(DataError, match="a target holds a value that is no class") as caught:
+        with pytest.raises(DataError, match="a target contains a value that is no class") as caught:
             criterion.check_targets()
         assert (caught.value.found, caught.value.allowed) == (
             str(label),

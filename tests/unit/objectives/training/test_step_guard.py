@@ -18,7 +18,7 @@ def step(guard: StepGuard, model: nn.Module, gradient: float, loss: float = 1.0)
     """One step whose every gradient is `gradient`."""
     for parameter in model.parameters():
         parameter.grad = torch.full_like(parameter, gradient)
-    return guard.check(torch.tensor(loss))
+    return guard.check_step(torch.tensor(loss))
 
 
 @pytest.fixture
@@ -90,7 +90,9 @@ class TestSummary:
         guard.start_epoch()
         for gradient in (1.0, 2.0, 4.0):
             step(guard, model, gradient)
-        assert guard.summary() == pytest.approx((2 * NORM_PER_UNIT, 4 * NORM_PER_UNIT, 2 / 3))
+        assert guard.summarize_norms() == pytest.approx(
+            (2 * NORM_PER_UNIT, 4 * NORM_PER_UNIT, 2 / 3)
+        )
 
     def test_not_finite_is_the_maximum(self, model: nn.Module) -> None:
         """A norm that is not finite is never hidden behind a larger number."""
@@ -98,7 +100,7 @@ class TestSummary:
         guard.start_epoch()
         step(guard, model, 5.0)
         step(guard, model, math.nan)
-        assert math.isnan(guard.summary()[1])
+        assert math.isnan(guard.summarize_norms()[1])
 
 
 class TestHoldBack:
@@ -111,13 +113,13 @@ class TestHoldBack:
         seen = []
         for gradient in (1.0, 1.0, math.nan, 1.0, 1.0):
             assert step(guard, model, gradient)  # not read yet
-            guard.hold_back(optimizer)
+            guard.skip_broken_steps(optimizer)
             optimizer.step()
             seen.append(model.weight.detach().clone())
         assert not torch.equal(seen[0], seen[1])
         assert torch.equal(seen[1], seen[2])
         assert torch.equal(seen[1], seen[4])
-        guard.read()
+        guard.read_norms()
         assert guard.broken_step == 3
 
     def test_within_ten(self, model: nn.Module) -> None:
@@ -134,7 +136,7 @@ class TestHoldBack:
         guard = StepGuard(model, clip_norm=None, max_norm=1000.0, loss_scaled=True)
         guard._every = CHECK_EVERY
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, fused=True)
-        guard.hold_back(optimizer)
+        guard.skip_broken_steps(optimizer)
         assert not hasattr(optimizer, "found_inf")
 
 
@@ -145,13 +147,13 @@ class TestTail:
         guard.start_epoch()
         for loss in range(12):
             step(guard, model, 1.0, loss)
-        guard.see(torch.tensor([math.nan]))
+        guard.check_inputs(torch.tensor([math.nan]))
         resumed.restore(guard.state())
         for each in (guard, resumed):
             each.start_epoch()
             step(each, model, 1e4, 12.0)
-        assert resumed.tail() == guard.tail()
-        assert len(resumed.tail()) == 10
+        assert resumed.last_steps() == guard.last_steps()
+        assert len(resumed.last_steps()) == 10
         assert not resumed.inputs_finite()
 
     def test_left_out(self, model: nn.Module) -> None:
@@ -169,20 +171,20 @@ class TestTail:
         guard.start_epoch()
         for loss in range(8):
             step(guard, model, 1.0, loss)
-        assert guard.tail() == ()
+        assert guard.last_steps() == ()
         guard.start_epoch()
         for loss in range(8, 12):
             step(guard, model, 1.0, loss)
         step(guard, model, 1e4, 12.0)
-        assert [loss for loss, _ in guard.tail()] == list(range(3, 13))
-        assert guard.tail()[-1][1] == pytest.approx(1e4 * NORM_PER_UNIT)
+        assert [loss for loss, _ in guard.last_steps()] == list(range(3, 13))
+        assert guard.last_steps()[-1][1] == pytest.approx(1e4 * NORM_PER_UNIT)
 
     @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
     def test_inputs(self, model: nn.Module, value: float) -> None:
         """One input that is not finite is remembered."""
         guard = StepGuard(model, clip_norm=None, max_norm=1000.0)
-        guard.see(torch.ones(2, 3))
+        guard.check_inputs(torch.ones(2, 3))
         assert guard.inputs_finite()
-        guard.see(torch.tensor([1.0, value]))
-        guard.see(torch.ones(2, 3))
+        guard.check_inputs(torch.tensor([1.0, value]))
+        guard.check_inputs(torch.ones(2, 3))
         assert not guard.inputs_finite()

@@ -8,7 +8,7 @@ import pytest
 
 from search.cli.parsing import (
     DEFAULT_STORE,
-    blaming,
+    blame_options,
     pruner_config,
     seconds,
     store_location,
@@ -135,7 +135,7 @@ class TestStudySpec:
         assert caught.value.where == where
 
 
-class TestBlaming:
+class TestBlameOptions:
     @pytest.mark.parametrize(
         ("assignment", "where"),
         [
@@ -157,7 +157,7 @@ class TestBlaming:
     def test_named(self, assignment: str, where: str) -> None:
         """A complaint about the study as a whole names the change that brought it about, and its place."""
         spec = study_spec("focal_gamma", [assignment])
-        with pytest.raises(StudyError) as caught, blaming(["trials=9", assignment], spec.name):
+        with pytest.raises(StudyError) as caught, blame_options(["trials=9", assignment]):
             make_plan(spec)
         assert caught.value.where == f"--set {assignment.partition('=')[0]}, over {where}"
 
@@ -166,7 +166,7 @@ class TestBlaming:
         spec = study_spec("focal_gamma", ["base.loss.gama=1"])
         with (
             pytest.raises(StudyError) as caught,
-            blaming(["base.data.size=64", "base.loss.gamma=2"], spec.name),
+            blame_options(["base.data.size=64", "base.loss.gamma=2"]),
         ):
             make_plan(spec)
         assert caught.value.where == "study focal_gamma, base, loss → gama"
@@ -186,6 +186,12 @@ class TestThresholds:
             found.overfitting.patience,
         ) == (8, False, 1, 9)
         assert thresholds([], below) == below
+
+    def test_former_name(self) -> None:
+        """A former name of a signal changes its thresholds, over those under the name now."""
+        below = SignalsConfig.model_validate({"loss_metric_decoupling": {"window": 9}})
+        found = thresholds(["loss_metric_divorce.drop=0.4"], below).loss_metric_decoupling
+        assert (found.drop, found.window) == (0.4, 9)
 
     @pytest.mark.parametrize(
         ("given", "what", "where"),

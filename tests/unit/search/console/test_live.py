@@ -157,7 +157,7 @@ class TestWatch:
 
         assert told == ["a trial failed at epoch 0"]
 
-    @pytest.mark.parametrize("method", ["progress", "trial"])
+    @pytest.mark.parametrize("method", ["list_progress", "find_trial"])
     def test_store_fails(
         self,
         demo: Demo,
@@ -176,7 +176,9 @@ class TestWatch:
                 demo,
                 capsys,
                 lambda: held.append(demo.start()),
-                lambda: broken.setattr(f"storage.store.Store.{method}", fail),
+                lambda: broken.setattr(
+                    f"storage.repositories.trials.TrialRepository.{method}", fail
+                ),
                 lambda: demo.finish(held[0], "complete", 0.5),
                 nothing,
                 broken.undo,

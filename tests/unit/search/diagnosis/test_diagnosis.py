@@ -12,9 +12,9 @@ from objectives.segmentation.config import SegmentationConfig
 from search.diagnosis import diagnose
 from search.diagnosis.causes import CAUSES, SUSPECTS
 from search.diagnosis.facts import Facts
-from search.diagnosis.remedies import remedies
+from search.diagnosis.remedies import describe_remedy, find_remedies
 from search.planning.plan import make_plan
-from spaces.paths import flatten, nested
+from spaces.config_tree import ConfigTree
 from spaces.records import ClassCounts, Diagnosis, EpochRecord, Evidence
 from spaces.study import StudySpec
 from spaces.thresholds import SignalsConfig
@@ -87,7 +87,8 @@ Course = Callable[..., list[EpochRecord]]
 def configuration(**changes: Any) -> dict[str, Any]:
     """The recommended preset with changes, by dotted path with __ for the dot."""
     values = RECOMMENDED | {path.replace("__", "."): value for path, value in changes.items()}
-    return SegmentationConfig.model_validate(nested(values)).model_dump(mode="json")
+    tree = ConfigTree.from_paths(values)
+    return SegmentationConfig.model_validate(tree.nested).model_dump(mode="json")
 
 
 def diagnosed(
@@ -179,7 +180,10 @@ class TestCauses:
         """Weights of a wide ratio, under which frequent classes hardly pull."""
         records = course(weight_ratio=176.0, class_grad_shares=(0.05, 0.2, 0.35, 0.4))
         found = diagnosed(
-            records, "loss_metric_divorce", weights__method="inverse_freq", weights__clip_ratio=None
+            records,
+            "loss_metric_decoupling",
+            weights__method="inverse_freq",
+            weights__clip_ratio=None,
         )
         assert found.cause == "extreme class weights"
         assert "class weights differ by a factor of 176" in found.because
@@ -280,9 +284,9 @@ class TestCauses:
         after = {
             epoch: {"metric": 0.02, "ce_loss": 3.0 * 0.7 ** (epoch - 7)} for epoch in range(7, 13)
         }
-        found = diagnosed(course(after), "loss_metric_divorce")
+        found = diagnosed(course(after), "loss_metric_decoupling")
         assert found.cause == "labels broken"
-        assert "epoch 7" in found.remedies[0].text
+        assert "epoch 7" in found.remedies[0].title
 
     def test_split_that_moves(self, course: Course) -> None:
         """A loss that rises because a warm-up hands the gradient to Dice tells nothing of the labels."""
@@ -301,7 +305,7 @@ class TestCauses:
         """A validation loss that rises from its minimum while the training split of eight images is learnt."""
         rising = {epoch: {"val_loss": 0.8 + 0.03 * epoch} for epoch in range(4, 13)}
         found = diagnosed(course(rising, steps=1), "overfitting")
-        assert found.cause == "too little regularisation"
+        assert found.cause == "too little regularization"
         assert patches(found) == [
             {"loss.label_smoothing": 0.1},
             {"optimizer.weight_decay": 1e-4},
@@ -422,19 +426,19 @@ class TestDiagnosis:
 class TestEffect:
     def test_reaches_the_training(self, course: Course) -> None:
         """What no part of the configuration takes up is not prescribed: two stages without weights, a denominator without Dice."""
-        uniform = remedies(
+        uniform = find_remedies(
             "imbalance too strong",
             facts_of(course(), weights__method="uniform", weights__clip_ratio=None),
         )
         assert {"schedule.light_clip_epochs": 20} not in [dict(remedy.patch) for remedy in uniform]
-        lovasz = remedies(
+        lovasz = find_remedies(
             "Dice unstable early",
             facts_of(course(), loss__overlap="lovasz", loss__square_denominator=False),
         )
         assert not {"loss.square_denominator", "schedule.smooth_steps"} & {
             path for remedy in lovasz for path in remedy.patch
         }
-        plain = remedies("alpha wrong for a class", facts_of(course()))
+        plain = find_remedies("alpha wrong for a class", facts_of(course()))
         assert [dict(remedy.patch) for remedy in plain] == [{}]
 
     @pytest.mark.parametrize(
@@ -442,7 +446,7 @@ class TestEffect:
         [
             ("learning rate too low", {"optimizer__lr_multiple": 0.4}, "optimizer.lr_multiple"),
             (
-                "too little regularisation",
+                "too little regularization",
                 {"optimizer__weight_decay": 0.001},
                 "optimizer.weight_decay",
             ),
@@ -452,8 +456,8 @@ class TestEffect:
         """More is more than before, and the words say by how much."""
         facts = facts_of(course(), **changes)
         values = [
-            (remedy.text, remedy.patch[path])
-            for remedy in remedies(cause, facts)
+            (remedy.title, remedy.patch[path])
+            for remedy in find_remedies(cause, facts)
             if path in remedy.patch
         ]
         assert values
@@ -464,13 +468,13 @@ class TestEffect:
         """What is strong already is not made weaker, or longer, in the name of a remedy."""
         assert [
             dict(remedy.patch)
-            for remedy in remedies(
-                "too little regularisation",
+            for remedy in find_remedies(
+                "too little regularization",
                 facts_of(course(), loss__label_smoothing=0.3, optimizer__weight_decay=0.5),
             )
         ] == [{"early_stopping_patience": 3}]
         late = facts_of(course(), schedule__dice_ce_only_epochs=2, schedule__dice_ramp_epochs=3)
-        assert [dict(remedy.patch) for remedy in remedies("Dice too late", late)] == [
+        assert [dict(remedy.patch) for remedy in find_remedies("Dice too late", late)] == [
             {"schedule.dice_ce_only_epochs": 0, "schedule.dice_ramp_epochs": 0}
         ]
 
@@ -479,7 +483,9 @@ class TestRemedies:
     def test_order_of_the_rate(self, course: Course) -> None:
         """Back to the documented multiples of the base rate: × 0.5, × 0.3, clipping at 1, warm-up."""
         facts = facts_of(course(), optimizer__lr_multiple=10.0, optimizer__grad_clip_norm=None)
-        assert [dict(remedy.patch) for remedy in remedies("learning rate too high", facts)] == [
+        assert [
+            dict(remedy.patch) for remedy in find_remedies("learning rate too high", facts)
+        ] == [
             {"optimizer.lr_multiple": 0.5},
             {"optimizer.lr_multiple": 0.3},
             {"optimizer.grad_clip_norm": 1.0},
@@ -489,14 +495,16 @@ class TestRemedies:
     def test_low_rate(self, course: Course) -> None:
         """A rate at or under the base rate is multiplied as it is; what is clipped and warmed up is not told to be."""
         facts = facts_of(course(), optimizer__lr_multiple=0.4, schedule__lr_warmup_epochs=2)
-        assert [dict(remedy.patch) for remedy in remedies("learning rate too high", facts)] == [
+        assert [
+            dict(remedy.patch) for remedy in find_remedies("learning rate too high", facts)
+        ] == [
             {"optimizer.lr_multiple": pytest.approx(0.2)},
             {"optimizer.lr_multiple": pytest.approx(0.12)},
         ]
 
     def test_short_training(self, course: Course) -> None:
         """Epoch numbers that are meant for 30 epochs are scaled down to a shorter training."""
-        found = remedies("Dice unstable early", facts_of(course(), epochs=12))
+        found = find_remedies("Dice unstable early", facts_of(course(), epochs=12))
         assert {"schedule.dice_ce_only_epochs": 2, "schedule.dice_ramp_epochs": 4} in [
             dict(remedy.patch) for remedy in found
         ]
@@ -513,14 +521,17 @@ class TestRemedies:
     def test_fits(self, course: Course, cause: str, changes: dict[str, Any]) -> None:
         """Every remedy tells old and new values, changes something, and can be laid over the trial's configuration and a study's base."""
         facts = facts_of(course(weight_ratio=500.0), **changes)
-        for remedy in remedies(cause, facts):
-            assert all(f"{path} " in remedy.text for path in remedy.patch)
-            assert remedy.text.count(" → ") >= len(remedy.patch)
+        for remedy in find_remedies(cause, facts):
+            line = describe_remedy(remedy, ConfigTree.from_paths(facts.values).nested)
+            assert line.startswith(remedy.title)
+            assert all(f"{path} " in line for path in remedy.patch)
+            assert line.count(" → ") == len(remedy.patch)
             assert all(facts.values[path] != value for path, value in remedy.patch.items())
-            SegmentationConfig.model_validate(nested(dict(facts.values) | dict(remedy.patch)))
+            tree = ConfigTree.from_paths({**facts.values, **remedy.patch})
+            SegmentationConfig.model_validate(tree.nested)
             study = {
                 "name": "next",
-                "base": nested(remedy.patch),
+                "base": ConfigTree.from_paths(remedy.patch).nested,
                 "space": {"optimizer.momentum": {"kind": "float", "low": 0, "high": 0.9}},
             }
             assert make_plan(StudySpec.model_validate(study)).spec.name == "next"
@@ -528,4 +539,4 @@ class TestRemedies:
 
 def facts_of(records: Sequence[EpochRecord], **changes: Any) -> Facts:
     """The facts of a trial that ended by itself."""
-    return Facts(records, dict(flatten(configuration(**changes))), None, COUNTS)
+    return Facts(records, ConfigTree(configuration(**changes)), None, COUNTS)

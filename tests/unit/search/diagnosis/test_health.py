@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from search.diagnosis.health import health, signs
+from search.diagnosis.health import check_health, describe_health
 from spaces.records import EpochRecord
 
 NAN = float("nan")
@@ -33,7 +33,7 @@ class TestHealth:
 
     def test_healthy(self, make_record: Make) -> None:
         """A healthy trial shows all five signs, each a line with its numbers."""
-        lines = health(self.course(make_record), "maximize")
+        lines = describe_health(self.course(make_record), "maximize")
 
         assert len(lines) == 5
         assert all(line.startswith("present: ") for line in lines)
@@ -56,7 +56,7 @@ class TestHealth:
     )
     def test_missing(self, make_record: Make, column: str, values: list[Any], missing: int) -> None:
         """What is not healthy is told as missing, and that alone."""
-        found = signs(self.course(make_record, **{column: values}), "maximize")
+        found = check_health(self.course(make_record, **{column: values}), "maximize")
 
         assert [index for index, sign in enumerate(found) if sign.present is False] == [missing]
 
@@ -74,15 +74,16 @@ class TestHealth:
     def test_tolerated(self, make_record: Make, column: str, values: list[Any]) -> None:
         """Ordinary noise, a loss without Dice, and a frequent class that wobbles a little, are healthy."""
         assert all(
-            sign.present for sign in signs(self.course(make_record, **{column: values}), "maximize")
+            sign.present
+            for sign in check_health(self.course(make_record, **{column: values}), "maximize")
         )
 
     def test_minimized(self, make_record: Make) -> None:
         """A metric that is to be small improves by falling."""
         records = self.course(make_record, metric=[0.9, 0.7, 0.5, 0.4])
 
-        assert signs(records, "minimize")[1].present
-        assert not signs(records, "maximize")[1].present
+        assert check_health(records, "minimize")[1].present
+        assert not check_health(records, "maximize")[1].present
 
     def test_unsettled_losses_are_left_out(self, make_record: Make) -> None:
         """While the schedule moves the loss, its course says nothing."""
@@ -90,7 +91,7 @@ class TestHealth:
             make_record, train_loss=[0.1, 0.9, 0.8, 0.7], settled=[False, True, True, True]
         )
 
-        assert signs(records, "maximize")[0].present
+        assert check_health(records, "maximize")[0].present
 
     def test_broken_epoch_is_left_out(self, make_record: Make) -> None:
         """The epoch in which a trial broke off has no numbers to judge."""
@@ -103,12 +104,14 @@ class TestHealth:
             class_metric=(None,) * 3,
         )
 
-        assert all(sign.present for sign in signs([*self.course(make_record), broken], "maximize"))
+        assert all(
+            sign.present for sign in check_health([*self.course(make_record), broken], "maximize")
+        )
 
     @pytest.mark.parametrize("epochs", [0, 1])
     def test_too_short(self, make_record: Make, epochs: int) -> None:
         """A trial of no epoch, or of one, is not judged by its course."""
-        found = signs(self.course(make_record)[:epochs], "maximize")
+        found = check_health(self.course(make_record)[:epochs], "maximize")
 
         assert [sign.present for sign in found] == [
             None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -11,11 +12,11 @@ from torch import nn
 from objectives.losses import build_criterion
 from objectives.segmentation.config import SegmentationConfig
 from objectives.training.optimizer import build_optimizer, used_by
-from search.planning.effects import NEEDS, Need
+from search.planning.effects import REQUIREMENTS, Requirement
 from search.planning.plan import make_plan
+from spaces.config_tree import ConfigTree
 from spaces.errors import StudyError
 from spaces.loader import load_study, shipped_studies
-from spaces.paths import nested
 from spaces.records import ClassCounts
 from spaces.study import StudySpec
 
@@ -58,12 +59,12 @@ OTHERS: dict[str, tuple[Any, ...]] = {
     ),
     "optimizer.kind": ("sgd", "adamw"),
 }
-"""What can be needed, with every kind of value that it can take."""
+"""What can be required, with every kind of value that it can have."""
 
 
 def used(values: dict[str, Any]) -> set[str]:
     """The hyperparameters that live objects say they use, without the name of the class."""
-    config = SegmentationConfig.model_validate(nested(values))
+    config = SegmentationConfig.model_validate(ConfigTree.from_paths(values).nested)
     criterion = build_criterion(config.loss, config.weights, COUNTS, 255, torch.device("cpu"))
     return {path.removesuffix(".person") for path in criterion.used()} | {
         *used_by(build_optimizer(nn.Linear(1, 1), config.optimizer), config.optimizer)
@@ -84,30 +85,27 @@ def refusal(space: dict[str, Any], **given: Any) -> StudyError:
 
 class TestTruth:
     def test_whole(self) -> None:
-        """Every need is tested."""
-        assert {
-            need.path
-            for needs in NEEDS.values()
-            for need in needs
-            if not need.path.startswith("schedule.")
-        } == set(OTHERS)
-        assert {path for path in NEEDS if not path.startswith("schedule.")} == set(EFFECTIVE)
+        """Every requirement is tested."""
+        required = {each.path for each in chain.from_iterable(REQUIREMENTS.values())}
+        assert {path for path in required if not path.startswith("schedule.")} == set(OTHERS)
+        assert {path for path in REQUIREMENTS if not path.startswith("schedule.")} == set(EFFECTIVE)
 
     @pytest.mark.parametrize(
-        ("path", "need", "value"),
+        ("path", "required", "value"),
         [
-            pytest.param(path, need, value, id=f"{path}-{need.path}-{value}")
+            pytest.param(path, required, value, id=f"{path}-{required.path}-{value}")
             for path in EFFECTIVE
-            for need in NEEDS[path]
-            for value in OTHERS[need.path]
+            for required in REQUIREMENTS[path]
+            for value in OTHERS[required.path]
         ],
     )
-    def test_each(self, path: str, need: Need, value: Any) -> None:
-        """A hyperparameter is used exactly where its needs say so."""
-        assert (path in used(EFFECTIVE[path] | {need.path: value})) == need.met(value)
+    def test_each(self, path: str, required: Requirement, value: Any) -> None:
+        """A hyperparameter is used exactly where its requirements are met."""
+        found = used(EFFECTIVE[path] | {required.path: value})
+        assert (path in found) == required.is_met(value)
 
 
-class TestCheckNeeds:
+class TestCheckEffects:
     def test_fixed(self) -> None:
         """A gamma that can never reach the loss is refused with what stands in its way, what would do, and what to do."""
         error = refusal({"loss.gamma": GAMMA}, base={"loss.kind": "ce"})

@@ -68,6 +68,15 @@ class TestSchema:
         assert len(messages) == 1
         assert complaint in messages[0]
 
+    def test_former_names(self, validator: Draft202012Validator) -> None:
+        """A former name of a signal is valid, as it is for the loader."""
+        study = {
+            "name": "demo",
+            "space": {"loss.gamma": {"kind": "float", "low": 0, "high": 5}},
+            "signals": {"loss_metric_divorce": {"drop": 0.3}},
+        }
+        assert list(validator.iter_errors(study)) == []
+
     def test_described(self) -> None:
         """What an editor shows beside a value is in it."""
         text = schema_text()

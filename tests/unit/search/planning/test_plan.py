@@ -8,8 +8,8 @@ import pytest
 
 from objectives.segmentation.config import SegmentationConfig
 from search.planning.plan import NO_BOUND, Plan, make_plan, searchable
+from spaces.config_tree import ConfigTree
 from spaces.errors import StudyError
-from spaces.paths import flatten, lookup
 from spaces.study import StudySpec
 
 GAMMA = {"kind": "float", "low": 0, "high": 5}
@@ -143,7 +143,7 @@ class TestRefused:
                         }
                     }
                 },
-                "weights.clip_ratio waits for a value that weights.method never takes",
+                "weights.clip_ratio waits for a value that weights.method never has",
                 "space → weights.clip_ratio → when",
                 "inverse_freq",
             ),
@@ -172,7 +172,7 @@ class TestRefused:
                         "loss.gamma": GAMMA | {"when": {"loss.kind": ["focal", "dice"]}},
                     }
                 },
-                "loss.gamma waits for a value that loss.kind never takes",
+                "loss.gamma waits for a value that loss.kind never has",
                 "study demo, space → loss.gamma → when",
                 "ce · focal",
             ),
@@ -183,13 +183,13 @@ class TestRefused:
                         "loss.gamma": GAMMA | {"when": {"loss.smooth": 1.0}},
                     }
                 },
-                "conditions go round in a circle",
+                "the conditions form a circle",
                 "study demo, space",
                 "",
             ),
             (
                 {"space": {"loss.gamma": GAMMA | {"when": {"loss.gamma": 2.0}}}},
-                "conditions go round in a circle",
+                "the conditions form a circle",
                 "study demo, space",
                 "",
             ),
@@ -223,7 +223,7 @@ class TestRefused:
             ),
             (
                 {"presets": ["safe"], "space": {"optimizer.lr_multiple": LR | {"low": 0.5}}},
-                "the preset 'safe' lies outside the space",
+                "the preset 'safe' is outside the space",
                 "study demo, space → optimizer.lr_multiple",
                 "0.5 … 10, log",
             ),
@@ -267,6 +267,21 @@ class TestRefused:
         assert what in error.what
         assert error.where.endswith(where)
         assert allowed in error.allowed
+
+    @pytest.mark.parametrize(
+        ("given", "place"),
+        [
+            ({"base": {"loss.gama": 1}}, ("base", "loss", "gama")),
+            ({"base": {"epochs": 1}}, ("base", "epochs")),
+            ({"metric": {"name": "mious"}}, ("metric", "name")),
+            ({"presets": ["save"]}, ("presets",)),
+            ({"objective": "segmentaton"}, ("objective",)),
+            ({"space": {"loss.gamma": GAMMA | {"low": -1}}}, ("space", "loss.gamma")),
+        ],
+    )
+    def test_place(self, given: dict[str, Any], place: tuple[str, ...]) -> None:
+        """An error has the keys of the study's YAML that lead to the value."""
+        assert refusal(**given).place == place
 
     def test_preset_found(self) -> None:
         """A preset outside the space is told with its own value and what to do."""
@@ -314,7 +329,7 @@ class TestAveraging:
         error = refusal(**{"epochs": 8, **given})
         assert (
             error.what
-            == "averaging the weights from epoch 9 on would never begin in a training of 8 epochs"
+            == "averaging the weights from epoch 9 on would never start in a training of 8 epochs"
         )
         assert (error.where, error.found, error.allowed) == (
             f"study demo, {place} → {SWA}",
@@ -373,7 +388,7 @@ class TestWarnings:
         ).warnings
         assert (
             warning
-            == "the base reaches its final split, smooth and clip ratio only at epoch 15 of 10"
+            == "the base reaches its final CE/Dice weights, smooth and clip ratio only at epoch 15 of 10"
         )
 
     def test_stages_never_end(self) -> None:
@@ -393,7 +408,7 @@ class TestWarnings:
         assert planned(
             epochs=1, presets=["safe"], space={"optimizer.lr_multiple": LR}
         ).warnings == (
-            "the preset safe reaches its final split, smooth and clip ratio only at epoch 2 of 1",
+            "the preset safe reaches its final CE/Dice weights, smooth and clip ratio only at epoch 2 of 1",
         )
 
     def test_settles_in_time(self) -> None:
@@ -625,7 +640,8 @@ class TestDimensions:
 class TestSearchable:
     def test_leaves(self) -> None:
         """Every value of the configuration has a path, at which it stands, and no section has one."""
-        paths, tree = set(searchable(SegmentationConfig)), SegmentationConfig().model_dump()
+        paths = set(searchable(SegmentationConfig))
+        tree = ConfigTree(SegmentationConfig().model_dump())
         assert {
             "loss.gamma",
             "weights.method",
@@ -634,7 +650,6 @@ class TestSearchable:
             "batch_size",
         } <= paths
         assert not {"loss", "weights", "optimizer", "schedule"} & paths
-        assert all(lookup(tree, path) is not ... for path in paths)
-        assert {
-            path for path, _ in flatten(tree) if path.split(".")[0] not in ("data", "model")
-        } <= paths
+        for path in paths:
+            assert any(f"{leaf}.".startswith(f"{path}.") for leaf in tree), path
+        assert {path for path in tree if path.split(".")[0] not in ("data", "model")} <= paths

@@ -7,7 +7,7 @@ from itertools import product
 
 import pytest
 
-from search.planning.seeds import derive
+from search.planning.seeds import derive_seed
 
 
 class TestDerive:
@@ -18,7 +18,7 @@ class TestDerive:
     def test_for_ever(self, study: int, trial: int, purpose: str, seed: int) -> None:
         """A stored study gives the same trials under every version: the first four bytes of a SHA-256."""
         assert (
-            derive(study, trial, purpose)
+            derive_seed(study, trial, purpose)
             == seed
             == int(hashlib.sha256(f"{study}:{trial}:{purpose}".encode()).hexdigest()[:8], 16)
         )
@@ -26,10 +26,10 @@ class TestDerive:
     def test_apart(self) -> None:
         """Studies, trials and purposes have seeds of their own, 1 and 11 as well as 11 and 1."""
         every = list(product((0, 1, 11, 111, 2**32 - 1), range(200), ("sampler", "training")))
-        assert len({derive(*one) for one in every}) == len(every)
+        assert len({derive_seed(*one) for one in every}) == len(every)
 
     def test_range(self) -> None:
         """numpy and torch take them: whole numbers from 0 to below 2³², spread over all of it."""
-        seeds = [derive(0, number, "training") for number in range(500)]
+        seeds = [derive_seed(0, number, "training") for number in range(500)]
         assert all(0 <= seed < 2**32 for seed in seeds)
         assert (min(seeds) < 2**26, max(seeds) > 2**32 - 2**26) == (True, True)

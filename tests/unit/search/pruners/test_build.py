@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from search.pruners.build import reason
-from search.pruners.robust_stats import noise
+from search.pruners.build import explain_pruning
+from search.pruners.robust_stats import estimate_noise
 from spaces.config import Direction
 from spaces.study import PrunerConfig
 
@@ -19,7 +19,7 @@ def asked(
     peers: tuple[float, ...] = (0.5, 0.3, 0.6, 0.4),
 ) -> str:
     """The reason for a trial with these metrics, after peers that stood still at theirs."""
-    return reason(dict(enumerate(own, 1)), len(own), pruner, direction, peers)
+    return explain_pruning(dict(enumerate(own, 1)), len(own), pruner, direction, peers)
 
 
 class TestReason:
@@ -39,7 +39,7 @@ class TestReason:
     def test_margin(self, direction: Any, best: float, sign: int) -> None:
         """Where the noise counted, what was compared is told beside what was measured, and so is the margin."""
         own = [0.10, 0.13, 0.11, 0.14, 0.12]
-        held = best + sign * 2.5 * noise(own)
+        held = best + sign * 2.5 * estimate_noise(own)
         told = asked(own, PrunerConfig(noise=2.5), direction)
         assert (
             told

@@ -202,6 +202,11 @@ class TestBadInput:
             DivergencePruner(signals=signals)
         assert words in str(caught.value)
 
+    def test_former_name(self) -> None:
+        """A former name of a signal sets its thresholds."""
+        signals = DivergencePruner(signals={"loss_metric_divorce": {"drop": 0.4}}).signals
+        assert signals.loss_metric_decoupling.drop == 0.4
+
     @pytest.mark.parametrize(
         ("arguments", "where"),
         [

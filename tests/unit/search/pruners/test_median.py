@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 from optuna.trial import TrialState, create_trial
 
-from search.pruners.build import pruner_of
+from search.pruners.build import pruner_from_config
 from search.pruners.median import Peers, falls_short
 from spaces.config import Direction
 from spaces.study import PrunerConfig
@@ -29,7 +29,7 @@ CURVES = some.dictionaries(some.integers(1, 6), METRICS, max_size=6)
 def peers_of(curves: list[Mapping[int, float]]) -> Peers:
     """Complete trials with these curves."""
     peers = Peers(cast(Store, None), 1)
-    peers.add(
+    peers.add_curves(
         Complete(
             frozenset(range(len(curves))),
             [point for curve in curves for point in curve.items()],
@@ -46,7 +46,7 @@ def optunas(
     direction: Direction,
 ) -> bool:
     """What Optuna decides, asked in its own way."""
-    study = optuna.create_study(direction=direction, pruner=pruner_of(pruner, 6))
+    study = optuna.create_study(direction=direction, pruner=pruner_from_config(pruner, 6))
     study.add_trials([create_trial(value=0.0, intermediate_values=dict(curve)) for curve in curves])
     study.add_trials(
         [

@@ -8,7 +8,7 @@ from optuna.pruners import BasePruner, MedianPruner
 from optuna.trial import FrozenTrial
 
 from search.pruners.noise_margin import LenientPruner
-from search.pruners.robust_stats import noise
+from search.pruners.robust_stats import estimate_noise
 
 QUIET = [0.30, 0.30, 0.30, 0.30, 0.30, 0.30]
 NOISY = [0.20, 0.28, 0.18, 0.29, 0.20, 0.30]
@@ -78,7 +78,7 @@ class TestLenientPruner:
         for step, value in enumerate(NOISY, 1):
             trial.report(value, step)
         assert trial.should_prune()
-        gain = 3.0 * noise(NOISY)
+        gain = 3.0 * estimate_noise(NOISY)
         assert recorder.asked[-1] == pytest.approx(
             {step: value + sign * gain for step, value in enumerate(NOISY, 1)}
         )
@@ -98,7 +98,7 @@ class TestLenientPruner:
         for step, value in enumerate([*NOISY, float("inf")], 1):
             trial.report(value, step)
         trial.should_prune()
-        assert recorder.asked[-1][1] == pytest.approx(NOISY[0] + 3.0 * noise(NOISY))
+        assert recorder.asked[-1][1] == pytest.approx(NOISY[0] + 3.0 * estimate_noise(NOISY))
 
     def test_nothing_reported(self) -> None:
         """A trial without a report has no noise."""

@@ -13,9 +13,10 @@ import optuna
 import pytest
 
 from search.console.backtest import print_backtest
-from search.replay.backtest import Field, Row, backtest, cut_short, make_field, only, signal_kills
-from search.replay.pruner import Entrant, replay_peers
-from search.replay.tune import GRIDS, SPARED_SHARE, tune
+from search.replay.backtest import RuleResult, find_signal_stops, only_signal, run_backtest
+from search.replay.pruner import ReplayedTrial, replay_peers
+from search.replay.ranking import RankedRecording, rank_recording, was_cut_short
+from search.replay.tune import GRIDS, SPARED_SHARE, tune_thresholds
 from spaces.config import MetricConfig
 from spaces.errors import RecordsError
 from spaces.recordings import RecordedStudy, RecordedTrial, Recording
@@ -57,18 +58,18 @@ def trial(make_record: Make) -> Trial:
     return make
 
 
-def field(*trials: RecordedTrial, epochs: int | None = None, **metric: Any) -> Field:
+def field(*trials: RecordedTrial, epochs: int | None = None, **metric: Any) -> RankedRecording:
     """The trials as they are judged."""
-    return make_field(
+    return rank_recording(
         Recording(RecordedStudy(name="demo", epochs=epochs, metric=MetricConfig(**metric)), trials)
     )
 
 
 def rows(
-    field: Field, signals: SignalsConfig = BOUND, pruner: PrunerConfig = NONE
-) -> dict[str, Row]:
+    field: RankedRecording, signals: SignalsConfig = BOUND, pruner: PrunerConfig = NONE
+) -> dict[str, RuleResult]:
     """The rows of a backtest, by rule."""
-    return {row.rule: row for row in backtest(field, signals, pruner).rows}
+    return {row.rule: row for row in run_backtest(field, signals, pruner).rows}
 
 
 class TestField:
@@ -88,38 +89,36 @@ class TestField:
     def test_best(self, trial: Trial, trials: int, best: int) -> None:
         """The best tenth is rounded up, so that there always is one."""
         made = field(*(trial(number, [number / 100]) for number in range(trials)))
-        assert [held.number for held in made.best()] == list(
+        assert [held.number for held in made.best_trials()] == list(
             range(trials - 1, trials - 1 - best, -1)
         )
 
     def test_cut_short(self, trial: Trial) -> None:
         """A killed trial would have gone on; one whose loss was not finite would not, whatever it was called."""
-        assert not cut_short(trial(0, [0.1]))
+        assert not was_cut_short(trial(0, [0.1]))
         assert [
-            cut_short(trial(0, [0.1], state))
+            was_cut_short(trial(0, [0.1], state))
             for state in ("pruned", "diverged", "failed", "running")
         ] == [True] * 4
-        assert not cut_short(trial(0, [NAN], "failed", train_loss=NAN, broken_step=3))
-        assert cut_short(trial(0, [0.1], "diverged", bad=1, broken_step=3))
+        assert not was_cut_short(trial(0, [NAN], "failed", train_loss=NAN, broken_step=3))
+        assert was_cut_short(trial(0, [0.1], "diverged", bad=1, broken_step=3))
 
-    def test_epochs_planned(self, trial: Trial) -> None:
+    def test_planned_epochs(self, trial: Trial) -> None:
         """Trials are as long as the study says, or as the longest of them."""
-        assert field(trial(0, [0.1]), trial(1, [0.1] * 4)).epochs_planned == 4
-        assert field(trial(0, [0.1]), epochs=30).epochs_planned == 30
+        assert field(trial(0, [0.1]), trial(1, [0.1] * 4)).planned_epochs == 4
+        assert field(trial(0, [0.1]), epochs=30).planned_epochs == 30
 
     def test_nothing(self, trial: Trial) -> None:
         """Without an epoch there is nothing to replay, and without a trial that ran to its end nothing to compare with."""
         with pytest.raises(RecordsError, match="demo has no recorded epochs"):
             field(trial(0, []))
-        with pytest.raises(RecordsError, match="no trial of demo ran to its end") as caught:
+        with pytest.raises(RecordsError, match="no trial of demo ran to completion") as caught:
             field(trial(0, [0.1], "pruned"), trial(1, []))
         assert (caught.value.where, caught.value.next_step) == (
             "study demo",
-            "run the study with its kills off",
+            "run the study without signals and pruner",
         )
-        with pytest.raises(
-            RecordsError, match="no trial of demo that ran to its end has a miou that is a number"
-        ):
+        with pytest.raises(RecordsError, match="no complete trial of demo has a finite miou"):
             field(trial(0, [NAN, NAN]), trial(1, [0.1], "pruned"))
 
     @pytest.mark.parametrize(
@@ -135,14 +134,14 @@ class TestField:
             (
                 [0.1],
                 "running",
-                "ran to its end",
+                "ran to completion",
                 "1 trials, all of them cut short",
                 '"state": "complete"',
             ),
             (
                 [NAN, NAN],
                 "complete",
-                "has a miou that is a number",
+                "has a finite miou",
                 "1 trials whose miou is NaN",
                 "record the metric of every epoch",
             ),
@@ -153,7 +152,7 @@ class TestField:
     ) -> None:
         """Of a file it is told what to mend in it."""
         with pytest.raises(RecordsError, match=what) as caught:
-            make_field(
+            rank_recording(
                 Recording(
                     RecordedStudy(metric=MetricConfig(name="miou")), (trial(0, metrics, state),)
                 ),
@@ -193,7 +192,7 @@ class TestSignals:
         """Records without times tell no hours."""
         made = field(trial(0, [0.1] * 2, bad=1, seconds=NAN))
         assert (
-            backtest(made, BOUND, NONE).hours,
+            run_backtest(made, BOUND, NONE).hours,
             rows(made)["gradient_explosion"].hours_saved,
         ) == (None, None)
 
@@ -214,7 +213,7 @@ class TestSignals:
 
     def test_only(self) -> None:
         """One signal alone keeps its thresholds, and the others are off."""
-        alone = only(
+        alone = only_signal(
             SignalsConfig.model_validate({"gradient_explosion": {"max_norm": 5}}),
             "gradient_explosion",
         )
@@ -224,16 +223,16 @@ class TestSignals:
     def test_direction(self, trial: Trial) -> None:
         """A metric that is to fall is judged as one."""
         falling = trial(0, [0.9, 0.8, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05])
-        signals = only(SignalsConfig(), "metric_falling")
-        assert signal_kills([falling], signals, "minimize") == {}
-        assert list(signal_kills([falling], signals, "maximize")) == [0]
+        signals = only_signal(SignalsConfig(), "metric_falling")
+        assert find_signal_stops([falling], signals, "minimize") == {}
+        assert list(find_signal_stops([falling], signals, "maximize")) == [0]
 
 
 class TestUnknown:
     def test_cut_short(self, trial: Trial) -> None:
         """A trial that was cut short is not among the best, whatever it had reached; its epochs can be saved all the same."""
         made = field(trial(0, [0.9] * 4, "pruned", bad=1), trial(1, [0.2] * 4))
-        found = backtest(made, BOUND, NONE)
+        found = run_backtest(made, BOUND, NONE)
         assert (
             [held.number for held in found.best],
             found.rows[0].epochs_saved,
@@ -246,15 +245,13 @@ class TestUnknown:
         made = field(
             trial(0, []), trial(1, [0.2] * 4, val_loss=NAN, class_metric=()), trial(2, [0.3])
         )
-        told = backtest(made, SignalsConfig(), PrunerConfig(kind="median")).unknown
+        told = run_backtest(made, SignalsConfig(), PrunerConfig(kind="median")).unknown
         assert told[0] == "1 recorded without an epoch: nothing to replay"
         assert (
-            told[1]
-            == "class_collapse: trial 1 was not judged, for want of class metrics in the record"
+            told[1] == "class_collapse: trial 1 was not judged, as the record has no class metrics"
         )
         assert (
-            told[2]
-            == "overfitting: trial 1 was not judged, for want of validation losses in the record"
+            told[2] == "overfitting: trial 1 was not judged, as the record has no validation losses"
         )
         assert "a single worker" in told[3]
 
@@ -262,14 +259,14 @@ class TestUnknown:
         """Of many trials the first are named."""
         made = field(trial(0, [0.5]), *(trial(number, [0.2], "running") for number in range(1, 10)))
         assert (
-            backtest(made, BOUND, NONE)
+            run_backtest(made, BOUND, NONE)
             .unknown[0]
             .startswith("9 trials (1, 2, 3, 4, 5, 6 and 3 more) were cut short")
         )
 
     def test_nothing(self, trial: Trial) -> None:
         """Where everything was recorded there is nothing to tell."""
-        assert backtest(field(trial(0, [0.5])), SignalsConfig(), NONE).unknown == ()
+        assert run_backtest(field(trial(0, [0.5])), SignalsConfig(), NONE).unknown == ()
 
 
 class TestPeers:
@@ -376,7 +373,7 @@ class TestPeers:
             study_name="demo", direction=direction, pruner=kinds[pruner.kind]
         ).optimize(objective, 40)
         entrants = [
-            Entrant(
+            ReplayedTrial(
                 number,
                 trial(number, curve).epochs,
                 None,
@@ -404,12 +401,13 @@ class TestPeers:
         kept = [number for number in curves if number % 3]
         pruner = PrunerConfig(kind="hyperband")
         entrants = [
-            Entrant(number, trial(number, curves[number]).epochs, None, None) for number in kept
+            ReplayedTrial(number, trial(number, curves[number]).epochs, None, None)
+            for number in kept
         ]
         found = replay_peers(entrants, pruner, 9, "maximize", "demo")
         assert set(found) <= set(kept)
         assert found != replay_peers(
-            [Entrant(at, held.records, None, None) for at, held in enumerate(entrants)],
+            [ReplayedTrial(at, held.records, None, None) for at, held in enumerate(entrants)],
             pruner,
             9,
             "maximize",
@@ -448,7 +446,7 @@ class TestTune:
             trial(number, [0.2] * 20, class_metric=(0.9, 0.0, 0.0, None)) for number in range(4, 12)
         ]
         made = field(*good, *sleepy)
-        found = tune(made, SignalsConfig())
+        found = tune_thresholds(made, SignalsConfig())
         assert {held.number for held in found.spared} == {0, 1, 2}
         assert len(found.spared) == math.ceil(SPARED_SHARE * 12)
         assert found.signals["class_collapse"]["enabled"]
@@ -462,7 +460,7 @@ class TestTune:
             *(trial(number, [0.1] * 8, class_metric=(0.9, 0.0, 0.0)) for number in range(6))
         )
         base = SignalsConfig.model_validate({"overfitting": {"enabled": False}})
-        found = tune(made, base).signals
+        found = tune_thresholds(made, base).signals
         assert found["class_collapse"]["enabled"] is False
         assert "overfitting" not in found
         assert (
@@ -476,7 +474,7 @@ class TestTune:
             *(trial(number, [0.1 * epoch for epoch in range(1, 9)]) for number in range(6))
         )
         base = SignalsConfig.model_validate({"loss_rising": {"epochs": 7, "rise": 0.3}})
-        found = tune(made, base).signals
+        found = tune_thresholds(made, base).signals
         assert found["loss_rising"] == base.loss_rising.model_dump()
         assert all(found[name]["enabled"] for name in found)
 
@@ -489,7 +487,7 @@ class TestTune:
         sleepy = [
             trial(number, [0.2] * 20, class_metric=(0.9, 0.01, 0.01)) for number in range(4, 12)
         ]
-        found = tune(
+        found = tune_thresholds(
             field(*good, *sleepy), SignalsConfig.model_validate({"class_collapse": {"level": 0.0}})
         ).signals["class_collapse"]
         grid = GRIDS["class_collapse"]
@@ -520,22 +518,25 @@ class TestTune:
         )
         made = field(*good, *sleepy, late)
         happy = {"grace_epochs": 4, "epochs": 3, "all_but_one_epochs": 4}
-        proposed = tune(made, SignalsConfig.model_validate({"class_collapse": happy}))
+        proposed = tune_thresholds(made, SignalsConfig.model_validate({"class_collapse": happy}))
         row = next(row for row in proposed.rows if row.rule == "class_collapse")
         assert (
             {held.number for held in row.killed},
             proposed.signals["class_collapse"]["epochs"] > 3,
         ) == (set(range(4, 12)), True)
         calm = SignalsConfig.model_validate({"class_collapse": happy | {"epochs": 5}})
-        assert tune(made, calm).signals["class_collapse"] == calm.class_collapse.model_dump()
+        assert (
+            tune_thresholds(made, calm).signals["class_collapse"]
+            == calm.class_collapse.model_dump()
+        )
 
     def test_cannot_judge(self, trial: Trial) -> None:
         """A signal that lacks its numbers in every trial is not tuned on them."""
         made = field(trial(0, [0.1] * 8, class_metric=(), val_loss=NAN))
-        assert set(tune(made, SignalsConfig()).signals) == {
+        assert set(tune_thresholds(made, SignalsConfig()).signals) == {
             "loss_rising",
             "metric_falling",
-            "loss_metric_divorce",
+            "loss_metric_decoupling",
         }
 
 
@@ -544,8 +545,8 @@ class TestJson:
         """Both results are JSON as it is, without NaN."""
         made = field(trial(0, [0.1] * 4, bad=1), trial(1, [0.2] * 4))
         for told in (
-            backtest(made, SignalsConfig(), PrunerConfig()).as_dict(),
-            tune(made, SignalsConfig()).as_dict(),
+            run_backtest(made, SignalsConfig(), PrunerConfig()).as_dict(),
+            tune_thresholds(made, SignalsConfig()).as_dict(),
         ):
             assert json.loads(json.dumps(told, allow_nan=False)) == told
 
@@ -566,7 +567,7 @@ class TestTable:
             trial(number, [0.1] * 3 + [0.5 - number / 1000] * 9, bad=3)
             for number in range(100, 220)
         ]
-        result = backtest(field(*trials), SignalsConfig(), PrunerConfig(kind=kind))
+        result = run_backtest(field(*trials), SignalsConfig(), PrunerConfig(kind=kind))
         width(columns)
         print_backtest(result)
         said = capsys.readouterr().out

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from search.replay.convert import convert, read_rows
+from search.replay.convert import convert_tables
+from search.replay.table_files import read_rows
 from search.worker.tracker import figures
 from spaces.errors import RecordsError
 from spaces.record_json import make_record as read_row
@@ -53,7 +54,7 @@ def table(tmp_path: Path) -> Callable[..., Path]:
 class TestConvert:
     def test_wandb_csv(self, table: Callable[..., Path]) -> None:
         """Rows of one epoch are one epoch, counted from 1: losses are means, a largest norm the largest, figures the last."""
-        (trial,) = convert(
+        (trial,) = convert_tables(
             [table(WANDB_CSV)], COLUMNS | {"grad_norm_max": "grad_norm"}, "maximize"
         ).trials
         first, second = trial.epochs
@@ -80,7 +81,9 @@ class TestConvert:
             },
         ]
         lines, array = table(rows_of(*rows), "lines.jsonl"), table(json.dumps(rows), "array.json")
-        told = [convert([path], COLUMNS, "maximize").trials[0].epochs for path in (lines, array)]
+        told = [
+            convert_tables([path], COLUMNS, "maximize").trials[0].epochs for path in (lines, array)
+        ]
         assert repr(told[0]) == repr(told[1])
         assert (told[0][0].train_loss, told[0][0].metric) == (0.5, 0.25)
 
@@ -90,14 +93,14 @@ class TestConvert:
             '{"epoch": 1, "loss": 0.5, "metric": 0.2}\n{"epoch": 2, "loss": NaN}\n{"epoch": 3, "metric": 0.1}',
             "run.jsonl",
         )
-        epochs = convert([path], {}, "maximize").trials[0].epochs
+        epochs = convert_tables([path], {}, "maximize").trials[0].epochs
         assert [record.epoch for record in epochs] == [1, 2]
         assert (math.isnan(epochs[1].train_loss), math.isnan(epochs[1].metric)) == (True, True)
 
     def test_fractions(self, table: Callable[..., Path]) -> None:
         """Fractional epochs, as some trainers log them, belong to the epoch that they are part of."""
         path = table("epoch,loss,metric\n0.5,3,\n1.0,1,\n1.0,,0.2\n1.5,1,\n2.0,,0.3\n")
-        epochs = convert([path], {}, "maximize").trials[0].epochs
+        epochs = convert_tables([path], {}, "maximize").trials[0].epochs
         assert [(record.epoch, record.train_loss, record.metric) for record in epochs] == [
             (1, 2.0, 0.2),
             (2, 1.0, 0.3),
@@ -112,7 +115,7 @@ class TestConvert:
             table("epoch,loss,metric\n1,1,0.1\n2,1,0.1\n", "a.csv"),
             table("epoch,loss,metric\n1,1,0.1\n", "b.csv"),
         ]
-        recording = convert(files, {}, "minimize", whole=whole)
+        recording = convert_tables(files, {}, "minimize", whole=whole)
         assert [trial.state for trial in recording.trials] == states
         assert [trial.params["run"] for trial in recording.trials] == ["a", "b"]
         assert recording.study.metric.direction == "minimize"
@@ -121,7 +124,7 @@ class TestConvert:
         """What `search run --wandb` logged needs one column named."""
         record = make_record(1, grad_shares={}, class_metric=(0.9, 0.2, 0.0))
         path = table(rows_of(figures(record, ("road", "car", "sign"))), "run.jsonl")
-        (epoch,) = convert([path], {"loss": "train_loss"}, "maximize").trials[0].epochs
+        (epoch,) = convert_tables([path], {"loss": "train_loss"}, "maximize").trials[0].epochs
         known = read_row(
             {
                 "epoch": 1,
@@ -157,7 +160,7 @@ class TestConvert:
             "a.jsonl",
         )
         second = table("epoch,loss,metric,class/sign,class/car\n1,0.5,0.2,0.4,0.6\n", "b.csv")
-        trials = convert([first, second], {}, "maximize").trials
+        trials = convert_tables([first, second], {}, "maximize").trials
         assert [record.class_metric for record in trials[0].epochs] == [
             (0.9, 0.5, 0.1),
             (0.8, None, 0.2),
@@ -172,7 +175,7 @@ class TestConvert:
             (WANDB_CSV, COLUMNS | {"val_ce": "val/ce"}, "has no column 'val/ce' for val_ce"),
             (WANDB_CSV, {"los": "train/loss"}, r"unknown key 'los' \(did you mean 'loss'\?\)"),
             ("epoch,loss,metric\n1,low,0.1\n", {}, r"loss \(column 'loss'\) cannot be 'low'"),
-            ("epoch,loss,metric\n,0.1,0.1\n", {}, "holds no epoch with a loss"),
+            ("epoch,loss,metric\n,0.1,0.1\n", {}, "has no epoch with a loss"),
             ("", {}, "has no column 'epoch'"),
         ],
     )
@@ -181,7 +184,7 @@ class TestConvert:
     ) -> None:
         """A column that is not there, a key that nobody knows, or a cell that is no number is one clear error."""
         with pytest.raises(RecordsError, match=what) as found:
-            convert([table(text)], columns, "maximize")
+            convert_tables([table(text)], columns, "maximize")
         assert found.value.allowed
 
     @pytest.mark.parametrize(
@@ -203,7 +206,7 @@ class TestConvert:
         """Of a cell that is no number the file, the row and the column are told."""
         path = table(text, name)
         with pytest.raises(RecordsError) as caught:
-            convert([path], {"loss": "train/loss"}, "maximize")
+            convert_tables([path], {"loss": "train/loss"}, "maximize")
         assert (caught.value.what, caught.value.where) == (
             f"{column} cannot be 'low'",
             f"{path}, row 2",
@@ -214,7 +217,7 @@ class TestConvert:
         path = table("epoch,loss,metric\n1,0.5,0.1\n")
         for again in (path, path.parent / ".." / path.parent.name / path.name):
             with pytest.raises(RecordsError, match="is given twice") as caught:
-                convert([path, again], {}, "maximize")
+                convert_tables([path, again], {}, "maximize")
             assert caught.value.found == f"{path}, {again}"
 
 

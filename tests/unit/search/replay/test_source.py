@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from search.replay.source import source, study_recording
+from search.replay.source import load_source, study_recording
 from spaces.config import Direction
 from spaces.errors import InputError, StoreError
 from spaces.recordings import RecordedStudy, read_recording, write_recording
@@ -65,7 +65,7 @@ class TestSource:
             demo.stored.id,
             spec.model_dump(mode="json") | {"signals": signals, "pruner": {"kind": "none"}},
         )
-        found = source("focal_gamma", None, None, lambda: demo.store)
+        found = load_source("focal_gamma", None, None, lambda: demo.store)
         assert all(getattr(found.signals, name).enabled for name in SIGNALS)
         assert (found.signals.class_collapse.epochs, found.pruner.kind) == (7, "none")
 
@@ -73,14 +73,14 @@ class TestSource:
         """A file is judged by the defaults, and the command line may say which way its metric goes."""
         path = tmp_path / "curves.jsonl"
         path.write_text('{"epochs": [{"epoch": 1, "loss": 0.8, "metric": 0.45}]}')
-        found = source(None, path, "minimize", lambda: pytest.fail("no store is needed"))
+        found = load_source(None, path, "minimize", lambda: pytest.fail("no store is needed"))
         assert (found.signals, found.pruner, found.recording.study.metric.direction) == (
             SignalsConfig(),
             PrunerConfig(),
             "minimize",
         )
         assert (
-            source(None, path, None, lambda: pytest.fail("no store is needed")).recording.study
+            load_source(None, path, None, lambda: pytest.fail("no store is needed")).recording.study
             == RecordedStudy()
         )
 
@@ -102,7 +102,7 @@ class TestSource:
             json.dumps({"study": study, "epochs": [{"epoch": 1, "loss": 0.8, "metric": 0.45}]})
         )
         assert (
-            source(
+            load_source(
                 None, path, asked, lambda: pytest.fail("no store is needed")
             ).recording.study.metric.direction
             == used
@@ -114,10 +114,10 @@ class TestSource:
         path.write_text(
             '{"study": {"metric": {"direction": "maximize"}}, "epochs": [{"epoch": 1, "loss": 0.8, "metric": 0.45}]}'
         )
-        with pytest.raises(InputError, match=r"curves.jsonl says that its metric is to maximize"):
-            source(None, path, "minimize", lambda: pytest.fail("no store is needed"))
-        with pytest.raises(InputError, match="a study in the store says itself"):
-            source("demo", None, "maximize", lambda: pytest.fail("nothing is opened"))
+        with pytest.raises(InputError, match=r"curves.jsonl has a metric to maximize"):
+            load_source(None, path, "minimize", lambda: pytest.fail("no store is needed"))
+        with pytest.raises(InputError, match="a study in the store has its own direction"):
+            load_source("demo", None, "maximize", lambda: pytest.fail("nothing is opened"))
 
     @pytest.mark.parametrize(
         ("study", "records", "found"),
@@ -125,6 +125,6 @@ class TestSource:
     )
     def test_one(self, study: str | None, records: Path | None, found: str) -> None:
         """Exactly one thing is replayed."""
-        with pytest.raises(InputError, match="name one thing to replay") as problem:
-            source(study, records, None, lambda: pytest.fail("nothing is opened"))
+        with pytest.raises(InputError, match="give either a study or a file to replay") as problem:
+            load_source(study, records, None, lambda: pytest.fail("nothing is opened"))
         assert problem.value.found == found

@@ -9,7 +9,7 @@ import pytest
 
 from search.report.models import StudyReport
 from search.report.study import study_report
-from spaces.paths import nested
+from spaces.config_tree import ConfigTree
 from spaces.records import Diagnosis, EpochRecord, Evidence, Remedy
 from spaces.study import StudySpec
 from storage.location import StoreLocation
@@ -76,7 +76,7 @@ class Demo:
         assert claim is not None
         self.number += 1
         claim = self.store.leases.bind_trial(
-            claim, self.number, self.number, nested(config), preset
+            claim, self.number, self.number, ConfigTree.from_paths(config).nested, preset
         )
         for epoch, metric in enumerate(metrics, 1):
             self.store.epochs.append_epoch(claim, self.make(epoch, metric=metric, **changes), 600)

@@ -94,8 +94,12 @@ class TestStudyReport:
     def test_few_queries(self, demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
         """However many trials there are, none is asked for by itself."""
         demo.complete(0.2)
-        for name in ("records", "evidence", "trial"):
-            monkeypatch.setattr(f"storage.store.Store.{name}", None)
+        for method in (
+            "epochs.EpochRepository.trial_records",
+            "findings.FindingRepository.trial_evidence",
+            "trials.TrialRepository.find_trial",
+        ):
+            monkeypatch.setattr(f"storage.repositories.{method}", None)
 
         assert len(demo.report().leaderboard) == 1
 
@@ -261,7 +265,7 @@ class TestKills:
         assert (kill.reason, kill.cause, kill.remedy) == (
             "gradient_explosion: the gradient norm was 2011",
             "learning rate too high",
-            "halve it",
+            "halve it: optimizer.lr_multiple 0.5 → 15",
         )
 
     def test_pruned(self, demo: Demo) -> None:

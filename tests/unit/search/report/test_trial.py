@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
 from search.report.trial import trial_report
+from spaces.config_tree import ConfigTree
 from spaces.errors import StoreError
-from spaces.paths import nested
 from tests.unit.search.report.conftest import DIAGNOSIS, EVIDENCE, FOCAL, INF, NAN, Demo
 
 
@@ -43,7 +44,7 @@ class TestTrialReport:
             0.1,
             1,
         )
-        assert report.config == nested(FOCAL)
+        assert report.config == ConfigTree.from_paths(FOCAL).nested
         assert report.params["loss.gamma"] == 2.0
         assert report.lr == pytest.approx(0.05)
         assert [record.epoch for record in report.records] == [1, 2]
@@ -52,6 +53,19 @@ class TestTrialReport:
         assert report.class_names == ("road", "sky", "car")
         assert report.used["loss.gamma"] == 2.0
         assert (report.worker, report.reason) == ("box:1", "gradient_explosion: …")
+
+    def test_former_signal(self, demo: Demo) -> None:
+        """Evidence that was stored under a former name of its signal is shown under the name now."""
+        evidence = replace(EVIDENCE, signal="loss_metric_divorce")
+        demo.store.leases.finish_trial(
+            demo.start([0.1]), "diverged", 0.1, "loss_metric_divorce: …", evidence, DIAGNOSIS
+        )
+
+        report = trial_report(demo.store, "demo", 0)
+
+        assert report.findings[0][0].signal == "loss_metric_decoupling"
+        assert report.reason == "loss_metric_decoupling: …"
+        assert [kill.signal for kill in demo.report().kills] == ["loss_metric_decoupling"]
 
     def test_failed(self, demo: Demo) -> None:
         """The whole text of an error is kept."""

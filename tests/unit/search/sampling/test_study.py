@@ -192,7 +192,7 @@ class TestSuggest:
         """Every value lies in its dimension, and the whole is a configuration."""
         plan = make_plan(load_study("combined"))
         for number, params in enumerate(told(in_memory(plan), plan, 25)):
-            assert all(plan.spec.space[path].holds(value) for path, value in params.items())
+            assert all(plan.spec.space[path].contains(value) for path, value in params.items())
             assert plan.config(params, number)
 
     @pytest.mark.filterwarnings("error")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from objectives.training.out_of_memory import memory_told
+from objectives.training.out_of_memory import translate_out_of_memory
 from search.worker import out_of_memory
 from spaces.errors import OutOfMemoryError
 from tests.conftest import RECORD
@@ -152,7 +152,7 @@ class TestWords:
     )
     def test_one_error(self, problem: Exception, asked: str) -> None:
         """Every way to say that memory is lacking is one error, with what was asked for."""
-        with pytest.raises(OutOfMemoryError) as caught, memory_told("cuda:0"):
+        with pytest.raises(OutOfMemoryError) as caught, translate_out_of_memory("cuda:0"):
             raise problem
         assert (caught.value.device, caught.value.asked) == ("cuda:0", asked)
 
@@ -166,7 +166,7 @@ class TestWords:
     )
     def test_others(self, problem: Exception) -> None:
         """Any other error stays what it is."""
-        with pytest.raises(type(problem)) as caught, memory_told("cpu"):
+        with pytest.raises(type(problem)) as caught, translate_out_of_memory("cpu"):
             raise problem
         assert caught.value is problem
 
