@@ -27,12 +27,13 @@ from benchmarks.stopwatch import Stopwatch
 from objectives.contract import Checkpoints
 from search.planning.plan import Plan, make_plan
 from search.pruners import verdict
-from search.sampling.sampler import distribution_of
+from search.sampling.sampler import to_distribution
 from search.sampling.trial import OptunaTrial
 from search.session import open_session
 from search.worker import trial
-from search.worker.context import Bench, WorkerSettings, make_bench
+from search.worker.context import WorkerContext, make_context
 from search.worker.lease import LEASE_S
+from search.worker.options import WorkerOptions
 from search.worker.stop import StopRequest
 from search.worker.trial import run_trial
 from spaces.config import TrialConfig
@@ -128,7 +129,7 @@ class PlainOptuna:
         """One trial that is never pruned."""
         params = sample(self.plan, self._rng)
         trial = self.study.ask(
-            {path: distribution_of(self.plan.spec.space[path]) for path in params}
+            {path: to_distribution(self.plan.spec.space[path]) for path in params}
         )
         for epoch in range(1, self.epochs + 1):
             began = time.perf_counter()
@@ -204,19 +205,16 @@ def make_ours(url: str, plan: Plan, size: Size) -> StoredStudy:
     return session.stored
 
 
-def warm_bench(url: str, store: Store, stored: StoredStudy, watch: Stopwatch) -> Bench:
+def warm_bench(url: str, store: Store, stored: StoredStudy, watch: Stopwatch) -> WorkerContext:
     """What a worker has before its first trial, with a trainer that trains nothing."""
-    bench = make_bench(
-        WorkerSettings(StoreLocation.parse(url), stored.name, "cpu", 1),
-        store,
-        stored,
-        StopRequest(),
+    bench = make_context(
+        StoreLocation.parse(url), WorkerOptions(stored.name), store, stored, StopRequest()
     )
     trainer = ScriptedTrainer(watch)
     return replace(bench, trainer=trainer, counts=trainer.count_classes(None))
 
 
-def one_trial(bench: Bench, stored: StoredStudy) -> None:
+def one_trial(bench: WorkerContext, stored: StoredStudy) -> None:
     """Claim a trial and run it as a worker does.
 
     Raises:
@@ -230,14 +228,14 @@ def one_trial(bench: Bench, stored: StoredStudy) -> None:
         raise SystemExit(f"a healthy trial was {ending}")
 
 
-def parts(bench: Bench) -> Iterator[tuple[object, str, str]]:
+def parts(bench: WorkerContext) -> Iterator[tuple[object, str, str]]:
     """The calls that an epoch is made of."""
     yield trial, "check_used", "check_used"
-    yield type(bench.store), "append", "store.append"
+    yield type(bench.store.epochs), "append_epoch", "store.append"
     yield trial, "judge", "judge"
     yield verdict, "fired", "signals"
     yield OptunaTrial, "worse_than_peers", "peer pruner"
-    yield type(bench.store), "complete_since", "curves that are new"
+    yield type(bench.store.peer_curves), "complete_since", "curves that are new"
     storage = bench.study._storage
     yield storage, "get_trial", "Optuna reads the trial"
     yield storage, "set_trial_intermediate_value", "Optuna writes the value"

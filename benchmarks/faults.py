@@ -185,7 +185,7 @@ def trial(kind: str, seed: int) -> Outcome:
     for record in epochs(config, fault.spoil):
         records.append(record)
         verdict = judge(records, spec, lambda: None)
-        if verdict.action != "go_on":
+        if verdict.action != "continue":
             break
     evidence = None if verdict is None else verdict.evidence
     found = diagnose(evidence, records, config.model_dump(mode="json"), counts)

@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 from sqlalchemy import func, insert, select, text
 
 from search.planning.plan import Plan
-from search.sampling.sampler import distribution_of
+from search.sampling.sampler import to_distribution
 from spaces.config_tree import ConfigTree
 from spaces.parameters import Choice, FloatRange, Parameter, Scalar
 from spaces.records import EpochRecord
@@ -86,7 +86,7 @@ def healthy(epoch: int, epochs: int, config: Mapping[str, Any], top: float) -> E
 def sample(plan: Plan, rng: random.Random) -> dict[str, Scalar]:
     """One value for every dimension that exists."""
     params: dict[str, Scalar] = {}
-    for path, dimension in plan.dimensions(plan.below(None), params):
+    for path, dimension in plan.active_dimensions(plan.starting_tree(None), params):
         params[path] = _value(dimension, rng)
     return params
 
@@ -163,7 +163,7 @@ def _optuna_rows(
     """The rows that stand below the trials, by their table."""
     params, values = [], []
     known: dict[str, BaseDistribution] = {
-        path: distribution_of(dimension) for path, dimension in plan.spec.space.items()
+        path: to_distribution(dimension) for path, dimension in plan.spec.space.items()
     }
     spelled = {
         path: optuna.distributions.distribution_to_json(distribution)
@@ -195,7 +195,7 @@ def fill_ours(
     store: Store, stored: StoredStudy, plan: Plan, ids: Mapping[int, int], epochs: int
 ) -> None:
     """The same past in our own tables, beside Optuna's."""
-    config = plan.config({}, 0).model_dump(mode="json")
+    config = plan.make_config({}, 0).model_dump(mode="json")
     told = [healthy(epoch, epochs, config, 0.3) for epoch in range(1, epochs + 1)]
     with store._database.writing() as connection:
         fixed = {

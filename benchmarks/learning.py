@@ -19,11 +19,12 @@ from unittest import mock
 
 from benchmarks import report
 from benchmarks.report import Figure, Result
-from search.sampling.trial import end_of
+from search.sampling.trial import optuna_end
 from search.session import open_session
-from search.worker import trial as run_of_a_trial
-from search.worker.context import WorkerSettings, make_bench
-from search.worker.loop import _loop
+from search.worker import ending
+from search.worker.context import make_context
+from search.worker.loop import train_trials
+from search.worker.options import WorkerOptions
 from search.worker.stop import StopRequest
 from spaces.loader import check
 from spaces.study import StudySpec
@@ -69,15 +70,18 @@ def run(seed: int, trials: int, constrained: bool) -> Outcome:
         if not constrained:
             stack.enter_context(
                 mock.patch.object(
-                    run_of_a_trial, "end_of", lambda *told: replace(end_of(*told), constraints={})
+                    ending,
+                    "optuna_end",
+                    lambda outcome: replace(optuna_end(outcome), constraints={}),
                 )
             )
         url = f"sqlite:///{Path(folder) / 'search.db'}"
         session = open_session(spec, StoreLocation.parse(url))
         store = stack.enter_context(session.store)
-        _loop(
-            make_bench(
-                WorkerSettings(StoreLocation.parse(url), spec.name, "cpu", 1),
+        train_trials(
+            make_context(
+                StoreLocation.parse(url),
+                WorkerOptions(spec.name),
                 store,
                 session.stored,
                 StopRequest(DEADLINE_S),

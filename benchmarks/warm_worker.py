@@ -21,8 +21,9 @@ from benchmarks import report
 from benchmarks.report import Figure, Result
 from benchmarks.stopwatch import Stopwatch, Target
 from search.session import open_session
-from search.worker.context import WorkerSettings, make_bench
-from search.worker.loop import _loop
+from search.worker.context import make_context
+from search.worker.loop import train_trials
+from search.worker.options import WorkerOptions
 from search.worker.stop import StopRequest
 from spaces.loader import load_study
 from storage.location import StoreLocation
@@ -46,14 +47,15 @@ def measure(*, quick: bool) -> Result:
         url = f"sqlite:///{Path(folder) / 'search.db'}"
         session = open_session(spec, StoreLocation.parse(url))
         with session.store as store:
-            bench = make_bench(
-                WorkerSettings(StoreLocation.parse(url), spec.name, "cpu", 1),
+            bench = make_context(
+                StoreLocation.parse(url),
+                WorkerOptions(spec.name),
                 store,
                 session.stored,
                 StopRequest(DEADLINE_S),
             )
             last_write = mock.patch.object(
-                store, "finish", _then(store.leases.finish_trial, watch.start)
+                store.leases, "finish_trial", _then(store.leases.finish_trial, watch.start)
             )
             with (
                 last_write,
@@ -61,7 +63,7 @@ def measure(*, quick: bool) -> Result:
                 _first_batch(watch),
                 watch.watching(*_parts(bench)),
             ):
-                _loop(bench, session.stored)
+                train_trials(bench, session.stored)
     return told(watch)
 
 
@@ -153,11 +155,11 @@ def _parts(bench: Any) -> Iterator[Target]:
     from search.worker import trial
 
     yield gc, "collect", "collecting garbage"
-    yield type(bench.store), "claim", "store.claim"
-    yield trial, "_bind", "ask, suggest and bind"
-    yield type(bench.study), "take", "taking the trial up"
-    yield type(bench.study), "sample", "sampling"
-    yield type(bench.store), "bind", "store.bind"
+    yield type(bench.store.leases), "claim_trial", "store.claim"
+    yield trial, "register_trial", "ask, suggest and bind"
+    yield type(bench.study), "resume_trial", "opening Optuna's trial"
+    yield type(bench.study), "sample_params", "sampling"
+    yield type(bench.store.leases), "bind_trial", "store.bind"
     yield segmentation, "build_model", BUILD
     yield loop, "build_criterion", "building the loss"
     yield loop, "build_optimizer", "building the optimiser"

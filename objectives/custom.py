@@ -1,4 +1,4 @@
-"""Custom objectives: `my_package.my_module:train` in a study names a generator function of epoch records.
+"""Custom objectives: a study names a generator function as `my_package.my_module:train`.
 
 docs/own-objective.md has the requirements, `objectives.testing` a test to run against the function.
 """
@@ -98,7 +98,7 @@ def _not_imported(module_name: str, problem: BaseException) -> StudyError:
 
 
 def _checksum(module: ModuleType) -> str:
-    """Return the checksum of the module's file, if it has one: an edited `count_classes` counts again."""
+    """Return the checksum of the module's file: an edited `count_classes` counts again."""
     try:
         return hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest()
     except OSError:
@@ -168,7 +168,7 @@ class CustomTrainer(Trainer):
     checksum: str = ""
 
     def fingerprint(self, config: Any) -> str:
-        """Hash the name, the module's file and the configuration, as the data are not known here."""
+        """Hash name, file and configuration, as the data are not known here."""
         settings = config.model_dump_json(exclude={"seed", "epochs", "metric"})
         text = f"{self.name}\n{self.checksum}\n{settings}"
         return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -1,4 +1,4 @@
-"""Schedules: the values of loss and optimizer in an epoch, a pure function of configuration and epoch.
+"""Schedules: values of loss and optimizer, a pure function of configuration and epoch.
 
 Epochs count from 1. A value applies to all steps of an epoch.
 """
@@ -51,8 +51,8 @@ def values_at(
 ) -> EpochValues:
     """Return the values of one epoch.
 
-    The first stage that covers the epoch and names a value takes precedence over the configuration's
-    own value and, for the Dice weight, over the warm-up.
+    The first stage that covers the epoch and names a value takes precedence over the
+    configuration's own value and, for the Dice weight, over the warm-up.
 
     Args:
         epoch: counted from 1.
@@ -124,7 +124,7 @@ def settled_from(
     schedule: ScheduleConfig,
     epochs: int,
 ) -> int:
-    """Return the first epoch from which CE/Dice weights, smooth and clip ratio keep their final values.
+    """Return the first epoch from which CE/Dice weights, smooth and clip ratio are final.
 
     It may be beyond the last epoch: the configured values are then never trained with.
     """
@@ -189,7 +189,7 @@ def _staged(epoch: int, schedule: ScheduleConfig, name: Named) -> float | None:
 
 
 def _dice_share(epoch: int, schedule: ScheduleConfig) -> float:
-    """Return the share of the final Dice weight: 0 for k epochs, j/m in epoch k + j, 1 from k + m on."""
+    """Return the share of the final Dice weight: 0 for k epochs, j/m in epoch k + j, then 1."""
     ramped = epoch - schedule.dice_ce_only_epochs
     if ramped <= 0:
         return 0.0

@@ -64,7 +64,7 @@ class KeptState:
 
 
 class ObjectiveContract:
-    """Tests of an objective: records in order, repeatable, resumable; used values are the sampled ones.
+    """Tests of an objective: records in order, repeatable, resumable; used values as sampled.
 
     Attributes:
         objective: as a study names it.

@@ -1,4 +1,4 @@
-"""Try what was prescribed to a trial: its configuration with the remedy's changes, as the study's next trial."""
+"""Enqueue a trial's remedy: its configuration with the remedy's changes becomes the study's next trial."""
 
 from __future__ import annotations
 
@@ -24,47 +24,48 @@ CHOICE = re.compile(r"(?P<trial>\d+)(?::(?P<remedy>[1-9]\d*))?")
 OPTION = "--enqueue-remedy"
 
 
-class Choice(NamedTuple):
-    """Which trial's remedy; remedies count from 1."""
+class RemedyChoice(NamedTuple):
+    """A remedy of a trial; remedies are counted from 1."""
 
     trial: int
     remedy: int = 1
 
 
-def parse_choice(text: str) -> Choice:
-    """`7` is the first remedy of trial 7, `7:2` its second.
+def parse_choice(text: str) -> RemedyChoice:
+    """Parse the option: `7` is the first remedy of trial 7, `7:2` its second.
 
     Raises:
-        InputError: for anything else.
+        InputError: when the text is something else.
     """
     match = CHOICE.fullmatch(text.strip())
     if match is None:
         raise InputError(
-            "that is no trial's remedy",
+            "that does not name a trial's remedy",
             where=OPTION,
             found=text,
             allowed="a trial's number, or number:remedy, such as 7 or 7:2",
             next_step="`search explain --trial N` lists the remedies",
         )
-    return Choice(int(match["trial"]), int(match["remedy"] or 1))
+    return RemedyChoice(int(match["trial"]), int(match["remedy"] or 1))
 
 
-def enqueue_remedy(session: Session, choice: Choice) -> tuple[Session, str]:
-    """Enqueue a trial with the remedy as the next one; the budget grows by it where it is spent.
+def enqueue_remedy(session: Session, choice: RemedyChoice) -> tuple[Session, str]:
+    """Enqueue a trial's remedy as the next trial of the study, and raise an exhausted budget by one.
 
     Returns:
-        The session with the budget, and the remedy as a line of text.
+        The session with the new budget, and the remedy as a line of text.
 
     Raises:
         StoreError: when there is no such trial.
-        StudyError: when nothing was prescribed to it, the remedy is none of a configuration, or lies outside the study's space.
+        StudyError: when the trial has no such remedy, or one that no configuration in the study's search
+            space has.
     """
     from search.sampling.connection import close_trials, open_trials
     from search.sampling.sampler import REMEDY
-    from search.sampling.study import WorkerStudy, enqueue
+    from search.sampling.study import WorkerStudy, enqueue_trials
 
-    trial, remedy = _remedy(session, choice)
-    params, patch = place(session.plan, trial, remedy)
+    trial, remedy = _find_remedy(session, choice)
+    params, patch = locate_in_space(session.plan, trial, remedy)
     preset = trial.preset if trial.preset in session.plan.spec.presets else None
     attributes = {
         REMEDY: {
@@ -76,10 +77,10 @@ def enqueue_remedy(session: Session, choice: Choice) -> tuple[Session, str]:
     trials = open_trials(session.location)
     try:
         study = WorkerStudy(trials, session.plan, session.stored.name, lambda: 0)
-        enqueue(study, [EnqueuedTrial(params, attributes)])
+        enqueue_trials(study, [EnqueuedTrial(params, attributes)])
         waiting = sum(
-            not held.state.is_finished() and held.state.name == "WAITING"
-            for held in study.get_trials(deepcopy=False)
+            not other.state.is_finished() and other.state.name == "WAITING"
+            for other in study.get_trials(deepcopy=False)
         )
     finally:
         close_trials(trials)
@@ -88,13 +89,16 @@ def enqueue_remedy(session: Session, choice: Choice) -> tuple[Session, str]:
     return _with_budget(session, trials_in_all), described
 
 
-def place(plan: Plan, trial: StoredTrial, remedy: Remedy) -> tuple[Params, dict[str, Any]]:
-    """Where the remedied configuration lies in the study's space, and what of the remedy lies outside of it.
+def locate_in_space(
+    plan: Plan, trial: StoredTrial, remedy: Remedy
+) -> tuple[Params, dict[str, Any]]:
+    """Split the remedied configuration into values within the search space and changes outside of it.
 
-    A dimension that exists only now, and whose value the trial therefore never chose, is left to the sampler.
+    A dimension that exists only with the remedy, so that the trial has no value for it, is sampled.
 
     Raises:
-        StudyError: when the remedy's value for a dimension is not among those that are searched, or values do not go together.
+        StudyError: when the remedy's value for a dimension is not in the search space, or the values do
+            not fit together.
     """
     patch = ConfigTree.from_paths(remedy.patch)
     try:
@@ -110,21 +114,20 @@ def place(plan: Plan, trial: StoredTrial, remedy: Remedy) -> tuple[Params, dict[
             params[path] = values[path]
         elif path in remedy.patch:
             raise StudyError(
-                "the remedy lies outside what the study searches",
+                "the remedy is outside the study's search space",
                 where=f"{OPTION}, {path}",
                 found=str(values[path]),
                 allowed=str(dimension),
-                next_step="take another remedy (N:2 is the second), or a new study with a wider dimension",
+                next_step="choose another remedy (N:2 is the second), "
+                "or start a new study with a wider dimension",
             )
     return params, {path: value for path, value in remedy.patch.items() if path not in params}
 
 
-def _remedy(session: Session, choice: Choice) -> tuple[StoredTrial, Remedy]:
-    """The trial with the remedy that `explain` lists for it."""
-    name, explained = (
-        session.stored.name,
-        f"`search explain --study {session.stored.name} --trial {choice.trial}`",
-    )
+def _find_remedy(session: Session, choice: RemedyChoice) -> tuple[StoredTrial, Remedy]:
+    """Find the trial, and the remedy that `explain` lists for it."""
+    name = session.stored.name
+    command = f"`search explain --study {name} --trial {choice.trial}`"
     report = trial_report(session.store, name, choice.trial)
     trial = session.store.trials.find_trial(session.stored.id, choice.trial)
     found = next(
@@ -133,11 +136,11 @@ def _remedy(session: Session, choice: Choice) -> tuple[StoredTrial, Remedy]:
     )
     if trial is None or found is None:
         raise StudyError(
-            f"nothing was prescribed to trial {choice.trial}",
+            f"trial {choice.trial} has no remedies",
             where=f"study {name}",
             found=f"it is {report.state}",
-            allowed="a trial that diverged, or a complete one in which something is amiss",
-            next_step=f"{explained} shows it",
+            allowed="a trial that diverged, or a complete one with a problem",
+            next_step=f"{command} shows it",
         )
     remedies = found.remedies
     if not 1 <= choice.remedy <= len(remedies):
@@ -146,12 +149,12 @@ def _remedy(session: Session, choice: Choice) -> tuple[StoredTrial, Remedy]:
             where=f"study {name}",
             found=str(choice.remedy),
             allowed=f"1 … {len(remedies)}" if remedies else "none",
-            next_step=f"{explained} lists them",
+            next_step=f"{command} lists them",
         )
     remedy = remedies[choice.remedy - 1]
     if not remedy.patch:
         raise StudyError(
-            "no configuration mends this trial",
+            "no configuration fixes this trial",
             where=f"study {name}",
             found=f"likely cause: {found.cause}",
             next_step=remedy.title,
@@ -160,11 +163,11 @@ def _remedy(session: Session, choice: Choice) -> tuple[StoredTrial, Remedy]:
 
 
 def _outside(plan: Plan, trial: StoredTrial, preset: str | None) -> dict[str, Any]:
-    """What of a trial's configuration its study's base, preset and space do not explain: an earlier remedy's patch."""
+    """Values that a trial has from the patch of an earlier remedy, not from base, preset or search space."""
     sampled = set(plan.spec.space)
     given = ConfigTree(trial.config or {})
     params = {path: given[path] for path in sampled if path in given}
-    usual = ConfigTree(plan.config(params, trial.number or 0, preset).model_dump(mode="json"))
+    usual = ConfigTree(plan.make_config(params, trial.number or 0, preset).model_dump(mode="json"))
     return {
         path: value
         for path, value in given.items()
@@ -173,7 +176,7 @@ def _outside(plan: Plan, trial: StoredTrial, preset: str | None) -> dict[str, An
 
 
 def _with_budget(session: Session, trials: int) -> Session:
-    """The session with room for as many trials."""
+    """The session with a budget of at least that many trials."""
     spec = session.plan.spec
     if trials <= spec.trials:
         return session

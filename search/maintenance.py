@@ -223,9 +223,9 @@ def _back_up(
 
 def _check_optuna_upgradable(location: StoreLocation, found: str) -> str:
     """Check that the installed Optuna knows the version of its tables; return its own version."""
-    from search.sampling.connection import any_version, close_trials
+    from search.sampling.connection import close_trials, open_any_version
 
-    storage = any_version(location)
+    storage = open_any_version(location)
     try:
         head = storage.get_head_version()
         if found in storage.get_all_versions():
@@ -242,9 +242,9 @@ def _check_optuna_upgradable(location: StoreLocation, found: str) -> str:
 
 
 def _upgrade_optuna(location: StoreLocation) -> None:
-    from search.sampling.connection import any_version, close_trials
+    from search.sampling.connection import close_trials, open_any_version
 
-    storage = any_version(location)
+    storage = open_any_version(location)
     try:
         storage.upgrade()
     finally:

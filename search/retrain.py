@@ -1,4 +1,4 @@
-"""Train an exported configuration again, and compare with what it scored."""
+"""Trains an exported configuration again, and compares its score with the recorded one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,12 @@ from spaces.records import EpochRecord, score
 
 @dataclass(frozen=True)
 class Comparison:
-    """The recorded score and today's. `differences` name what was not the same about the two trainings."""
+    """The recorded score and the new one.
+
+    Attributes:
+        test: the new score on the test split, if there is one.
+        differences: what differs between the two environments, such as the device.
+    """
 
     recorded: float
     trained: float
@@ -25,31 +30,31 @@ class Comparison:
     differences: tuple[str, ...]
 
     @property
-    def equal(self) -> bool:
-        """To the last bit."""
+    def is_equal(self) -> bool:
+        """Whether the scores are equal to the last bit."""
         return self.recorded == self.trained
 
 
 @dataclass
 class _LastState:
-    """Keeps nothing but the state after the last epoch."""
+    """Checkpoints that only keep the state after the last epoch."""
 
     path: Path | None
 
     def latest(self) -> Path | None:
-        """Always from the start."""
+        """Resume from nothing."""
         return None
 
     def step(self) -> bool:
-        """Never in the midst of an epoch."""
+        """Write no state within an epoch."""
         return False
 
     def due(self, record: EpochRecord, *, last: bool) -> bool:
-        """After every epoch where a file is wanted: the next one may break, and then has no state."""
+        """Write a state after every epoch if there is a file: a later epoch may fail, and then has none."""
         return self.path is not None
 
     def write(self, save: Callable[[Path], None]) -> None:
-        """Through a temporary file beside it."""
+        """Write a temporary file, then rename it."""
         assert self.path is not None
         draft = self.path.with_name(f"{self.path.name}.tmp")
         try:
@@ -63,10 +68,10 @@ class Retraining:
     """One training of an exported configuration.
 
     Args:
-        export: what to train.
-        device: where; None: as it was.
-        threads: of the CPU; None: as it was.
-        save: file for the state after the last epoch, its best weights included.
+        export: the exported configuration.
+        device: where to train; None uses the recorded device.
+        threads: CPU threads; None uses the recorded number.
+        save: file for the state after the last epoch, including its best weights.
     """
 
     def __init__(
@@ -88,35 +93,36 @@ class Retraining:
             of_export = "provenance → device of the export, as there is no --device"
             raise problem.relocated(
                 where="--device" if device else of_export,
-                next_step="name a device that is here with --device",
+                next_step="name an available device with --device",
             ) from None
         self.trainer: Trainer = objective(self.config.objective).load()
         self.records: list[EpochRecord] = []
         self._state = _LastState(save)
 
-    def epochs(self) -> Iterator[EpochRecord]:
-        """Train, one record an epoch."""
-        prepared, counts = (
-            self.trainer.prepare(self.config, self.device),
-            self.trainer.count_classes(self.config),
-        )
+    def train_epochs(self) -> Iterator[EpochRecord]:
+        """Train, and yield one record per epoch."""
+        prepared = self.trainer.prepare(self.config, self.device)
+        counts = self.trainer.count_classes(self.config)
         for record in self.trainer.train(self.config, prepared, counts, self.device, self._state):
             self.records.append(record)
             yield record
 
-    def compare(self) -> Comparison:
-        """Today's score beside the recorded one."""
-        # A trial that was killed scored the epochs that it had.
+    def compare_scores(self) -> Comparison:
+        """Compare the new score with the recorded one."""
+        # A trial that was stopped early was scored on the epochs that it had.
         trained = (
             score(self.records[: self.export.score.epochs], self.config.metric)
             if self.records
             else math.nan
         )
         test = self.records[-1].test.metric if self.records and self.records[-1].test else None
-        return Comparison(self.export.score.validation, trained, test, tuple(self._differences()))
+        return Comparison(
+            self.export.score.validation, trained, test, tuple(self._list_differences())
+        )
 
-    def _differences(self) -> Iterator[str]:
-        then, used = self.export.provenance, self.records[-1].used if self.records else {}
+    def _list_differences(self) -> Iterator[str]:
+        then = self.export.provenance
+        used = self.records[-1].used if self.records else {}
         if str(used.get("environment.device")) != then.device:
             yield f"device {then.device} → {used.get('environment.device')}"
         if used.get("environment.threads") != then.threads:

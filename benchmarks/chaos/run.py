@@ -20,7 +20,7 @@ from benchmarks.chaos.faults import Fault, Tormentor, gap_factor, schedule
 from benchmarks.chaos.proxy import proxy
 from benchmarks.chaos.server import Server, server
 from benchmarks.chaos.watch import Watch
-from search.launch.reaper import TrialCare
+from search.launch.reaper import TrialReaper
 from search.session import open_session
 from storage.location import StoreLocation
 
@@ -193,7 +193,7 @@ def started(
     books = Books(where.direct)
     try:
         with Crew(
-            workers, spec.name, where.url, folder, TrialCare(session.store, session.stored.id)
+            workers, spec.name, where.url, folder, TrialReaper(session.store, session.stored.id)
         ).running() as crew:
             yield Campaign(scale, crew, Watch(books))
     finally:

@@ -22,7 +22,7 @@ from benchmarks.store.past import idle_bench
 from objectives.contract import Checkpoints
 from search.planning.plan import Plan, make_plan
 from search.pruners.build import build_pruner
-from search.sampling.sampler import suggest
+from search.sampling.sampler import suggest_params
 from search.session import open_session
 from search.worker.lease import LEASE_S
 from search.worker.trial import run_trial
@@ -121,7 +121,7 @@ def plain(url: str, epochs: int, seconds: float, number: int) -> Told:
     while time.monotonic() < end:
         try:
             trial = study.ask()
-            suggest(trial, plan)
+            suggest_params(trial, plan)
             state, reached = None, top(trial.number)
             for epoch in range(1, epochs + 1):
                 began = time.perf_counter()

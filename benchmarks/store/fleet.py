@@ -23,7 +23,7 @@ from benchmarks.report import Figure
 from benchmarks.store.past import study_with_past
 from search.pruners.median import Peers, falls_short
 from search.stored_study import stored_plan
-from search.worker.lease import EXTENSIONS, LEASE_S
+from search.worker.lease import LEASE_S, RENEWALS
 from spaces.records import EpochRecord
 from storage.location import StoreLocation
 from storage.rows import Claim, StoredStudy
@@ -62,7 +62,7 @@ class Due:
 
 def fleet_of(store: Store, stored: StoredStudy, workers: int) -> list[Claim]:
     """Trials that run, one for each worker, made in bulk."""
-    config = stored_plan(stored).config({}, 0).model_dump(mode="json")
+    config = stored_plan(stored).make_config({}, 0).model_dump(mode="json")
     held = {
         "study_id": stored.id,
         "state": "running",
@@ -114,7 +114,7 @@ def schedule(claims: list[Claim], fleet: Fleet, begin: float, first: int) -> Ite
 
 
 def _writes(claim: Claim, at: float, fleet: Fleet, end: float) -> Iterator[Due]:
-    epoch, extend_s = 0, LEASE_S / EXTENSIONS
+    epoch, extend_s = 0, LEASE_S / RENEWALS
     epochs_at, leases_at = at, at + extend_s
     while min(epochs_at, leases_at) < end:
         if epochs_at <= leases_at:

@@ -15,11 +15,12 @@ from benchmarks.report import Figure
 from benchmarks.stopwatch import Stopwatch
 from search.planning.plan import make_plan
 from search.stored_study import stored_plan
-from search.worker.context import Bench, open_worker_study
+from search.worker.context import WorkerContext, open_worker_study
 from search.worker.lease import LEASE_S
+from search.worker.registration import register_trial
 from search.worker.stop import StopRequest
 from search.worker.tracker import NoTracker
-from search.worker.trial import _bind, run_trial
+from search.worker.trial import run_trial
 from spaces.loader import load_study
 from storage.files.study_files import StudyFiles
 from storage.location import StoreLocation
@@ -50,10 +51,10 @@ def study_with_past(url: str, trials: int, epochs: int) -> StoredStudy:
     return make_ours(url, plan, Size(trials, epochs, 0))
 
 
-def idle_bench(url: str, store: Store, stored: StoredStudy, watch: Stopwatch) -> Bench:
+def idle_bench(url: str, store: Store, stored: StoredStudy, watch: Stopwatch) -> WorkerContext:
     """What a worker has before its first trial, but for data, a device and torch."""
     plan, trainer = stored_plan(stored), ScriptedTrainer(watch)
-    return Bench(
+    return WorkerContext(
         store=store,
         stored=stored,
         files=StudyFiles(Path("unused")),
@@ -127,7 +128,7 @@ def epochs_and_asking(
     return figures, {**details, f"joining {database}, s": joined}
 
 
-def asking(bench: Bench, stored: StoredStudy, times: int) -> list[float]:
+def asking(bench: WorkerContext, stored: StoredStudy, times: int) -> list[float]:
     """Milliseconds of claiming, sampling and binding a trial, one after the other; they all go on running, as a crowd's do."""
     spent = []
     for _ in range(times):
@@ -136,7 +137,7 @@ def asking(bench: Bench, stored: StoredStudy, times: int) -> list[float]:
             stored.id, budget=10**6, worker="benchmark", lease_s=3600
         )
         assert claim is not None
-        _bind(bench, claim)
+        register_trial(bench, claim)
         spent.append(1000 * (time.perf_counter() - began))
     return spent
 

@@ -1,4 +1,4 @@
-"""Origin of class weights and alphas: lets them follow a schedule and be recognized in a live loss."""
+"""Origin of class weights and alphas: lets them follow a schedule and be recognized."""
 
 from __future__ import annotations
 
@@ -41,7 +41,10 @@ class Balance:
         return class_weights(self.counts, config).weights
 
     def recognize_weights(self, live: Floats) -> dict[str, Any]:
-        """Return method and numbers that give exactly the weights `live` (C,), preferably the configured ones."""
+        """Return a method and numbers that give exactly the weights `live` (C,).
+
+        They are the configured ones, if those do.
+        """
         for config in self._candidates():
             if np.array_equal(live, class_weights(self.counts, config).weights):
                 found: dict[str, Any] = {"weights.method": config.method}

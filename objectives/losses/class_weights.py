@@ -1,7 +1,8 @@
 """Class weights (mean 1, bounded ratio) and focal alphas from class frequencies, in numpy.
 
-f_c is the frequency of class c among the valid (not ignored) pixels or samples. Sums use `math.fsum`,
-which rounds once whatever the order: permuting the classes permutes the weights and changes no bit.
+f_c is the frequency of class c among the valid (not ignored) pixels or samples. Sums use
+`math.fsum`, which rounds once whatever the order: permuting the classes permutes the weights and
+changes no bit.
 """
 
 from __future__ import annotations
@@ -72,9 +73,9 @@ def focal_alpha(
 ) -> Floats:
     """Compute alpha_c ∝ f_c^(−tau)·factor_c of the focal loss, with Σ f_c·alpha_c = 1; shape (C,).
 
-    That sum is the mean over the pixels. It is fixed, and not the mean over the classes, because the
-    focal loss averages over pixels: tau then changes the balance of the classes and not the scale of
-    the loss, hence not the meaning of the learning rate. Classes without a pixel get 1.
+    That sum is the mean over the pixels. It is fixed, and not the mean over the classes, because
+    the focal loss averages over pixels: tau then changes the balance of the classes and not the
+    scale of the loss, hence not the meaning of the learning rate. Classes without a pixel get 1.
 
     Factors by name search alpha on the simplex: the logarithms of their ratios to a class that is
     not named, whose factor is 1, are its additive log-ratio coordinates (Aitchison 1982).
@@ -149,7 +150,7 @@ def _frequencies(counts: Floats) -> Floats:
 
 
 def _scale_to_mean_one(weights: Floats) -> Floats:
-    """Divide by the mean; equal weights become exactly 1, which the rounding of a division would miss."""
+    """Divide by the mean; equal weights become exactly 1, without the rounding of a division."""
     if weights.max() == weights.min():
         return np.ones_like(weights)
     scaled: Floats = weights / (math.fsum(weights) / len(weights))
@@ -212,7 +213,8 @@ def _median_freq(counts: Floats, _: float) -> Floats:
 
 
 def _effective_number(counts: Floats, beta: float) -> Floats:
-    """Compute (1−β)/(1−β^n) (Cui et al. 2019); expm1 keeps the digits that 1 − β^n loses for β near 1."""
+    """Compute (1−β)/(1−β^n) (Cui et al. 2019)."""
+    # expm1 keeps the digits that 1 − β^n loses for β near 1 and few samples.
     log_beta = math.log(beta) if beta > 0 else -math.inf
     return (1 - beta) / -np.expm1(counts * log_beta)
 

@@ -1,4 +1,4 @@
-"""Combined loss: cross entropy or focal, plus Dice, following a schedule and reporting what it uses."""
+"""Combined loss: cross entropy or focal, plus Dice; follows a schedule and reports its values."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ class CombinedLoss(nn.Module):
     def parts(
         self, logits: Tensor, target: Tensor, others: Others | None = None
     ) -> tuple[Terms, Tensor | None]:
-        """Compute both parts, unweighted and with their graph; Dice is None while its weight is 0."""
+        """Compute both parts, unweighted, with their graph; Dice is None while its weight is 0."""
         self._track_labels(target, logits.shape[1])
         batches = 1 if others is None else others.batches
         dice = self.dice if self._dice_now else None
@@ -264,8 +264,8 @@ class CombinedLoss(nn.Module):
 
         Numbers are read from the buffers that `forward` uses; while a schedule overrides them, from
         what they were before. A loss contains no method and no tau: one is named only if it gives
-        exactly the current weights or alphas. What has no effect is absent. It waits for the device:
-        call it once per epoch.
+        exactly the current weights or alphas. What has no effect is absent. It waits for the
+        device: call it once per epoch.
         """
         final = self._final or self._read_buffers()
         return (

@@ -1,16 +1,16 @@
-"""Cross entropy and focal loss, summed over the elements: both in one pass over −log p, with their slopes.
+"""Sums of cross entropy and focal loss over the elements, in one pass over −log p, with slopes.
 
-With autograd a focal loss allocates a dozen tensors of one number per element and passes over memory
-once for each. Here the elements are processed in pieces that fit a CPU's cache, and only one slope
-per sum is kept. With n = −log p of the label y, u the spread, ε the label smoothing, w and a the
-classes' weights and alphas, and x = 1 − p = 1 − e^(−n):
+With autograd a focal loss allocates a dozen tensors of one number per element and passes over
+memory once for each. Here the elements are processed in pieces that fit a CPU's cache, and only one
+slope per sum is kept. With n = −log p of the label y, u the spread, ε the label smoothing, w and a
+the classes' weights and alphas, and x = 1 − p = 1 − e^(−n):
 
     c = (1−ε)·w_y·n + ε·u     ∂c/∂n = (1−ε)·w_y                       ∂c/∂u = ε
     f = a_y·x^γ·c             ∂f/∂n = a_y·x^γ·∂c/∂n + γ·(1−x)/x·f     ∂f/∂u = ε·a_y·x^γ
 
 x is computed as −expm1(−n), which keeps its digits near p = 1. It is bounded away from 0, where
-x^(γ−1) with γ < 1 is unbounded: without smoothing c is 0 there and so is the limit; with smoothing x
-is clamped to [1e-6, 1 − 1e-6], outside of which x^γ has no slope.
+x^(γ−1) with γ < 1 is unbounded: without smoothing c is 0 there and so is the limit; with smoothing
+x is clamped to [1e-6, 1 − 1e-6], outside of which x^γ has no slope.
 """
 
 from __future__ import annotations

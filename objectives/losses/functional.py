@@ -1,11 +1,11 @@
 """Losses as pure functions, of logits and targets or of what several losses of one batch share.
 
-Shapes: logits (N, C, …), hard targets (N, …) of integers; internally, all dimensions after C are one
-length L (1 for plain samples). Whatever the logits' type and autocast, everything is computed in
-float32 (float64 for float64). A batch with nothing valid in it gives a zero that is part of the
+Shapes: logits (N, C, …), hard targets (N, …) of integers; internally, all dimensions after C are
+one length L (1 for plain samples). Whatever the logits' type and autocast, everything is computed
+in float32 (float64 for float64). A batch with nothing valid in it gives a zero that is part of the
 graph, with zero gradient. Nothing here waits for the device: a label outside 0 … C−1 counts like an
-ignored one (`CombinedLoss.check_targets` reports it once per epoch), and sums of zero are handled by
-`where`.
+ignored one (`CombinedLoss.check_targets` reports it once per epoch), and sums of zero are handled
+by `where`.
 
 Differences to other libraries: smp's Dice halves the smooth, keeps absent classes in the mean at 0
 and is global; MONAI's and kornia's is per image; smp's focal, and MONAI's by default, is
@@ -191,9 +191,9 @@ def focal(
 ) -> Tensor:
     """Compute the softmax focal loss (Lin et al. 2017), mean over the valid elements.
 
-    With class weights w it is Σ w_y·alpha_y·(1−p_y)^gamma·(−log p_y) / Σ w_y, so that gamma 0 without
-    alpha is the weighted cross entropy; label smoothing replaces w_y·(−log p_y) just as it does
-    there.
+    With class weights w it is Σ w_y·alpha_y·(1−p_y)^gamma·(−log p_y) / Σ w_y, so that gamma 0
+    without alpha is the weighted cross entropy; label smoothing replaces w_y·(−log p_y) just as it
+    does there.
 
     Soft targets are distributions q of shape (N, C), like the logits: the cross entropy is against
     q, while p_t, alpha and the denominator's weight are those of the likeliest class, argmax q; p_t
@@ -263,7 +263,7 @@ def dice(
     keep_absent: bool = False,
     ignore_index: int = -100,
 ) -> Tensor:
-    """Compute the soft Dice loss, 1 − mean over classes of (2·I + s)/(D + s) (Milletari et al. 2016).
+    """Compute the soft Dice loss, 1 − mean of (2·I + s)/(D + s) (Milletari et al. 2016).
 
     I = Σ p·g, and D = Σ p + Σ g or Σ p² + Σ g². Sums run over the valid elements of the whole batch
     ("global") or of each image ("image"); in the latter case the loss is the mean over the images
@@ -334,7 +334,7 @@ def dice_of(
 
 
 def dice_sums(batch: Batch) -> tuple[Tensor, ...]:
-    """Return Σ p·g, Σ p + Σ g (or of squares) and Σ g, (N, C) in float64 over an image's valid elements."""
+    """Return Σ p·g, Σ p + Σ g (or of squares) and Σ g over valid elements, (N, C) in float64."""
     assert batch.soft_NC is not None, "prepare did not get the power of Dice's denominator"
     assert batch.hit_NC is not None
     return batch.hit_NC, batch.soft_NC + batch.count_NC, batch.count_NC
@@ -410,5 +410,5 @@ def _class_vector(name: str, values: Tensor, logits: Tensor) -> Tensor:
 
 
 def _where_positive(denominator: Tensor, value: Tensor) -> Tensor:
-    """Return `value` where the denominator is above 0, else 1: division and gradient are then safe."""
+    """Return `value` where the denominator is above 0, else 1: division and gradient are safe."""
     return torch.where(denominator > 0, value, 1.0)

@@ -1,7 +1,7 @@
-"""Gradient shares: how much of the gradient at the logits comes from each part of a loss, and each class.
+"""Gradient shares: the part of the gradient at the logits that a loss part, or a class, causes.
 
-Diagnosis uses them: with extreme weights most of the gradient comes from a class of few pixels, with
-an unstable Dice from that part. Gradients at the logits need no pass through the network.
+Diagnosis uses them: with extreme weights most of the gradient comes from a class of few pixels,
+with an unstable Dice from that part. Gradients at the logits need no pass through the network.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ class GradientShares(NamedTuple):
     """L1 norms of gradients at the logits, over one batch or summed over several.
 
     Attributes:
-        parts: (2,) of ce_weight·(cross entropy or focal) and of dice_weight·(the overlap), each alone.
+        parts: (2,) of ce_weight·(cross entropy or focal) and of dice_weight·(the overlap), each
+            alone.
         classes: (C,) of the total, by the label of the element.
     """
 

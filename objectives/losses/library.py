@@ -97,7 +97,7 @@ class LibraryLoss(nn.Module):
         return used
 
     def _build_loss(self, classes: int) -> nn.Module:
-        """Build the library's module for every call, as a schedule may change the smoothing constant.
+        """Build the library's module; for every call, as a schedule may change the smoothing.
 
         The ignored label is C.
         """

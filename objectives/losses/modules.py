@@ -1,4 +1,4 @@
-"""Losses as modules. Searched numbers are float64 buffers: exact as configured, changeable in place."""
+"""Losses as modules. Searched numbers are float64 buffers: exact, and changeable in place."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Terms(NamedTuple):
 
 
 class CrossEntropyLoss(nn.Module):
-    """Class-weighted cross entropy with label smoothing; see `functional.cross_entropy` for the formula.
+    """Class-weighted cross entropy with label smoothing; formula: `functional.cross_entropy`.
 
     Args:
         weight: (C,) class weights, or None for equal ones.
@@ -81,7 +81,7 @@ class CrossEntropyLoss(nn.Module):
 
 
 class FocalLoss(nn.Module):
-    """The softmax focal loss (Lin et al. 2017); see `functional.focal` for the formula.
+    """Softmax focal loss (Lin et al. 2017); formula: `functional.focal`.
 
     Args:
         gamma: focusing exponent; 0 is cross entropy.
@@ -163,7 +163,7 @@ class FocalLoss(nn.Module):
 
 
 class DiceLoss(nn.Module):
-    """The soft Dice loss (Milletari et al. 2016); see `functional.dice` for the formula.
+    """Soft Dice loss (Milletari et al. 2016); formula: `functional.dice`.
 
     Args:
         smooth: smoothing constant s, added to numerator and denominator.
@@ -176,7 +176,8 @@ class DiceLoss(nn.Module):
         ConfigError: when smooth is negative or the reduction unknown.
 
     >>> loss = DiceLoss(smooth=1.0, square_denominator=True)
-    >>> round(float(loss(torch.tensor([[20.0, -20.0]]), torch.tensor([0]))), 4)  # a perfect prediction
+    >>> right = torch.tensor([[20.0, -20.0]])
+    >>> round(float(loss(right, torch.tensor([0]))), 4)
     0.0
     """
 

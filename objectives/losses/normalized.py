@@ -47,7 +47,7 @@ class NormalizedCombinedLoss(nn.Module):
         self.register_buffer("mass_2", torch.zeros(2, dtype=torch.float64, device=device))
 
     def forward(self, logits: Tensor, target: Tensor, others: Others | None = None) -> LossParts:
-        """Compute the normalized total, and the parts as they are, of logits (N, C, …) and target (N, …)."""
+        """Compute the normalized total and plain parts of logits (N, C, …) and target (N, …)."""
         main, dice = self.combined.parts(logits, target, others)
         if others is None:  # else `pooled` has included the large batch already
             self._update_means(main.value, dice)
@@ -114,5 +114,5 @@ class NormalizedCombinedLoss(nn.Module):
 
     @property
     def scale_2(self) -> Tensor:
-        """Current factors of the parts: one over their running means, 1 as long as there is none."""
+        """Current factors of the parts: one over their running means, 1 before there is one."""
         return torch.where(self.mass_2 > 0, self.mass_2 / self.mean_2, 1.0)

@@ -1,9 +1,9 @@
-"""The softmax that all parts of a loss share, and what they need of it, in two passes over the logits.
+"""Softmax that all parts of a loss share, and the sums that they need, in two passes over logits.
 
 Plain autograd would allocate some ten tensors of the logits' size. Here the forward pass allocates
-one, the probabilities p, and the backward pass overwrites it by the gradient; both process the batch
-in pieces that fit a CPU's cache. The losses are formulas over the results, tensors of one number per
-element or class. With z the logits, p = softmax(z), y the label:
+one, the probabilities p, and the backward pass overwrites it by the gradient; both process the
+batch in pieces that fit a CPU's cache. The losses are formulas over the results, tensors of one
+number per element or class. With z the logits, p = softmax(z), y the label:
 
     nll = −log p_y            ∂nll/∂z_c    = p_c − [c = y]
     spread = −Σ_k u_k·log p_k ∂spread/∂z_c = p_c·Σ_k u_k − u_c
@@ -13,7 +13,8 @@ element or class. With z the logits, p = softmax(z), y the label:
 
 So with G, S, b and o the incoming gradients of nll, spread, soft and hit, for each element,
 
-    ∂L/∂z_c = p_c·(G' + S·Σ_k u_k + b_c·h_c − Σ_k p_k·b_k·h_k) − [c = y]·G' − S·u_c,  G' = G − p_y·o_y
+    ∂L/∂z_c = p_c·(G' + S·Σ_k u_k + b_c·h_c − Σ_k p_k·b_k·h_k) − [c = y]·G' − S·u_c
+    G' = G − p_y·o_y
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 PIECE_BYTES = 1 << 20
-"""Size of the logits that a CPU processes at a time: with the results they fit its second-level cache."""
+"""Bytes of logits that a CPU processes at a time: with the results they fit its level-2 cache."""
 
 Power = Literal[1, 2]
 
@@ -101,7 +102,7 @@ def plain_softmax_sums(
 
 
 def by_class(value_NL: Tensor, row_NL: Tensor, classes: int) -> Tensor:
-    """Sum by class, (N, C) in float64: sequential sums in float32 would lose digits in large images."""
+    """Sum by class, (N, C) in float64: float32 would lose digits in large images."""
     zeros = torch.zeros((len(row_NL), classes + 1), dtype=torch.float64, device=value_NL.device)
     return zeros.scatter_add(1, row_NL, value_NL.double())[:, :classes]
 
@@ -128,7 +129,7 @@ def mark_for_torch(pulls: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...
 
 
 def graph_is_kept() -> bool:
-    """Return whether another backward pass may need what was saved, so that it must not be overwritten."""
+    """Return whether another backward pass may need what was saved: it must not be overwritten."""
     # torch's own compiled backward calls the same function.
     return bool(torch._C._autograd._get_current_graph_task_keep_graph())  # noqa: SLF001
 
@@ -200,7 +201,7 @@ def _write_gradient(
     power: Power | None,
     slopes: tuple[Tensor | None, ...],
 ) -> None:
-    """Overwrite the probabilities by the gradient at the logits; both are 0 for ignored elements."""
+    """Overwrite the probabilities by the gradient at the logits; ignored elements are 0 in both."""
     classes = p_NCL.shape[1]
     g_NL, s_NL, b_NC, o_NC = slopes
     b_NC = None if b_NC is None else b_NC.to(p_NCL.dtype) * (power or 1)
@@ -232,7 +233,7 @@ def _write_gradient(
 
 
 def pieces(z_NCL: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Yield the images and elements of each piece; on a GPU the batch is one piece, to save launches."""
+    """Yield the images and elements of each piece; a GPU has one piece, to save launches."""
     images, classes, length = z_NCL.shape
     if z_NCL.device.type == "cpu":
         most = max(1, PIECE_BYTES // (4 * classes))
@@ -245,7 +246,8 @@ def pieces(z_NCL: Tensor) -> Iterator[tuple[slice, slice]]:
 
 
 def _log_softmax(z_nCl: Tensor, dtype: torch.dtype) -> Tensor:
-    """Compute over the classes; transposed in channels_last, where torch would first copy the tensor."""
+    """Compute log-softmax over the classes."""
+    # In channels_last torch would first copy the tensor.
     if z_nCl.stride(1) == 1:
         return torch.log_softmax(z_nCl.transpose(1, 2), 2, dtype=dtype).transpose(1, 2)
     return torch.log_softmax(z_nCl, 1, dtype=dtype)

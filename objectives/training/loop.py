@@ -289,7 +289,7 @@ class Training:
         return validation.class_f1
 
     def score_test_split(self, trained: TrainingSnapshot | None = None) -> TestScore | None:
-        """Measure the weights that people keep on the test split; None where there is no test split.
+        """Measure the kept weights on the test split; None without a test split.
 
         They are those of the best epoch, or of the last one where the study's score is the last
         epoch's.

@@ -1,4 +1,4 @@
-"""Metrics that no searched hyperparameter rescales, from one confusion matrix counted on the device."""
+"""Metrics that no searched hyperparameter rescales, from a confusion matrix on the device."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ class ConfusionMatrix:
         """Count one batch.
 
         Args:
-            prediction: logits (N, C, …) of any floating type, or predicted classes (N, …), each of them in 0 … C−1.
+            prediction: logits (N, C, …) of any floating type, or predicted classes (N, …), each of
+                them in 0 … C−1.
             target: labels (N, …), integers.
         """
         if not prediction.is_floating_point():
@@ -104,7 +105,7 @@ class ConfusionMatrix:
         return sum(hits) / sum(true) if sum(true) else math.nan
 
     def _margins(self) -> tuple[list[int], list[int], list[int]]:
-        """Return hits, true pixels and predicted pixels of every class, as exact Python integers."""
+        """Return hits, true pixels and predicted pixels of every class, as Python integers."""
         matrix = self.matrix()
         return matrix.diagonal().tolist(), matrix.sum(1).tolist(), matrix.sum(0).tolist()
 
@@ -123,9 +124,9 @@ class ConfusionMatrix:
 def _largest(z_nCl: Tensor) -> Tensor:
     """Return the first of the largest classes, (N, L), as argmax does.
 
-    If neighbors in memory are of one class, a CPU finds the largest value fast and its index slowly.
-    So the index is looked up: the first class with that value is the one with the highest rank,
-    counted from the last class.
+    If neighbors in memory are of one class, a CPU finds the largest value fast and its index
+    slowly. So the index is looked up: the first class with that value is the one with the highest
+    rank, counted from the last class.
     """
     classes = z_nCl.shape[1]
     if z_nCl.device.type != "cpu" or z_nCl.stride(1) == 1 or classes > 255:

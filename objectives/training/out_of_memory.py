@@ -1,4 +1,4 @@
-"""One error for running out of memory, which CUDA, its libraries and CPU allocators word differently."""
+"""One error for running out of memory, which CUDA and CPU allocators word differently."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _REQUESTED = re.compile(r"tried to allocate ([\d.]+ ?(?:bytes|[KMGT]iB))", re.IG
 
 @contextmanager
 def translate_out_of_memory(device: str) -> Iterator[None]:
-    """Raise whatever reports a lack of memory within the block, on the device or host, as one error.
+    """Raise every error for a lack of memory within the block, on device or host, as one error.
 
     Raises:
         OutOfMemoryError: with the size that was requested, if that is known.

@@ -1,4 +1,4 @@
-"""Snapshot of a training, after an epoch or within one: saved to a file, and restored to the last bit."""
+"""Snapshot of a training, after an epoch or within one: save it, restore it to the last bit."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ class TrainingSnapshot:
             plain_loss(training.criterion).label_range.copy_(labels)
 
     def with_copied_average(self) -> TrainingSnapshot:
-        """Return the snapshot with a copy of the running mean of the weights, which may then change."""
+        """Return the snapshot with a copy of the weights' running mean, which may then change."""
         average = copy.deepcopy(self.state["averaged"])
         return TrainingSnapshot(self.state | {"averaged": average})
 

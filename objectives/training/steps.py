@@ -1,4 +1,4 @@
-"""Parts of an epoch: batches grouped into optimizer steps, the sums that they share, and means for the record."""
+"""Parts of an epoch: batches grouped into optimizer steps, their common sums, and means."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def group_batches(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
 def pool_batches(
     criterion: Criterion, model: nn.Module, predict: Callable[[Tensor], Tensor], group: list[Batch]
 ) -> Others | None:
-    """Compute the sums that make the batches of one step count as one large batch; None for a single one.
+    """Compute the sums with which a step's batches count as one large batch; None for a single one.
 
     Cross entropy and focal need the labels only. Dice over the whole batch, and a normalized loss,
-    need all logits before the first gradient, and so a forward pass of their own, which leaves batch
-    statistics and random numbers unchanged. Batch normalization still normalizes each batch by its
-    own statistics.
+    need all logits before the first gradient, and so a forward pass of their own, which leaves
+    batch statistics and random numbers unchanged. Batch normalization still normalizes each batch
+    by its own statistics.
     """
     if len(group) == 1:
         return None
@@ -140,7 +140,7 @@ class Means:
         self.weight_ratio = weight_ratio
 
     def part_shares(self) -> dict[str, float]:
-        """Return each part's share of the gradient at the logits; empty if it was zero or not finite."""
+        """Return each part's share of the gradient at the logits; empty if zero or not finite."""
         shares = _normalize([shares.parts for shares in self.shares])
         return {} if shares is None else dict(zip(("ce", "dice"), shares, strict=True))
 

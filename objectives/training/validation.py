@@ -1,4 +1,4 @@
-"""Validation: one pass over a split for confusion matrix, the trial's criterion and plain cross entropy."""
+"""Validation: confusion matrix, criterion and plain cross entropy in one pass over a split."""
 
 from __future__ import annotations
 

@@ -16,9 +16,10 @@ from search.cli import (
     run,
     store,
 )  # each joins its commands to the application
-from search.cli.app import INTERRUPTED, app
+from search.cli.app import app
 from search.cli.usage_errors import UsageError, is_help, refusal
-from spaces.errors import InputError, SearchError
+from spaces.errors import SearchError
+from spaces.exit_codes import ExitCode
 
 __all__ = ["app", "configure", "inspect", "main", "replay", "run", "store"]
 
@@ -55,15 +56,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except UsageError as problem:
         if is_help(problem):
             problem.show()  # type: ignore[attr-defined]
-            raise SystemExit(InputError.exit_code) from None
+            raise SystemExit(ExitCode.BAD_INPUT) from None
         _end(refusal(problem, given))
     except SearchError as problem:
         _end(problem)
     except KeyboardInterrupt:
-        raise SystemExit(INTERRUPTED) from None
+        raise SystemExit(ExitCode.INTERRUPTED) from None
     except BrokenPipeError:  # `search show | head`
         sys.stderr.close()
-        raise SystemExit(0) from None
+        raise SystemExit(ExitCode.DONE) from None
 
 
 def _end(problem: SearchError) -> NoReturn:

@@ -10,9 +10,6 @@ if TYPE_CHECKING:
     from storage.location import StoreLocation
     from storage.store import Store
 
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it."""
-
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,

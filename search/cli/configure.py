@@ -8,6 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from search.cli.app import StoreOption, StudyOption, app
+from spaces.exit_codes import ExitCode
 
 
 @app.command(epilog="Examples: search weights · search weights --study my.yaml --clip-ratio 25")
@@ -37,7 +38,7 @@ def weights(
     spec = study_spec(study, change or [])
     with blame_options(change or []):
         plan = make_plan(spec)
-    counts = plan.objective.load().count_classes(plan.config({}, 0))
+    counts = plan.objective.load().count_classes(plan.make_config({}, 0))
     made = {
         method: class_weights(
             counts, WeightsConfig(method=method, clip_ratio=clip_ratio)
@@ -96,29 +97,29 @@ def train(
     Exit code 1 when the score differs although device, threads and torch are the same.
     """
     from search.console import terminal
-    from search.export import check_place, load_export
+    from search.export import check_output_path, load_export
     from search.retrain import Retraining
 
     if save is not None:
-        check_place(save, "--save")
+        check_output_path(save, "--save")
     training = Retraining(load_export(file), device, threads, save)
-    for record in training.epochs():
+    for record in training.train_epochs():
         loss = f"loss {record.train_loss:.4f}  val loss {record.val_loss:.4f}"
         terminal.say(
             f"epoch {record.epoch:>3}/{training.config.epochs}  {loss}  {training.config.metric.name} {record.metric:.4f}  {record.seconds:.1f} s"
         )
-    found = training.compare()
+    found = training.compare_scores()
     test = f", {found.test:.4f} on test" if found.test is not None else ""
     verdict = (
         "equal to the last bit"
-        if found.equal
+        if found.is_equal
         else f"differs by {found.trained - found.recorded:+.2e}"
     )
     terminal.say(f"\nrecorded {found.recorded!r}, trained {found.trained!r}{test}: {verdict}")
     for difference in found.differences:
         terminal.say(f"  not the same: {difference}")
-    if not found.equal and not found.differences:
-        raise typer.Exit(1)
+    if not found.is_equal and not found.differences:
+        raise typer.Exit(ExitCode.FAILED)
 
 
 @app.command(

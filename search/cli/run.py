@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Literal, Optional
 import typer
 
 from search.cli.app import (
-    INTERRUPTED,
     StoreOption,
     StudyOption,
     TimeoutOption,
@@ -18,11 +17,13 @@ from search.cli.app import (
     app,
     store_option,
 )
-from spaces.errors import InputError, SearchError
+from spaces.errors import InputError
+from spaces.exit_codes import ExitCode
 
 if TYPE_CHECKING:
-    from search.launch.placement import Hire
+    from search.launch.placement import PoolFactory
     from search.session import Session
+    from search.worker.options import WorkerOptions
     from spaces.study import StudySpec
     from storage.location import StoreLocation
 
@@ -123,8 +124,9 @@ def run(
         study_spec,
     )
     from search.export import check_out
-    from search.launch.placement import Placement, prepare
+    from search.launch.placement import Placement, resolve_placement
     from search.session import open_session
+    from search.worker.options import WorkerOptions
 
     location = store_location(store)
     if remedy is None:
@@ -137,10 +139,10 @@ def run(
     place = Placement(
         launcher, devices, workers, workers_per_device, cpus_per_worker, ray_address, slurm or []
     )
-    hire, warnings = prepare(place, location, sys.argv)
+    make_pool, warnings = resolve_placement(place, location, sys.argv)
     with blame_options(change or []):
         session = open_session(spec, location, accept_change=accept_change)
-    arguments = ["--study", spec.name, "--wandb", wandb]
+    options = WorkerOptions(spec.name, wandb=wandb)
     with session:
         if device_s is not None:
             session.store.budget.set_device_budget(session.stored.id, device_s)
@@ -148,14 +150,14 @@ def run(
             session = _prescribe(session, remedy)
         stops = _search(
             session,
-            hire,
+            make_pool,
             [*session.plan.warnings, *warnings],
-            arguments,
+            options,
             timeout_s,
         )
         _conclude(session, out, interrupted=stops > 0)
     if stops:
-        raise typer.Exit(INTERRUPTED)
+        raise typer.Exit(ExitCode.INTERRUPTED)
 
 
 def _check_as_stored(remedy: str, given: Mapping[str, object]) -> None:
@@ -210,32 +212,38 @@ def _prescribe(session: Session, text: str) -> Session:
 
 def _search(
     session: Session,
-    hire: Hire,
+    make_pool: PoolFactory,
     warnings: list[str],
-    arguments: list[str],
+    options: WorkerOptions,
     timeout_s: float | None,
 ) -> int:
     """Run the workers under the live display; how often a stop was asked for."""
     from search.console import live, terminal
-    from search.launch.reaper import TrialCare
+    from search.launch.reaper import TrialReaper
     from search.session import discard_untried
 
     for warning in warnings:
         terminal.warn(warning)
     logs = session.location.files_root / session.stored.name
-    team = hire(arguments, session.location, logs, timeout_s)
-    team.care = TrialCare(session.store, session.stored.id)
-    with team.running():
-        live.watch(session.store, session.stored, session.plan, until=team.finished, note=team.note)
-    for warning in team.warnings():
+    reaper = TrialReaper(session.store, session.stored.id)
+    pool = make_pool(options, session.location, logs, reaper, timeout_s)
+    with pool.running():
+        live.watch(
+            session.store,
+            session.stored,
+            session.plan,
+            until=pool.is_finished,
+            note=pool.describe_status,
+        )
+    for warning in pool.list_warnings():
         terminal.warn(warning)
     try:
-        team.check()
+        pool.raise_failure()
     except InputError:
         if discard_untried(session):
-            team.forget_logs()
+            pool.remove_logs()
         raise
-    return team.stops
+    return pool.stops
 
 
 def _conclude(session: Session, out: Path, *, interrupted: bool) -> None:
@@ -264,7 +272,7 @@ def _conclude(session: Session, out: Path, *, interrupted: bool) -> None:
     if not report.leaderboard:
         terminal.say(f"\nno trial is complete, so {out} was not written")
         if report.states["failed"]:
-            raise typer.Exit(SearchError.exit_code)
+            raise typer.Exit(ExitCode.FAILED)
         return
     write_export(make_export(session.store, session.stored, None, session.files), out)
     where = store_option(session.location)
@@ -299,23 +307,25 @@ def worker(
     wandb: WandbOption = "off",
     timeout: TimeoutOption = None,
     parent: Annotated[Optional[int], typer.Option(hidden=True)] = None,
+    events: Annotated[Optional[Path], typer.Option(hidden=True)] = None,
 ) -> None:
     """Join a study that `search run` started, from another shell or another machine."""
     from search.cli.parsing import seconds, store_location
-    from search.launch.devices import own_device
-    from search.worker.context import WorkerSettings
-    from search.worker.loop import work
+    from search.launch.devices import resolve_device
+    from search.worker.events import log_worker_events
+    from search.worker.loop import run_worker
+    from search.worker.options import WorkerOptions
 
-    interrupted = work(
-        WorkerSettings(
-            store_location(store),
-            study,
-            own_device(device),
-            threads,
-            wandb,
-            seconds(timeout),
-            parent,
+    with log_worker_events(events):
+        options = WorkerOptions(
+            study=study,
+            device=resolve_device(device),
+            threads=threads,
+            wandb=wandb,
+            timeout_s=seconds(timeout),
+            parent=parent,
+            events=events,
         )
-    )
+        interrupted = run_worker(store_location(store), options)
     if interrupted:
-        raise typer.Exit(INTERRUPTED)
+        raise typer.Exit(ExitCode.INTERRUPTED)

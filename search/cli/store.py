@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from search.cli.app import StoreOption, app
+from spaces.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from search.maintenance import Inspection
@@ -48,7 +49,7 @@ def check_store(
     else:
         _print_inspection(found)
     if not found.is_consistent:
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.FAILED)
 
 
 @store_app.command(

@@ -39,12 +39,12 @@ def diagnose(
             classes and give their names.
     """
     facts = Facts(records, ConfigTree(config), evidence, counts)
-    observations = _observe(facts)
+    observations = _collect_observations(facts)
     totals = {cause: sum(item.weight for item in found) for cause, found in observations.items()}
     first, *rest = sorted(totals, key=lambda cause: -totals[cause])
-    likelihoods = _likelihoods(totals)
+    likelihoods = _softmax_weights(totals)
     others = [(cause, likelihoods[cause]) for cause in rest[:MOST_OTHERS]]
-    because = _texts(observations[first], 1)
+    because = _sorted_texts(observations[first], 1)
     if facts.complete_epochs:
         because = (*because, facts.describe_gains())
     return Diagnosis(
@@ -52,12 +52,12 @@ def diagnose(
         because=because,
         remedies=find_remedies(first, facts),
         confidence=likelihoods[first],
-        against=_texts(observations[first], -1),
+        against=_sorted_texts(observations[first], -1),
         others=tuple(other for other in others if other[1] >= SHOWN_LIKELY),
     )
 
 
-def _observe(facts: Facts) -> dict[str, list[Observation]]:
+def _collect_observations(facts: Facts) -> dict[str, list[Observation]]:
     """The observations for and against every cause; those whose weight is NaN are left out."""
     found = {
         cause: [item for item in observe(facts) if math.isfinite(item.weight)]
@@ -68,14 +68,14 @@ def _observe(facts: Facts) -> dict[str, list[Observation]]:
     return found
 
 
-def _likelihoods(totals: Mapping[str, float]) -> dict[str, float]:
+def _softmax_weights(totals: Mapping[str, float]) -> dict[str, float]:
     """Each cause's likelihood among all causes and an unknown one (softmax of the totals)."""
     odds = {cause: math.exp(min(total, 30.0)) for cause, total in totals.items()}
     everything = sum(odds.values()) + math.exp(UNKNOWN_CAUSE)
     return {cause: odd / everything for cause, odd in odds.items()}
 
 
-def _texts(observations: Sequence[Observation], sign: int) -> tuple[str, ...]:
+def _sorted_texts(observations: Sequence[Observation], sign: int) -> tuple[str, ...]:
     """The observations whose weight has the sign, the strongest first."""
     side = [item for item in observations if sign * item.weight > 0]
     return tuple(item.text for item in sorted(side, key=lambda item: -abs(item.weight)))

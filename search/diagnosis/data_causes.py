@@ -63,7 +63,8 @@ def inputs_not_finite(facts: Facts) -> Observations:
     if not last.inputs_finite:
         yield Observation(
             8.0,
-            f"a batch up to step {last.broken_step} of epoch {last.epoch} contained NaN or infinity",
+            f"a batch up to step {last.broken_step} of epoch {last.epoch} contained NaN or"
+            " infinity",
         )
     else:
         yield Observation(-6.0, "every input was finite")
@@ -73,7 +74,7 @@ def inputs_not_finite(facts: Facts) -> Observations:
 
 def too_little_regularization(facts: Facts) -> Observations:
     """A training split that the model memorizes."""
-    yield from _memorized(facts)
+    yield from _memorized_samples(facts)
     if facts.last_record.weight_ratio > 30:
         yield Observation(
             -2.5,
@@ -91,7 +92,7 @@ def too_little_regularization(facts: Facts) -> Observations:
         yield Observation(-1.5, "at a gamma this large few pixels determine the validation loss")
 
 
-def _memorized(facts: Facts) -> Observations:
+def _memorized_samples(facts: Facts) -> Observations:
     """What the losses and the number of samples say about memorization."""
     rise = facts.val_rise
     if math.isnan(rise):

@@ -168,7 +168,7 @@ class Facts:
 
     @cached_property
     def val_rise(self) -> float:
-        """How far the validation loss is above its minimum at the end, as a share of the minimum."""
+        """How far the last validation losses are above the minimum, as a share of the minimum."""
         losses = [record.val_loss for record in self.complete_epochs]
         if len(losses) <= LAST or not min(losses) > 0:
             return math.nan
@@ -223,7 +223,7 @@ class Facts:
 
     @cached_property
     def norm_growth(self) -> float:
-        """Growth of the norm over the last steps before a break: the last finite over the lowest."""
+        """Growth of the norm before a break: the last finite one over the lowest one."""
         steps = self.last_record.last_steps
         norms = [norm for _, norm in steps if math.isfinite(norm) and norm > 0]
         return norms[-1] / min(norms) if len(norms) > 1 else math.nan
@@ -255,7 +255,7 @@ class Facts:
 
     @cached_property
     def class_shares(self) -> tuple[float, ...]:
-        """Each class's mean share of the gradient at the logits; empty where it was not measured."""
+        """Each class's mean share of the gradient at the logits; empty where not measured."""
         measured = [
             [share or 0.0 for share in record.class_grad_shares]
             for record in self.records

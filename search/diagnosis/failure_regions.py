@@ -1,4 +1,4 @@
-"""Failure regions: where in the search space trials diverge, as far as chance does not explain it."""
+"""Failure regions: where in the search space more trials diverge than chance explains."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def find_failure_regions(trials: Sequence[Trial]) -> tuple[FailureRegion, ...]:
         return ()
     candidates: list[FailureRegion] = []
     for path in dict.fromkeys(path for params, _ in trials for path in params):
-        candidates += _candidates(path, [trial for trial in trials if path in trial[0]])
+        candidates += _candidate_regions(path, [trial for trial in trials if path in trial[0]])
     best: dict[str, FailureRegion] = {}
     for region in sorted(candidates, key=lambda region: (region.chance, -region.killed)):
         if region.is_warning and region.chance * len(candidates) <= SIGNIFICANCE:
@@ -77,7 +77,7 @@ def find_failure_regions(trials: Sequence[Trial]) -> tuple[FailureRegion, ...]:
     return tuple(best.values())
 
 
-def _candidates(path: str, trials: Sequence[Trial]) -> Iterator[FailureRegion]:
+def _candidate_regions(path: str, trials: Sequence[Trial]) -> Iterator[FailureRegion]:
     """Every region of one dimension: both sides of each threshold, or each single choice."""
     values = [params[path] for params, _ in trials]
     if any(isinstance(value, (bool, str)) or value is None for value in values):

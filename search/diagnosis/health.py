@@ -14,7 +14,7 @@ HEALTHY_NORM = (0.1, 10.0)
 """Range of the gradient norm before clipping."""
 
 STEADY_SHARE = 2 / 3
-"""Share of the epochs in which a steadily falling loss fell; in the others minibatch noise raised it."""
+"""Share of the epochs in which a steadily falling loss falls, in spite of minibatch noise."""
 
 FREQUENT_LOSS = 0.02
 """Drop of the frequent classes' mean metric that still counts as none: the noise of two epochs."""
@@ -119,14 +119,14 @@ def _check_parts(records: Sequence[EpochRecord]) -> HealthSign:
 
 
 def _check_classes(records: Sequence[EpochRecord]) -> HealthSign:
-    """Records have no class frequencies, so the half of the classes that began lowest is the rare one."""
+    """The rare classes are the half that began lowest, as records have no class frequencies."""
     name = "rare classes gain while frequent ones hold"
     pairs = _class_courses(records)
     if len(records) < 2 or len(pairs) < 2:
         return HealthSign(name, None, "fewer than 2 epochs, or 2 classes")
     half = len(pairs) // 2
-    rare_before, rare_after = _means(pairs[:half])
-    frequent_before, frequent_after = _means(pairs[half:])
+    rare_before, rare_after = _mean_course(pairs[:half])
+    frequent_before, frequent_after = _mean_course(pairs[half:])
     return HealthSign(
         name,
         rare_after > rare_before and frequent_after >= frequent_before - FREQUENT_LOSS,
@@ -138,7 +138,7 @@ def _check_classes(records: Sequence[EpochRecord]) -> HealthSign:
 def _class_courses(records: Sequence[EpochRecord]) -> list[tuple[float, float]]:
     """First and last metric of the classes that have both, in ascending order.
 
-    Stores of older versions may have records of custom objectives with different numbers of classes.
+    The number of classes may change in records of custom objectives from older versions.
     """
     if not records:
         return []
@@ -146,5 +146,5 @@ def _class_courses(records: Sequence[EpochRecord]) -> list[tuple[float, float]]:
     return sorted((first, last) for first, last in ends if first is not None and last is not None)
 
 
-def _means(pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:
+def _mean_course(pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:
     return fmean(first for first, _ in pairs), fmean(last for _, last in pairs)

@@ -1,4 +1,4 @@
-"""What the functions of the causes yield: observations, each with a weight for or against a cause."""
+"""Observations about a trial, each with a weight for or against a cause."""
 
 from __future__ import annotations
 

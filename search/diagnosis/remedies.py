@@ -33,15 +33,15 @@ def _effective_changes(patch: Mapping[str, Any], facts: Facts) -> dict[str, Any]
 
     None where the configuration lacks a section, as that of a custom objective may.
     """
-    sections = {_section(path) for path in facts.values}
-    if any(_section(path) not in sections for path in patch):
+    sections = {_section_of(path) for path in facts.values}
+    if any(_section_of(path) not in sections for path in patch):
         return {}
     after = {**facts.values, **patch}
     changed = {path: value for path, value in patch.items() if facts.values.get(path) != value}
     return {path: value for path, value in changed.items() if takes_effect(path, after)}
 
 
-def _section(path: str) -> str:
+def _section_of(path: str) -> str:
     return path.partition(".")[0]
 
 
@@ -199,7 +199,7 @@ def _check_inputs(facts: Facts) -> Remedies:
     )
 
 
-def _regularize(facts: Facts) -> Remedies:
+def _more_regularization(facts: Facts) -> Remedies:
     decay = float(facts.values.get("optimizer.weight_decay", 0.0))
     if float(facts.values.get("loss.label_smoothing", 0.0)) < 0.1:
         yield Remedy("label smoothing", {"loss.label_smoothing": 0.1})
@@ -243,7 +243,7 @@ _REMEDIES: dict[str, Callable[[Facts], Remedies]] = {
     "Dice too late": _earlier_dice,
     "labels broken": _check_labels,
     "inputs not finite": _check_inputs,
-    "too little regularization": _regularize,
+    "too little regularization": _more_regularization,
     "learning rate too low": _raise_rate,
     "gradient clipped away": _clip_less,
     "focusing too strong": _less_focus,

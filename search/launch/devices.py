@@ -1,4 +1,4 @@
-"""Which devices there are, and how the workers share them. Asks the driver, not torch: a supervisor stays light."""
+"""Lists devices and divides them among workers. It asks the driver: a supervisor does not import torch."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from dataclasses import dataclass
 from spaces.errors import DeviceError, nearest
 
 MAX_CPU_WORKERS = 4
-"""Workers started on a CPU unless a number is asked for: each holds its own copy of torch in memory."""
+"""Default limit of workers on a CPU: each one loads torch into its own memory."""
 
 
 @dataclass(frozen=True)
 class Slot:
-    """A place for one worker."""
+    """A device and a number of CPU threads for one worker."""
 
     device: str
     threads: int
 
 
-def present_devices() -> tuple[str, ...]:
-    """`cpu`, and `cuda:0` … as the driver lists them, or as CUDA_VISIBLE_DEVICES narrows them down."""
+def list_devices() -> tuple[str, ...]:
+    """List `cpu`, and `cuda:0` … as the driver has them, limited by CUDA_VISIBLE_DEVICES."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     tool = shutil.which("nvidia-smi")
     if tool is None or visible in ("", "-1"):
@@ -39,27 +39,30 @@ def present_devices() -> tuple[str, ...]:
     return ("cpu", *(f"cuda:{index}" for index in range(count)))
 
 
-def own_device(name: str) -> str:
-    """`auto` as the first GPU that this process may use, else the CPU; an engine says by CUDA_VISIBLE_DEVICES which that is."""
-    return _names("auto", present_devices())[0] if name == "auto" else name
+def resolve_device(name: str) -> str:
+    """Resolve `auto` to the first GPU that this process may use, or the CPU.
+
+    Launchers choose the GPU by CUDA_VISIBLE_DEVICES.
+    """
+    return _parse_devices("auto", list_devices())[0] if name == "auto" else name
 
 
 def plan_slots(
     devices: str, workers: int | None, per_device: int, present: tuple[str, ...] | None = None
 ) -> list[Slot]:
-    """One slot a worker; the CPU's threads are divided among them.
+    """Make one slot per worker, and divide the CPU's threads among them.
 
     Args:
-        devices: `auto`, or names with commas between.
-        workers: how many in all; None: `per_device` on each GPU, or one a core on a CPU, four at most.
+        devices: `auto`, or names separated by commas.
+        workers: how many in all; None for `per_device` on each GPU, or one per CPU core (at most 4).
         per_device: workers that share a GPU.
-        present: what is there; found out when None.
+        present: available devices; None asks the driver.
 
     Raises:
-        DeviceError: for a device that is not there, or one named twice.
+        DeviceError: when a device does not exist, or is named twice.
     """
-    known = present_devices() if present is None else present
-    names = _names(devices, known)
+    known = list_devices() if present is None else present
+    names = _parse_devices(devices, known)
     cores = len(os.sched_getaffinity(0))
     if workers is None:
         gpus = [name for name in names if name != "cpu"]
@@ -69,20 +72,19 @@ def plan_slots(
     return [Slot(names[index % len(names)], threads) for index in range(workers)]
 
 
-def _names(devices: str, known: tuple[str, ...]) -> list[str]:
+def _parse_devices(devices: str, known: tuple[str, ...]) -> list[str]:
     if devices == "auto":
         return [name for name in known if name != "cpu"] or ["cpu"]
     names = [name.strip() for name in devices.split(",")]
     names = ["cuda:0" if name == "cuda" else name for name in names]
     for name in names:
         if name not in known:
-            what = f"there is no device {name!r} here{nearest(name, (*known, 'auto'))}"
             raise DeviceError(
-                what,
+                f"this machine has no device {name!r}{nearest(name, (*known, 'auto'))}",
                 where="--devices",
                 found=devices,
                 allowed=f"auto, {', '.join(known)}",
-                next_step="name a device that is here, or leave --devices out",
+                next_step="name an available device, or omit --devices",
             )
     if len(set(names)) < len(names):
         raise DeviceError(

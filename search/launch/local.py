@@ -1,4 +1,4 @@
-"""Workers on this machine: one process a slot, watched, replaced when one dies, and stopped together."""
+"""Workers on this machine: one process per slot, watched, replaced when one dies, and stopped together."""
 
 from __future__ import annotations
 
@@ -9,40 +9,45 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from search.launch.devices import Slot
-from search.launch.pool import WITHOUT_MERCY, Team, explained, failed
+from search.launch.pool import StopLevel, WorkerEnd, WorkerPool
+from search.launch.reaper import TrialReaper
+from search.worker.events import WorkerEvent, events_path, read_events
 from search.worker.identity import worker_name
-from spaces.errors import WorkerSpentError
+from search.worker.options import WorkerOptions
+from spaces.exit_codes import ExitCode
 from storage.location import StoreLocation
 
 STORE_VARIABLE = "SEARCH_STORE"
-"""The store's address travels in the environment: a password must not show in a list of processes."""
-
-INTERRUPTED = 130
-"""Exit code of a worker that was told to stop; where nobody asked its team for that, somebody took this one alone away."""
+"""Environment variable for the store's address: a list of processes must not show a password."""
 
 MAX_DEATHS = 6
-"""Deaths of workers in one place, one after the other, in the course of which the study did not get on: then it is given up."""
+"""A slot is abandoned after this many deaths in a row during which the study made no progress."""
 
-BACKOFF_S, MAX_BACKOFF_S = 1.0, 30.0
-"""How long the place of a worker stays empty after its second death of that kind, twice as long after the next, and so on."""
+BACKOFF_S = 1.0
+MAX_BACKOFF_S = 30.0
+"""Wait after the second death of that kind; it doubles with each further one, up to the maximum."""
 
+REPLACEABLE = (ExitCode.RESTART, ExitCode.INTERRUPTED)
+"""Exit codes of workers that are replaced. One that was interrupted, although the pool was not asked
+to stop, was stopped from outside."""
 
 PYTHON = (sys.executable, "-P")
-"""Starts a process of ours. Without `-P`, `python -m` puts the working directory first on `sys.path`, where a user's own
-`search.py`, `storage.py` or `objectives.py` would be imported in place of our packages."""
+"""Starts a process of ours. Without `-P`, `python -m` puts the working directory first on `sys.path`,
+where a user's own `search.py`, `storage.py` or `objectives.py` would be imported instead of our
+packages."""
 
 
-def worker_command(arguments: Sequence[str]) -> list[str]:
-    """The command of one worker process, with these options of `search worker`."""
-    return [*PYTHON, "-m", "search.cli", "worker", *arguments]
+def worker_command(options: WorkerOptions) -> list[str]:
+    """The command of a worker process."""
+    return [*PYTHON, "-m", "search.cli", "worker", *options.to_arguments()]
 
 
 def thread_variables(threads: int) -> dict[str, str]:
-    """Libraries read these when they are imported, long before torch can be told."""
+    """Environment variables that libraries read when they are imported, before torch can set them."""
     return dict.fromkeys(
         ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads)
     )
@@ -50,65 +55,98 @@ def thread_variables(threads: int) -> dict[str, str]:
 
 @dataclass
 class WorkerProcess:
-    """One worker and its log."""
+    """One worker process, its log and its events.
 
-    slot: Slot
-    command: list[str]
+    Args:
+        options: of the worker; its parent is this process, its events are next to the log.
+        environment: of the process.
+        log: file for what it prints.
+        folder: working directory; None for that of this process.
+
+    Attributes:
+        deaths: in a row, without progress of the study.
+        start_at: when it is started again, by the monotonic clock; None when it is not.
+    """
+
+    options: WorkerOptions
     environment: dict[str, str]
     log: Path
     folder: Path | None = None
-    """Where it runs; None: where its parent does."""
+    command: list[str] = field(init=False)
+    events: Path = field(init=False)
     deaths: int = 0
     start_at: float | None = None
-    """When it is to be started again, by the monotonic clock; None when it is not."""
     process: subprocess.Popen[bytes] | None = None
-    began_at: int | None = None
-    """Size of the log when this run began: it is kept from run to run."""
+    _began_at: dict[Path, int] = field(default_factory=dict)
+    """Sizes of log and events when this run began: both are kept from run to run."""
 
-    def start(self) -> None:
-        """Start it, in a process group of its own: Ctrl-C reaches the supervisor, which passes it on in order."""
+    def __post_init__(self) -> None:
+        self.events = events_path(self.log)
+        self.options = replace(self.options, parent=os.getpid(), events=self.events)
+        self.command = worker_command(self.options)
+
+    def start_process(self) -> None:
+        """Start it in a process group of its own: Ctrl-C reaches the supervisor, which passes it on."""
         self.start_at = None
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("ab") as file:
-            self.began_at = file.tell() if self.began_at is None else self.began_at
-            with _interruptible():
-                self.process = subprocess.Popen(
-                    self.command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=file,
-                    stderr=subprocess.STDOUT,
-                    env=self.environment,
-                    cwd=self.folder,
-                    start_new_session=True,
-                )
+        for file in (self.log, self.events):
+            self._began_at.setdefault(file, file.stat().st_size if file.exists() else 0)
+        with self.log.open("ab") as output, _unblocked_interrupts():
+            self.process = subprocess.Popen(
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=self.environment,
+                cwd=self.folder,
+                start_new_session=True,
+            )
 
     @property
     def exit_code(self) -> int | None:
         """None while it runs; negative when a signal ended it."""
         return None if self.process is None else self.process.poll()
 
-    def send(self, number: int) -> None:
-        """Send it a signal, if it still runs."""
+    @property
+    def name(self) -> str:
+        """Its name in the store."""
+        assert self.process is not None
+        return worker_name(self.process.pid)
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to it, if it runs."""
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(number)
 
-    def told(self) -> list[str]:
+    def read_log(self) -> list[str]:
         """The lines of its log from this run."""
         with self.log.open("rb") as file:
-            file.seek(self.began_at or 0)
+            file.seek(self._began_at.get(self.log, 0))
             return file.read().decode(errors="replace").splitlines()
 
-    def forget_log(self) -> None:
-        """Remove what it told in this run."""
-        if self.began_at == 0:
-            self.log.unlink(missing_ok=True)
-        elif self.began_at is not None:
-            os.truncate(self.log, self.began_at)
+    def read_events(self) -> list[WorkerEvent]:
+        """Its events from this run."""
+        return read_events(self.events, self._began_at.get(self.events, 0))
+
+    def describe_end(self) -> WorkerEnd:
+        """How it ended."""
+        return WorkerEnd(self.exit_code, self.read_events(), self.read_log(), str(self.log))
+
+    def remove_log(self) -> None:
+        """Remove its log and events of this run."""
+        for file, size in self._began_at.items():
+            if size == 0:
+                file.unlink(missing_ok=True)
+            else:
+                os.truncate(file, size)
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
-    """What is started in here listens to SIGINT also where this process, as those of Ray, keeps it from itself and so from its children."""
+def _unblocked_interrupts() -> Iterator[None]:
+    """Processes that are started in this block receive SIGINT.
+
+    Some processes, such as Ray's, block it, and their children would inherit that.
+    """
     before = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     try:
         yield
@@ -116,146 +154,120 @@ def _interruptible() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-class LocalWorkers(Team):
-    """The workers of one `search run`.
+class LocalWorkers(WorkerPool):
+    """The workers of one `search run` on this machine.
 
     Args:
-        slots: one a worker.
-        arguments: what every `search worker` is given besides its slot.
+        slots: one per worker.
+        options: of every worker, apart from its slot.
         location: of the store.
-        logs: folder for one log a worker.
-        timeout_s: after so long the workers finish their epochs and stop.
+        logs: folder for the workers' logs.
+        reaper: releases the trials of dead workers.
+        timeout_s: the workers finish their epochs and stop after this time.
     """
 
     def __init__(
         self,
         slots: Sequence[Slot],
-        arguments: Sequence[str],
+        options: WorkerOptions,
         location: StoreLocation,
         logs: Path,
+        reaper: TrialReaper | None = None,
         timeout_s: float | None = None,
     ) -> None:
-        super().__init__(timeout_s)
+        super().__init__(reaper, timeout_s)
         self.workers = [
             WorkerProcess(
-                slot,
-                self._command(slot, arguments),
-                self._environment(slot, location),
+                replace(options, device=slot.device, threads=slot.threads),
+                _make_environment(slot, location),
                 logs / f"worker-{index}.log",
             )
             for index, slot in enumerate(slots)
         ]
-        self.failure: WorkerProcess | None = None
 
-    @staticmethod
-    def _command(slot: Slot, arguments: Sequence[str]) -> list[str]:
-        own = [
-            "--device",
-            slot.device,
-            "--threads",
-            str(slot.threads),
-            "--parent",
-            str(os.getpid()),
-        ]
-        return worker_command([*arguments, *own])
-
-    @staticmethod
-    def _environment(slot: Slot, location: StoreLocation) -> dict[str, str]:
-        return (
-            os.environ
-            | thread_variables(slot.threads)
-            | {STORE_VARIABLE: location.url, "PYTHONUNBUFFERED": "1"}
-        )
-
-    def start(self) -> None:
-        """Start all of them."""
+    def start_workers(self) -> None:
+        """Start all workers."""
         for worker in self.workers:
-            worker.start()
+            worker.start_process()
 
-    def look(self) -> bool:
-        """Replace a worker that died, stop the others when one met bad input, and say whether all have ended."""
+    def poll(self) -> bool:
+        """Replace dead workers, stop all when one cannot continue; whether all have exited."""
         for worker in self.workers:
-            if worker.start_at is not None and (self.stops or self.expired):
-                worker.start_at = None  # nobody waits for it any more
+            is_stopping = self.stops > 0 or self.is_expired
+            if worker.start_at is not None and is_stopping:
+                worker.start_at = None
             elif worker.start_at is not None and time.monotonic() >= worker.start_at:
-                worker.start()
-            elif (
-                worker.start_at is None
-                and worker.exit_code not in (None, 0)
-                and not (self.stops or self.expired)
-            ):
+                worker.start_process()
+            elif worker.start_at is None and worker.exit_code not in (None, 0) and not is_stopping:
                 self._replace(worker)
-        return self.gone() and all(worker.start_at is None for worker in self.workers)
+        return self.all_exited() and all(worker.start_at is None for worker in self.workers)
 
     def _replace(self, worker: WorkerProcess) -> None:
-        """A process that died makes room for a fresh one, later and later as long as the study does not get on; one that cannot go on ends all."""
-        code = worker.exit_code or 0
-        got_on = False
-        if self.care is not None and worker.process is not None:
-            self.care.died(worker_name(worker.process.pid), code, worker.told())
-            got_on = self.care.got_on()
-        worker.deaths = 1 if got_on else worker.deaths + 1
-        if (
-            code < 0
-            or code in (WorkerSpentError.exit_code, INTERRUPTED)
-            or not explained(worker.told())
-        ) and worker.deaths <= MAX_DEATHS:
-            worker.start_at = time.monotonic() + (
-                0.0
-                if worker.deaths == 1
-                else min(MAX_BACKOFF_S, BACKOFF_S * 2 ** (worker.deaths - 2))
-            )
-        elif self.failure is None:
-            self.failure = worker
-            self.stop()
+        """Schedule a new process for one that died, or end the run when it cannot continue.
 
-    def release(self) -> None:
-        """What a worker that was killed for a stop held goes back at once."""
-        for worker in self.workers:
-            if self.care is not None and worker.process is not None and (worker.exit_code or 0) < 0:
-                self.care.stopped(worker_name(worker.process.pid))
-
-    def ask(self, times: int) -> None:
-        """Pass a request to stop on to every worker."""
-        for worker in self.workers:
-            worker.send(signal.SIGKILL if times >= WITHOUT_MERCY else signal.SIGINT)
-
-    def hurry(self) -> None:
-        """SIGTERM is theirs, too."""
-        for worker in self.workers:
-            worker.send(signal.SIGTERM)
-
-    def told(self) -> Iterator[str]:
-        """The lines of all logs from this run."""
-        return (line for worker in self.workers for line in worker.told())
-
-    def note(self) -> str:
-        """What a person who asked for a stop is waiting for."""
-        return "" if self.failure is not None else super().note()
-
-    def check(self) -> None:
-        """Say what ended the workers, if it was not the end of the work.
-
-        Raises:
-            SearchError: with the failed worker's own words and exit code.
+        As long as the study makes no progress, each wait is longer than the one before.
         """
-        if self.failure is not None:
-            raise failed(self.failure.exit_code, self.failure.told(), str(self.failure.log))
+        end = worker.describe_end()
+        code = end.exit_code or 0
+        has_progress = False
+        if self._reaper is not None:
+            self._reaper.report_death(worker.name, code, end.log_tail)
+            has_progress = self._reaper.made_progress()
+        worker.deaths = 1 if has_progress else worker.deaths + 1
+        is_replaceable = code < 0 or code in REPLACEABLE or not end.is_explained
+        if is_replaceable and worker.deaths <= MAX_DEATHS:
+            worker.start_at = time.monotonic() + _backoff_s(worker.deaths)
+        elif self._failure is None:
+            self._failure = end.to_error()
+            self.raise_stop_level()
 
-    def forget_logs(self) -> None:
-        """Remove the logs of this run, and their folders where nothing else is in them; earlier runs keep theirs."""
+    def release_resources(self) -> None:
+        """Release the trials of workers that were killed for a stop."""
         for worker in self.workers:
-            worker.forget_log()
-        for folder in {
-            folder: None
-            for worker in self.workers
-            for folder in (worker.log.parent, worker.log.parent.parent)
-        }:
-            with suppress(OSError):  # something else is in it, or it is gone
+            if self._reaper is not None and (worker.exit_code or 0) < 0:
+                self._reaper.release_killed(worker.name)
+
+    def request_stop(self, level: StopLevel) -> None:
+        """Ask every worker to stop."""
+        number = signal.SIGKILL if level == StopLevel.KILL else signal.SIGINT
+        for worker in self.workers:
+            worker.send_signal(number)
+
+    def stop_after_step(self) -> None:
+        """Send SIGTERM to every worker."""
+        for worker in self.workers:
+            worker.send_signal(signal.SIGTERM)
+
+    def read_events(self) -> list[WorkerEvent]:
+        """The events of all workers from this run."""
+        events = []
+        for worker in self.workers:
+            events += worker.read_events()
+        return events
+
+    def remove_logs(self) -> None:
+        """Remove the logs of this run, and empty folders; those of earlier runs stay."""
+        for worker in self.workers:
+            worker.remove_log()
+        folders = {worker.log.parent for worker in self.workers}
+        for folder in [*folders, *{folder.parent for folder in folders}]:
+            with suppress(OSError):  # it is not empty, or gone
                 folder.rmdir()
 
-    def gone(self) -> bool:
-        """Whether every process has ended."""
+    def all_exited(self) -> bool:
+        """Whether every process has exited."""
         return all(
             worker.process is None or worker.process.poll() is not None for worker in self.workers
         )
+
+
+def _backoff_s(deaths: int) -> float:
+    """Seconds until a worker is started again after so many deaths in a row."""
+    if deaths == 1:
+        return 0.0
+    return min(MAX_BACKOFF_S, BACKOFF_S * 2.0 ** (deaths - 2))
+
+
+def _make_environment(slot: Slot, location: StoreLocation) -> dict[str, str]:
+    own = {STORE_VARIABLE: location.url, "PYTHONUNBUFFERED": "1"}
+    return os.environ | thread_variables(slot.threads) | own

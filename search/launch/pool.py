@@ -1,183 +1,208 @@
-"""The workers of one `search run`, wherever an engine placed them: watched, and stopped together."""
+"""The workers of one `search run`, wherever a launcher placed them: watched, and stopped together."""
 
 from __future__ import annotations
 
 import signal
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import IntEnum
 from types import FrameType
 from typing import Self
 
-from search.launch.reaper import TrialCare
+from search.launch.reaper import TrialReaper
+from search.worker.events import WorkerEvent, last_error, list_warnings
 from spaces.errors import InputError, SearchError
+from spaces.exit_codes import ExitCode
 
-POLITE_S = 10.0
-"""How long workers have to end after they were told to stop at once."""
+STOP_S = 10.0
+"""How long workers have to end after each request to stop."""
 
-POLITELY, AT_ONCE, WITHOUT_MERCY = 1, 2, 3
-"""How often a stop was asked for: every worker finishes its epoch, or drops it, or is killed."""
+TAIL_LINES = 12
+"""Lines of a worker's log that are shown when it reported no error."""
 
 
-class Team(ABC):
-    """What the commands need of the workers. The engine only places them: what they do is in the store.
+class StopLevel(IntEnum):
+    """How urgently workers are asked to stop; each Ctrl-C raises it by one."""
 
-    Args:
-        timeout_s: after so long the workers finish their epochs and stop.
+    AFTER_EPOCH = 1
+    NOW = 2
+    KILL = 3
+
+
+@dataclass(frozen=True)
+class WorkerEnd:
+    """How a worker process ended.
 
     Attributes:
-        care: of the trials; None where nobody cares for them, as in a test of the workers alone.
+        exit_code: negative when a signal ended it; None if unknown.
+        events: reported in this run.
+        log_tail: the last lines of its log.
+        log: where its log is.
     """
 
-    care: TrialCare | None = None
+    exit_code: int | None
+    events: list[WorkerEvent] = field(default_factory=list)
+    log_tail: Sequence[str] = ()
+    log: str = ""
+
+    @property
+    def is_explained(self) -> bool:
+        """Whether the worker reported an error.
+
+        One that was ended from within, as by a library that calls `exit`, did not.
+        """
+        return last_error(self.events) is not None
+
+    def to_error(self) -> SearchError:
+        """The error for a worker that cannot be replaced."""
+        message = last_error(self.events) or "\n".join(self.log_tail[-TAIL_LINES:])
+        if not message:
+            message = (
+                "a worker ended again and again, "
+                f"the last time with exit code {self.exit_code} and an empty log"
+            )
+        if self.exit_code == ExitCode.BAD_INPUT:
+            return InputError(message)  # which is complete without the log
+        return SearchError(f"{message}\n  log:     {self.log}")
+
+
+class WorkerPool(ABC):
+    """What the commands need of the workers. A launcher only places them: their results are in the store.
+
+    Args:
+        reaper: releases the trials of dead workers; None in a test of the workers alone.
+        timeout_s: the workers finish their epochs and stop after this time.
+
+    Attributes:
+        stops: how many times a stop was requested.
+        is_expired: whether the time is over.
+    """
+
     _failure: SearchError | None = None
 
-    def __init__(self, timeout_s: float | None = None) -> None:
+    def __init__(self, reaper: TrialReaper | None = None, timeout_s: float | None = None) -> None:
         self.stops = 0
-        self.terminated = False
-        self.expired = False
+        self.is_expired = False
+        self._reaper = reaper
+        self._is_terminated = False
         self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
 
     @abstractmethod
-    def start(self) -> None:
-        """Start all of them."""
+    def start_workers(self) -> None:
+        """Start all workers."""
 
     @abstractmethod
-    def ask(self, times: int) -> None:
-        """Ask every worker to stop: `POLITELY`, `AT_ONCE` or `WITHOUT_MERCY`."""
+    def request_stop(self, level: StopLevel) -> None:
+        """Ask every worker to stop."""
 
-    def hurry(self) -> None:
-        """This machine is taken away: workers on it have to stop after the step. Those elsewhere may finish their epochs."""
-        self.ask(POLITELY)
+    def stop_after_step(self) -> None:
+        """Ask the workers on this machine to stop after the step, because it is taken away.
 
-    @abstractmethod
-    def look(self) -> bool:
-        """Replace what died, stop the others when one cannot go on, and say whether all have ended."""
-
-    @abstractmethod
-    def gone(self) -> bool:
-        """Whether all have ended, and nothing else."""
+        Workers elsewhere may finish their epochs.
+        """
+        self.request_stop(StopLevel.AFTER_EPOCH)
 
     @abstractmethod
-    def told(self) -> Iterable[str]:
-        """The lines that the workers wrote in this run, as far as they are at hand."""
+    def poll(self) -> bool:
+        """Replace dead workers, stop all when one cannot continue; whether all have exited."""
 
-    def check(self) -> None:
-        """Say what ended the workers, if it was not the end of the work.
+    @abstractmethod
+    def all_exited(self) -> bool:
+        """Whether all workers have exited; replaces none."""
+
+    @abstractmethod
+    def read_events(self) -> list[WorkerEvent]:
+        """The events of the workers in this run, as far as they are available."""
+
+    def raise_failure(self) -> None:
+        """Raise what ended the workers, unless it was the end of the work.
 
         Raises:
-            SearchError: with the failed worker's own words.
+            SearchError: as the failed worker reported it.
         """
         if self._failure is not None:
             raise self._failure
 
     @abstractmethod
-    def forget_logs(self) -> None:
-        """Remove the logs of this run; earlier runs keep theirs."""
+    def remove_logs(self) -> None:
+        """Remove the logs of this run; those of earlier runs stay."""
 
-    def release(self) -> None:  # noqa: B027 - most engines hold nothing
-        """Give back what the engine holds besides the workers."""
+    def release_resources(self) -> None:  # noqa: B027 - most launchers have none
+        """Release what the launcher has besides the workers."""
 
-    def finished(self) -> bool:
-        """Whether all have ended; when the time is over they are asked to."""
-        if self._deadline is not None and not self.expired and time.monotonic() >= self._deadline:
-            self.expired = True
-            self.ask(POLITELY)
-        if self.care is not None:
-            self.care.look()
-        return self.look()
+    def is_finished(self) -> bool:
+        """Whether all workers have exited; when the time is over they are asked to stop."""
+        has_expired = self._deadline is not None and time.monotonic() >= self._deadline
+        if has_expired and not self.is_expired:
+            self.is_expired = True
+            self.request_stop(StopLevel.AFTER_EPOCH)
+        if self._reaper is not None:
+            self._reaper.reap_trials()
+        return self.poll()
 
-    def stop(self) -> None:
-        """First call: every worker finishes its epoch. Second: at once. Third: without mercy."""
+    def raise_stop_level(self) -> None:
+        """Ask all workers to stop: after the epoch the first time, then at once, then kill them."""
         self.stops += 1
-        self.ask(min(self.stops, WITHOUT_MERCY))
+        self.request_stop(StopLevel(min(self.stops, StopLevel.KILL)))
 
-    def terminate(self) -> None:
-        """SIGTERM: hurry, however often it comes."""
-        self.terminated, self.stops = True, max(self.stops, POLITELY)
-        self.hurry()
+    def handle_termination(self) -> None:
+        """Stop after the step on SIGTERM, however many times it comes."""
+        self._is_terminated = True
+        self.stops = max(self.stops, StopLevel.AFTER_EPOCH)
+        self.stop_after_step()
 
-    def warnings(self) -> list[str]:
-        """What the workers warned of in this run, each warning once."""
-        return list(
-            dict.fromkeys(
-                line.removeprefix("warning: ")
-                for line in self.told()
-                if line.startswith("warning: ")
-            )
-        )
+    def list_warnings(self) -> list[str]:
+        """The warnings of the workers in this run, each one once."""
+        return list_warnings(self.read_events())
 
-    def note(self) -> str:
-        """What a person who asked for a stop is waiting for, or who still waits for a place."""
+    def describe_status(self) -> str:
+        """What the user waits for: a requested stop, or places for workers; empty otherwise."""
         if self._failure is not None:
             return ""
         if not self.stops:
-            return self.waiting()
-        if self.stops > POLITELY:
+            return self.describe_waiting()
+        if self.stops > StopLevel.AFTER_EPOCH:
             return "stopping at once"
-        return f"stopping after the {'steps' if self.terminated else 'epochs'} at hand; Ctrl-C again stops at once"
+        unit = "steps" if self._is_terminated else "epochs"
+        return f"stopping after the current {unit}; Ctrl-C again stops at once"
 
-    def waiting(self) -> str:
-        """Who still waits for a place, in words; nothing where the engine has one for each."""
+    def describe_waiting(self) -> str:
+        """How many workers wait for a place; empty when none does."""
         return ""
 
     @contextmanager
     def running(self) -> Iterator[Self]:
-        """Start the workers, pass Ctrl-C and SIGTERM on to them, and leave none behind."""
+        """Start the workers, pass Ctrl-C and SIGTERM on to them, and leave none running."""
 
         def on_signal(number: int, frame: FrameType | None) -> None:
             if number == signal.SIGTERM:
-                self.terminate()
+                self.handle_termination()
             else:
-                self.stop()
+                self.raise_stop_level()
 
         before = {
             number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)
         }
         try:
-            self.start()
+            self.start_workers()
             yield self
         finally:
-            self._end()
+            self._end_workers()
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _end(self) -> None:
-        """However the block ended, no worker survives it."""
+    def _end_workers(self) -> None:
+        """End all workers, however the block ended."""
         try:
-            for times in (POLITELY, AT_ONCE, WITHOUT_MERCY):
-                if self.gone():
+            for level in StopLevel:
+                if self.all_exited():
                     return
-                self.ask(times)
-                deadline = time.monotonic() + POLITE_S
-                while not self.gone() and time.monotonic() < deadline:
+                self.request_stop(level)
+                deadline = time.monotonic() + STOP_S
+                while not self.all_exited() and time.monotonic() < deadline:
                     time.sleep(0.05)
         finally:
-            self.release()
-
-
-def explained(told: Sequence[str]) -> bool:
-    """Whether a worker that ended said why; one that was ended from within, as by a library that calls `exit`, did not."""
-    return any(line.startswith(("error: ", "Traceback")) for line in told)
-
-
-def last_words(told: Sequence[str], lines: int = 12) -> str:
-    """The end of what a worker told: from the last error on where there is one."""
-    starts = [index for index, line in enumerate(told) if line.startswith("error: ")]
-    if starts:
-        return "\n".join(told[starts[-1] :])
-    if any(line.startswith("Traceback") for line in told):
-        return f"a worker ended unexpectedly: {told[-1]}"  # the whole of it is in the log, which is named below
-    return "\n".join(told[-lines:])
-
-
-def failed(code: int | None, told: Sequence[str], log: str) -> SearchError:
-    """The error for a worker that could not go on, in its own words."""
-    words = (
-        last_words(told).removeprefix("error: ")
-        or f"a worker ended again and again, the last time with exit code {code}, and said nothing"
-    )
-    if code == InputError.exit_code:
-        return InputError(words)  # which says all that there is to say
-    return SearchError(f"{words}\n  log:     {log}")
+            self.release_resources()

@@ -1,7 +1,7 @@
-"""Workers on a Ray cluster: one actor a place, each with one `search worker` as its child.
+"""Workers on a Ray cluster: one actor per slot, each with one `search worker` as its child process.
 
-Ray finds the place and makes the actor anew elsewhere when its node dies. What the worker does it tells the store alone,
-so that a lost node costs the epochs at hand and nothing else.
+Ray places the actors, and creates one again on another node when its node dies. A worker's results
+are in the store only, so that a lost node costs the current epochs and nothing else.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import signal
 import socket
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +20,26 @@ import ray
 from ray.exceptions import ActorUnavailableError, RayActorError, RayError
 
 from search.launch.devices import Slot
-from search.launch.local import STORE_VARIABLE, WorkerProcess, thread_variables, worker_command
-from search.launch.pool import WITHOUT_MERCY, Team, failed
-from search.worker.identity import worker_name
-from spaces.errors import SearchError, WorkerSpentError
+from search.launch.local import REPLACEABLE, STORE_VARIABLE, WorkerProcess, thread_variables
+from search.launch.pool import StopLevel, WorkerEnd, WorkerPool
+from search.launch.reaper import TrialReaper
+from search.worker.events import WorkerEvent, events_path
+from search.worker.options import WorkerOptions
+from spaces.errors import SearchError
+from spaces.exit_codes import ExitCode
 from storage.files.study_files import ROOT_VARIABLE
 from storage.location import StoreLocation
 
-INTERRUPTED = 130
-TOLD_LINES = 100
-"""Of the end of a worker's log, which come back from its node; its warnings come all."""
+MAX_LOG_LINES = 100
+"""Lines of the end of a worker's log that its node returns."""
 
-RESTARTS, RESTARTS_S = 5, 600.0
-"""So many new starts of one worker in so many seconds, in which the study did not get on, are not the nodes' fault any more."""
+MAX_RESTARTS = 5
+RESTARTS_S = 600.0
+"""A worker that was started more than this many times within this time, while the study made no
+progress, is not started again."""
 
-OURS = ("SEARCH_", "WANDB_")
-"""Variables that a node takes over from the supervisor; all others are its own."""
+PASSED_ON = ("SEARCH_", "WANDB_")
+"""Prefixes of the environment variables that a node gets from the supervisor; it keeps its own others."""
 
 
 @dataclass(frozen=True)
@@ -47,89 +51,79 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Order:
-    """What a node is told to start. It goes straight to the actor, for Ray shows variables of the environment to whoever asks."""
+class StartRequest:
+    """What a node starts.
 
-    slot: Slot
-    arguments: tuple[str, ...]
+    It is passed to the actor directly, because Ray shows environment variables to all users.
+    """
+
+    options: WorkerOptions
     variables: dict[str, str] = field(repr=False)
     log: Path = Path()
     folder: Path = Path()
 
 
 @dataclass(frozen=True)
-class End:
-    """How a worker ended, and what it told."""
+class RemoteEnd:
+    """How a worker on a node ended.
 
-    code: int
-    told: list[str]
-    host: str
+    Attributes:
+        worker: its name in the store.
+        end: its exit code, events and log; the log's place contains the node's name.
+    """
+
     worker: str
-    log: Path
-
-    @property
-    def place(self) -> str:
-        """Where its log lies."""
-        return f"{self.host}:{self.log}"
+    end: WorkerEnd
 
 
-class Place:
-    """Keeps one worker on a node. This is what runs in an actor; its methods are called from several threads."""
+class WorkerActor:
+    """Runs one worker on a node. This is the class of the Ray actor; its methods run in several threads."""
 
     def __init__(self) -> None:
         self._worker: WorkerProcess | None = None
-        self._asked = 0
+        self._level: StopLevel | None = None
 
-    def host(self) -> str:
-        """Answers as soon as there is a place."""
+    def get_host(self) -> str:
+        """The node's name; it answers as soon as the actor is placed."""
         return socket.gethostname()
 
-    def run(self, order: Order) -> End:
-        """Run the worker to its end; one that still runs, because only the word from it was lost, is not joined by a second."""
+    def run_worker(self, request: StartRequest) -> RemoteEnd:
+        """Run the worker to its end.
+
+        If it still runs because only the connection to the supervisor was lost, no second one is started.
+        """
         if self._worker is None or self._worker.exit_code is not None:
-            self._start(order)
-        assert self._worker is not None
-        assert self._worker.process is not None
-        code = self._worker.process.wait()
-        told = self._worker.told()
-        warnings = [line for line in told[:-TOLD_LINES] if line.startswith("warning: ")]
-        return End(
-            code,
-            [*warnings, *told[-TOLD_LINES:]],
-            socket.gethostname(),
-            worker_name(self._worker.process.pid),
-            self._worker.log,
-        )
+            self._start_worker(request)
+        worker = self._worker
+        assert worker is not None
+        assert worker.process is not None
+        worker.process.wait()
+        end = worker.describe_end()
+        place = f"{socket.gethostname()}:{end.log}"
+        tail = tuple(end.log_tail)[-MAX_LOG_LINES:]
+        return RemoteEnd(worker.name, replace(end, log_tail=tail, log=place))
 
-    def _start(self, order: Order) -> None:
-        own = [
-            "--device",
-            order.slot.device,
-            "--threads",
-            str(order.slot.threads),
-            "--parent",
-            str(os.getpid()),
-        ]
+    def _start_worker(self, request: StartRequest) -> None:
         self._worker = WorkerProcess(
-            order.slot,
-            worker_command([*order.arguments, *own]),
-            os.environ | order.variables,
-            _writable(order.log),
-            order.folder if order.folder.is_dir() else None,
+            request.options,
+            os.environ | request.variables,
+            _writable_log(request.log),
+            request.folder if request.folder.is_dir() else None,
         )
-        self._worker.start()
-        if self._asked:  # before there was anything to pass it on to
-            self._worker.send(signal.SIGINT)
+        self._worker.start_process()
+        if self._level is not None:  # requested before there was a process
+            self._worker.send_signal(signal.SIGINT)
 
-    def ask(self, times: int) -> None:
-        """Pass a request to stop on."""
-        self._asked = times
+    def request_stop(self, level: StopLevel) -> None:
+        """Ask the worker to stop."""
+        self._level = level
         if self._worker is not None:
-            self._worker.send(signal.SIGKILL if times >= WITHOUT_MERCY else signal.SIGINT)
+            number = signal.SIGKILL if level == StopLevel.KILL else signal.SIGINT
+            self._worker.send_signal(number)
 
 
-def _writable(log: Path) -> Path:
-    """The log's path, or one in the node's own temporary folder where the study's folder cannot be made."""
+def _writable_log(log: Path) -> Path:
+    """The log's path, or one in a temporary folder if the study's folder cannot be created on the node."""
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
     except OSError:
@@ -139,64 +133,72 @@ def _writable(log: Path) -> Path:
 
 @dataclass
 class RayWorker:
-    """One actor, and what is awaited of it: first a place, then the worker's end."""
+    """One actor and its pending answers.
 
-    order: Order
+    Attributes:
+        placed: becomes ready when the actor has a place.
+        ended: becomes ready when the worker ends; None before it has a place.
+        is_over: whether the actor was dismissed.
+        starts: times of its latest starts, by the monotonic clock.
+    """
+
+    request: StartRequest
     actor: Any
-    placed: Any
+    placed: Any = None
     ended: Any = None
-    over: bool = False
+    is_over: bool = False
     starts: list[float] = field(default_factory=list)
 
-    def place(self) -> None:
+    def await_place(self) -> None:
         """Wait for a place."""
         self.ended = None
-        self.placed = self.actor.host.remote()
+        self.placed = self.actor.get_host.remote()
 
-    def begin(self) -> None:
+    def start_run(self) -> None:
         """Run the worker in its place."""
-        self.starts = [start for start in self.starts if start > time.monotonic() - RESTARTS_S] + [
-            time.monotonic()
-        ]
-        self.ended = self.actor.run.remote(self.order)
+        now = time.monotonic()
+        self.starts = [*(start for start in self.starts if start > now - RESTARTS_S), now]
+        self.ended = self.actor.run_worker.remote(self.request)
 
     def dismiss(self) -> None:
-        """Give its place back."""
-        self.over = True
+        """Release its place."""
+        self.is_over = True
         ray.kill(self.actor, no_restart=True)
 
 
-class RayWorkers(Team):
+class RayWorkers(WorkerPool):
     """The workers of one `search run` on a cluster that this process has joined.
 
     Args:
-        shares: one a worker.
-        arguments: what every `search worker` is given besides its place.
+        shares: one per worker.
+        options: of every worker, apart from its share.
         location: of the store.
-        logs: folder for one log a worker, on its node; checkpoints lie there, too, and are found again where it is shared.
-        timeout_s: after so long the workers finish their epochs and stop.
+        logs: folder for the workers' logs, on their nodes. Checkpoints are in it too, and are found by
+            other nodes where the folder is shared.
+        reaper: releases the trials of dead workers.
+        timeout_s: the workers finish their epochs and stop after this time.
     """
 
     def __init__(
         self,
         shares: Sequence[Share],
-        arguments: Sequence[str],
+        options: WorkerOptions,
         location: StoreLocation,
         logs: Path,
+        reaper: TrialReaper | None = None,
         timeout_s: float | None = None,
     ) -> None:
-        super().__init__(timeout_s)
-        self._shares, self._logs = shares, logs
-        own = {name: value for name, value in os.environ.items() if name.startswith(OURS)}
+        super().__init__(reaper, timeout_s)
+        own = {name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)}
         own |= {
             STORE_VARIABLE: location.url,
             ROOT_VARIABLE: str(logs.parent),
             "PYTHONUNBUFFERED": "1",
         }
-        self._orders = [
-            Order(
-                share.slot,
-                tuple(arguments),
+        self._shares = shares
+        self._requests = [
+            StartRequest(
+                replace(options, device=share.slot.device, threads=share.slot.threads),
                 own | thread_variables(share.slot.threads),
                 logs / f"worker-{index}.log",
                 Path.cwd(),
@@ -204,116 +206,138 @@ class RayWorkers(Team):
             for index, share in enumerate(shares)
         ]
         self._workers: list[RayWorker] = []
-        self._ends: list[End] = []
-        self._asked = self._done = False
-        self._earlier = set(logs.glob("*.log"))
+        self._ends: list[WorkerEnd] = []
+        self._is_stopping = False
+        self._is_done = False
+        self._earlier_files = set(logs.glob("worker-*"))
 
-    def start(self) -> None:
-        """Ask the cluster for a place a worker."""
-        for share, order in zip(self._shares, self._orders, strict=True):
-            made = ray.remote(Place).options(
+    def start_workers(self) -> None:
+        """Ask the cluster for a place per worker."""
+        for share, request in zip(self._shares, self._requests, strict=True):
+            actor = ray.remote(WorkerActor).options(
                 num_cpus=share.slot.threads, num_gpus=share.gpus, max_restarts=-1, max_concurrency=4
             )
-            worker = RayWorker(order, made.remote(), None)
-            worker.place()
+            worker = RayWorker(request, actor.remote())
+            worker.await_place()
             self._workers.append(worker)
 
-    def look(self) -> bool:
-        """Begin where there is a place, begin anew where a node or a worker died, and say whether all have ended."""
+    def poll(self) -> bool:
+        """Start workers that have a place, replace lost ones; whether all have exited."""
         for worker in self._workers:
-            if not worker.over:
-                self._look_at(worker)
-        return all(worker.over for worker in self._workers)
+            if not worker.is_over:
+                self._poll_worker(worker)
+        return all(worker.is_over for worker in self._workers)
 
-    def gone(self) -> bool:
-        """Whether all have ended; once a stop is asked for, none begins."""
-        return self.look() if self._asked else all(worker.over for worker in self._workers)
+    def all_exited(self) -> bool:
+        """Whether all have exited; after a request to stop none is started."""
+        if self._is_stopping:
+            return self.poll()
+        return all(worker.is_over for worker in self._workers)
 
-    def _look_at(self, worker: RayWorker) -> None:
-        awaited = worker.placed if worker.ended is None else worker.ended
-        if self._done and worker.ended is None:
-            worker.dismiss()  # the work was done before there was a place for it
+    def _poll_worker(self, worker: RayWorker) -> None:
+        is_running = worker.ended is not None
+        if self._is_done and not is_running:
+            worker.dismiss()  # nothing is left to do for it
             return
+        awaited = worker.ended if is_running else worker.placed
         if not ray.wait([awaited], timeout=0)[0]:
             return
         try:
-            told = ray.get(awaited)
-        except (
-            ActorUnavailableError
-        ) as loss:  # Ray is finding it another place, and does not say when
-            worker.place() if worker.ended is None else self._again(worker, None, str(loss))
+            answer = ray.get(awaited)
+        except ActorUnavailableError as loss:  # Ray is finding it another place
+            if is_running:
+                self._restart(worker, str(loss))
+            else:
+                worker.await_place()
         except RayActorError as loss:
-            self._again(worker, loss if worker.ended is None else None, str(loss))
+            if is_running:
+                self._restart(worker, str(loss))
+            else:
+                self._fail_placement(worker, str(loss))
         except RayError as problem:
             self._fail(worker, SearchError(f"a worker could not be started on its node: {problem}"))
         else:
-            self._ended(worker, told) if worker.ended is not None else worker.begin()
+            if is_running:
+                self._handle_end(worker, answer)
+            else:
+                worker.start_run()
 
-    def _ended(self, worker: RayWorker, end: End) -> None:
+    def _handle_end(self, worker: RayWorker, remote: RemoteEnd) -> None:
+        end = remote.end
+        code = end.exit_code or 0
         self._ends.append(end)
-        if (
-            end.code == 0
-        ):  # there is nothing left to do, and so nothing for the others to begin with
-            self._done = True
+        if code == ExitCode.DONE:
+            self._is_done = True  # nothing is left to do, so the others need not start either
             worker.dismiss()
             return
-        if self.care is not None and end.code != INTERRUPTED:
-            self.care.died(end.worker, end.code, end.told)
-        if end.code < 0 or end.code in (WorkerSpentError.exit_code, INTERRUPTED):
-            self._again(worker, None, failed(end.code, end.told, end.place).args[0])
+        if self._reaper is not None and code != ExitCode.INTERRUPTED:
+            self._reaper.report_death(remote.worker, code, end.log_tail)
+        if code < 0 or code in REPLACEABLE:
+            self._restart(worker, end.to_error().args[0])
         else:
-            self._fail(worker, failed(end.code, end.told, end.place))
+            self._fail(worker, end.to_error())
 
-    def _again(self, worker: RayWorker, final: RayActorError | None, why: str) -> None:
-        """A worker that was lost, or told by its node to stop, begins anew unless everything is to stop."""
-        if self._asked or self._done:
+    def _restart(self, worker: RayWorker, reason: str) -> None:
+        """Start a lost worker again, or one that its node stopped, unless all are to stop."""
+        if self._is_stopping or self._is_done:
             worker.dismiss()
-        elif final is not None:
-            self._fail(worker, SearchError(f"a worker could not be placed on the cluster: {why}"))
-        elif len(worker.starts) > RESTARTS and not (self.care is not None and self.care.got_on()):
-            self._fail(worker, SearchError(f"a worker ended again and again on the cluster: {why}"))
+        elif len(worker.starts) > MAX_RESTARTS and not self._made_progress():
+            self._fail(
+                worker, SearchError(f"a worker ended again and again on the cluster: {reason}")
+            )
         else:
-            worker.place()
+            worker.await_place()
+
+    def _fail_placement(self, worker: RayWorker, reason: str) -> None:
+        if self._is_stopping or self._is_done:
+            worker.dismiss()
+            return
+        self._fail(worker, SearchError(f"a worker could not be placed on the cluster: {reason}"))
+
+    def _made_progress(self) -> bool:
+        return self._reaper is not None and self._reaper.made_progress()
 
     def _fail(self, worker: RayWorker, failure: SearchError) -> None:
         worker.dismiss()
-        if self._asked or self._failure is not None:
+        if self._is_stopping or self._failure is not None:
             return
         self._failure = failure
-        self.stop()
+        self.raise_stop_level()
 
-    def ask(self, times: int) -> None:
-        """Pass a request to stop on to every worker; who waits for a place does so no more."""
-        self._asked = True
+    def request_stop(self, level: StopLevel) -> None:
+        """Ask every worker to stop; those without a place are dismissed."""
+        self._is_stopping = True
         for worker in self._workers:
-            if worker.over:
+            if worker.is_over:
                 continue
             if worker.ended is None:
                 worker.dismiss()
             else:
-                worker.actor.ask.remote(times)
+                worker.actor.request_stop.remote(level)
 
-    def told(self) -> Iterator[str]:
-        """The lines that came back from the nodes."""
-        return (line for end in self._ends for line in end.told)
+    def read_events(self) -> list[WorkerEvent]:
+        """The events that the nodes have returned."""
+        events = []
+        for end in self._ends:
+            events += end.events
+        return events
 
-    def waiting(self) -> str:
-        """Who still waits for a place."""
-        waiting = sum(not worker.over and worker.ended is None for worker in self._workers)
-        return (
-            f"{waiting} of {len(self._workers)} workers wait for a place in the cluster"
-            if waiting
-            else ""
-        )
+    def describe_waiting(self) -> str:
+        """How many workers wait for a place."""
+        waiting = sum(not worker.is_over and worker.ended is None for worker in self._workers)
+        if not waiting:
+            return ""
+        return f"{waiting} of {len(self._workers)} workers wait for a place in the cluster"
 
-    def forget_logs(self) -> None:
-        """Remove this run's new logs, as far as this machine sees them."""
-        for log in {order.log for order in self._orders} - self._earlier:
-            log.unlink(missing_ok=True)
+    def remove_logs(self) -> None:
+        """Remove this run's new logs, as far as this machine has them."""
+        for request in self._requests:
+            for file in {request.log, events_path(request.log)} - self._earlier_files:
+                file.unlink(missing_ok=True)
 
-    def release(self) -> None:
+    def release_resources(self) -> None:
         """Leave the cluster; one that was started for this run ends."""
         for worker in self._workers:
-            if not worker.over:
+            if not worker.is_over:
                 worker.dismiss()
         ray.shutdown()

@@ -1,10 +1,11 @@
-"""What a supervisor does for the trials of its workers: it gives back what dead ones left, and notices whether the study gets on."""
+"""The supervisor's care for trials: releases those of dead workers and checks that the study makes progress."""
 
 from __future__ import annotations
 
 import signal
 import time
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 
 from spaces.errors import StoreError
@@ -12,58 +13,68 @@ from storage.rows import Death
 from storage.store import Store
 
 REAP_EVERY_S = 2.0
-"""How often it looks for leases that are over; those of its own workers it gives back at once."""
+"""How often expired leases are looked for. The trials of workers that this supervisor saw die are
+released at once."""
 
 LAST_LINES = 40
-"""Of a dead worker's log, kept with the trial that it worked on."""
+"""Lines of a dead worker's log that are stored with its trial."""
 
 
-class TrialCare:
-    """The trials of one study. A store that does not answer is asked again at the next look.
+class TrialReaper:
+    """Releases the trials of one study whose workers died; a store that does not answer is asked again later.
 
     Args:
-        store: where the trials are.
-        study_id: of the study.
+        store: the store.
+        study_id: id of the study.
     """
 
     def __init__(self, store: Store, study_id: int) -> None:
-        self._store, self._study_id = store, study_id
+        self._store = store
+        self._study_id = study_id
         self._deaths: deque[Death] = deque()
-        self._next_look = 0.0
-        self._got_on = 0.0
+        self._next_reap = 0.0
+        self._last_progress = 0.0
 
-    def died(self, worker: str, exit_code: int, last_lines: list[str]) -> None:
-        """A worker, by its name in the store, is dead: its trial goes back at once."""
-        self._deaths.append(Death(worker, ended_by(exit_code), "\n".join(last_lines[-LAST_LINES:])))
-        self._next_look = 0.0
-        self.look()
+    def report_death(self, worker: str, exit_code: int, log_tail: Sequence[str]) -> None:
+        """Release the trial of a dead worker at once, and count the death.
 
-    def stopped(self, worker: str) -> None:
-        """A worker was ended without mercy because somebody asked for it: its trial goes back, and no death is counted."""
-        with suppress(StoreError):  # the lease ends by itself
+        Args:
+            worker: name of the worker in the store.
+            exit_code: of its process; negative for a signal.
+            log_tail: the end of its log.
+        """
+        last_lines = "\n".join(log_tail[-LAST_LINES:])
+        self._deaths.append(Death(worker, describe_exit(exit_code), last_lines))
+        self._next_reap = 0.0
+        self.reap_trials()
+
+    def release_killed(self, worker: str) -> None:
+        """Release the trial of a worker that was killed for a stop; no death is counted."""
+        with suppress(StoreError):  # the lease expires anyway
             self._store.reaping.release_worker(self._study_id, worker)
 
-    def look(self) -> None:
-        """Give back what was left behind, now and then."""
-        if time.monotonic() < self._next_look:
+    def reap_trials(self) -> None:
+        """Release the trials of dead workers and of expired leases, every few seconds."""
+        if time.monotonic() < self._next_reap:
             return
-        self._next_look = time.monotonic() + REAP_EVERY_S
+        self._next_reap = time.monotonic() + REAP_EVERY_S
         with suppress(StoreError):
             while self._deaths:
                 self._store.reaping.reap_trials(self._study_id, self._deaths[0])
                 self._deaths.popleft()
             self._store.reaping.reap_trials(self._study_id)
 
-    def got_on(self) -> bool:
-        """Whether an epoch was stored or a trial ended since this was last asked; also when nobody can tell."""
+    def made_progress(self) -> bool:
+        """Whether an epoch was stored or a trial ended since the last call, or the store does not answer."""
+        before = self._last_progress
         try:
-            before, self._got_on = self._got_on, self._store.reaping.last_progress(self._study_id)
+            self._last_progress = self._store.reaping.last_progress(self._study_id)
         except StoreError:
             return True
-        return self._got_on > before
+        return self._last_progress > before
 
 
-def ended_by(exit_code: int) -> str:
+def describe_exit(exit_code: int) -> str:
     """`was ended by signal 9 (SIGKILL)`, or `ended with exit code 1`."""
     if exit_code >= 0:
         return f"ended with exit code {exit_code}"

@@ -1,4 +1,4 @@
-"""Slurm's own commands: what it knows of jobs, options and nodes, and how jobs are told to stop."""
+"""Slurm's commands: states of jobs, options of `sbatch`, nodes, and signals to jobs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from spaces.errors import LauncherError
 
 COMMAND_S = 60.0
-"""How long one of its commands may take."""
+"""How long one of Slurm's commands may take."""
 
 LIVE = {
     "PENDING",
@@ -31,14 +31,14 @@ LIVE = {
     "RESIZING",
     "RESV_DEL_HOLD",
 }
-"""States of a job that goes on, or will."""
+"""States of a job that runs, or will run."""
 
 
 def check_present() -> None:
-    """Make sure that this machine can submit.
+    """Check that this machine can submit jobs.
 
     Raises:
-        LauncherError: when it cannot.
+        LauncherError: when a command of Slurm is missing.
     """
     missing = [
         tool
@@ -47,34 +47,35 @@ def check_present() -> None:
     ]
     if missing:
         raise LauncherError(
-            "Slurm is not on this machine",
+            "Slurm is not installed on this machine",
             where="--launcher slurm",
             found=f"no command {missing[0]}",
-            next_step="run on a login node of the cluster, or place `search worker` by other means (docs/clusters.md)",
+            next_step="run on a login node of the cluster, "
+            "or start `search worker` by other means (docs/clusters.md)",
         )
 
 
-def states(jobs: Sequence[str]) -> dict[str, str]:
-    """Job → its state; what Slurm has forgotten, because it ended long ago, is left out.
+def list_states(jobs: Sequence[str]) -> dict[str, str]:
+    """List the states by job, without jobs that ended so long ago that Slurm has no record of them.
 
     Raises:
         LauncherError: when Slurm does not answer.
     """
     arrays = sorted({job.partition("_")[0] for job in jobs})
-    told: dict[str, str] = {}
+    states: dict[str, str] = {}
     for array in arrays:
         try:
-            told |= parse_states(
-                _run("squeue", "-h", "-r", "-t", "all", "-j", array, "-o", "%i %T")
+            states |= parse_states(
+                _run_command("squeue", "-h", "-r", "-t", "all", "-j", array, "-o", "%i %T")
             )
         except LauncherError as problem:
             if "Invalid job id" not in problem.found:
                 raise
-    return {job: state for job, state in told.items() if job in jobs}
+    return {job: state for job, state in states.items() if job in jobs}
 
 
 def parse_states(text: str) -> dict[str, str]:
-    """The lines of `squeue -o "%i %T"`."""
+    """Parse the output of `squeue -o "%i %T"`."""
     return {
         job: state
         for job, _, state in (line.strip().partition(" ") for line in text.splitlines())
@@ -82,49 +83,50 @@ def parse_states(text: str) -> dict[str, str]:
     }
 
 
-def cancel(jobs: Sequence[str], *options: str) -> None:
-    """`scancel`; a job that is gone already is none of its business, and neither is one that is in another state than asked for."""
+def cancel_jobs(jobs: Sequence[str], *options: str) -> None:
+    """Run `scancel`; it ignores jobs that have ended, or are in another state than the options ask for."""
     if jobs:
         try:
-            _run("scancel", "--quiet", *options, *jobs)
+            _run_command("scancel", "--quiet", *options, *jobs)
         except LauncherError:
-            return  # the next look at their states tells what became of them
+            return  # their states are read again at the next poll
 
 
 def other_machines() -> list[str]:
-    """The hosts of the cluster's nodes, without this one.
+    """List the hosts of the cluster's nodes, without this one.
 
     Raises:
         LauncherError: when Slurm does not answer.
     """
-    hosts = set(re.findall(r"\bNodeHostName=(\S+)", _run("scontrol", "show", "node", "-o")))
+    hosts = set(re.findall(r"\bNodeHostName=(\S+)", _run_command("scontrol", "show", "node", "-o")))
     return sorted(
         hosts - {socket.gethostname(), socket.gethostname().partition(".")[0], "localhost"}
     )
 
 
-def sbatch_options() -> set[str]:
-    """The long options of `sbatch`, written with underscores."""
+def list_sbatch_options() -> set[str]:
+    """List the long options of `sbatch`, written with underscores."""
     return {
-        name.replace("-", "_") for name in re.findall(r"--([a-z][a-z-]+)", _run("sbatch", "--help"))
+        name.replace("-", "_")
+        for name in re.findall(r"--([a-z][a-z-]+)", _run_command("sbatch", "--help"))
     }
 
 
 def check_accepted(options: Mapping[str, object]) -> None:
-    """Ask Slurm whether it would take such a job, without submitting one.
+    """Ask Slurm whether it would accept such a job, without submitting one.
 
     Raises:
-        LauncherError: in Slurm's words, when it would not.
+        LauncherError: with Slurm's message, when it would not.
     """
     given = [
         f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}")
         for name, value in options.items()
     ]
     try:
-        _run("sbatch", "--test-only", *given, "--wrap=true")
+        _run_command("sbatch", "--test-only", *given, "--wrap=true")
     except LauncherError as problem:
         raise LauncherError(
-            "Slurm does not take such a job",
+            "Slurm does not accept such a job",
             where="--slurm",
             found=problem.found.replace("sbatch: error: ", ""),
             next_step="see `sinfo` for the partitions, and `sbatch --help` for the options",
@@ -132,16 +134,19 @@ def check_accepted(options: Mapping[str, object]) -> None:
 
 
 @contextmanager
-def without(*variables: str) -> Iterator[None]:
-    """Variables that `sbatch` must not pass on: Slurm keeps a job's environment where administrators, and with accounting others, read it."""
-    held = {name: os.environ.pop(name) for name in variables if name in os.environ}
+def hidden_variables(*variables: str) -> Iterator[None]:
+    """A block in which `sbatch` does not see these variables.
+
+    Slurm stores a job's environment where administrators, and with accounting other users, can read it.
+    """
+    hidden = {name: os.environ.pop(name) for name in variables if name in os.environ}
     try:
         yield
     finally:
-        os.environ.update(held)
+        os.environ.update(hidden)
 
 
-def _run(*command: str) -> str:
+def _run_command(*command: str) -> str:
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=COMMAND_S, check=False
@@ -151,7 +156,7 @@ def _run(*command: str) -> str:
             "Slurm does not answer",
             where=command[0],
             found=str(problem),
-            next_step="see whether `sinfo` works",
+            next_step="check that `sinfo` works",
         ) from None
     if done.returncode:
         found = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
@@ -159,6 +164,6 @@ def _run(*command: str) -> str:
             "Slurm refused a command",
             where=command[0],
             found=found,
-            next_step="see whether `sinfo` works",
+            next_step="check that `sinfo` works",
         )
     return done.stdout

@@ -1,109 +1,153 @@
-"""What a Slurm job does: it is the worker itself, in the first process of the job's step, so that each signal reaches it once."""
+"""What a Slurm job runs: the worker itself, in the first process of the job's step.
+
+So each signal reaches the worker once.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import traceback
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
+from typing import Self
 
-from search.worker.context import WorkerSettings
-from search.worker.loop import work
-from spaces.errors import SearchError, WorkerSpentError
+from search.worker.events import log_worker_events
+from search.worker.loop import run_worker
+from search.worker.options import WorkerOptions
+from spaces.errors import SearchError, WorkerRestartRequired
+from spaces.exit_codes import ExitCode
 from storage.files.study_files import ROOT_VARIABLE
 from storage.location import StoreLocation
 
-ADDRESS, STOP_MARK = "store.url", "stop"
-"""Files in the folder of a run: the store's address, which only its owner can read, and that the run is to stop."""
+logger = logging.getLogger(__name__)
+
+ADDRESS = "store.url"
+"""File in a run's folder with the store's address, which only its owner can read."""
+
+STOP_MARK = "stop"
+"""File in a run's folder that says that the whole run is to stop."""
 
 RENEWALS_VARIABLE = "SEARCH_RENEWALS"
 MAX_RENEWALS = 3
-INTERRUPTED = 130
+"""How many times a job replaces its process by a fresh one."""
 
 
-def end_file(folder: Path, index: int) -> Path:
-    """Where a worker leaves word of how it ended."""
+@dataclass(frozen=True)
+class TaskEnd:
+    """How the worker of a job ended, as a file in the run's folder."""
+
+    exit_code: int
+
+    def write(self, folder: Path, index: int) -> None:
+        """Write the file of worker `index`, complete or not at all."""
+        file = _end_file(folder, index)
+        draft = file.with_suffix(".part")
+        draft.write_text(json.dumps(asdict(self)), encoding="utf-8")
+        draft.replace(file)
+
+    @classmethod
+    def read(cls, folder: Path, index: int) -> Self | None:
+        """Read the file of worker `index`; None before the worker has ended by itself."""
+        try:
+            text = _end_file(folder, index).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+        return cls(**json.loads(text))
+
+    @staticmethod
+    def remove(folder: Path, index: int) -> None:
+        """Remove the file of worker `index`, if there is one."""
+        _end_file(folder, index).unlink(missing_ok=True)
+
+
+def _end_file(folder: Path, index: int) -> Path:
     return folder / f"ended-{index}.json"
+
+
+def task_events_path(folder: Path, index: int) -> Path:
+    """The file for the events of worker `index`."""
+    return folder / f"worker-{index}.events.jsonl"
 
 
 @dataclass(frozen=True)
 class SlurmTask:
-    """One worker of the array. It goes to the job as a pickle that submitit makes, so it holds nothing secret.
+    """One worker of the array. submitit pickles it for the job, so that it must not contain a secret.
 
     Args:
-        folder: of this run; the nodes share it.
+        folder: of this run, which the nodes share.
         files: root of the studies' files.
+        working: working directory.
+        index: number of the worker in the run.
+        options: of the worker; `auto` is resolved on its node.
     """
 
     folder: Path
     files: Path
     working: Path
     index: int
-    study: str
-    device: str
-    threads: int
-    wandb: str
+    options: WorkerOptions
 
     def __call__(self) -> int:
-        """Work until nothing is left, or until Slurm wants the node back, and then wait in the queue for another turn."""
-        _take_timeouts_as_requests()
+        """Work until nothing is left; when Slurm takes the node back, requeue the job."""
+        _treat_timeouts_as_termination()
         os.chdir(self.working)
         os.environ[ROOT_VARIABLE] = str(self.files)
-        code, words = self._work()
-        for number in (
-            signal.SIGINT,
-            signal.SIGTERM,
-        ):  # Slurm's next one, for a job that it takes back, has nothing to stop any more
+        code = self._run_guarded()
+        # A further signal, as Slurm sends it to a job that it takes back, has nothing to stop any more.
+        for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
-        if code == INTERRUPTED and not (self.folder / STOP_MARK).exists() and _requeued():
+        is_evicted = code == ExitCode.INTERRUPTED and not (self.folder / STOP_MARK).exists()
+        if is_evicted and self._requeue():
             return code
-        whole = end_file(self.folder, self.index)
-        draft = whole.with_suffix(".part")
-        draft.write_text(json.dumps({"code": code, "told": words}), encoding="utf-8")
-        draft.replace(whole)
+        TaskEnd(code).write(self.folder, self.index)
         return code
 
-    def _work(self) -> tuple[int, list[str]]:
-        from search.launch.devices import own_device
-
+    def _run_guarded(self) -> int:
+        """Run the worker, print an error, and return the exit code."""
         try:
-            location = StoreLocation.parse((self.folder / ADDRESS).read_text(encoding="utf-8"))
-            settings = WorkerSettings(
-                location,
-                self.study,
-                own_device(self.device),
-                self.threads,
-                self.wandb,  # type: ignore[arg-type]
-            )
-            return (INTERRUPTED if work(settings) else 0), []
-        except WorkerSpentError as problem:
+            with log_worker_events(task_events_path(self.folder, self.index)):
+                return self._run_worker()
+        except WorkerRestartRequired as problem:
             print(f"warning: {problem}", flush=True)
-            _renew()
-            return problem.exit_code, f"error: {problem}".splitlines()
+            _renew_process()
+            return problem.exit_code
         except SearchError as problem:
             print(f"error: {problem}", flush=True)
-            return problem.exit_code, f"error: {problem}".splitlines()
+            return problem.exit_code
         except Exception:
             traceback.print_exc()
-            return 1, traceback.format_exc().splitlines()
+            return ExitCode.FAILED
+
+    def _run_worker(self) -> int:
+        from search.launch.devices import resolve_device
+
+        location = StoreLocation.parse((self.folder / ADDRESS).read_text(encoding="utf-8"))
+        options = replace(self.options, device=resolve_device(self.options.device))
+        return ExitCode.INTERRUPTED if run_worker(location, options) else ExitCode.DONE
+
+    def _requeue(self) -> bool:
+        """Requeue this job when Slurm takes its node back, but not when a user cancelled it."""
+        with log_worker_events(task_events_path(self.folder, self.index)):
+            return _requeue_job()
 
 
-def _renew() -> None:
-    """Begin anew in the same place with a fresh process image, a few times at most."""
+def _renew_process() -> None:
+    """Replace this process by a fresh one in the same place, a few times at most."""
     renewals = int(os.environ.get(RENEWALS_VARIABLE, "0"))
     if renewals < MAX_RENEWALS:
         os.environ[RENEWALS_VARIABLE] = str(renewals + 1)
-        os.execv(sys.executable, sys.orig_argv)  # noqa: S606 - this very command again
+        os.execv(sys.executable, sys.orig_argv)  # noqa: S606 - this command again
 
 
-def _take_timeouts_as_requests() -> None:
-    """Slurm's early word that the time of the job is almost over counts as a request to stop, like SIGTERM."""
+def _treat_timeouts_as_termination() -> None:
+    """Treat the signal that Slurm sends before the job's time is over like SIGTERM."""
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         signal.raise_signal(signal.SIGTERM)
@@ -111,24 +155,25 @@ def _take_timeouts_as_requests() -> None:
     signal.signal(signal.SIGUSR2, pass_on)
 
 
-def _requeued() -> bool:
-    """Whether this job waits in the queue again: Slurm wants its node back. One that somebody cancelled does not."""
-    job, tool = os.environ.get("SLURM_JOB_ID"), shutil.which("scontrol")
+def _requeue_job() -> bool:
+    """Put a job that still runs into the queue again; False when that is not possible."""
+    job = os.environ.get("SLURM_JOB_ID")
+    tool = shutil.which("scontrol")
     if job is None or tool is None:
         return False
     try:
-        asked = subprocess.run(
+        states = subprocess.run(
             ["squeue", "-h", "-j", job, "-o", "%T"],  # noqa: S607
             capture_output=True,
             text=True,
             timeout=60,
             check=True,
         )
-        if asked.stdout.split() != ["RUNNING"]:
+        if states.stdout.split() != ["RUNNING"]:
             return False
-        print("Slurm wants the node back; the job goes to the end of the queue", flush=True)
+        logger.info("Slurm takes the node back; the job is queued again")
         subprocess.run([tool, "requeue", job], timeout=60, check=True)
     except (OSError, subprocess.SubprocessError) as problem:
-        print(f"warning: the job could not be put into the queue again: {problem}", flush=True)
+        logger.warning("the job could not be queued again: %s", problem)
         return False
     return True

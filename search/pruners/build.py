@@ -1,4 +1,4 @@
-"""Optuna's pruners from a study's configuration, and the reason that is logged for a pruned trial."""
+"""Optuna's pruners from a study's configuration, and the reason of a pruned trial."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def _dead_classes(
     low = [
         index for index in present if all(_is_low(record, index, rule.level) for record in window)
     ]
-    return [index for index in low if not _recovering(records, index, epochs, rule)]
+    return [index for index in low if not _is_recovering(records, index, epochs, rule)]
 
 
 def _is_low(record: EpochRecord, index: int, level: float) -> bool:
@@ -74,7 +74,7 @@ def _class_value(record: EpochRecord, index: int) -> float | None:
     return record.class_metric[index] if index < len(record.class_metric) else None
 
 
-def _recovering(records: Records, index: int, epochs: int, rule: ClassCollapse) -> bool:
+def _is_recovering(records: Records, index: int, epochs: int, rule: ClassCollapse) -> bool:
     """Whether a class's mean over the last epochs is far above that of as many epochs before.
 
     Epochs without a value count as 0.
@@ -86,7 +86,7 @@ def _recovering(records: Records, index: int, epochs: int, rule: ClassCollapse) 
 
 
 def _epochs_after_warm_up(records: Records, most: int, grace_epochs: int) -> int:
-    """The number of latest epochs after the warm-ups of Dice and the learning rate, up to `most`."""
+    """The number of latest epochs after the warm-ups of Dice and the rate, at most `most`."""
     dice_epochs = (at for at, record in enumerate(records) if record.dice_weight > 0)
     first_dice = next(dice_epochs, None)
     most = min(most, len(records))

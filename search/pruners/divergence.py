@@ -150,7 +150,8 @@ class DivergencePruner(BasePruner):
         """The trial's epochs from `log`, else from the epoch log, else from Optuna's reports."""
         if logged := self._logged.get((study.study_name, trial.number)):
             return logged
-        if self._epoch_log is not None and (found := self._epoch_log(trial._trial_id)):  # noqa: SLF001
+        trial_id = trial._trial_id  # noqa: SLF001
+        if self._epoch_log is not None and (found := self._epoch_log(trial_id)):
             return found
         # Reports have the metric only; a constant loss fires no signal.
         reports = [value for _, value in sorted(trial.intermediate_values.items())]

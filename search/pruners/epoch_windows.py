@@ -57,7 +57,7 @@ def _same_loss(record: EpochRecord, latest: EpochRecord) -> bool:
 
 
 def recombined_losses(records: Records) -> list[float]:
-    """The training losses with the latest CE/Dice weights, so that a schedule does not move them."""
+    """The training losses with the latest CE/Dice weights, which a schedule does not change."""
     latest = records[-1]
     if latest.dice_loss is None:
         return [record.ce_loss for record in records]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from search.pruners.class_collapse import class_collapse
 from search.pruners.epoch_windows import Records
@@ -27,12 +28,28 @@ from spaces.config import Direction
 from spaces.records import EpochRecord, Evidence
 from spaces.thresholds import SignalsConfig
 
-NEEDS: Mapping[str, str] = {
-    "gradient_explosion": "gradient norms",
-    "class_collapse": "class metrics",
-    "overfitting": "validation losses",
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Numbers that a signal needs and a record may lack.
+
+    Attributes:
+        numbers: what they are, as text.
+        are_in: whether a record has them.
+    """
+
+    numbers: str
+    are_in: Callable[[EpochRecord], bool]
+
+
+NEEDS: Mapping[str, Need] = {
+    "gradient_explosion": Need("gradient norms", lambda record: bool(record.steps)),
+    "class_collapse": Need(
+        "class metrics", lambda record: any(value is not None for value in record.class_metric)
+    ),
+    "overfitting": Need("validation losses", lambda record: math.isfinite(record.val_loss)),
 }
-"""Name of a signal → what it needs and a record may lack; epoch, loss and metric always exist."""
+"""Name of a signal → what it needs beyond epoch, loss and metric, which every record has."""
 
 
 def find_divergence(
@@ -65,12 +82,5 @@ def find_divergence(
 
 def lacks_numbers(signal: str, records: Records) -> bool:
     """Whether no record has what the signal needs, so that its silence means nothing."""
-    has_numbers = _HAS_NUMBERS.get(signal)
-    return has_numbers is not None and not any(map(has_numbers, records))
-
-
-_HAS_NUMBERS: Mapping[str, Callable[[EpochRecord], bool]] = {
-    "gradient_explosion": lambda record: bool(record.steps),
-    "class_collapse": lambda record: any(value is not None for value in record.class_metric),
-    "overfitting": lambda record: math.isfinite(record.val_loss),
-}
+    need = NEEDS.get(signal)
+    return need is not None and not any(map(need.are_in, records))

@@ -23,7 +23,7 @@ def nonfinite_loss(records: Records, rule: NonfiniteLoss) -> Evidence | None:
     return make_evidence(
         "nonfinite_loss",
         last,
-        f"the {what} was not finite at {_place(last)}",
+        f"the {what} was not finite at {_format_place(last)}",
         {"train_loss": last.train_loss, "grad_norm_max": last.grad_norm_max, "lr": last.lr},
     )
 
@@ -42,12 +42,13 @@ def gradient_explosion(records: Records, rule: GradientExplosion) -> Evidence | 
     return make_evidence(
         "gradient_explosion",
         last,
-        f"the gradient norm was {last.grad_norm_max:.4g} at {_place(last)}, over {rule.max_norm:g}",
+        f"the gradient norm was {last.grad_norm_max:.4g} at {_format_place(last)},"
+        f" over {rule.max_norm:g}",
         numbers,
     )
 
 
-def _place(record: EpochRecord) -> str:
+def _format_place(record: EpochRecord) -> str:
     """The epoch of a record, with its broken step where it has one."""
     if record.broken_step:
         return f"step {record.broken_step} of epoch {record.epoch}"

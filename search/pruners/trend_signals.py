@@ -64,7 +64,7 @@ def metric_falling(records: Records, rule: MetricFalling, sign: float = 1.0) -> 
     worse = [-sign * record.metric for record in past]
     window = worse[-(rule.epochs + 1) :]
     drop = median_slope(window) * rule.epochs
-    best = max(_gains(records, sign))
+    best = max(_signed_metrics(records, sign))
     if not _fell_far_enough(drop, worse, window, best, rule):
         return None
     values = [-sign * value for value in window]
@@ -110,7 +110,7 @@ def loss_metric_decoupling(
     """
     if not rule.enabled or not has_metric(records[-1]):
         return None
-    gains = _gains(records, sign)
+    gains = _signed_metrics(records, sign)
     smooth = running_median(gains)
     best = max(smooth)
     drop = _drop_from_best(smooth, gains)
@@ -143,7 +143,7 @@ def loss_metric_decoupling(
     )
 
 
-def _gains(records: Records, sign: float) -> list[float]:
+def _signed_metrics(records: Records, sign: float) -> list[float]:
     """The finite metrics, with the sign by which higher is better."""
     return [sign * record.metric for record in records if has_metric(record)]
 
@@ -190,7 +190,7 @@ def overfitting(records: Records, rule: Overfitting, sign: float = 1.0) -> Evide
     val = running_median(_settled_val_losses(records))
     if median_slope(train) >= 0 or not _val_loss_rose(window, val, rule):
         return None
-    if not _metric_stalled(_gains(records, sign), rule):
+    if not _metric_stalled(_signed_metrics(records, sign), rule):
         return None
     lowest = min(val)
     numbers = {

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from search.pruners.signals import find_divergence
-from spaces.records import GO_ON, EpochRecord, Evidence, Verdict
+from spaces.records import CONTINUE, EpochRecord, Evidence, Verdict
 from spaces.study import StudySpec
 
 
@@ -27,7 +27,7 @@ def judge(
         return Verdict("diverged", f"{evidence.signal}: {evidence.statement}", graded)
     if records[-1].epoch < spec.epochs and (reason := worse_than_peers()) is not None:
         return Verdict("prune", reason)
-    return GO_ON
+    return CONTINUE
 
 
 def grade_severity(evidence: Evidence, epochs: int | None) -> float:

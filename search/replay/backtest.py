@@ -238,14 +238,17 @@ def _explain_unknown(
             " such a trial is not ranked, and only its recorded epochs can be saved"
         )
     if cut and pruner.kind != "none":
-        yield f"{_name_trials(cut)} not a peer for the {pruner.kind} pruner, but might have become one"
+        yield (
+            f"{_name_trials(cut)} no peers to the {pruner.kind} pruner, though some might have"
+            " become peers"
+        )
     empty = len(recorded.recording.trials) - len(recorded.trials)
     if empty:
         yield f"{empty} recorded without an epoch: nothing to replay"
     for row in rows:
         if row.unjudged:
             trials = _name_trials(row.unjudged)
-            yield f"{row.rule}: {trials} not judged, as the record has no {NEEDS[row.rule]}"
+            yield f"{row.rule}: {trials} not judged, as the record has no {NEEDS[row.rule].numbers}"
     if pruner.kind != "none":
         yield (
             "the pruner's peers are those of a single worker, trial by trial; with several workers"

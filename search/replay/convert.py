@@ -29,7 +29,7 @@ Columns = Mapping[str, str]
 COLUMNS = {"epoch": "epoch", "loss": "loss", "metric": "metric", "class_metric": "class/*"} | {
     key: key for key in (*PARTS, *UNKNOWN)
 }
-"""The keys of an epoch and their default columns; `class_metric` is a pattern for several columns."""
+"""Key of an epoch → its default column; `class_metric` is a pattern for several columns."""
 
 MEANS = ("loss", "ce_loss", "dice_loss")
 LARGEST = ("grad_norm_max",)

@@ -68,7 +68,7 @@ def replay_peers(
                 study.tell(trial, state=TrialState.FAIL)
                 trial = study.ask()
             after = _pruned_after(trial, replayed, epochs)
-            _finish(study, trial, replayed, after)
+            _finish_trial(study, trial, replayed, after)
             if after is not None:
                 pruned[replayed.number] = after
         return pruned
@@ -100,7 +100,7 @@ def _pruned_after(trial: optuna.Trial, replayed: ReplayedTrial, epochs: int) -> 
     return None
 
 
-def _finish(
+def _finish_trial(
     study: optuna.Study, trial: optuna.Trial, replayed: ReplayedTrial, pruned_after: int | None
 ) -> None:
     score = replayed.score

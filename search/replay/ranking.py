@@ -101,7 +101,7 @@ def was_cut_short(trial: RecordedTrial) -> bool:
     return trial.state != "complete" and not broken
 
 
-def _where(recording: Recording, file: Path | None) -> str:
+def _place_of(recording: Recording, file: Path | None) -> str:
     return f"study {recording.study.name}" if file is None else str(file)
 
 
@@ -109,7 +109,7 @@ def _no_epochs(recording: Recording, file: Path | None) -> RecordsError:
     in_file = "add the epochs of at least one trial; docs/backtest.md has the format"
     return RecordsError(
         f"{recording.study.name} has no recorded epochs",
-        where=_where(recording, file),
+        where=_place_of(recording, file),
         found=f"{len(recording.trials)} trials, none with an epoch",
         allowed="trials with epochs",
         next_step="run the study first" if file is None else in_file,
@@ -120,7 +120,7 @@ def _none_complete(recording: Recording, trials: int, file: Path | None) -> Reco
     in_file = 'write "state": "complete" for a trial that ran to completion'
     return RecordsError(
         f"no trial of {recording.study.name} ran to completion",
-        where=_where(recording, file),
+        where=_place_of(recording, file),
         found=f"{trials} trials, all of them cut short",
         allowed="a trial that is complete",
         next_step="run the study without signals and pruner" if file is None else in_file,
@@ -134,7 +134,7 @@ def _no_score(
     in_file = "record the metric of every epoch that was validated"
     return RecordsError(
         f"no complete trial of {recording.study.name} has a finite {metric.name}",
-        where=_where(recording, file),
+        where=_place_of(recording, file),
         found=f"{trials} trials whose {metric.name} is NaN, null or infinite",
         allowed="a trial with a finite score",
         next_step=in_store if file is None else in_file,

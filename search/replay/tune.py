@@ -76,7 +76,7 @@ class Tuned(JsonReport):
 
 
 def tune_thresholds(recorded: RankedRecording, base: SignalsConfig) -> Tuned:
-    """Find, for each enabled signal, the thresholds that save most epochs and spare the best trials.
+    """Find thresholds of each enabled signal that save most epochs and spare the best trials.
 
     A signal that fires on none of these records keeps its thresholds; one that stops one of the
     best trials at all thresholds is disabled. Each is tuned on its own: what no signal stops, all

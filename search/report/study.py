@@ -61,9 +61,9 @@ def study_report(store: Store, name: str, files: StudyFiles | None = None) -> St
     trials = store.trials.list_trials(stored.id)
     records = store.epochs.study_records(stored.id)
     complete = [trial for trial in trials if trial.state == "complete"]
-    kills = _kills(trials, records, store.findings.study_evidence(stored.id))
+    kills = _collect_kills(trials, records, store.findings.study_evidence(stored.id))
     device_time = store.budget.find_device_time(stored.id)
-    leaderboard = _leaderboard(complete, records, spec)
+    leaderboard = _rank_complete(complete, records, spec)
     weights = None
     if files is not None and leaderboard:
         weights = best_weights(files, stored, leaderboard[0].number)
@@ -155,10 +155,10 @@ def _count_states(trials: Sequence[StoredTrial], budget: int) -> dict[str, int]:
     return counts
 
 
-def _leaderboard(
+def _rank_complete(
     complete: Sequence[StoredTrial], records: Records, spec: StudySpec
 ) -> tuple[LeaderboardRow, ...]:
-    """The complete trials with a finite score, the best first; of equal scores the earlier first."""
+    """The complete trials with a finite score, the best first; of equal ones the earlier first."""
     rows = [
         _leaderboard_row(trial.score, trial, records[trial.id], spec)
         for trial in complete
@@ -197,7 +197,7 @@ def _leaderboard_row(
     )
 
 
-def _kills(
+def _collect_kills(
     trials: Sequence[StoredTrial], records: Records, findings: Mapping[int, Sequence[Finding]]
 ) -> tuple[Kill, ...]:
     kills = []
@@ -214,16 +214,16 @@ def _kills(
 
 def _ended_trial(trial: StoredTrial, records: Sequence[EpochRecord]) -> Kill:
     """A trial that no signal ended: pruned by its peers, or failed with an error."""
-    head = trial.reason.partition(":")[0]
+    ended_by = trial.signal or ""
     pruned = trial.state == "pruned"
     return Kill(
         number=trial.number,
         state=trial.state,
-        signal=head if pruned else "error",
+        signal=ended_by if pruned else "error",
         epoch=records[-1].epoch if records else None,
         step=None,
         reason=trial.reason,
-        cause=WORSE_THAN_PEERS if pruned else head,
+        cause=WORSE_THAN_PEERS if pruned else ended_by,
         remedy="",
         severity=None,
     )

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from storage.store import Store
 
 CLEAR_CONFIDENCE = 0.5
-"""Confidence above which a complete trial's cause is reported: likelier than all others together."""
+"""Confidence above which a complete trial's cause is reported: likelier than all others."""
 
 LISTED_TRIALS = 20
 """Numbers of trials that an error lists."""

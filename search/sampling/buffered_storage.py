@@ -1,4 +1,4 @@
-"""Optuna's storage as a worker uses it: what a sampler decides for one trial can be held back, to be written all at once."""
+"""Optuna's storage for a worker: it can buffer the writes of one trial, so that they are made at once."""
 
 from __future__ import annotations
 
@@ -17,44 +17,50 @@ from storage.rows import SampledParam, SampledTrial
 
 
 @dataclass
-class Held:
-    """What was held back, and the history as it was when it was first looked at."""
+class PendingWrites:
+    """Buffered writes of one trial.
+
+    Attributes:
+        history: past trials as of the first read; None before that.
+    """
 
     params: list[SampledParam] = field(default_factory=list)
     system_attrs: dict[str, str] = field(default_factory=dict)
     history: list[FrozenTrial] | None = None
 
-    def sampled(self) -> SampledTrial:
-        """As the store takes it."""
+    def to_sampled(self) -> SampledTrial:
+        """The writes as the store takes them."""
         return SampledTrial(tuple(self.params), dict(self.system_attrs))
 
 
-class HoldingStorage:
-    """Optuna's own storage with the cache that it puts before every database; all but three methods are those.
+class BufferedStorage:
+    """Optuna's storage with its cache; all methods but three are Optuna's.
 
-    A sampler reads the history several times and writes every parameter on its own, each time in a transaction. Within
-    `holding` the history is read once, and nothing is written.
+    A sampler reads the history several times and writes each parameter separately, each time in a
+    transaction. Within `buffered` the history is read once, and nothing is written.
 
     Args:
-        history: reads the history faster, without failed and waiting trials; None for Optuna's own way.
+        storage: Optuna's storage.
+        history: reads past trials faster, without failed and waiting ones; None reads them as Optuna does.
     """
 
     def __init__(self, storage: RDBStorage, history: History | None = None) -> None:
         self._history = history
         self._storage: BaseStorage = get_storage(storage)
-        self._held: Held | None = None
+        self._pending: PendingWrites | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._storage, name)
 
     @contextmanager
-    def holding(self) -> Iterator[Held]:
-        """One trial is sampled in this block; whoever opened it has to write what was held back."""
-        self._held = held = Held()
+    def buffered(self) -> Iterator[PendingWrites]:
+        """A block in which one trial is sampled; the caller then writes what was buffered."""
+        pending = PendingWrites()
+        self._pending = pending
         try:
-            yield held
+            yield pending
         finally:
-            self._held = None
+            self._pending = None
 
     def set_trial_param(
         self,
@@ -63,32 +69,32 @@ class HoldingStorage:
         param_value_internal: float,
         distribution: BaseDistribution,
     ) -> None:
-        """As Optuna's, or held back."""
-        if self._held is None:
+        """Set a parameter, or buffer it."""
+        if self._pending is None:
             self._storage.set_trial_param(trial_id, param_name, param_value_internal, distribution)
         else:
-            self._held.params.append(
+            self._pending.params.append(
                 SampledParam(param_name, param_value_internal, distribution_to_json(distribution))
             )
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """As Optuna's, or held back."""
-        if self._held is None:
+        """Set an attribute, or buffer it."""
+        if self._pending is None:
             self._storage.set_trial_system_attr(trial_id, key, value)
         else:
-            self._held.system_attrs[key] = json.dumps(value)
+            self._pending.system_attrs[key] = json.dumps(value)
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        """As Optuna's, from a history that stands still while a trial is sampled."""
-        if self._held is None or deepcopy:
+        """Read all trials; the history does not change while a trial is sampled."""
+        if self._pending is None or deepcopy:
             return self._storage.get_all_trials(study_id, deepcopy, states)
-        if self._held.history is None:
-            own = self._history
-            self._held.history = (
-                self._storage.get_all_trials(study_id, deepcopy=False)
-                if own is None
-                else own.trials()
-            )
-        return [trial for trial in self._held.history if states is None or trial.state in states]
+        if self._pending.history is None:
+            self._pending.history = self._read_history(study_id)
+        return [trial for trial in self._pending.history if states is None or trial.state in states]
+
+    def _read_history(self, study_id: int) -> list[FrozenTrial]:
+        if self._history is None:
+            return self._storage.get_all_trials(study_id, deepcopy=False)
+        return self._history.list_trials()

@@ -1,4 +1,4 @@
-"""Optuna's storage on the store's database: opened, made where it is new, and closed."""
+"""Opens and closes Optuna's storage on the store's database."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from spaces.errors import StoreError
 from storage.database.connections import tune_sqlite
 from storage.location import StoreLocation
 
-MAKING_TRIES = 50
-MADE_TWICE = re.compile(
+CREATE_TRIES = 50
+CREATED_TWICE = re.compile(
     "already exists|unique constraint|duplicate entry|deadlock found", re.IGNORECASE
 )
-"""What a database says when another process was faster in making a table, or its row."""
+"""Messages of a database in which another process has just created a table, or its row."""
 
 
 def open_trials(location: StoreLocation) -> RDBStorage:
-    """Open Optuna's storage on the store's database, with the settings that our own tables have.
+    """Open Optuna's storage on the store's database, with the same settings as for our tables.
 
     Raises:
         StoreError: when Optuna's tables are of another version than the installed Optuna.
@@ -32,43 +32,44 @@ def open_trials(location: StoreLocation) -> RDBStorage:
         if "no longer compatible" not in str(problem):
             raise
         raise StoreError(
-            "Optuna's tables in the store are of another version than the Optuna that is installed",
+            "Optuna's tables in the store are of another version than the installed Optuna",
             where=location.safe_url,
             found=str(problem).split(" Please")[0],
-            next_step="search store migrate, if they are older; else install that newer Optuna",
+            next_step="search store migrate, if they are older; otherwise install the newer Optuna",
         ) from None
     tune_sqlite(storage.engine)
     return storage
 
 
 def _escape_braces(optuna_url: str) -> str:
-    """Escape what Optuna would take for a template of its own."""
+    """Escape braces in an address, which Optuna would read as a template."""
     return optuna_url.replace("{", "{{").replace("}", "}}")
 
 
-def any_version(location: StoreLocation) -> RDBStorage:
+def open_any_version(location: StoreLocation) -> RDBStorage:
     """Open Optuna's storage on tables of any version, to read that version or to upgrade them."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return RDBStorage(
-        _escape_braces(location.optuna_url),
-        skip_compatibility_check=True,
-        skip_table_creation=True,
+        _escape_braces(location.optuna_url), skip_compatibility_check=True, skip_table_creation=True
     )
 
 
 def close_trials(storage: RDBStorage) -> None:
-    """Close its connections, the pooled ones as well."""
+    """Close the storage's connections, including pooled ones."""
     storage.remove_session()
     storage.engine.dispose()
 
 
 def _create_storage(optuna_url: str) -> RDBStorage:
-    """Create Optuna's tables and retry: without a lock, one of two simultaneous processes fails."""
-    for _ in range(MAKING_TRIES):
+    """Open the storage, and retry when another process creates the tables at the same time.
+
+    Optuna creates them without a lock.
+    """
+    for _ in range(CREATE_TRIES):
         try:
             return RDBStorage(optuna_url)
-        except Exception as problem:  # SQLAlchemy's, with the message of any database
-            if not MADE_TWICE.search(str(problem)):
+        except Exception as problem:  # SQLAlchemy's, with the message of the database
+            if not CREATED_TWICE.search(str(problem)):
                 raise
             time.sleep(0.1)
     return RDBStorage(optuna_url)

@@ -1,4 +1,4 @@
-"""The past of a study for its sampler: read in bulk once, and then only what is new or has not ended."""
+"""The past trials of a study for its sampler: all are read once, then only new and open ones."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from optuna.trial import FrozenTrial, TrialState
 from storage.repositories.sampler_history import PastTrial
 from storage.tables.optuna import CONSTRAINTS
 
-LOOKED_AT = {
+SAMPLED_STATES = {
     "COMPLETE": TrialState.COMPLETE,
     "PRUNED": TrialState.PRUNED,
     "RUNNING": TrialState.RUNNING,
 }
-OPEN = ("RUNNING", "WAITING")
+OPEN_STATES = ("RUNNING", "WAITING")
 
-Read = Callable[[int, list[int]], list[PastTrial]]
-"""Reads the trials later than an id of Optuna's, and those of some ids."""
+ReadTrials = Callable[[int, list[int]], list[PastTrial]]
+"""Reads the trials after one of Optuna's ids, and those of some ids."""
 
 
 class SampledTrial(FrozenTrial):
-    """A trial with what a sampler looks at: without times and user attributes, and with no more than the last report of a pruned one."""
+    """A trial with what a sampler reads: no times or user attributes, and only the last report of a pruned trial."""
 
     def __init__(self, past: PastTrial, distributions: dict[str, BaseDistribution]) -> None:
         super().__init__(
             number=past.number,
-            state=LOOKED_AT[past.state],
+            state=SAMPLED_STATES[past.state],
             value=past.value,
             datetime_start=None,
             datetime_complete=None,
@@ -50,20 +50,22 @@ class SampledTrial(FrozenTrial):
 
     @property
     def constraints(self) -> dict[str, float]:
-        """By name. A sampler asks for those of every trial several times, and they do not change."""
+        """The constraints by name, cached: a sampler reads those of every trial several times."""
         return self._constraints
 
 
 class DistinctGroups(_GroupDecomposedSearchSpace):
-    """Optuna's groups of dimensions that are sampled together, made from one trial for every set of dimensions.
+    """Optuna's groups of jointly sampled dimensions, computed from one trial per set of dimensions.
 
-    Each trial refines the groups until its own dimensions are a union of some of them. They stay so, and another trial with
-    the same dimensions changes nothing; with thousands of trials, asking all of them takes as long as sampling does.
+    Each trial splits the groups until its own dimensions are a union of some of them. Another trial with
+    the same dimensions changes nothing. With thousands of trials, going through all of them would take
+    as long as sampling does.
     """
 
     def calculate(self, study: Study, use_cache: bool = False) -> _SearchSpaceGroup:
-        """The groups, from the first trial with each set of dimensions, by number."""
-        groups, seen = _SearchSpaceGroup(), set()
+        """Compute the groups from the first trial with each set of dimensions."""
+        groups = _SearchSpaceGroup()
+        seen = set()
         states = (TrialState.COMPLETE, TrialState.PRUNED)
         for trial in study._get_trials(False, states, use_cache):  # noqa: SLF001
             names = frozenset(trial.distributions)
@@ -74,41 +76,41 @@ class DistinctGroups(_GroupDecomposedSearchSpace):
 
 
 class History:
-    """The complete, pruned and running trials of a study, by their number.
+    """The complete, pruned and running trials of a study, ordered by number.
 
     Args:
         read: reads them from the store.
     """
 
-    def __init__(self, read: Read) -> None:
+    def __init__(self, read: ReadTrials) -> None:
         self._read = read
         self._latest = -1
         self._open: dict[int, SampledTrial | None] = {}
         self._ended: dict[int, SampledTrial] = {}
         self._distributions: dict[str, BaseDistribution] = {}
 
-    def trials(self) -> list[FrozenTrial]:
-        """As they are now.
+    def list_trials(self) -> list[FrozenTrial]:
+        """The trials as they are now.
 
         Raises:
             StoreError: when the database fails.
         """
         for past in self._read(self._latest, list(self._open)):
-            self._take_up(past)
+            self._update_trial(past)
         running = [trial for trial in self._open.values() if trial is not None]
         return sorted([*self._ended.values(), *running], key=lambda trial: trial.number)
 
-    def _take_up(self, past: PastTrial) -> None:
+    def _update_trial(self, past: PastTrial) -> None:
         self._latest = max(self._latest, past.trial_id)
-        trial = self._made(past) if past.state in LOOKED_AT else None
-        if past.state in OPEN:
+        trial = self._make_trial(past) if past.state in SAMPLED_STATES else None
+        if past.state in OPEN_STATES:
             self._open[past.trial_id] = trial
             return
         self._open.pop(past.trial_id, None)
         if trial is not None:
             self._ended[past.trial_id] = trial
 
-    def _made(self, past: PastTrial) -> SampledTrial:
+    def _make_trial(self, past: PastTrial) -> SampledTrial:
         for _, _, text in past.params:
             if text not in self._distributions:
                 self._distributions[text] = json_to_distribution(text)

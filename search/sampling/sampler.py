@@ -1,4 +1,4 @@
-"""Optuna's samplers, made from a plan: what a trial is given follows from its number and from the finished trials alone."""
+"""Optuna's samplers for a plan: a trial's values depend on its number and on the finished trials alone."""
 
 from __future__ import annotations
 
@@ -23,42 +23,41 @@ from spaces.parameters import Choice, FloatRange, Parameter
 from spaces.study import StudySpec
 
 PRESET = "preset"
-"""User attribute of a trial that a preset was enqueued for."""
+"""User attribute of an enqueued trial: the name of its preset."""
 
 REMEDY = "remedy"
-"""User attribute of a trial that tries what was prescribed to another one: `of` which, its `preset`, and the `patch` outside the space."""
+"""User attribute of a trial that tries another trial's remedy: the number of that trial (`of`), its
+`preset`, and the `patch` outside the search space."""
 
 
 class TrialSeededSampler(BaseSampler):
     """A fresh sampler for every trial, seeded by (study seed, trial number).
 
-    Optuna's samplers draw from one stream per process, so what a trial is given depends on which worker asks and on
-    what that worker asked before. Here it depends on the trial's number and on the finished trials alone.
+    Optuna's samplers draw from one stream per process, so that a trial's values depend on which worker
+    asks, and on what it asked before. Here they depend on the trial's number and on the finished trials.
     """
 
     def __init__(self, spec: StudySpec) -> None:
         self.spec = spec
-        self._made: tuple[int, BaseSampler] | None = None
+        self._cached: tuple[int, BaseSampler] | None = None
 
     def for_trial(self, number: int) -> BaseSampler:
         """The sampler of one trial; the same object for all of its dimensions."""
-        if self._made is None or self._made[0] != number:
-            self._made = (
-                number,
-                _sampler(self.spec, derive_seed(self.spec.seed, number, "sampler")),
-            )
-        return self._made[1]
+        if self._cached is None or self._cached[0] != number:
+            seed = derive_seed(self.spec.seed, number, "sampler")
+            self._cached = (number, _make_sampler(self.spec, seed))
+        return self._cached[1]
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """The dimensions that are sampled together."""
+        """The dimensions that are sampled jointly."""
         return self.for_trial(trial.number).infer_relative_search_space(study, trial)
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Their values."""
+        """Sample the dimensions of the joint space."""
         return self.for_trial(trial.number).sample_relative(study, trial, search_space)
 
     def sample_independent(
@@ -68,7 +67,7 @@ class TrialSeededSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """The value of a dimension outside the joint space."""
+        """Sample a dimension outside the joint space."""
         return self.for_trial(trial.number).sample_independent(
             study, trial, param_name, param_distribution
         )
@@ -80,16 +79,16 @@ class TrialSeededSampler(BaseSampler):
         state: TrialState,
         values: Sequence[float] | None,
     ) -> None:
-        """Bookkeeping of the sampler, such as its constraints."""
+        """Record the trial's constraints, as the sampler does."""
         self.for_trial(trial.number).after_trial(study, trial, state, values)
 
 
-def _sampler(spec: StudySpec, seed: int) -> BaseSampler:
+def _make_sampler(spec: StudySpec, seed: int) -> BaseSampler:
     if spec.sampler.kind == "random":
         return RandomSampler(seed=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        # group: a conditional dimension is sampled jointly with those that always stand beside it.
+        # group: a conditional dimension is sampled jointly with those that always exist with it.
         sampler = TPESampler(
             n_startup_trials=spec.sampler.startup_trials,
             n_ei_candidates=spec.sampler.candidates,
@@ -103,12 +102,12 @@ def _sampler(spec: StudySpec, seed: int) -> BaseSampler:
 
 
 class Start(NamedTuple):
-    """What an enqueued trial starts from, over the study's base.
+    """The configuration that an enqueued trial starts from, on top of the study's base.
 
     Attributes:
         preset: the name of a preset, or None.
-        patch: what a remedy changed outside the space, by dotted path.
-        label: in words, for the store.
+        patch: changes of a remedy outside the search space, by dotted path.
+        label: for the store.
     """
 
     preset: str | None
@@ -116,24 +115,27 @@ class Start(NamedTuple):
     label: str | None
 
 
-def start_of(user_attrs: Mapping[str, Any]) -> Start:
-    """From a trial's user attributes."""
+def start_from_attributes(user_attrs: Mapping[str, Any]) -> Start:
+    """Read the start from a trial's user attributes."""
     remedy = user_attrs.get(REMEDY)
     if remedy is not None:
         return Start(remedy["preset"], remedy["patch"], f"remedy of {remedy['of']}")
     return Start(user_attrs.get(PRESET), {}, user_attrs.get(PRESET))
 
 
-def suggest(trial: Trial, plan: Plan) -> Params:
-    """Sample every dimension that exists for this trial; what was sampled or enqueued for it before stays."""
+def suggest_params(trial: Trial, plan: Plan) -> Params:
+    """Sample every dimension that exists for this trial, and keep values it already has."""
     params: Params = {}
-    for path, dimension in plan.dimensions(plan.below(*start_of(trial.user_attrs)[:2]), params):
-        params[path] = _suggest(trial, path, dimension)
+    start = start_from_attributes(trial.user_attrs)
+    for path, dimension in plan.active_dimensions(
+        plan.starting_tree(start.preset, start.patch), params
+    ):
+        params[path] = _suggest_value(trial, path, dimension)
     return params
 
 
-def _suggest(trial: Trial, path: str, dimension: Parameter) -> Any:
-    distribution = distribution_of(dimension)
+def _suggest_value(trial: Trial, path: str, dimension: Parameter) -> Any:
+    distribution = to_distribution(dimension)
     if isinstance(distribution, CategoricalDistribution):
         return trial.suggest_categorical(path, distribution.choices)
     if isinstance(distribution, FloatDistribution):
@@ -145,10 +147,10 @@ def _suggest(trial: Trial, path: str, dimension: Parameter) -> Any:
     )
 
 
-def distribution_of(
+def to_distribution(
     dimension: Parameter,
 ) -> CategoricalDistribution | FloatDistribution | IntDistribution:
-    """Optuna's type for a dimension."""
+    """Convert a dimension to Optuna's type."""
     if isinstance(dimension, Choice):
         return CategoricalDistribution(dimension.choices)
     if isinstance(dimension, FloatRange):

@@ -1,4 +1,4 @@
-"""Optuna, adapted: its study, sampler and pruner, made from a plan. One of the few files that know Optuna."""
+"""Optuna studies of a plan: creating and marking them, enqueuing trials, and the study of a worker."""
 
 from __future__ import annotations
 
@@ -13,23 +13,29 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from search.planning.plan import Params, Plan
 from search.pruners.build import build_pruner
 from search.pruners.median import Peers
-from search.sampling.buffered_storage import HoldingStorage
+from search.sampling.buffered_storage import BufferedStorage
 from search.sampling.history import History
-from search.sampling.sampler import PRESET, TrialSeededSampler, suggest
+from search.sampling.sampler import PRESET, TrialSeededSampler, suggest_params
 from storage.rows import EnqueuedTrial, SampledTrial
 from storage.tables.optuna_version import MADE_BY
 
-MARKING_TRIES, MARKING_S = 20, 2.0
-"""A study is made and then marked as ours: two commits, between which another process waits for the mark."""
+MARKING_TRIES = 20
+MARKING_S = 2.0
+"""A study is created and then marked as ours, in two commits; how long, and how many times, another
+process checks for the mark."""
 
 
 class WorkerStudy(optuna.Study):
-    """A study as a worker needs it: it takes up trials that the store made, and reads its past no more often than needed.
+    """An Optuna study for a worker: it resumes trials that the store created, and reads past trials rarely.
 
     Args:
-        completed: tells how many trials are complete.
-        peers: the curves of complete trials, and
-        history: what the sampler learns from; None where the store does not know Optuna's tables, for Optuna's class to read them.
+        storage: Optuna's storage.
+        plan: the plan of the study.
+        name: name of the study.
+        count_completed: counts the complete trials.
+        peers: the curves of complete trials; None where the store does not know Optuna's tables, so that
+            Optuna's class has to read them.
+        history: the past trials for the sampler; None in the same case.
     """
 
     def __init__(
@@ -37,39 +43,44 @@ class WorkerStudy(optuna.Study):
         storage: RDBStorage,
         plan: Plan,
         name: str,
-        completed: Callable[[], int],
+        count_completed: Callable[[], int],
         peers: Peers | None = None,
         history: History | None = None,
     ) -> None:
-        self._holding = HoldingStorage(storage, history)
+        self._buffered_storage = BufferedStorage(storage, history)
         super().__init__(
             name,
-            cast(BaseStorage, self._holding),
+            cast(BaseStorage, self._buffered_storage),
             sampler=TrialSeededSampler(plan.spec),
             pruner=build_pruner(plan.spec),
         )
-        self._completed, self._engine = completed, storage.engine
+        self._count_completed = count_completed
+        self._engine = storage.engine
         self.peers = peers
         self._complete: tuple[int, list[FrozenTrial]] | None = None
 
-    def take(self, trial_id: int) -> Trial:
-        """A trial that runs already, to be sampled from all that is known by now, as `ask` does with a new one."""
+    def resume_trial(self, trial_id: int) -> Trial:
+        """A trial that exists, to be sampled from all past trials, as `ask` does with a new one."""
         self._thread_local.cached_all_trials = None
         return Trial(self, trial_id)
 
-    def sample(self, trial: Trial, plan: Plan) -> tuple[Params, SampledTrial]:
-        """What `suggest` gives, and what Optuna's tables are to hold of it; nothing is written."""
-        with self._holding.holding() as held:
-            params = suggest(trial, plan)
-        return params, held.sampled()
+    def sample_params(self, trial: Trial, plan: Plan) -> tuple[Params, SampledTrial]:
+        """Sample a trial without writing anything.
 
-    def rest(self) -> None:
-        """Close Optuna's connections to a server: while a trial trains, a worker needs the store's one alone."""
+        Returns:
+            The parameters, and what has to be written to Optuna's tables.
+        """
+        with self._buffered_storage.buffered() as pending:
+            params = suggest_params(trial, plan)
+        return params, pending.to_sampled()
+
+    def release_connections(self) -> None:
+        """Close Optuna's connections to a server; while a trial trains, its worker only needs the store's."""
         if self._engine.dialect.name != "sqlite":
             self._engine.dispose()
 
     def peers_at(self, epoch: int) -> Sequence[float]:
-        """The metrics of the complete trials at one epoch, of those that have one."""
+        """The metrics of the complete trials at one epoch, where they have one."""
         if self.peers is not None:
             return self.peers.metrics_at(epoch)
         complete = self.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
@@ -82,21 +93,21 @@ class WorkerStudy(optuna.Study):
     def get_trials(
         self, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        """As Optuna's, but complete trials that need no copy are read again only when there are more of them.
+        """Read trials as Optuna does, but complete ones without a copy only when there are more of them.
 
-        A pruner asks for them after every epoch, and Optuna then reads every open trial of the study with all its epochs
-        to see which have ended. Complete trials do not change, and the store knows by one short query how many there are.
+        A pruner asks for them after every epoch. Optuna then reads every open trial of the study, with all
+        its epochs, to see which have ended. Complete trials do not change, and one short query counts them.
         """
         if deepcopy or states != (TrialState.COMPLETE,):
             return super().get_trials(deepcopy, states)
-        completed = self._completed()
+        completed = self._count_completed()
         if self._complete is None or self._complete[0] != completed:
             self._complete = (completed, super().get_trials(deepcopy=False, states=states))
         return self._complete[1]
 
 
 def make_study(storage: RDBStorage, plan: Plan, name: str) -> optuna.Study:
-    """The Optuna study called `name`, made when it is not there, and marked as ours."""
+    """The Optuna study called `name`, created if there is none, and marked as ours."""
     study = optuna.create_study(
         storage=storage, study_name=name, direction=plan.spec.metric.direction, load_if_exists=True
     )
@@ -104,27 +115,30 @@ def make_study(storage: RDBStorage, plan: Plan, name: str) -> optuna.Study:
     return study
 
 
-def is_anothers(trials: RDBStorage, name: str) -> bool:
-    """Whether an Optuna study of that name was not made by us. One that another process is making at this moment has no mark yet."""
+def belongs_to_other_program(trials: RDBStorage, name: str) -> bool:
+    """Whether an Optuna study of that name was created by another program.
+
+    A study that another process of ours is creating has no mark yet; wait for it.
+    """
     for _ in range(MARKING_TRIES):
-        held = {study.study_name: study.user_attrs for study in trials.get_all_studies()}
-        if name not in held or MADE_BY in held[name]:
+        attributes = {study.study_name: study.user_attrs for study in trials.get_all_studies()}
+        if name not in attributes or MADE_BY in attributes[name]:
             return False
         time.sleep(MARKING_S / MARKING_TRIES)
     return True
 
 
 def waiting_presets(study: optuna.Study, plan: Plan) -> list[EnqueuedTrial]:
-    """The presets, to be tried first; without those that a start before this one, cut short, has enqueued."""
-    held = {trial.user_attrs.get(PRESET) for trial in study.get_trials(deepcopy=False)}
+    """The presets, which are tried first, without those that an earlier, interrupted start has enqueued."""
+    enqueued = {trial.user_attrs.get(PRESET) for trial in study.get_trials(deepcopy=False)}
     return [
         EnqueuedTrial(plan.preset_params(name), {PRESET: name})
         for name in plan.spec.presets
-        if name not in held
+        if name not in enqueued
     ]
 
 
-def enqueue(study: optuna.Study, waiting: Sequence[EnqueuedTrial]) -> None:
-    """Have them tried first, by Optuna's own hand."""
-    for each in waiting:
-        study.enqueue_trial(dict(each.params), user_attrs=dict(each.user_attrs))
+def enqueue_trials(study: optuna.Study, waiting: Sequence[EnqueuedTrial]) -> None:
+    """Enqueue configurations with Optuna, so that they are tried before anything is sampled."""
+    for trial in waiting:
+        study.enqueue_trial(dict(trial.params), user_attrs=dict(trial.user_attrs))

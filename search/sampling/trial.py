@@ -1,4 +1,4 @@
-"""One trial's side in Optuna: what it is told of the epochs and of the end, each of it at most once."""
+"""Optuna's side of one trial: reports its epochs and its end to Optuna, each at most once."""
 
 from __future__ import annotations
 
@@ -10,56 +10,64 @@ from search.pruners.build import explain_pruning
 from search.pruners.median import falls_short
 from search.sampling.study import WorkerStudy
 from spaces.parameters import Scalar
-from spaces.records import Diagnosis, EpochRecord, Evidence
-from storage.rows import FinalState, OptunaEnd
+from spaces.records import EpochRecord
+from storage.rows import OptunaEnd, Outcome
 from storage.tables.optuna import KILLED
 
 
 class OptunaTrial:
-    """A trial of Optuna's, new or taken up again.
+    """A trial of Optuna's, new or resumed.
 
-    Where the store knows Optuna's tables it tells Optuna, in the transaction of its own row; what was told is only noted here.
-    Else Optuna's class does, in one of its own. A worker may die between the two. Then the next worker finds a trial that is
-    finished there and not here: it trains the lost epochs again, comes to the same end, and tells Optuna nothing.
+    Where the store knows Optuna's tables it writes them, in the same transaction as its own row, and
+    this class only keeps the reported metrics in memory. Otherwise Optuna's class writes, in another
+    transaction, and a worker may die between the two. The next worker then finds a trial that has
+    ended in Optuna's tables and not in ours: it trains the lost epochs again, comes to the same end,
+    and reports nothing to Optuna.
 
     Args:
-        by_store: whether the store tells Optuna.
+        study: Optuna's study.
+        trial: Optuna's trial.
+        is_written_by_store: whether the store writes Optuna's tables.
     """
 
-    def __init__(self, study: WorkerStudy, trial: optuna.Trial, *, by_store: bool) -> None:
-        self.study, self.trial, self.by_store = study, trial, by_store
-        self.finished = trial._cached_frozen_trial.state.is_finished()  # noqa: SLF001 - as it was read a moment ago
+    def __init__(
+        self, study: WorkerStudy, trial: optuna.Trial, *, is_written_by_store: bool
+    ) -> None:
+        self.study = study
+        self.trial = trial
+        self.is_written_by_store = is_written_by_store
+        self.is_finished = trial._cached_frozen_trial.state.is_finished()  # noqa: SLF001 - just read
 
     @property
     def id(self) -> int:
-        """Optuna's own id, not the number."""
+        """Optuna's id of the trial, not its number."""
         return int(self.trial._trial_id)  # noqa: SLF001
 
     @property
     def params(self) -> dict[str, Scalar]:
-        """What was sampled, by dotted path."""
+        """The sampled values by dotted path."""
         return self.trial.params
 
     @property
     def reported(self) -> dict[int, float]:
-        """Metrics by epoch, as the pruner is shown them."""
+        """Metrics by epoch, as the pruner sees them."""
         return self.trial._cached_frozen_trial.intermediate_values  # noqa: SLF001
 
-    def report(self, record: EpochRecord) -> None:
-        """Tell the epoch's metric; a broken epoch has none. Whatever an older attempt told of this epoch and later ones is forgotten."""
-        if self.finished:
+    def report_epoch(self, record: EpochRecord) -> None:
+        """Report an epoch's metric, unless it is NaN, and drop what an earlier attempt reported from there on."""
+        if self.is_finished:
             return
         for later in [epoch for epoch in self.reported if epoch >= record.epoch]:
             del self.reported[later]
         if record.metric != record.metric:
             return
-        if not self.by_store:
+        if not self.is_written_by_store:
             self.trial.storage.set_trial_intermediate_value(self.id, record.epoch, record.metric)
         self.reported[record.epoch] = record.metric
 
     def worse_than_peers(self, plan: Plan, epoch: int) -> str | None:
         """The pruner's reason to end the trial, or None."""
-        if self.finished or not self.falls_short(plan):
+        if self.is_finished or not self._should_prune(plan):
             return None
         return explain_pruning(
             self.reported,
@@ -69,8 +77,7 @@ class OptunaTrial:
             self.study.peers_at(epoch),
         )
 
-    def falls_short(self, plan: Plan) -> bool:
-        """Whether the pruner wants the trial to end."""
+    def _should_prune(self, plan: Plan) -> bool:
         pruner = plan.spec.pruner
         if pruner.kind != "median" or self.study.peers is None:
             return self.trial.should_prune()
@@ -78,38 +85,35 @@ class OptunaTrial:
             self.study.peers.refresh()
         return falls_short(self.reported, self.study.peers, pruner, plan.spec.metric.direction)
 
-    def end(self, told: OptunaEnd) -> None:
-        """Tell the end, unless the store does."""
-        if self.finished or self.by_store:
+    def finish_trial(self, end: OptunaEnd) -> None:
+        """Write the trial's end to Optuna's tables, unless the store does."""
+        if self.is_finished or self.is_written_by_store:
             return
-        self.finished = self.trial.storage.get_trial(
-            self.id
-        ).state.is_finished()  # by a try whose answer was lost
-        if self.finished:
+        # An earlier try may have written it, and its answer was lost.
+        self.is_finished = self.trial.storage.get_trial(self.id).state.is_finished()
+        if self.is_finished:
             return
-        for name, value in told.constraints.items():
+        for name, value in end.constraints.items():
             self.trial.set_constraint(name, value)
-        for key, value in told.user_attrs.items():
+        for key, value in end.user_attrs.items():
             self.trial.set_user_attr(key, value)
-        self.study.tell(self.trial, told.value, state=TrialState[told.state], skip_if_finished=True)
-        self.finished = True
+        self.study.tell(self.trial, end.value, state=TrialState[end.state], skip_if_finished=True)
+        self.is_finished = True
 
 
-def end_of(
-    state: FinalState,
-    score: float | None,
-    why: str,
-    evidence: Evidence | None,
-    diagnosis: Diagnosis | None,
-) -> OptunaEnd:
-    """What Optuna is told of an end. A diverged trial is PRUNED and infeasible, so that the sampler learns to stay away."""
+def optuna_end(outcome: Outcome) -> OptunaEnd:
+    """The end of a trial in Optuna's tables.
+
+    A diverged trial is PRUNED and infeasible, so that the sampler learns to stay away.
+    """
     constraints: dict[str, float] = {}
-    attrs: dict[str, str] = {}
-    if evidence is not None and diagnosis is not None:
-        constraints["diverged"] = float(evidence.severity)
-        attrs["cause"] = diagnosis.cause
-    if state == "complete":
-        return OptunaEnd("COMPLETE", score, constraints, attrs)
-    return OptunaEnd(
-        "FAIL" if state == "failed" else "PRUNED", None, constraints, attrs | {KILLED: why}
-    )
+    attributes: dict[str, str] = {}
+    if outcome.evidence is not None and outcome.diagnosis is not None:
+        constraints["diverged"] = float(outcome.evidence.severity)
+        attributes["cause"] = outcome.diagnosis.cause
+    if outcome.state == "complete":
+        return OptunaEnd("COMPLETE", outcome.score, constraints, attributes)
+    attributes[KILLED] = outcome.reason
+    if outcome.state == "failed":
+        return OptunaEnd("FAIL", None, constraints, attributes)
+    return OptunaEnd("PRUNED", None, constraints, attributes)

@@ -1,7 +1,8 @@
-"""The checkpoints of one trial: when one is written, which one it goes on from, and what is kept of it in the end."""
+"""The checkpoints of one trial: when one is written, which one is resumed, and what is kept at the end."""
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import time
@@ -11,28 +12,31 @@ from pathlib import Path
 from typing import Any
 
 from search.worker.stop import StopRequest, StopTraining
-from search.worker.watchdog import Progress
+from search.worker.watchdog import Watchdog
 from spaces.config import Direction
 from spaces.errors import InputError
 from spaces.records import EpochRecord
 from storage.files.best_weights import BestWeights
 from storage.files.checkpoints import StoredCheckpoint, StoredCheckpoints
 
+logger = logging.getLogger(__name__)
+
 CHECKPOINT_EVERY_S = 10.0
-"""At most so much work is lost with a worker, unless a state takes long to write."""
+"""Seconds between two checkpoints, unless a state takes long to write: at most this much work is lost
+with a worker."""
 
 EVERY_VARIABLE = "SEARCH_CHECKPOINT_S"
-"""Names another number of seconds."""
+"""Environment variable for another number of seconds."""
 
 WRITING_SHARE = 0.05
-"""At most so much of the time goes into writing states."""
+"""At most this share of the time is spent on writing states."""
 
 
 def checkpoint_every_s() -> float:
-    """Seconds between two states: ten, or what the environment says.
+    """Seconds between two checkpoints: ten, or what the environment says.
 
     Raises:
-        InputError: when that is no number of seconds.
+        InputError: when the variable is not a positive number of seconds.
     """
     given = os.environ.get(EVERY_VARIABLE)
     try:
@@ -41,180 +45,209 @@ def checkpoint_every_s() -> float:
         wanted_s = math.nan
     if not 0 < wanted_s < math.inf:
         raise InputError(
-            f"{EVERY_VARIABLE} is no time between two checkpoints",
+            f"{EVERY_VARIABLE} is not a time between two checkpoints",
             where=f"the variable {EVERY_VARIABLE}",
             found=given or "",
             allowed="more than 0 seconds",
-            next_step=f"write a number such as 60, or take it out for {CHECKPOINT_EVERY_S:g}",
+            next_step=f"write a number such as 60, or unset it for {CHECKPOINT_EVERY_S:g}",
         )
     return wanted_s
 
 
-@dataclass
-class TrialCheckpoints:
-    """What a trainer is handed to keep its state in.
+@dataclass(frozen=True)
+class ResumePoint:
+    """The state that an attempt resumes from.
 
-    Each state has a note that says which trial it belongs to. Files outlive a store that was deleted, and hosts that share
-    a store may not share their files: a state of another study's trial, or one that is newer than the epochs in the store
-    and in its note, is not resumed from. Nor is one that is broken: then the one before it counts.
+    Attributes:
+        state: the state, under this attempt's number; None when the attempt starts from the first epoch.
+        missing: epochs before the state's own that only its note has; the attempt writes them.
+    """
 
-    Which state the attempt resumes from is decided once, when this object is made: what another attempt writes later
-    changes nothing, and neither does what it removes, for the state is adopted under this attempt's number.
+    state: StoredCheckpoint | None = None
+    missing: tuple[EpochRecord, ...] = ()
+
+    @property
+    def epoch(self) -> int:
+        """The last complete epoch of the state; 0 without one."""
+        return 0 if self.state is None else int(self.state.note.get("epoch", 0))
+
+
+def find_resume_point(
+    states: StoredCheckpoints, attempt: int, owner: Mapping[str, Any], stored_epochs: int
+) -> ResumePoint:
+    """Adopt the newest state of this trial that fits the epochs in the store.
+
+    Each state has a note that says which trial it belongs to. Files outlive a store that was deleted,
+    and hosts that share a store may not share their files. So a state of another study's trial is not
+    used, nor one that is newer than the epochs in the store and in its note. If a state is broken, the
+    one before it is used.
+
+    This is decided once per attempt. The state is adopted under this attempt's number, so that nothing
+    that another attempt writes or removes later changes it.
 
     Args:
         states: the files.
-        attempt: whose states these are, of those of one trial.
-        owner: what tells this trial from every other one.
+        attempt: number of the attempt.
+        owner: identifies the trial among all others.
         stored_epochs: how many of its epochs the store has.
-        resume: whether to look for a state at all.
-        confirm: called before a state is put in place; raises LeaseLostError when the attempt has lost the trial.
-        stop: on a request to stop the next state is written, however young the last one is; one that cannot wait for the
-            end of the epoch also ends the training there.
-        progress: told of every step.
-        promising: whether the record of a last epoch may make the trial the study's best; then its state is worth keeping.
-        unheard: the epochs that wait for the store to answer. They go into the note, so that a worker that dies before it does
-            takes none of them with it.
-        epoch: the last whole one of the state.
-        declined: the epoch whose state was not asked for, being the newest; a trial that stops there would lose it.
-        at_least_s: seconds between two states, as asked for.
-        every_s: the same, more where a state takes long to write.
-        newest: the last state that was written or resumed from.
-        resumed_from: the state that the attempt began with; None when it began with none.
-        carried: epochs before the state's own that only its note has; the attempt that resumes from it writes them.
+    """
+    for state in states.list_newest_first():
+        missing = _missing_epochs(state.note, stored_epochs)
+        if state.note.get("owner") != dict(owner) or missing is None:
+            continue
+        adopted = states.adopt_checkpoint(state, attempt)
+        if adopted is not None:
+            return ResumePoint(adopted, missing)
+        logger.warning(
+            "the checkpoint %s is broken: its checksum is not the one in its note; "
+            "the checkpoint before it is used",
+            state.path,
+        )
+    return ResumePoint()
+
+
+def _missing_epochs(note: Mapping[str, Any], stored_epochs: int) -> tuple[EpochRecord, ...] | None:
+    """The epochs between those in the store and the state's own; None if the note lacks one of them."""
+    records = {record["epoch"]: record for record in note.get("unheard", ())}
+    missing = range(stored_epochs + 1, note.get("epoch", 0))
+    if not records.keys() >= set(missing):
+        return None
+    return tuple(EpochRecord.from_dict(records[epoch]) for epoch in missing)
+
+
+@dataclass
+class TrialCheckpoints:
+    """What an objective writes its training state to, and resumes it from.
+
+    Args:
+        states: the files.
+        attempt: number of the attempt that writes them.
+        owner: identifies the trial among all others.
+        resume_point: what the attempt resumes from.
+        stop: after a request to stop, the next state is written, however recent the last one is. An
+            urgent request also ends the training there.
+        watchdog: is notified of every step.
+        is_promising: whether a trial that ends with this record may become the study's best, so that
+            its last state is worth keeping.
+        unconfirmed_records: the epochs that the store may not have. They go into the note, so that they
+            are not lost with the worker.
+        confirm_lease: called before a state is written; raises LeaseLostError when the attempt no longer
+            owns the trial.
+        at_least_s: seconds between two states, as configured.
+
+    Attributes:
+        epoch: the last complete epoch of the training.
+        declined_epoch: the newest epoch, if no state was wanted for it; a trial that stopped there would
+            lose it.
+        every_s: seconds between two states; more than `at_least_s` where a state takes long to write.
+        newest: the state that was last written or resumed.
     """
 
     states: StoredCheckpoints
     attempt: int
     owner: Mapping[str, Any]
-    stored_epochs: int
+    resume_point: ResumePoint
     stop: StopRequest
-    progress: Progress = field(default_factory=Progress)
-    promising: Callable[[EpochRecord], bool] = lambda record: False
-    unheard: Callable[[], Sequence[EpochRecord]] = lambda: ()
-    confirm: Callable[[], None] = lambda: None
-    resume: bool = True
-    epoch: int = 0
-    declined: int | None = None
-    last_written: float = field(default_factory=time.monotonic)
+    watchdog: Watchdog
+    is_promising: Callable[[EpochRecord], bool]
+    unconfirmed_records: Callable[[], Sequence[EpochRecord]]
+    confirm_lease: Callable[[], None]
     at_least_s: float = CHECKPOINT_EVERY_S
+    declined_epoch: int | None = None
+    last_written: float = field(default_factory=time.monotonic)
+    epoch: int = field(init=False)
     every_s: float = field(init=False)
-    newest: StoredCheckpoint | None = field(init=False, default=None)
-    resumed_from: StoredCheckpoint | None = field(init=False, default=None)
-    carried: list[EpochRecord] = field(init=False, default_factory=list)
+    newest: StoredCheckpoint | None = field(init=False)
     _fastest_s: float = math.inf
-    _within: bool = False
-    _leaving: bool = False
+    _is_within_epoch: bool = False
+    _is_leaving: bool = False
 
     def __post_init__(self) -> None:
+        self.epoch = self.resume_point.epoch
         self.every_s = self.at_least_s
-        if self.resume:
-            self._choose_state()
-
-    @property
-    def resumed_epoch(self) -> int:
-        """The last complete epoch of the state that the attempt began with; 0 when it began with none."""
-        return 0 if self.resumed_from is None else int(self.resumed_from.note.get("epoch", 0))
+        self.newest = self.resume_point.state
 
     def latest(self) -> Path | None:
         """The state to resume from, if there is one: the same at every call."""
-        return None if self.resumed_from is None else self.resumed_from.path
-
-    def _choose_state(self) -> None:
-        """Adopt the newest state of this trial that fits the epochs in the store."""
-        for state in self.states.list_newest_first():
-            carried = self._carried(state.note)
-            if state.note.get("owner") != dict(self.owner) or carried is None:
-                continue
-            own = self.states.adopt_checkpoint(state, self.attempt)
-            if own is not None:
-                self.newest = self.resumed_from = own
-                self.epoch, self.carried = state.note.get("epoch", 0), carried
-                return
-            print(
-                f"warning: the checkpoint {state.path} is broken: its checksum is not the one noted; the one before it counts",
-                flush=True,
-            )
-
-    def _carried(self, note: Mapping[str, Any]) -> list[EpochRecord] | None:
-        """The epochs between those in the store and the state's own, which the training tells once more; None where one is missing."""
-        missing = range(self.stored_epochs + 1, note.get("epoch", 0))
-        told = {record["epoch"]: record for record in note.get("unheard", ())}
-        return (
-            [EpochRecord.from_dict(told[epoch]) for epoch in missing]
-            if told.keys() >= set(missing)
-            else None
-        )
+        state = self.resume_point.state
+        return None if state is None else state.path
 
     def step(self) -> bool:
-        """Whether enough time has passed, or a stop was asked for that cannot wait for the end of the epoch.
+        """Whether a state is due within the epoch, because of its age or an urgent request to stop.
 
         Raises:
-            StopTraining: when the training was told so before, and had nothing to write.
+            StopTraining: when it was due for an urgent request before, and none was written.
         """
-        self.progress.sign()
-        self._within = True
-        if self.stop.hurried:
-            if self._leaving:
+        self.watchdog.record_step()
+        self._is_within_epoch = True
+        if self.stop.is_urgent:
+            if self._is_leaving:
                 raise StopTraining
-            self._leaving = True
+            self._is_leaving = True
             return True
-        return self._time()
+        return self._is_old()
 
     def due(self, record: EpochRecord, *, last: bool) -> bool:
-        """Whether enough time has passed, a stop was asked for, or this is the end of what may be the best trial."""
-        self.progress.sign()
-        self.epoch, self._within, self._leaving = record.epoch, False, False
-        wanted = self.stop.requested or self._time() or (last and self.promising(record))
-        self.declined = None if wanted else record.epoch
-        return wanted
+        """Whether a state is due after an epoch.
 
-    def _time(self) -> bool:
+        It is when the last one is old enough, a stop was requested, or this is the end of a trial that
+        may be the best.
+        """
+        self.watchdog.record_step()
+        self.epoch = record.epoch
+        self._is_within_epoch = False
+        self._is_leaving = False
+        is_due = self.stop.is_requested or self._is_old() or (last and self.is_promising(record))
+        self.declined_epoch = None if is_due else record.epoch
+        return is_due
+
+    def _is_old(self) -> bool:
         return time.monotonic() - self.last_written >= self.every_s
 
     def write(self, save: Callable[[Path], None]) -> None:
-        """Put a state in place. A disk that is full costs the checkpoint, not the trial.
+        """Write a state. On a full disk the trial continues without it.
 
         Raises:
-            LeaseLostError: when another attempt owns the trial now: nothing was written.
-            StopTraining: in the midst of an epoch, when a stop was asked for that cannot wait for its end.
+            LeaseLostError: when another attempt owns the trial; nothing was written.
+            StopTraining: within an epoch, after an urgent request to stop.
         """
         began = time.monotonic()
-        self.confirm()
+        self.confirm_lease()
         try:
-            note = {
-                "owner": dict(self.owner),
-                "epoch": self.epoch,
-                "within": self._within,
-                "unheard": [record.as_dict() for record in self.unheard()],
-            }
-            self.newest = self.states.save_checkpoint(self.attempt, save, note)
+            self.newest = self.states.save_checkpoint(self.attempt, save, self._make_note())
         except OSError as problem:
-            print(f"warning: no checkpoint written to {self.states.stem}: {problem}", flush=True)
-        self.progress.sign()
-        self.last_written = began  # what is worked while a state is written is not in it
-        self._fastest_s = min(
-            self._fastest_s, time.monotonic() - began
-        )  # one that a busy machine held up is no measure of the disk
+            logger.warning("no checkpoint written to %s: %s", self.states.stem, problem)
+        self.watchdog.record_step()
+        self.last_written = began  # the state lacks what is trained while it is written
+        # A write that a busy machine slowed down does not measure the disk.
+        self._fastest_s = min(self._fastest_s, time.monotonic() - began)
         self.every_s = max(self.at_least_s, self._fastest_s / WRITING_SHARE)
-        if self._leaving:
+        if self._is_leaving:
             raise StopTraining
 
-    def keep(self, artifacts: BestWeights, trial: int, score: float, direction: Direction) -> None:
-        """The trial is complete: keep the state of its last epoch, if it is the best of the study."""
+    def _make_note(self) -> dict[str, Any]:
+        return {
+            "owner": dict(self.owner),
+            "epoch": self.epoch,
+            "within": self._is_within_epoch,
+            "unheard": [record.as_dict() for record in self.unconfirmed_records()],
+        }
+
+    def keep_best(
+        self, artifacts: BestWeights, trial: int, score: float, direction: Direction
+    ) -> None:
+        """Keep the state of the last epoch of a complete trial, if it is the best of the study."""
         state = self.newest
         if state is None or state.note.get("within") or state.note.get("epoch") != self.epoch:
             return
         try:
             artifacts.save_if_better(trial, score, direction, state)
         except OSError as problem:
-            print(
-                f"warning: the best weights were not kept in {artifacts.folder}: {problem}",
-                flush=True,
-            )
+            logger.warning("the best weights were not kept in %s: %s", artifacts.folder, problem)
 
-    def remove(self) -> None:
-        """The trial is over."""
+    def remove_states(self) -> None:
+        """Remove the states of a trial that has ended."""
         try:
             self.states.remove_up_to(self.attempt)
         except OSError as problem:
-            print(f"warning: a checkpoint could not be removed: {problem}", flush=True)
+            logger.warning("a checkpoint could not be removed: %s", problem)

@@ -1,4 +1,4 @@
-"""Everything that a worker pays for once, and keeps between trials: imports, device, data, class counts."""
+"""The state that a worker caches between trials: imports, device, data and class counts."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from search.sampling.history import History
 from search.sampling.study import WorkerStudy
 from search.stored_study import stored_plan
 from search.worker.checkpoints import CHECKPOINT_EVERY_S, checkpoint_every_s
+from search.worker.options import WorkerOptions
 from search.worker.stop import StopRequest
-from search.worker.tracker import Tracker, WandbMode, make_tracker
+from search.worker.tracker import Tracker, make_tracker
 from spaces.config import TrialConfig
 from spaces.errors import StoreError
 from spaces.records import ClassCounts
@@ -27,47 +28,34 @@ from storage.rows import StoredStudy
 from storage.store import Store
 
 
-@dataclass(frozen=True)
-class WorkerSettings:
-    """Where a worker runs, and on what."""
-
-    location: StoreLocation
-    study: str
-    device: str
-    threads: int
-    wandb: WandbMode = "off"
-    timeout_s: float | None = None
-    parent: int | None = None
-
-
-def make_bench(
-    settings: WorkerSettings, store: Store, stored: StoredStudy, stop: StopRequest
-) -> Bench:
-    """Everything that is paid once: imports, device, data, class counts."""
-    from objectives.training.device import (
-        use_device,
-    )  # torch: a command that only looks must not pay for it
+def make_context(
+    location: StoreLocation,
+    options: WorkerOptions,
+    store: Store,
+    stored: StoredStudy,
+    stop: StopRequest,
+) -> WorkerContext:
+    """Prepare everything that a worker needs once: imports, device, data, class counts."""
+    from objectives.training.device import use_device  # torch: only workers pay for its import
 
     checkpoint_s = checkpoint_every_s()
-    use_device(settings.device, settings.threads)
+    use_device(options.device, options.threads)
     plan = stored_plan(stored)
     trainer = plan.objective.load()
     config = plan.first_config()
-    prepared, counts = (
-        trainer.prepare(config, settings.device),
-        class_counts(store, trainer, config),
-    )
-    files = settings.location.files()
+    prepared = trainer.prepare(config, options.device)
+    counts = find_class_counts(store, trainer, config)
+    files = location.files()
     try:
-        study = open_worker_study(settings.location, store, stored, plan)
+        study = open_worker_study(location, store, stored, plan)
     except KeyError:
         raise StoreError(
-            "the study's trials are gone from the database",
+            "the study's trials are no longer in the database",
             where=store.where,
             found="the store was deleted or replaced while the study ran",
-            next_step="run the same command again; it starts the study anew",
+            next_step="run the same command again; it starts the study from the beginning",
         ) from None
-    return Bench(
+    return WorkerContext(
         store=store,
         stored=stored,
         files=files,
@@ -76,9 +64,9 @@ def make_bench(
         trainer=trainer,
         prepared=prepared,
         counts=counts,
-        device=settings.device,
+        device=options.device,
         stop=stop,
-        tracker=make_tracker(settings.wandb, stored.name, Path(os.environ.get("WANDB_DIR", "."))),
+        tracker=make_tracker(options.wandb, stored.name, Path(os.environ.get("WANDB_DIR", "."))),
         checkpoint_s=checkpoint_s,
         data_key=plan.objective.data_key(config),
     )
@@ -87,17 +75,18 @@ def make_bench(
 def open_worker_study(
     location: StoreLocation, store: Store, stored: StoredStudy, plan: Plan
 ) -> WorkerStudy:
-    """Optuna's side of a stored study, which reads its past through the store where that knows Optuna's tables.
+    """Open the Optuna study of a stored study.
+
+    It reads past trials through the store where the store knows Optuna's tables.
 
     Raises:
-        KeyError: when Optuna knows no such study.
+        KeyError: when Optuna has no such study.
     """
-    peers, history = None, None
+    peers = None
+    history = None
     if store.knows_optuna():
-        peers, history = (
-            Peers(store, stored.id),
-            History(partial(store.sampler_history.past_trials, stored.optuna_study_id)),
-        )
+        peers = Peers(store, stored.id)
+        history = History(partial(store.sampler_history.past_trials, stored.optuna_study_id))
     return WorkerStudy(
         open_trials(location),
         plan,
@@ -109,11 +98,11 @@ def open_worker_study(
 
 
 @dataclass
-class Bench:
-    """What a worker keeps warm between trials.
+class WorkerContext:
+    """State that a worker caches between trials.
 
     Attributes:
-        data_key: of the data that are at hand (`Objective.data_key`); None: they are all that there is.
+        data_key: of the loaded data (`Objective.data_key`); None when the objective has only one data set.
     """
 
     store: Store
@@ -130,23 +119,21 @@ class Bench:
     checkpoint_s: float = CHECKPOINT_EVERY_S
     data_key: str | None = None
 
-    def prepare(self, config: TrialConfig) -> None:
-        """Have the data at hand that a configuration asks for: mostly they are those of the trial before."""
+    def load_data(self, config: TrialConfig) -> None:
+        """Load the data that a configuration asks for, unless they are loaded from the last trial."""
         key = self.plan.objective.data_key(config)
-        if self.data_key is not None and key != self.data_key:
-            self.prepared, self.data_key = (
-                None,
-                "",
-            )  # the memory of the former is for these; when they cannot be had, none are at hand
-            self.prepared, self.counts = (
-                self.trainer.prepare(config, self.device),
-                class_counts(self.store, self.trainer, config),
-            )
-            self.data_key = key
+        if self.data_key is None or key == self.data_key:
+            return
+        # Free the memory of the old data first. If the new data cannot be loaded, none are.
+        self.prepared = None
+        self.data_key = ""
+        self.prepared = self.trainer.prepare(config, self.device)
+        self.counts = find_class_counts(self.store, self.trainer, config)
+        self.data_key = key
 
 
-def class_counts(store: Store, trainer: Trainer, config: TrialConfig) -> ClassCounts:
-    """The class counts of a data set: from the store, else counted now and kept there."""
+def find_class_counts(store: Store, trainer: Trainer, config: TrialConfig) -> ClassCounts:
+    """The class counts of a data set: from the store, or counted now and stored."""
     key = trainer.fingerprint(config)
     counts = store.class_counts.find_counts(key)
     if counts is None:

@@ -1,11 +1,14 @@
-"""What an attempt writes to the store. While the store does not answer, the training goes on, and what it told is written later, in order.
+"""Writes the epochs of an attempt to the store.
 
-The loop over the epochs appends, and the lease thread tries again between two epochs, so that a long one does not delay it.
-After a cut connection nobody knows whether the last transaction was in time; so the store is asked before it is repeated.
+While the database is unavailable, training continues and buffered records are flushed later, in
+order. The loop over the epochs appends, and the lease thread flushes between two epochs, so that a
+long epoch does not delay it. After a cut connection it is unknown whether the last transaction was
+committed, so the store is asked before it is repeated.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -13,7 +16,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from search.worker.retry import STOP_PATIENCE_S, STORE_PATIENCE_S, Backoff, asked
+from search.worker.retry import (
+    STOP_PATIENCE_S,
+    STORE_PATIENCE_S,
+    Backoff,
+    RetryTimer,
+    translating_store_errors,
+)
 from search.worker.stop import StopRequest
 from spaces.errors import StoreUnreachableError
 from spaces.records import EpochRecord
@@ -21,93 +30,98 @@ from storage.rows import Claim, TrialState
 from storage.store import Store
 
 if TYPE_CHECKING:
-    from search.sampling.trial import OptunaTrial  # and Optuna, which a supervisor does without
+    from search.sampling.trial import OptunaTrial  # imports Optuna, which a supervisor does without
 
-DURABLE_AFTER_S, MANY = 60.0, 200
-"""After so long a commit is on the disk, whatever happens to the machine; of shorter epochs no more than so many are kept."""
+logger = logging.getLogger(__name__)
+
+DURABLE_AFTER_S = 60.0
+"""After this time a commit is on the disk, whatever happens to the machine."""
+
+MAX_RECENT = 200
+"""How many recent epochs are kept as not yet durable; only epochs of a fraction of a second reach it."""
 
 
-class EpochLog:
-    """The epochs of one attempt on their way into both books.
+class EpochWriter:
+    """Writes the epochs of one attempt to the store's tables and to Optuna's.
 
     Args:
-        store: where they go.
-        claim: the right to write them.
-        trial: of Optuna's.
-        stop: a worker that was asked to stop does not wait for long.
-        lease_s: with every epoch the trial is held for so long.
+        store: the store.
+        claim: the right to write to the trial.
+        trial: Optuna's trial.
+        stop: a worker that was asked to stop does not wait long.
+        lease_s: each epoch renews the lease for this time.
     """
 
     def __init__(
         self, store: Store, claim: Claim, trial: OptunaTrial, stop: StopRequest, lease_s: float
     ) -> None:
-        self._store, self._claim, self._trial, self._stop, self._lease_s = (
-            store,
-            claim,
-            trial,
-            stop,
-            lease_s,
-        )
+        self._store = store
+        self._claim = claim
+        self._trial = trial
+        self._stop = stop
+        self._lease_s = lease_s
         self._pending: deque[EpochRecord] = deque()
-        self._heard: deque[tuple[float, EpochRecord]] = deque(maxlen=MANY)
-        self._writing = threading.Lock()
+        self._recent: deque[tuple[float, EpochRecord]] = deque(maxlen=MAX_RECENT)
+        self._lock = threading.Lock()
         self._backoff = Backoff()
-        self._unsure = False
+        self._commit_is_unknown = False
         self._problem: Exception | None = None
 
     @property
-    def settled(self) -> bool:
-        """Whether the store has all that was told."""
+    def is_flushed(self) -> bool:
+        """Whether the store has all epochs."""
         return not self._pending
 
-    def unheard(self) -> list[EpochRecord]:
-        """The epochs that the store may not have after a power cut: those that wait, and those of the last minute.
+    def unconfirmed_records(self) -> list[EpochRecord]:
+        """The epochs that the store may lose in a power cut: the pending ones and those of the last minute.
 
-        SQLite gives a commit to the operating system, which writes it to the disk within half a minute; a server's replica lags.
+        SQLite hands a commit to the operating system, which writes it to the disk within half a minute; a
+        server's replica lags behind.
         """
         since = time.monotonic() - DURABLE_AFTER_S
-        return [*(record for at, record in list(self._heard) if at >= since), *list(self._pending)]
+        recent = (record for at, record in list(self._recent) if at >= since)
+        return [*recent, *list(self._pending)]
 
-    def append(self, record: EpochRecord) -> None:
-        """Keep one epoch, in the store if that answers.
+    def append_record(self, record: EpochRecord) -> None:
+        """Add one epoch, and write it if the store answers.
 
         Raises:
-            LeaseLostError: when another attempt took the trial over, or it ended.
-            StoreError: when the store refuses it.
-            EpochOrderError: when the epoch is not the one that comes next.
+            LeaseLostError: when another attempt owns the trial, or the trial ended.
+            StoreError: when the store refuses the epoch.
+            EpochOrderError: when the epoch is not the next one.
         """
         self._pending.append(record)
-        self.flush()
-        self._check()
+        self.flush_pending()
+        self._raise_problem()
 
-    def _check(self) -> None:
-        """Raise what ended the writing, once; the end of a failed trial is still to be written."""
-        problem, self._problem = self._problem, None
+    def _raise_problem(self) -> None:
+        """Raise what ended the writing, once: the end of a failed trial still has to be written."""
+        problem = self._problem
+        self._problem = None
         if problem is not None:
             self._pending.clear()
             raise problem
 
-    def flush(self) -> None:
-        """Try to write what is left, if it is time for it and nobody else is at it. Raises nothing: `append` and `end` do."""
-        if (
-            self._pending
-            and self._problem is None
-            and self._backoff.over
-            and self._writing.acquire(blocking=False)
-        ):
-            try:
-                self._flush()
-            except StoreUnreachableError:
-                pass
-            except (
-                Exception
-            ) as problem:  # in whichever thread this is, the loop over the epochs has to hear of it
-                self._problem = problem
-            finally:
-                self._writing.release()
+    def flush_pending(self) -> None:
+        """Write what is pending, unless it is too early to retry or another thread is writing.
 
-    def _flush(self) -> None:
-        """Write what is left.
+        Raises nothing: `append_record` and `write_end` raise what failed here.
+        """
+        is_due = self._pending and self._problem is None and self._backoff.is_over
+        if not is_due or not self._lock.acquire(blocking=False):
+            return
+        try:
+            self._write_pending()
+        except StoreUnreachableError:
+            pass
+        except Exception as problem:
+            # This may be the lease thread; the loop over the epochs has to raise it.
+            self._problem = problem
+        finally:
+            self._lock.release()
+
+    def _write_pending(self) -> None:
+        """Write what is pending.
 
         Raises:
             StoreUnreachableError: when the store does not answer.
@@ -115,60 +129,63 @@ class EpochLog:
         while self._pending:
             record = self._pending[0]
             try:
-                if not (
-                    self._unsure and record.epoch <= self._store.epochs.last_written(self._claim)
-                ):
+                if not self._is_written(record):
                     self._store.epochs.append_epoch(self._claim, record, self._lease_s)
-                asked(self._store.where, lambda: self._trial.report(record))  # noqa: B023 - called at once
-                self._unsure = False
+                with translating_store_errors(self._store.where):
+                    self._trial.report_epoch(record)
+                self._commit_is_unknown = False
             except StoreUnreachableError as problem:
-                self._away(problem)
+                self._record_outage(problem)
                 raise
-            self._heard.append((time.monotonic(), record))
+            self._recent.append((time.monotonic(), record))
             self._pending.popleft()
-        self._backoff.answered()
+        self._backoff.reset()
 
-    def _away(self, problem: StoreUnreachableError) -> None:
-        first, self._unsure = not self._unsure, True
-        if self._backoff.failed(problem) and first:
-            print(
-                f"warning: {problem.what}; the training goes on, and what it tells is written later",
-                flush=True,
-            )
+    def _is_written(self, record: EpochRecord) -> bool:
+        """Whether the store has the epoch from an attempt whose answer was lost."""
+        if not self._commit_is_unknown:
+            return False
+        return record.epoch <= self._store.epochs.last_written(self._claim)
 
-    def peers(self, ask: Callable[[], str | None]) -> str | None:
-        """What the peer pruner says; nothing while the store is away."""
-        if not self.settled:
+    def _record_outage(self, problem: StoreUnreachableError) -> None:
+        is_first = not self._commit_is_unknown
+        self._commit_is_unknown = True
+        if self._backoff.record_failure(problem) and is_first:
+            logger.warning("%s; training continues, its epochs are written later", problem.what)
+
+    def compare_with_peers(self, compare: Callable[[], str | None]) -> str | None:
+        """The peer pruner's reason to end the trial; None while the store is unavailable."""
+        if not self.is_flushed:
             return None
-        with suppress(StoreUnreachableError):
-            return asked(self._store.where, ask)
+        with suppress(StoreUnreachableError), translating_store_errors(self._store.where):
+            return compare()
         return None
 
-    def end(self, state: TrialState, write: Callable[[], None]) -> None:
-        """Write what is left, then the end of the attempt, and wait for a store that does not answer.
+    def write_end(self, state: TrialState, write: Callable[[], None]) -> None:
+        """Write what is pending, then the end of the attempt, and wait for an unavailable store.
 
         Args:
-            state: in which the trial is then.
+            state: the trial's state after that.
             write: writes it.
 
         Raises:
-            LeaseLostError: when another attempt took the trial over, or it ended.
-            StoreError: when the store refuses it, or is away for too long.
+            LeaseLostError: when another attempt owns the trial, or the trial ended.
+            StoreError: when the store refuses it, or is unavailable for too long.
         """
-        began, backoff, unsure = time.monotonic(), Backoff(), False
+        timer = RetryTimer()
+        commit_is_unknown = False
         while True:
             try:
-                self._check()
-                with self._writing:
-                    self._flush()
-                if not (unsure and self._store.trials.find_state(self._claim) == state):
-                    unsure = True
-                    asked(self._store.where, write)
+                self._raise_problem()
+                with self._lock:
+                    self._write_pending()
+                if commit_is_unknown and self._store.trials.find_state(self._claim) == state:
+                    return
+                commit_is_unknown = True
+                with translating_store_errors(self._store.where):
+                    write()
                 return
             except StoreUnreachableError as problem:
-                wait_s = backoff.failed(problem)
-                if time.monotonic() - began > (
-                    STOP_PATIENCE_S if self._stop.requested else STORE_PATIENCE_S
-                ):
-                    raise
+                patience_s = STOP_PATIENCE_S if self._stop.is_requested else STORE_PATIENCE_S
+                wait_s = timer.next_wait_s(problem, patience_s)
             time.sleep(wait_s)

@@ -1,4 +1,4 @@
-"""What a worker is called in the store."""
+"""The name of a worker in the store."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import socket
 from pathlib import Path
 
 FIRST_NAMESPACE = "pid:[4026531836]"
-"""What Linux calls the numbers of processes that a machine has outside of any container."""
+"""Linux's name for the process ids of a machine outside of any container."""
 
 
 def worker_name(pid: int) -> str:
-    """What a worker process of this machine is called in the store.
+    """The name in the store of a worker process on this machine.
 
-    Containers that share the name of their host count their processes by themselves, each from 1: then the name tells whose
-    number it is.
+    Containers that share the name of their host number their processes separately, each from 1.
+    The name then contains the container's namespace, so that it is unique.
     """
     try:
-        counted_by = str(Path("/proc/self/ns/pid").readlink())
+        namespace = str(Path("/proc/self/ns/pid").readlink())
     except OSError:  # not Linux
-        counted_by = FIRST_NAMESPACE
-    inner = (
-        "" if counted_by == FIRST_NAMESPACE else f":{counted_by.removeprefix('pid:').strip('[]')}"
-    )
-    return f"{socket.gethostname()}:{pid}{inner}"
+        namespace = FIRST_NAMESPACE
+    name = f"{socket.gethostname()}:{pid}"
+    if namespace == FIRST_NAMESPACE:
+        return name
+    return f"{name}:{namespace.removeprefix('pid:').strip('[]')}"

@@ -1,56 +1,63 @@
-"""Keeps a trial's lease alive from a thread while an epoch takes its time, as long as the training gets on."""
+"""Background thread that renews a trial's lease while training makes progress."""
 
 from __future__ import annotations
 
 import random
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from search.worker.epoch_writer import EpochLog
 from search.worker.stop import StopRequest
-from search.worker.watchdog import Progress, end_hung
+from search.worker.watchdog import Watchdog, exit_hung_process
 from spaces.errors import LeaseLostError, SearchError
 from storage.rows import Claim
 from storage.store import Store
 
 LEASE_S = 8.0
-"""How long a trial stays with a worker that is not heard of; then another may take it over."""
+"""How long a worker owns a trial without renewing the lease; then another worker may claim it."""
 
-EXTENSIONS = 3.3
-"""So often in its length a lease is extended."""
+RENEWALS = 3.3
+"""How many times a lease is renewed within its length."""
 
 RETRY_S = 1.0
-"""After so long a store that did not answer is asked again, give or take a half."""
+"""Seconds after which a renewal is tried again when the database fails, plus or minus half of it."""
 
-STOOD_STILL_S = 5.0
-"""When a short wait took so much longer, the whole process was stopped meanwhile, as by SIGSTOP or a paused machine."""
+SUSPENDED_S = 5.0
+"""When a short wait takes this much longer, the whole process was suspended, as by SIGSTOP or a paused
+machine."""
 
 
-def waited(done: threading.Event, seconds: float, progress: Progress) -> bool:
-    """Wait, but not past the end of the trial; whether that has come. A step is not to blame for a process that stood still."""
+def wait_for_end(done: threading.Event, seconds: float, watchdog: Watchdog) -> bool:
+    """Wait, but not past the end of the trial.
+
+    When the process was suspended meanwhile, the watchdog times the current step from now on.
+
+    Returns:
+        Whether the trial has ended.
+    """
     began = time.monotonic()
     over = done.wait(seconds)
-    if time.monotonic() - began > seconds + STOOD_STILL_S:
-        progress.stood_still()
+    if time.monotonic() - began > seconds + SUSPENDED_S:
+        watchdog.restart_step()
     return over
 
 
 class Lease:
-    """While the block lasts, the trial is held, a stop is asked for when device time runs out, and epochs that the store missed are written.
+    """Context manager that renews the lease of a trial from a thread.
 
-    A training that hangs ends the whole process: a thread that extends a lease proves nothing of the one that trains.
+    The thread also asks the worker to stop when device time runs out, and has epochs written that
+    the database has missed. When the training hangs, it ends the whole process: a lease that a
+    thread renews says nothing about the training.
 
     Args:
-        store: where the trial is.
-        claim: what is held.
-        stop: what is asked for a stop.
-        progress: whether the training gets on.
-        lease_s: how long the trial stays with a worker that is not heard of.
-
-    Attributes:
-        log: the epochs of the attempt, once it has begun.
+        store: the store with the trial.
+        claim: the worker's right to the trial.
+        stop: gets the limit on device time.
+        watchdog: detects a hung step.
+        flush_epochs: called after each renewal; writes epochs that are still to be written.
+        lease_s: how long the worker owns the trial after a renewal.
     """
 
     def __init__(
@@ -58,22 +65,21 @@ class Lease:
         store: Store,
         claim: Claim,
         stop: StopRequest,
-        progress: Progress,
+        watchdog: Watchdog,
+        flush_epochs: Callable[[], None],
         lease_s: float = LEASE_S,
     ) -> None:
-        self._store, self._claim, self._stop, self._progress, self.lease_s = (
-            store,
-            claim,
-            stop,
-            progress,
-            lease_s,
-        )
+        self._store = store
+        self._claim = claim
+        self._stop = stop
+        self._watchdog = watchdog
+        self._flush_epochs = flush_epochs
+        self._lease_s = lease_s
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._keep, daemon=True, name="lease")
-        self.log: EpochLog | None = None
+        self._thread = threading.Thread(target=self._renew_until_over, daemon=True, name="lease")
 
     def __enter__(self) -> Self:
-        self._stop.allow(self._claim.device_left_s)
+        self._stop.limit_device_time(self._claim.device_left_s)
         self._thread.start()
         return self
 
@@ -86,25 +92,29 @@ class Lease:
         self._over.set()
         self._thread.join()
 
-    def _keep(self) -> None:
-        wait_s, lost = self.lease_s / EXTENSIONS, False
-        while not waited(self._over, wait_s, self._progress):
-            if self._progress.hung:
-                end_hung(
-                    f"trial {self._claim.trial_id if self._claim.number is None else self._claim.number}",
-                    self._progress,
-                )
-            if lost:
+    def _renew_until_over(self) -> None:
+        wait_s = self._lease_s / RENEWALS
+        is_lost = False
+        while not wait_for_end(self._over, wait_s, self._watchdog):
+            if self._watchdog.is_hung:
+                exit_hung_process(self._trial_name(), self._watchdog)
+            if is_lost:
                 continue
             try:
-                self._stop.allow(self._store.leases.renew_lease(self._claim, self.lease_s))
-                wait_s = self.lease_s / EXTENSIONS
+                left_s = self._store.leases.renew_lease(self._claim, self._lease_s)
             except LeaseLostError:
-                lost = True  # the next write will say so; a step that hangs never comes to it
+                # The next write raises it in the training's thread. This one watches on: a step that
+                # hangs never gets to its next write.
+                is_lost = True
+                wait_s = self._lease_s / RENEWALS
             except SearchError:
-                wait_s = RETRY_S * random.uniform(
-                    0.5, 1.5
-                )  # the database may come back before the lease is over
-                continue
-            if self.log is not None and not lost:
-                self.log.flush()
+                # The database may be back before the lease is over.
+                wait_s = RETRY_S * random.uniform(0.5, 1.5)
+            else:
+                self._stop.limit_device_time(left_s)
+                wait_s = self._lease_s / RENEWALS
+                self._flush_epochs()
+
+    def _trial_name(self) -> str:
+        number = self._claim.number
+        return f"trial {self._claim.trial_id if number is None else number}"

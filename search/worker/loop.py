@@ -1,144 +1,175 @@
-"""A worker: one long-lived process for one device slot. Data are decoded and classes counted once, trials come and go."""
+"""The loop of a worker: a process that claims and trains one trial after another on one device.
+
+Data are decoded and classes counted once.
+"""
 
 from __future__ import annotations
 
 import gc
+import logging
 import os
-import warnings
 from contextlib import suppress
+from typing import Literal
 
 from search.stored_study import find_study
-from search.worker.context import Bench, WorkerSettings, make_bench
+from search.worker.context import WorkerContext, make_context
+from search.worker.ending import Ending
 from search.worker.identity import worker_name
 from search.worker.lease import LEASE_S
-from search.worker.retry import Trouble, patiently
+from search.worker.options import WorkerOptions
+from search.worker.retry import OutageTracker, retry_until_available
 from search.worker.stop import StopNow, StopRequest
 from search.worker.trial import run_trial
-from spaces.errors import LeaseLostError, StoreError, TrialFailedError, WorkerSpentError
+from spaces.errors import LeaseLostError, StoreError, TrialFailedError, WorkerRestartRequired
+from storage.location import StoreLocation
 from storage.rows import Claim, StoredStudy
 from storage.store import Store
 
+logger = logging.getLogger(__name__)
+
 IDLE_POLL_S = 0.5
-"""How often a worker without work looks whether another left a trial behind."""
+"""How often a worker without a trial checks whether another worker left one."""
 
-FAILURES_IN_A_ROW = 3
-"""So many failed trials, one after the other, are the objective's fault and not the configuration's."""
+MAX_FAILURES = 3
+"""After this many failed trials in a row the objective is at fault, not the configurations."""
 
-SPENT = "the study's device time is spent; a larger `search run --device-hours` goes on"
+SPENT = "device-hour budget exhausted; raise --device-hours to continue"
+
+Step = Ending | Literal["lost", "waiting", "nothing left"]
+"""What one turn of the loop came to."""
 
 
-def work(settings: WorkerSettings) -> bool:
-    """Train trials until the study's budget is spent, a stop is asked for, or the time is over. True when it was asked for.
+def run_worker(location: StoreLocation, options: WorkerOptions) -> bool:
+    """Train trials until the study's budget is spent, a stop is requested, or the time is over.
+
+    Returns:
+        Whether a stop was requested.
 
     Raises:
         SearchError: when the study, the data or the device cannot be used, or every trial fails.
     """
-    warnings.showwarning = _tell
-    stop, where = StopRequest(settings.timeout_s), settings.location.safe_url
-    stop.listen()
-    if settings.parent is not None:
-        stop.follow_parent(settings.parent)
+    stop = StopRequest(options.timeout_s)
+    stop.handle_signals()
+    if options.parent is not None:
+        stop.watch_parent(options.parent)
     try:
-        with patiently(
-            where,
-            stop,
-            settings.parent is not None,
-            lambda: settings.location.open(create=False),
-        ) as store:
-            stored = patiently(where, stop, True, lambda: find_study(store, settings.study))
-            with stop.nothing_at_hand():
-                bench = patiently(
-                    where, stop, True, lambda: make_bench(settings, store, stored, stop)
-                )
-            try:
-                _loop(bench, stored)
-            except StopNow:
-                with suppress(
-                    StoreError
-                ):  # what may just have been claimed, before anybody could note it; else its lease ends by itself
-                    bench.store.reaping.release_worker(stored.id, worker_name(os.getpid()))
-                raise
-            finally:
-                gc.unfreeze()  # or libraries complain at the end of the process that something of theirs is left
-                bench.tracker.close()
-                gc.unfreeze()  # what is still frozen at the end, triton's bindings report as leaked, a page of it
+        _run_in_store(location, options, stop)
     except StopNow:
-        print("stopped at once; a trial at hand went back to the study", flush=True)
-    return stop.interrupted
+        logger.info("stopped at once; the current trial, if any, was released")
+    return stop.was_interrupted
 
 
-def _tell(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: object = None,
-    line: str | None = None,
-) -> None:
-    """Warnings meant for people go to the log in words, where the supervisor finds them; those meant for programmers do not."""
-    if category is UserWarning and "site-packages" not in filename:
-        print(f"warning: {message}", flush=True)
-
-
-def _loop(bench: Bench, stored: StoredStudy) -> None:
-    """Claim and train until nothing is left. A database that does not answer is asked again, for a while."""
-    gc.collect()
-    gc.freeze()  # what a worker keeps is never garbage; looking at all of torch after every trial takes 0.3 s
-    worker, failures, trouble = worker_name(os.getpid()), 0, Trouble()
-    while not bench.stop.requested:
+def _run_in_store(location: StoreLocation, options: WorkerOptions, stop: StopRequest) -> None:
+    where = location.safe_url
+    has_parent = options.parent is not None
+    store = retry_until_available(where, stop, has_parent, lambda: location.open(create=False))
+    with store:
+        stored = retry_until_available(where, stop, True, lambda: find_study(store, options.study))
+        with stop.without_trial():
+            context = retry_until_available(
+                where, stop, True, lambda: make_context(location, options, store, stored, stop)
+            )
         try:
-            if trouble.at_hand:
-                bench.store.reaping.release_worker(
-                    stored.id, worker
-                )  # a claim may have been granted whose answer was lost
-            claim = bench.store.leases.claim_trial(
-                stored.id,
-                budget=_budget(bench.store, stored),
-                worker=worker,
-                lease_s=LEASE_S,
-                device=bench.device,
-            )
-            trouble.answered()
-            state = _next_trial(bench, stored, claim)
-            trouble.over()
-        except LeaseLostError as lost:
-            print(f"{lost}; going on with other work", flush=True)
-            state = "lost"
+            train_trials(context, stored)
+        except StopNow:
+            # A trial may have been claimed a moment ago, without the claim being known here. If the
+            # store fails, its lease expires.
+            with suppress(StoreError):
+                store.reaping.release_worker(stored.id, worker_name(os.getpid()))
+            raise
+        finally:
+            gc.unfreeze()  # otherwise libraries report leaks at the end of the process
+            context.tracker.close()
+            gc.unfreeze()  # Triton's bindings report objects that are still frozen as leaked
+
+
+def train_trials(context: WorkerContext, stored: StoredStudy) -> None:
+    """Claim and train trials until nothing is left; a database that does not answer is asked again.
+
+    Raises:
+        SearchError: when the data or the device cannot be used, or every trial fails.
+    """
+    gc.collect()
+    # What a worker caches is never garbage. Scanning all of torch after each trial takes 0.3 s.
+    gc.freeze()
+    outage = OutageTracker()
+    failures = 0
+    while not context.stop.is_requested:
+        try:
+            step = _train_next(context, stored, outage)
         except StoreError as problem:
-            bench.stop.wait(trouble.met(problem))
+            context.stop.wait(outage.record_error(problem))
             continue
-        gc.collect()  # a finished training is full of cycles, and its memory is the next one's
-        if state == "nothing left":
+        gc.collect()  # a finished training has many reference cycles; the next one needs its memory
+        if step == "nothing left":
             return
-        if state in ("lost", "waiting"):
+        if step in ("lost", "waiting"):
             continue
-        failures = failures + 1 if state == "failed" else 0
-        if state == "failed" and bench.device != "cpu":
-            raise WorkerSpentError(
-                "a trial failed on the device; a fresh process goes on, as its memory may be in no good state"
-            )
-        if failures >= FAILURES_IN_A_ROW:
-            raise TrialFailedError(
-                f"{failures} trials failed one after the other; `search show --study {stored.name}` says how"
-            )
-    if bench.stop.spent:
-        print(SPENT, flush=True)
+        failures = failures + 1 if step == "failed" else 0
+        _check_failures(context, stored, failures)
+    if context.stop.device_time_is_spent:
+        logger.info(SPENT)
 
 
-def _next_trial(bench: Bench, stored: StoredStudy, claim: Claim | None) -> str:
-    """Train what was claimed; how it ended, or where nothing was: `waiting`, or `nothing left`."""
+def _train_next(context: WorkerContext, stored: StoredStudy, outage: OutageTracker) -> Step:
+    """Claim one trial and train it.
+
+    Raises:
+        StoreError: when the database failed.
+    """
+    worker = worker_name(os.getpid())
+    try:
+        if outage.last_request_failed:
+            # A claim may have been granted whose answer was lost.
+            context.store.reaping.release_worker(stored.id, worker)
+        claim = context.store.leases.claim_trial(
+            stored.id,
+            budget=_read_budget(context.store, stored),
+            worker=worker,
+            lease_s=LEASE_S,
+            device=context.device,
+        )
+        outage.record_answer()
+        step = _train_claimed(context, stored, claim)
+        outage.record_trial_end()
+    except LeaseLostError as lost:
+        logger.info("%s; continuing with other work", lost)
+        return "lost"
+    return step
+
+
+def _train_claimed(context: WorkerContext, stored: StoredStudy, claim: Claim | None) -> Step:
+    """Train the claimed trial; without one, find out whether any may follow."""
     if claim is not None:
-        return run_trial(bench, claim)
-    if bench.store.trials.count_open(stored.id) == 0:
+        return run_trial(context, claim)
+    if context.store.trials.count_open(stored.id) == 0:
         return "nothing left"
-    if bench.store.budget.is_spent(stored.id):
-        print(SPENT, flush=True)
+    if context.store.budget.is_spent(stored.id):
+        logger.info(SPENT)
         return "nothing left"
-    bench.stop.wait(IDLE_POLL_S)  # others still train; one of them may die and leave its trial
+    context.stop.wait(IDLE_POLL_S)  # another worker may die and leave its trial
     return "waiting"
 
 
-def _budget(store: Store, stored: StoredStudy) -> int:
-    """Trials in all. Read again each time: a second `search run --trials` may have raised it."""
+def _check_failures(context: WorkerContext, stored: StoredStudy, failures: int) -> None:
+    """End the worker after a failure on a GPU, or after too many in a row.
+
+    Raises:
+        WorkerRestartRequired: after any failure on a GPU.
+        TrialFailedError: after too many failures.
+    """
+    if failures and context.device != "cpu":
+        raise WorkerRestartRequired(
+            "a trial failed on the device; a fresh process continues, "
+            "because the device's memory is in an unknown state"
+        )
+    if failures >= MAX_FAILURES:
+        raise TrialFailedError(
+            f"{failures} trials in a row failed; `search show --study {stored.name}` shows why"
+        )
+
+
+def _read_budget(store: Store, stored: StoredStudy) -> int:
+    """Trials in all. Read each time, because a second `search run --trials` may have raised it."""
     fresh = store.studies.find_study(stored.name)
     return int((fresh or stored).definition["trials"])

@@ -1,8 +1,9 @@
-"""A trial that the device has no memory for: half the batch once, in a fresh process; after that it counts as infeasible."""
+"""A trial that runs out of memory: retried once with half the batch in a fresh process, then infeasible."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from search.pruners.verdict import grade_severity
@@ -10,83 +11,93 @@ from spaces.config_tree import ConfigTree
 from spaces.errors import OutOfMemoryError
 from spaces.records import Diagnosis, EpochRecord, Evidence, Remedy
 
-SIGNAL, CAUSE = "out_of_memory", "out of memory"
+SIGNAL = "out_of_memory"
+CAUSE = "out of memory"
 
-BATCH, ACCUMULATE, CROP = "batch_size", "optimizer.accumulate", "data.crop"
+BATCH = "batch_size"
+ACCUMULATE = "optimizer.accumulate"
+CROP = "data.crop"
 
 HALVED = (BATCH, ACCUMULATE)
-"""What a halving changes of a configuration, by path."""
+"""Paths of the configuration that a halving changes."""
 
 Config = Mapping[str, Any]
-"""Of a trial, nested."""
+"""Configuration of a trial, nested."""
 
 
-def halved(config: Config) -> dict[str, Any] | None:
-    """The configuration with half the batch and doubled accumulation; None where there is no batch, or one of a single sample."""
-    changes = _half(config)
+def halve_batch(config: Config) -> dict[str, Any] | None:
+    """The configuration with half the batch and twice the accumulation; None if the batch cannot be halved."""
+    changes = _batch_changes(config)
     if not changes:
         return None
     return dict(ConfigTree(config).overlay(ConfigTree.from_paths(changes)).nested)
 
 
-def asked_for(params: Mapping[str, Any], config: Config, halvings: int) -> dict[str, Any]:
-    """What was sampled, as the training has to use it: a halving changed it."""
+def expected_values(params: Mapping[str, Any], config: Config, halvings: int) -> dict[str, Any]:
+    """The sampled values as the training has to use them, with the changes of a halving."""
     values = ConfigTree(config if halvings else {})
     return {
         path: values.get(path, value) if path in HALVED else value for path, value in params.items()
     }
 
 
-def evidence(
+def make_evidence(
     problem: OutOfMemoryError,
     config: Config,
     records: Sequence[EpochRecord],
     halvings: int,
     epochs: int,
 ) -> Evidence:
-    """That the trial cannot be trained here, as a signal: the earlier, the farther from what can."""
+    """The evidence that the trial cannot be trained here; the earlier it failed, the more severe."""
     values = ConfigTree(config)
     numbers = {path: values[path] for path in (*HALVED, CROP) if values.get(path) is not None}
     numbers |= {
         "device": problem.device,
-        "asked": problem.asked or "not told",
+        "asked": problem.asked or "unknown",
         "halvings": halvings,
     }
     if records:
         numbers["peak_mib"] = max(record.peak_mib for record in records)
-    told = f"{problem}{', with half of its batch, too' if halvings else ''}"
-    found = Evidence(SIGNAL, records[-1].epoch + 1 if records else 1, None, told, numbers, 1.0)
-    return Evidence(SIGNAL, found.epoch, None, told, numbers, grade_severity(found, epochs))
+    statement = f"{problem}, even with half of its batch" if halvings else str(problem)
+    epoch = records[-1].epoch + 1 if records else 1
+    evidence = Evidence(SIGNAL, epoch, None, statement, numbers, 1.0)
+    return replace(evidence, severity=grade_severity(evidence, epochs))
 
 
-def diagnosis(problem: OutOfMemoryError, config: Config, halvings: int) -> Diagnosis:
-    """There is no doubt about the cause; the remedies take less memory, first things first."""
+def make_diagnosis(problem: OutOfMemoryError, config: Config, halvings: int) -> Diagnosis:
+    """The diagnosis: a certain cause, and remedies that take less memory, the simplest first."""
     values = ConfigTree(config)
-    because = [f"the allocator said so{f', asked for {problem.asked}' if problem.asked else ''}"]
+    asked = f", which was asked for {problem.asked}" if problem.asked else ""
+    because = [f"reported by the allocator{asked}"]
     if BATCH in values:
-        because.append(
-            f"a batch holds {values[BATCH]}{f' after {halvings} halving' if halvings else ''}"
-        )
-    return Diagnosis(CAUSE, tuple(because), tuple(_remedies(config, values)), 1.0)
+        after = f" after {halvings} halving" if halvings else ""
+        because.append(f"the batch has {values[BATCH]} samples{after}")
+    return Diagnosis(CAUSE, tuple(because), tuple(_list_remedies(config, values)), 1.0)
 
 
-def _remedies(config: Config, values: Mapping[str, Any]) -> list[Remedy]:
-    found = []
-    if changes := _half(config):
-        found.append(Remedy("half the batch, gathered twice as often", changes))
+def _list_remedies(config: Config, values: Mapping[str, Any]) -> list[Remedy]:
+    remedies = []
+    if changes := _batch_changes(config):
+        remedies.append(_make_remedy("half the batch, accumulated twice as often", values, changes))
     crop = values.get(CROP)
     if isinstance(crop, Sequence) and min(crop) >= 64:
         smaller = [side // 2 // 32 * 32 for side in crop]
-        found.append(Remedy("a smaller crop", {CROP: smaller}))
-    found.append(
-        Remedy("fewer workers on the device, a smaller model, or a device with more memory", {})
+        remedies.append(_make_remedy("a smaller crop", values, {CROP: smaller}))
+    remedies.append(
+        Remedy("fewer workers per device, a smaller model, or a device with more memory", {})
     )
-    return found
+    return remedies
 
 
-def _half(config: Config) -> dict[str, Any]:
+def _make_remedy(title: str, values: Mapping[str, Any], changes: Mapping[str, Any]) -> Remedy:
+    shown = ", ".join(f"{path} {values.get(path)} → {value}" for path, value in changes.items())
+    return Remedy(f"{title}: {shown}", changes)
+
+
+def _batch_changes(config: Config) -> dict[str, Any]:
     values = ConfigTree(config)
-    batch, accumulate = values.get(BATCH), values.get(ACCUMULATE)
+    batch = values.get(BATCH)
+    accumulate = values.get(ACCUMULATE)
     if not isinstance(batch, int) or not isinstance(accumulate, int) or batch < 2:
         return {}
     return {BATCH: batch // 2, ACCUMULATE: 2 * accumulate}

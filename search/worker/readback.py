@@ -1,4 +1,4 @@
-"""A sampled hyperparameter that never reached the loss or the optimiser would be a silent no-op. It is an error."""
+"""Check that every sampled hyperparameter reached the training, where it would else be ignored silently."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ NEXT_STEP = "give the dimension a `when`, so that it exists only where it has an
 
 
 def check_used(sampled: Mapping[str, Scalar], used: Mapping[str, Any]) -> None:
-    """Compare what was sampled with what the objective read back from its live parts.
+    """Compare the sampled values with those that the objective read back from its loss and optimizer.
 
     Raises:
-        UnusedHyperparameterError: for the first that is absent, or has another value.
+        UnusedHyperparameterError: for the first value that is missing or different.
     """
     for path, value in sampled.items():
         if path not in used:
@@ -25,13 +25,14 @@ def check_used(sampled: Mapping[str, Scalar], used: Mapping[str, Any]) -> None:
                 f"  used:    {', '.join(sorted(used))}\n"
                 f"  next:    {NEXT_STEP}"
             )
-        if not _same(value, used[path]):
+        if not _is_same(value, used[path]):
             raise UnusedHyperparameterError(
-                f"{path} was sampled as {value}, but the training used {used[path]}\n  next:    {NEXT_STEP}"
+                f"{path} was sampled as {value}, but the training used {used[path]}\n"
+                f"  next:    {NEXT_STEP}"
             )
 
 
-def _same(sampled: Scalar, used: Any) -> bool:
+def _is_same(sampled: Scalar, used: Any) -> bool:
     if isinstance(sampled, float) and isinstance(used, (int, float)):
         return math.isclose(sampled, used, rel_tol=1e-12)
     return bool(sampled == used)

@@ -1,7 +1,8 @@
-"""How a worker is asked to stop.
+"""Requests to stop a worker.
 
-Ctrl-C (SIGINT) once: it finishes the epoch; twice: it stops at once. SIGTERM, by which a machine is taken away (Slurm,
-Kubernetes, spot machines), and the death of the supervisor: it finishes the step, however often it is told.
+Ctrl-C (SIGINT) once: the worker finishes the epoch; twice: it stops at once. SIGTERM, which Slurm,
+Kubernetes and spot machines send before they take a machine away, and the death of the supervisor:
+it finishes the step, however often the signal comes.
 """
 
 from __future__ import annotations
@@ -17,101 +18,104 @@ from types import FrameType
 
 
 class StopNow(BaseException):
-    """The second request: leave everything as it is. No `except Exception` may hold it up."""
+    """The second request: leave everything as it is. No `except Exception` may catch it."""
 
 
 class StopTraining(BaseException):
-    """The step is done and its state is written, or there is none to write: the trial goes back. No objective is to catch it."""
+    """Stop within an epoch: the state of the last step is written, or there is none to write.
+
+    No `except Exception` of an objective may catch it.
+    """
 
 
 class StopRequest:
-    """Set by SIGINT or SIGTERM, by a deadline, or by the death of the process that started this one.
+    """Set by SIGINT or SIGTERM, by a deadline, or by the death of the parent process.
 
     Args:
-        deadline_s: so many seconds from now it asks by itself, for the end of the epoch.
+        deadline_s: seconds after which the worker stops at the end of its epoch.
     """
 
     def __init__(self, deadline_s: float | None = None) -> None:
-        self._asked, self._hurried = threading.Event(), threading.Event()
+        self._requested = threading.Event()
+        self._urgent = threading.Event()
         self._interrupts = 0
-        self._idle = False
+        self._has_no_trial = False
         self._deadline = None if deadline_s is None else time.monotonic() + deadline_s
         self._device_end = math.inf
 
     @property
-    def interrupted(self) -> bool:
-        """Whether somebody asked, rather than the time being over."""
-        return self._asked.is_set()
+    def was_interrupted(self) -> bool:
+        """Whether a signal or a dead parent asked for it, rather than a limit on time."""
+        return self._requested.is_set()
 
     @property
-    def requested(self) -> bool:
-        """Whether to stop after the epoch at hand."""
-        return (
-            self._asked.is_set()
-            or self.spent
-            or (self._deadline is not None and time.monotonic() >= self._deadline)
-        )
+    def is_requested(self) -> bool:
+        """Whether to stop after the current epoch."""
+        expired = self._deadline is not None and time.monotonic() >= self._deadline
+        return self._requested.is_set() or self.device_time_is_spent or expired
 
     @property
-    def spent(self) -> bool:
-        """Whether the device time that the study may take is over."""
+    def device_time_is_spent(self) -> bool:
+        """Whether the study has no device time left."""
         return time.monotonic() >= self._device_end
 
-    def allow(self, seconds: float) -> None:
-        """So many seconds of device time are left, from now on; infinity takes an earlier limit back."""
+    @property
+    def is_urgent(self) -> bool:
+        """Whether to stop after the current step, within an epoch."""
+        return self._urgent.is_set() or self.device_time_is_spent
+
+    def limit_device_time(self, seconds: float) -> None:
+        """Set the device time that is left from now on; infinity removes the limit."""
         self._device_end = time.monotonic() + seconds
 
-    @property
-    def hurried(self) -> bool:
-        """Whether to stop after the step at hand, in the midst of an epoch."""
-        return self._hurried.is_set() or self.spent
+    def stop_after_epoch(self) -> None:
+        """Ask the worker to stop at the end of the epoch."""
+        self._requested.set()
 
-    def request(self) -> None:
-        """Ask for the end of the epoch."""
-        self._asked.set()
-
-    def hurry(self) -> None:
-        """Ask for the end of the step."""
-        self._hurried.set()
-        self._asked.set()
+    def stop_after_step(self) -> None:
+        """Ask the worker to stop at the end of the step."""
+        self._urgent.set()
+        self._requested.set()
 
     def wait(self, seconds: float) -> None:
         """Sleep, but not past a request."""
-        self._asked.wait(seconds)
+        self._requested.wait(seconds)
 
-    def listen(self) -> None:
-        """Take SIGINT and SIGTERM as requests; only the main thread may call this."""
+    def handle_signals(self) -> None:
+        """Treat SIGINT and SIGTERM as requests; only the main thread may call this."""
         signal.signal(signal.SIGINT, self._on_interrupt)
         signal.signal(signal.SIGTERM, self._on_termination)
 
     @contextmanager
-    def nothing_at_hand(self) -> Iterator[None]:
-        """A block, such as decoding the data, that SIGTERM ends at once: there is no trial to give back."""
-        if self.hurried:
+    def without_trial(self) -> Iterator[None]:
+        """A block that SIGTERM ends at once, such as decoding the data: there is no trial to release."""
+        if self.is_urgent:
             raise StopNow
-        self._idle = True
+        self._has_no_trial = True
         try:
             yield
         finally:
-            self._idle = False
+            self._has_no_trial = False
 
     def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
-        if self._interrupts or self.hurried:
+        if self._interrupts or self.is_urgent:
             raise StopNow
         self._interrupts += 1
-        self.request()
+        self.stop_after_epoch()
 
     def _on_termination(self, number: int, frame: FrameType | None) -> None:
-        self.hurry()  # a second one is no other wish: whoever signals a whole group of processes is passed on by the supervisor as well
-        if self._idle:
+        # A second SIGTERM asks for nothing new: when one is sent to a whole group of processes, the
+        # supervisor passes its own on as well.
+        self.stop_after_step()
+        if self._has_no_trial:
             raise StopNow
 
-    def follow_parent(self, parent: int) -> None:
-        """Stop when the process `parent` is gone, so that no worker is left behind by a killed supervisor."""
+    def watch_parent(self, parent: int) -> None:
+        """Stop when the process `parent` is gone, so that a killed supervisor leaves no worker behind."""
 
         def watch() -> None:
             while os.getppid() == parent:
                 time.sleep(1)
-            self.hurry()
+            self.stop_after_step()
 
-        threading.Thread(target=watch, daemon=True, name="follow-parent").start()
+        threading.Thread(target=watch, daemon=True, name="watch-parent").start()

@@ -1,7 +1,8 @@
-"""Experiment tracking: one Weights & Biases run a trial. Off by default, and never allowed to harm a trial."""
+"""Experiment tracking: logs each trial as a Weights & Biases run. Off by default; it never harms a trial."""
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import threading
@@ -12,22 +13,24 @@ from typing import Any, Literal, Protocol
 from spaces.config import TrialConfig
 from spaces.records import EpochRecord
 
+logger = logging.getLogger(__name__)
+
 WandbMode = Literal["off", "offline", "online"]
 
 FLUSH_S = 20.0
-"""How long the end of a worker waits for what is still to be written."""
+"""How long a worker waits at its end for pending writes."""
 
 
 class Tracker(Protocol):
-    """What a trial tells while it runs."""
+    """Receives the progress of the trials of a worker."""
 
-    def start(self, number: int, config: TrialConfig, preset: str | None) -> None:
-        """A trial begins, or is resumed."""
+    def start_trial(self, number: int, config: TrialConfig, preset: str | None) -> None:
+        """A trial starts, or is resumed."""
 
-    def epoch(self, record: EpochRecord, class_names: tuple[str, ...]) -> None:
+    def log_epoch(self, record: EpochRecord, class_names: tuple[str, ...]) -> None:
         """An epoch is over."""
 
-    def finish(self, state: str, reason: str) -> None:
+    def finish_trial(self, state: str, reason: str) -> None:
         """The trial ended, or was paused."""
 
     def close(self) -> None:
@@ -35,84 +38,87 @@ class Tracker(Protocol):
 
 
 class NoTracker:
-    """Tells nobody."""
+    """Tracks nothing."""
 
-    def start(self, number: int, config: TrialConfig, preset: str | None) -> None:
-        """Nothing."""
+    def start_trial(self, number: int, config: TrialConfig, preset: str | None) -> None:
+        """Do nothing."""
 
-    def epoch(self, record: EpochRecord, class_names: tuple[str, ...]) -> None:
-        """Nothing."""
+    def log_epoch(self, record: EpochRecord, class_names: tuple[str, ...]) -> None:
+        """Do nothing."""
 
-    def finish(self, state: str, reason: str) -> None:
-        """Nothing."""
+    def finish_trial(self, state: str, reason: str) -> None:
+        """Do nothing."""
 
     def close(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 class WandbTracker:
-    """One run a trial, grouped by study, written from a thread of its own.
+    """Logs each trial as a run, grouped by study, from a thread.
 
-    The training only puts work into a queue. When wandb fails or hangs, the thread does, and the trial goes on.
+    The training only adds to a queue. When wandb fails or hangs, only the thread does, and the trial
+    continues.
 
     Args:
-        study: the group of the runs, and part of their ids: a resumed trial goes on in its own run.
-        mode: `offline` writes to `directory`, `online` also sends.
-        directory: where wandb keeps its files.
+        study: the group of the runs, and part of their ids, so that a resumed trial continues its run.
+        mode: `offline` writes to `directory`, `online` also uploads.
+        directory: folder for wandb's files.
     """
 
     def __init__(self, study: str, mode: WandbMode, directory: Path) -> None:
-        self._study, self._mode, self._directory = study, mode, directory
+        self._study = study
+        self._mode = mode
+        self._directory = directory
         self._jobs: queue.Queue[Callable[[], None] | None] = queue.Queue(maxsize=10_000)
         self._run: Any = None
-        self._broken = False
-        self._thread = threading.Thread(target=self._work, daemon=True, name="wandb")
+        self._is_broken = False
+        self._thread = threading.Thread(target=self._run_jobs, daemon=True, name="wandb")
         self._thread.start()
 
-    def start(self, number: int, config: TrialConfig, preset: str | None) -> None:
+    def start_trial(self, number: int, config: TrialConfig, preset: str | None) -> None:
         """Open the trial's run."""
-        self._put(lambda: self._open(number, config.model_dump(mode="json") | {"preset": preset}))
+        self._enqueue(
+            lambda: self._open_run(number, config.model_dump(mode="json") | {"preset": preset})
+        )
 
-    def epoch(self, record: EpochRecord, class_names: tuple[str, ...]) -> None:
-        """Log every recorded figure of the epoch, and the class metrics by name."""
-        self._put(lambda: self._run.log(figures(record, class_names), step=record.epoch))
+    def log_epoch(self, record: EpochRecord, class_names: tuple[str, ...]) -> None:
+        """Log every figure of the epoch, and the class metrics by name."""
+        self._enqueue(lambda: self._run.log(flatten_record(record, class_names), step=record.epoch))
 
-    def finish(self, state: str, reason: str) -> None:
-        """Write the verdict and close the run; a paused one will be resumed under the same id."""
-        self._put(lambda: self._close(state, reason))
+    def finish_trial(self, state: str, reason: str) -> None:
+        """Write the verdict and close the run; a paused trial resumes it under the same id."""
+        self._enqueue(lambda: self._close_run(state, reason))
 
     def close(self) -> None:
-        """Wait a while for what is still to be written."""
+        """Wait a while for pending writes."""
         try:
             self._jobs.put(None, timeout=1)
         except queue.Full:
             return
         self._thread.join(FLUSH_S)
 
-    def _put(self, job: Callable[[], None]) -> None:
+    def _enqueue(self, job: Callable[[], None]) -> None:
         try:
             self._jobs.put_nowait(job)
         except queue.Full:
-            self._broken = True
+            self._is_broken = True
 
-    def _work(self) -> None:
+    def _run_jobs(self) -> None:
         while (job := self._jobs.get()) is not None:
-            if self._broken:
+            if self._is_broken:
                 continue
             try:
                 job()
-            except Exception as problem:  # no fault of a tracker may reach the training
-                self._broken = True
-                print(
-                    f"warning: wandb is off from here on: {type(problem).__name__}: {problem}",
-                    flush=True,
-                )
+            except Exception as problem:  # an error of wandb must not reach the training
+                self._is_broken = True
+                kind = type(problem).__name__
+                logger.warning("wandb is off from here on: %s: %s", kind, problem)
 
-    def _open(self, number: int, config: dict[str, Any]) -> None:
+    def _open_run(self, number: int, config: dict[str, Any]) -> None:
         os.environ.setdefault("WANDB_SILENT", "true")
         import wandb
 
-        self._close("left", "")  # a trial whose lease was lost has not said goodbye
+        self._close_run("left", "")  # the run of a trial whose lease was lost is still open
         self._directory.mkdir(parents=True, exist_ok=True)
         mode: Literal["offline", "online"] = "online" if self._mode == "online" else "offline"
         self._run = wandb.init(
@@ -127,15 +133,16 @@ class WandbTracker:
             settings=wandb.Settings(init_timeout=30, console="off"),
         )
 
-    def _close(self, state: str, reason: str) -> None:
+    def _close_run(self, state: str, reason: str) -> None:
         if self._run is not None:
-            self._run.summary["verdict"], self._run.summary["reason"] = state, reason
+            self._run.summary["verdict"] = state
+            self._run.summary["reason"] = reason
             self._run.finish(exit_code=0)
             self._run = None
 
 
-def figures(record: EpochRecord, class_names: tuple[str, ...]) -> dict[str, Any]:
-    """A record as flat figures, class metrics by the class's name."""
+def flatten_record(record: EpochRecord, class_names: tuple[str, ...]) -> dict[str, Any]:
+    """Flatten a record to one value per name, with class metrics by the name of the class."""
     skipped = {
         "used",
         "test",
@@ -167,5 +174,5 @@ def figures(record: EpochRecord, class_names: tuple[str, ...]) -> dict[str, Any]
 
 
 def make_tracker(mode: WandbMode, study: str, directory: Path) -> Tracker:
-    """The tracker for a mode."""
+    """Make the tracker for a mode."""
     return NoTracker() if mode == "off" else WandbTracker(study, mode, directory)

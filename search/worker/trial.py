@@ -1,430 +1,222 @@
-"""One trial, from its configuration to its end: the one place where objective, store, signals and Optuna meet."""
+"""One trial, from its configuration to its end: where objective, store, signals and Optuna meet."""
 
 from __future__ import annotations
 
-import math
-import traceback
+import logging
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
-from search.diagnosis import diagnose
 from search.pruners.verdict import judge
-from search.sampling.sampler import start_of, suggest
-from search.sampling.trial import OptunaTrial, end_of
+from search.sampling.trial import OptunaTrial
 from search.worker import out_of_memory
-from search.worker.checkpoints import TrialCheckpoints
-from search.worker.context import Bench
-from search.worker.epoch_writer import EpochLog
-from search.worker.lease import LEASE_S, Lease
+from search.worker.attempt import STARTS, Attempt, start_attempt
+from search.worker.context import WorkerContext
+from search.worker.ending import (
+    Ending,
+    end_out_of_memory,
+    fail_trial,
+    finish_trial,
+    pause_trial,
+)
+from search.worker.epoch_writer import EpochWriter
+from search.worker.lease import Lease
 from search.worker.readback import check_used
-from search.worker.retry import asked
+from search.worker.registration import register_trial
+from search.worker.retry import translating_store_errors
 from search.worker.stop import StopNow, StopTraining
-from search.worker.watchdog import Progress
+from search.worker.watchdog import Watchdog
 from spaces.config import TrialConfig
 from spaces.errors import (
     EpochOrderError,
     InputError,
     LeaseLostError,
     OutOfMemoryError,
-    SearchError,
     StoreError,
     TrialFailedError,
     UnusedHyperparameterError,
-    WorkerSpentError,
+    WorkerRestartRequired,
 )
-from spaces.records import Diagnosis, EpochRecord, Evidence, Verdict, score
-from storage.files.best_weights import BestWeights
-from storage.files.checkpoints import StoredCheckpoints
-from storage.rows import Claim, FinalState
+from spaces.records import CONTINUE, EpochRecord, Verdict
+from storage.rows import Claim
 
-Ending = FinalState | Literal["paused"]
-
-Start = Literal["resumed", "resumed again", "from the first epoch"]
-
-STARTS: tuple[Start, ...] = ("resumed", "resumed again", "from the first epoch")
-"""How an attempt begins, and begins again when the store refuses an epoch as out of order."""
-
-ENDS: dict[str, FinalState] = {"go_on": "complete", "prune": "pruned", "diverged": "diverged"}
-"""The state in which a trial ends, by its last verdict."""
+logger = logging.getLogger(__name__)
 
 
-@dataclass
-class Attempt:
-    """One worker's hold on one trial."""
+def run_trial(context: WorkerContext, claim: Claim) -> Ending:
+    """Train a claimed trial to its end, or release it when a stop was requested.
 
-    bench: Bench
-    claim: Claim
-    trial: OptunaTrial
-    checkpoints: TrialCheckpoints
-    records: list[EpochRecord]
-    log: EpochLog
-    last_epoch: int | None = None
-
-
-def run_trial(bench: Bench, claim: Claim) -> Ending:
-    """Train the claimed trial to its end, or give it back when a stop was asked for. Returns how it ended.
+    Returns:
+        How it ended.
 
     Raises:
-        LeaseLostError: when another worker owns the trial now.
-        StoreError: when the database failed; the trial stays as it is, to be taken up again.
-        InputError: when the data or the configuration turn out to be unusable; the trial is failed.
+        LeaseLostError: when another worker owns the trial.
+        StoreError: when the database failed; the trial stays as it is, to be resumed.
+        InputError: when the data or the configuration cannot be used; the trial is failed.
         UnusedHyperparameterError: when a sampled value never reached the training; the trial is failed.
-        WorkerSpentError: when there was no memory for it; the trial was given back with half the batch, or ended.
+        WorkerRestartRequired: when the device ran out of memory; the trial was released with half the
+            batch, or ended.
     """
-    progress = Progress(bench.plan.spec.hang_after_s)
-    with Lease(bench.store, claim, bench.stop, progress) as lease:
-        try:
-            claim, trial = _bind(bench, claim)
-            for start in STARTS:
-                attempt = _attempt(bench, claim, trial, progress, start)
-                lease.log = attempt.log
-                try:
-                    return _guarded(attempt, last=start is STARTS[-1])
-                except EpochOrderError as problem:
-                    bench.tracker.finish("left", str(problem))
-                    print(
-                        f"warning: {problem}; the trial starts over from what the store and the files agree on",
-                        flush=True,
-                    )
-            raise AssertionError("the last start ends the trial")
-        except (LeaseLostError, StoreError):
-            bench.tracker.finish("left", "the lease was lost, or the store did not answer")
-            raise
-        except StopNow:  # the second Ctrl-C: the trial goes back as it was last checkpointed
-            with suppress(StoreError):  # else it does when its lease is over
-                bench.store.leases.release_trial(claim)
-            raise
+    return TrialRun(context, claim).run()
 
 
-def _guarded(attempt: Attempt, *, last: bool) -> Ending:
-    """Train; whatever an objective raises ends this trial, and the search continues.
+class TrialRun:
+    """Runs one claimed trial under a lease that is renewed meanwhile."""
+
+    def __init__(self, context: WorkerContext, claim: Claim) -> None:
+        self._context = context
+        self._claim = claim
+        self._watchdog = Watchdog(context.plan.spec.hang_after_s)
+        self._writer: EpochWriter | None = None
+
+    def run(self) -> Ending:
+        """Train the trial; see `run_trial`."""
+        context = self._context
+        lease = Lease(context.store, self._claim, context.stop, self._watchdog, self._flush_epochs)
+        with lease:
+            try:
+                self._claim, trial = register_trial(context, self._claim)
+                return self._train_attempts(trial)
+            except (LeaseLostError, StoreError):
+                reason = "the lease was lost, or the store did not answer"
+                context.tracker.finish_trial("left", reason)
+                raise
+            except StopNow:  # the second Ctrl-C: release the trial as of its last checkpoint
+                with suppress(StoreError):  # its lease expires anyway
+                    context.store.leases.release_trial(self._claim)
+                raise
+
+    def _train_attempts(self, trial: OptunaTrial) -> Ending:
+        """Train, and start again when the store has other epochs than the attempt resumed from."""
+        for start in STARTS:
+            attempt = start_attempt(self._context, self._claim, trial, self._watchdog, start)
+            self._writer = attempt.writer
+            try:
+                return _train_guarded(attempt, is_last_start=start is STARTS[-1])
+            except EpochOrderError as problem:
+                self._context.tracker.finish_trial("left", str(problem))
+                logger.warning(
+                    "%s; the trial starts again from the epochs that store and files agree on",
+                    problem,
+                )
+        raise AssertionError("the last start ends the trial")
+
+    def _flush_epochs(self) -> None:
+        """Write pending epochs, once the training has started; the lease thread calls it."""
+        if self._writer is not None:
+            self._writer.flush_pending()
+
+
+def _train_guarded(attempt: Attempt, *, is_last_start: bool) -> Ending:
+    """Train; an exception of the objective ends this trial, and the search continues.
 
     Raises:
-        EpochOrderError: when the store has other epochs than the attempt resumed from, unless this was the last start.
+        EpochOrderError: when the store has other epochs than the attempt resumed from, unless this was
+            the last start.
     """
     try:
-        return asked(attempt.bench.store.where, lambda: _train(attempt))
+        with translating_store_errors(attempt.context.store.where):
+            return _train_trial(attempt)
     except (LeaseLostError, StoreError):
         raise
     except EpochOrderError as problem:
-        if not last:
+        if not is_last_start:
             raise
-        _fail(attempt, problem)
+        fail_trial(attempt, problem)
         return "failed"
     except OutOfMemoryError as problem:
-        _make_room(attempt, problem)
-        raise WorkerSpentError(
-            f"trial {attempt.claim.number}: {problem}; a fresh process goes on, with memory that is whole"
+        end_out_of_memory(attempt, problem)
+        raise WorkerRestartRequired(
+            f"trial {attempt.claim.number}: {problem}; a fresh process continues, "
+            "because memory is in an unknown state after that"
         ) from None
     except Exception as problem:
-        _fail(attempt, problem)
+        fail_trial(attempt, problem)
         if isinstance(problem, (InputError, UnusedHyperparameterError)):
             raise
         return "failed"
 
 
-def _bind(bench: Bench, claim: Claim) -> tuple[Claim, OptunaTrial]:
-    """The trial in both books; when it cannot be sampled it goes back, for the study is at fault and not the trial."""
-    try:
-        return asked(bench.store.where, lambda: _ask(bench, claim))
-    except (LeaseLostError, StoreError):
-        raise
-    except Exception:
-        bench.store.leases.release_trial(claim)
-        raise
-
-
-def _ask(bench: Bench, claim: Claim) -> tuple[Claim, OptunaTrial]:
-    """Sample the configuration of a new trial, or take up an old one where it was left.
-
-    Optuna's trial is noted before anything is sampled: a worker that dies here leaves it to the next one, with the
-    preset that was meant for it.
-    """
-    if claim.optuna_trial_id is None:  # the store does not know these tables of Optuna's
-        trial = bench.study.ask()
-        claim = bench.store.leases.record_optuna_trial(claim, trial.number, trial._trial_id)  # noqa: SLF001
-    else:
-        trial = bench.study.take(claim.optuna_trial_id)
-    asked_for = OptunaTrial(bench.study, trial, by_store=bench.store.knows_optuna())
-    if claim.config is None:
-        claim = _sample(bench, claim, asked_for)
-    bench.study.rest()
-    return claim, asked_for
-
-
-def _sample(bench: Bench, claim: Claim, asked_for: OptunaTrial) -> Claim:
-    """The claim with a configuration, which is written together with what Optuna keeps of it, where the store knows how."""
-    trial = asked_for.trial
-    if asked_for.by_store:
-        params, sampled = bench.study.sample(trial, bench.plan)
-    else:
-        params, sampled = suggest(trial, bench.plan), None
-    start = start_of(trial.user_attrs)
-    config = bench.plan.config(params, trial.number, start.preset, start.patch).model_dump(
-        mode="json"
-    )
-    return bench.store.leases.bind_trial(
-        claim, trial.number, asked_for.id, config, start.label, sampled
-    )
-
-
-def _attempt(
-    bench: Bench, claim: Claim, trial: OptunaTrial, progress: Progress, start: Start = "resumed"
-) -> Attempt:
-    """The trial with what is left of earlier attempts: the epochs, if there is a checkpoint that continues them.
-
-    Which state that is, is decided here and never again. Without one the epochs go, and the files of earlier attempts
-    stay until this one has written its own.
-    """
-    records = (
-        bench.store.epochs.trial_records(claim.trial_id)
-        if claim.resume or start != "resumed"
-        else []
-    )
-    owner = {
-        "study": bench.stored.name,
-        "since": bench.stored.created_at,
-        "trial": claim.trial_id,
-        "seed": (claim.config or {}).get("seed"),
-        "halvings": claim.halvings,
-    }
-    states = StoredCheckpoints(
-        bench.files, bench.files.trial_stem(bench.stored.name, claim.number or 0)
-    )
-    checkpoints = TrialCheckpoints(
-        states,
-        claim.attempt,
-        owner,
-        len(records),
-        bench.stop,
-        progress,
-        at_least_s=bench.checkpoint_s,
-        resume=start != "from the first epoch",
-        confirm=lambda: _confirm(bench, claim),
-    )
-    if checkpoints.resumed_from is None:
-        if records:
-            bench.store.epochs.forget_epochs_after(claim, 0)
-        records = []
-    elif (
-        start != "resumed"
-    ):  # this attempt wrote some of them, and writes the state's own epoch once more
-        kept = max(checkpoints.resumed_epoch - 1, 0)
-        bench.store.epochs.forget_epochs_after(claim, kept)
-        records = records[:kept]
-    records += checkpoints.carried
-    log = EpochLog(bench.store, claim, trial, bench.stop, LEASE_S)
-    attempt = Attempt(bench, claim, trial, checkpoints, records, log)
-    checkpoints.unheard = log.unheard
-    checkpoints.promising = lambda record: _promising(attempt, record)
-    return attempt
-
-
-def _confirm(bench: Bench, claim: Claim) -> None:
-    """Check that the attempt still has the trial; taken for granted while the database is unavailable, as a state harms no later attempt.
-
-    Raises:
-        LeaseLostError: when another attempt has it.
-    """
-    with suppress(StoreError):
-        bench.store.leases.confirm_lease(claim)
-
-
-def _promising(attempt: Attempt, record: EpochRecord) -> bool:
-    """Whether a trial that ends with this record may be the best so far."""
-    metric = attempt.bench.plan.spec.metric
-    reached = score(
-        [*(held for held in attempt.records if held.epoch < record.epoch), record], metric
-    )
-    return _artifacts(attempt.bench).is_better(attempt.claim.number or 0, reached, metric.direction)
-
-
-def _artifacts(bench: Bench) -> BestWeights:
-    return BestWeights(bench.files, bench.stored.name, bench.stored.created_at)
-
-
-def _train(attempt: Attempt) -> Ending:
-    """The loop over the epochs. Returns how the trial ended, or `paused`."""
-    bench, claim, trial = attempt.bench, attempt.claim, attempt.trial
-    config: TrialConfig = bench.plan.objective.config.model_validate(claim.config)
-    bench.prepare(config)
-    bench.tracker.start(claim.number or 0, config, claim.preset)
-    for record in attempt.checkpoints.carried:
-        attempt.log.append(record)
-        bench.tracker.epoch(record, bench.counts.names)
-    training = bench.trainer.train(
-        config, bench.prepared, bench.counts, bench.device, attempt.checkpoints
+def _train_trial(attempt: Attempt) -> Ending:
+    """Train until the objective ends, a verdict ends the trial, or a stop is requested."""
+    context = attempt.context
+    claim = attempt.claim
+    config: TrialConfig = context.plan.objective.config.model_validate(claim.config)
+    context.load_data(config)
+    context.tracker.start_trial(claim.number or 0, config, claim.preset)
+    for record in attempt.checkpoints.resume_point.missing:
+        _report_record(attempt, record)
+    training = context.trainer.train(
+        config, context.prepared, context.counts, context.device, attempt.checkpoints
     )
     try:
-        for record in attempt.checkpoints.progress.watched(training):
-            _check_order(attempt, record)
-            check_used(
-                out_of_memory.asked_for(trial.params, claim.config or {}, claim.halvings),
-                record.used,
-            )
-            attempt.records = [
-                *(held for held in attempt.records if held.epoch < record.epoch),
-                record,
-            ]
-            attempt.log.append(record)
-            bench.tracker.epoch(record, bench.counts.names)
-            worse_than_peers = partial(_worse_than_peers, attempt, record.epoch)
-            verdict = judge(attempt.records, bench.plan.spec, worse_than_peers)
-            if verdict.action != "go_on":
-                return _end(attempt, verdict)
-            kept = (
-                attempt.checkpoints.declined != record.epoch
-            )  # asked for a moment too late, the next epoch's state is kept
-            if (
-                bench.stop.requested
-                and kept
-                and record.test is None
-                and record.epoch < config.epochs
-            ):
-                return _pause(attempt)
-    except StopTraining:  # in the midst of an epoch
-        return _pause(attempt)
+        for record in attempt.checkpoints.watchdog.watch_training(training):
+            verdict = _judge_epoch(attempt, record)
+            if verdict.action != "continue":
+                return finish_trial(attempt, verdict)
+            if _should_pause(attempt, record, config.epochs):
+                return pause_trial(attempt)
+    except StopTraining:  # within an epoch
+        return pause_trial(attempt)
     finally:
         training.close()  # type: ignore[attr-defined]
-    return _end(attempt, Verdict("go_on"))
+    return finish_trial(attempt, CONTINUE)
+
+
+def _judge_epoch(attempt: Attempt, record: EpochRecord) -> Verdict:
+    """Check and report the record of an epoch; the verdict on the trial so far.
+
+    Raises:
+        TrialFailedError: when the epoch is not the next one.
+        UnusedHyperparameterError: when a sampled value never reached the training.
+    """
+    claim = attempt.claim
+    _check_order(attempt, record)
+    sampled = out_of_memory.expected_values(
+        attempt.trial.params, claim.config or {}, claim.halvings
+    )
+    check_used(sampled, record.used)
+    attempt.add_record(record)
+    _report_record(attempt, record)
+    ask_peers = partial(_compare_with_peers, attempt, record.epoch)
+    return judge(attempt.records, attempt.context.plan.spec, ask_peers)
+
+
+def _report_record(attempt: Attempt, record: EpochRecord) -> None:
+    attempt.writer.append_record(record)
+    attempt.context.tracker.log_epoch(record, attempt.context.counts.names)
+
+
+def _should_pause(attempt: Attempt, record: EpochRecord, epochs: int) -> bool:
+    """Whether to stop after this epoch: on request, if its state is written and it is not the last.
+
+    When the request came too late for this epoch's state, the state of the next one is written.
+    """
+    is_written = attempt.checkpoints.declined_epoch != record.epoch
+    is_last = record.test is not None or record.epoch >= epochs
+    return attempt.context.stop.is_requested and is_written and not is_last
 
 
 def _check_order(attempt: Attempt, record: EpochRecord) -> None:
-    """A training begins at the first epoch, or with what its state has, and continues one by one.
+    """Check that a training starts at the first epoch or its resumed state, and skips none.
 
     Raises:
         TrialFailedError: when the objective skips an epoch, or yields one twice.
     """
-    before = attempt.last_epoch
-    allowed = (
-        range(1, attempt.checkpoints.resumed_epoch + 2)
-        if before is None
-        else range(before + 1, before + 2)
-    )
+    last = attempt.last_epoch
+    if last is None:
+        allowed = range(1, attempt.checkpoints.resume_point.epoch + 2)
+    else:
+        allowed = range(last + 1, last + 2)
     if record.epoch not in allowed:
         span = f"{allowed[0]}" if len(allowed) == 1 else f"{allowed[0]} to {allowed[-1]}"
-        objective = attempt.bench.plan.spec.objective
+        objective = attempt.context.plan.spec.objective
         raise TrialFailedError(
-            f"trial {attempt.claim.number}: the objective {objective!r} yielded epoch {record.epoch}; the next one is {span}"
+            f"trial {attempt.claim.number}: the objective {objective!r} yielded epoch "
+            f"{record.epoch}; the next one is {span}"
         )
     attempt.last_epoch = record.epoch
 
 
-def _worse_than_peers(attempt: Attempt, epoch: int) -> str | None:
-    return attempt.log.peers(lambda: attempt.trial.worse_than_peers(attempt.bench.plan, epoch))
-
-
-def _pause(attempt: Attempt) -> Ending:
-    """Give the trial back as it was last checkpointed."""
-    attempt.log.end("paused", lambda: attempt.bench.store.leases.release_trial(attempt.claim))
-    attempt.bench.tracker.finish("paused", "")
-    return "paused"
-
-
-def _make_room(attempt: Attempt, problem: OutOfMemoryError) -> None:
-    """Give the trial back with half the batch, once and where the study allows it; else it is infeasible, so that the sampler learns."""
-    bench, claim, spec = attempt.bench, attempt.claim, attempt.bench.plan.spec
-    config = claim.config or {}
-    smaller = (
-        out_of_memory.halved(config)
-        if spec.on_out_of_memory == "halve_batch" and claim.halvings == 0
-        else None
-    )
-    if smaller is not None:
-        attempt.log.end("paused", lambda: bench.store.epochs.restart_trial(claim, smaller))
-        print(
-            f"trial {claim.number}: {problem}; it is tried once more with half the batch",
-            flush=True,
-        )
-        bench.tracker.finish("paused", str(problem))
-    else:
-        evidence = out_of_memory.evidence(
-            problem, config, attempt.records, claim.halvings, spec.epochs
-        )
-        why = f"{evidence.signal}: {evidence.statement}"
-        final = score(attempt.records, spec.metric) if attempt.records else None
-        _finish(
-            attempt,
-            "diverged",
-            final,
-            why,
-            evidence,
-            out_of_memory.diagnosis(problem, config, claim.halvings),
-        )
-        bench.tracker.finish("diverged", why)
-    attempt.checkpoints.remove()
-
-
-def _end(attempt: Attempt, verdict: Verdict) -> FinalState:
-    """Write the end of a trial to Optuna and to the store, with the evidence where it was killed."""
-    bench, claim, records = attempt.bench, attempt.claim, attempt.records
-    if not records:
-        raise TrialFailedError(
-            f"trial {claim.number}: the objective {bench.plan.spec.objective!r} yielded no epoch record"
-        )
-    final, state = score(records, bench.plan.spec.metric), ENDS[verdict.action]
-    if state == "complete" and not math.isfinite(final):
-        raise TrialFailedError(
-            f"trial {claim.number}: the metric {bench.plan.spec.metric.name} was {'never a number' if final != final else 'infinite'}"
-        )
-    evidence = verdict.evidence
-    diagnosis = diagnose(evidence, records, claim.config or {}, bench.counts) if evidence else None
-    _finish(attempt, state, final, verdict.reason, evidence, diagnosis)
-    bench.tracker.finish(state, verdict.reason)
-    if state == "complete":
-        attempt.checkpoints.keep(
-            _artifacts(bench), claim.number or 0, final, bench.plan.spec.metric.direction
-        )
-    attempt.checkpoints.remove()
-    return state
-
-
-def _fail(attempt: Attempt, problem: Exception) -> None:
-    bench = attempt.bench
-    words = (
-        str(problem)
-        if isinstance(problem, SearchError)
-        else "".join(traceback.format_exception(problem))
-    )
-    short = f"{type(problem).__name__}: {problem}".splitlines()[0]
-    _finish(attempt, "failed", None, short[:500], error=words[-10_000:])
-    bench.tracker.finish("failed", short)
-    attempt.checkpoints.remove()
-
-
-def _finish(
-    attempt: Attempt,
-    state: FinalState,
-    final: float | None,
-    why: str,
-    evidence: Evidence | None = None,
-    diagnosis: Diagnosis | None = None,
-    error: str = "",
-) -> None:
-    """The end in both books: in one transaction, where the store knows Optuna's tables."""
-    told, store, claim = (
-        end_of(state, final, why, evidence, diagnosis),
-        attempt.bench.store,
-        attempt.claim,
-    )
-
-    def write() -> None:
-        if not attempt.trial.by_store:
-            store.leases.renew_lease(
-                claim, LEASE_S
-            )  # Optuna asks for no lease, so make sure of ours first
-            attempt.trial.end(told)
-        store.leases.finish_trial(
-            claim,
-            state,
-            score=final,
-            reason=why,
-            evidence=evidence,
-            diagnosis=diagnosis,
-            error=error,
-            optuna_end=told,
-        )
-
-    attempt.log.end(state, write)
+def _compare_with_peers(attempt: Attempt, epoch: int) -> str | None:
+    plan = attempt.context.plan
+    return attempt.writer.compare_with_peers(lambda: attempt.trial.worse_than_peers(plan, epoch))

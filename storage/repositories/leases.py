@@ -24,7 +24,6 @@ from sqlalchemy import ColumnElement, Connection, and_, func, insert, null, sele
 from sqlalchemy.exc import IntegrityError
 
 from spaces.errors import LeaseLostError, StoreError
-from spaces.records import Diagnosis, Evidence
 from storage.database.engine import inserted_id, now
 from storage.repositories.base import Repository
 from storage.repositories.device_time import (
@@ -36,7 +35,7 @@ from storage.repositories.device_time import (
 )
 from storage.repositories.findings import save_finding
 from storage.repositories.reaping import MAX_ATTEMPTS, reap_lost
-from storage.rows import ACTIVE_STATES, FINAL_STATES, Claim, FinalState, OptunaEnd, SampledTrial
+from storage.rows import ACTIVE_STATES, FINAL_STATES, Claim, OptunaEnd, Outcome, SampledTrial
 from storage.tables.models import Study, Trial
 
 
@@ -169,36 +168,30 @@ class LeaseRepository(Repository):
             end_attempt(connection, claim, state="paused")
 
     def finish_trial(
-        self,
-        claim: Claim,
-        state: FinalState,
-        score: float | None = None,
-        reason: str = "",
-        evidence: Evidence | None = None,
-        diagnosis: Diagnosis | None = None,
-        error: str = "",
-        optuna_end: OptunaEnd | None = None,
+        self, claim: Claim, outcome: Outcome, optuna_end: OptunaEnd | None = None
     ) -> None:
         """End a trial and store why, also in Optuna's tables if `optuna_end` is given.
 
         Raises:
             LeaseLostError: when another attempt owns the trial, or it ended.
-            ValueError: when `state` is not a final state.
+            ValueError: when the outcome's state is not a final state.
         """
-        if state not in FINAL_STATES:
-            raise ValueError(f"a trial ends as one of {', '.join(FINAL_STATES)}, not {state!r}")
+        if outcome.state not in FINAL_STATES:
+            allowed = ", ".join(FINAL_STATES)
+            raise ValueError(f"a trial ends as one of {allowed}, not {outcome.state!r}")
         with self._database.writing() as connection:
             end_attempt(
                 connection,
                 claim,
-                state=state,
-                score=score,
-                reason=reason,
-                error=error,
+                state=outcome.state,
+                score=outcome.score,
+                reason=outcome.reason,
+                signal=outcome.signal,
+                error=outcome.error,
                 finished_at=now(),
             )
-            if evidence is not None:
-                save_finding(connection, claim.trial_id, evidence, diagnosis)
+            if outcome.evidence is not None:
+                save_finding(connection, claim.trial_id, outcome.evidence, outcome.diagnosis)
             optuna_trial_id = claim.optuna_trial_id
             if optuna_end is None or optuna_trial_id is None:
                 return

@@ -22,6 +22,9 @@ from storage.tables.optuna import OptunaTables
 MAX_ATTEMPTS = 3
 """A trial that lost this many workers is failed."""
 
+GIVEN_UP = "given up"
+"""Signal of a trial that ended for that."""
+
 GRACE_S = 10.0
 """Every lease has expired after an outage of the database; workers have this long to renew it."""
 
@@ -146,7 +149,7 @@ def _make_values(reaped: Reaped, death: Death | None) -> dict[str, Any]:
         reason = _make_reason(reaped.lost)
         if death is not None and death.how:
             reason += f"; the last one, {death.worker}, {death.how}"
-        values |= {"state": "failed", "reason": reason, "finished_at": now()}
+        values |= {"state": "failed", "reason": reason, "signal": GIVEN_UP, "finished_at": now()}
     return values
 
 
@@ -166,7 +169,7 @@ def _charge_lost(
 
 
 def _make_reason(lost: int) -> str:
-    return f"given up: {lost} workers vanished while they worked on it"
+    return f"{GIVEN_UP}: {lost} workers vanished while they worked on it"
 
 
 def _fail_in_optuna(

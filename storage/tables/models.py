@@ -60,6 +60,7 @@ class Trial(Table):
         charged_until: up to when the current attempt is charged; None while no worker owns it.
         halvings: how often its batch was halved after it ran out of memory.
         seen_at: when its worker last renewed the lease.
+        signal: what ended it: a divergence signal, the kind of a pruner, or the type of an error.
     """
 
     __tablename__ = f"{PREFIX}trials"
@@ -86,6 +87,7 @@ class Trial(Table):
     score: Mapped[float | None] = mapped_column(Number)
     reason: Mapped[str] = mapped_column(Words)
     error: Mapped[str] = mapped_column(Words)
+    signal: Mapped[str | None] = mapped_column(Words)
     created_at: Mapped[float]
     started_at: Mapped[float | None]
     finished_at: Mapped[float | None]

@@ -143,7 +143,7 @@ CASES = [
     Case(
         "too_many_classes",
         RUN,
-        "a mask holds more classes than the configuration names",
+        "a mask contains more classes than the configuration names",
         "data/masks/train/0.png",
         "value 3 in",
         "0 … 2 (3 classes) or 255",
@@ -157,7 +157,7 @@ CASES = [
         "data/images/train/3.png",
         "cannot identify",
         "",
-        "mend or remove",
+        "fix or remove",
         photographs(broken="data/images/train/3.png"),
     ),
     Case(
@@ -252,7 +252,7 @@ CASES = [
     Case(
         "split",
         RUN,
-        "the split must sum to 1, but ce_weight 0.7 + dice_weight 0.7 is 1.4",
+        "ce_weight and dice_weight must sum to 1, but 0.7 + 0.7 is 1.4",
         "base, loss",
         "'dice_weight': 0.7",
         "",
@@ -403,7 +403,7 @@ CASES = [
     Case(
         "out_of_others",
         (*RUN, "--out", "notes.txt"),
-        "another file stands in the way",
+        "another file has this path",
         "notes.txt",
         "no export",
         "",
@@ -573,7 +573,7 @@ CASES = [
     Case(
         "export_over_others",
         ("export", "--study", "tiny", "--out", "tiny.yaml"),
-        "another file stands in the way",
+        "another file has this path",
         "tiny.yaml",
         "no export",
         "",
@@ -598,7 +598,7 @@ CASES = [
         "new/model.pt",
         "there is no folder new",
         "",
-        "`mkdir -p new`, or name another place with --save",
+        "`mkdir -p new`, or choose another path with --save",
         copied(),
     ),
     Case(

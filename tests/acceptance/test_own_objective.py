@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.acceptance.terminal import Terminal
+from tests.acceptance.terminal import PATIENCE_S, Terminal
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "own-objective.md").read_text(encoding="utf-8")
@@ -81,7 +81,7 @@ class TestPage:
             env=os.environ | {"PYTHONPATH": path},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=PATIENCE_S,
             check=False,
         )
         assert "5 passed" in answer.stdout, answer.stdout + answer.stderr
@@ -102,7 +102,9 @@ class TestPage:
         (folder / "digits.yaml").write_text(
             STUDY.replace("digits_sgd:train", "my_package.my_module:train"), encoding="utf-8"
         )
-        answer = terminal.run("run", "--study", "digits.yaml", "--trials", "2", folder=folder)
+        answer = terminal.run(
+            "run", "--study", "digits.yaml", "--trials", "2", "--workers", "1", folder=folder
+        )
         assert answer.code == 0, answer.text
 
 
@@ -144,7 +146,7 @@ class TestWrong:
             "def train(config: Config):\n    for epoch in range(1, 4):\n        yield {'epoch': epoch, 'loss': float('nan'), 'metric': 0.5}\n",
             trials=1,
         )
-        terminal.run("run", "--study", "mine.yaml", folder=folder)
+        terminal.run("run", "--study", "mine.yaml", "--workers", "1", folder=folder)
         told = terminal.run("explain", "--study", "mine", "--trial", "0", folder=folder).text
         assert "nonfinite_loss" in told
         assert "optimizer." not in told

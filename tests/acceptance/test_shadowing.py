@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from search.launch.slurm import Array, SlurmWorkers
+from search.launch.slurm import JobArray, SlurmWorkers
+from search.worker.options import WorkerOptions
 from storage.location import StoreLocation
 from tests.acceptance.studies import stored_trials, url_in, write_study
 from tests.acceptance.terminal import Terminal
@@ -42,11 +43,11 @@ def test_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", f"{sbatch.parent}{os.pathsep}{os.environ['PATH']}")
 
     SlurmWorkers(
-        Array(1, "cpu", 1, {}),
-        ["--study", "demo", "--wandb", "off"],
+        JobArray(1, "cpu", 1, {}),
+        WorkerOptions("demo"),
         StoreLocation.parse("postgresql://host/db"),
         tmp_path / "run",
-    ).start()
+    ).start_workers()
 
     (line,) = [line for line in batch.read_text().splitlines() if "submitit.core._submit" in line]
     words = shlex.split(line)

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import psutil
 import pytest
 import submitit
 
-from search.launch.slurm_task import ADDRESS, STOP_MARK, SlurmTask, end_file
+from search.launch.slurm_task import ADDRESS, STOP_MARK, SlurmTask, TaskEnd, task_events_path
 from search.session import open_session
+from search.worker.events import last_error, read_events
+from search.worker.options import WorkerOptions
+from spaces.exit_codes import ExitCode
 from spaces.loader import load_study
 from storage.location import StoreLocation
-from tests.acceptance.studies import BASE, QUIET, progress, stored_trials, write_study
+from tests.acceptance.studies import (
+    BASE,
+    QUIET,
+    progress,
+    stored_trials,
+    write_study,
+)
 from tests.acceptance.terminal import until
 
 DATA = {
@@ -34,10 +42,10 @@ class Submitted:
         self.url, self.folder = url, folder / "run"
         self.folder.mkdir()
         (self.folder / ADDRESS).write_text(url)
-        open_session(
-            load_study(str(write_study(folder, **changes))), StoreLocation.parse(url)
-        ).store.close()
-        task = SlurmTask(self.folder, folder / "files", folder, 0, "tiny", "auto", 1, "off")
+        spec = load_study(str(write_study(folder, **changes)))
+        open_session(spec, StoreLocation.parse(url)).close()
+        options = WorkerOptions("tiny", "auto")
+        task = SlurmTask(self.folder, folder / "files", folder, 0, options)
         executor = submitit.LocalExecutor(folder=self.folder)
         self.job = executor.submit(task)
 
@@ -46,14 +54,15 @@ class Submitted:
         holders = [trial.pid for trial in stored_trials(self.url) if trial.pid is not None]
         return psutil.Process(holders[0])
 
-    def end(self) -> dict[str, object]:
-        """What the task left word of."""
+    def read_end(self) -> TaskEnd:
+        """How the worker ended."""
         until(
-            lambda: end_file(self.folder, 0).exists(),
-            f"the task has ended, which told {self.job.stdout()}",
+            lambda: TaskEnd.read(self.folder, 0) is not None,
+            f"the task has ended, which printed {self.job.stdout()}",
         )
-        told: dict[str, object] = json.loads(end_file(self.folder, 0).read_text())
-        return told
+        end = TaskEnd.read(self.folder, 0)
+        assert end is not None
+        return end
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +73,7 @@ def _own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_stop(tmp_path: Path, sqlite_url: str) -> None:
-    """SIGTERM reaches the worker once: the trial goes back with a checkpoint, and word of that is left when the whole run was to stop."""
+    """SIGTERM reaches the worker once: it releases the trial with a checkpoint, and writes its end when the whole run stops."""
     submitted = Submitted(tmp_path, sqlite_url, epochs=200, trials=1, signals=QUIET)
     until(
         lambda: any(trial.epochs >= 2 for trial in progress(sqlite_url)), "the trial is on its way"
@@ -72,7 +81,8 @@ def test_stop(tmp_path: Path, sqlite_url: str) -> None:
     worker = submitted.process()
     (submitted.folder / STOP_MARK).touch()
     worker.terminate()
-    assert submitted.end() == {"code": 130, "told": []}
+    assert submitted.read_end() == TaskEnd(ExitCode.INTERRUPTED)
+    assert last_error(read_events(task_events_path(submitted.folder, 0))) is None
     assert [trial.state for trial in stored_trials(sqlite_url)] == ["paused"]
     assert list((tmp_path / "files" / "tiny").glob("trial-00000*.ckpt"))
     until(
@@ -82,9 +92,9 @@ def test_stop(tmp_path: Path, sqlite_url: str) -> None:
 
 
 def test_bad_input(tmp_path: Path, sqlite_url: str) -> None:
-    """A worker that cannot go on says why, in the words of the error."""
+    """A worker that cannot continue reports its error."""
     submitted = Submitted(tmp_path, sqlite_url, base=BASE | {"data": DATA}, trials=1)
-    told = submitted.end()
-    assert told["code"] == 2
-    assert "nowhere" in "\n".join(told["told"])  # type: ignore[arg-type]
-    assert str(told["told"][0]).startswith("error: ")  # type: ignore[index]
+    assert submitted.read_end() == TaskEnd(ExitCode.BAD_INPUT)
+    error = last_error(read_events(task_events_path(submitted.folder, 0)))
+    assert error is not None
+    assert "nowhere" in error

@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from search.sampling.connection import close_trials, open_trials
 from spaces.records import ClassCounts, Diagnosis, EpochRecord, Evidence, Remedy
 from storage.location import StoreLocation
-from storage.rows import Claim, EnqueuedTrial, FinalState
+from storage.rows import Claim, EnqueuedTrial, FinalState, Outcome
 from storage.store import Store
 from storage.tables.optuna_version import MADE_BY
 
@@ -89,14 +89,17 @@ def _end(
             trial.set_constraint("diverged", 0.5)
     killed = state == "diverged"
     study.tell(trial, 0.1 + 0.2 if state == "complete" else None, state=ends, skip_if_finished=True)
-    told = (EVIDENCE, DIAGNOSIS) if killed else (None, None)
     store.leases.finish_trial(
         claim,
-        state,
-        0.1 + 0.2 if state == "complete" else NAN,
-        f"it was {state}",
-        *told,
-        error="a \0 b" if state == "failed" else "",
+        Outcome(
+            state,
+            0.1 + 0.2 if state == "complete" else NAN,
+            f"it was {state}",
+            signal=f"ended as {state}",
+            evidence=EVIDENCE if killed else None,
+            diagnosis=DIAGNOSIS if killed else None,
+            error="a \0 b" if state == "failed" else "",
+        ),
     )
 
 

@@ -6,7 +6,6 @@ Its functions run in spawned processes.
 from __future__ import annotations
 
 import multiprocessing
-import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -21,20 +20,24 @@ from optuna.trial import FrozenTrial, TrialState
 from search.planning.plan import Plan
 from search.sampling.connection import open_trials
 from search.sampling.sampler import PRESET
+from search.sampling.trial import OptunaTrial
 from search.session import Session, open_session
-from search.worker import trial as run
-from search.worker.context import Bench, open_worker_study
-from search.worker.epoch_writer import EpochLog
+from search.worker.attempt import Attempt
+from search.worker.context import WorkerContext, open_worker_study
+from search.worker.ending import Ending, write_outcome
+from search.worker.epoch_writer import EpochWriter
+from search.worker.registration import register_trial
 from search.worker.stop import StopRequest
-from search.worker.trial import Ending
+from search.worker.tracker import NoTracker
 from spaces.loader import load_study
 from spaces.records import ClassCounts, Diagnosis, Evidence
 from spaces.study import StudySpec
 from storage.files.study_files import StudyFiles
 from storage.location import StoreLocation
-from storage.rows import Claim
+from storage.rows import Claim, Outcome
 from tests.conftest import RECORD
 from tests.contract.test_store import let_lapse
+from tests.waiting import PATIENCE_S, until
 
 PROCESSES, BUDGET = 4, 24
 Told = tuple[int, str | None, dict[str, Any]]
@@ -48,12 +51,12 @@ def spec(**changes: Any) -> StudySpec:
     return load_study("combined", {"trials": BUDGET, "sampler.startup_trials": 5, **changes})
 
 
-def bench_of(session: Session, url: str) -> Bench:
+def context_of(session: Session, url: str) -> WorkerContext:
     """A worker's context without data and trainer: nothing is trained here."""
     store, stored, plan = session.store, session.stored, session.plan
     study = open_worker_study(StoreLocation.parse(url), store, stored, plan)
     nothing = cast(Any, None)
-    return Bench(
+    return WorkerContext(
         store,
         stored,
         StudyFiles(Path("unused")),
@@ -64,17 +67,17 @@ def bench_of(session: Session, url: str) -> Bench:
         ClassCounts(("a",), (1,)),
         "cpu",
         StopRequest(),
-        nothing,
+        NoTracker(),
     )
 
 
-def ask(bench: Bench) -> tuple[Claim, run.OptunaTrial] | None:
+def ask(context: WorkerContext) -> tuple[Claim, OptunaTrial] | None:
     """Claim and register the next trial, as a worker does; None when the budget is exhausted."""
-    claim = bench.store.leases.claim_trial(bench.stored.id, BUDGET, "a", 600)
-    return None if claim is None else run._bind(bench, claim)
+    claim = context.store.leases.claim_trial(context.stored.id, BUDGET, "a", 600)
+    return None if claim is None else register_trial(context, claim)
 
 
-def end(bench: Bench, claim: Claim, trial: run.OptunaTrial) -> Ending:
+def end(context: WorkerContext, claim: Claim, trial: OptunaTrial) -> Ending:
     """End a trial depending on its configuration, so that the sampler can learn from it."""
     assert claim.config is not None
     rate, number = claim.config["optimizer"]["lr_multiple"], claim.number or 0
@@ -85,21 +88,20 @@ def end(bench: Bench, claim: Claim, trial: run.OptunaTrial) -> Ending:
         else None
     )
     diagnosis = Diagnosis("rate_too_high", (), ()) if evidence else None
-    attempt = run.Attempt(
-        bench,
+    attempt = Attempt(
+        context,
         claim,
         trial,
         cast(Any, None),
         [],
-        EpochLog(bench.store, claim, trial, bench.stop, 600),
+        EpochWriter(context.store, claim, trial, context.stop, 600),
     )
     for epoch in range(1, number % 3 + 1):
         record = replace(RECORD, epoch=epoch, metric=-abs(rate - epoch))
-        bench.store.epochs.append_epoch(claim, record, 600)
-        trial.report(record)
-    run._finish(
-        attempt, state, None if state == "failed" else -abs(rate - 1), "why", evidence, diagnosis
-    )
+        context.store.epochs.append_epoch(claim, record, 600)
+        trial.report_epoch(record)
+    reached = None if state == "failed" else -abs(rate - 1)
+    write_outcome(attempt, Outcome(state, reached, "why", evidence=evidence, diagnosis=diagnosis))
     return cast(Ending, state)
 
 
@@ -114,11 +116,11 @@ def asked_alone(url: str) -> tuple[list[Told], list[FrozenTrial]]:
     """Run all trials of the study one by one; return them, and Optuna's trials."""
     session, given = open_session(spec(), StoreLocation.parse(url)), []
     with session.store:
-        bench = bench_of(session, url)
-        while (found := ask(bench)) is not None:
+        context = context_of(session, url)
+        while (found := ask(context)) is not None:
             given.append(told(found[0]))
-            end(bench, *found)
-        return given, bench.study.get_trials()
+            end(context, *found)
+        return given, context.study.get_trials()
 
 
 class TestSameTrials:
@@ -150,30 +152,23 @@ class TestSameTrials:
         monkeypatch.setattr("storage.tables.optuna.SCHEMA", schema)
         session = open_session(spec(), StoreLocation.parse(sqlite_url))
         with session.store as store:
-            bench = bench_of(session, sqlite_url)
+            context = context_of(session, sqlite_url)
             with monkeypatch.context() as patched:
                 patched.setattr(Plan, "config", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
                 with pytest.raises(KeyboardInterrupt):
-                    ask(bench)
+                    ask(context)
             (line,) = store.trials.list_progress(session.stored.id)
             let_lapse(store, Claim(line.trial_id, session.stored.id, line.attempt))
-            found = ask(bench)
+            found = ask(context)
             assert found is not None
             assert (found[0].number, found[0].attempt, found[0].preset) == (0, 2, spec().presets[0])
-            assert [trial.state for trial in bench.study.get_trials()][:2] == [
+            assert [trial.state for trial in context.study.get_trials()][:2] == [
                 TrialState.RUNNING,
                 TrialState.WAITING,
             ]
 
 
-def settled(admin: psycopg.Connection, counting: str) -> int:
-    """Wait until a query counts 1: a server takes a moment to close a connection."""
-    for _ in range(100):
-        counted: int = admin.execute(counting).fetchone()[0]  # type: ignore[call-overload, index]
-        if counted == 1:
-            break
-        time.sleep(0.1)
-    return counted
+CONNECTIONS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'one_worker'"
 
 
 class TestConnections:
@@ -182,17 +177,15 @@ class TestConnections:
         url = f"{postgresql_url}&application_name=one_worker"
         session = open_session(spec(), StoreLocation.parse(url))
         with session.store:
-            bench = bench_of(session, url)
+            context = context_of(session, url)
             for _ in range(2):
-                found = ask(bench)
+                found = ask(context)
                 assert found is not None
-                bench.store.epochs.append_epoch(found[0], RECORD, 600)
-                assert (
-                    settled(
-                        postgres_admin,
-                        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'one_worker'",
-                    )
-                    == 1
+                context.store.epochs.append_epoch(found[0], RECORD, 600)
+                # A server takes a moment to see that a connection was closed.
+                until(
+                    lambda: postgres_admin.execute(CONNECTIONS).fetchone() == (1,),
+                    "the worker has one connection",
                 )
 
 
@@ -214,23 +207,22 @@ def crew() -> Iterator[ProcessPoolExecutor]:
 
 def compete(url: str) -> list[Told]:
     """Start the study at the same time as the others, and claim until nothing is left."""
-    _start.wait(60)
+    _start.wait(PATIENCE_S)
     session, given = open_session(spec(), StoreLocation.parse(url)), []
     with session.store:
-        bench = bench_of(session, url)
-        while (found := ask(bench)) is not None:
+        context = context_of(session, url)
+        while (found := ask(context)) is not None:
             given.append(told(found[0]))
-            end(bench, *found)
+            end(context, *found)
     return given
 
 
 class TestProcesses:
-    @pytest.mark.timeout(180)
     def test_exact(self, store_url: str, crew: ProcessPoolExecutor) -> None:
         """Processes that start a study at once create it once, and use its budget exactly."""
         answers = [crew.submit(compete, store_url) for _ in range(PROCESSES)]
         given = sorted(
-            (each for answer in answers for each in answer.result(timeout=150)),
+            (each for answer in answers for each in answer.result(timeout=PATIENCE_S)),
             key=lambda each: each[0],
         )
 

@@ -16,7 +16,7 @@ from search.sampling.connection import close_trials, open_trials
 from spaces.records import EpochRecord
 from storage.location import StoreLocation
 from storage.repositories.peer_curves import OVERLAP_S, Complete
-from storage.rows import FinalState, OptunaEnd, SampledTrial
+from storage.rows import FinalState, OptunaEnd, Outcome, SampledTrial
 from storage.store import Store
 
 MakeRecord = Callable[..., EpochRecord]
@@ -54,8 +54,8 @@ def end(store: Store, study_id: int, make_record: MakeRecord) -> Callable[..., i
             store.epochs.append_epoch(claim, make_record(epoch, metric=metric), 600)
         store.leases.finish_trial(
             claim,
-            state,
-            optuna_end=OptunaEnd("COMPLETE", 0.5) if state == "complete" else OptunaEnd("PRUNED"),
+            Outcome(state),
+            OptunaEnd("COMPLETE", 0.5) if state == "complete" else OptunaEnd("PRUNED"),
         )
         return claim.trial_id
 

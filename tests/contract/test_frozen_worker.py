@@ -16,7 +16,8 @@ import pytest
 
 from search.session import open_session
 from search.worker import checkpoints as trial_checkpoints
-from search.worker.context import Bench, WorkerSettings, make_bench
+from search.worker.context import WorkerContext, make_context
+from search.worker.options import WorkerOptions
 from search.worker.stop import StopRequest
 from search.worker.trial import run_trial
 from spaces.errors import LeaseLostError
@@ -29,7 +30,8 @@ from storage.repositories.epochs import EpochRepository
 from storage.rows import Claim, Death
 from storage.store import Store
 from tests.contract import gated_objective
-from tests.contract.gated_objective import PATIENCE_S, Gates, install
+from tests.contract.gated_objective import Gates, install
+from tests.waiting import PATIENCE_S
 
 EPOCHS = 5
 STUDY: dict[str, Any] = {
@@ -134,13 +136,13 @@ def points(monkeypatch: pytest.MonkeyPatch) -> None:
 class Worker:
     """One worker's context, and how its trial ended."""
 
-    bench: Bench
+    context: WorkerContext
     ended: object = None
 
     def run(self, claim: Claim) -> None:
         """Train the claimed trial."""
         try:
-            self.ended = run_trial(self.bench, claim)
+            self.ended = run_trial(self.context, claim)
         except LeaseLostError as lost:
             self.ended = lost
 
@@ -153,17 +155,15 @@ def workers(
     monkeypatch.setenv("SEARCH_FILES", str(tmp_path / "files"))
     monkeypatch.chdir(Path(__file__).parents[2])
     spec = StudySpec.model_validate(STUDY)
-    session = open_session(spec, StoreLocation.parse(store_url))
-    with (
-        session.store,
-        StoreLocation.parse(store_url).open() as first,
-        StoreLocation.parse(store_url).open() as second,
-    ):
-        settings = WorkerSettings(StoreLocation.parse(store_url), spec.name, "cpu", 1)
+    location = StoreLocation.parse(store_url)
+    session = open_session(spec, location)
+    with session.store, location.open() as first, location.open() as second:
+        options = WorkerOptions(spec.name)
         yield tuple(
             Worker(
                 replace(
-                    make_bench(settings, store, session.stored, StopRequest()), checkpoint_s=1e-9
+                    make_context(location, options, store, session.stored, StopRequest()),
+                    checkpoint_s=1e-9,
                 )
             )
             for store in (first, second)
@@ -182,7 +182,7 @@ def take_over(frozen: Worker, other: Worker, gates: Gates, budget: int) -> int:
 
     Returns the trial's id.
     """
-    store, study_id = other.bench.store, other.bench.stored.id
+    store, study_id = other.context.store, other.context.stored.id
     claim = claimed(store, study_id, "frozen", budget)
     gates.worker = threading.Thread(target=frozen.run, args=(claim,), daemon=True)
     thaw_at, gates.thaw_at = gates.thaw_at, None
@@ -200,14 +200,14 @@ def take_over(frozen: Worker, other: Worker, gates: Gates, budget: int) -> int:
     return claim.trial_id
 
 
-def files_left(bench: Bench) -> list[str]:
+def files_left(context: WorkerContext) -> list[str]:
     """The names of all files of trials."""
-    return sorted(path.name for path in (bench.files.root / bench.stored.name).glob("*trial-*"))
+    return sorted(path.name for path in (context.files.root / context.stored.name).glob("*trial-*"))
 
 
 @pytest.mark.parametrize("frozen_in", FREEZES)
 def test_every_order(
-    workers: tuple[Worker, Worker], frozen_in: str, capsys: pytest.CaptureFixture[str]
+    workers: tuple[Worker, Worker], frozen_in: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The trial completes with the epochs of an undisturbed one; the first worker's write fails.
 
@@ -222,16 +222,16 @@ def test_every_order(
             frozen.ended = other.ended = None
             gates = install(Gates(point, moment, first))
             trial_id = take_over(frozen, other, gates, budget)
-            told, store = f"frozen where {point}, thawed where {moment}", other.bench.store
+            told, store = f"frozen where {point}, thawed where {moment}", other.context.store
             (trial,) = [
                 each
-                for each in store.trials.list_trials(other.bench.stored.id)
+                for each in store.trials.list_trials(other.context.stored.id)
                 if each.id == trial_id
             ]
             records = store.epochs.trial_records(trial_id)
 
             assert other.ended == "complete", told
-            assert "starts over" not in capsys.readouterr().out, told
+            assert "starts again" not in caplog.text, told
             assert isinstance(frozen.ended, LeaseLostError), told
             writes_none = point in (f"epoch {epoch} begins", f"state {epoch} is due")
             assert (f"state {epoch} is written" in gates.reached) != writes_none, told
@@ -240,7 +240,7 @@ def test_every_order(
             assert [record.metric for record in records] == [
                 pytest.approx(records[0].metric + 0.01 * k) for k in range(EPOCHS)
             ], told
-            left = files_left(other.bench)
+            left = files_left(other.context)
             if (
                 moment == MOMENTS[-1]
             ):  # its late files are orphans, which `search store vacuum` finds
@@ -248,7 +248,7 @@ def test_every_order(
                     name.lstrip(".").startswith(f"trial-{trial.number:05d}.1.") for name in left
                 ), told
                 StoredCheckpoints(
-                    other.bench.files, other.bench.files.trial_stem("frozen", trial.number or 0)
+                    other.context.files, other.context.files.trial_stem("frozen", trial.number or 0)
                 ).remove(1)
             else:
                 assert left == [], told
@@ -257,9 +257,9 @@ def test_every_order(
 def test_late_removal(workers: tuple[Worker, Worker]) -> None:
     """A worker that released a trial late removes no checkpoint of the next attempt."""
     frozen, other = workers
-    store, study_id = other.bench.store, other.bench.stored.id
+    store, study_id = other.context.store, other.context.stored.id
     install(Gates())
-    states = StoredCheckpoints(frozen.bench.files, frozen.bench.files.trial_stem("frozen", 0))
+    states = StoredCheckpoints(frozen.context.files, frozen.context.files.trial_stem("frozen", 0))
     owner = states.save_checkpoint(1, lambda draft: draft.write_text("1") and None, {"epoch": 1})
     adopted = states.adopt_checkpoint(owner, 2)
     states.remove_up_to(1)
@@ -274,11 +274,11 @@ def test_late_removal(workers: tuple[Worker, Worker]) -> None:
 def test_refused_epoch(
     workers: tuple[Worker, Worker],
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A trial whose stored epochs vanish resumes from what store and files agree on."""
     _, worker = workers
-    store, study_id = worker.bench.store, worker.bench.stored.id
+    store, study_id = worker.context.store, worker.context.stored.id
     install(Gates())
     append, lost = EpochRepository.append_epoch, iter([True])
 
@@ -295,10 +295,7 @@ def test_refused_epoch(
     assert [record.epoch for record in store.epochs.trial_records(trial.id)] == list(
         range(1, EPOCHS + 1)
     )
-    assert (
-        "epoch 4 is out of order; the next one is 3; the trial starts over"
-        in capsys.readouterr().out
-    )
+    assert "epoch 4 is out of order; the next one is 3; the trial starts again" in caplog.text
 
 
 def test_best_of_a_later_study(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from optuna.trial import TrialState, create_trial
 
 from search.planning.plan import Params, Plan, make_plan
 from search.sampling.connection import close_trials, open_trials
-from search.sampling.sampler import distribution_of
+from search.sampling.sampler import to_distribution
 from search.sampling.study import WorkerStudy, make_study
 from search.worker.context import open_worker_study
 from spaces.loader import load_study
@@ -61,7 +61,7 @@ def add(study: Study, plan: Plan, rng: random.Random, count: int) -> None:
     """Ended trials: ties, infinite and infeasible ones, pruned ones with and without reports."""
     for number in range(count):
         params: Params = {}
-        for path, dimension in plan.dimensions(plan.below(None), params):
+        for path, dimension in plan.active_dimensions(plan.starting_tree(None), params):
             params[path] = (
                 rng.choice(dimension.choices) if isinstance(dimension, Choice) else dimension.low
             )
@@ -77,7 +77,7 @@ def add(study: Study, plan: Plan, rng: random.Random, count: int) -> None:
                 if state == TrialState.COMPLETE
                 else None,
                 params=params,
-                distributions={path: distribution_of(plan.spec.space[path]) for path in params},
+                distributions={path: to_distribution(plan.spec.space[path]) for path in params},
                 intermediate_values=reports,
                 constraints={"diverged": rng.random()} if rng.random() < 0.2 else None,
                 user_attrs={"cause": "é"},
@@ -87,7 +87,7 @@ def add(study: Study, plan: Plan, rng: random.Random, count: int) -> None:
 
 def sampled(worker: WorkerStudy, plan: Plan, trial_id: int) -> tuple[Params, SampledTrial]:
     """Sample a trial without writing it."""
-    return worker.sample(worker.take(trial_id), plan)
+    return worker.sample_params(worker.resume_trial(trial_id), plan)
 
 
 class TestSameSuggestions:

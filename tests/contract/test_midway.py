@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from objectives.data.loading import Batch, Batches, Key
-from search.worker.checkpoints import TrialCheckpoints
+from search.worker.checkpoints import ResumePoint, TrialCheckpoints
 from search.worker.stop import StopRequest
+from search.worker.watchdog import Watchdog
 from spaces.errors import DataError
 from spaces.records import EpochRecord
 from storage.files.checkpoints import StoredCheckpoints
@@ -186,12 +187,23 @@ class TestResume:
 
 class TestDisk:
     def test_full(
-        self, segmentation: Kit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+        self, segmentation: Kit, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         """On a disk that takes no more, a training goes on without its checkpoints, with a warning; what lies there is whole."""
         files = StudyFiles(tmp_path)
         states = StoredCheckpoints(files, files.trial_stem("demo", 0))
-        checkpoints = TrialCheckpoints(states, 1, {}, 9, StopRequest(), at_least_s=1e-9)
+        checkpoints = TrialCheckpoints(
+            states=states,
+            attempt=1,
+            owner={},
+            resume_point=ResumePoint(),
+            stop=StopRequest(),
+            watchdog=Watchdog(),
+            is_promising=lambda record: False,
+            unconfirmed_records=lambda: (),
+            confirm_lease=lambda: None,
+            at_least_s=1e-9,
+        )
         changes = {"batch_size": 8}
         training = segmentation.start(segmentation.config(changes), checkpoints)
         records = [next(training)]
@@ -203,7 +215,7 @@ class TestDisk:
             records.append(next(training))
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        assert "warning: no checkpoint written" in capsys.readouterr().out
+        assert "no checkpoint written" in caplog.text
         assert [state.order for state in states.list_newest_first()] == held
         assert held
         checkpoints.every_s = 0

@@ -21,7 +21,7 @@ from objectives.registry import OBJECTIVES
 from objectives.segmentation.train import Run
 from search.planning.plan import Plan, make_plan
 from search.pruners.signals import find_divergence
-from search.sampling.sampler import TrialSeededSampler, suggest
+from search.sampling.sampler import TrialSeededSampler, suggest_params
 from search.worker.readback import check_used
 from spaces.config import WeightsConfig
 from spaces.errors import ConfigError, DataError
@@ -334,7 +334,7 @@ class TestStudies:
         plan = self.small(name, {})
         for number, preset in enumerate(plan.spec.presets):
             params = plan.preset_params(preset)
-            record = self.first(kits, plan.config(params, number, preset))
+            record = self.first(kits, plan.make_config(params, number, preset))
             check_used(params, record.used)
             assert record.broken_step is None
 
@@ -345,7 +345,7 @@ class TestStudies:
         plan = self.small(name, {"sampler.kind": "random"})
         study = optuna.create_study(sampler=TrialSeededSampler(plan.spec))
         for number in range(3):
-            params = suggest(study.ask(), plan)
+            params = suggest_params(study.ask(), plan)
             check_used(params, self.first(kits, plan.config(params, number)).used)
 
 
@@ -736,7 +736,7 @@ class TestModels:
         config = OBJECTIVES["segmentation"].config.model_validate(
             SMALL["segmentation"] | {"model": model, "data": DIGITS | {"size": size}}
         )
-        with pytest.raises(ConfigError, match="the image size does not fit the model") as caught:
+        with pytest.raises(ConfigError, match="the image size does not match the model") as caught:
             segmentation.trainer.prepare(config, "cpu")
         assert (caught.value.found, caught.value.allowed) == (
             f"{size} × {size}",

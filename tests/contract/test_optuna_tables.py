@@ -24,12 +24,12 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy import inspect, text
 
 from search.sampling.connection import open_trials
-from search.sampling.trial import OptunaTrial, end_of
+from search.sampling.trial import OptunaTrial, optuna_end
 from spaces.errors import LeaseLostError, StoreError
 from spaces.records import Diagnosis, EpochRecord, Evidence
 from storage.database.engine import Database
 from storage.location import StoreLocation
-from storage.rows import Claim, EnqueuedTrial, OptunaEnd, SampledParam, SampledTrial
+from storage.rows import Claim, EnqueuedTrial, OptunaEnd, Outcome, SampledParam, SampledTrial
 from storage.store import Store
 from storage.tables.optuna import KILLED, SCHEMA, OptunaTables
 from storage.tables.optuna_version import VERSION_TABLE
@@ -44,19 +44,26 @@ PARAMS: list[tuple[str, Any, BaseDistribution]] = [
 SHARED = json.dumps({"rate": 0.3})
 FALLING = Evidence("metric_falling", 2, None, "it fell", {}, severity=1.25)
 ENDS = {
-    "complete": (end_of("complete", 0.1 + 0.2, "", None, None), [0.5]),
-    "complete, infinite": (end_of("complete", math.inf, "", None, None), []),
-    "pruned": (end_of("pruned", 0.5, "worse than its peers", None, None), [0.5, 0.25, math.nan]),
+    "complete": (optuna_end(Outcome("complete", 0.1 + 0.2, "")), [0.5]),
+    "complete, infinite": (optuna_end(Outcome("complete", math.inf, "")), []),
+    "pruned": (optuna_end(Outcome("pruned", 0.5, "worse than its peers")), [0.5, 0.25, math.nan]),
     "pruned, not finite": (
-        end_of("pruned", 0.5, "worse than its peers", None, None),
+        optuna_end(Outcome("pruned", 0.5, "worse than its peers")),
         [0.5, -math.inf],
     ),
     "pruned, nothing reported": (
-        end_of("pruned", 0.5, "worse than its peers", None, None),
+        optuna_end(Outcome("pruned", 0.5, "worse than its peers")),
         [math.nan],
     ),
-    "diverged": (end_of("diverged", 0.5, "é", FALLING, Diagnosis("rate_too_high", (), ())), [0.25]),
-    "failed": (end_of("failed", None, "ValueError: what", None, None), [0.25]),
+    "diverged": (
+        optuna_end(
+            Outcome(
+                "diverged", 0.5, "é", evidence=FALLING, diagnosis=Diagnosis("rate_too_high", (), ())
+            )
+        ),
+        [0.25],
+    ),
+    "failed": (optuna_end(Outcome("failed", None, "ValueError: what")), [0.25]),
 }
 """How a trial ends, and the metrics of its epochs."""
 
@@ -171,7 +178,7 @@ def frozen(trials: RDBStorage, optuna_study_id: int) -> list[FrozenTrial]:
 
 class TestSameRows:
     def test_all(self, store: Store, trials: RDBStorage, theirs: int, store_url: str) -> None:
-        """Enqueued presets, a trial that runs one, a sampled and a lost one have the same rows."""
+        """EnqueuedTrial presets, a trial that takes one, a new one with all its parameters, and one that is given up: row by row the same."""
         for each in PRESETS:
             waiting = create_trial(
                 state=TrialState.WAITING,
@@ -266,14 +273,14 @@ class TestSameRows:
         study = optuna.load_study(study_name="theirs", storage=trials)
         for told, metrics in ENDS.values():
             asked, claim = (
-                OptunaTrial(study, study.ask(), by_store=False),
+                OptunaTrial(study, study.ask(), is_written_by_store=False),
                 bound(store, claimed(store, study_id), SampledTrial()),
             )
             for epoch, value in enumerate(metrics, 1):
-                asked.report(make_record(epoch, metric=value))
+                asked.report_epoch(make_record(epoch, metric=value))
                 store.epochs.append_epoch(claim, make_record(epoch, metric=value), 600)
-            asked.end(told)
-            store.leases.finish_trial(claim, "failed", optuna_end=told)
+            asked.finish_trial(told)
+            store.leases.finish_trial(claim, Outcome("failed"), told)
 
         with closing(StoreLocation.parse(store_url).open_database(create=True)) as database:
             assert rows(database, ours) == rows(database, theirs)
@@ -419,7 +426,7 @@ class TestReport:
         assert store.leases.claim_trial(study_id, 1, "b", 600)
         for write in (
             lambda: store.epochs.append_epoch(claim, make_record(1), 600),
-            lambda: store.leases.finish_trial(claim, "failed", optuna_end=OptunaEnd("FAIL")),
+            lambda: store.leases.finish_trial(claim, Outcome("failed"), OptunaEnd("FAIL")),
         ):
             with pytest.raises(LeaseLostError):
                 write()
@@ -437,7 +444,7 @@ class TestReport:
         store.epochs.append_epoch(claim, make_record(1, metric=0.25), 600)
         store.epochs.forget_epochs_after(claim, 0)
         store.leases.finish_trial(
-            claim, "failed", optuna_end=OptunaEnd("FAIL", user_attrs={KILLED: "why"})
+            claim, Outcome("failed"), OptunaEnd("FAIL", user_attrs={KILLED: "why"})
         )
         (trial,) = trials.get_all_trials(ours)
         assert (trial.state, trial.value, trial.intermediate_values, trial.user_attrs) == (
@@ -454,7 +461,7 @@ class TestRegister:
         """Only the process that registers the study enqueues its presets."""
         for _ in range(2):
             store.studies.register_study(ours, "ours", {}, PRESETS)
-        with pytest.raises(StoreError, match="clashes"):
+        with pytest.raises(StoreError, match="conflicts"):
             store.studies.register_study(ours, "other", {}, PRESETS)
         assert [trial.user_attrs["preset"] for trial in trials.get_all_trials(ours)] == [
             "safe",
@@ -502,7 +509,7 @@ class TestOtherVersion:
         store.epochs.append_epoch(claim, make_record(1), 600)
         let_lapse(store, claim)
         assert store.leases.claim_trial(study_id, 0, "b", 600, max_attempts=1) is None
-        store.leases.finish_trial(claimed(store, study_id), "failed", optuna_end=OptunaEnd("FAIL"))
+        store.leases.finish_trial(claimed(store, study_id), Outcome("failed"), OptunaEnd("FAIL"))
         assert [
             (trial.state, trial.intermediate_values) for trial in trials.get_all_trials(ours)
         ] == [(TrialState.RUNNING, {})]

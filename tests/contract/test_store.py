@@ -13,9 +13,10 @@ from spaces.errors import EpochOrderError, LeaseLostError, StoreError
 from spaces.records import ClassCounts, Diagnosis, EpochRecord, Evidence, Remedy, TestScore
 from storage.database.engine import now
 from storage.location import StoreLocation
-from storage.rows import Claim, FinalState, TrialState
+from storage.rows import Claim, FinalState, Outcome, TrialState
 from storage.store import Store
 from storage.tables.models import Trial
+from tests.waiting import until
 
 NAN, INF = float("nan"), float("inf")
 Make = Callable[..., EpochRecord]
@@ -59,12 +60,18 @@ def bound(
 def let_lapse(store: Store, claim: Claim) -> None:
     """Wait until the lease of a claim has expired, on the database's clock."""
     store.leases.renew_lease(claim, 0.001)
-    while any(
-        (line.lease_left_s or 0) >= 0
+    until(lambda: lease_left_s(store, claim) < 0, "the lease is over")
+
+
+def lease_left_s(store: Store, claim: Claim) -> float:
+    """Seconds until the lease of the claim is over, on the database's clock; less than 0 afterwards."""
+    (left_s,) = [
+        line.lease_left_s
         for line in store.trials.list_progress(claim.study_id)
         if line.trial_id == claim.trial_id
-    ):
-        time.sleep(0.001)
+    ]
+    assert left_s is not None
+    return left_s
 
 
 def taken_over(store: Store, claim: Claim) -> Claim:
@@ -76,7 +83,6 @@ def taken_over(store: Store, claim: Claim) -> Claim:
 
 
 class TestClock:
-    @pytest.mark.timeout(20)
     def test_moves(self, store_url: str) -> None:
         """The database's clock counts seconds since 1970, also within a transaction."""
         with (
@@ -84,8 +90,7 @@ class TestClock:
             database.writing() as connection,
         ):
             start = connection.execute(select(now())).scalar_one()
-            while connection.execute(select(now())).scalar_one() <= start:
-                time.sleep(0.001)
+            until(lambda: connection.execute(select(now())).scalar_one() > start, "the clock moves")
 
         assert abs(start - time.time()) < 1800
 
@@ -129,7 +134,7 @@ class TestStudies:
         """A registered name, or study of Optuna's, cannot be registered with another one."""
         store.studies.register_study(11, "demo", {})
 
-        with pytest.raises(StoreError, match="clashes with a stored one"):
+        with pytest.raises(StoreError, match="conflicts with a stored one"):
             store.studies.register_study(optuna_study_id, name, {})
 
 
@@ -251,7 +256,6 @@ class TestClaim:
         with pytest.raises(StoreError, match="no study with id 77"):
             store.leases.claim_trial(77, 1, "a", 600)
 
-    @pytest.mark.timeout(30)
     def test_owner_at_work(self, postgresql_url: str) -> None:
         """On PostgreSQL a claim skips a trial whose late owner is writing at the same moment."""
         with (
@@ -319,7 +323,7 @@ class TestLostLease:
         (
             "finish",
             lambda store, claim, record: store.leases.finish_trial(
-                claim, "complete", 0.9, evidence=EVIDENCE
+                claim, Outcome("complete", 0.9, evidence=EVIDENCE)
             ),
         ),
     )
@@ -365,7 +369,7 @@ class TestLostLease:
         write: Callable[[Store, Claim, EpochRecord], None],
     ) -> None:
         """The attempt that ended a trial cannot write to it afterwards."""
-        store.leases.finish_trial(claim, "pruned", 0.2, "worse than its peers")
+        store.leases.finish_trial(claim, Outcome("pruned", 0.2, "worse than its peers"))
 
         with pytest.raises(LeaseLostError, match="is pruned"):
             write(store, claim, make_record(1))
@@ -515,7 +519,9 @@ class TestFinish:
     @pytest.mark.parametrize("state", ["complete", "pruned", "diverged", "failed"])
     def test_ended(self, store: Store, claim: Claim, state: FinalState) -> None:
         """An ended trial keeps its state and reason, and is never claimed again."""
-        store.leases.finish_trial(claim, state, 0.25, "because", error="Traceback: \0 \udc80 ü")
+        store.leases.finish_trial(
+            claim, Outcome(state, 0.25, "because", error="Traceback: \0 \udc80 ü")
+        )
 
         trial = store.trials.find_trial(claim.study_id, 0)
         assert trial is not None
@@ -532,7 +538,7 @@ class TestFinish:
     @pytest.mark.parametrize("score", [None, NAN, INF, -INF, 0.1 + 0.2])
     def test_score(self, store: Store, claim: Claim, score: float | None) -> None:
         """A score is returned exactly; NaN is not a missing score."""
-        store.leases.finish_trial(claim, "complete", score)
+        store.leases.finish_trial(claim, Outcome("complete", score))
 
         trial = store.trials.find_trial(claim.study_id, 0)
         assert trial is not None
@@ -540,10 +546,12 @@ class TestFinish:
 
     def test_finding(self, store: Store, claim: Claim) -> None:
         """Evidence and diagnosis are returned as written, for a trial and for the study."""
-        store.leases.finish_trial(claim, "diverged", evidence=EVIDENCE, diagnosis=DIAGNOSIS)
+        store.leases.finish_trial(
+            claim, Outcome("diverged", evidence=EVIDENCE, diagnosis=DIAGNOSIS)
+        )
         other = bound(store, claim.study_id, number=1)
         undiagnosed = Evidence("nonfinite_loss", 1, None, "NaN at \0", {}, severity=1.0)
-        store.leases.finish_trial(other, "diverged", evidence=undiagnosed)
+        store.leases.finish_trial(other, Outcome("diverged", evidence=undiagnosed))
 
         assert repr(store.findings.trial_evidence(claim.trial_id)) == repr([(EVIDENCE, DIAGNOSIS)])
         found = store.findings.study_evidence(claim.study_id)
@@ -556,7 +564,7 @@ class TestFinish:
     def test_no_end(self, store: Store, claim: Claim, state: FinalState) -> None:
         """A trial cannot end in an open state."""
         with pytest.raises(ValueError, match="complete, pruned, diverged, failed"):
-            store.leases.finish_trial(claim, state)
+            store.leases.finish_trial(claim, Outcome(state))
 
         assert store.trials.count_by_state(claim.study_id) == {"running": 1}
 
@@ -568,7 +576,7 @@ class TestReading:
             store.epochs.append_epoch(claim, make_record(epoch, metric=metric), 600)
         done = bound(store, claim.study_id, "b", number=1)
         store.epochs.append_epoch(done, make_record(1, metric=0.2), 600)
-        store.leases.finish_trial(done, "complete", 0.2)
+        store.leases.finish_trial(done, Outcome("complete", 0.2))
         store.leases.claim_trial(claim.study_id, 3, "c", 600)
         bound(store, store.studies.register_study(12, "other", {}).id)
 
@@ -629,7 +637,7 @@ class TestReading:
             if state != "reserved":
                 claim = store.leases.bind_trial(claim, number, number, {})
             if state == "complete":
-                store.leases.finish_trial(claim, "complete", 0.5)
+                store.leases.finish_trial(claim, Outcome("complete", 0.5))
             if state == "paused":
                 paused = claim
         store.leases.release_trial(paused)

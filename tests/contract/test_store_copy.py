@@ -52,7 +52,7 @@ class TestCopy:
         self, ways: tuple[str, str], make_record: Make, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A copy has all the data of the original, and the search can be resumed in it."""
-        monkeypatch.setattr(transfer, "TRIALS_AT_ONCE", 2)
+        monkeypatch.setattr(transfer, "BATCH_SIZE", 2)
         source, target = ways
         fill(source, make_record, "other")
         fill(source, make_record)
@@ -97,7 +97,7 @@ class TestCopy:
 
         with pytest.raises(
             StoreError,
-            match=r"cannot be copied while workers hold trials\n(.|\n)*study demo, trial 4: worker w4",
+            match=r"cannot be copied while workers own trials\n(.|\n)*study demo, trial 4: worker w4",
         ):
             copy_store(StoreLocation.parse(source), StoreLocation.parse(target))
         assert [
@@ -155,7 +155,7 @@ class TestCopy:
         def fail(*_: object) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(transfer, "_copy_counts", fail)
+        monkeypatch.setattr(transfer, "_copy_class_counts", fail)
         with pytest.raises(KeyboardInterrupt):
             copy_store(StoreLocation.parse(source), StoreLocation.parse(target))
 

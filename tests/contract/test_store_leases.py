@@ -13,8 +13,10 @@ from spaces.errors import LeaseLostError, StoreUnreachableError
 from spaces.records import EpochRecord
 from storage.database import engine
 from storage.location import StoreLocation
-from storage.rows import Claim, Death
+from storage.rows import Claim, Death, Outcome
 from storage.store import Store
+from tests.contract.test_store import lease_left_s, let_lapse
+from tests.waiting import until
 
 Make = Callable[..., EpochRecord]
 FOREVER_S = 600.0
@@ -31,17 +33,6 @@ def bound(store: Store, study_id: int, worker: str = "a", number: int = 0) -> Cl
     claim = store.leases.claim_trial(study_id, 1000, worker, FOREVER_S, device="cuda:1")
     assert claim is not None
     return store.leases.bind_trial(claim, number, 100 + number, {"loss": {"gamma": 2.0}}, "safe")
-
-
-def let_lapse(store: Store, claim: Claim) -> None:
-    """Wait until the lease of a claim has expired, on the database's clock."""
-    store.leases.renew_lease(claim, 0.001)
-    while any(
-        (line.lease_left_s or 0) >= 0
-        for line in store.trials.list_progress(claim.study_id)
-        if line.trial_id == claim.trial_id
-    ):
-        time.sleep(0.001)
 
 
 class TestStartOver:
@@ -153,12 +144,12 @@ class TestSignsOfLife:
         """A study makes progress with every epoch and every end, but not with a failed trial."""
         assert store.reaping.last_progress(study_id) == 0
         claim = bound(store, study_id)
-        store.leases.finish_trial(bound(store, study_id, number=1), "failed")
+        store.leases.finish_trial(bound(store, study_id, number=1), Outcome("failed"))
         assert store.reaping.last_progress(study_id) == 0
 
         store.epochs.append_epoch(claim, make_record(1), FOREVER_S)
         epoch = store.reaping.last_progress(study_id)
-        store.leases.finish_trial(claim, "complete", 0.5)
+        store.leases.finish_trial(claim, Outcome("complete", 0.5))
 
         assert 0 < epoch <= store.reaping.last_progress(study_id)
 
@@ -199,7 +190,7 @@ class TestDeviceTime:
         store.budget.set_device_budget(study_id, 100.0)
         for end in (
             store.leases.release_trial,
-            lambda claim: store.leases.finish_trial(claim, "failed"),
+            lambda claim: store.leases.finish_trial(claim, Outcome("failed")),
             lambda _: store.reaping.reap_trials(study_id, Death("a")),
         ):
             claim = store.leases.claim_trial(study_id, 9, "a", FOREVER_S)
@@ -214,7 +205,7 @@ class TestDeviceTime:
         claim = bound(store, study_id)
         let_lapse(store, claim)
         promised = store.budget.find_device_time(study_id).charged_s
-        time.sleep(0.1)
+        until(lambda: lease_left_s(store, claim) < -0.1, "time passes for the database")
         store.reaping.reap_trials(study_id)
 
         assert store.budget.find_device_time(study_id).charged_s == promised
@@ -224,7 +215,7 @@ class TestDeviceTime:
         store.budget.set_device_budget(study_id, 0.01)
         claim = store.leases.claim_trial(study_id, 9, "a", FOREVER_S)
         assert claim is not None
-        time.sleep(0.05)
+        until(lambda: lease_left_s(store, claim) < -0.04, "the lease is over")
         store.leases.release_trial(claim)
 
         taken = store.budget.find_device_time(study_id)
@@ -262,17 +253,17 @@ class TestStoodStill:
         claim = bound(store, study_id)
         let_lapse(store, claim)
         slept = time.clock_gettime(time.CLOCK_BOOTTIME) + 3600
-        monkeypatch.setattr(engine, "_clock", lambda: slept)
+        monkeypatch.setattr(engine, "_monotonic_s", lambda: slept)
         store.trials.count_by_state(study_id)  # the first answer after it
         assert store.reaping.reap_trials(study_id) == []
         store.leases.renew_lease(claim, FOREVER_S)
 
         let_lapse(store, claim)
-        monkeypatch.setattr(engine, "_clock", lambda: slept + 4)
+        monkeypatch.setattr(engine, "_monotonic_s", lambda: slept + 4)
         store.trials.count_by_state(study_id)
         assert store.reaping.reap_trials(study_id) == []
         for later in (8, 10.5):
-            monkeypatch.setattr(engine, "_clock", lambda later=later: slept + later)
+            monkeypatch.setattr(engine, "_monotonic_s", lambda later=later: slept + later)
             store.trials.count_by_state(study_id)
         (reaped,) = store.reaping.reap_trials(study_id)
         assert (reaped.lost, reaped.ended) == (1, False)
@@ -300,7 +291,7 @@ class TestOutage:
 
         So a bad network does not keep the trials of dead workers from being released.
         """
-        monkeypatch.setattr(engine, "BLIP_S", blip_s)
+        monkeypatch.setattr(engine, "SHORT_OUTAGE_S", blip_s)
         with StoreLocation.parse(postgresql_url).open() as store:
             with pytest.raises(StoreUnreachableError):
                 self.read(store, postgres_admin, cut=True)

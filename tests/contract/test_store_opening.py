@@ -9,7 +9,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -25,13 +25,16 @@ from sqlalchemy import Connection, inspect, text
 from sqlalchemy.schema import SchemaItem
 
 from spaces.errors import StoreBusyError, StoreError, StoreUnreachableError
-from storage.database import engine
+from storage.database import connections
 from storage.database.connections import tune_sqlite
+from storage.database.engine import Database
 from storage.location import StoreLocation
 from storage.maintenance.migrate import upgrade_store
+from storage.rows import Outcome
 from storage.tables import schema
 from storage.tables.models import PREFIX, Table
 from tests.mariadb import MariaDB
+from tests.waiting import PATIENCE_S, until
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -89,6 +92,15 @@ OURS: dict[str, Any] = {
 """What Alembic compares with the models: our own tables, with the types of their columns."""
 
 
+def lets_in(url: str) -> bool:
+    """Whether a PostgreSQL server takes a connection at this address."""
+    try:
+        psycopg.connect(url).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
 def tables(connection: Connection) -> set[str]:
     """The names of the tables."""
     return set(inspect(connection).get_table_names())
@@ -117,19 +129,34 @@ class TestOpen:
 
     def test_created_by_two(self, store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """A process that opens a store while another one creates it waits for it."""
-        migrate, halfway = schema._migrate, threading.Event()
+        migrate, halfway, another = schema._migrate, threading.Event(), threading.Event()
 
-        def dawdle(connection: Connection) -> None:
+        def stop_halfway(connection: Connection) -> None:
             migrate(connection)
             halfway.set()
-            time.sleep(0.3)
+            assert another.wait(PATIENCE_S)
 
-        monkeypatch.setattr(schema, "_migrate", dawdle)
+        def noted(step: Callable[[Database], Any]) -> Callable[[Database], Any]:
+            def call(database: Database) -> Any:
+                if halfway.is_set():
+                    another.set()
+                return step(database)
+
+            return call
+
+        monkeypatch.setattr(schema, "_migrate", stop_halfway)
+        for step in (
+            "_create_tables",
+            "_read_version_locked",
+        ):  # both wait for whoever creates the tables
+            monkeypatch.setattr(schema, step, noted(getattr(schema, step)))
         with ThreadPoolExecutor() as pool:
             first = pool.submit(StoreLocation.parse(store_url).open)
-            assert halfway.wait(20)
-            StoreLocation.parse(store_url).open().close()
-            first.result().close()
+            assert halfway.wait(PATIENCE_S)
+            second = pool.submit(StoreLocation.parse(store_url).open)
+            for opened in (second, first):
+                with opened.result() as store:
+                    assert store.studies.list_studies() == []
 
     def test_odd_path(self, tmp_path: Path) -> None:
         """A path may have spaces, percent signs and '@'."""
@@ -153,9 +180,16 @@ class TestOpen:
 
         assert pragmas == ["wal", 30_000, 1]
 
-    def test_switched_while_read(self, sqlite_url: str) -> None:
+    def test_switched_while_read(self, sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """The switch to a write-ahead log waits for a program that is reading the file."""
         StoreLocation.parse(sqlite_url).open().close()
+        waits, sleep = threading.Event(), time.sleep
+
+        def noted(seconds: float) -> None:
+            waits.set()
+            sleep(seconds)
+
+        monkeypatch.setattr(connections.time, "sleep", noted)
         with (
             closing(
                 sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)
@@ -166,7 +200,7 @@ class TestOpen:
             reader.execute("BEGIN")
             reader.execute("SELECT * FROM search_studies").fetchall()
             opened = pool.submit(StoreLocation.parse(sqlite_url).open)
-            time.sleep(0.3)
+            assert waits.wait(PATIENCE_S)
             reader.execute("COMMIT")
             with opened.result() as store, store._database.reading() as connection:
                 assert connection.execute(text("PRAGMA journal_mode")).scalar() == "wal"
@@ -191,8 +225,10 @@ class TestUpgrade:
         "INSERT INTO search_studies VALUES (1, 11, 'demo', '{}', 1.5)",
         "INSERT INTO search_trials (id, study_id, number, state, attempt, lost, worker, host, pid, reason, error, created_at)"
         " VALUES (1, 1, 0, 'paused', 3, 1, 'box:1', 'box', 1, '', '', 2.5)",
+        "INSERT INTO search_trials (id, study_id, number, state, attempt, lost, worker, host, pid, reason, error, created_at)"
+        " VALUES (2, 1, 1, 'pruned', 1, 0, 'box:1', 'box', 1, 'median: below it', '', 3.5)",
     )
-    """A study with a trial, as a program of version 0001 left them."""
+    """A study with two trials, as a program of version 0001 left them."""
 
     def test_first_version(self, store_url: str) -> None:
         """An upgraded store of version 0001 keeps its trials, and has the tables of the models."""
@@ -218,7 +254,7 @@ class TestUpgrade:
                 == []
             )
         with StoreLocation.parse(store_url).open() as store:
-            (trial,) = store.trials.list_trials(1)
+            trial, pruned = store.trials.list_trials(1)
             assert (trial.number, trial.state, trial.attempt, trial.created_at) == (
                 0,
                 "paused",
@@ -226,7 +262,8 @@ class TestUpgrade:
                 2.5,
             )
             assert (trial.device, trial.device_s, trial.halvings) == (None, 0.0, 0)
-            claim = store.leases.claim_trial(1, 1, "b", 600)
+            assert (trial.signal, pruned.signal) == (None, "median")
+            claim = store.leases.claim_trial(1, 2, "b", 600)
             assert claim is not None
             assert (claim.trial_id, claim.attempt) == (1, 4)
 
@@ -376,10 +413,9 @@ class TestRefused:
         ):
             StoreLocation.parse(url).open()
 
-    @pytest.mark.timeout(30)
     def test_silent_server(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A server that never answers is an error after a timeout."""
-        monkeypatch.setattr(engine, "CONNECT_TIMEOUT_S", 2)
+        monkeypatch.setattr(connections, "CONNECT_TIMEOUT_S", 2)
         with socket.create_server(("127.0.0.1", 0)) as silent:
             port = silent.getsockname()[1]
             with pytest.raises(
@@ -407,14 +443,17 @@ class TestRefused:
         own_postgres_admin.execute("CREATE ROLE locked LOGIN PASSWORD 'right'")
         rules.write_text(f"local all locked scram-sha-256\n{trusting}")
         own_postgres_admin.execute("SELECT pg_reload_conf()")
+        place = f"/postgres?host={own_postgres.get_postmaster_info().socket_dir}"
         try:
+            until(
+                lambda: not lets_in(f"postgresql://locked@{place}"),
+                "the server has read its new rules",
+            )
             for given in (f":{SECRET}", ""):
                 with pytest.raises(
                     StoreError, match=r"refused the password|requires a password"
                 ) as caught:
-                    StoreLocation.parse(
-                        f"postgresql://locked{given}@/postgres?host={own_postgres.get_postmaster_info().socket_dir}"
-                    ).open()
+                    StoreLocation.parse(f"postgresql://locked{given}@{place}").open()
                 assert SECRET not in told(caught.value)
         finally:
             rules.write_text(trusting)
@@ -465,12 +504,12 @@ class TestMariaDB:
         "setting", ["CHARACTER SET latin1", "CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci"]
     )
     def test_letters(self, mariadb: MariaDB, mariadb_url: str, setting: str) -> None:
-        """A database that cannot store every text, or ignores case, is refused with a remedy."""
+        """A database that cannot store every text, or takes 'a' for 'A', is refused with the statement that changes it."""
         database = mariadb_url.split("/")[3].partition("?")[0]
         mariadb.execute(f"ALTER DATABASE {database} {setting}")
         with pytest.raises(
             StoreError,
-            match=rf"cannot hold every text\n(.|\n)*next: +ALTER DATABASE `{database}` CHARACTER SET utf8mb4",
+            match=rf"cannot store every text\n(.|\n)*next: +ALTER DATABASE `{database}` CHARACTER SET utf8mb4",
         ) as caught:
             StoreLocation.parse(mariadb_url).open()
 
@@ -492,7 +531,7 @@ class TestTrouble:
 
     def test_busy(self, sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """A store that another program locks for too long is reported, and usable afterwards."""
-        monkeypatch.setattr(engine, "BUSY_TIMEOUT_S", 0)
+        monkeypatch.setattr(connections, "BUSY_TIMEOUT_S", 0)
         with StoreLocation.parse(sqlite_url).open() as store:
             with closing(
                 sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)
@@ -517,15 +556,14 @@ class TestTrouble:
 
     def test_cut_connection(self, postgresql_url: str, postgres_admin: psycopg.Connection) -> None:
         """A connection that the server cut meanwhile is replaced without an error."""
-        with StoreLocation.parse(postgresql_url).open() as store:
+        name = postgresql_url.rpartition("%3D")[2]  # parallel test processes share the server
+        with StoreLocation.parse(f"{postgresql_url}&application_name={name}").open() as store:
             store.studies.register_study(1, "demo", {})
-            postgres_admin.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = 'postgres'"
-            )
+            cut = "SELECT count(pg_terminate_backend(pid, %s)) FROM pg_stat_activity WHERE application_name = %s"
+            assert postgres_admin.execute(cut, (int(1000 * PATIENCE_S), name)).fetchone() == (1,)
 
             assert [study.name for study in store.studies.list_studies()] == ["demo"]
 
-    @pytest.mark.timeout(60)
     def test_deadlock(self, postgresql_url: str) -> None:
         """In a deadlock the server rolls one transaction back, which can be retried immediately."""
         with (
@@ -545,7 +583,7 @@ class TestTrouble:
                             text(f"UPDATE search_studies SET created_at = 0 WHERE id = {each}")
                         )
                         if each == first:
-                            both.wait(30)
+                            both.wait(PATIENCE_S)
 
             ends = [
                 end.exception() for end in [pool.submit(lock, *order) for order in (ids, ids[::-1])]
@@ -573,7 +611,8 @@ class TestOptuna:
             assert claim is not None
             assert (claim.number, claim.optuna_trial_id) == (3, theirs.trials[3]._trial_id)
             store.leases.finish_trial(
-                store.leases.bind_trial(claim, 3, theirs.trials[3]._trial_id, {}), "complete", 0.5
+                store.leases.bind_trial(claim, 3, theirs.trials[3]._trial_id, {}),
+                Outcome("complete", 0.5),
             )
             theirs.tell(3, 0.5)
 

@@ -18,8 +18,9 @@ import pytest
 from spaces.errors import LeaseLostError, SearchError
 from spaces.records import ClassCounts, EpochRecord
 from storage.location import StoreLocation
-from storage.rows import Claim
+from storage.rows import Claim, Outcome
 from storage.store import Store
+from tests.waiting import PATIENCE_S
 
 PROCESSES = 8
 NEW, PAUSED = 40, 16
@@ -57,14 +58,14 @@ def compete(url: str, worker: int) -> list[Claimed]:
 
 def race(url: str, worker: int) -> list[Claimed]:
     """Do what `compete` does."""
-    _start.wait(60)
+    _start.wait(PATIENCE_S)
     with StoreLocation.parse(url).open() as store:
         fresh = store.studies.register_study(1, "fresh", {}).id
         resumed = store.studies.register_study(2, "resumed", {}).id
         store.class_counts.save_counts("split", ClassCounts(("a",), (1,)))
         if worker == 0:
             leave_paused(store, resumed)
-        _start.wait(60)
+        _start.wait(PATIENCE_S)
         claimed = [("fresh", *told) for told in claim_all(store, fresh, NEW, f"w{worker}")]
         return claimed + [
             ("resumed", *told) for told in claim_all(store, resumed, PAUSED, f"w{worker}")
@@ -85,17 +86,16 @@ def claim_all(store: Store, study_id: int, budget: int, worker: str) -> list[tup
     while (claim := store.leases.claim_trial(study_id, budget, worker, 600)) is not None:
         told.append((claim.trial_id, claim.attempt, claim.resume))
         if claim.trial_id % 2:
-            store.leases.finish_trial(claim, "complete", 0.5)
+            store.leases.finish_trial(claim, Outcome("complete", 0.5))
     return told
 
 
 class TestProcesses:
-    @pytest.mark.timeout(120)
     def test_exact(self, store_url: str, crew: ProcessPoolExecutor) -> None:
         """Eight processes that create the store and claim at once get every trial exactly once."""
         answers = [crew.submit(compete, store_url, worker) for worker in range(PROCESSES)]
 
-        errors = [answer.exception(timeout=100) for answer in answers]
+        errors = [answer.exception(timeout=PATIENCE_S) for answer in answers]
         assert [
             error
             for error in errors
@@ -117,25 +117,24 @@ def compete_for_device_time(url: str, worker: int) -> tuple[float, float] | None
 
     Returns the device time that was left each time.
     """
-    _start.wait(60)
+    _start.wait(PATIENCE_S)
     with StoreLocation.parse(url).open(create=False) as store:
         study_id = store.studies.list_studies()[0].id
-        _start.wait(60)
+        _start.wait(PATIENCE_S)
         claim = store.leases.claim_trial(study_id, 100, f"w{worker}", LEASE_S)
-        _start.wait(60)
+        _start.wait(PATIENCE_S)
         left_s = (
             (claim.device_left_s, store.leases.renew_lease(claim, LEASE_S))
             if claim is not None
             else None
         )
-        _start.wait(60)
+        _start.wait(PATIENCE_S)
         if claim is not None:
             store.leases.release_trial(claim)
         return left_s
 
 
 class TestDeviceTime:
-    @pytest.mark.timeout(120)
     def test_exact(self, store_url: str, crew: ProcessPoolExecutor) -> None:
         """As many of eight simultaneous claims succeed as there is device time for."""
         with StoreLocation.parse(store_url).open() as store:
@@ -143,7 +142,7 @@ class TestDeviceTime:
             store.budget.set_device_budget(study_id, 5.5 * LEASE_S)
 
         answers = [
-            answer.result(timeout=100)
+            answer.result(timeout=PATIENCE_S)
             for answer in [
                 crew.submit(compete_for_device_time, store_url, n) for n in range(PROCESSES)
             ]
@@ -167,7 +166,6 @@ class TestDeviceTime:
 
 
 class TestThreads:
-    @pytest.mark.timeout(60)
     def test_lease_thread(self, store: Store, make_record: Callable[..., EpochRecord]) -> None:
         """One thread may renew the lease of a trial to which another one writes."""
         claim = store.leases.claim_trial(store.studies.register_study(1, "a", {}).id, 1, "a", 600)
@@ -182,7 +180,6 @@ class TestThreads:
         assert failures == []
         assert len(store.epochs.trial_records(claim.trial_id)) == 40
 
-    @pytest.mark.timeout(60)
     def test_owner_or_thief(self, store: Store, make_record: Callable[..., EpochRecord]) -> None:
         """Every epoch belongs to the owner of the trial, even when leases expire during writes."""
         study_id = store.studies.register_study(1, "a", {}).id

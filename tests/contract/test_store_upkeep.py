@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import text
 
 from search.maintenance import inspect_store, migrate_store, vacuum_store
-from search.sampling.connection import any_version, close_trials, open_trials
+from search.sampling.connection import close_trials, open_any_version, open_trials
 from spaces.errors import StoreError
 from spaces.records import EpochRecord
 from storage.location import StoreLocation
@@ -244,7 +244,7 @@ class TestVacuum:
         """An SQLite store to which workers write is not vacuumed."""
         fill(sqlite_url, make_record)
 
-        with pytest.raises(StoreError, match="cannot be vacuumed while workers hold trials"):
+        with pytest.raises(StoreError, match="cannot be vacuumed while workers own trials"):
             vacuum_store(StoreLocation.parse(sqlite_url))
 
 
@@ -257,7 +257,7 @@ class TestMigrate:
         """A store of a newer program is refused, and so are tables of a newer Optuna."""
         execute(filled, "UPDATE alembic_version SET version_num = 'v9.0.0.a'")
         with pytest.raises(
-            StoreError, match=r"made by a newer Optuna\n(.|\n)*found: +version v9.0.0.a"
+            StoreError, match=r"created by a newer Optuna\n(.|\n)*found: +version v9.0.0.a"
         ):
             migrate_store(StoreLocation.parse(filled), backed_up=True)
 
@@ -273,7 +273,7 @@ class TestMigrate:
             match=r"another version than the Optuna that is installed\n(.|\n)*search store migrate",
         ):
             open_trials(StoreLocation.parse(filled))
-        with pytest.raises(StoreError, match="cannot be migrated while workers hold trials"):
+        with pytest.raises(StoreError, match="cannot be migrated while workers own trials"):
             migrate_store(StoreLocation.parse(filled), backed_up=True)
         release(filled)
         before = repr(_ours(filled))
@@ -288,7 +288,7 @@ class TestMigrate:
 
         assert done[-1] == f"Optuna's tables: version v3.0.0.d → {SCHEMA}"
         assert repr(_ours(filled)) == before
-        trials = any_version(StoreLocation.parse(filled))
+        trials = open_any_version(StoreLocation.parse(filled))
         assert trials.get_current_version() == trials.get_head_version()
         close_trials(trials)
 
@@ -306,7 +306,7 @@ class TestMigrate:
             )
         with pytest.raises(
             StoreError,
-            match=r"cannot be migrated while workers hold trials\n(.|\n)*study demo, trial 0: worker box:1",
+            match=r"cannot be migrated while workers own trials\n(.|\n)*study demo, trial 0: worker box:1",
         ):
             migrate_store(StoreLocation.parse(sqlite_url))
         with (
@@ -349,7 +349,7 @@ class TestMigrate:
             "UPDATE alembic_version SET version_num = 'v3.0.0.d'",
             "DROP INDEX trials_study_id_key",
         )
-        with pytest.raises(StoreError, match=r"the copy is there already\n(.|\n)*--no-backup"):
+        with pytest.raises(StoreError, match=r"the copy exists already\n(.|\n)*--no-backup"):
             migrate_store(StoreLocation.parse(sqlite_url))
         assert copy.read_bytes() == before
         assert len(migrate_store(StoreLocation.parse(sqlite_url), backup=False)) == 1

@@ -1,4 +1,4 @@
-"""What text classification promises besides what every objective does: models and tokenisers by name, and clear words where there is none."""
+"""What text classification promises besides what every objective does: models and tokenizers by name, and clear words where there is none."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from objectives.text import hub
 from objectives.text.config import TextConfig, TextModelConfig
 from objectives.text.docstrings import load_docstrings
 from objectives.text.model import TextModel, build_model
-from objectives.text.tokens import PADDING, TokenSplit, tokenised
+from objectives.text.tokens import PADDING, TokenSplit, tokenize_texts
 from objectives.text.train import Run, fingerprint
 from search.planning.plan import make_plan
 from spaces.errors import ConfigError, StudyError
@@ -41,7 +41,7 @@ def text() -> Kit:
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a tiny BERT for three classes, and its tokeniser."""
+    """A folder with a tiny BERT for three classes, and its tokenizer."""
     folder = tmp_path_factory.mktemp("checkpoint")
     words = [
         "[PAD]",
@@ -96,7 +96,7 @@ class TestTokens:
         assert target_N.tolist() == [1, 1]
 
     def test_trained_again(self, text: Kit) -> None:
-        """The tokeniser that is trained on the texts is the same each time: workers must agree."""
+        """The tokenizer that is trained on the texts is the same each time: workers must agree."""
         for _ in range(5):
             again = text.trainer.prepare(text.config(), "cpu")
             assert again.train.ids.tolist() == text.prepared.train.ids.tolist()
@@ -106,7 +106,7 @@ class TestTokens:
 
 class TestCheckpoint:
     def test_local(self, text: Kit, checkpoint: Path) -> None:
-        """A checkpoint of a local folder is trained with its own tokeniser, from its own weights, with a head for these classes; and resumes."""
+        """A checkpoint of a local folder is trained with its own tokenizer, from its own weights, with a head for these classes; and resumes."""
         changes = {"model": {"checkpoint": str(checkpoint), "max_length": 16}, "epochs": 1}
         config = TextConfig.model_validate(
             {key: value for key, value in SMALL["text_classification"].items() if key != "model"}
@@ -125,9 +125,9 @@ class TestCheckpoint:
         assert "model.hidden" not in record.used
 
     def test_tokenizer_alone(self, text: Kit, checkpoint: Path) -> None:
-        """A tokeniser by name goes with the small BERT, too."""
+        """A tokenizer by name goes with the small BERT, too."""
         given = TextModelConfig(tokenizer=str(checkpoint), max_length=16, hidden=16)
-        data = tokenised(load_docstrings(text.config().data), given)
+        data = tokenize_texts(load_docstrings(text.config().data), given)
         assert data.vocabulary == 57
         assert build_model(given, data).model.config.vocab_size == 57  # type: ignore[union-attr]
 
@@ -139,14 +139,18 @@ class TestCheckpoint:
             (
                 {"checkpoint": "nobody/nothing"},
                 "base.model.checkpoint",
-                "is neither a folder here nor to be had from the Hugging Face hub",
+                "is neither a folder here nor available on the Hugging Face hub",
             ),
             (
                 {"checkpoint": "FOLDER", "max_length": 21},
                 "base.model.max_length",
-                "takes no texts of that length",
+                "does not accept texts of that length",
             ),
-            ({"checkpoint": "EMPTY"}, "base.model.checkpoint", "holds no such model or tokeniser"),
+            (
+                {"checkpoint": "EMPTY"},
+                "base.model.checkpoint",
+                "contains no such model or tokenizer",
+            ),
         ],
     )
     def test_refused(
@@ -227,7 +231,7 @@ class TestOptions:
         BartForSequenceClassification(
             BartConfig(vocab_size=60, max_position_embeddings=32, **size)
         ).save_pretrained(tmp_path)
-        model = hub.classifier(str(tmp_path), "base.model.checkpoint", 3, dropout=0.4)
+        model = hub.load_classifier(str(tmp_path), "base.model.checkpoint", 3, dropout=0.4)
         rates = {
             name: module.dropout
             for name, module in model.named_modules()
@@ -271,7 +275,7 @@ class TestOptions:
             "space": {"loss.gamma": {"kind": "float", "low": 0, "high": 1}},
         }
         with pytest.raises(
-            StudyError, match="hidden must be a multiple of heads, but 10 is none of 4"
+            StudyError, match="hidden must be a multiple of heads, but 10 is not one of 4"
         ):
             make_plan(StudySpec.model_validate(spec))
 

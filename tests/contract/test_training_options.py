@@ -18,8 +18,8 @@ from objectives.segmentation.config import SegmentationConfig
 from objectives.segmentation.train import METRICS, Run
 from objectives.training.steps import pool_batches
 from objectives.training.validation import validate
-from search.planning.plan import Plan, make_plan, searchable
-from search.sampling.sampler import TrialSeededSampler, suggest
+from search.planning.plan import Plan, make_plan, searchable_paths
+from search.sampling.sampler import TrialSeededSampler, suggest_params
 from search.worker.readback import check_used
 from spaces.errors import ConfigError, UnusedHyperparameterError
 from spaces.loader import load_study, shipped_studies
@@ -469,7 +469,7 @@ def values_of(plan: Plan, path: str) -> list[Any]:
     sampler = TrialSeededSampler(plan.spec)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(sampler=sampler)
-    return [suggest(study.ask(), plan)[path] for _ in range(3)]
+    return [suggest_params(study.ask(), plan)[path] for _ in range(3)]
 
 
 class TestEveryDimension:
@@ -479,7 +479,7 @@ class TestEveryDimension:
         dimension, base, _ = SEARCHED[path]
         plan = planned(path, dimension, base)
         for number, value in enumerate(values_of(plan, path)):
-            training = segmentation.start(plan.config({path: value}, number))
+            training = segmentation.start(plan.make_config({path: value}, number))
             record = next(training)
             training.close()  # type: ignore[attr-defined]
             check_used({path: value}, record.used)
@@ -528,14 +528,14 @@ class TestEveryDimension:
         """A dropout rate for a model that has none ends the trial at once, with words."""
         plan = planned("model.dropout", between(0.1, 0.5), {})
         with pytest.raises(ConfigError, match="no dropout layer"):
-            next(segmentation.start(plan.config({"model.dropout": 0.2}, 0)))
+            next(segmentation.start(plan.make_config({"model.dropout": 0.2}, 0)))
 
     def test_all_new_ones_are_here(self) -> None:
         """Every leaf of loss, and of schedule but the stages, is a dimension somewhere in this table or in a shipped study."""
         shipped = {path for name in shipped_studies() for path in load_study(name).space}
         leaves = {
             path
-            for path in searchable(SegmentationConfig)
+            for path in searchable_paths(SegmentationConfig)
             if path.startswith(("loss.", "schedule.", "optimizer.", "weights."))
         }
         elsewhere = {

@@ -74,7 +74,7 @@ class TestDepartures:
             only_signal(SignalsConfig.model_validate({signal: thresholds}), signal),
             self.FIELD.direction,
         )
-        return len(kills), sum(held.number in kills for held in self.FIELD.best_trials())
+        return len(kills), sum(each.number in kills for each in self.FIELD.best_trials())
 
     def test_rows(self) -> None:
         """Every departure from a plain rule is told with what the recorded trials say of both."""

@@ -18,10 +18,11 @@ from benchmarks.chaos.campaign import FULL, MIX, PLANTED, QUICK, Moment, StoreKi
 from benchmarks.chaos.checks import Contents, Findings
 from benchmarks.chaos.faults import FASTEST, ThawWhen, gap_factor, schedule
 from benchmarks.chaos.watch import Kill, Watch
-from search.sampling.trial import end_of
+from search.sampling.trial import optuna_end
 from search.session import open_session
 from spaces.records import EpochRecord
 from storage.location import StoreLocation
+from storage.rows import Outcome
 
 TRIALS = 7
 EPOCHS = 3
@@ -66,9 +67,8 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for record in records:
                 store.epochs.append_epoch(claim, record, 60)
             score = records[-1].metric
-            store.leases.finish_trial(
-                claim, "complete", score=score, told=end_of("complete", score, "", None, None)
-            )
+            outcome = Outcome("complete", score)
+            store.leases.finish_trial(claim, outcome, optuna_end(outcome))
     with closing(sqlite3.connect(path)) as database:
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return path

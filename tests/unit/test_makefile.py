@@ -71,7 +71,11 @@ class TestInstall:
         ("target", "requirement", "last"),
         [
             ("demo", ".", "search run --study focal_gamma"),
-            ("test", ".[test]", "python -m pytest tests"),
+            (
+                "test",
+                ".[test]",
+                "python -m pytest tests -n 2 --dist loadgroup --no-loadscope-reorder",
+            ),
             ("docs", ".[test]", "python -m pytest -m docs tests"),
             ("check", ".[dev]", "python -m pytest tests/unit/test_structure.py"),
         ],
@@ -88,7 +92,9 @@ class TestInstall:
         """What is installed is not installed again, nor is a part of it."""
         checkout.make("check")
         assert checkout.make("demo") == ["search run --study focal_gamma"]
-        assert checkout.make("test") == ["python -m pytest tests"]
+        assert checkout.make("test") == [
+            "python -m pytest tests -n 2 --dist loadgroup --no-loadscope-reorder"
+        ]
         assert installs(checkout.make("check")) == []
 
     def test_more(self, checkout: Checkout) -> None:

@@ -13,6 +13,7 @@ from search.cli import main
 from spaces.records import Diagnosis, EpochRecord, Evidence, Remedy
 from spaces.study import StudySpec
 from storage.location import StoreLocation
+from storage.rows import Outcome
 
 PAGE = (Path(__file__).parents[2] / "docs" / "scripts.md").read_text(encoding="utf-8")
 NAN = float("nan")
@@ -59,11 +60,15 @@ def store(sqlite_url: str, make_record: Any) -> str:
         evidence = Evidence("nonfinite_loss", 1, 3, "the loss was NaN", {"loss": NAN}, NAN)
         held.leases.finish_trial(
             claim,
-            "diverged",
-            NAN,
-            "nonfinite_loss: …",
-            evidence,
-            Diagnosis("lr", ("it grew",), (Remedy("less", {"optimizer.lr_multiple": 1.0}),)),
+            Outcome(
+                "diverged",
+                NAN,
+                "nonfinite_loss: …",
+                evidence=evidence,
+                diagnosis=Diagnosis(
+                    "lr", ("it grew",), (Remedy("less", {"optimizer.lr_multiple": 1.0}),)
+                ),
+            ),
         )
     return sqlite_url
 

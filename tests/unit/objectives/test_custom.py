@@ -76,7 +76,7 @@ class TestSound:
     def test_plan(self, made: Made) -> None:
         """Its fields, nested ones too, are dimensions, and its metric is whatever the study names."""
         plan = plan_of(f"{made(SOUND)}:train")
-        config: Any = plan.config({"rate": 0.3, "inner.decay": 0.2}, 0)
+        config: Any = plan.make_config({"rate": 0.3, "inner.decay": 0.2}, 0)
         assert (config.rate, config.inner.decay, config.epochs, config.metric.name) == (
             0.3,
             0.2,

@@ -12,17 +12,17 @@ import pytest
 from optuna.trial import TrialState
 
 from search.cli.run import _stored_spec
-from search.enqueue_remedy import Choice, enqueue_remedy, parse_choice, place
+from search.enqueue_remedy import RemedyChoice, enqueue_remedy, locate_in_space, parse_choice
 from search.planning.plan import Plan
 from search.sampling.connection import open_trials
-from search.sampling.sampler import start_of
+from search.sampling.sampler import start_from_attributes
 from search.sampling.study import WorkerStudy
 from search.session import Session, open_session
 from spaces.errors import InputError, StoreError, StudyError
 from spaces.records import Diagnosis, Evidence, Remedy
 from spaces.study import StudySpec
 from storage.location import StoreLocation
-from storage.rows import StoredTrial
+from storage.rows import Outcome, StoredTrial
 
 SPACE = {
     "optimizer.lr_multiple": {"kind": "float", "low": 0.01, "high": 100, "log": True},
@@ -60,7 +60,7 @@ def killed(
     store, stored = session.store, session.stored
     claim = store.leases.claim_trial(stored.id, 1000, "w", 600)
     assert claim is not None
-    config = session.plan.config(PARAMS, 0, preset).model_dump(mode="json")
+    config = session.plan.make_config(PARAMS, 0, preset).model_dump(mode="json")
     claim = store.leases.bind_trial(
         claim, claim.number or 0, claim.optuna_trial_id or 0, config, preset
     )
@@ -68,11 +68,13 @@ def killed(
     diagnosis = Diagnosis("learning rate too high", ("it was",), remedies)
     store.leases.finish_trial(
         claim,
-        "diverged",
-        0.1,
-        "loss_rising: it rose",
-        Evidence("loss_rising", 1, None, "it rose", {}, 1.0),
-        diagnosis,
+        Outcome(
+            "diverged",
+            0.1,
+            "loss_rising: it rose",
+            evidence=Evidence("loss_rising", 1, None, "it rose", {}, 1.0),
+            diagnosis=diagnosis,
+        ),
     )
     trial = store.trials.find_trial(stored.id, claim.number or 0)
     assert trial is not None
@@ -93,7 +95,7 @@ class TestChoice:
     @pytest.mark.parametrize("text", ["", "x", "7:", "7:0", "-1", "7:2:3", "1.5"])
     def test_refused(self, text: str) -> None:
         """Anything else is refused with the option's name and what is allowed."""
-        with pytest.raises(InputError, match="no trial's remedy") as caught:
+        with pytest.raises(InputError, match="does not name a trial's remedy") as caught:
             parse_choice(text)
         assert caught.value.where == "--enqueue-remedy"
 
@@ -116,20 +118,22 @@ class TestStoredSpec:
     def test_no_store(self, tmp_path: Path) -> None:
         """Without a store none is made."""
         with pytest.raises(StoreError):
-            _stored_spec("demo", f"sqlite:///{tmp_path / 'none.db'}", None)
+            _stored_spec("demo", StoreLocation.parse(f"sqlite:///{tmp_path / 'none.db'}"), None)
         assert list(tmp_path.iterdir()) == []
 
 
 class TestPlace:
     def test_inside(self, session: Session, make_record: Any) -> None:
         """A change of a dimension is a place in the space, and nothing lies outside."""
-        params, patch = place(session.plan, killed(session, make_record=make_record), slower())
+        params, patch = locate_in_space(
+            session.plan, killed(session, make_record=make_record), slower()
+        )
         assert params == {"optimizer.lr_multiple": 0.5, "weights.method": "uniform"}
         assert patch == {}
 
     def test_outside(self, session: Session, make_record: Any) -> None:
         """A change of what is not searched lies beside it."""
-        params, patch = place(
+        params, patch = locate_in_space(
             session.plan,
             killed(session, make_record=make_record),
             Remedy("clip", {"optimizer.grad_clip_norm": 1.0}),
@@ -142,23 +146,26 @@ class TestPlace:
         trial = killed(session, make_record=make_record)
         weigh = {"weights.method": "sqrt_inv_freq"}
         assert (
-            place(session.plan, trial, Remedy("weigh", {**weigh, "weights.clip_ratio": 100.0}))[0][
-                "weights.clip_ratio"
-            ]
+            locate_in_space(
+                session.plan, trial, Remedy("weigh", {**weigh, "weights.clip_ratio": 100.0})
+            )[0]["weights.clip_ratio"]
             == 100
         )
-        assert "weights.clip_ratio" not in place(session.plan, trial, Remedy("weigh", weigh))[0]
+        assert (
+            "weights.clip_ratio"
+            not in locate_in_space(session.plan, trial, Remedy("weigh", weigh))[0]
+        )
 
     def test_not_searched_there(self, session: Session, make_record: Any) -> None:
         """A value outside its dimension is refused with the dimension's range."""
-        with pytest.raises(StudyError, match="outside what the study searches") as caught:
-            place(session.plan, killed(session, make_record=make_record), slower(1e-6))
+        with pytest.raises(StudyError, match="outside the study's search space") as caught:
+            locate_in_space(session.plan, killed(session, make_record=make_record), slower(1e-6))
         assert "0.01" in caught.value.allowed
 
     def test_no_configuration(self, session: Session, make_record: Any) -> None:
         """A patch that does not go with the rest of the configuration is refused by its path."""
         with pytest.raises(StudyError) as caught:
-            place(
+            locate_in_space(
                 session.plan,
                 killed(session, make_record=make_record),
                 Remedy("odd", {"loss.gamma": -1.0}),
@@ -179,7 +186,7 @@ class TestEnqueue:
     def test_next(self, session: Session, make_record: Any) -> None:
         """The remedied configuration waits as the next trial, and the spent budget grows by it."""
         killed(session, slower(), make_record=make_record)
-        grown, described = enqueue_remedy(session, Choice(0))
+        grown, described = enqueue_remedy(session, RemedyChoice(0))
         (waiting,) = self.waiting(grown)
         assert described == "learning rate × 0.5: optimizer.lr_multiple 30 → 0.5"
         assert waiting.system_attrs["fixed_params"] == {
@@ -196,16 +203,16 @@ class TestEnqueue:
             session,
             plan=replace(session.plan, spec=session.plan.spec.model_copy(update={"trials": 9})),
         )
-        assert enqueue_remedy(wide, Choice(0))[0].plan.spec.trials == 9
+        assert enqueue_remedy(wide, RemedyChoice(0))[0].plan.spec.trials == 9
 
     def test_second(self, session: Session, make_record: Any) -> None:
         """Remedies can be chosen by their place."""
         clip = Remedy("clip", {"optimizer.grad_clip_norm": 1.0})
         killed(session, slower(), clip, make_record=make_record)
-        grown, described = enqueue_remedy(session, Choice(0, 2))
+        grown, described = enqueue_remedy(session, RemedyChoice(0, 2))
         assert described == "clip: optimizer.grad_clip_norm none → 1"
         (waiting,) = self.waiting(grown)
-        start = start_of(waiting.user_attrs)
+        start = start_from_attributes(waiting.user_attrs)
         assert start.label == "remedy of 0"
         config: Any = self.configured(grown.plan, waiting)
         assert (
@@ -218,7 +225,7 @@ class TestEnqueue:
         """What an earlier remedy changed outside the space is carried on."""
         clip = {"optimizer.grad_clip_norm": 1.0}
         trial = killed(session, slower(), make_record=make_record)
-        config = session.plan.config(PARAMS, 0, None, clip).model_dump(mode="json")
+        config = session.plan.make_config(PARAMS, 0, None, clip).model_dump(mode="json")
         held = replace(trial, config=config, preset="remedy of 3")
         from search.enqueue_remedy import _outside
 
@@ -226,7 +233,7 @@ class TestEnqueue:
 
     def configured(self, plan: Plan, waiting: optuna.trial.FrozenTrial) -> Any:
         """The configuration that a worker gives a trial that waits."""
-        start = start_of(waiting.user_attrs)
+        start = start_from_attributes(waiting.user_attrs)
         return plan.config(
             waiting.system_attrs["fixed_params"], waiting.number, start.preset, start.patch
         )
@@ -234,7 +241,7 @@ class TestEnqueue:
     def test_none_there(self, session: Session) -> None:
         """A trial that is not there is refused by its number."""
         with pytest.raises(StoreError, match="no trial 5"):
-            enqueue_remedy(session, Choice(5))
+            enqueue_remedy(session, RemedyChoice(5))
 
     @pytest.mark.parametrize("state", ["complete", "pruned"])
     def test_nothing_prescribed(self, session: Session, make_record: Any, state: Any) -> None:
@@ -246,7 +253,7 @@ class TestEnqueue:
             claim,
             claim.number or 0,
             claim.optuna_trial_id or 0,
-            session.plan.config(PARAMS, 0).model_dump(mode="json"),
+            session.plan.make_config(PARAMS, 0).model_dump(mode="json"),
         )
         for epoch in range(1, 5):
             store.epochs.append_epoch(
@@ -261,21 +268,21 @@ class TestEnqueue:
                 ),
                 600,
             )
-        store.leases.finish_trial(claim, state, 0.4)
-        with pytest.raises(StudyError, match="nothing was prescribed to trial 0") as caught:
-            enqueue_remedy(session, Choice(0))
+        store.leases.finish_trial(claim, Outcome(state, 0.4))
+        with pytest.raises(StudyError, match="trial 0 has no remedies") as caught:
+            enqueue_remedy(session, RemedyChoice(0))
         assert caught.value.found == f"it is {state}"
 
     def test_too_many(self, session: Session, make_record: Any) -> None:
         """A remedy that the trial does not have is refused with how many it has."""
         killed(session, slower(), make_record=make_record)
         with pytest.raises(StudyError, match="no remedy 2") as caught:
-            enqueue_remedy(session, Choice(0, 2))
+            enqueue_remedy(session, RemedyChoice(0, 2))
         assert caught.value.allowed == "1 … 1"
 
     def test_data_at_fault(self, session: Session, make_record: Any) -> None:
         """Where no configuration helps, the remedy's words say what does."""
         killed(session, Remedy("look at the masks", {}), make_record=make_record)
-        with pytest.raises(StudyError, match="no configuration mends") as caught:
-            enqueue_remedy(session, Choice(0))
+        with pytest.raises(StudyError, match="no configuration fixes") as caught:
+            enqueue_remedy(session, RemedyChoice(0))
         assert caught.value.next_step == "look at the masks"

@@ -13,14 +13,21 @@ from typing import Any
 import pytest
 import yaml
 
-from search.export import Export, check_out, check_place, load_export, make_export, write_export
+from search.export import (
+    Export,
+    check_out,
+    check_output_path,
+    load_export,
+    make_export,
+    write_export,
+)
 from search.planning.plan import Plan, make_plan
 from search.retrain import Retraining
 from spaces.errors import ConfigError, DeviceError, StoreError
 from spaces.loader import load_study
 from spaces.records import EpochRecord, TestScore
 from storage.location import StoreLocation
-from storage.rows import FinalState, StoredStudy
+from storage.rows import FinalState, Outcome, StoredStudy
 from storage.store import Store
 
 NAN = math.nan
@@ -56,7 +63,7 @@ class Finished:
         """The next trial, which saw these metrics."""
         claim = self.store.leases.claim_trial(self.stored.id, 100, "box:1", 600)
         assert claim is not None
-        config = self.plan.config(
+        config = self.plan.make_config(
             {"loss.gamma": 1 / 3, "optimizer.lr_multiple": 1e-05 + 0.03}, self.count, preset
         )
         claim = self.store.leases.bind_trial(
@@ -71,7 +78,7 @@ class Finished:
                 ),
                 600,
             )
-        self.store.leases.finish_trial(claim, state, score=score)
+        self.store.leases.finish_trial(claim, Outcome(state, score=score))
         self.count += 1
 
     def export(self, number: int | None = None) -> Export:
@@ -126,7 +133,7 @@ class TestMakeExport:
         """The best complete trial, with its configuration as it was trained."""
         export = finished.export()
         assert export.provenance.trial == 1
-        assert export.trial_config() == finished.plan.config(
+        assert export.trial_config() == finished.plan.make_config(
             {"loss.gamma": 1 / 3, "optimizer.lr_multiple": 1e-05 + 0.03}, 1, "safe"
         )
 
@@ -256,18 +263,18 @@ class TestWriteExport:
         """Any other file stays as it is."""
         path = tmp_path / "notes.yaml"
         path.write_text(text)
-        with pytest.raises(ConfigError, match="another file stands in the way") as caught:
+        with pytest.raises(ConfigError, match="another file has this path") as caught:
             write_export(finished.export(), path)
         assert path.read_text() == text
         assert (caught.value.where, caught.value.next_step) == (
             str(path),
-            "name another place with --out",
+            "choose another path with --out",
         )
 
     def test_binary(self, finished: Finished, tmp_path: Path) -> None:
         """So does one that is no text."""
         (tmp_path / "model.pt").write_bytes(b"\xff\xfe\x00")
-        with pytest.raises(ConfigError, match="another file stands in the way"):
+        with pytest.raises(ConfigError, match="another file has this path"):
             write_export(finished.export(), tmp_path / "model.pt")
 
     @pytest.mark.parametrize(
@@ -275,7 +282,7 @@ class TestWriteExport:
         [
             ("a/b/best.yaml", "there is no folder {}/a/b", "`mkdir -p {}/a/b`, or "),
             ("", "a folder", "--out {}/NAME"),
-            ("file/best.yaml", "{}/file is no folder", "--out"),
+            ("file/best.yaml", "{}/file is not a folder", "--out"),
         ],
     )
     def test_no_place(
@@ -295,8 +302,8 @@ class TestWriteExport:
         ] == ["file"]
 
     def test_device(self) -> None:
-        """What is no ordinary file is never replaced by one."""
-        for check in (check_out, lambda path: check_place(path, "--save")):
+        """What is no regular file is never replaced by one."""
+        for check in (check_out, lambda path: check_output_path(path, "--save")):
             with pytest.raises(ConfigError):
                 check(Path("/dev/null"))
         assert not Path("/dev/null").is_file()

@@ -47,7 +47,7 @@ class TestSplit:
         """Two shares that do not sum to 1 are refused, with both and their sum."""
         with pytest.raises(
             ValidationError,
-            match=rf"must sum to 1, but ce_weight {ce:g} \+ dice_weight {dice:g} is {total}; name only one",
+            match=rf"must sum to 1, but {ce:g} \+ {dice:g} is {total}; set only one",
         ):
             LossConfig(ce_weight=ce, dice_weight=dice)
 

@@ -14,7 +14,7 @@ import pytest
 
 from spaces.errors import InputError, RecordsError
 from spaces.record_json import make_record as read_row
-from spaces.record_json import told_row
+from spaces.record_json import make_row
 from spaces.recordings import (
     RecordedStudy,
     RecordedTrial,
@@ -92,7 +92,7 @@ class TestMakeRecord:
             grad_shares={"ce": 0.7, "dice": 0.3},
             class_grad_shares=(0.2, None, 0.8),
         )
-        assert read_row(told_row(record)) == record
+        assert read_row(make_row(record)) == record
 
     @pytest.mark.parametrize("steps", [{}, {"steps": 7}])
     def test_norm(self, steps: dict[str, int]) -> None:
@@ -246,7 +246,7 @@ class TestRead:
                 "an epoch has no metric",
                 ", line 2 → epochs[1]",
             ),
-            ({"epochs": [EPOCH, EPOCH]}, "epoch 1 stands twice", ", line 2 → epochs[1]"),
+            ({"epochs": [EPOCH, EPOCH]}, "epoch 1 is given twice", ", line 2 → epochs[1]"),
             (
                 {"epochs": [EPOCH | {"epoch": 2}, EPOCH]},
                 "epoch 1 comes after epoch 2",
@@ -293,7 +293,7 @@ class TestRead:
 
     def test_nothing(self, written: Write) -> None:
         """A file without a trial is refused."""
-        with pytest.raises(RecordsError, match=r"curves.jsonl holds no trial"):
+        with pytest.raises(RecordsError, match=r"curves.jsonl contains no trial"):
             read_recording(written("", " "))
 
     def test_unreadable(self, tmp_path: Path) -> None:
@@ -360,7 +360,11 @@ class TestWrite:
 
     @pytest.mark.parametrize(
         ("out", "found"),
-        [("nowhere/x.jsonl", "no folder"), ("", "a folder"), ("there.txt/x.jsonl", "is no folder")],
+        [
+            ("nowhere/x.jsonl", "no folder"),
+            ("", "a folder"),
+            ("there.txt/x.jsonl", "is not a folder"),
+        ],
     )
     def test_unwritable(self, tmp_path: Path, out: str, found: str) -> None:
         """A place that cannot be written is one clear error, before the work and at its end."""
@@ -381,7 +385,7 @@ class TestWrite:
     def test_unknown(self, tmp_path: Path) -> None:
         """What is unknown is left out, and is unknown again to the next reader."""
         record = read_row(EPOCH)
-        assert told_row(record) == EPOCH | {
+        assert make_row(record) == EPOCH | {
             "ce_loss": 0.8,
             "ce_weight": 1.0,
             "dice_weight": 0.0,
@@ -389,5 +393,5 @@ class TestWrite:
             "weight_ratio": 1.0,
             "clipped_share": 0.0,
         }
-        assert repr(read_row(told_row(record))) == repr(record)
-        assert told_row(replace(record, steps=1))["grad_norm_max"] == "NaN"
+        assert repr(read_row(make_row(record))) == repr(record)
+        assert make_row(replace(record, steps=1))["grad_norm_max"] == "NaN"

@@ -49,15 +49,18 @@ class TestShipped:
             params = plan.preset_params(preset)
             assert params
             assert all(plan.spec.space[path].contains(value) for path, value in params.items())
-            assert dict(plan.dimensions(plan.below(preset), params)).keys() == params.keys()
-            assert plan.config(params, 0, preset) == plan.config({}, 0, preset)
+            assert (
+                dict(plan.active_dimensions(plan.starting_tree(preset), params)).keys()
+                == params.keys()
+            )
+            assert plan.make_config(params, 0, preset) == plan.make_config({}, 0, preset)
 
     @pytest.mark.parametrize("name", NAMES)
     def test_presets_differ(self, name: str) -> None:
         """No two presets of a study are the same trial."""
         plan = make_plan(load_study(name))
         configs = [
-            plan.config(plan.preset_params(preset), 0, preset).model_dump_json()
+            plan.make_config(plan.preset_params(preset), 0, preset).model_dump_json()
             for preset in plan.spec.presets
         ]
         assert len(set(configs)) == len(configs)

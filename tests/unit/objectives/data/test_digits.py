@@ -295,7 +295,7 @@ class TestBuild:
         scenes = make_scenes(SMALL)["train"]
         assert images_NCHW.shape == (2, 1, 32, 32)
         assert np.allclose(
-            images_NCHW[:, 0].numpy() * digits.STD_GREY + digits.MEAN_GREY,
+            images_NCHW[:, 0].numpy() * digits.STD_GRAY + digits.MEAN_GRAY,
             scenes.images_NHW[[3, 5]],
         )
         assert np.array_equal(target_NHW.numpy(), scenes.masks_NHW[[3, 5]])

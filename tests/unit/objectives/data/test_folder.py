@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from objectives.contract import NoCheckpoints
 from objectives.data.build import build_data, count_classes, fingerprint
 from objectives.data.config import FolderData
-from objectives.data.folder import pairs, read_mask
+from objectives.data.folder import find_pairs, read_mask
 from objectives.data.loading import Batches
 from objectives.segmentation import train
 from objectives.segmentation.config import SegmentationConfig
@@ -96,7 +96,7 @@ def one_thread() -> Iterator[None]:
 class TestPairs:
     def test_in_order(self, configure: Configure) -> None:
         """Every image with its mask, in order of name."""
-        found = pairs(configure(), "train")
+        found = find_pairs(configure(), "train")
         assert [(pair.image.name, pair.mask.name) for pair in found] == [
             (f"scene_{index}.png",) * 2 for index in range(4)
         ]
@@ -116,7 +116,7 @@ class TestPairs:
                 image_suffix="_leftImg8bit",
                 mask_suffix="_gtFine_labelIds",
             )
-        found = pairs(
+        found = find_pairs(
             configure(root=str(root), image_suffix="_leftImg8bit", mask_suffix="_gtFine_labelIds"),
             "train",
         )
@@ -128,19 +128,19 @@ class TestPairs:
     def test_types(self, tmp_path: Path, configure: Configure, kind: str) -> None:
         """Image files of the usual types; the mask may be of another."""
         write_pair(tmp_path / "other", "train", "scene", kind=kind)
-        assert len(pairs(configure(root=str(tmp_path / "other")), "train")) == 1
+        assert len(find_pairs(configure(root=str(tmp_path / "other")), "train")) == 1
 
     def test_other_files(self, root: Path, configure: Configure) -> None:
         """What is no image is none of our business."""
         (root / "images" / "train" / "notes.txt").write_text("x")
         (root / "images" / "train" / ".DS_Store").write_bytes(b"x")
-        assert len(pairs(configure(), "train")) == 4
+        assert len(find_pairs(configure(), "train")) == 4
 
     def test_missing_mask(self, root: Path, configure: Configure) -> None:
         """An image without a mask is told with both paths."""
         (root / "masks" / "train" / "scene_2.png").unlink()
         with pytest.raises(DataError, match="an image of the split 'train' has no mask") as caught:
-            pairs(configure(), "train")
+            find_pairs(configure(), "train")
         assert caught.value.where == str(root / "images" / "train" / "scene_2.png")
         assert caught.value.allowed == str(root / "masks" / "train" / "scene_2.png")
         assert "mask_suffix" in caught.value.next_step
@@ -154,7 +154,7 @@ class TestPairs:
 
     def test_no_split(self, configure: Configure) -> None:
         """A split without a folder has no pairs."""
-        assert pairs(configure(), "test") == []
+        assert find_pairs(configure(), "test") == []
 
 
 class TestReadMask:
@@ -240,7 +240,7 @@ class TestCounts:
         mask_HW[3, 5:9] = 7
         path = write_pair(root, split, "scene_9", mask_HW)
         with pytest.raises(
-            DataError, match="a mask holds more classes than the configuration names"
+            DataError, match="a mask contains more classes than the configuration names"
         ) as caught:
             count_classes(configure())
         assert (caught.value.where, caught.value.found) == (str(path), "value 7 in 4 pixels")
@@ -271,7 +271,7 @@ class TestCounts:
             count_classes(configure())
         assert (caught.value.where, caught.value.next_step) == (
             str(path),
-            "mend or remove the file",
+            "fix or remove the file",
         )
 
     def test_named_twice(self, configure: Configure) -> None:
@@ -502,5 +502,5 @@ class TestTraining:
 
     def test_crop_does_not_fit(self, configure: Configure) -> None:
         """A crop that the encoder's strides do not divide is refused like an image's size."""
-        with pytest.raises(ConfigError, match="the image size does not fit the model"):
+        with pytest.raises(ConfigError, match="the image size does not match the model"):
             train.prepare(self.config(configure(crop=(32, 34))), "cpu")

@@ -41,7 +41,7 @@ class TestTexts:
             shares = np.bincount(labels, minlength=4) / len(labels)
             assert np.allclose(shares, (0.065, 0.59, 0.18, 0.165), atol=0.02)
         assert sum(len(getattr(texts, split).texts) for split in SPLITS) > 2000
-        assert texts.counts().names == tuple(GROUPS)
+        assert texts.count_classes().names == tuple(GROUPS)
 
     def test_distinct(self, texts: Texts) -> None:
         """No text stands twice, in whichever split and group."""
@@ -60,10 +60,10 @@ class TestTexts:
 
     def test_no_module_in_two_splits(self) -> None:
         """The splits share no module, whatever the seed."""
-        found = docstrings._distinct(docstrings._cached())
+        found = docstrings._drop_repeats(docstrings._load_cached())
         for seed in range(3):
             for group in GROUPS:
-                splits = docstrings._split(
+                splits = docstrings._split_modules(
                     [each for each in found if each.group == group], np.random.default_rng(seed)
                 )
                 modules = [{each.module for each in splits[name]} for name in SPLITS]
@@ -73,10 +73,10 @@ class TestTexts:
 
     def test_alike(self) -> None:
         """Large modules and small ones stand in every split: validation is of the same making as test."""
-        found = docstrings._distinct(docstrings._cached())
+        found = docstrings._drop_repeats(docstrings._load_cached())
         for seed in range(3):
             for group in ("tools", "concurrency", "mail"):
-                splits = docstrings._split(
+                splits = docstrings._split_modules(
                     [each for each in found if each.group == group], np.random.default_rng(seed)
                 )
                 largest = {
@@ -91,7 +91,7 @@ class TestTexts:
         few = load_docstrings(DocstringsData(texts=200))
         assert 180 <= sum(len(getattr(few, split).texts) for split in SPLITS) <= 220
         assert set(few.train.texts) < set(texts.train.texts)
-        assert min(few.counts().counts) >= 8
+        assert min(few.count_classes().counts) >= 8
 
     def test_again(self) -> None:
         """The same each time, from the cache or not; another seed splits otherwise."""

@@ -67,7 +67,7 @@ class TestRead:
         }
         texts = load_table(config(kind=kind, **files))
         assert texts.class_names == ("blame", "praise")
-        assert texts.counts().counts == (4, 12)
+        assert texts.count_classes().counts == (4, 12)
         assert texts.train.texts == tuple(text for text, _ in ROWS)
         assert texts.val == texts.test
         assert texts.val.labels == (1, 0)
@@ -187,8 +187,8 @@ class TestRefused:
             (
                 [row for row in ROWS if row[1] == "praise"],
                 {},
-                "there is nothing to tell apart",
-                "one class, 'praise'",
+                "there is only one class",
+                "'praise'",
             ),
             (
                 ROWS,
@@ -199,7 +199,7 @@ class TestRefused:
             (
                 ROWS,
                 {"classes": ("praise", "blam")},
-                "the label 'blame' is no class that is trained (did you mean 'blam'?)",
+                "the label 'blame' is not one of the classes (did you mean 'blam'?)",
                 "blame",
             ),
         ],
@@ -228,7 +228,7 @@ class TestRefused:
             split: write(f"{split}.csv", [*VAL, ("hm", "shrug")])
         }
         with pytest.raises(
-            DataError, match="the label 'shrug' is no class that is trained"
+            DataError, match="the label 'shrug' is not one of the classes"
         ) as caught:
             load_table(config(train=write("train.csv", ROWS), **files))
         assert "row 3, column 'verdict'" in caught.value.where
@@ -261,7 +261,7 @@ class TestRefused:
         """A folder of several splits is told by their names, and how to name one."""
         split = datasets.Dataset.from_dict({"review": ["x"], "verdict": ["y"]})
         datasets.DatasetDict({"train": split, "test": split}).save_to_disk(str(tmp_path))
-        with pytest.raises(DataError, match="the folder holds several splits") as caught:
+        with pytest.raises(DataError, match="the folder contains several splits") as caught:
             load_table(config(kind="datasets", train=str(tmp_path)))
         assert caught.value.found == "train, test"
         assert caught.value.next_step.startswith(f"name {tmp_path / 'train'}")
@@ -281,7 +281,7 @@ class TestRefused:
         """A line that is no JSON is told by its number in the file."""
         path = tmp_path / "a.jsonl"
         path.write_text('{"review": "x", "verdict": "y"}\n{"review": x}\n', encoding="utf-8")
-        with pytest.raises(DataError, match="a line is no JSON") as caught:
+        with pytest.raises(DataError, match="a line is not valid JSON") as caught:
             load_table(config(kind="jsonl", train=str(path)))
         assert caught.value.where == f"{path}, line 2, column 12"
 

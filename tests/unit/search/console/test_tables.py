@@ -12,6 +12,7 @@ from search.console import tables
 from search.report.study import study_report
 from spaces.loader import load_study, shipped_studies
 from spaces.records import ClassCounts
+from storage.rows import Outcome
 
 if TYPE_CHECKING:
     from tests.unit.search.conftest import Demo, Width
@@ -147,7 +148,7 @@ class TestStudy:
     def test_unnumbered_kill(self, demo: Demo, capsys: pytest.CaptureFixture[str]) -> None:
         """A trial that failed before it was given a number is listed without one."""
         demo.store.leases.finish_trial(
-            demo.claim(), "failed", reason="given up: 3 workers vanished"
+            demo.claim(), Outcome("failed", reason="given up: 3 workers vanished")
         )
 
         tables.print_kills(study_report(demo.store, "focal_gamma"))

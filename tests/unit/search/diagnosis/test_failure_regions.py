@@ -1,4 +1,4 @@
-"""What the kills of a study have in common."""
+"""Failure regions of a study."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def by_rate(rates: list[float], limit: float) -> list[Trial]:
     return [({"rate": rate, "clip": 1.0}, rate > limit) for rate in rates]
 
 
-class TestLessons:
+class TestFindFailureRegions:
     def test_threshold(self) -> None:
         """A rate above which trials diverge is found, with the counts on both sides."""
         (found,) = find_failure_regions(by_rate([0.1 * step for step in range(1, 31)], 2.05))
@@ -35,14 +35,14 @@ class TestLessons:
         [(1239.5, 1245.0, 1242.0), (0.101, 0.1045, 0.103), (2.0, 2.1, 2.0)],
     )
     def test_digits(self, low: float, high: float, shown: float) -> None:
-        """A threshold is told with as many digits as part the trials on its sides."""
+        """A threshold has as many digits as separate the trials on its sides."""
         trials: list[Trial] = [({"x": low}, False)] * 12 + [({"x": high}, True)] * 12
         (found,) = find_failure_regions(trials)
         assert low <= float(found.condition.removeprefix("> ")) < high
         assert float(found.condition.removeprefix("> ")) == pytest.approx(shown, rel=0.01)
 
     def test_below(self) -> None:
-        """The far side may be the lower one."""
+        """A region may be below a threshold."""
         trials: list[Trial] = [
             ({"clip": value}, value < 1) for value in [0.1, 0.2, 0.3, 0.4, 0.5, *range(2, 12)]
         ]
@@ -51,7 +51,7 @@ class TestLessons:
         assert (found.killed, found.trials) == (5, 5)
 
     def test_choice(self) -> None:
-        """One choice of a categorical dimension."""
+        """A region may be one choice of a categorical dimension."""
         trials: list[Trial] = [
             ({"method": method}, method == "inverse")
             for method in ["inverse", "sqrt", "uniform"] * 6
@@ -60,12 +60,12 @@ class TestLessons:
         assert str(found) == "6 of 6 trials with method = inverse diverged (0 of 12 others)"
 
     def test_none_is_a_choice(self) -> None:
-        """No bound at all is a choice like any other."""
+        """None is a choice like any other."""
         trials: list[Trial] = [({"clip": clip}, clip is None) for clip in [None, 1.0, 5.0] * 6]
         assert find_failure_regions(trials)[0].condition == "= none"
 
     def test_conditional(self) -> None:
-        """A dimension that does not exist in a trial says nothing about it."""
+        """A trial without the dimension does not count for it."""
         trials: list[Trial] = [({"gamma": float(value)}, value > 5) for value in range(12)] + [
             ({}, False)
         ] * 50
@@ -74,7 +74,7 @@ class TestLessons:
 
     @pytest.mark.parametrize("kills", [0, 1, 2])
     def test_few(self, kills: int) -> None:
-        """One or two kills are no pattern."""
+        """One or two diverged trials give no region."""
         assert (
             find_failure_regions(
                 [({"rate": float(rate)}, rate >= 30 - kills) for rate in range(30)]
@@ -83,9 +83,9 @@ class TestLessons:
         )
 
     def test_chance(self) -> None:
-        """Kills that fall anywhere teach nothing, in nearly all of a hundred studies."""
+        """Trials that diverge at random give no region, in nearly all of a hundred studies."""
         draw = random.Random(0)
-        taught = 0
+        found = 0
         for _ in range(100):
             trials: list[Trial] = [
                 (
@@ -94,18 +94,18 @@ class TestLessons:
                 )
                 for _ in range(30)
             ]
-            taught += bool(find_failure_regions(trials))
-        assert taught <= 5
+            found += bool(find_failure_regions(trials))
+        assert found <= 5
 
     def test_equal(self) -> None:
-        """A dimension with one value divides nothing."""
+        """A dimension with a single value has no region."""
         assert find_failure_regions([({"rate": 1.0}, index < 5) for index in range(10)]) == ()
 
 
 class TestFisher:
     @given(st.tuples(*[st.integers(0, 400)] * 4))
     def test_peer(self, table: tuple[int, int, int, int]) -> None:
-        """The probability is that of SciPy's exact test, whatever the four counts are."""
+        """The p-value equals that of SciPy's exact test for any counts."""
         killed, lived, killed_else, lived_else = table
         peer = fisher_exact(
             [[killed, lived], [killed_else, lived_else]], alternative="greater"
@@ -115,7 +115,7 @@ class TestFisher:
         ) == pytest.approx(peer, rel=1e-9, abs=1e-300)
 
     def test_large(self) -> None:
-        """In a study of thousands of trials, too, where single probabilities are smaller than a float can be."""
+        """It is exact for thousands of trials, where single probabilities underflow."""
         peer = fisher_exact([[900, 100], [2100, 2900]], alternative="greater").pvalue
         assert _fisher_test(900, 1000, 2100, 5000) == pytest.approx(peer, rel=1e-9)
         assert _fisher_test(900, 1000, 0, 5000) == 0.0

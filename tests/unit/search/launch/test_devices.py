@@ -1,4 +1,4 @@
-"""Which devices there are, and who gets which."""
+"""Listing devices, and dividing them among workers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from search.launch.devices import MAX_CPU_WORKERS, Slot, own_device, plan_slots, present_devices
+from search.launch.devices import MAX_CPU_WORKERS, Slot, list_devices, plan_slots, resolve_device
 from spaces.errors import DeviceError
 
 HERE = ("cpu", "cuda:0", "cuda:1")
@@ -56,38 +56,38 @@ class TestPlanSlots:
         present: tuple[str, ...],
         places: list[str],
     ) -> None:
-        """Workers go round the devices that were asked for: GPUs where there are some, else cores."""
+        """Workers are placed on the given devices in turn: on GPUs if there are any, else on cores."""
         assert [slot.device for slot in plan_slots(devices, workers, per_device, present)] == places
 
     @pytest.mark.parametrize("devices", ["cpu,cuda:0", "cuda:0,cpu"])
     def test_mixed(self, devices: str) -> None:
-        """A GPU that was named gets a worker, wherever in the list it stands."""
+        """A named GPU gets a worker, at any position in the list."""
         assert "cuda:0" in [slot.device for slot in plan_slots(devices, None, 1, HERE)]
 
     @pytest.mark.parametrize("workers", [1, 2, 3, 64])
     def test_threads(self, workers: int) -> None:
-        """The cores are shared out evenly, rounded down, and nobody is left without one."""
+        """The cores are divided evenly, rounded down, with at least one per worker."""
         assert (
             plan_slots("cpu", workers, 1, HERE) == [Slot("cpu", max(1, CORES // workers))] * workers
         )
 
     @pytest.mark.usefixtures("one_core")
     def test_one_core(self) -> None:
-        """What counts is the cores that this process may use, not those of the machine."""
+        """Only the cores that this process may use count."""
         assert plan_slots("auto", None, 1, ("cpu",)) == [Slot("cpu", 1)]
 
     @pytest.mark.parametrize(
         ("devices", "what"),
         [
-            ("cuda:7", "there is no device 'cuda:7' here (did you mean 'cuda:"),
-            ("cup", "there is no device 'cup' here (did you mean 'cpu'?)"),
-            ("cuda:0,tpu:0", "there is no device 'tpu:0' here"),
-            ("", "there is no device '' here"),
-            ("cuda:0,", "there is no device '' here"),
+            ("cuda:7", "this machine has no device 'cuda:7' (did you mean 'cuda:"),
+            ("cup", "this machine has no device 'cup' (did you mean 'cpu'?)"),
+            ("cuda:0,tpu:0", "this machine has no device 'tpu:0'"),
+            ("", "this machine has no device ''"),
+            ("cuda:0,", "this machine has no device ''"),
         ],
     )
     def test_absent(self, devices: str, what: str) -> None:
-        """A device that is not there is refused, with the nearest that is, and all of them."""
+        """An unknown device is refused, with the nearest match and all available ones."""
         error = refusal(devices)
         assert error.what.startswith(what)
         assert (error.where, error.found, error.allowed) == (
@@ -98,7 +98,7 @@ class TestPlanSlots:
 
     def test_no_gpu(self) -> None:
         """`cuda` without a GPU is refused under the name of the first one."""
-        assert refusal("cuda", ("cpu",)).what.startswith("there is no device 'cuda:0' here")
+        assert refusal("cuda", ("cpu",)).what.startswith("this machine has no device 'cuda:0'")
 
     @pytest.mark.parametrize("devices", ["cuda:0,cuda:0", "cuda,cuda:0", "cpu,cpu"])
     def test_twice(self, devices: str) -> None:
@@ -111,7 +111,7 @@ class TestPlanSlots:
 class TestPresentDevices:
     @pytest.fixture
     def driver(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-        """A driver's tool that lists two GPUs, one of them cut in parts."""
+        """A driver's tool that lists two GPUs, one of them with a MIG device."""
         tool = tmp_path / "nvidia-smi"
         tool.write_text(
             "#!/bin/sh\necho 'GPU 0: NVIDIA H200 (UUID: GPU-1)'\necho '  MIG 1g.18gb Device 0: (UUID: MIG-1)'\necho 'GPU 1: NVIDIA H200 (UUID: GPU-2)'\n"
@@ -140,7 +140,7 @@ class TestPresentDevices:
         """The CPU and the GPUs that the driver lists, as far as CUDA_VISIBLE_DEVICES shows them, counted from 0."""
         if visible is not None:
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-        assert present_devices() == devices
+        assert list_devices() == devices
 
     @pytest.mark.usefixtures("driver")
     @pytest.mark.parametrize(
@@ -150,15 +150,15 @@ class TestPresentDevices:
         """A single worker's `auto` is the first GPU that it may use, else the CPU; any other name stays."""
         if visible is not None:
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-        assert own_device("auto") == device
-        assert own_device("cuda:7") == "cuda:7"
+        assert resolve_device("auto") == device
+        assert resolve_device("cuda:7") == "cuda:7"
 
     def test_broken_driver(self, driver: Path) -> None:
-        """A driver that cannot be asked has no GPUs."""
+        """A driver that fails counts as having no GPUs."""
         driver.write_text("#!/bin/sh\nexit 9\n")
-        assert present_devices() == ("cpu",)
+        assert list_devices() == ("cpu",)
 
     def test_no_driver(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        """Without a driver there is the CPU."""
+        """Without a driver there is only the CPU."""
         monkeypatch.setenv("PATH", str(tmp_path))
-        assert present_devices() == ("cpu",)
+        assert list_devices() == ("cpu",)

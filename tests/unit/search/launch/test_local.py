@@ -1,4 +1,4 @@
-"""Workers of this machine: their logs, and what is made of how they end."""
+"""Workers on this machine: their logs and events, and what follows from how they end."""
 
 from __future__ import annotations
 
@@ -9,67 +9,95 @@ import pytest
 
 from search.launch.devices import Slot
 from search.launch.local import LocalWorkers
+from search.worker.options import WorkerOptions
 from spaces.errors import InputError, SearchError
 from storage.location import StoreLocation
+
+REPORTING = """
+import sys
+from pathlib import Path
+from search.worker.events import LOGGER, log_worker_events
+from spaces.errors import DataError
+with log_worker_events(Path(sys.argv[1])):
+    {}
+"""
+"""A script that reports its events to the file in its argument."""
 
 
 @pytest.fixture
 def logs(tmp_path: Path) -> Path:
-    """Where the logs go."""
+    """The folder for the logs."""
     return tmp_path / "search.files" / "demo"
 
 
-def ended(logs: Path, *scripts: str) -> LocalWorkers:
-    """Workers, each of which runs a script in place of the real command, after they ended."""
-    team = LocalWorkers(
-        [Slot("cpu", 1) for _ in scripts], [], StoreLocation.parse("sqlite:///search.db"), logs
+def run_scripts(logs: Path, *scripts: str) -> LocalWorkers:
+    """Workers that ran a script each instead of the command, after they ended."""
+    options = WorkerOptions("demo")
+    pool = LocalWorkers(
+        [Slot("cpu", 1) for _ in scripts], options, StoreLocation.parse("sqlite:///search.db"), logs
     )
-    for worker, script in zip(team.workers, scripts, strict=True):
-        worker.command = [sys.executable, "-c", script]
-    with team.running():
-        for worker in team.workers:
+    for worker, script in zip(pool.workers, scripts, strict=True):
+        worker.command = [sys.executable, "-c", script, str(worker.events)]
+    with pool.running():
+        for worker in pool.workers:
             assert worker.process is not None
             worker.process.wait(60)
-        assert team.finished()
-    return team
+        assert pool.is_finished()
+    return pool
 
 
-class TestCheck:
+class TestRaiseFailure:
     def test_done(self, logs: Path) -> None:
-        """Workers that ended well are nothing to speak of."""
-        ended(logs, "print('done')").check()
+        """Workers that ended well raise nothing."""
+        run_scripts(logs, "print('done')").raise_failure()
 
     def test_bad_input(self, logs: Path) -> None:
-        """Bad input is told once, in the worker's own words from its error on, and nothing is added to them."""
-        team = ended(
-            logs, "print('warning: mind\\nerror: no data\\n  where:   data'); raise SystemExit(2)"
+        """Bad input is raised once, as the worker reported it, with nothing added."""
+        script = (
+            "LOGGER.warning('mind')\n    try: raise DataError('no data', where='data')\n"
+            "    except DataError as problem: LOGGER.error(str(problem)); sys.exit(2)"
         )
+        pool = run_scripts(logs, REPORTING.format(script))
         with pytest.raises(InputError) as caught:
-            team.check()
+            pool.raise_failure()
         assert str(caught.value) == "no data\n  where:   data"
-        assert team.warnings() == ["mind"]
+        assert pool.list_warnings() == ["mind"]
 
     def test_crash(self, logs: Path) -> None:
-        """A worker that broke down is told by the last line of its log, with the place of the rest."""
-        team = ended(logs, "raise ZeroDivisionError('by 0')")
+        """An unexpected exception is raised with its message and the path of the log."""
+        pool = run_scripts(logs, REPORTING.format("raise ZeroDivisionError('by 0')"))
         with pytest.raises(
             SearchError, match="a worker ended unexpectedly: ZeroDivisionError: by 0"
         ) as caught:
-            team.check()
+            pool.raise_failure()
         assert str(caught.value).endswith(f"log:     {logs / 'worker-0.log'}")
 
+    def test_text_is_not_read(self, logs: Path) -> None:
+        """What a library prints is never taken for a warning or an error of the worker."""
+        pool = run_scripts(logs, "print('warning: mind'); print('error: no data')")
+        pool.raise_failure()
+        assert pool.list_warnings() == []
 
-class TestForgetLogs:
+
+class TestRemoveLogs:
     def test_new(self, logs: Path, tmp_path: Path) -> None:
-        """The logs of a first run go with their folders."""
-        ended(logs, "print(1)", "print(2)").forget_logs()
+        """The logs and events of a first run are removed with their folders."""
+        warning = REPORTING.format("LOGGER.warning('mind')")
+        run_scripts(logs, warning, "print(2)").remove_logs()
         assert list(tmp_path.iterdir()) == []
 
     def test_earlier(self, logs: Path) -> None:
-        """What earlier runs wrote, and other files, stay."""
+        """Logs and events of earlier runs, and other files, stay."""
         logs.mkdir(parents=True)
         (logs / "worker-0.log").write_text("earlier\n")
+        (logs / "worker-0.events.jsonl").write_text("{}\n")
         (logs / "trial-00000.ckpt").write_bytes(b"x")
-        ended(logs, "print(1)", "print(2)").forget_logs()
-        assert sorted(path.name for path in logs.iterdir()) == ["trial-00000.ckpt", "worker-0.log"]
+        warning = REPORTING.format("LOGGER.warning('mind')")
+        run_scripts(logs, warning, "print(2)").remove_logs()
+        assert sorted(path.name for path in logs.iterdir()) == [
+            "trial-00000.ckpt",
+            "worker-0.events.jsonl",
+            "worker-0.log",
+        ]
         assert (logs / "worker-0.log").read_text() == "earlier\n"
+        assert (logs / "worker-0.events.jsonl").read_text() == "{}\n"

@@ -1,4 +1,4 @@
-"""Engines that place workers: what is refused before anything is started, and how a cluster is shared out."""
+"""Launchers: what is refused before anything starts, and how a cluster is divided."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from search.launch import ray_cluster, slurm_queue
 from search.launch.devices import Slot
-from search.launch.placement import Placement, _check_reach, prepare, slurm_parameters
+from search.launch.placement import Placement, _check_reach, resolve_placement, slurm_parameters
 from search.launch.ray import Share
 from spaces.errors import DeviceError, InputError, LauncherError
 from storage.location import StoreLocation
@@ -48,7 +48,7 @@ def node(cpus: int, gpus: int = 0, address: str = "10.0.0.1") -> dict[str, Any]:
     }
 
 
-class TestPrepare:
+class TestResolvePlacement:
     @pytest.mark.parametrize(
         ("changes", "words"),
         [
@@ -63,33 +63,33 @@ class TestPrepare:
     def test_other_launcher(self, changes: dict[str, Any], words: str) -> None:
         """An option of a launcher that was not chosen is refused."""
         with pytest.raises(LauncherError, match=words):
-            prepare(place(**changes), SQLITE, [])
+            resolve_placement(place(**changes), SQLITE, [])
 
     def test_password_shown(self) -> None:
-        """Ray publishes command lines, so that a password in this one is refused, without being repeated."""
+        """Ray shows command lines, so that a password in this one is refused, without being repeated."""
         with pytest.raises(
-            LauncherError, match="the store's password stands on the command line"
+            LauncherError, match="the store's password is on the command line"
         ) as caught:
-            prepare(place(engine="ray"), SERVER, ["search", "run", "--store", SERVER_URL])
+            resolve_placement(place(engine="ray"), SERVER, ["search", "run", "--store", SERVER_URL])
         assert "s3cret-word" not in str(caught.value)
 
     def test_no_slurm(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Where Slurm is absent, that is said."""
+        """Without Slurm the error says so."""
         monkeypatch.setenv("PATH", "/nowhere")
-        with pytest.raises(LauncherError, match="Slurm is not on this machine"):
-            prepare(place(engine="slurm", workers=2), SERVER, [])
+        with pytest.raises(LauncherError, match="Slurm is not installed on this machine"):
+            resolve_placement(place(engine="slurm", workers=2), SERVER, [])
 
     def test_threads(self) -> None:
-        """`--cpus-per-worker` sets the threads of local workers, too."""
-        hire, warnings = prepare(place(devices="cpu", workers=2, cpus=3), SQLITE, [])
-        assert (hire.args[0], warnings) == ([Slot("cpu", 3)] * 2, [])  # type: ignore[attr-defined]
+        """`--cpus-per-worker` also sets the threads of local workers."""
+        factory, warnings = resolve_placement(place(devices="cpu", workers=2, cpus=3), SQLITE, [])
+        assert (factory.args[0], warnings) == ([Slot("cpu", 3)] * 2, [])  # type: ignore[attr-defined]
 
 
 class TestReach:
     @pytest.mark.parametrize(
         "url",
         [
-            SQLITE,
+            "sqlite:///search.db",
             "postgresql://localhost/search",
             "postgresql://127.0.0.1/search",
             "postgresql:///search",
@@ -97,7 +97,7 @@ class TestReach:
         ],
     )
     def test_refused(self, url: str) -> None:
-        """A store that stands on this machine is refused when others are to use it, and taken when there are none."""
+        """A store that only this machine can use is refused when there are others, and accepted otherwise."""
         _check_reach(StoreLocation.parse(url), [], "ray")
         with pytest.raises(
             LauncherError, match="the other machines of the cluster cannot use this store"
@@ -106,15 +106,15 @@ class TestReach:
         assert "2 other machines: 10.0.0.2, 10.0.0.3" in str(caught.value)
 
     def test_server(self) -> None:
-        """A server with a name of its own is taken."""
+        """A server with a host name is accepted."""
         _check_reach(SERVER, ["10.0.0.2"], "slurm")
 
     def test_elsewhere(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The nodes of a Slurm cluster are other machines unless they bear this one's name."""
+        """The nodes of a Slurm cluster are other machines unless they have this one's name."""
         here = socket.gethostname()
         monkeypatch.setattr(
             slurm_queue,
-            "_run",
+            "_run_command",
             lambda *_: (
                 f"NodeName=a NodeHostName={here} State=IDLE\nNodeName=b NodeHostName=far State=IDLE\n"
             ),
@@ -124,14 +124,14 @@ class TestReach:
 
 class TestRayShares:
     def test_gpus(self) -> None:
-        """Two workers on a GPU take half of it each, and divide the CPUs of the poorest node."""
+        """Two workers on a GPU take half of it each, and divide the CPUs of the smallest node."""
         shares, warning = ray_cluster.plan_shares(
             "auto", None, 2, None, [node(16, 4), node(8, 1), node(64)]
         )
         assert (shares, warning) == ([Share(Slot("cuda:0", 2), 0.5)] * 10, "")
 
     def test_cpus(self) -> None:
-        """Without GPUs there are four workers a node at most, each with its part of the CPUs."""
+        """Without GPUs there are at most four workers per node, which divide its CPUs."""
         assert (
             ray_cluster.plan_shares("auto", None, 1, None, [node(16), node(8)])[0]
             == [Share(Slot("cpu", 2), 0)] * 8
@@ -142,7 +142,7 @@ class TestRayShares:
         )
 
     def test_more_than_room(self) -> None:
-        """Workers for whom there is no room are asked for all the same: a cluster may grow."""
+        """Workers without room are requested all the same, because a cluster may grow."""
         shares, warning = ray_cluster.plan_shares("cpu", 5, 1, 4, [node(8, 2)])
         assert len(shares) == 5
         assert (
@@ -154,12 +154,12 @@ class TestRayShares:
         ("devices", "cpus", "words"),
         [
             ("cuda", None, "no node of the Ray cluster has a GPU"),
-            ("cuda:1", None, "Ray itself chooses among the GPUs"),
+            ("cuda:1", None, "Ray chooses among the GPUs itself"),
             ("auto", 64, "no node of the Ray cluster has 64 CPUs"),
         ],
     )
     def test_absent(self, devices: str, cpus: int | None, words: str) -> None:
-        """What no node has is refused."""
+        """Devices that no node has are refused."""
         with pytest.raises(DeviceError, match=words):
             ray_cluster.plan_shares(devices, None, 1, cpus, [node(16)])
 
@@ -167,21 +167,21 @@ class TestRayShares:
         "address", ["ray://somewhere:10001", "somewhere", "host:port", "host:70000"]
     )
     def test_malformed(self, address: str) -> None:
-        """An address that no cluster can have is refused before Ray tries it for a minute."""
-        with pytest.raises(LauncherError, match="no Ray cluster has such an address"):
-            ray_cluster.join(address)
+        """A malformed address is refused before Ray tries it for a minute."""
+        with pytest.raises(LauncherError, match="the address of a Ray cluster is malformed"):
+            ray_cluster.join_cluster(address)
 
-    def test_nobody(self) -> None:
-        """So is one where nobody answers."""
-        with socket.socket() as held:
-            held.bind(("127.0.0.1", 0))
+    def test_unreachable(self) -> None:
+        """An address where no cluster answers is refused."""
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
             with pytest.raises(LauncherError, match="no Ray cluster answers"):
-                ray_cluster.join(f"127.0.0.1:{held.getsockname()[1]}")
+                ray_cluster.join_cluster(f"127.0.0.1:{taken.getsockname()[1]}")
 
 
 class TestSlurmParameters:
     def test_sorted(self) -> None:
-        """Names of submitit go to submitit, the others of sbatch beside them; dashes and underscores are the same."""
+        """Parameters of submitit and other options of sbatch are separated; dashes and underscores are the same."""
         made = slurm_parameters(
             ["partition=gpu", "time=2:00:00", "signal-delay-s=30", "reservation=ours"], SBATCH
         )
@@ -198,28 +198,28 @@ class TestSlurmParameters:
             ("partitoin=gpu", "sbatch has no option 'partitoin' .did you mean 'partition'"),
             ("partition", "--slurm takes name=value"),
             ("comment=a\n#SBATCH --uid=0", "--slurm takes name=value"),
-            ("array=0-9", "the workers depend on 'array', which is set already"),
-            ("signal_delay_s=soon", "--slurm takes a number there"),
+            ("array=0-9", "the workers depend on 'array', which is already set"),
+            ("signal_delay_s=soon", "--slurm signal_delay_s takes a number"),
         ],
     )
     def test_refused(self, assignment: str, words: str) -> None:
-        """A name that Slurm does not have, or that is not the user's to set, is refused; so is a second line."""
+        """An unknown name, one that the workers depend on, and a second line are refused."""
         with pytest.raises(InputError, match=words):
             slurm_parameters([assignment], SBATCH)
 
 
 class TestSlurmQueue:
     def test_states(self) -> None:
-        """The lines of squeue, by job."""
+        """The output of squeue, by job."""
         assert slurm_queue.parse_states("12_0 RUNNING\n12_1 PENDING\n\n") == {
             "12_0": "RUNNING",
             "12_1": "PENDING",
         }
 
-    def test_without(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A variable is hidden from what is started inside, and there again afterwards."""
+    def test_hidden(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A variable is hidden within the block, and restored after it."""
         monkeypatch.setenv("SEARCH_STORE", SERVER_URL)
-        with slurm_queue.without("SEARCH_STORE", "SEARCH_ABSENT"):
+        with slurm_queue.hidden_variables("SEARCH_STORE", "SEARCH_ABSENT"):
             assert "SEARCH_STORE" not in os.environ
         assert os.environ["SEARCH_STORE"] == SERVER_URL
         assert "SEARCH_ABSENT" not in os.environ

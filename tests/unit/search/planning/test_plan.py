@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from objectives.segmentation.config import SegmentationConfig
-from search.planning.plan import NO_BOUND, Plan, make_plan, searchable
+from search.planning.plan import NO_BOUND, Plan, make_plan, searchable_paths
 from spaces.config_tree import ConfigTree
 from spaces.errors import StudyError
 from spaces.study import StudySpec
@@ -44,8 +44,9 @@ def dimensions(plan: Plan, **params: Any) -> list[str]:
     """Which dimensions exist for these values, by dotted path with __ for the dot."""
     return [
         path
-        for path, _ in plan.dimensions(
-            plan.below(None), {name.replace("__", "."): value for name, value in params.items()}
+        for path, _ in plan.active_dimensions(
+            plan.starting_tree(None),
+            {name.replace("__", "."): value for name, value in params.items()},
         )
     ]
 
@@ -255,7 +256,7 @@ class TestRefused:
                         "loss.dice_weight": {"kind": "float", "low": 0.2, "high": 0.8},
                     }
                 },
-                "must sum to 1, but ce_weight 0.2 + dice_weight 0.2 is 0.4",
+                "must sum to 1, but 0.2 + 0.2 is 0.4",
                 "study demo, trial 0, loss",
                 "",
             ),
@@ -437,7 +438,7 @@ class TestConfig:
             epochs=7,
             metric={"score": "last"},
             base={"loss": {"kind": "focal", "dice_weight": 0.3}, "batch_size": 4},
-        ).config({"loss.gamma": 1.5}, 3)
+        ).make_config({"loss.gamma": 1.5}, 3)
         assert isinstance(config, SegmentationConfig)
         assert (
             config.loss.gamma,
@@ -454,12 +455,16 @@ class TestConfig:
 
     def test_same(self) -> None:
         """The same values and number give the same configuration, from a plan made anew, too."""
-        assert planned().config({"loss.gamma": 1.5}, 3) == planned().config({"loss.gamma": 1.5}, 3)
+        assert planned().make_config({"loss.gamma": 1.5}, 3) == planned().make_config(
+            {"loss.gamma": 1.5}, 3
+        )
 
     def test_seeds(self) -> None:
         """Each trial has a seed of its own, which follows from the study's seed and its number."""
         seeds = {
-            planned(seed=seed).config({}, number).seed for seed in (0, 1) for number in range(50)
+            planned(seed=seed).make_config({}, number).seed
+            for seed in (0, 1)
+            for number in range(50)
         }
         assert len(seeds) == 100
 
@@ -469,7 +474,7 @@ class TestConfig:
     )
     def test_explosion(self, signal: dict[str, Any], bound: float) -> None:
         """The bound of the gradient norm is the signal's, and none where the signal is off."""
-        config: Any = planned(signals={"gradient_explosion": signal}).config({}, 0)
+        config: Any = planned(signals={"gradient_explosion": signal}).make_config({}, 0)
         assert config.max_grad_norm == bound
 
     def test_preset(self) -> None:
@@ -478,7 +483,7 @@ class TestConfig:
             base={"batch_size": 2, "optimizer": {"weight_decay": 0.01}},
             space={"optimizer.lr_multiple": LR},
         )
-        config: Any = plan.config({"optimizer.lr_multiple": 7.0}, 0, "safe")
+        config: Any = plan.make_config({"optimizer.lr_multiple": 7.0}, 0, "safe")
         assert (
             config.batch_size,
             config.loss.dice_weight,
@@ -489,14 +494,14 @@ class TestConfig:
     def test_focal_preset(self) -> None:
         """In a study of gamma a preset is written as focal loss, so that it has a place in the space."""
         plan = planned(presets=["safe"])
-        config: Any = plan.config(plan.preset_params("safe"), 0, "safe")
+        config: Any = plan.make_config(plan.preset_params("safe"), 0, "safe")
         assert plan.preset_params("safe") == {"loss.gamma": 0.0}
         assert (config.loss.kind, config.loss.gamma, config.loss.alpha_tau) == ("focal", 0.0, 0.0)
 
     def test_do_not_go_together(self) -> None:
         """Values that a configuration cannot have are an error that names study and trial."""
         with pytest.raises(StudyError, match="exclude each other") as caught:
-            planned(base={"loss": {"kind": "focal", "alpha": 0.25}}).config(
+            planned(base={"loss": {"kind": "focal", "alpha": 0.25}}).make_config(
                 {"loss.alpha_tau": 0.5}, 7
             )
         assert caught.value.where == "study demo, trial 7, loss"
@@ -517,14 +522,14 @@ class TestNamedFactors:
             space=BY_NAME,
             base={"loss": {"kind": "focal", "class_alpha": {"bus": 2.0, "rider": 3.0}}},
         )
-        config: Any = plan.config({"loss.class_alpha.rider": 7.0, "loss.gamma": 1.0}, 0)
+        config: Any = plan.make_config({"loss.class_alpha.rider": 7.0, "loss.gamma": 1.0}, 0)
         assert config.loss.class_alpha == {"bus": 2.0, "rider": 7.0}
 
     def test_preset(self) -> None:
         """A preset knows no class by name: the factor is 1 there, and plain cross entropy stays what it is."""
         plan = planned(space=BY_NAME, presets=["untuned"])
         assert plan.preset_params("untuned") == {"loss.class_alpha.rider": 1.0, "loss.gamma": 0.0}
-        config: Any = plan.config(plan.preset_params("untuned"), 0, "untuned")
+        config: Any = plan.make_config(plan.preset_params("untuned"), 0, "untuned")
         assert (
             config.loss.kind,
             config.loss.gamma,
@@ -560,7 +565,7 @@ class TestNamedFactors:
 
     def test_zero(self) -> None:
         """A factor of 0 would drop a class: the bound is refused by the class's name."""
-        with pytest.raises(StudyError, match="factor of the class rider"):
+        with pytest.raises(StudyError, match="factor of class rider"):
             planned(
                 space={
                     "loss.class_alpha.rider": {"kind": "float", "low": 0, "high": 2},
@@ -621,7 +626,7 @@ class TestDimensions:
     def test_read_while_growing(self) -> None:
         """Values that are added between two dimensions count for the next one."""
         plan, params, seen = planned(space=CONDITIONAL, base=WEIGHTED), {}, []
-        for path, _ in plan.dimensions(plan.below(None), params):
+        for path, _ in plan.active_dimensions(plan.starting_tree(None), params):
             params[path] = "focal" if path == "loss.kind" else 10
             seen.append(path)
         assert seen == ["loss.kind", "weights.clip_ratio", "loss.gamma"]
@@ -640,7 +645,7 @@ class TestDimensions:
 class TestSearchable:
     def test_leaves(self) -> None:
         """Every value of the configuration has a path, at which it stands, and no section has one."""
-        paths = set(searchable(SegmentationConfig))
+        paths = set(searchable_paths(SegmentationConfig))
         tree = ConfigTree(SegmentationConfig().model_dump())
         assert {
             "loss.gamma",

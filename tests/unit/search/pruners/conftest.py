@@ -21,7 +21,7 @@ DECOUPLED_LOSS = (0.8, 0.7, 0.65, 0.6, 0.57, 0.55, 0.52, 0.5, 0.49)
 
 @pytest.fixture
 def series(make_record: Callable[..., EpochRecord]) -> Series:
-    """Makes records of the epochs 1, 2, …: a list has one value per epoch, anything else is for all.
+    """Makes records of the epochs 1, 2, …; a list has a value per epoch, anything else is for all.
 
     `loss` is the training loss and both of its parts, so that CE/Dice weights do not change it;
     `classes` is the class metric.

@@ -17,7 +17,7 @@ class TestClassCollapse:
     RULE = ClassCollapse(grace_epochs=8, epochs=5, share=0.4, level=0.01, all_but_one_epochs=5)
 
     def test_for_long(self, series: Series) -> None:
-        """It fires on two in five classes at 0 for five epochs after a grace of eight, and not earlier."""
+        """It fires on two classes at 0 for five epochs after a grace of eight, and not earlier."""
         records = series(classes=[self.HALF] * 13)
         assert signal(class_collapse(records[:12], self.RULE)) is None
         found = class_collapse(records, self.RULE)
@@ -40,7 +40,7 @@ class TestClassCollapse:
         ],
     )
     def test_silent(self, series: Series, last: list[tuple[float | None, ...]]) -> None:
-        """It is silent on one rare class, an absent class, a class above the level once, or unknown once."""
+        """It is silent on one rare class, and on a class that is absent, or above the level once."""
         assert signal(class_collapse(series(classes=[self.HALF] * 8 + last), self.RULE)) is None
 
     @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ class TestClassCollapse:
         assert signal(class_collapse(alone, self.RULE)) is None
 
     def test_no_dice(self, series: Series) -> None:
-        """After the grace, two stages of class weights without Dice do not count as a warm-up of Dice."""
+        """After the grace, two stages of class weights are no warm-up of Dice."""
         given = {
             "classes": [self.HALF] * 13,
             "dice_weight": 0.0,
@@ -92,7 +92,7 @@ class TestClassCollapse:
         ],
     )
     def test_other_schedules(self, series: Series, changes: dict[str, Any]) -> None:
-        """Other schedules, of the smooth, the class weights or a falling rate, do not excuse a class at 0."""
+        """Other schedules, of smooth, class weights or a falling rate, are no warm-up."""
         assert (
             signal(class_collapse(series(classes=[self.HALF] * 13, **changes), self.RULE))
             == "class_collapse"
@@ -114,7 +114,7 @@ class TestClassCollapse:
         )
 
     @pytest.mark.parametrize("nothing", [(None, None), ()])
-    def test_nothing_held(self, series: Series, nothing: tuple[None, ...]) -> None:
+    def test_no_classes(self, series: Series, nothing: tuple[None, ...]) -> None:
         """Without known class metrics nothing collapses."""
         records = series(classes=[nothing] * 40)
         assert signal(class_collapse(records, self.RULE)) is None
@@ -151,7 +151,7 @@ class TestClassCollapse:
         )
 
     def test_few_steps(self, series: Series) -> None:
-        """A trial of few steps is judged for a single class only; without steps there is no such grace."""
+        """A trial of few steps is judged for a single class only, where steps are recorded."""
         rule = self.RULE.model_copy(update={"grace_steps": 200})
         assert [
             signal(class_collapse(series(classes=[self.HALF] * 13, steps=steps), rule))

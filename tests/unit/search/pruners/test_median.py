@@ -1,4 +1,4 @@
-"""The median pruner over kept curves decides what Optuna's own one decides, whatever the history and the trial."""
+"""The median pruner over stored curves has the decisions of Optuna's own one."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def optunas(
     pruner: PrunerConfig,
     direction: Direction,
 ) -> bool:
-    """What Optuna decides, asked in its own way."""
+    """The decision of Optuna's pruner."""
     study = optuna.create_study(direction=direction, pruner=pruner_from_config(pruner, 6))
     study.add_trials([create_trial(value=0.0, intermediate_values=dict(curve)) for curve in curves])
     study.add_trials(
@@ -81,7 +81,7 @@ class TestFallsShort:
         warmup: int,
         noise: float,
     ) -> None:
-        """Over any history: both directions, NaN and infinity, ties, gaps, warm-up and start-up."""
+        """They agree on any history, with NaN, infinity, ties, gaps, warm-up and start-up."""
         pruner = PrunerConfig(startup_trials=startup, warmup_epochs=warmup, noise=noise)
         assert falls_short(own, peers_of(curves), pruner, direction) == optunas(
             own, curves, pruner, direction
@@ -89,7 +89,7 @@ class TestFallsShort:
 
     @pytest.mark.parametrize(("best", "prunes"), [(0.5, False), (0.4999, True)])
     def test_tie(self, best: float, prunes: bool) -> None:
-        """Who is as good as the median stays."""
+        """A trial at the median continues."""
         pruner = PrunerConfig(startup_trials=2, warmup_epochs=0, noise=0)
         assert (
             falls_short({1: best}, peers_of([{1: 0.25}, {1: 0.75}]), pruner, "maximize") is prunes

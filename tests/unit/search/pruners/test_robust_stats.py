@@ -1,4 +1,4 @@
-"""How a short series moves, told from its noise."""
+"""Robust statistics of short series."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import pytest
 from search.pruners.robust_stats import estimate_noise, median_slope, rising_share, running_median
 
 
-class TestSlope:
+class TestMedianSlope:
     def test_line(self) -> None:
-        """The slope of a straight line is its own, a step a value."""
+        """The slope of a straight line is exact, per value."""
         assert median_slope([5.0, 4.5, 4.0, 3.5]) == -0.5
 
     def test_by_hand(self) -> None:
@@ -18,7 +18,7 @@ class TestSlope:
         assert median_slope([0.0, 3.0, 1.0]) == 0.5
 
     def test_wild_value(self) -> None:
-        """One wild value in six does not turn it."""
+        """One outlier in six does not change it."""
         assert median_slope([1.0, 2.0, 3.0, 4.0, 5.0, -100.0]) == 1.0
 
 
@@ -31,9 +31,9 @@ class TestRisingShare:
         assert rising_share(values) == share
 
 
-class TestNoise:
+class TestEstimateNoise:
     def test_trend(self) -> None:
-        """A trend is no noise, and a single jump in it is none either."""
+        """A trend is no noise, and neither is a single jump in it."""
         assert estimate_noise([0.5 * step for step in range(12)]) == 0
         assert estimate_noise([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 97.0, 98.0, 99.0, 100.0]) == 0
 
@@ -47,11 +47,11 @@ class TestNoise:
 
     @pytest.mark.parametrize("values", [[], [1.0], [1.0, 2.0], [1.0, 9.0, 2.0]])
     def test_few(self, values: list[float]) -> None:
-        """Fewer than four values show none."""
+        """Fewer than four values have none."""
         assert estimate_noise(values) == 0
 
 
-class TestSmoothed:
+class TestRunningMedian:
     def test_by_hand(self) -> None:
         """The median of the last three values, of fewer at the start."""
         assert running_median([1.0, 3.0, 2.0, 9.0, 4.0]) == [1.0, 2.0, 2.0, 3.0, 4.0]

@@ -38,7 +38,7 @@ class TestLossRising:
         ],
     )
     def test_fires(self, series: Series, loss: list[float], name: str | None) -> None:
-        """It fires on a rise over five epochs, with one slip, of more than a tenth; an outlier is no trend."""
+        """It fires on a rise by a tenth over five epochs, with one slip; an outlier is no trend."""
         assert signal(loss_rising(series(loss=loss), LossRising())) == name
 
     def test_evidence(self, series: Series) -> None:
@@ -153,7 +153,7 @@ class TestMetricFalling:
         ],
     )
     def test_fires(self, series: Series, metric: list[float], name: str | None) -> None:
-        """It fires on a fall over five epochs, with one slip at most; noise and one bad epoch are no trend."""
+        """It fires on a fall over five epochs, with one slip; noise and an outlier are no trend."""
         assert signal(metric_falling(series(metric=metric), self.RULE)) == name
 
     def test_slips(self, series: Series) -> None:
@@ -292,7 +292,7 @@ class TestLossMetricDecoupling:
     def test_silent(
         self, series: Series, loss: tuple[float, ...], metric: tuple[float, ...]
     ) -> None:
-        """It is silent on a small fall, a rising loss, a short trial, a rising metric, an outlier, and noise."""
+        """It is silent on a small fall, a rising loss or metric, a short trial, an outlier, and noise."""
         assert (
             signal(loss_metric_decoupling(series(loss=list(loss), metric=list(metric)), self.RULE))
             is None
@@ -329,7 +329,8 @@ class TestLossMetricDecoupling:
         )
         assert (
             found.statement
-            == "over 4 epochs the loss fell from 0.8 to 0.5 while the metric went from 0.4500 at best to 0.3500"
+            == "over 4 epochs the loss fell from 0.8 to 0.5 while the metric went from 0.4500"
+            " at best to 0.3500"
         )
         better = series(
             loss=list(self.TABLE_LOSS), metric=[1 - value for value in self.TABLE_METRIC]
@@ -348,7 +349,7 @@ class TestLossMetricDecoupling:
     def test_not_the_table(
         self, series: Series, loss: tuple[float, ...], metric: tuple[float, ...]
     ) -> None:
-        """A slip of either, a small fall, or one within the noise does not fire in so few epochs."""
+        """A slip of either, a small fall, or one within the noise does not fire so early."""
         assert (
             signal(
                 loss_metric_decoupling(
@@ -405,7 +406,7 @@ class TestOverfitting:
         } | changes
 
     def test_fires(self, series: Series) -> None:
-        """It fires where the training loss falls, the validation loss rises, and the metric has stalled."""
+        """It fires where training loss falls, validation loss rises, and the metric has stalled."""
         found = overfitting(series(**self.given()), self.RULE)
         assert found is not None
         assert (
@@ -416,7 +417,8 @@ class TestOverfitting:
         ) == (9, [6, 7, 8, 9], [1.1, 1.3, 1.5, 1.7], 0.95)
         assert (
             found.statement
-            == "the validation loss rose to 1.5 (lowest 0.95) while the training loss fell to 0.5 and the metric gained nothing in 6 epochs"
+            == "the validation loss rose to 1.5 (lowest 0.95) while the training loss fell to 0.5"
+            " and the metric gained nothing in 6 epochs"
         )
 
     @pytest.mark.parametrize(

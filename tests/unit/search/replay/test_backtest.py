@@ -1,4 +1,4 @@
-"""Signals and a peer pruner over recorded trials, in cases small enough to be counted by hand."""
+"""Backtests of recorded trials, small enough to count by hand."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ NONE = PrunerConfig(kind="none")
 BOUND = SignalsConfig.model_validate(
     {name: {"enabled": False} for name in SIGNALS if name != "gradient_explosion"}
 )
-"""Thresholds under which a norm over 1000 kills, and nothing else."""
+"""Thresholds under which only a norm over 1000 stops a trial."""
 
 
 @pytest.fixture
 def trial(make_record: Make) -> Trial:
-    """A trial with an epoch for every metric, an hour each, whose gradient norm explodes in the epoch `bad`."""
+    """Makes trials with an epoch of an hour per metric; the norm explodes in the epoch `bad`."""
 
     def make(
         number: int,
@@ -59,7 +59,7 @@ def trial(make_record: Make) -> Trial:
 
 
 def field(*trials: RecordedTrial, epochs: int | None = None, **metric: Any) -> RankedRecording:
-    """The trials as they are judged."""
+    """The trials, ranked."""
     return rank_recording(
         Recording(RecordedStudy(name="demo", epochs=epochs, metric=MetricConfig(**metric)), trials)
     )
@@ -74,27 +74,27 @@ def rows(
 
 class TestField:
     def test_ranked(self, trial: Trial) -> None:
-        """Trials rank by the study's own score; of equal ones the earlier comes first, and one without a score is left out."""
+        """Trials with a score rank by the study's rule, of equal ones the earlier first."""
         trials = [
             trial(0, [0.1, 0.3]),
             trial(1, [0.5, 0.2]),
             trial(2, [0.3, 0.1]),
             trial(3, [NAN, NAN]),
         ]
-        assert [held.number for held in field(*trials).ranked] == [1, 0, 2]
-        assert [held.number for held in field(*trials, score="last").ranked] == [0, 1, 2]
-        assert [held.number for held in field(*trials, direction="minimize").ranked] == [0, 2, 1]
+        assert [each.number for each in field(*trials).ranked] == [1, 0, 2]
+        assert [each.number for each in field(*trials, score="last").ranked] == [0, 1, 2]
+        assert [each.number for each in field(*trials, direction="minimize").ranked] == [0, 2, 1]
 
     @pytest.mark.parametrize(("trials", "best"), [(1, 1), (10, 1), (11, 2), (25, 3)])
     def test_best(self, trial: Trial, trials: int, best: int) -> None:
-        """The best tenth is rounded up, so that there always is one."""
+        """The best tenth is rounded up, so that it is never empty."""
         made = field(*(trial(number, [number / 100]) for number in range(trials)))
-        assert [held.number for held in made.best_trials()] == list(
+        assert [each.number for each in made.best_trials()] == list(
             range(trials - 1, trials - 1 - best, -1)
         )
 
     def test_cut_short(self, trial: Trial) -> None:
-        """A killed trial would have gone on; one whose loss was not finite would not, whatever it was called."""
+        """A stopped trial was cut short, unless its loss was not finite."""
         assert not was_cut_short(trial(0, [0.1]))
         assert [
             was_cut_short(trial(0, [0.1], state))
@@ -104,12 +104,12 @@ class TestField:
         assert was_cut_short(trial(0, [0.1], "diverged", bad=1, broken_step=3))
 
     def test_planned_epochs(self, trial: Trial) -> None:
-        """Trials are as long as the study says, or as the longest of them."""
+        """The planned epochs are those of the study, or of the longest trial."""
         assert field(trial(0, [0.1]), trial(1, [0.1] * 4)).planned_epochs == 4
         assert field(trial(0, [0.1]), epochs=30).planned_epochs == 30
 
     def test_nothing(self, trial: Trial) -> None:
-        """Without an epoch there is nothing to replay, and without a trial that ran to its end nothing to compare with."""
+        """A study without an epoch, a complete trial or a score is an error."""
         with pytest.raises(RecordsError, match="demo has no recorded epochs"):
             field(trial(0, []))
         with pytest.raises(RecordsError, match="no trial of demo ran to completion") as caught:
@@ -150,7 +150,7 @@ class TestField:
     def test_nothing_in_a_file(
         self, trial: Trial, metrics: list[float], state: Any, what: str, found: str, next_step: str
     ) -> None:
-        """Of a file it is told what to mend in it."""
+        """The error of a file says what to fix in it."""
         with pytest.raises(RecordsError, match=what) as caught:
             rank_recording(
                 Recording(
@@ -165,11 +165,11 @@ class TestField:
 
 class TestSignals:
     def test_counted(self, trial: Trial) -> None:
-        """Killed trials, the epochs and hours after the kill, and the best that lives: 10 epochs in all, of which 3 + 1 are saved."""
+        """Of 10 epochs 3 + 1 are saved, with their hours, and the best remaining trial is found."""
         found = rows(
             field(trial(0, [0.1] * 4, bad=1), trial(1, [0.2] * 3, bad=2), trial(2, [0.15] * 3))
         )["gradient_explosion"]
-        assert [(held.number, held.epoch, held.by, held.epochs_saved) for held in found.killed] == [
+        assert [(each.number, each.epoch, each.by, each.epochs_saved) for each in found.killed] == [
             (0, 1, "gradient_explosion", 3),
             (1, 2, "gradient_explosion", 1),
         ]
@@ -179,17 +179,17 @@ class TestSignals:
         assert (found.found.number, found.found.score) == (2, 0.15)
 
     def test_last_epoch(self, trial: Trial) -> None:
-        """A kill after the last epoch saves nothing, and is one all the same."""
+        """A stop after the last epoch counts and saves nothing."""
         found = rows(field(trial(0, [0.1] * 4, bad=4), trial(1, [0.2])))["gradient_explosion"]
         assert (len(found.killed), found.epochs_saved, found.best_killed) == (1, 0, ())
 
     def test_all_killed(self, trial: Trial) -> None:
-        """Where every trial dies nothing would have been found."""
+        """Where every trial is stopped no best trial is found."""
         found = rows(field(trial(0, [0.1] * 2, bad=1)))["gradient_explosion"]
         assert (found.found, found.best_killed) == (None, (0,))
 
     def test_hours_unknown(self, trial: Trial) -> None:
-        """Records without times tell no hours."""
+        """Without times the hours are unknown."""
         made = field(trial(0, [0.1] * 2, bad=1, seconds=NAN))
         assert (
             run_backtest(made, BOUND, NONE).hours,
@@ -197,7 +197,7 @@ class TestSignals:
         ) == (None, None)
 
     def test_each_alone(self, trial: Trial) -> None:
-        """Every signal has a row of its own, and all together one: the earliest kill counts."""
+        """Every signal has a row, and all together have one, in which the earliest stop counts."""
         made = field(
             trial(0, [0.1] * 8, bad=6, class_metric=(0.9, 0.0, 0.0)),
             trial(1, [0.2] * 8, class_metric=(0.9, 0.2, 0.2)),
@@ -205,14 +205,14 @@ class TestSignals:
         found = rows(made, SignalsConfig())
         assert list(found) == [*SIGNALS, "all signals"]
         alone = SignalsConfig().class_collapse.all_but_one_epochs
-        assert [held.epoch for held in found["class_collapse"].killed] == [alone]
-        assert [held.epoch for held in found["gradient_explosion"].killed] == [6]
-        assert [(held.epoch, held.by) for held in found["all signals"].killed] == [
+        assert [each.epoch for each in found["class_collapse"].killed] == [alone]
+        assert [each.epoch for each in found["gradient_explosion"].killed] == [6]
+        assert [(each.epoch, each.by) for each in found["all signals"].killed] == [
             (alone, "class_collapse")
         ]
 
     def test_only(self) -> None:
-        """One signal alone keeps its thresholds, and the others are off."""
+        """The one signal keeps its thresholds, and the others are disabled."""
         alone = only_signal(
             SignalsConfig.model_validate({"gradient_explosion": {"max_norm": 5}}),
             "gradient_explosion",
@@ -221,7 +221,7 @@ class TestSignals:
         assert alone.gradient_explosion.max_norm == 5
 
     def test_direction(self, trial: Trial) -> None:
-        """A metric that is to fall is judged as one."""
+        """A minimized metric may fall."""
         falling = trial(0, [0.9, 0.8, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05])
         signals = only_signal(SignalsConfig(), "metric_falling")
         assert find_signal_stops([falling], signals, "minimize") == {}
@@ -230,33 +230,35 @@ class TestSignals:
 
 class TestUnknown:
     def test_cut_short(self, trial: Trial) -> None:
-        """A trial that was cut short is not among the best, whatever it had reached; its epochs can be saved all the same."""
+        """A trial that was cut short is not ranked, and its epochs can be saved."""
         made = field(trial(0, [0.9] * 4, "pruned", bad=1), trial(1, [0.2] * 4))
         found = run_backtest(made, BOUND, NONE)
         assert (
-            [held.number for held in found.best],
+            [each.number for each in found.best],
             found.rows[0].epochs_saved,
             found.rows[0].best_killed,
         ) == ([1], 3, ())
         assert found.unknown[0].startswith("trial 0 was cut short in the record")
 
-    def test_told(self, trial: Trial) -> None:
-        """What was not recorded is told: epochs, and what a signal needs."""
+    def test_missing(self, trial: Trial) -> None:
+        """Missing epochs, and missing numbers of a signal, are listed."""
         made = field(
             trial(0, []), trial(1, [0.2] * 4, val_loss=NAN, class_metric=()), trial(2, [0.3])
         )
-        told = run_backtest(made, SignalsConfig(), PrunerConfig(kind="median")).unknown
-        assert told[0] == "1 recorded without an epoch: nothing to replay"
+        unknown = run_backtest(made, SignalsConfig(), PrunerConfig(kind="median")).unknown
+        assert unknown[0] == "1 recorded without an epoch: nothing to replay"
         assert (
-            told[1] == "class_collapse: trial 1 was not judged, as the record has no class metrics"
+            unknown[1]
+            == "class_collapse: trial 1 was not judged, as the record has no class metrics"
         )
         assert (
-            told[2] == "overfitting: trial 1 was not judged, as the record has no validation losses"
+            unknown[2]
+            == "overfitting: trial 1 was not judged, as the record has no validation losses"
         )
-        assert "a single worker" in told[3]
+        assert "a single worker" in unknown[3]
 
     def test_many(self, trial: Trial) -> None:
-        """Of many trials the first are named."""
+        """Of many trials the first are listed."""
         made = field(trial(0, [0.5]), *(trial(number, [0.2], "running") for number in range(1, 10)))
         assert (
             run_backtest(made, BOUND, NONE)
@@ -265,16 +267,16 @@ class TestUnknown:
         )
 
     def test_nothing(self, trial: Trial) -> None:
-        """Where everything was recorded there is nothing to tell."""
+        """Where everything was recorded nothing is unknown."""
         assert run_backtest(field(trial(0, [0.5])), SignalsConfig(), NONE).unknown == ()
 
 
 class TestPeers:
     MEDIAN = PrunerConfig(kind="median", startup_trials=2, warmup_epochs=1, noise=0)
-    """The bare rule, to be counted by hand."""
+    """The rule without a margin, to count by hand."""
 
     def test_median(self, trial: Trial) -> None:
-        """By hand: with two finished trials at 0.5 and 0.3, a third is held against their median, 0.4, from epoch 2 on."""
+        """With finished trials at 0.5 and 0.3, a third is compared with 0.4 from epoch 2 on."""
         made = field(
             trial(0, [0.5] * 4),
             trial(1, [0.3] * 4),
@@ -283,15 +285,15 @@ class TestPeers:
             trial(4, [0.1, 0.45, 0.1, 0.1]),
         )
         found = rows(made, BOUND, self.MEDIAN)["median"]
-        assert [(held.number, held.epoch, held.by) for held in found.killed] == [(2, 2, "median")]
+        assert [(each.number, each.epoch, each.by) for each in found.killed] == [(2, 2, "median")]
         assert (found.epochs_saved, found.share_saved) == (2, 0.1)
 
     def test_warmup(self, trial: Trial) -> None:
-        """The setting counts as it does in a study: nobody is pruned in the warm-up, nor before enough trials are complete."""
+        """No trial is pruned in the warm-up, nor before enough trials are complete."""
         made = field(trial(0, [0.5] * 4), trial(1, [0.3] * 4), trial(2, [0.1] * 4))
         assert [
-            held.epoch
-            for held in rows(made, BOUND, PrunerConfig(startup_trials=2, warmup_epochs=2, noise=0))[
+            each.epoch
+            for each in rows(made, BOUND, PrunerConfig(startup_trials=2, warmup_epochs=2, noise=0))[
                 "median"
             ].killed
         ] == [3]
@@ -303,19 +305,19 @@ class TestPeers:
         )
 
     def test_last_epoch(self, trial: Trial) -> None:
-        """After the last epoch nobody is pruned: there is nothing to save."""
+        """No trial is pruned after its last epoch."""
         made = field(
             trial(0, [0.5] * 3), trial(1, [0.5] * 3), trial(2, [0.6, 0.1, 0.1]), trial(3, [0.1] * 3)
         )
         assert [
-            held.number
-            for held in rows(made, BOUND, PrunerConfig(startup_trials=2, warmup_epochs=2, noise=0))[
+            each.number
+            for each in rows(made, BOUND, PrunerConfig(startup_trials=2, warmup_epochs=2, noise=0))[
                 "median"
             ].killed
         ] == []
 
     def test_killed_are_no_peers(self, trial: Trial) -> None:
-        """A trial that a signal killed, or that was cut short in the record, is nobody's peer."""
+        """A trial that a signal stopped, or that was cut short in the record, is not a peer."""
         bad = trial(0, [0.9] * 4, bad=3)
         made = field(
             bad,
@@ -325,18 +327,18 @@ class TestPeers:
             trial(4, [0.9, 0.9], "pruned"),
         )
         found = rows(made, BOUND, self.MEDIAN)
-        assert [held.number for held in found["median"].killed] == [2, 3]
-        assert [(held.number, held.by) for held in found["all signals + median"].killed] == [
+        assert [each.number for each in found["median"].killed] == [2, 3]
+        assert [(each.number, each.by) for each in found["all signals + median"].killed] == [
             (0, "gradient_explosion"),
             (3, "median"),
         ]
 
     def test_signal_first(self, trial: Trial) -> None:
-        """Where both would kill, the signal does, as in a running study."""
+        """Where both would stop a trial the signal does, as in a running study."""
         made = field(trial(0, [0.5] * 4), trial(1, [0.5] * 4), trial(2, [0.1] * 4, bad=2))
         assert [
-            (held.number, held.by)
-            for held in rows(made, BOUND, self.MEDIAN)["all signals + median"].killed
+            (each.number, each.by)
+            for each in rows(made, BOUND, self.MEDIAN)["all signals + median"].killed
         ] == [(2, "gradient_explosion")]
 
     @pytest.mark.parametrize(
@@ -385,18 +387,18 @@ class TestPeers:
         assert replay_peers(entrants, pruner, 12, direction, "demo") == ended
 
     def test_noise(self, trial: Trial) -> None:
-        """As in a study, a noisy trial is held for better than it is: by default it lives where a quiet one with the same best dies."""
+        """By default a noisy trial continues where a quiet one with the same best is pruned."""
         peers = [trial(number, [0.5] * 8) for number in range(8)]
         made = field(*peers, trial(8, [0.4] * 8), trial(9, [0.3, 0.4] * 4))
         assert [
-            (held.number, held.epoch) for held in rows(made, BOUND, PrunerConfig())["median"].killed
+            (each.number, each.epoch) for each in rows(made, BOUND, PrunerConfig())["median"].killed
         ] == [(8, 4)]
         assert [
-            held.number for held in rows(made, BOUND, PrunerConfig(noise=0))["median"].killed
+            each.number for each in rows(made, BOUND, PrunerConfig(noise=0))["median"].killed
         ] == [8, 9]
 
     def test_gaps(self, trial: Trial) -> None:
-        """Hyperband deals its brackets by number: trials that are missing in the record keep theirs."""
+        """Hyperband assigns brackets by number, and missing trials keep theirs."""
         curves = {number: [((number * 37) % 11) / 11] * 9 for number in range(30)}
         kept = [number for number in curves if number % 3]
         pruner = PrunerConfig(kind="hyperband")
@@ -407,7 +409,7 @@ class TestPeers:
         found = replay_peers(entrants, pruner, 9, "maximize", "demo")
         assert set(found) <= set(kept)
         assert found != replay_peers(
-            [ReplayedTrial(at, held.records, None, None) for at, held in enumerate(entrants)],
+            [ReplayedTrial(at, each.records, None, None) for at, each in enumerate(entrants)],
             pruner,
             9,
             "maximize",
@@ -415,7 +417,7 @@ class TestPeers:
         )
 
     def test_nan(self, trial: Trial) -> None:
-        """An epoch that was not validated is not reported, and a trial without a score is no peer."""
+        """An epoch without a metric is not reported, and a trial without a score is not a peer."""
         made = field(
             trial(0, [NAN] * 4),
             trial(1, [0.5] * 4),
@@ -423,11 +425,11 @@ class TestPeers:
             trial(3, [NAN, NAN, 0.1, 0.1]),
         )
         assert [
-            (held.number, held.epoch) for held in rows(made, BOUND, self.MEDIAN)["median"].killed
+            (each.number, each.epoch) for each in rows(made, BOUND, self.MEDIAN)["median"].killed
         ] == [(3, 3)]
 
     def test_verbosity(self, trial: Trial) -> None:
-        """Optuna is as talkative afterwards as it was before."""
+        """Optuna's verbosity is restored afterwards."""
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         replay_peers([], self.MEDIAN, 4, "maximize", "demo")
         assert optuna.logging.get_verbosity() == optuna.logging.WARNING
@@ -435,7 +437,7 @@ class TestPeers:
 
 class TestTune:
     def test_spares_the_best(self, trial: Trial) -> None:
-        """What is proposed kills none of the best fifth, saves epochs, and says what it would have done."""
+        """The proposal stops none of the best fifth, saves epochs, and has its rows."""
         good = [
             trial(
                 number, [0.1 * epoch for epoch in range(1, 21)], class_metric=(0.9, 0.4, 0.3, None)
@@ -447,7 +449,7 @@ class TestTune:
         ]
         made = field(*good, *sleepy)
         found = tune_thresholds(made, SignalsConfig())
-        assert {held.number for held in found.spared} == {0, 1, 2}
+        assert {each.number for each in found.spared} == {0, 1, 2}
         assert len(found.spared) == math.ceil(SPARED_SHARE * 12)
         assert found.signals["class_collapse"]["enabled"]
         last = found.rows[-1]
@@ -455,7 +457,7 @@ class TestTune:
         assert last.share_saved > 0.4
 
     def test_off(self, trial: Trial) -> None:
-        """A signal that kills one of the best whatever its thresholds is switched off; one that was off is not tuned."""
+        """A signal that always stops one of the best is disabled; a disabled one is not tuned."""
         made = field(
             *(trial(number, [0.1] * 8, class_metric=(0.9, 0.0, 0.0)) for number in range(6))
         )
@@ -469,7 +471,7 @@ class TestTune:
         )
 
     def test_no_occasion(self, trial: Trial) -> None:
-        """A signal that these trials gave no occasion for is no danger to the best, and keeps its thresholds."""
+        """A signal that fires on none of the trials keeps its thresholds."""
         made = field(
             *(trial(number, [0.1 * epoch for epoch in range(1, 9)]) for number in range(6))
         )
@@ -479,7 +481,7 @@ class TestTune:
         assert all(found[name]["enabled"] for name in found)
 
     def test_strictest(self, trial: Trial) -> None:
-        """Of thresholds that save as much and kill as many the strictest are proposed, though others come first."""
+        """Of thresholds that save as much and stop as many the strictest are proposed."""
         good = [
             trial(number, [0.1 * epoch for epoch in range(1, 21)], class_metric=(0.9, 0.4, 0.3))
             for number in range(4)
@@ -500,7 +502,7 @@ class TestTune:
         }
 
     def test_fewest(self, trial: Trial, make_record: Make) -> None:
-        """A trial whose death saves nothing is spared, also by the thresholds that are set; those that do as well stay."""
+        """Stops that save nothing are avoided; given thresholds that do as well stay."""
         good = [
             trial(number, [0.1 * epoch for epoch in range(1, 21)], class_metric=(0.9, 0.4, 0.3))
             for number in range(4)
@@ -512,8 +514,8 @@ class TestTune:
         late = RecordedTrial(
             12,
             tuple(
-                make_record(epoch, metric=0.3, class_metric=held)
-                for epoch, held in enumerate(classes, 1)
+                make_record(epoch, metric=0.3, class_metric=each)
+                for epoch, each in enumerate(classes, 1)
             ),
         )
         made = field(*good, *sleepy, late)
@@ -521,7 +523,7 @@ class TestTune:
         proposed = tune_thresholds(made, SignalsConfig.model_validate({"class_collapse": happy}))
         row = next(row for row in proposed.rows if row.rule == "class_collapse")
         assert (
-            {held.number for held in row.killed},
+            {each.number for each in row.killed},
             proposed.signals["class_collapse"]["epochs"] > 3,
         ) == (set(range(4, 12)), True)
         calm = SignalsConfig.model_validate({"class_collapse": happy | {"epochs": 5}})
@@ -531,7 +533,7 @@ class TestTune:
         )
 
     def test_cannot_judge(self, trial: Trial) -> None:
-        """A signal that lacks its numbers in every trial is not tuned on them."""
+        """A signal whose numbers all trials lack is not tuned."""
         made = field(trial(0, [0.1] * 8, class_metric=(), val_loss=NAN))
         assert set(tune_thresholds(made, SignalsConfig()).signals) == {
             "loss_rising",
@@ -542,13 +544,13 @@ class TestTune:
 
 class TestJson:
     def test_plain(self, trial: Trial) -> None:
-        """Both results are JSON as it is, without NaN."""
+        """Both results are JSON without NaN."""
         made = field(trial(0, [0.1] * 4, bad=1), trial(1, [0.2] * 4))
-        for told in (
+        for payload in (
             run_backtest(made, SignalsConfig(), PrunerConfig()).as_dict(),
             tune_thresholds(made, SignalsConfig()).as_dict(),
         ):
-            assert json.loads(json.dumps(told, allow_nan=False)) == told
+            assert json.loads(json.dumps(payload, allow_nan=False)) == payload
 
 
 class TestTable:
@@ -562,7 +564,7 @@ class TestTable:
         columns: int,
         kind: Any,
     ) -> None:
-        """At any usual width nothing is cut: every rule with its figures in one line, and the best that it kills by number."""
+        """At any usual width nothing is truncated, and each rule has one line."""
         trials = [
             trial(number, [0.1] * 3 + [0.5 - number / 1000] * 9, bad=3)
             for number in range(100, 220)

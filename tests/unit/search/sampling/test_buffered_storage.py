@@ -12,7 +12,7 @@ from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from search.sampling.buffered_storage import HoldingStorage
+from search.sampling.buffered_storage import BufferedStorage
 from search.sampling.connection import open_trials
 from storage.location import StoreLocation
 from storage.rows import SampledParam, SampledTrial
@@ -39,9 +39,9 @@ def study_id(database: RDBStorage) -> int:
 class TestHolding:
     def test_nothing_written(self, database: RDBStorage, study_id: int) -> None:
         """Parameters and attributes that are set in the block are handed out in order, as Optuna would write them, and not written."""
-        storage = HoldingStorage(database)
+        storage = BufferedStorage(database)
         trial_id = storage.create_new_trial(study_id)
-        with storage.holding() as held:
+        with storage.buffered() as held:
             storage.set_trial_param(trial_id, "rate", 0.5, RATE)
             storage.set_trial_param(trial_id, "kind", 1, KIND)
             storage.set_trial_system_attr(trial_id, "shared", {"rate": 0.5})
@@ -49,7 +49,7 @@ class TestHolding:
             SampledParam("rate", 0.5, distribution_to_json(RATE)),
             SampledParam("kind", 1, distribution_to_json(KIND)),
         )
-        assert held.sampled() == SampledTrial(params, {"shared": json.dumps({"rate": 0.5})})
+        assert held.to_sampled() == SampledTrial(params, {"shared": json.dumps({"rate": 0.5})})
         assert (database.get_trial(trial_id).params, database.get_trial(trial_id).system_attrs) == (
             {},
             {},
@@ -57,10 +57,10 @@ class TestHolding:
 
     def test_outside(self, database: RDBStorage, study_id: int) -> None:
         """Before and after it everything is written at once, also after a block that failed."""
-        storage = HoldingStorage(database)
+        storage = BufferedStorage(database)
         trial_id = storage.create_new_trial(study_id)
         storage.set_trial_param(trial_id, "rate", 0.5, RATE)
-        with pytest.raises(ValueError, match="not in"), storage.holding():
+        with pytest.raises(ValueError, match="not in"), storage.buffered():
             storage.set_trial_param(trial_id, "lost", KIND.to_internal_repr("hinge"), KIND)
         storage.set_trial_param(trial_id, "kind", 1, KIND)
         storage.set_trial_system_attr(trial_id, "shared", 3)
@@ -72,7 +72,7 @@ class TestHolding:
 
     def test_history(self, database: RDBStorage, study_id: int) -> None:
         """The history is read once in a block, whichever states are asked for, and anew in the next."""
-        storage = HoldingStorage(database)
+        storage = BufferedStorage(database)
         first = storage.create_new_trial(study_id)
         storage.create_new_trial(study_id)
         database.set_trial_state_values(first, TrialState.COMPLETE, [0.5])
@@ -85,7 +85,7 @@ class TestHolding:
 
         with (
             mock.patch.object(database, "_get_trials", wraps=database._get_trials) as read,
-            storage.holding(),
+            storage.buffered(),
         ):
             assert [
                 numbers(),
@@ -99,5 +99,5 @@ class TestHolding:
                 len(storage.get_all_trials(study_id)) == 3
             )  # copies are for people, and people want what is there now
         assert read.call_count == 2
-        with storage.holding():
+        with storage.buffered():
             assert numbers() == [0, 1, 2]

@@ -18,8 +18,8 @@ from optuna.trial import Trial, TrialState
 
 from search.planning.plan import Params, Plan, make_plan
 from search.sampling.connection import open_trials
-from search.sampling.sampler import PRESET, TrialSeededSampler, distribution_of, suggest
-from search.sampling.study import WorkerStudy, enqueue, make_study, waiting_presets
+from search.sampling.sampler import PRESET, TrialSeededSampler, suggest_params, to_distribution
+from search.sampling.study import WorkerStudy, enqueue_trials, make_study, waiting_presets
 from spaces.errors import StoreError
 from spaces.loader import load_study
 from spaces.parameters import Choice, FloatRange, IntRange, Parameter
@@ -59,7 +59,7 @@ def in_memory(plan: Plan, sampler: TrialSeededSampler | None = None) -> optuna.S
 def opened(trials: RDBStorage, plan: Plan) -> WorkerStudy:
     """The study `demo`, as a worker that has just come opens it."""
     make_study(trials, plan, "demo")
-    return WorkerStudy(trials, plan, "demo", completed=lambda: 0)
+    return WorkerStudy(trials, plan, "demo", count_completed=lambda: 0)
 
 
 def value_of(params: Params) -> float:
@@ -72,7 +72,7 @@ def told(study: optuna.Study, plan: Plan, trials: int) -> list[Params]:
     given = []
     for _ in range(trials):
         trial = study.ask()
-        params = suggest(trial, plan)
+        params = suggest_params(trial, plan)
         study.tell(trial, value_of(params))
         given.append(params)
     return given
@@ -117,7 +117,7 @@ class TestDistributionOf:
     )
     def test_each(self, dimension: Parameter, distribution: BaseDistribution) -> None:
         """Each kind of dimension has its counterpart, with the same bounds, scale and grid."""
-        assert distribution_of(dimension) == distribution
+        assert to_distribution(dimension) == distribution
 
 
 class TestTrialSeededSampler:
@@ -193,14 +193,14 @@ class TestSuggest:
         plan = make_plan(load_study("combined"))
         for number, params in enumerate(told(in_memory(plan), plan, 25)):
             assert all(plan.spec.space[path].contains(value) for path, value in params.items())
-            assert plan.config(params, number)
+            assert plan.make_config(params, number)
 
     @pytest.mark.filterwarnings("error")
     def test_presets_first(self, trials: RDBStorage) -> None:
         """The presets are tried first, in their order and where they lie in the space; then the sampler has its turn."""
         plan = make_plan(load_study("combined"))
         study = opened(trials, plan)
-        enqueue(study, waiting_presets(study, plan))
+        enqueue_trials(study, waiting_presets(study, plan))
         asked = [study.ask() for _ in range(6)]
         assert [trial.user_attrs.get(PRESET) for trial in asked] == [
             "recommended",
@@ -210,11 +210,11 @@ class TestSuggest:
             None,
             None,
         ]
-        assert [suggest(trial, plan) for trial in asked[:4]] == [
+        assert [suggest_params(trial, plan) for trial in asked[:4]] == [
             plan.preset_params(name) for name in plan.spec.presets
         ]
         assert "loss.gamma" not in asked[0].params
-        assert all(plan.config(suggest(trial, plan), trial.number) for trial in asked[4:])
+        assert all(plan.config(suggest_params(trial, plan), trial.number) for trial in asked[4:])
 
     def test_presets_once(self, trials: RDBStorage) -> None:
         """A start that was cut short and made again enqueues only what is missing."""
@@ -222,7 +222,7 @@ class TestSuggest:
         study = opened(trials, plan)
         study.enqueue_trial(plan.preset_params("recommended"), user_attrs={PRESET: "recommended"})
         for _ in range(2):
-            enqueue(study, waiting_presets(study, plan))
+            enqueue_trials(study, waiting_presets(study, plan))
         assert [trial.user_attrs[PRESET] for trial in study.get_trials()] == [
             "recommended",
             "untuned",
@@ -236,9 +236,9 @@ class TestSuggest:
         study = opened(trials, plan)
         told(study, plan, 6)
         trial = study.ask()
-        given = suggest(trial, plan)
-        assert suggest(trial, plan) == given
-        assert suggest(Trial(opened(trials, plan), trial._trial_id), plan) == given
+        given = suggest_params(trial, plan)
+        assert suggest_params(trial, plan) == given
+        assert suggest_params(Trial(opened(trials, plan), trial._trial_id), plan) == given
 
 
 class TestMakeStudy:
@@ -267,7 +267,7 @@ class TestWorkerStudy:
         """Complete trials are read again when their number has changed, and only then."""
         plan, completed = demo(), [0]
         make_study(trials, plan, "demo")
-        study = WorkerStudy(trials, plan, "demo", completed=lambda: completed[0])
+        study = WorkerStudy(trials, plan, "demo", count_completed=lambda: completed[0])
 
         def peers() -> list[int]:
             return [
@@ -297,8 +297,8 @@ class TestWorkerStudy:
         expected = told(in_memory(plan), plan, 9)
         study = opened(trials, plan)
         assert told(study, plan, 8) == expected[:8]
-        trial = study.take(trials.create_new_trial(study._study_id))
-        params, sampled = study.sample(trial, plan)
+        trial = study.resume_trial(trials.create_new_trial(study._study_id))
+        params, sampled = study.sample_params(trial, plan)
         assert params == trial.params == expected[8]
         assert [param.name for param in sampled.params] == list(params)
         assert list(sampled.system_attrs) == ["tpe:relative_params:0"]
@@ -312,7 +312,8 @@ class TestWorkerStudy:
         late, other = opened(trials, plan), opened(trials, plan)
         assert told(late, plan, 6) + told(other, plan, 2) == expected[:8]
         assert (
-            late.sample(late.take(trials.create_new_trial(late._study_id)), plan)[0] == expected[8]
+            late.sample_params(late.resume_trial(trials.create_new_trial(late._study_id)), plan)[0]
+            == expected[8]
         )
 
 
@@ -346,7 +347,7 @@ class TestConstraint:
         rates = []
         for _ in range(40):
             trial = study.ask()
-            rate = float(suggest(trial, plan)["optimizer.lr_multiple"])  # type: ignore[arg-type]
+            rate = float(suggest_params(trial, plan)["optimizer.lr_multiple"])  # type: ignore[arg-type]
             rates.append(rate)
             if rate > 1:
                 kill(study, trial)

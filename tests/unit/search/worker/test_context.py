@@ -1,4 +1,4 @@
-"""The data that a worker keeps between trials: those of the trial at hand, whatever went wrong with those of the one before."""
+"""The data that a worker caches between trials."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from search.worker.context import Bench
+from search.worker.context import WorkerContext
 from spaces.errors import StoreUnreachableError
 from spaces.records import ClassCounts
 
@@ -48,18 +48,18 @@ def config(name: str) -> Any:
 
 @pytest.fixture
 def data() -> Data:
-    """Nothing made yet."""
+    """Nothing is loaded yet."""
     return Data()
 
 
 @pytest.fixture
-def bench(data: Data) -> Bench:
-    """With the data of a at hand."""
+def context(data: Data) -> WorkerContext:
+    """With the data of a loaded."""
     nothing, store, trainer = cast(Any, None), cast(Any, data), cast(Any, data)
     plan = cast(
         Any, SimpleNamespace(objective=SimpleNamespace(data_key=lambda config: config.name))
     )
-    return Bench(
+    return WorkerContext(
         store,
         nothing,
         nothing,
@@ -75,22 +75,22 @@ def bench(data: Data) -> Bench:
     )
 
 
-class TestPrepare:
-    def test_same(self, bench: Bench, data: Data) -> None:
-        """Data that are at hand are not made again."""
-        bench.prepare(config("a"))
-        assert (bench.prepared, data.made) == ("data of a", [])
+class TestLoadData:
+    def test_same(self, context: WorkerContext, data: Data) -> None:
+        """Data that are loaded are not loaded again."""
+        context.load_data(config("a"))
+        assert (context.prepared, data.made) == ("data of a", [])
 
-    def test_other(self, bench: Bench) -> None:
-        """Other data come with class counts of their own."""
-        bench.prepare(config("b"))
-        assert (bench.prepared, bench.counts.names) == ("data of b", ("b",))
+    def test_other(self, context: WorkerContext) -> None:
+        """Other data have their own class counts."""
+        context.load_data(config("b"))
+        assert (context.prepared, context.counts.names) == ("data of b", ("b",))
 
-    def test_broken_off(self, bench: Bench, data: Data) -> None:
-        """When other data could not be had to the end, the next trial does not go on with half of them, nor with none."""
+    def test_broken_off(self, context: WorkerContext, data: Data) -> None:
+        """When loading other data fails, the next trial loads its data again."""
         data.away = True
         with pytest.raises(StoreUnreachableError):
-            bench.prepare(config("b"))
+            context.load_data(config("b"))
         data.away = False
-        bench.prepare(config("a"))
-        assert (bench.prepared, bench.counts.names) == ("data of a", ("a",))
+        context.load_data(config("a"))
+        assert (context.prepared, context.counts.names) == ("data of a", ("a",))

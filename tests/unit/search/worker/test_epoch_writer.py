@@ -1,4 +1,4 @@
-"""Epochs on their way into the store: a real PostgreSQL whose connections are refused for a while."""
+"""Writing epochs to a real PostgreSQL that refuses connections for a while."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import pytest
 from sqlalchemy import make_url
 
 from search.worker import epoch_writer, retry
-from search.worker.epoch_writer import EpochLog
+from search.worker.epoch_writer import EpochWriter
 from search.worker.stop import StopRequest
 from spaces.errors import EpochOrderError, LeaseLostError, StoreUnreachableError
 from spaces.records import EpochRecord
 from storage.location import StoreLocation
-from storage.rows import Claim
+from storage.rows import Claim, Outcome
 from storage.store import Store
 
 Make = Callable[..., EpochRecord]
@@ -27,48 +27,48 @@ _names = count()
 
 
 @dataclass
-class Report:
-    """Optuna's side, which only notes what it is told."""
+class RecordedReports:
+    """Optuna's side, which only records what is reported."""
 
-    told: list[int] = field(default_factory=list)
+    epochs: list[int] = field(default_factory=list)
 
-    def report(self, record: EpochRecord) -> None:
-        """Note it."""
-        self.told.append(record.epoch)
+    def report_epoch(self, record: EpochRecord) -> None:
+        """Record the epoch."""
+        self.epochs.append(record.epoch)
 
 
 @dataclass
-class Desk:
-    """An attempt that is under way, and the database behind it."""
+class Fixture:
+    """An attempt, and the database it writes to."""
 
     admin: psycopg.Connection
     database: str
     store: Store
     claim: Claim
-    log: EpochLog
-    optuna: Report
+    writer: EpochWriter
+    optuna: RecordedReports
 
     @contextmanager
-    def away(self) -> Iterator[None]:
-        """A block in which the database takes no connections and has cut those it had."""
+    def unreachable(self) -> Iterator[None]:
+        """A block in which the database refuses connections and has cut the existing ones."""
         self._allow("false")
         yield
         self._allow("true")
 
-    def _allow(self, told: str) -> None:
-        self.admin.execute(f"ALTER DATABASE {self.database} ALLOW_CONNECTIONS {told}")
+    def _allow(self, value: str) -> None:
+        self.admin.execute(f"ALTER DATABASE {self.database} ALLOW_CONNECTIONS {value}")
         self.admin.execute(
             f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{self.database}'"
         )
 
     def epochs(self) -> list[int]:
-        """What the store has."""
+        """The epochs in the store."""
         return [record.epoch for record in self.store.epochs.trial_records(self.claim.trial_id)]
 
 
 @pytest.fixture
-def desk(postgres_admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
-    """A trial in a database of its own."""
+def desk(postgres_admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fixture]:
+    """A trial in its own database."""
     monkeypatch.setattr(retry, "FIRST_WAIT_S", 0.001)
     name = f"log_{os.getpid()}_{next(_names)}"
     postgres_admin.execute(f"CREATE DATABASE {name}")
@@ -82,107 +82,118 @@ def desk(postgres_admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch) ->
         )
         assert claim is not None
         claim = store.leases.bind_trial(claim, 0, 0, {})
-        optuna = Report()
-        yield Desk(
+        optuna = RecordedReports()
+        yield Fixture(
             postgres_admin,
             name,
             store,
             claim,
-            EpochLog(store, claim, optuna, StopRequest(), LEASE_S),
+            EpochWriter(store, claim, optuna, StopRequest(), LEASE_S),
             optuna,
         )  # type: ignore[arg-type]
     postgres_admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
-class TestAway:
-    def test_later(self, desk: Desk, make_record: Make) -> None:
-        """Epochs that the store could not take are kept, and written in order with the next one that it takes."""
-        desk.log.append(make_record(1))
-        with desk.away():
+class TestUnreachable:
+    def test_later(self, desk: Fixture, make_record: Make) -> None:
+        """Epochs that the store could not take are buffered, and written in order later."""
+        desk.writer.append_record(make_record(1))
+        with desk.unreachable():
             for epoch in (2, 3):
-                desk.log.append(make_record(epoch))
-            assert not desk.log.settled
+                desk.writer.append_record(make_record(epoch))
+            assert not desk.writer.is_flushed
             with pytest.raises(StoreUnreachableError):
                 desk.epochs()
-        while not desk.log.settled:
-            desk.log.flush()
+        while not desk.writer.is_flushed:
+            desk.writer.flush_pending()
 
         assert desk.epochs() == [1, 2, 3]
-        assert desk.optuna.told == [1, 2, 3]
+        assert desk.optuna.epochs == [1, 2, 3]
 
-    def test_written_already(self, desk: Desk, make_record: Make) -> None:
+    def test_written_already(self, desk: Fixture, make_record: Make) -> None:
         """An epoch whose answer was lost is in the store already, and is not written again."""
-        with desk.away():
-            desk.log.append(make_record(1))
+        with desk.unreachable():
+            desk.writer.append_record(make_record(1))
         desk.store.epochs.append_epoch(
             desk.claim, make_record(1), LEASE_S
-        )  # as if the first try had been in time
-        desk.log.end(
-            "complete", lambda: desk.store.leases.finish_trial(desk.claim, "complete", 0.5)
+        )  # as if the first attempt had been committed
+        desk.writer.write_end(
+            "complete",
+            lambda: desk.store.leases.finish_trial(desk.claim, Outcome("complete", 0.5)),
         )
 
         assert desk.epochs() == [1]
         assert desk.store.trials.count_by_state(desk.claim.study_id) == {"complete": 1}
 
     def test_last_minute(
-        self, desk: Desk, make_record: Make, monkeypatch: pytest.MonkeyPatch
+        self, desk: Fixture, make_record: Make, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """What a power cut may take from the store is what waits, and what was written in the last minute."""
+        """A power cut may lose the pending epochs and those of the last minute."""
         for epoch in (1, 2):
-            desk.log.append(make_record(epoch))
-        with desk.away():
-            desk.log.append(make_record(3))
-        assert [record.epoch for record in desk.log.unheard()] == [1, 2, 3]
+            desk.writer.append_record(make_record(epoch))
+        with desk.unreachable():
+            desk.writer.append_record(make_record(3))
+        assert [record.epoch for record in desk.writer.unconfirmed_records()] == [1, 2, 3]
         monkeypatch.setattr(epoch_writer, "DURABLE_AFTER_S", 0.0)
-        assert [record.epoch for record in desk.log.unheard()] == [3]
+        assert [record.epoch for record in desk.writer.unconfirmed_records()] == [3]
 
-    def test_ended_already(self, desk: Desk, make_record: Make) -> None:
-        """An end whose answer was lost is not written again, either."""
-        desk.log.append(make_record(1))
+    def test_ended_already(self, desk: Fixture, make_record: Make) -> None:
+        """An end whose answer was lost is not written again."""
+        desk.writer.append_record(make_record(1))
         tries = []
 
         def write() -> None:
-            desk.store.leases.finish_trial(desk.claim, "complete", 0.5)
+            desk.store.leases.finish_trial(desk.claim, Outcome("complete", 0.5))
             tries.append(1)
-            raise StoreUnreachableError("the connection was cut behind the commit")
+            raise StoreUnreachableError("the connection was cut after the commit")
 
-        desk.log.end("complete", write)
+        desk.writer.write_end("complete", write)
 
         assert tries == [1]
 
-    def test_peers(self, desk: Desk, make_record: Make) -> None:
-        """While the store is away nobody is held against peers that cannot be read."""
-        assert desk.log.peers(lambda: "worse") == "worse"
-        with desk.away():
-            assert desk.log.peers(lambda: desk.store.studies.find_study("demo") and "worse") is None
-            desk.log.append(make_record(1))
-            assert desk.log.peers(lambda: "worse") is None
+    def test_peers(self, desk: Fixture, make_record: Make) -> None:
+        """While the store is unreachable no trial is compared with its peers."""
+        assert desk.writer.compare_with_peers(lambda: "worse") == "worse"
+        with desk.unreachable():
+            assert (
+                desk.writer.compare_with_peers(
+                    lambda: desk.store.studies.find_study("demo") and "worse"
+                )
+                is None
+            )
+            desk.writer.append_record(make_record(1))
+            assert desk.writer.compare_with_peers(lambda: "worse") is None
 
-    def test_patience(self, desk: Desk, make_record: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The end of an attempt waits for the store, but not for ever."""
+    def test_patience(
+        self, desk: Fixture, make_record: Make, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The end of an attempt waits for the store, but not forever."""
         monkeypatch.setattr(epoch_writer, "STORE_PATIENCE_S", 0.1)
-        with desk.away(), pytest.raises(StoreUnreachableError):
-            desk.log.end(
-                "complete", lambda: desk.store.leases.finish_trial(desk.claim, "complete", 0.5)
+        with desk.unreachable(), pytest.raises(StoreUnreachableError):
+            desk.writer.write_end(
+                "complete",
+                lambda: desk.store.leases.finish_trial(desk.claim, Outcome("complete", 0.5)),
             )
 
 
 class TestRefused:
-    def test_lost(self, desk: Desk, make_record: Make) -> None:
-        """Whoever lost the trial is told so with its next epoch, also when the lease thread was the one to find out."""
+    def test_lost(self, desk: Fixture, make_record: Make) -> None:
+        """A worker that lost its trial learns it with the next epoch, even if the lease thread noticed first."""
         desk.store.leases.release_trial(desk.claim)
-        with desk.away():
-            desk.log.append(make_record(1))
-        while not desk.log.settled and desk.log._problem is None:
-            desk.log.flush()
+        with desk.unreachable():
+            desk.writer.append_record(make_record(1))
+        while not desk.writer.is_flushed and desk.writer._problem is None:
+            desk.writer.flush_pending()
 
         with pytest.raises(LeaseLostError, match="is paused"):
-            desk.log.append(make_record(2))
+            desk.writer.append_record(make_record(2))
 
-    def test_out_of_order(self, desk: Desk, make_record: Make) -> None:
+    def test_out_of_order(self, desk: Fixture, make_record: Make) -> None:
         """An epoch that the store refuses ends the training, and then the trial can be failed."""
         with pytest.raises(EpochOrderError, match="out of order"):
-            desk.log.append(make_record(2))
-        desk.log.end("failed", lambda: desk.store.leases.finish_trial(desk.claim, "failed"))
+            desk.writer.append_record(make_record(2))
+        desk.writer.write_end(
+            "failed", lambda: desk.store.leases.finish_trial(desk.claim, Outcome("failed"))
+        )
 
         assert desk.store.trials.count_by_state(desk.claim.study_id) == {"failed": 1}

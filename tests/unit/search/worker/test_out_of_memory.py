@@ -1,4 +1,4 @@
-"""What becomes of a trial that the device has no memory for."""
+"""What becomes of a trial that runs out of memory."""
 
 from __future__ import annotations
 
@@ -31,8 +31,9 @@ from pathlib import Path
 from search.session import open_session
 from search.worker.stop import StopRequest
 from search.worker.trial import run_trial
-from search.worker.context import WorkerSettings, make_bench
-from spaces.errors import WorkerSpentError
+from search.worker.context import make_context
+from search.worker.options import WorkerOptions
+from spaces.errors import WorkerRestartRequired
 from spaces.loader import load_study
 from search.export import make_export
 from search.report.study import study_report
@@ -44,32 +45,32 @@ spec = load_study("lr_clip", {"epochs": 1, "trials": int(sys.argv[4]), "on_out_o
 session = open_session(spec, StoreLocation.parse(url))
 with session.store as store:
     stop = StopRequest()
-    bench = make_bench(WorkerSettings(StoreLocation.parse(url), spec.name, "cpu", 1), store, session.stored, stop)
-    told = []
+    context = make_context(StoreLocation.parse(url), WorkerOptions(spec.name), store, session.stored, stop)
+    results = []
     free = resource.getrlimit(resource.RLIMIT_DATA)
     for limit_mib in limits:
         used = next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmData")) * 1024
         resource.setrlimit(resource.RLIMIT_DATA, free if limit_mib is None else (used + limit_mib * 2**20, free[1]))
         try:
-            run_trial(bench, store.leases.claim_trial(session.stored.id, spec.trials, "a", 60))
+            run_trial(context, store.leases.claim_trial(session.stored.id, spec.trials, "a", 60))
             words = "done"
-        except WorkerSpentError as problem:
+        except WorkerRestartRequired as problem:
             words = str(problem)
         resource.setrlimit(resource.RLIMIT_DATA, free)
         trial = store.trials.list_trials(session.stored.id)[-1]
         batches = [trial.config["batch_size"], trial.config["optimizer"]["accumulate"]]
         used = trial.used and [trial.used["batch_size"], trial.used["optimizer.accumulate"]]
-        told.append([words, trial.state, trial.halvings, batches, used, len(store.records(trial.id))])
+        results.append([words, trial.state, trial.halvings, batches, used, len(store.epochs.trial_records(trial.id))])
     kills = [[kill.signal, kill.cause, kill.remedy] for kill in study_report(store, spec.name).kills]
-    frozen = bench.study.get_trials()[-1]
+    frozen = context.study.get_trials()[-1]
     exported = make_export(store, session.stored, None).config["batch_size"] if spec.trials > 1 else None
-    print(json.dumps([told, kills, frozen.state.name, frozen.constraints, exported]))
+    print(json.dumps([results, kills, frozen.state.name, frozen.constraints, exported]))
 """
-"""A worker whose process may take little more memory than it has in some of its attempts; each stands for a fresh process."""
+"""A worker whose process is limited to little more memory than it has in some attempts, each like a fresh process."""
 
 
 def child(folder: Path, policy: str, limits: str, trials: int) -> Any:
-    """How it went, in a process of its own."""
+    """The results of a worker in its own process."""
     command = [
         sys.executable,
         "-c",
@@ -92,10 +93,10 @@ def child(folder: Path, policy: str, limits: str, trials: int) -> Any:
 
 class TestReal:
     def test_halved(self, tmp_path: Path) -> None:
-        """A trial that the CPU's allocator refuses memory goes back with half the batch and doubled accumulation.
+        """A trial that runs out of memory is released with half the batch and twice the accumulation.
 
-        It is complete when that fits, and what ran is what is told; when it does not, the trial is infeasible, with the
-        cause and a remedy, and the sampler is told.
+        It is complete when that fits, and the recorded configuration is the one that ran. Otherwise the trial is
+        infeasible, with the cause and a remedy, in Optuna's tables too.
         """
         (first, fits, again, infeasible), kills, state, constraints, exported = child(
             tmp_path, "halve_batch", "1012", 2
@@ -117,7 +118,7 @@ class TestReal:
         assert (len(kills), state) == (1, "PRUNED")
 
 
-class TestWords:
+class TestMessages:
     @pytest.mark.parametrize(
         ("problem", "asked"),
         [
@@ -151,7 +152,7 @@ class TestWords:
         ],
     )
     def test_one_error(self, problem: Exception, asked: str) -> None:
-        """Every way to say that memory is lacking is one error, with what was asked for."""
+        """All messages about a lack of memory become one error, with the size that was asked for."""
         with pytest.raises(OutOfMemoryError) as caught, translate_out_of_memory("cuda:0"):
             raise problem
         assert (caught.value.device, caught.value.asked) == ("cuda:0", asked)
@@ -171,10 +172,10 @@ class TestWords:
         assert caught.value is problem
 
 
-class TestHalved:
+class TestHalveBatch:
     def test_batch(self) -> None:
-        """Half the batch, rounded down, and twice the batches a step; nothing else changes."""
-        assert out_of_memory.halved(CONFIG) == CONFIG | {
+        """Half the batch, rounded down, and twice the batches per step; nothing else changes."""
+        assert out_of_memory.halve_batch(CONFIG) == CONFIG | {
             "batch_size": 4,
             "optimizer": {"accumulate": 4, "kind": "sgd"},
         }
@@ -191,35 +192,37 @@ class TestHalved:
     )
     def test_none(self, config: dict[str, Any]) -> None:
         """A single sample cannot be halved, nor can what has no batch."""
-        assert out_of_memory.halved(config) is None
+        assert out_of_memory.halve_batch(config) is None
 
-    def test_asked_for(self) -> None:
-        """A sampled batch is expected as it was halved; other dimensions as they were sampled."""
+    def test_expected(self) -> None:
+        """A halved batch is expected as halved; other dimensions as they were sampled."""
         params = {"batch_size": 18, "optimizer.kind": "adamw"}
-        assert out_of_memory.asked_for(params, CONFIG, 0) == params
-        assert out_of_memory.asked_for(params, CONFIG, 1) == {
+        assert out_of_memory.expected_values(params, CONFIG, 0) == params
+        assert out_of_memory.expected_values(params, CONFIG, 1) == {
             "batch_size": 9,
             "optimizer.kind": "adamw",
         }
 
 
-class TestTold:
+class TestDiagnosis:
     def test_remedies(self) -> None:
-        """Half the batch, a smaller crop, and words; what is not there to be halved is left out."""
-        found = out_of_memory.diagnosis(OutOfMemoryError("cuda:0", "2 GiB"), CONFIG, 1)
+        """Half the batch, a smaller crop, and advice; what the configuration lacks is left out."""
+        found = out_of_memory.make_diagnosis(OutOfMemoryError("cuda:0", "2 GiB"), CONFIG, 1)
         assert [remedy.patch for remedy in found.remedies] == [
             {"batch_size": 4, "optimizer.accumulate": 4},
             {"data.crop": [128, 160]},
             {},
         ]
         assert found.cause == "out of memory"
-        assert len(out_of_memory.diagnosis(OutOfMemoryError("cpu"), {"seed": 1}, 0).remedies) == 1
+        assert (
+            len(out_of_memory.make_diagnosis(OutOfMemoryError("cpu"), {"seed": 1}, 0).remedies) == 1
+        )
 
     def test_evidence(self) -> None:
-        """The evidence names the device and the numbers; a trial that failed at its start lies farther from what is feasible."""
+        """The evidence names the device and the numbers; a trial that failed at its start is more severe."""
         problem = OutOfMemoryError("cuda:0", "2 GiB")
         first, late = (
-            out_of_memory.evidence(problem, CONFIG, records, 1, 10)
+            out_of_memory.make_evidence(problem, CONFIG, records, 1, 10)
             for records in ([], [replace(RECORD, epoch=8, peak_mib=70.0)])
         )
         assert (first.epoch, late.epoch) == (1, 9)
@@ -235,5 +238,5 @@ class TestTold:
         }
         assert (
             late.statement
-            == "out of memory on cuda:0, where 2 GiB more were asked for, with half of its batch, too"
+            == "out of memory on cuda:0, where 2 GiB more were asked for, even with half of its batch"
         )

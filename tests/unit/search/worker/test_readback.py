@@ -63,7 +63,7 @@ class TestCheckUsed:
         ],
     )
     def test_same(self, sampled: Any, used: Any) -> None:
-        """The rounding of a multiplication is forgiven, and so is a whole number as a float."""
+        """Rounding of a multiplication is tolerated, and so is an integer as a float."""
         check_used({"loss.gamma": sampled}, {"loss.gamma": used, "environment.device": "cpu"})
 
     def test_nothing_sampled(self) -> None:

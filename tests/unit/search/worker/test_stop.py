@@ -1,4 +1,4 @@
-"""How a worker is asked to stop."""
+"""Requests to stop a worker."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ ORPHAN = """
 import os, sys, time
 from search.worker.stop import StopRequest
 stop = StopRequest()
-stop.follow_parent(int(sys.argv[1]))
-print("asked" if stop.requested else "not asked", flush=True)
-while not stop.requested:
+stop.watch_parent(int(sys.argv[1]))
+print("asked" if stop.is_requested else "not asked", flush=True)
+while not stop.is_requested:
     time.sleep(0.01)
-print("gone" if stop.hurried else "asked for the end of the epoch", flush=True)
+print("gone" if stop.is_urgent else "asked to stop after the epoch", flush=True)
 """
 """A worker that waits for the death of its parent."""
 
@@ -30,7 +30,7 @@ PARENT = "import subprocess, sys, os, time; subprocess.Popen([sys.executable, '-
 
 @pytest.fixture
 def handlers() -> Iterator[None]:
-    """Whatever a test does with the signals' handlers is undone."""
+    """Restore the signal handlers after the test."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
     for number, handler in before.items():
@@ -38,64 +38,64 @@ def handlers() -> Iterator[None]:
 
 
 class TestStopRequest:
-    def test_asked(self) -> None:
-        """It is not asked for until it is, and stays so."""
+    def test_requested(self) -> None:
+        """A request is permanent."""
         stop = StopRequest()
-        assert not stop.requested
-        stop.request()
-        assert stop.requested
-        assert stop.requested
+        assert not stop.is_requested
+        stop.stop_after_epoch()
+        assert stop.is_requested
+        assert stop.is_requested
 
     def test_deadline(self) -> None:
-        """A deadline asks for it; one in the future has not yet."""
-        assert not StopRequest(3600).requested
-        assert StopRequest(0).requested
+        """A stop is requested once the deadline has passed."""
+        assert not StopRequest(3600).is_requested
+        assert StopRequest(0).is_requested
         stop = StopRequest(0.01)
         time.sleep(0.02)
-        assert stop.requested
+        assert stop.is_requested
 
     @pytest.mark.usefixtures("handlers")
     @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
     def test_interrupt_again(self, first: int) -> None:
-        """The first signal of either kind asks for it; Ctrl-C after it does not wait."""
+        """The first signal of either kind requests a stop; Ctrl-C after that stops at once."""
         stop = StopRequest()
-        stop.listen()
+        stop.handle_signals()
         os.kill(os.getpid(), first)
-        assert stop.requested
-        assert stop.interrupted
+        assert stop.is_requested
+        assert stop.was_interrupted
         with pytest.raises(StopNow):
             os.kill(os.getpid(), signal.SIGINT)
 
     @pytest.mark.usefixtures("handlers")
-    def test_hurried(self) -> None:
+    def test_urgent(self) -> None:
         """Ctrl-C waits for the epoch, SIGTERM for the step, also after Ctrl-C and however often it comes."""
         stop = StopRequest()
-        stop.listen()
+        stop.handle_signals()
         os.kill(os.getpid(), signal.SIGINT)
-        assert not stop.hurried
+        assert not stop.is_urgent
         for _ in range(3):
             os.kill(os.getpid(), signal.SIGTERM)
-            assert stop.hurried
+            assert stop.is_urgent
 
     @pytest.mark.usefixtures("handlers")
-    def test_nothing_at_hand(self) -> None:
-        """While there is no trial to give back, SIGTERM ends the work at once, Ctrl-C does not; and work that was asked to hurry is not begun."""
+    def test_without_trial(self) -> None:
+        """Without a trial to release, SIGTERM ends the block at once and Ctrl-C does not; after SIGTERM none starts."""
         stop = StopRequest()
-        stop.listen()
-        with pytest.raises(StopNow), stop.nothing_at_hand():  # noqa: PT012 - the order is what is tested
+        stop.handle_signals()
+        with pytest.raises(StopNow), stop.without_trial():  # noqa: PT012 - the order is what is tested
             os.kill(os.getpid(), signal.SIGINT)
-            assert stop.requested
+            assert stop.is_requested
             os.kill(os.getpid(), signal.SIGTERM)
-        with pytest.raises(StopNow), stop.nothing_at_hand():
+        with pytest.raises(StopNow), stop.without_trial():
             pass
 
     def test_unstoppable(self) -> None:
-        """No `except Exception` of an objective holds a stop up."""
+        """No `except Exception` of an objective catches a stop."""
         assert not issubclass(StopNow, Exception)
         assert not issubclass(StopTraining, Exception)
 
 
-class TestFollowParent:
+class TestWatchParent:
     def test_killed(self) -> None:
         """A worker whose parent is killed is asked to stop."""
         parent = subprocess.Popen(
@@ -109,24 +109,24 @@ class TestFollowParent:
             assert said.read() == "gone\n"
 
     def test_gone_before(self) -> None:
-        """A parent that was gone before the worker looked is noticed, too."""
+        """A parent that was gone before the worker looked is noticed too."""
         stop = StopRequest()
-        stop.follow_parent(os.getpid())  # a process is never its own parent
+        stop.watch_parent(os.getpid())  # a process is never its own parent
         deadline = time.monotonic() + 30
-        while not stop.requested and time.monotonic() < deadline:
+        while not stop.is_requested and time.monotonic() < deadline:
             time.sleep(0.001)
-        assert stop.requested
+        assert stop.is_requested
 
 
 class TestDeviceTime:
     def test_over(self) -> None:
-        """When the device time that is left is over, the step at hand is the last one; more of it takes that back."""
+        """When no device time is left, the current step is the last one; more device time revokes that."""
         stop = StopRequest()
-        stop.allow(600)
-        assert not stop.requested
-        stop.allow(0)
-        assert stop.requested
-        assert stop.hurried
-        assert not stop.interrupted
-        stop.allow(float("inf"))
-        assert not stop.requested
+        stop.limit_device_time(600)
+        assert not stop.is_requested
+        stop.limit_device_time(0)
+        assert stop.is_requested
+        assert stop.is_urgent
+        assert not stop.was_interrupted
+        stop.limit_device_time(float("inf"))
+        assert not stop.is_requested

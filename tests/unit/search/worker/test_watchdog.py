@@ -1,4 +1,4 @@
-"""A training that hangs is noticed by its steps, whatever the rest of its process does."""
+"""The watchdog notices a hung training by its steps, whatever the rest of the process does."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from search.worker import lease
 from search.worker import watchdog as module
 from search.worker.identity import worker_name
 from search.worker.stop import StopRequest
-from search.worker.watchdog import FIRST_TIMES, HANG_AFTER_S, Progress
-from spaces.errors import LeaseLostError, WorkerSpentError
+from search.worker.watchdog import FIRST_STEP_FACTOR, HANG_AFTER_S, Watchdog
+from spaces.errors import LeaseLostError, WorkerRestartRequired
 from spaces.loader import load_study
 from storage.location import StoreLocation
 from storage.rows import Claim, Death
@@ -28,12 +28,12 @@ from storage.rows import Claim, Death
 HANGING = """
 import sys, time
 from objectives.segmentation.train import Run
-sound = Run.accumulate
+original = Run.accumulate_gradients
 def never_ends(self, group, means):
     while self.epoch == 2 and means.steps == 1:
         time.sleep(1)
-    return sound(self, group, means)
-Run.accumulate = never_ends
+    return original(self, group, means)
+Run.accumulate_gradients = never_ends
 from search.cli import main
 sys.argv = ["search", "worker", "--study", sys.argv[1]]
 main()
@@ -64,58 +64,58 @@ def endless() -> Iterator[int]:
     yield from range(1000)
 
 
-class TestProgress:
+class TestWatchdog:
     def test_only_within_the_training(self, clock: Clock) -> None:
-        """Before it begins, and while its records are stored, however long, nothing hangs."""
-        progress = Progress(10)
+        """Before the training starts, and while its records are stored, nothing hangs."""
+        watchdog = Watchdog(10)
         clock.now += 1e6
-        assert not progress.hung
-        for _ in zip(range(3), progress.watched(endless()), strict=False):
+        assert not watchdog.is_hung
+        for _ in zip(range(3), watchdog.watch_training(endless()), strict=False):
             clock.now += 1e6
-            assert not progress.hung
-            assert progress.silent_s == 0
+            assert not watchdog.is_hung
+            assert watchdog.elapsed_s == 0
 
     def test_steps(self, clock: Clock) -> None:
-        """Within the training a step may take as long as the study says, and the first one of an epoch four times that; the message tells which it is."""
-        progress, seen = Progress(10), []
+        """A step may take as long as the study says, the first one of an epoch four times that; the message names it."""
+        watchdog, seen = Watchdog(10), []
 
         def training() -> Iterator[int]:
             for _ in range(2):
-                for allowed in (10 * FIRST_TIMES, 10, 10):
+                for allowed in (10 * FIRST_STEP_FACTOR, 10, 10):
                     clock.now += allowed
-                    seen.append(progress.hung)
+                    seen.append(watchdog.is_hung)
                     clock.now += 1
-                    seen.append(progress.hung)
-                    told.append(progress.told())
-                    progress.sign()
+                    seen.append(watchdog.is_hung)
+                    described.append(watchdog.describe_step())
+                    watchdog.record_step()
                 yield 1
 
-        told: list[str] = []
-        assert list(progress.watched(training())) == [1, 1]
+        described: list[str] = []
+        assert list(watchdog.watch_training(training())) == [1, 1]
         assert seen == [False, True] * 6
         assert (
-            told[-1]
-            == "step 3 (those of its validation counted, too) of the epoch after 1 whole ones here has taken 11 s, where 10 s are allowed (hang_after_s)"
+            described[-1]
+            == "step 3 (validation steps included) after 1 complete epochs has taken 11 s, where 10 s are allowed (hang_after_s)"
         )
 
     def test_longest_step(self, clock: Clock) -> None:
-        """Unless told otherwise a step may take five minutes, or twenty times the longest one so far, the first one of an epoch left out."""
-        progress, seen = Progress(), []
+        """By default a step may take five minutes, or 20 times the longest one so far, first steps excluded."""
+        watchdog, seen = Watchdog(), []
 
         def training() -> Iterator[int]:
             for took in (100, 2, 60, 3):
                 clock.now += took
-                progress.sign()
-                seen.append(progress.limit_s)
+                watchdog.record_step()
+                seen.append(watchdog.limit_s)
             yield 1
 
-        list(progress.watched(training()))
+        list(watchdog.watch_training(training()))
         assert seen == [HANG_AFTER_S, HANG_AFTER_S, 1200, 1200]
 
-    def test_stood_still(self, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A process that was stopped for an hour is not hung when it goes on, but is when a step then takes too long; nor does the hour count as a long step."""
+    def test_suspended(self, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A process that was suspended for an hour is not hung when it continues, and that step is not a long one."""
         monkeypatch.setattr(lease, "time", clock)
-        progress = Progress(10)
+        watchdog = Watchdog(10)
 
         class Wait(threading.Event):
             def wait(self, timeout: float | None = None) -> bool:
@@ -123,47 +123,48 @@ class TestProgress:
                 return False
 
         def training() -> Iterator[int]:
-            progress.sign()
-            assert not lease.waited(Wait(), 3, progress)
-            assert not progress.hung
-            assert not lease.waited(Wait(), 11, progress)
-            assert progress.hung
-            progress.sign()
+            watchdog.record_step()
+            assert not lease.wait_for_end(Wait(), 3, watchdog)
+            assert not watchdog.is_hung
+            assert not lease.wait_for_end(Wait(), 11, watchdog)
+            assert watchdog.is_hung
+            watchdog.record_step()
             yield 1
 
-        list(progress.watched(training()))
-        assert progress.longest_s == 11
+        list(watchdog.watch_training(training()))
+        assert watchdog.longest_s == 11
 
 
 def test_hung_after_a_loss(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A step that hangs is noticed also by a worker that lost its trial: it would never come to the write that tells it so."""
+    """A hung step is noticed by a worker that lost its trial, too: it would never get to its next write."""
     ended, asked = threading.Event(), []
 
-    class Taken:
-        def extend(self, claim: Claim, lease_s: float) -> float:
+    class LostLeases:
+        def renew_lease(self, claim: Claim, lease_s: float) -> float:
             asked.append(lease_s)
-            raise LeaseLostError("another worker has it")
+            raise LeaseLostError("another worker owns it")
 
-    monkeypatch.setattr(lease, "end_hung", lambda trial, progress: ended.set())
-    progress = Progress(0.3)
+    monkeypatch.setattr(lease, "exit_hung_process", lambda trial, watchdog: ended.set())
+    watchdog = Watchdog(0.3)
 
     def training() -> Iterator[bool]:
-        progress.sign()
+        watchdog.record_step()
         yield ended.wait(30)
 
     with lease.Lease(
-        cast(Any, Taken()),
+        cast(Any, SimpleNamespace(leases=LostLeases())),
         cast(Any, SimpleNamespace(trial_id=1, number=0, device_left_s=math.inf)),
         StopRequest(),
-        progress,
+        watchdog,
+        flush_epochs=lambda: None,
         lease_s=0.1,
     ):
-        assert list(progress.watched(training())) == [True]
+        assert list(watchdog.watch_training(training())) == [True]
     assert len(asked) == 1
 
 
 def test_hung_worker(tmp_path: Path) -> None:
-    """A worker whose step hangs says which, with what all threads are at, and ends with the code on which it is replaced; its trial counts as lost."""
+    """A worker with a hung step logs the stacks of its threads and the step, and ends with the code for a restart."""
     url = f"sqlite:///{tmp_path / 'search.db'}"
     data = {"train_scenes": 16, "val_scenes": 8, "test_scenes": 8, "size": 32}
     spec = load_study(
@@ -180,13 +181,13 @@ def test_hung_worker(tmp_path: Path) -> None:
         )
         said, _ = worker.communicate(timeout=200)
 
-        assert worker.returncode == WorkerSpentError.exit_code, said
+        assert worker.returncode == WorkerRestartRequired.exit_code, said
         last = said.splitlines()[-1]
         assert last.startswith(
-            "error: trial 0 hangs: step 2 (those of its validation counted, too) of the epoch after 1 whole ones here has taken "
+            "error: trial 0 hangs: step 2 (validation steps included) after 1 complete epochs has taken "
         )
         assert last.endswith(
-            "where 6 s are allowed (hang_after_s); this process ends, and what each thread was at stands above"
+            "where 6 s are allowed (hang_after_s); this process ends, the stacks of its threads are above"
         )
         assert "in never_ends" in said
         assert "Thread 0x" in said
