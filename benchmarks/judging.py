@@ -23,7 +23,7 @@ AILING_EPOCHS = 20
 
 
 def course(seed: int, *, ailing: bool) -> list[EpochRecord]:
-    """A trial with noise on everything. Most rules leave a healthy one at once; one that ails a little they look at to the end."""
+    """A noisy trial, healthy or slightly ailing; the latter takes longer to judge."""
     rng, records = random.Random(seed), []
     for epoch in range(1, EPOCHS + 1):
         ill = max(0.0, 1 - (EPOCHS - epoch) / AILING_EPOCHS) if ailing else 0.0
@@ -49,7 +49,7 @@ def measure(*, quick: bool) -> Result:
     """Both kinds of trial, judged at their last epochs.
 
     Raises:
-        SystemExit: when a signal fires, for a verdict of another kind is not what is to be measured.
+        SystemExit: when a signal fires, because another verdict is not what is measured.
     """
     config, figures, details = SignalsConfig(), [], {}
     for name, ailing in (("healthy", False), ("slightly ailing", True)):
@@ -75,7 +75,7 @@ def measure(*, quick: bool) -> Result:
 
 
 def main() -> int:
-    """Measure and tell."""
+    """Measure, print and store the figures."""
     options = report.parser(__doc__ or "").parse_args()
     return report.publish("judging", measure(quick=options.quick), quick=options.quick)
 

@@ -1,4 +1,4 @@
-"""The workers of a campaign: the real command, `search worker`, replaced whenever one ends before the study does."""
+"""The workers of a campaign: `search worker` processes, replaced while the study runs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ EXPECTED: dict[str, tuple[int, ...]] = {
     "terminate": (ExitCode.INTERRUPTED, -signal.SIGTERM, 128 + signal.SIGTERM),
     "": (),
 }
-"""Exit codes of a worker by what was done to it; a worker that is told to end while it imports dies of the signal itself."""
+"""Exit codes of a worker by what was done to it.
+
+A worker that is terminated while it imports dies of the signal itself.
+"""
 
 
 @dataclass
@@ -35,7 +38,7 @@ class Member:
     process: subprocess.Popen[bytes]
     log: Path
     meant: str = ""
-    told: bool = False
+    supervised: bool = False
     ended_by_us_at: float | None = None
     frozen_at: float = 0.0
     frozen_until: float | None = None
@@ -100,7 +103,7 @@ class Crew:
         return StudyFiles(self.folder / "files")
 
     def last_state_at(self, number: int) -> float | None:
-        """When the state was written from which a trial would go on now; None where there is none."""
+        """When the checkpoint was written from which a trial would resume now; None without one."""
         states = StoredCheckpoints(
             self.files, self.files.trial_stem(self.study, number)
         ).list_newest_first()
@@ -141,7 +144,7 @@ class Crew:
         """Note who ended, and let others take their places."""
         for member in [member for member in self.members if member.process.poll() is not None]:
             self.members.remove(member)
-            if member.told:
+            if member.supervised:
                 self.reaper.report_death(
                     worker_name(member.pid),
                     member.process.returncode,
@@ -154,7 +157,7 @@ class Crew:
             self.start()
 
     def thaw(self, now_s: float) -> None:
-        """Let those go on whose time has come."""
+        """Continue the frozen workers whose time is over."""
         for member in self.members:
             if member.frozen_until is None:
                 continue

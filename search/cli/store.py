@@ -1,4 +1,4 @@
-"""Commands that maintain a store: `store check`, `store migrate`, `store copy`, `store vacuum`."""
+"""`search store check`, `migrate`, `copy` and `vacuum`: maintenance of a store."""
 
 from __future__ import annotations
 
@@ -16,163 +16,161 @@ MIB = 2**20
 
 store_app = typer.Typer(
     no_args_is_help=True,
-    help="Maintain a store: check it, migrate an older one, copy studies, free unused space.",
+    help="Check, migrate, copy and clean up stores.",
     epilog="Example: search store check",
 )
 app.add_typer(store_app, name="store")
 
 
 @store_app.command(
-    "check",
     epilog=(
         "Examples: search store check · "
         "search store check --store postgresql://user@host/db --json | jq .faults"
-    ),
+    )
 )
-def check_store(
+def check(
     store: StoreOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="for scripts")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON for scripts")] = False,
 ) -> None:
-    """Report versions, sizes, counts, and every problem with what to do about it.
+    """Check a store and list its problems.
 
-    Exit code 1 when there is a problem.
+    Prints versions, sizes and counts, then each problem with its fix.
+
+    Exit code 1: there are problems.
     """
-    import json
-
     from search.cli.parsing import store_location
     from search.console import terminal
     from search.maintenance import inspect_store
 
     found = inspect_store(store_location(store))
     if as_json:
-        terminal.say_raw(json.dumps(found.as_dict(), indent=2, allow_nan=False))
+        terminal.print_json(found.as_dict())
     else:
-        _print_inspection(found)
+        print_inspection(found)
     if not found.is_consistent:
         raise typer.Exit(ExitCode.FAILED)
 
 
+def print_inspection(found: Inspection) -> None:
+    """Print the versions, size, studies and problems of a store."""
+    from search.console import terminal
+
+    store = found.store
+    versions = f"version {store.version}, Optuna's tables {store.optuna_version or 'none'}"
+    terminal.print_line(
+        f"{store.where}: {versions}, {store.size_bytes / MIB:.1f} MiB; files in {found.files}"
+    )
+    for study in store.studies:
+        counts = [f"{count} {state}" for state, count in sorted(study.trials.items())]
+        states = ", ".join(counts) or "no trials"
+        terminal.print_line(f"  study {study.name}: {states}; {study.epochs} epochs")
+    for fault in store.problems:
+        terminal.print_line(f"problem: {fault.what}; {fault.next_step}")
+    for file in found.orphans:
+        terminal.print_line(
+            f"problem: {file.path} belongs to no trial or study of the store; "
+            "remove it with: search store vacuum"
+        )
+    if found.is_consistent:
+        terminal.print_line("no problems found")
+
+
 @store_app.command(
-    "migrate",
     epilog=(
         "Examples: search store migrate · "
         "search store migrate --store postgresql://user@host/db --backed-up"
-    ),
+    )
 )
-def migrate_store(
+def migrate(
     store: StoreOption = None,
     no_backup: Annotated[
         bool,
         typer.Option(
-            "--no-backup", help="do not copy an SQLite file first, to search.db.backup-VERSION"
+            "--no-backup", help="do not first copy an SQLite file to search.db.backup-VERSION"
         ),
     ] = False,
     backed_up: Annotated[
-        bool, typer.Option("--backed-up", help="you have dumped a server's database")
+        bool,
+        typer.Option("--backed-up", help="confirm that you have a backup of the server's database"),
     ] = False,
 ) -> None:
-    """Upgrade a store of an older version of this program, after a copy was made.
+    """Migrate an older store to this version, after a backup.
 
-    No worker may own a trial of it.
+    No trial may be running.
     """
-    from search import maintenance
     from search.cli.parsing import store_location
     from search.console import terminal
+    from search.maintenance import migrate_store
 
-    done = maintenance.migrate_store(
-        store_location(store), backup=not no_backup, backed_up=backed_up
-    )
-    for line in done or ["the store is of this program's version; there is nothing to do"]:
-        terminal.say(line)
+    done = migrate_store(store_location(store), backup=not no_backup, backed_up=backed_up)
+    for line in done or ["the store already has this version; nothing to do"]:
+        terminal.print_line(line)
 
 
 @store_app.command(
-    "copy",
-    epilog="Example: search store copy --to postgresql://user@host/db --study focal_gamma",
+    epilog="Example: search store copy --to postgresql://user@host/db --study focal_gamma"
 )
-def copy_store(
+def copy(
     to: Annotated[
         str,
-        typer.Option("--to", help="database URL of the other store, created if there is none"),
+        typer.Option("--to", help="database URL of the other store; created if it does not exist"),
     ],
     study: Annotated[
         Optional[list[str]],
-        typer.Option("--study", "-s", help="name of a study, may be repeated; default: all"),
+        typer.Option("--study", "-s", help="name of a study; may be repeated; default: all"),
     ] = None,
     store: StoreOption = None,
     running: Annotated[
         bool,
         typer.Option(
-            "--running", help="copy even while trials are running (they are paused in the copy)"
+            "--running",
+            help="copy even while trials are running (they are paused in the copy)",
         ),
     ] = False,
 ) -> None:
-    """Copy studies to another store of any kind: all of them, or none.
+    """Copy studies into another store.
 
-    The store does not change. Files are not copied.
+    Either all of them are copied or none. The original store and its files do not change.
     """
-    from search import maintenance
     from search.cli.parsing import store_location
     from search.console import terminal
+    from search.maintenance import copy_store
 
-    source = store_location(store)
-    target = store_location(to)
-    for copied in maintenance.copy_store(source, target, study or [], running=running):
-        paused = f", {copied.paused} of them paused" if copied.paused else ""
-        trials = f"{copied.trials} trials{paused}"
-        terminal.say(f"study {copied.name}: {trials}, {copied.epochs} epochs")
+    for made in copy_store(store_location(store), store_location(to), study or [], running=running):
+        paused = f", {made.paused} of them paused" if made.paused else ""
+        terminal.print_line(
+            f"study {made.name}: {made.trials} trials{paused}, {made.epochs} epochs"
+        )
 
 
-@store_app.command("vacuum", epilog="Example: search store vacuum --dry-run")
-def vacuum_store(
+@store_app.command(epilog="Example: search store vacuum --dry-run")
+def vacuum(
     store: StoreOption = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="only list the files that would be removed")
+        bool, typer.Option("--dry-run", help="list the files to remove, and remove nothing")
     ] = False,
     shared_files: Annotated[
         bool,
         typer.Option(
-            "--shared-files", help="remove files from a folder that other stores may use, too"
+            "--shared-files", help="also remove files from a folder that other stores may use"
         ),
     ] = False,
 ) -> None:
-    """Free unused space, and remove the files of trials and studies that no longer exist."""
-    from search import maintenance
+    """Return unused space and remove orphaned files."""
     from search.cli.parsing import store_location
     from search.console import terminal
+    from search.maintenance import vacuum_store
 
-    done = maintenance.vacuum_store(
-        store_location(store), dry_run=dry_run, shared_files=shared_files
-    )
+    done = vacuum_store(store_location(store), dry_run=dry_run, shared_files=shared_files)
     for file in done.orphans:
-        terminal.say(f"{file.path}  {file.size_bytes / MIB:.1f} MiB")
+        terminal.print_line(f"{file.path}  {file.size_bytes / MIB:.1f} MiB")
     if dry_run:
-        terminal.say(f"{len(done.orphans)} files without an owner; none was removed")
+        terminal.print_line(f"{len(done.orphans)} orphaned files; nothing was removed")
         return
     sizes = f"{done.before_bytes / MIB:.1f} → {done.after_bytes / MIB:.1f} MiB"
-    terminal.say(f"database: {sizes}; {done.removed} files without an owner removed")
+    terminal.print_line(f"database: {sizes}; {done.removed} orphaned files removed")
     if done.removed < len(done.orphans) and done.files_shared:
-        terminal.say(
-            "other stores may keep files in that folder, so none was removed; "
-            "if no other store does: search store vacuum --shared-files"
+        terminal.print_line(
+            "no file was removed, because other stores may use that folder; "
+            "if none does: search store vacuum --shared-files"
         )
-
-
-def _print_inspection(found: Inspection) -> None:
-    from search.console import terminal
-
-    store = found.store
-    versions = f"version {store.version}, Optuna's tables {store.optuna_version or 'none'}"
-    size = f"{store.size_bytes / MIB:.1f} MiB"
-    terminal.say(f"{store.where}: {versions}, {size}; files in {found.files}")
-    for study in store.studies:
-        states = [f"{count} {state}" for state, count in sorted(study.trials.items())]
-        trials = ", ".join(states) or "no trials"
-        terminal.say(f"  study {study.name}: {trials}; {study.epochs} epochs")
-    for problem in store.problems:
-        terminal.say(f"problem: {problem.what}; {problem.next_step}")
-    for file in found.orphans:
-        owner = "belongs to no trial or study of the store"
-        terminal.say(f"problem: {file.path} {owner}; search store vacuum")
-    if found.is_consistent:
-        terminal.say("no problems found")

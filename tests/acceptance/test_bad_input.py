@@ -443,11 +443,11 @@ CASES = [
             "--seed",
             "1",
         ),
-        "--set and --epochs and --seed cannot stand beside --enqueue-remedy",
+        "--set and --epochs and --seed cannot be combined with --enqueue-remedy",
         "--enqueue-remedy",
         "--set, --epochs, --seed",
         "--trials",
-        "leave it out",
+        "remove that option",
         copied(),
     ),
     Case(

@@ -29,7 +29,7 @@ def test_spent_and_raised(terminal: Terminal, tmp_path: Path) -> None:
     raised = terminal.run(*RUN, "--device-hours", "1", folder=tmp_path)
 
     assert (stopped.code, stopped.err) == (0, "")
-    assert "the device time is spent; a larger --device-hours goes on" in stopped.out
+    assert "device-hour budget exhausted; raise --device-hours to continue" in stopped.out
     assert {trial.state for trial in left} == {"paused"}
     assert taken.spent
     assert sum(trial.device_s for trial in left) == pytest.approx(taken.charged_s)

@@ -122,12 +122,12 @@ class TestInterrupt:
         assert len(paused.records[1]) == 5
         assert 1 <= len(checkpoints(tmp_path)) <= 2
         assert all(name.startswith("trial-00001.1.") for name in checkpoints(tmp_path))
-        assert "trial 1 was given back after epoch" in stopped.out
+        assert "trial 1 released after epoch" in stopped.out
 
         resumed = terminal.run(*RUN, "--workers", "1", folder=tmp_path)
         ended, unbroken = kept(tmp_path), undisturbed.kept()
         assert (resumed.code, resumed.err) == (0, "")
-        assert f"trial 1 goes on after epoch {len(paused.records[1])}" in resumed.out
+        assert f"trial 1 resumed after epoch {len(paused.records[1])}" in resumed.out
         assert [trial.state for trial in ended.trials] == ["complete", "complete"]
         assert [trial.attempt for trial in ended.trials] == [1, 2]
         assert ended.trials[0] == paused.trials[0]
@@ -245,7 +245,8 @@ class TestKill:
             ("complete", 2),
             ("complete", 1),
         ]
-        assert re.search(rf"trial 0 was left by .*:{victim.pid} ", answer.out)
+        lost = rf"trial 0 re(leased|sumed) after .*worker .*:{victim.pid} stopped responding"
+        assert re.search(lost, answer.out)
         assert [trial.score for trial in ended.trials] == [trial.score for trial in unbroken.trials]
         assert repeatable(ended.records) == repeatable(unbroken.records)
 

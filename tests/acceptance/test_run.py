@@ -71,7 +71,7 @@ class TestRun:
 
     def test_leaderboard(self, finished: Finished) -> None:
         """The leaderboard lists the complete trials, the best first, with their scores."""
-        board = finished.more.out.partition("Leaderboard")[2].partition("Kills")[0]
+        board = finished.more.out.partition("Leaderboard")[2].partition("Stopped trials")[0]
         complete = sorted(
             (trial for trial in finished.trials if trial.state == "complete"),
             key=lambda trial: -(trial.score or 0),

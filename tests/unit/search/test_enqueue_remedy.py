@@ -11,7 +11,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from search.cli.run import _stored_spec
+from search.cli.run_study import load_stored_spec
 from search.enqueue_remedy import RemedyChoice, enqueue_remedy, locate_in_space, parse_choice
 from search.planning.plan import Plan
 from search.sampling.connection import open_trials
@@ -103,22 +103,22 @@ class TestChoice:
 class TestStoredSpec:
     def test_as_stored(self, session: Session) -> None:
         """A remedy is of the study as it stands in the store, by its name there; only the budget can be told anew."""
-        assert _stored_spec("demo", session.location, None) == session.plan.spec
-        assert _stored_spec("demo", session.location, 9) == session.plan.spec.model_copy(
+        assert load_stored_spec("demo", session.location, None) == session.plan.spec
+        assert load_stored_spec("demo", session.location, 9) == session.plan.spec.model_copy(
             update={"trials": 9}
         )
 
     def test_unknown(self, session: Session) -> None:
         """A study that the store does not have is refused with those that it has, and not made."""
         with pytest.raises(StoreError, match="no study 'lr_clip'") as caught:
-            _stored_spec("lr_clip", session.location, None)
+            load_stored_spec("lr_clip", session.location, None)
         assert caught.value.allowed == "demo"
         assert [study.name for study in session.store.studies.list_studies()] == ["demo"]
 
     def test_no_store(self, tmp_path: Path) -> None:
         """Without a store none is made."""
         with pytest.raises(StoreError):
-            _stored_spec("demo", StoreLocation.parse(f"sqlite:///{tmp_path / 'none.db'}"), None)
+            load_stored_spec("demo", StoreLocation.parse(f"sqlite:///{tmp_path / 'none.db'}"), None)
         assert list(tmp_path.iterdir()) == []
 
 

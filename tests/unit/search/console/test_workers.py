@@ -59,11 +59,11 @@ class TestReap:
         time.sleep(0.01)
         assert "(silent)" in show(demo, capsys)
 
-        assert "focal_gamma: trial 0 of box:7, who fell silent, waits for another worker" in show(
+        assert "focal_gamma: trial 0 released: worker box:7 stopped responding" in show(
             demo, capsys, "--reap"
         )
         demo.claim("box:8")
 
         told = show(demo, capsys, "--reap")
-        assert "fell silent" not in told
+        assert "stopped responding" not in told
         assert "2 (1 lost)" in told
