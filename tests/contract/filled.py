@@ -33,7 +33,10 @@ Make = Callable[..., EpochRecord]
 
 
 def fill(url: str, make: Make, name: str = "demo") -> None:
-    """A study with a trial in every state but `reserved`, and an enqueued preset; trial 4 is running."""
+    """Create a study with a trial in every state but `reserved`, and an enqueued preset.
+
+    Trial 4 is running.
+    """
     with StoreLocation.parse(url).open() as store:
         trials = open_trials(StoreLocation.parse(url))
         study = optuna.create_study(storage=trials, study_name=name, direction="maximize")
@@ -136,9 +139,9 @@ def optuna_contents(url: str, name: str = "demo") -> list[dict[str, Any]]:
     """The same of Optuna's tables; times in whole seconds, as MariaDB stores them."""
     trials = open_trials(StoreLocation.parse(url))
     study = optuna.load_study(storage=trials, study_name=name)
-    told = [_plain(trial) for trial in study.trials]
+    listed = [_plain(trial) for trial in study.trials]
     close_trials(trials)
-    return [{"direction": study.direction, "attributes": study.user_attrs}, *told]
+    return [{"direction": study.direction, "attributes": study.user_attrs}, *listed]
 
 
 def _plain(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:

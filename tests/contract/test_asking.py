@@ -40,7 +40,7 @@ from tests.contract.test_store import let_lapse
 from tests.waiting import PATIENCE_S, until
 
 PROCESSES, BUDGET = 4, 24
-Told = tuple[int, str | None, dict[str, Any]]
+Given = tuple[int, str | None, dict[str, Any]]
 """Number, preset and configuration of a trial."""
 
 _start: Barrier  # of a spawned process
@@ -105,20 +105,20 @@ def end(context: WorkerContext, claim: Claim, trial: OptunaTrial) -> Ending:
     return cast(Ending, state)
 
 
-def told(claim: Claim) -> Told:
+def describe(claim: Claim) -> Given:
     """Number, configuration and preset of a trial."""
     assert claim.number is not None
     assert claim.config is not None
     return claim.number, claim.preset, dict(claim.config)
 
 
-def asked_alone(url: str) -> tuple[list[Told], list[FrozenTrial]]:
+def asked_alone(url: str) -> tuple[list[Given], list[FrozenTrial]]:
     """Run all trials of the study one by one; return them, and Optuna's trials."""
     session, given = open_session(spec(), StoreLocation.parse(url)), []
     with session.store:
         context = context_of(session, url)
         while (found := ask(context)) is not None:
-            given.append(told(found[0]))
+            given.append(describe(found[0]))
             end(context, *found)
         return given, context.study.get_trials()
 
@@ -205,14 +205,14 @@ def crew() -> Iterator[ProcessPoolExecutor]:
         yield pool
 
 
-def compete(url: str) -> list[Told]:
+def compete(url: str) -> list[Given]:
     """Start the study at the same time as the others, and claim until nothing is left."""
     _start.wait(PATIENCE_S)
     session, given = open_session(spec(), StoreLocation.parse(url)), []
     with session.store:
         context = context_of(session, url)
         while (found := ask(context)) is not None:
-            given.append(told(found[0]))
+            given.append(describe(found[0]))
             end(context, *found)
     return given
 

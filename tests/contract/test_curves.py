@@ -62,7 +62,7 @@ def end(store: Store, study_id: int, make_record: MakeRecord) -> Callable[..., i
     return run
 
 
-def told(peers: Peers) -> tuple[int, dict[int, list[float]]]:
+def counted(peers: Peers) -> tuple[int, dict[int, list[float]]]:
     """The number of peers, and their metrics at every epoch."""
     return len(peers), {epoch: list(peers.metrics_at(epoch)) for epoch in range(1, 5)}
 
@@ -85,8 +85,8 @@ class TestPeers:
         newcomer = Peers(store, study_id)
         newcomer.refresh()
         assert (
-            told(peers)
-            == told(newcomer)
+            counted(peers)
+            == counted(newcomer)
             == (4, {1: [0.125, 0.5, 0.75], 2: [0.25], 3: [math.inf], 4: []})
         )
 
@@ -100,8 +100,8 @@ class TestPeers:
         monkeypatch.setattr("search.pruners.median.MANY", 0)
         at_once.add_curves(Complete(frozenset({1}), points, 1.0))
         assert (
-            told(one_by_one)
-            == told(at_once)
+            counted(one_by_one)
+            == counted(at_once)
             == (1, {1: [-math.inf, 0.25, 0.5, 0.75], 2: [-math.inf, 0.25, 0.5, 0.75], 3: [], 4: []})
         )
 
@@ -114,7 +114,8 @@ class TestPeers:
         end(0.25)
         with closing(StoreLocation.parse(store_url).open_database(create=True)) as database:
             set_state = text(
-                "UPDATE search_trials SET state = :state, finished_at = finished_at - :back WHERE id = :id"
+                "UPDATE search_trials SET state = :state, finished_at = finished_at - :back"
+                " WHERE id = :id"
             )
             with database.writing() as connection:
                 connection.execute(

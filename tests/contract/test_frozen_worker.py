@@ -54,7 +54,10 @@ POINTS = (
     "states before {n} are removed",
     "epoch {k} is to be recorded",
 )
-"""Where a worker freezes in epoch k, with the n-th of its states: a state is written, put in place, and noted, in this order."""
+"""Where a worker is suspended in epoch k, at its n-th checkpoint.
+
+A checkpoint is written, put in place, and noted, in this order.
+"""
 
 MOMENTS = (
     "the epochs are read",
@@ -64,14 +67,14 @@ MOMENTS = (
     "a state was written",
     "the trial has ended",
 )
-"""When it thaws: before the other worker decides what it resumes from, on both sides of its first epoch, and later."""
+"""When it is resumed: before the other worker chooses a checkpoint, and around its epochs."""
 
 FREEZES = {
     "before any state": (1, 1, 1),
     "after two states": (3, 3, 1),
     "after three epochs without a state": (4, 1, 4),
 }
-"""The epoch k in which it freezes, the n of its state there, and the epoch that has its first state."""
+"""Epoch k of the suspension, n of the checkpoint there, and the epoch of the first checkpoint."""
 
 
 def gated(
@@ -185,10 +188,10 @@ def take_over(frozen: Worker, other: Worker, gates: Gates, budget: int) -> int:
     store, study_id = other.context.store, other.context.stored.id
     claim = claimed(store, study_id, "frozen", budget)
     gates.worker = threading.Thread(target=frozen.run, args=(claim,), daemon=True)
-    thaw_at, gates.thaw_at = gates.thaw_at, None
+    resume_at, gates.resume_at = gates.resume_at, None
     gates.worker.start()
     assert gates.frozen.wait(PATIENCE_S)
-    gates.thaw_at = thaw_at
+    gates.resume_at = resume_at
     store.reaping.reap_trials(
         study_id, Death("frozen")
     )  # has the effect of the lease's expiry, at a moment that the test chooses
@@ -196,7 +199,7 @@ def take_over(frozen: Worker, other: Worker, gates: Gates, budget: int) -> int:
     assert again.trial_id == claim.trial_id
     other.run(again)
     gates.reach("the trial has ended")
-    assert gates.thaw_at is None, "the moment came"
+    assert gates.resume_at is None, "the moment came"
     return claim.trial_id
 
 
@@ -222,7 +225,7 @@ def test_every_order(
             frozen.ended = other.ended = None
             gates = install(Gates(point, moment, first))
             trial_id = take_over(frozen, other, gates, budget)
-            told, store = f"frozen where {point}, thawed where {moment}", other.context.store
+            label, store = f"suspended where {point}, resumed where {moment}", other.context.store
             (trial,) = [
                 each
                 for each in store.trials.list_trials(other.context.stored.id)
@@ -230,28 +233,28 @@ def test_every_order(
             ]
             records = store.epochs.trial_records(trial_id)
 
-            assert other.ended == "complete", told
-            assert "starts again" not in caplog.text, told
-            assert isinstance(frozen.ended, LeaseLostError), told
+            assert other.ended == "complete", label
+            assert "starts again" not in caplog.text, label
+            assert isinstance(frozen.ended, LeaseLostError), label
             writes_none = point in (f"epoch {epoch} begins", f"state {epoch} is due")
-            assert (f"state {epoch} is written" in gates.reached) != writes_none, told
-            assert (trial.state, trial.attempt, trial.error) == ("complete", 2, ""), told
-            assert [record.epoch for record in records] == list(range(1, EPOCHS + 1)), told
+            assert (f"state {epoch} is written" in gates.reached) != writes_none, label
+            assert (trial.state, trial.attempt, trial.error) == ("complete", 2, ""), label
+            assert [record.epoch for record in records] == list(range(1, EPOCHS + 1)), label
             assert [record.metric for record in records] == [
                 pytest.approx(records[0].metric + 0.01 * k) for k in range(EPOCHS)
-            ], told
+            ], label
             left = files_left(other.context)
             if (
                 moment == MOMENTS[-1]
             ):  # its late files are orphans, which `search store vacuum` finds
                 assert all(
                     name.lstrip(".").startswith(f"trial-{trial.number:05d}.1.") for name in left
-                ), told
+                ), label
                 StoredCheckpoints(
                     other.context.files, other.context.files.trial_stem("frozen", trial.number or 0)
                 ).remove(1)
             else:
-                assert left == [], told
+                assert left == [], label
 
 
 def test_late_removal(workers: tuple[Worker, Worker]) -> None:

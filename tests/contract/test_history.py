@@ -113,17 +113,17 @@ class TestSameSuggestions:
             add(study, plan, rng, more)
             running = [trials.create_new_trial(study._study_id) for _ in range(3)]
             for trial_id in running:
-                params, told = sampled(worker, plan, trial_id)
-                assert (params, told) == sampled(plain, plan, trial_id)
+                params, drawn = sampled(worker, plan, trial_id)
+                assert (params, drawn) == sampled(plain, plan, trial_id)
                 newcomer = open_worker_study(StoreLocation.parse(store_url), store, stored, plan)
-                assert (params, told) == sampled(newcomer, plan, trial_id)
-                given.append(told)
+                assert (params, drawn) == sampled(newcomer, plan, trial_id)
+                given.append(drawn)
                 with store._database.writing() as connection:
-                    store._optuna.write(connection, trial_id, told)
+                    store._optuna.write(connection, trial_id, drawn)
             trials.set_trial_state_values(running[0], TrialState.COMPLETE, [0.75])
             trials.set_trial_state_values(running[1], TrialState.FAIL)
-        assert len({str(told.params) for told in given}) == len(given)
-        assert any(told.system_attrs for told in given)  # by TPE, not at random
+        assert len({str(drawn.params) for drawn in given}) == len(given)
+        assert any(drawn.system_attrs for drawn in given)  # by TPE, not at random
 
     def test_only_looked_at(
         self, store: Store, stored: StoredStudy, study: Study, plan: Plan

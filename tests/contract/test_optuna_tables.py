@@ -117,11 +117,11 @@ def bound(store: Store, claim: Claim, sampled: SampledTrial) -> Claim:
 
 def params() -> SampledTrial:
     """One hyperparameter of every kind, and an attribute of the sampler."""
-    told = (
+    sampled = (
         SampledParam(name, found.to_internal_repr(value), distribution_to_json(found))
         for name, value, found in PARAMS
     )
-    return SampledTrial(tuple(told), {"tpe:relative_params:0": json.dumps(SHARED)})
+    return SampledTrial(tuple(sampled), {"tpe:relative_params:0": json.dumps(SHARED)})
 
 
 def write_params(trials: RDBStorage, trial_id: int) -> None:
@@ -137,15 +137,17 @@ def rows(database: Database, optuna_study_id: int) -> dict[str, list[dict[str, A
     Trials are given by number, times by whether there is one; ids of rows are left out.
     """
     with database.reading() as connection:
-        told = (
+        listed = (
             connection.execute(
                 text(f"SELECT * FROM trials WHERE study_id = {optuna_study_id} ORDER BY trial_id")
             )
             .mappings()
             .all()
         )
-        numbers = {row["trial_id"]: row["number"] for row in told}
-        found = {"trials": [dict(row) | {"trial_id": row["number"], "study_id": 0} for row in told]}
+        numbers = {row["trial_id"]: row["number"] for row in listed}
+        found = {
+            "trials": [dict(row) | {"trial_id": row["number"], "study_id": 0} for row in listed]
+        }
         for table in sorted(
             name for name in inspect(connection).get_table_names() if name.startswith("trial_")
         ):
@@ -178,7 +180,7 @@ def frozen(trials: RDBStorage, optuna_study_id: int) -> list[FrozenTrial]:
 
 class TestSameRows:
     def test_all(self, store: Store, trials: RDBStorage, theirs: int, store_url: str) -> None:
-        """EnqueuedTrial presets, a trial that takes one, a new one with all its parameters, and one that is given up: row by row the same."""
+        """The rows of enqueued, running, sampled and lost trials are the same."""
         for each in PRESETS:
             waiting = create_trial(
                 state=TrialState.WAITING,
@@ -222,13 +224,13 @@ class TestSameRows:
         store_url: str,
     ) -> None:
         """Reports of every kind of float are the same; the store does not report NaN."""
-        told = {1: 0.1 + 0.2, 2: math.nan, 3: math.inf, 4: -math.inf, 5: 5e-324}
+        metrics = {1: 0.1 + 0.2, 2: math.nan, 3: math.inf, 4: -math.inf, 5: 5e-324}
         trial_id = trials.create_new_trial(theirs)
-        for epoch, value in told.items():
+        for epoch, value in metrics.items():
             if not math.isnan(value):
                 trials.set_trial_intermediate_value(trial_id, epoch, value)
         claim = bound(store, claimed(store, study_id), SampledTrial())
-        for epoch, value in told.items():
+        for epoch, value in metrics.items():
             store.epochs.append_epoch(claim, make_record(epoch, metric=value), 600)
 
         with closing(StoreLocation.parse(store_url).open_database(create=True)) as database:
@@ -271,7 +273,7 @@ class TestSameRows:
     ) -> None:
         """The end of a trial is what `Study.tell` writes: value, constraints, attributes."""
         study = optuna.load_study(study_name="theirs", storage=trials)
-        for told, metrics in ENDS.values():
+        for end, metrics in ENDS.values():
             asked, claim = (
                 OptunaTrial(study, study.ask(), is_written_by_store=False),
                 bound(store, claimed(store, study_id), SampledTrial()),
@@ -279,8 +281,8 @@ class TestSameRows:
             for epoch, value in enumerate(metrics, 1):
                 asked.report_epoch(make_record(epoch, metric=value))
                 store.epochs.append_epoch(claim, make_record(epoch, metric=value), 600)
-            asked.finish_trial(told)
-            store.leases.finish_trial(claim, Outcome("failed"), told)
+            asked.finish_trial(end)
+            store.leases.finish_trial(claim, Outcome("failed"), end)
 
         with closing(StoreLocation.parse(store_url).open_database(create=True)) as database:
             assert rows(database, ours) == rows(database, theirs)
@@ -326,13 +328,13 @@ class TestTake:
     ) -> None:
         """Trials of another program get numbers in between, and are seen by Optuna's class."""
         study = optuna.load_study(study_name="ours", storage=trials)
-        told = [
+        numbers = [
             claimed(store, study_id).number,
             study.ask().number,
             claimed(store, study_id).number,
             study.ask().number,
         ]
-        assert told == [0, 1, 2, 3]
+        assert numbers == [0, 1, 2, 3]
         study.tell(1, 0.5)
         assert [(trial.number, trial.state.name) for trial in study.trials] == [
             (0, "RUNNING"),
@@ -362,7 +364,7 @@ class TestTake:
         ]
 
     def test_study_gone(self, store: Store, trials: RDBStorage, ours: int, study_id: int) -> None:
-        """Without the study in Optuna's tables the store starts no trial; Optuna raises KeyError."""
+        """Without the study in Optuna's tables no trial is started; Optuna raises KeyError."""
         trials.delete_study(ours)
         assert (claimed(store, study_id).number, claimed(store, study_id).optuna_trial_id) == (
             None,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import closing
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from spaces.errors import EpochOrderError, LeaseLostError, StoreError
 from spaces.records import ClassCounts, Diagnosis, EpochRecord, Evidence, Remedy, TestScore
@@ -60,11 +60,11 @@ def bound(
 def let_lapse(store: Store, claim: Claim) -> None:
     """Wait until the lease of a claim has expired, on the database's clock."""
     store.leases.renew_lease(claim, 0.001)
-    until(lambda: lease_left_s(store, claim) < 0, "the lease is over")
+    until(lambda: lease_left_s(store, claim) < 0, "the lease has expired")
 
 
 def lease_left_s(store: Store, claim: Claim) -> float:
-    """Seconds until the lease of the claim is over, on the database's clock; less than 0 afterwards."""
+    """Seconds until a lease expires, on the database's clock; negative afterwards."""
     (left_s,) = [
         line.lease_left_s
         for line in store.trials.list_progress(claim.study_id)
@@ -97,7 +97,7 @@ class TestClock:
 
 class TestStudies:
     def test_found_again(self, store: Store) -> None:
-        """A study is returned as it was registered, with NaN and nesting; another name finds none."""
+        """A study is returned as registered, with NaN and nesting; another name finds none."""
         made = store.studies.register_study(11, "demo", {"space": {"lr": [1e-5, INF]}, "n": 3})
 
         assert store.studies.find_study("demo") == made
@@ -265,14 +265,14 @@ class TestClaim:
             claim = bound(store, store.studies.register_study(1, "a", {}).id)
             let_lapse(store, claim)
             with owner.writing() as connection:
-                connection.execute(Trial.__table__.update().values(lease_until=9e9))  # type: ignore[attr-defined]
+                connection.execute(update(Trial).values(lease_until=9e9))
                 assert store.leases.claim_trial(claim.study_id, 1, "b", 600) is None
             assert store.leases.claim_trial(claim.study_id, 1, "b", 600) is None
 
 
 class TestBind:
     def test_bound(self, store: Store, study_id: int) -> None:
-        """Binding stores number, configuration and start of a trial, and returns them in the claim."""
+        """Binding stores number, configuration and start, and returns them in the claim."""
         claim = store.leases.claim_trial(study_id, 1, "a", 600)
         assert claim is not None
 
@@ -319,7 +319,7 @@ class TestLostLease:
             "forget_epochs_after",
             lambda store, claim, record: store.epochs.forget_epochs_after(claim, 0),
         ),
-        ("give_back", lambda store, claim, record: store.leases.release_trial(claim)),
+        ("release", lambda store, claim, record: store.leases.release_trial(claim)),
         (
             "finish",
             lambda store, claim, record: store.leases.finish_trial(
@@ -396,7 +396,7 @@ class TestLostLease:
 
 class TestAppend:
     def test_round_trip(self, store: Store, claim: Claim, make_record: Make) -> None:
-        """A record is returned as written: NaN, infinities, missing class values, tuples, test score."""
+        """A record is returned as written, with NaN, infinities, missing values and tuples."""
         broken = make_record(
             1,
             train_loss=NAN,
@@ -472,28 +472,28 @@ class TestResume:
             store.epochs.append_epoch(claim, make_record(epoch, metric=0.1), 600)
         return taken_over(store, claim)
 
-    def told(self, store: Store, claim: Claim) -> list[tuple[int, float]]:
+    def written(self, store: Store, claim: Claim) -> list[tuple[int, float]]:
         """Epoch and metric of every record."""
         return [
             (record.epoch, record.metric) for record in store.epochs.trial_records(claim.trial_id)
         ]
 
-    def test_goes_on(self, store: Store, second: Claim, make_record: Make) -> None:
+    def test_continued(self, store: Store, second: Claim, make_record: Make) -> None:
         """An attempt whose checkpoint has the last epoch continues after it."""
         store.epochs.append_epoch(second, make_record(4, metric=0.2), 600)
 
-        assert self.told(store, second) == [(1, 0.1), (2, 0.1), (3, 0.1), (4, 0.2)]
+        assert self.written(store, second) == [(1, 0.1), (2, 0.1), (3, 0.1), (4, 0.2)]
 
     def test_older_checkpoint(self, store: Store, second: Claim, make_record: Make) -> None:
         """An attempt that repeats an epoch replaces it and the later ones."""
         store.epochs.append_epoch(second, make_record(2, metric=0.2), 600)
-        assert self.told(store, second) == [(1, 0.1), (2, 0.2)]
+        assert self.written(store, second) == [(1, 0.1), (2, 0.2)]
 
         store.epochs.append_epoch(second, make_record(3, metric=0.2), 600)
         with pytest.raises(EpochOrderError, match="the next one is 4"):
             store.epochs.append_epoch(second, make_record(1), 600)
 
-        assert self.told(store, second) == [(1, 0.1), (2, 0.2), (3, 0.2)]
+        assert self.written(store, second) == [(1, 0.1), (2, 0.2), (3, 0.2)]
 
     def test_gap(self, store: Store, second: Claim, make_record: Make) -> None:
         """An attempt cannot skip an epoch; the error names those that it may write."""
@@ -512,7 +512,7 @@ class TestResume:
 
         assert store.epochs.last_epochs(second.study_id) == {second.trial_id: 1, other.trial_id: 2}
         store.epochs.append_epoch(second, make_record(2, metric=0.2), 600)
-        assert self.told(store, second) == [(1, 0.1), (2, 0.2)]
+        assert self.written(store, second) == [(1, 0.1), (2, 0.2)]
 
 
 class TestFinish:

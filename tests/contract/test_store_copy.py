@@ -69,7 +69,7 @@ class TestCopy:
         assert repr(contents(target, "before")) == repr(before)
         with StoreLocation.parse(target).open() as store:
             assert [study.name for study in store.studies.list_studies()] == ["before", "demo"]
-            _go_on(store)
+            _resume_search(store)
 
     def test_all_but_others(self, sqlite_url: str, tmp_path: Path, make_record: Make) -> None:
         """Without names every study is copied, but no study of another program."""
@@ -90,14 +90,14 @@ class TestCopy:
         assert [study.study_name for study in trials.get_all_studies()] == ["demo", "other"]
         close_trials(trials)
 
-    def test_held(self, ways: tuple[str, str], make_record: Make) -> None:
+    def test_running(self, ways: tuple[str, str], make_record: Make) -> None:
         """A running trial prevents a copy, unless asked for; then it is paused in the copy only."""
         source, target = ways
         fill(source, make_record)
 
         with pytest.raises(
             StoreError,
-            match=r"cannot be copied while workers own trials\n(.|\n)*study demo, trial 4: worker w4",
+            match=r"while workers own trials\n(.|\n)*study demo, trial 4: worker w4",
         ):
             copy_store(StoreLocation.parse(source), StoreLocation.parse(target))
         assert [
@@ -169,7 +169,7 @@ class TestCopy:
             close_trials(trials)
 
     def test_unknown(self, sqlite_url: str, tmp_path: Path, make_record: Make) -> None:
-        """A missing study is refused with the nearest name, and so is the store itself as target."""
+        """A missing study is refused with the nearest name; so is the store itself as target."""
         fill(sqlite_url, make_record)
         stop(sqlite_url)
 
@@ -186,7 +186,7 @@ class TestCopy:
         assert not (tmp_path / "other.db").exists()
 
 
-def _go_on(store: Store) -> None:
+def _resume_search(store: Store) -> None:
     """Paused trials are resumed first, then the enqueued preset, then new ones are numbered on."""
     study = store.studies.find_study("demo")
     assert study is not None

@@ -70,7 +70,7 @@ class TestStartOver:
 class TestReap:
     def test_only_expired(self, store: Store, study_id: int) -> None:
         """Reaping releases the trials of a silent worker only; its next write is refused."""
-        gone, held = bound(store, study_id, "a", 0), bound(store, study_id, "b", 1)
+        gone, kept = bound(store, study_id, "a", 0), bound(store, study_id, "b", 1)
         let_lapse(store, gone)
 
         (reaped,) = store.reaping.reap_trials(study_id)
@@ -81,7 +81,7 @@ class TestReap:
             ("paused", 1),
             ("running", 0),
         ]
-        store.leases.renew_lease(held, FOREVER_S)
+        store.leases.renew_lease(kept, FOREVER_S)
         with pytest.raises(LeaseLostError, match="is paused since attempt 1 of worker 'a'"):
             store.leases.renew_lease(gone, FOREVER_S)
 
@@ -107,8 +107,8 @@ class TestReap:
         (trial,) = store.trials.list_trials(study_id)
         assert (trial.state, trial.attempt, trial.lease_until) == ("failed", 3, None)
         assert (
-            trial.reason
-            == "given up: 3 workers vanished while they worked on it; the last one, box:3, was ended by SIGSEGV"
+            trial.reason == "given up: 3 workers vanished while they worked on it; "
+            "the last one, box:3, was ended by SIGSEGV"
         )
         assert trial.error == "loading\nFatal Python error"
         assert store.leases.claim_trial(study_id, 1, "box:4", FOREVER_S) is None
@@ -186,7 +186,7 @@ class TestDeviceTime:
         assert store.leases.renew_lease(first, FOREVER_S) == math.inf
 
     def test_unused(self, store: Store, study_id: int) -> None:
-        """Unused device time is refunded when an attempt ends, or its worker is known to be dead."""
+        """Unused device time is refunded when an attempt ends, or its worker has died."""
         store.budget.set_device_budget(study_id, 100.0)
         for end in (
             store.leases.release_trial,
@@ -231,7 +231,7 @@ class TestDeviceTime:
 
 class TestIsolation:
     def test_of_a_writer(self, postgresql_url: str) -> None:
-        """A count after a wait for a lock sees the other transaction, with any default isolation."""
+        """A count after a wait for a lock sees the other transaction, at any isolation level."""
         url = postgresql_url.replace(
             "options=-c", "options=-cdefault_transaction_isolation%3Dserializable%20-c"
         )
@@ -249,7 +249,7 @@ class TestIsolation:
 
 class TestStoodStill:
     def test_slept(self, store: Store, study_id: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        """After a machine slept, workers have time to renew their leases before trials are reaped."""
+        """After a machine slept, workers have time to renew leases before trials are reaped."""
         claim = bound(store, study_id)
         let_lapse(store, claim)
         slept = time.clock_gettime(time.CLOCK_BOOTTIME) + 3600

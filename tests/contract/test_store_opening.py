@@ -41,7 +41,7 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 SECRET = "s3cret"
 
 
-def told(error: BaseException) -> str:
+def traceback_of(error: BaseException) -> str:
     """The traceback of an error and its causes."""
     return "".join(traceback.format_exception(error))
 
@@ -148,7 +148,7 @@ class TestOpen:
         for step in (
             "_create_tables",
             "_read_version_locked",
-        ):  # both wait for whoever creates the tables
+        ):  # both wait for a process that creates the tables
             monkeypatch.setattr(schema, step, noted(getattr(schema, step)))
         with ThreadPoolExecutor() as pool:
             first = pool.submit(StoreLocation.parse(store_url).open)
@@ -223,9 +223,11 @@ class TestOpen:
 class TestUpgrade:
     OLD = (
         "INSERT INTO search_studies VALUES (1, 11, 'demo', '{}', 1.5)",
-        "INSERT INTO search_trials (id, study_id, number, state, attempt, lost, worker, host, pid, reason, error, created_at)"
+        "INSERT INTO search_trials (id, study_id, number, state, attempt, lost, worker, host, pid,"
+        " reason, error, created_at)"
         " VALUES (1, 1, 0, 'paused', 3, 1, 'box:1', 'box', 1, '', '', 2.5)",
-        "INSERT INTO search_trials (id, study_id, number, state, attempt, lost, worker, host, pid, reason, error, created_at)"
+        "INSERT INTO search_trials (id, study_id, number, state, attempt, lost, worker, host, pid,"
+        " reason, error, created_at)"
         " VALUES (2, 1, 1, 'pruned', 1, 0, 'box:1', 'box', 1, 'median: below it', '', 3.5)",
     )
     """A study with two trials, as a program of version 0001 left them."""
@@ -295,7 +297,7 @@ class TestRefused:
             ("sqlite://search.db", "has no host"),
             (
                 "sqlite:///missing/search.db",
-                r"the store's folder does not exist\n(.|\n)*found: +no folder /.*/missing\n.*mkdir -p",
+                r"folder does not exist\n(.|\n)*found: +no folder /.*/missing\n.*mkdir -p",
             ),
             ("sqlite:///.", "names a folder, not a file"),
             (
@@ -320,7 +322,7 @@ class TestRefused:
             StoreLocation.parse(url).open()
 
         assert {path: path.read_bytes() for path in tmp_path.rglob("*")} == before
-        assert SECRET not in told(caught.value)
+        assert SECRET not in traceback_of(caught.value)
 
     def test_nothing_there(self, store_url: str, tmp_path: Path) -> None:
         """With `create=False` a missing store is an error, and is not created."""
@@ -363,7 +365,8 @@ class TestRefused:
         for attempt in (StoreLocation.open, upgrade_store):
             with pytest.raises(
                 StoreError,
-                match=rf"newer program\n(.|\n)*found: +version 0999\n +allowed: version {schema.HEAD},.*\n +next: +install",
+                match=rf"newer program\n(.|\n)*found: +version 0999\n"
+                rf" +allowed: version {schema.HEAD},.*\n +next: +install",
             ):
                 attempt(StoreLocation.parse(store_url))
 
@@ -374,13 +377,14 @@ class TestRefused:
             assert schema.read_version(connection) == "0999"
 
     def test_older(self, store_url: str) -> None:
-        """A store of an older program is refused with both versions and the command to upgrade it."""
+        """A store of an older program is refused with both versions and the upgrade command."""
         StoreLocation.parse(store_url).open().close()
         set_version(store_url, "0000")
 
         with pytest.raises(
             StoreError,
-            match=rf"older program\n(.|\n)*found: +version 0000\n +allowed: version {schema.HEAD},(.|\n)*search store migrate",
+            match=rf"older program\n(.|\n)*found: +version 0000\n"
+            rf" +allowed: version {schema.HEAD},(.|\n)*search store migrate",
         ):
             StoreLocation.parse(store_url).open()
 
@@ -420,10 +424,11 @@ class TestRefused:
             port = silent.getsockname()[1]
             with pytest.raises(
                 StoreError,
-                match=rf"cannot be reached\n +where: +postgresql[+a-z]*://user:\*\*\*@127.0.0.1:{port}/db\n",
+                match=r"cannot be reached\n"
+                rf" +where: +postgresql[+a-z]*://user:\*\*\*@127.0.0.1:{port}/db\n",
             ) as caught:
                 StoreLocation.parse(f"postgresql://user:{SECRET}@127.0.0.1:{port}/db").open()
-        assert SECRET not in told(caught.value)
+        assert SECRET not in traceback_of(caught.value)
 
     def test_no_server(self) -> None:
         """A port without a server is named in the error, without the password."""
@@ -432,7 +437,7 @@ class TestRefused:
             match=r"cannot be reached\n(.|\n)*refused(.|\n)*check that the server runs",
         ) as caught:
             StoreLocation.parse(f"postgresql://user@127.0.0.1:1/db?password={SECRET}").open()
-        assert SECRET not in told(caught.value)
+        assert SECRET not in traceback_of(caught.value)
 
     def test_wrong_password(
         self, own_postgres: Any, own_postgres_admin: psycopg.Connection
@@ -454,7 +459,7 @@ class TestRefused:
                     StoreError, match=r"refused the password|requires a password"
                 ) as caught:
                     StoreLocation.parse(f"postgresql://locked{given}@{place}").open()
-                assert SECRET not in told(caught.value)
+                assert SECRET not in traceback_of(caught.value)
         finally:
             rules.write_text(trusting)
             own_postgres_admin.execute("SELECT pg_reload_conf()")
@@ -496,7 +501,7 @@ class TestMariaDB:
             ):
                 with pytest.raises(StoreError, match=what) as caught:
                     StoreLocation.parse(url).open()
-                assert SECRET not in told(caught.value)
+                assert SECRET not in traceback_of(caught.value)
         finally:
             mariadb.execute("DROP USER locked", "DROP USER guest")
 
@@ -504,12 +509,13 @@ class TestMariaDB:
         "setting", ["CHARACTER SET latin1", "CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci"]
     )
     def test_letters(self, mariadb: MariaDB, mariadb_url: str, setting: str) -> None:
-        """A database that cannot store every text, or takes 'a' for 'A', is refused with the statement that changes it."""
+        """A database that cannot store every text, or ignores case, is refused with a remedy."""
         database = mariadb_url.split("/")[3].partition("?")[0]
         mariadb.execute(f"ALTER DATABASE {database} {setting}")
         with pytest.raises(
             StoreError,
-            match=rf"cannot store every text\n(.|\n)*next: +ALTER DATABASE `{database}` CHARACTER SET utf8mb4",
+            match=r"cannot store every text\n(.|\n)*"
+            rf"next: +ALTER DATABASE `{database}` CHARACTER SET utf8mb4",
         ) as caught:
             StoreLocation.parse(mariadb_url).open()
 
@@ -559,7 +565,10 @@ class TestTrouble:
         name = postgresql_url.rpartition("%3D")[2]  # parallel test processes share the server
         with StoreLocation.parse(f"{postgresql_url}&application_name={name}").open() as store:
             store.studies.register_study(1, "demo", {})
-            cut = "SELECT count(pg_terminate_backend(pid, %s)) FROM pg_stat_activity WHERE application_name = %s"
+            cut = (
+                "SELECT count(pg_terminate_backend(pid, %s)) FROM pg_stat_activity"
+                " WHERE application_name = %s"
+            )
             assert postgres_admin.execute(cut, (int(1000 * PATIENCE_S), name)).fetchone() == (1,)
 
             assert [study.name for study in store.studies.list_studies()] == ["demo"]

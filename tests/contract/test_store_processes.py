@@ -66,9 +66,11 @@ def race(url: str, worker: int) -> list[Claimed]:
         if worker == 0:
             leave_paused(store, resumed)
         _start.wait(PATIENCE_S)
-        claimed = [("fresh", *told) for told in claim_all(store, fresh, NEW, f"w{worker}")]
+        claimed = [
+            ("fresh", *claim_row) for claim_row in claim_all(store, fresh, NEW, f"w{worker}")
+        ]
         return claimed + [
-            ("resumed", *told) for told in claim_all(store, resumed, PAUSED, f"w{worker}")
+            ("resumed", *claim_row) for claim_row in claim_all(store, resumed, PAUSED, f"w{worker}")
         ]
 
 
@@ -82,12 +84,12 @@ def leave_paused(store: Store, study_id: int) -> None:
 
 def claim_all(store: Store, study_id: int, budget: int, worker: str) -> list[tuple[int, int, bool]]:
     """Claim until nothing is left, and end every other trial."""
-    told = []
+    claimed = []
     while (claim := store.leases.claim_trial(study_id, budget, worker, 600)) is not None:
-        told.append((claim.trial_id, claim.attempt, claim.resume))
+        claimed.append((claim.trial_id, claim.attempt, claim.resume))
         if claim.trial_id % 2:
             store.leases.finish_trial(claim, Outcome("complete", 0.5))
-    return told
+    return claimed
 
 
 class TestProcesses:

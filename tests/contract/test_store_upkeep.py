@@ -72,24 +72,27 @@ class TestCheck:
             ("demo", states, 15)
         ]
 
-    def test_faults(self, filled: str) -> None:
+    def test_problems(self, filled: str) -> None:
         """Every problem is found once, with what to do about it."""
         execute(
             filled,
             "UPDATE search_trials SET lease_until = lease_until - 6000 WHERE state = 'running'",
             "UPDATE trials SET state = 'RUNNING' WHERE number = 0",
             "UPDATE trials SET number = 77 WHERE number = 1",
-            "DELETE FROM search_epochs WHERE epoch = 1 AND trial_id = (SELECT id FROM search_trials WHERE number = 2)",
+            "DELETE FROM search_epochs WHERE epoch = 1"
+            " AND trial_id = (SELECT id FROM search_trials WHERE number = 2)",
             "DELETE FROM trials WHERE number = 3",
-            "UPDATE search_trials SET optuna_trial_id = (SELECT trial_id FROM trials WHERE number = 4) WHERE number = 5",
-            "INSERT INTO search_signals SELECT 999, s.signal, 9, s.step, s.severity, s.statement, s.numbers, s.diagnosis FROM search_signals s",
+            "UPDATE search_trials SET"
+            " optuna_trial_id = (SELECT trial_id FROM trials WHERE number = 4) WHERE number = 5",
+            "INSERT INTO search_signals SELECT 999, s.signal, 9, s.step, s.severity, s.statement,"
+            " s.numbers, s.diagnosis FROM search_signals s",
             "INSERT INTO studies (study_id, study_name) VALUES (900, 'begun')",
             "UPDATE study_user_attributes SET study_id = 900 WHERE study_id = 1",
         )
 
-        faults = inspect_store(StoreLocation.parse(filled)).store.problems
+        problems = inspect_store(StoreLocation.parse(filled)).store.problems
 
-        told = sorted(fault.what.split(" s after")[0] for fault in faults)
+        found = sorted(problem.what.split(" s after")[0] for problem in problems)
         expected = [
             "1 rows of search_signals belong to no row of search_trials",
             "study begun: it was created in Optuna's tables only",
@@ -99,15 +102,15 @@ class TestCheck:
             "study demo, trial 3: it is not in Optuna's tables",
             "study demo, trial 4: another trial refers to the same trial of Optuna's",
             "study demo, trial 4: worker w4 has not renewed its lease for",
-            "study demo, trial 5: its number in Optuna's tables is 4",
             "study demo, trial 5: another trial refers to the same trial of Optuna's",
             "study demo, trial 5: it is in Optuna's tables only (RUNNING)",
+            "study demo, trial 5: its number in Optuna's tables is 4",
         ]
         assert [
-            line if "not renewed" not in line else line[: len(expected[7])] for line in told
+            line if "not renewed" not in line else line[: len(expected[7])] for line in found
         ] == expected
-        assert all(fault.next_step for fault in faults)
-        assert [fault.next_step for fault in faults if fault.kind == "lease"] == [
+        assert all(problem.next_step for problem in problems)
+        assert [problem.next_step for problem in problems if problem.kind == "lease"] == [
             "start a worker, which resumes it: search worker --study demo"
         ]
 
@@ -119,18 +122,18 @@ class TestCheck:
         ]
         execute(filled, *lonely)
 
-        faults = inspect_store(StoreLocation.parse(filled)).store.problems
+        problems = inspect_store(StoreLocation.parse(filled)).store.problems
 
-        assert len(faults) == 21
-        assert faults[-1].what == "10 more problems of this kind (end)"
+        assert len(problems) == 21
+        assert problems[-1].what == "10 more problems of this kind (end)"
 
     def test_other_version(self, filled: str) -> None:
         """A store of another version is reported, and not checked any further."""
         execute(filled, f"UPDATE {schema.VERSION_TABLE} SET version_num = '0000'")
 
         assert [
-            (fault.kind, fault.next_step)
-            for fault in inspect_store(StoreLocation.parse(filled)).store.problems
+            (problem.kind, problem.next_step)
+            for problem in inspect_store(StoreLocation.parse(filled)).store.problems
         ] == [("version", "search store migrate")]
 
     def test_damaged(self, sqlite_url: str, make_record: Make) -> None:
@@ -143,15 +146,15 @@ class TestCheck:
         data[4096 * 3 : 4096 * 6] = b"\x5a" * 4096 * 3
         file.write_bytes(data)
 
-        faults = inspect_store(StoreLocation.parse(sqlite_url)).store.problems
+        problems = inspect_store(StoreLocation.parse(sqlite_url)).store.problems
 
-        assert {fault.kind for fault in faults} == {"damage"}
-        assert "recover" in faults[0].next_step
+        assert {problem.kind for problem in problems} == {"damage"}
+        assert "recover" in problems[0].next_step
 
 
 class TestFiles:
     def test_leftovers(self, filled: str, tmp_path: Path) -> None:
-        """Files of missing trials and studies are removed with their folder; others and links stay."""
+        """Files of missing trials and studies are removed; other files and links stay."""
         root = StoreLocation.parse(filled).files_root
         (tmp_path / "elsewhere").mkdir()
         gone = (
@@ -240,7 +243,7 @@ class TestVacuum:
         if filled.startswith("sqlite"):
             assert done.after_bytes < done.before_bytes - 900_000
 
-    def test_held(self, sqlite_url: str, make_record: Make) -> None:
+    def test_running(self, sqlite_url: str, make_record: Make) -> None:
         """An SQLite store to which workers write is not vacuumed."""
         fill(sqlite_url, make_record)
 
@@ -280,7 +283,8 @@ class TestMigrate:
         if not filled.startswith("sqlite"):
             with pytest.raises(
                 StoreError,
-                match=r"pg_dump --format=custom --file=search.dump 'postgresql://(.|\n)*--backed-up|mysqldump",
+                match=r"pg_dump --format=custom --file=search.dump 'postgresql://(.|\n)*--backed-up"
+                "|mysqldump",
             ):
                 migrate_store(StoreLocation.parse(filled))
 
@@ -306,7 +310,7 @@ class TestMigrate:
             )
         with pytest.raises(
             StoreError,
-            match=r"cannot be migrated while workers own trials\n(.|\n)*study demo, trial 0: worker box:1",
+            match=r"migrated while workers own trials\n(.|\n)*study demo, trial 0: worker box:1",
         ):
             migrate_store(StoreLocation.parse(sqlite_url))
         with (

@@ -139,7 +139,7 @@ class TestArtifacts:
         )
 
     def test_best_alone(self, files: StudyFiles, artifacts: BestWeights) -> None:
-        """Only the best trial's weights are kept, under their hash, also after its files are removed."""
+        """Only the best trial's weights are kept, also after its other files are removed."""
         assert artifacts.find_best() is None
         for number, score, kept in [
             (0, 0.3, True),
