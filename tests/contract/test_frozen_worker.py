@@ -188,10 +188,10 @@ def take_over(frozen: Worker, other: Worker, gates: Gates, budget: int) -> int:
     store, study_id = other.context.store, other.context.stored.id
     claim = claimed(store, study_id, "frozen", budget)
     gates.worker = threading.Thread(target=frozen.run, args=(claim,), daemon=True)
-    resume_at, gates.resume_at = gates.resume_at, None
+    resume_at, gates.thaw_at = gates.thaw_at, None
     gates.worker.start()
     assert gates.frozen.wait(PATIENCE_S)
-    gates.resume_at = resume_at
+    gates.thaw_at = resume_at
     store.reaping.reap_trials(
         study_id, Death("frozen")
     )  # has the effect of the lease's expiry, at a moment that the test chooses
@@ -199,7 +199,7 @@ def take_over(frozen: Worker, other: Worker, gates: Gates, budget: int) -> int:
     assert again.trial_id == claim.trial_id
     other.run(again)
     gates.reach("the trial has ended")
-    assert gates.resume_at is None, "the moment came"
+    assert gates.thaw_at is None, "the moment came"
     return claim.trial_id
 
 
