@@ -37,7 +37,7 @@ from storage.location import StoreLocation
 from storage.rows import Claim, Outcome
 from tests.conftest import RECORD
 from tests.contract.test_store import let_lapse
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, until
 
 PROCESSES, BUDGET = 4, 24
 Told = tuple[int, str | None, dict[str, Any]]
@@ -182,12 +182,10 @@ class TestConnections:
                 found = ask(context)
                 assert found is not None
                 context.store.epochs.append_epoch(found[0], RECORD, 600)
-                assert (
-                    settled(
-                        postgres_admin,
-                        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'one_worker'",
-                    )
-                    == 1
+                # A server takes a moment to see that a connection was closed.
+                until(
+                    lambda: postgres_admin.execute(CONNECTIONS).fetchone() == (1,),
+                    "the worker has one connection",
                 )
 
 
