@@ -182,6 +182,7 @@ class TestConnections:
                 found = ask(context)
                 assert found is not None
                 context.store.epochs.append_epoch(found[0], RECORD, 600)
+                # A server takes a moment to see that a connection was closed.
                 until(
                     lambda: postgres_admin.execute(CONNECTIONS).fetchone() == (1,),
                     "the worker has one connection",
