@@ -118,7 +118,7 @@ class TestStoredSpec:
     def test_no_store(self, tmp_path: Path) -> None:
         """Without a store none is made."""
         with pytest.raises(StoreError):
-            _stored_spec("demo", StoreLocation.parse(f"sqlite:///{tmp_path / 'none.db'}"), None)
+            load_stored_spec("demo", StoreLocation.parse(f"sqlite:///{tmp_path / 'none.db'}"), None)
         assert list(tmp_path.iterdir()) == []
 
 
@@ -186,7 +186,7 @@ class TestEnqueue:
     def test_next(self, session: Session, make_record: Any) -> None:
         """The remedied configuration waits as the next trial, and the spent budget grows by it."""
         killed(session, slower(), make_record=make_record)
-        grown, remedy = enqueue_remedy(session, RemedyChoice(0))
+        grown, described = enqueue_remedy(session, RemedyChoice(0))
         (waiting,) = self.waiting(grown)
         assert described == "learning rate × 0.5: optimizer.lr_multiple 30 → 0.5"
         assert waiting.system_attrs["fixed_params"] == {
@@ -209,8 +209,8 @@ class TestEnqueue:
         """Remedies can be chosen by their place."""
         clip = Remedy("clip", {"optimizer.grad_clip_norm": 1.0})
         killed(session, slower(), clip, make_record=make_record)
-        grown, remedy = enqueue_remedy(session, RemedyChoice(0, 2))
-        assert remedy.text == "clip"
+        grown, described = enqueue_remedy(session, RemedyChoice(0, 2))
+        assert described == "clip: optimizer.grad_clip_norm none → 1"
         (waiting,) = self.waiting(grown)
         start = start_from_attributes(waiting.user_attrs)
         assert start.label == "remedy of 0"
@@ -234,7 +234,7 @@ class TestEnqueue:
     def configured(self, plan: Plan, waiting: optuna.trial.FrozenTrial) -> Any:
         """The configuration that a worker gives a trial that waits."""
         start = start_from_attributes(waiting.user_attrs)
-        return plan.config(
+        return plan.make_config(
             waiting.system_attrs["fixed_params"], waiting.number, start.preset, start.patch
         )
 
