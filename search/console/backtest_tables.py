@@ -59,7 +59,7 @@ def print_rows(rows: tuple[RuleResult, ...], best: int) -> None:
 
 
 def _make_wide_table(rows: tuple[RuleResult, ...], best: int) -> Table:
-    table = _make_table("stopped", "epochs saved", "hours")
+    table = _make_table("stops", "epochs saved", "hours")
     table.add_column(f"best {best}\nstopped", overflow="fold", min_width=7)
     table.add_column("best found", no_wrap=True)
     for row in rows:

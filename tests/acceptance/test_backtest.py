@@ -201,8 +201,11 @@ class TestConvert:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ((), ("name one thing to replay", "--study NAME or --records FILE")),
-        (("--study", "tiny", "--records", "curves.jsonl"), ("name one thing to replay", "both")),
+        ((), ("give either a study or a file to replay", "--study NAME or --records FILE")),
+        (
+            ("--study", "tiny", "--records", "curves.jsonl"),
+            ("give either a study or a file to replay", "both"),
+        ),
         (("--records", "nowhere.jsonl"), ("cannot read nowhere.jsonl", "No such file")),
         (
             ("--records", "broken.jsonl"),
@@ -224,7 +227,7 @@ class TestConvert:
         (("--study", "tiny"), ("there is no store",)),
         (
             ("--study", "tiny", "--direction", "minimize"),
-            ("a study in the store says itself", "leave it out"),
+            ("a study in the store has its own direction", "leave it out"),
         ),
     ],
 )

@@ -427,7 +427,7 @@ CASES = [
         "new/best.yaml",
         "there is no folder new",
         "",
-        "`mkdir -p new`, or name",
+        "`mkdir -p new`, or choose",
         study(),
     ),
     Case(
@@ -587,7 +587,7 @@ CASES = [
         "new/it.yaml",
         "there is no folder new",
         "",
-        "`mkdir -p new`, or name",
+        "`mkdir -p new`, or choose",
         copied(),
     ),
     # exports
