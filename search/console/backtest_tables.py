@@ -82,7 +82,7 @@ def _make_wide_table(rows: tuple[Row, ...], best: int) -> Table:
 
 def _make_narrow_table(rows: tuple[Row, ...], best: int) -> Table:
     table = _make_table(
-        "stopped", "epochs\nsaved", "hours", f"best {best}\nstopped", "best\nfound", gap=1
+        "stops", "epochs\nsaved", "hours", f"best {best}\nstopped", "best\nfound", gap=1
     )
     for row in rows:
         found = "none" if row.found is None else format_score(row.found.score)
