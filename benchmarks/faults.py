@@ -124,7 +124,7 @@ FAULTS = {
     ),
     "masks break half-way": Fault("labels broken", {}, masks_break),
     "eight images": Fault(
-        "too little regularisation", {"optimizer.lr_multiple": 1.0}, eight_images
+        "too little regularization", {"optimizer.lr_multiple": 1.0}, eight_images
     ),
     "NaN in an image": Fault("inputs not finite", {}, nan_in_an_image),
     "alpha 200": Fault(
@@ -186,7 +186,7 @@ def trial(kind: str, seed: int) -> Outcome:
     for record in epochs(config, fault.spoil):
         records.append(record)
         verdict = judge(records, spec, lambda: None)
-        if verdict.action != "go_on":
+        if verdict.action != "continue":
             break
     evidence = None if verdict is None else verdict.evidence
     found = diagnose(evidence, records, config.model_dump(mode="json"), counts)

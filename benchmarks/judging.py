@@ -11,7 +11,7 @@ from statistics import median
 from benchmarks import report
 from benchmarks.history import RECORD
 from benchmarks.report import Figure, Result
-from search.pruners.signals import fired
+from search.pruners.signals import find_divergence
 from spaces.records import EpochRecord
 from spaces.thresholds import SignalsConfig
 
@@ -58,7 +58,7 @@ def measure(*, quick: bool) -> Result:
         for turn in range(QUICK_ROUNDS if quick else ROUNDS):
             records = courses[turn % COURSES]
             began = time.perf_counter()
-            found = fired(records, config, "maximize")
+            found = find_divergence(records, config, "maximize")
             times_ms.append(1000 * (time.perf_counter() - began))
             if found is not None:
                 raise SystemExit(f"{found.signal} fired on a {name} trial")

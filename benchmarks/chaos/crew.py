@@ -17,8 +17,8 @@ from search.launch.reaper import TrialReaper
 from search.worker.checkpoints import EVERY_VARIABLE
 from search.worker.identity import worker_name
 from spaces.exit_codes import ExitCode
-from storage.files.checkpoints import TrialStates
-from storage.files.study_files import ROOT_VARIABLE, CheckpointFiles
+from storage.files.checkpoints import StoredCheckpoints
+from storage.files.study_files import ROOT_VARIABLE, StudyFiles
 
 EXPECTED: dict[str, tuple[int, ...]] = {
     "kill": (-signal.SIGKILL,),
@@ -98,13 +98,15 @@ class Crew:
     started: int = 0
 
     @property
-    def files(self) -> CheckpointFiles:
+    def files(self) -> StudyFiles:
         """Where the workers keep the states of their trials."""
-        return CheckpointFiles(self.folder / "files")
+        return StudyFiles(self.folder / "files")
 
     def last_state_at(self, number: int) -> float | None:
         """When the checkpoint was written from which a trial would resume now; None without one."""
-        states = TrialStates(self.files, self.files.path(self.study, number)).newest_first()
+        states = StoredCheckpoints(
+            self.files, self.files.trial_stem(self.study, number)
+        ).list_newest_first()
         return states[0].path.stat().st_mtime if states else None
 
     def start(self) -> None:

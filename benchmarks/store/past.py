@@ -22,7 +22,7 @@ from search.worker.stop import StopRequest
 from search.worker.tracker import NoTracker
 from search.worker.trial import run_trial
 from spaces.loader import load_study
-from storage.files.study_files import CheckpointFiles
+from storage.files.study_files import StudyFiles
 from storage.location import StoreLocation
 from storage.rows import StoredStudy
 from storage.store import Store
@@ -57,7 +57,7 @@ def idle_bench(url: str, store: Store, stored: StoredStudy, watch: Stopwatch) ->
     return WorkerContext(
         store=store,
         stored=stored,
-        files=CheckpointFiles(Path("unused")),
+        files=StudyFiles(Path("unused")),
         study=open_worker_study(StoreLocation.parse(url), store, stored, plan),
         plan=plan,
         trainer=trainer,

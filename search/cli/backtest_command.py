@@ -51,16 +51,17 @@ def backtest(
     """
     from search.cli.parsing import parse_pruner, parse_signals
     from search.console import backtest_tables, terminal
-    from search.replay import backtest as replay
-    from search.replay.source import source
-    from search.replay.tune import tune as tuned_on
+    from search.replay.backtest import run_backtest
+    from search.replay.ranking import rank_recording
+    from search.replay.source import load_source
+    from search.replay.tune import tune_thresholds
 
-    given = source(study, records, direction, lambda: open_existing_store(store))
-    on = parse_signals(signals or [], given.signals)
-    peers = parse_pruner(pruner or [], given.pruner)
-    field = replay.make_field(given.recording, records)
-    result = replay.backtest(field, on, peers)
-    tuned = tuned_on(field, on) if tune else None
+    source = load_source(study, records, direction, lambda: open_existing_store(store))
+    thresholds = parse_signals(signals or [], source.signals)
+    peers = parse_pruner(pruner or [], source.pruner)
+    recorded = rank_recording(source.recording, records)
+    result = run_backtest(recorded, thresholds, peers)
+    tuned = tune_thresholds(recorded, thresholds) if tune else None
     if as_json:
         proposed = {"tuned": tuned.as_dict()} if tuned else {}
         terminal.print_json(result.as_dict() | proposed)

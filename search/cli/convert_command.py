@@ -39,11 +39,11 @@ def convert(
     """Convert curves of other programs for `search backtest`."""
     from search.cli.parsing import parse_columns
     from search.console import terminal
-    from search.replay.convert import convert as made_of
+    from search.replay.convert import convert_tables
     from spaces.recordings import check_out, write_recording
 
     check_out(out, files)
-    recording = made_of(files, parse_columns(column or []), direction, whole=whole)
+    recording = convert_tables(files, parse_columns(column or []), direction, whole=whole)
     write_recording(out, recording)
     epochs = sum(len(trial.epochs) for trial in recording.trials)
     terminal.print_line(f"{len(recording.trials)} trials, {epochs} epochs written to {out}")

@@ -19,6 +19,6 @@ def dashboard(
 ) -> None:
     """Open optuna-dashboard on the store, for this machine only."""
     from search.cli.parsing import store_location
-    from search.dashboard import serve
+    from search.dashboard import serve_dashboard
 
-    serve(store_location(store), study, port)
+    serve_dashboard(store_location(store), study, port)

@@ -159,8 +159,8 @@ def run_study(
 
 def _enqueue_remedy(session: Session, text: str) -> Session:
     choice = parse_choice(text)
-    session, remedy = enqueue_remedy(session, choice)
-    terminal.print_paragraph(f"enqueued: trial {choice.trial} again, with {remedy.text}")
+    session, described = enqueue_remedy(session, choice)
+    terminal.print_paragraph(f"enqueued: trial {choice.trial} again, with {described}")
     return session
 
 

@@ -47,7 +47,7 @@ def check(
         terminal.print_json(found.as_dict())
     else:
         print_inspection(found)
-    if not found.sound:
+    if not found.is_consistent:
         raise typer.Exit(ExitCode.FAILED)
 
 
@@ -64,14 +64,14 @@ def print_inspection(found: Inspection) -> None:
         counts = [f"{count} {state}" for state, count in sorted(study.trials.items())]
         states = ", ".join(counts) or "no trials"
         terminal.print_line(f"  study {study.name}: {states}; {study.epochs} epochs")
-    for fault in store.faults:
+    for fault in store.problems:
         terminal.print_line(f"problem: {fault.what}; {fault.next_step}")
-    for file in found.leftovers:
+    for file in found.orphans:
         terminal.print_line(
             f"problem: {file.path} belongs to no trial or study of the store; "
             "remove it with: search store vacuum"
         )
-    if found.sound:
+    if found.is_consistent:
         terminal.print_line("no problems found")
 
 
@@ -100,7 +100,7 @@ def migrate(
     """
     from search.cli.parsing import store_location
     from search.console import terminal
-    from search.maintenance import migrate as migrate_store
+    from search.maintenance import migrate_store
 
     done = migrate_store(store_location(store), backup=not no_backup, backed_up=backed_up)
     for line in done or ["the store already has this version; nothing to do"]:
@@ -134,10 +134,10 @@ def copy(
     """
     from search.cli.parsing import store_location
     from search.console import terminal
-    from search.maintenance import copy as copy_store
+    from search.maintenance import copy_store
 
     for made in copy_store(store_location(store), store_location(to), study or [], running=running):
-        paused = f", {made.held} of them paused" if made.held else ""
+        paused = f", {made.paused} of them paused" if made.paused else ""
         terminal.print_line(
             f"study {made.name}: {made.trials} trials{paused}, {made.epochs} epochs"
         )
@@ -159,17 +159,17 @@ def vacuum(
     """Return unused space and remove orphaned files."""
     from search.cli.parsing import store_location
     from search.console import terminal
-    from search.maintenance import vacuum as vacuum_store
+    from search.maintenance import vacuum_store
 
     done = vacuum_store(store_location(store), dry_run=dry_run, shared_files=shared_files)
-    for file in done.leftovers:
+    for file in done.orphans:
         terminal.print_line(f"{file.path}  {file.size_bytes / MIB:.1f} MiB")
     if dry_run:
-        terminal.print_line(f"{len(done.leftovers)} orphaned files; nothing was removed")
+        terminal.print_line(f"{len(done.orphans)} orphaned files; nothing was removed")
         return
     sizes = f"{done.before_bytes / MIB:.1f} → {done.after_bytes / MIB:.1f} MiB"
     terminal.print_line(f"database: {sizes}; {done.removed} orphaned files removed")
-    if done.removed < len(done.leftovers) and done.shared:
+    if done.removed < len(done.orphans) and done.files_shared:
         terminal.print_line(
             "no file was removed, because other stores may use that folder; "
             "if none does: search store vacuum --shared-files"

@@ -36,11 +36,11 @@ def train(
     Exit code 1: the score differs although device, threads and torch are the same.
     """
     from search.console import terminal
-    from search.export import check_place, load_export
+    from search.export import check_output_path, load_export
     from search.retrain import Retraining
 
     if save is not None:
-        check_place(save, "--save")
+        check_output_path(save, "--save")
     training = Retraining(load_export(file), device, threads, save)
     for record in training.train_epochs():
         terminal.print_line(_describe_epoch(record, training))

@@ -36,7 +36,7 @@ def weights(
     spec = load_spec(study, change or [])
     with naming_set_option(change or []):
         plan = make_plan(spec)
-    counts = plan.objective.load().count_classes(plan.config({}, 0))
+    counts = plan.objective.load().count_classes(plan.make_config({}, 0))
     computed = {}
     for method in get_args(WeightMethod):
         config = WeightsConfig(method=method, clip_ratio=clip_ratio)

@@ -12,7 +12,7 @@ from rich.table import Table
 from search.console import terminal
 from search.console.formatting import format_count, format_score
 from search.console.tables import SCORE_RULES, fits_screen
-from search.replay.backtest import Backtest, Row
+from search.replay.backtest import Backtest, RuleResult
 from search.replay.tune import Tuned
 
 SHOWN = 10
@@ -37,7 +37,7 @@ def print_backtest(result: Backtest) -> None:
             terminal.print_paragraph(sentence, indent=2)
 
 
-def print_rows(rows: tuple[Row, ...], best: int) -> None:
+def print_rows(rows: tuple[RuleResult, ...], best: int) -> None:
     """Print a line for each rule.
 
     On a narrow screen, the saved epochs are shares, and the best trials that a rule would have
@@ -58,7 +58,7 @@ def print_rows(rows: tuple[Row, ...], best: int) -> None:
             )
 
 
-def _make_wide_table(rows: tuple[Row, ...], best: int) -> Table:
+def _make_wide_table(rows: tuple[RuleResult, ...], best: int) -> Table:
     table = _make_table("stops", "epochs saved", "hours")
     table.add_column(f"best {best}\nstopped", overflow="fold", min_width=7)
     table.add_column("best found", no_wrap=True)
@@ -80,7 +80,7 @@ def _make_wide_table(rows: tuple[Row, ...], best: int) -> Table:
     return table
 
 
-def _make_narrow_table(rows: tuple[Row, ...], best: int) -> Table:
+def _make_narrow_table(rows: tuple[RuleResult, ...], best: int) -> Table:
     table = _make_table(
         "stops", "epochs\nsaved", "hours", f"best {best}\nstopped", "best\nfound", gap=1
     )
@@ -112,11 +112,11 @@ def _make_table(*figures: str, gap: int = 2) -> Table:
     return table
 
 
-def _format_share(row: Row) -> str:
+def _format_share(row: RuleResult) -> str:
     return f"{100 * row.share_saved:.1f}%"
 
 
-def _format_hours(row: Row) -> str:
+def _format_hours(row: RuleResult) -> str:
     return "-" if row.hours_saved is None else f"{row.hours_saved:.2f}"
 
 

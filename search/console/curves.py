@@ -22,8 +22,9 @@ from search.console.formatting import (
     wrap_pieces,
 )
 from search.console.tables import STATE_STYLES
+from search.diagnosis.remedies import describe_remedy
 from search.report.models import TrialReport
-from search.stored_study import BASE_RATE, RATE
+from search.stored_study import BASE_LR, LR_MULTIPLE
 from spaces.config_tree import ConfigTree
 from spaces.records import Diagnosis, EpochRecord, Evidence, best_record
 
@@ -116,9 +117,9 @@ def _print_config(report: TrialReport) -> None:
 def _setting(path: str, key: str, value: Any, report: TrialReport) -> str:
     mark = "*" if path in report.params else ""
     text = f"{mark}{key} {format_setting(value)}"
-    if path != RATE:
+    if path != LR_MULTIPLE:
         return text
-    lr = report.lr if report.lr is not None else ConfigTree(report.config)[BASE_RATE] * value
+    lr = report.lr if report.lr is not None else ConfigTree(report.config)[BASE_LR] * value
     return f"{text}, lr {format_rate(lr, value)}"
 
 
@@ -321,18 +322,9 @@ def _print_diagnosis(diagnosis: Diagnosis, report: TrialReport, store: str) -> N
         terminal.print_paragraph(f"less likely: {', '.join(others)}", indent=4)
     terminal.print_line()
     terminal.print_line("  to try, in this order:", style="bold")
-    current = ConfigTree(report.config)
     for place, remedy in enumerate(diagnosis.remedies, 1):
-        changes = ", ".join(
-            f"{path} {format_setting(current.get(path))} → {format_setting(new)}"
-            for path, new in remedy.patch.items()
-        )
-        what = (
-            remedy.text.partition(f": {next(iter(remedy.patch), '')} ")[0]
-            if remedy.patch
-            else remedy.text
-        )
-        terminal.print_paragraph(f"{place}. {what}{': ' if changes else ''}{changes}", indent=4)
+        described = describe_remedy(remedy, report.config)
+        terminal.print_paragraph(f"{place}. {described}", indent=4)
     if any(remedy.patch for remedy in diagnosis.remedies):
         terminal.print_line()
         terminal.print_paragraph(

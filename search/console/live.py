@@ -24,8 +24,8 @@ from search.console.formatting import (
 )
 from search.console.tables import STATE_STYLES
 from search.console.workers import format_attempts, format_last_seen
-from search.report.study import holders
-from search.stored_study import sampled
+from search.report.study import active_workers
+from search.stored_study import sampled_values
 from spaces.errors import StoreError
 from spaces.records import better
 from spaces.study import StudySpec
@@ -210,7 +210,7 @@ class Watcher:
         """Format the sampled values of a trial."""
         if trial is None:
             return ""
-        params, lr = sampled(self.spec, trial.config or {})
+        params, lr = sampled_values(self.spec, trial.config or {})
         return ", ".join(list_param_pairs(params, lr, shorten_paths(self.spec.space)))
 
 
@@ -291,7 +291,7 @@ def _build_running_table(watcher: Watcher, running: Sequence[Progress]) -> Rende
         table.add_column(name, justify="left" if not name else "right", no_wrap=True)
     for name in ("worker", "device", "last seen", "attempt"):
         table.add_column(name, overflow="fold")
-    for line, holder in zip(running, holders(running), strict=True):
+    for line, worker in zip(running, active_workers(running), strict=True):
         epochs = f"{line.epochs}/{watcher.spec.epochs}"
         bar = ProgressBar(
             total=watcher.spec.epochs,
@@ -302,9 +302,9 @@ def _build_running_table(watcher: Watcher, running: Sequence[Progress]) -> Rende
         )
         cells = (
             terminal.to_printable(line.worker),
-            terminal.to_printable(holder.device or "-"),
-            format_last_seen(holder),
-            format_attempts(holder),
+            terminal.to_printable(worker.device or "-"),
+            format_last_seen(worker),
+            format_attempts(worker),
         )
         table.add_row(str(line.number), epochs, bar, format_score(line.metric), *cells)
     return table

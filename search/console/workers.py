@@ -8,7 +8,7 @@ from rich.text import Text
 
 from search.console import terminal
 from search.console.formatting import format_duration
-from search.report.models import Holder, StudyReport
+from search.report.models import ActiveWorker, StudyReport
 
 SHOWN = 40
 """How many workers are listed; a cluster has more, and `--json` has all of them."""
@@ -33,19 +33,19 @@ def print_workers(report: StudyReport) -> None:
     table.add_column("device", no_wrap=True)
     for name in ("trial", "epoch", "last seen", "attempt"):
         table.add_column(name, justify="right", no_wrap=True)
-    for holder in report.workers[:SHOWN]:
-        trial = "-" if holder.trial is None else str(holder.trial)
+    for worker in report.workers[:SHOWN]:
+        trial = "-" if worker.trial is None else str(worker.trial)
         names = (
-            terminal.to_printable(holder.worker),
-            terminal.to_printable(holder.host),
-            terminal.to_printable(holder.device or "-"),
+            terminal.to_printable(worker.worker),
+            terminal.to_printable(worker.host),
+            terminal.to_printable(worker.device or "-"),
         )
         table.add_row(
             *names,
             trial,
-            f"{holder.epochs}/{report.epochs}",
-            format_last_seen(holder),
-            format_attempts(holder),
+            f"{worker.epochs}/{report.epochs}",
+            format_last_seen(worker),
+            format_attempts(worker),
         )
     terminal.print_renderable(table)
     if len(report.workers) > SHOWN:
@@ -54,15 +54,15 @@ def print_workers(report: StudyReport) -> None:
         )
 
 
-def format_last_seen(holder: Holder) -> Text:
+def format_last_seen(worker: ActiveWorker) -> Text:
     """Format how long ago a worker last responded; marked once its lease has expired."""
-    text = "-" if holder.silent_s is None else f"{format_duration(max(0.0, holder.silent_s))} ago"
-    return Text(f"{text} (silent)", style="yellow") if holder.overdue else Text(text)
+    text = "-" if worker.silent_s is None else f"{format_duration(max(0.0, worker.silent_s))} ago"
+    return Text(f"{text} (silent)", style="yellow") if worker.overdue else Text(text)
 
 
-def format_attempts(holder: Holder) -> str:
+def format_attempts(worker: ActiveWorker) -> str:
     """Format the attempts of a trial: `1`, or `3 (1 lost)` if a worker stopped responding."""
-    return f"{holder.attempts} ({holder.lost} lost)" if holder.lost else str(holder.attempts)
+    return f"{worker.attempts} ({worker.lost} lost)" if worker.lost else str(worker.attempts)
 
 
 def format_device_time(report: StudyReport) -> str:

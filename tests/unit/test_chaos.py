@@ -68,7 +68,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 store.epochs.append_epoch(claim, record, 60)
             score = records[-1].metric
             outcome = Outcome("complete", score)
-            store.leases.finish_trial(claim, Outcome(outcome, optuna_end(outcome)))
+            store.leases.finish_trial(claim, outcome, optuna_end(outcome))
     with closing(sqlite3.connect(path)) as database:
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return path

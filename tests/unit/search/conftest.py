@@ -33,10 +33,7 @@ DIAGNOSIS = Diagnosis(
     "learning rate too high",
     ("it was [30] times the base rate",),
     (
-        Remedy(
-            "clip: the norm at 1: optimizer.grad_clip_norm none → 1",
-            {"optimizer.grad_clip_norm": 1.0},
-        ),
+        Remedy("clip: the norm at 1", {"optimizer.grad_clip_norm": 1.0}),
         Remedy("look at the masks", {}),
     ),
 )
@@ -73,7 +70,7 @@ class Demo:
     ) -> Claim:
         """The next trial, with an epoch for every metric."""
         given = PARAMS | {path.replace("__", "."): value for path, value in params.items()}
-        config = self.plan.config(given, self.count, preset).model_dump(mode="json")
+        config = self.plan.make_config(given, self.count, preset).model_dump(mode="json")
         claim = self.store.leases.bind_trial(
             self.claim(worker), self.count, self.count, config, preset
         )
@@ -92,8 +89,17 @@ class Demo:
         self, claim: Claim, state: Any, score: float | None = None, reason: str = ""
     ) -> None:
         """The end of a trial."""
-        found = (EVIDENCE, DIAGNOSIS) if state == "diverged" else (None, None)
-        self.store.leases.finish_trial(claim, Outcome(Outcome(state, score, reason, *found)))
+        signals = {"pruned": "median", "diverged": EVIDENCE.signal}
+        diverged = state == "diverged"
+        outcome = Outcome(
+            state,
+            score,
+            reason,
+            signals.get(state, ""),
+            EVIDENCE if diverged else None,
+            DIAGNOSIS if diverged else None,
+        )
+        self.store.leases.finish_trial(claim, outcome)
 
     def filled(self) -> None:
         """A trial of every kind: 0 and 1 complete, 2 pruned, 3 diverged, 4 failed, 5 running."""
@@ -113,11 +119,10 @@ class Demo:
         self.store.leases.finish_trial(
             self.start(),
             Outcome(
-                Outcome(
-                    "failed",
-                    reason="ValueError: no [b]class[/b] ü",
-                    error="Traceback\n  [b]x[/b]\nValueError",
-                )
+                "failed",
+                reason="ValueError: no [b]class[/b] ü",
+                signal="ValueError",
+                error="Traceback\n  [b]x[/b]\nValueError",
             ),
         )
         self.start([0.1, 0.2])

@@ -60,7 +60,7 @@ def killed(
     store, stored = session.store, session.stored
     claim = store.leases.claim_trial(stored.id, 1000, "w", 600)
     assert claim is not None
-    config = session.plan.config(PARAMS, 0, preset).model_dump(mode="json")
+    config = session.plan.make_config(PARAMS, 0, preset).model_dump(mode="json")
     claim = store.leases.bind_trial(
         claim, claim.number or 0, claim.optuna_trial_id or 0, config, preset
     )
@@ -69,13 +69,11 @@ def killed(
     store.leases.finish_trial(
         claim,
         Outcome(
-            Outcome(
-                "diverged",
-                0.1,
-                "loss_rising: it rose",
-                evidence=Evidence("loss_rising", 1, None, "it rose", {}, 1.0),
-                diagnosis=diagnosis,
-            )
+            "diverged",
+            0.1,
+            "loss_rising: it rose",
+            evidence=Evidence("loss_rising", 1, None, "it rose", {}, 1.0),
+            diagnosis=diagnosis,
         ),
     )
     trial = store.trials.find_trial(stored.id, claim.number or 0)
@@ -188,9 +186,9 @@ class TestEnqueue:
     def test_next(self, session: Session, make_record: Any) -> None:
         """The remedied configuration waits as the next trial, and the spent budget grows by it."""
         killed(session, slower(), make_record=make_record)
-        grown, remedy = enqueue_remedy(session, RemedyChoice(0))
+        grown, described = enqueue_remedy(session, RemedyChoice(0))
         (waiting,) = self.waiting(grown)
-        assert remedy == slower()
+        assert described == "learning rate × 0.5: optimizer.lr_multiple 30 → 0.5"
         assert waiting.system_attrs["fixed_params"] == {
             "optimizer.lr_multiple": 0.5,
             "weights.method": "uniform",
@@ -211,8 +209,8 @@ class TestEnqueue:
         """Remedies can be chosen by their place."""
         clip = Remedy("clip", {"optimizer.grad_clip_norm": 1.0})
         killed(session, slower(), clip, make_record=make_record)
-        grown, remedy = enqueue_remedy(session, RemedyChoice(0, 2))
-        assert remedy.text == "clip"
+        grown, described = enqueue_remedy(session, RemedyChoice(0, 2))
+        assert described == "clip: optimizer.grad_clip_norm none → 1"
         (waiting,) = self.waiting(grown)
         start = start_from_attributes(waiting.user_attrs)
         assert start.label == "remedy of 0"
@@ -227,7 +225,7 @@ class TestEnqueue:
         """What an earlier remedy changed outside the space is carried on."""
         clip = {"optimizer.grad_clip_norm": 1.0}
         trial = killed(session, slower(), make_record=make_record)
-        config = session.plan.config(PARAMS, 0, None, clip).model_dump(mode="json")
+        config = session.plan.make_config(PARAMS, 0, None, clip).model_dump(mode="json")
         held = replace(trial, config=config, preset="remedy of 3")
         from search.enqueue_remedy import _outside
 
@@ -236,7 +234,7 @@ class TestEnqueue:
     def configured(self, plan: Plan, waiting: optuna.trial.FrozenTrial) -> Any:
         """The configuration that a worker gives a trial that waits."""
         start = start_from_attributes(waiting.user_attrs)
-        return plan.config(
+        return plan.make_config(
             waiting.system_attrs["fixed_params"], waiting.number, start.preset, start.patch
         )
 
@@ -255,7 +253,7 @@ class TestEnqueue:
             claim,
             claim.number or 0,
             claim.optuna_trial_id or 0,
-            session.plan.config(PARAMS, 0).model_dump(mode="json"),
+            session.plan.make_config(PARAMS, 0).model_dump(mode="json"),
         )
         for epoch in range(1, 5):
             store.epochs.append_epoch(
@@ -270,7 +268,7 @@ class TestEnqueue:
                 ),
                 600,
             )
-        store.leases.finish_trial(claim, Outcome(Outcome(state, 0.4)))
+        store.leases.finish_trial(claim, Outcome(state, 0.4))
         with pytest.raises(StudyError, match="trial 0 has no remedies") as caught:
             enqueue_remedy(session, RemedyChoice(0))
         assert caught.value.found == f"it is {state}"

@@ -148,7 +148,7 @@ class TestStudy:
     def test_unnumbered_kill(self, demo: Demo, capsys: pytest.CaptureFixture[str]) -> None:
         """A trial that failed before it was given a number is listed without one."""
         demo.store.leases.finish_trial(
-            demo.claim(), Outcome(Outcome("failed", reason="given up: 3 workers vanished"))
+            demo.claim(), Outcome("failed", reason="given up: 3 workers vanished")
         )
 
         tables.print_stopped_trials(study_report(demo.store, "focal_gamma"))

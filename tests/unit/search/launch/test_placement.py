@@ -89,7 +89,7 @@ class TestReach:
     @pytest.mark.parametrize(
         "url",
         [
-            SQLITE,
+            "sqlite:///search.db",
             "postgresql://localhost/search",
             "postgresql://127.0.0.1/search",
             "postgresql:///search",

@@ -1,4 +1,4 @@
-"""A study as the tests of the reports need it: a real store, and trials as a test makes them."""
+"""A study in a real store, with trials as a test makes them."""
 
 from __future__ import annotations
 
@@ -87,11 +87,11 @@ class Demo:
     ) -> Claim:
         """A complete trial."""
         claim = self.start(metrics, **changes)
-        self.store.leases.finish_trial(claim, Outcome(Outcome("complete", score=score)))
+        self.store.leases.finish_trial(claim, Outcome("complete", score=score))
         return claim
 
     def report(self) -> StudyReport:
-        """How it stands."""
+        """The report on the study."""
         return study_report(self.store, "demo")
 
 

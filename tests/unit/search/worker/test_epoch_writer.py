@@ -20,6 +20,7 @@ from spaces.records import EpochRecord
 from storage.location import StoreLocation
 from storage.rows import Claim, Outcome
 from storage.store import Store
+from tests.waiting import PATIENCE_S
 
 Make = Callable[..., EpochRecord]
 LEASE_S = 600.0
@@ -57,9 +58,8 @@ class Fixture:
 
     def _allow(self, value: str) -> None:
         self.admin.execute(f"ALTER DATABASE {self.database} ALLOW_CONNECTIONS {value}")
-        self.admin.execute(
-            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{self.database}'"
-        )
+        cut = "SELECT count(pg_terminate_backend(pid, %s)) FROM pg_stat_activity WHERE datname = %s"
+        self.admin.execute(cut, (int(1000 * PATIENCE_S), self.database))
 
     def epochs(self) -> list[int]:
         """The epochs in the store."""
@@ -119,7 +119,7 @@ class TestUnreachable:
         )  # as if the first attempt had been committed
         desk.writer.write_end(
             "complete",
-            lambda: desk.store.leases.finish_trial(desk.claim, Outcome(Outcome("complete", 0.5))),
+            lambda: desk.store.leases.finish_trial(desk.claim, Outcome("complete", 0.5)),
         )
 
         assert desk.epochs() == [1]
@@ -143,7 +143,7 @@ class TestUnreachable:
         tries = []
 
         def write() -> None:
-            desk.store.leases.finish_trial(desk.claim, Outcome(Outcome("complete", 0.5)))
+            desk.store.leases.finish_trial(desk.claim, Outcome("complete", 0.5))
             tries.append(1)
             raise StoreUnreachableError("the connection was cut after the commit")
 
@@ -172,9 +172,7 @@ class TestUnreachable:
         with desk.unreachable(), pytest.raises(StoreUnreachableError):
             desk.writer.write_end(
                 "complete",
-                lambda: desk.store.leases.finish_trial(
-                    desk.claim, Outcome(Outcome("complete", 0.5))
-                ),
+                lambda: desk.store.leases.finish_trial(desk.claim, Outcome("complete", 0.5)),
             )
 
 
@@ -195,7 +193,7 @@ class TestRefused:
         with pytest.raises(EpochOrderError, match="out of order"):
             desk.writer.append_record(make_record(2))
         desk.writer.write_end(
-            "failed", lambda: desk.store.leases.finish_trial(desk.claim, Outcome(Outcome("failed")))
+            "failed", lambda: desk.store.leases.finish_trial(desk.claim, Outcome("failed"))
         )
 
         assert desk.store.trials.count_by_state(desk.claim.study_id) == {"failed": 1}

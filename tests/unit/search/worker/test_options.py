@@ -22,7 +22,9 @@ def test_arguments(monkeypatch: pytest.MonkeyPatch, options: WorkerOptions) -> N
     """The command parses the arguments back to the options they were made from."""
     parsed = []
     monkeypatch.setattr(
-        loop, "run_worker", lambda url, options: parsed.append((url, options)) or False
+        loop,
+        "run_worker",
+        lambda location, options: parsed.append((location.url, options)) or False,
     )
     with pytest.raises(SystemExit) as ended:
         main(["worker", "--store", "sqlite:///search.db", *options.to_arguments()])
