@@ -38,7 +38,7 @@ SIGNALS_SHARE, TOGETHER_SHARE = 20.0, 50.0
 TUNING = {"first": "tuned on", "second": "not tuned on"}
 
 UNSEEN_FROM = 127
-"""Trials of the second campaign from this number on were recorded after the rules had got their present form."""
+"""The second campaign's trials from this number on were recorded after the rules were final."""
 
 NAIVE: Mapping[str, tuple[str, Mapping[str, float]]] = {
     "metric falls 5 epochs in a row": (
@@ -150,7 +150,7 @@ def of_campaign(name: str, found: Backtest) -> list[Figure]:
 
 
 def of_unseen(field: RankedRecording) -> list[Figure]:
-    """The last trials of the second campaign by themselves: what the signals save, and the best one that they kill."""
+    """The last trials of the second campaign: epochs saved, and the best trial that is stopped."""
     trials = [trial for trial in field.trials if trial.number >= UNSEEN_FROM]
     killed = find_signal_stops(trials, SignalsConfig(), field.direction)
     saved = sum(
@@ -178,7 +178,7 @@ def of_unseen(field: RankedRecording) -> list[Figure]:
 
 
 def in_other_orders(name: str, field: RankedRecording, orders: int) -> list[Figure]:
-    """How often the best trial dies when the trials come in another order, with the margin for noise and without."""
+    """How often the best trial is stopped in other orders, with and without the noise margin."""
     killed = find_signal_stops(field.trials, SignalsConfig(), field.direction)
     lost = {
         pruner.noise: [_best_dies(field, pruner, killed, seed) for seed in range(orders)]
