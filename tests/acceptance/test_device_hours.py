@@ -26,7 +26,7 @@ def test_spent_and_raised(terminal: Terminal, tmp_path: Path) -> None:
         taken = store.budget.find_device_time(store.studies.list_studies()[0].id)
     shown = terminal.run("show", "--study", "tiny", folder=tmp_path)
     told = json.loads(terminal.run("show", "--study", "tiny", "--json", folder=tmp_path).out)
-    raised = terminal.run(*RUN, "--device-hours", "1", folder=tmp_path)
+    raised = terminal.run(*RUN, "--workers", "1", "--device-hours", "1", folder=tmp_path)
 
     assert (stopped.code, stopped.err) == (0, "")
     assert "device-hour budget exhausted; raise --device-hours to continue" in stopped.out
