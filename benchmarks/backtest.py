@@ -1,8 +1,8 @@
-"""What the default signals and pruner do to recorded campaigns, by the records that are committed: nothing is trained here.
+"""What the default signals and pruner do to the committed records of campaigns; nothing is trained.
 
-The thresholds were tuned on the first campaign. The second, and the presets, were made with other seeds and another
-architecture, and no threshold was tuned on them; its last trials were seen by nobody before. Beside them: the rules as one
-would write them down at first.
+The thresholds were tuned on the first campaign. The second campaign and the presets were recorded
+with other seeds and another architecture, and no threshold was tuned on them. The last trials of
+the second were recorded after the rules were final. Naive forms of the rules are the baseline.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from spaces.thresholds import SignalsConfig
 SIGNALS_SHARE, TOGETHER_SHARE = 20.0, 50.0
 """Percent of all epochs that the signals, and the signals with the pruner, are to save."""
 
-TOLD = {"first": "tuned on", "second": "not tuned on"}
+TUNING = {"first": "tuned on", "second": "not tuned on"}
 
 UNSEEN_FROM = 127
-"""Trials of the second campaign from this number on were recorded after the rules had got their present form."""
+"""The second campaign's trials from this number on were recorded after the rules were final."""
 
 NAIVE: Mapping[str, tuple[str, Mapping[str, float]]] = {
     "metric falls 5 epochs in a row": (
@@ -82,9 +82,9 @@ ORDERS = 20
 def measure(*, quick: bool) -> Result:
     """The figures of every campaign."""
     figures, details = [], {}
-    for name, told in TOLD.items():
+    for name, tuning in TUNING.items():
         field, found = _replayed(name)
-        figures += of_campaign(f"{name} campaign ({told})", found)
+        figures += of_campaign(f"{name} campaign ({tuning})", found)
         figures += in_other_orders(f"{name} campaign", field, 2 if quick else ORDERS)
         details[name] = detailed(found)
     figures += of_unseen(_replayed("second")[0])
@@ -150,13 +150,13 @@ def of_campaign(name: str, found: Backtest) -> list[Figure]:
 
 
 def of_unseen(field: RankedRecording) -> list[Figure]:
-    """The last trials of the second campaign by themselves: what the signals save, and the best one that they kill."""
+    """The last trials of the second campaign: epochs saved, and the best trial that is stopped."""
     trials = [trial for trial in field.trials if trial.number >= UNSEEN_FROM]
     killed = find_signal_stops(trials, SignalsConfig(), field.direction)
     saved = sum(
         len(trial.epochs) - killed[trial.number][0] for trial in trials if trial.number in killed
     )
-    ranked = [held.number for held in field.ranked if held.number >= UNSEEN_FROM]
+    ranked = [trial.number for trial in field.ranked if trial.number >= UNSEEN_FROM]
     spared = next((rank for rank, number in enumerate(ranked) if number in killed), len(ranked))
     name = f"second campaign, the last {len(trials)} trials"
     return [
@@ -178,7 +178,7 @@ def of_unseen(field: RankedRecording) -> list[Figure]:
 
 
 def in_other_orders(name: str, field: RankedRecording, orders: int) -> list[Figure]:
-    """How often the best trial dies when the trials come in another order, with the margin for noise and without."""
+    """How often the best trial is stopped in other orders, with and without the noise margin."""
     killed = find_signal_stops(field.trials, SignalsConfig(), field.direction)
     lost = {
         pruner.noise: [_best_dies(field, pruner, killed, seed) for seed in range(orders)]
@@ -206,7 +206,7 @@ def _best_dies(field: RankedRecording, pruner: PrunerConfig, killed: Stops, seed
 
 def naively(field: RankedRecording) -> dict[str, int]:
     """How many of the best each naive rule kills."""
-    best = {held.number for held in field.best_trials()}
+    best = {trial.number for trial in field.best_trials()}
     dead = {}
     for rule, (signal, thresholds) in NAIVE.items():
         config = only_signal(SignalsConfig.model_validate({signal: thresholds}), signal)
@@ -234,14 +234,14 @@ def detailed(found: Backtest) -> dict[str, Any]:
     return {
         "trials": found.trials,
         "epochs": found.epochs,
-        "best": [held.number for held in found.best],
+        "best": [trial.number for trial in found.best],
         "best_score": found.best[0].score,
         "rules": rules,
     }
 
 
 def main() -> int:
-    """Replay and tell."""
+    """Replay, print and store the figures."""
     options = report.parser(__doc__ or "").parse_args()
     return report.publish("backtest", measure(quick=options.quick), quick=options.quick)
 

@@ -25,6 +25,7 @@ from objectives.data.loading import Batches
 from objectives.segmentation import train
 from objectives.segmentation.config import SegmentationConfig
 from spaces.errors import ConfigError, DataError
+from tests.waiting import PATIENCE_S
 
 HEIGHT, WIDTH = 32, 48
 CLASSES = ("road", "sky", "person")
@@ -491,7 +492,7 @@ class TestTraining:
             assert len(set(own.children(recursive=True)) - before) == 2 * workers
             training.close()
         gc.collect()
-        psutil.wait_procs(set(own.children(recursive=True)) - before, timeout=30)
+        psutil.wait_procs(set(own.children(recursive=True)) - before, timeout=PATIENCE_S)
         assert set(own.children(recursive=True)) <= before
         (alone,), (helped,) = records
         assert (alone.train_loss, alone.val_loss, alone.metric) == (

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from search.replay.convert import convert_tables, read_rows
+from search.replay.convert import convert_tables
+from search.replay.table_files import read_rows
 from search.worker.tracker import flatten_record
 from spaces.errors import RecordsError
 from spaces.record_json import make_record as read_row
