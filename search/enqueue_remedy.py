@@ -1,4 +1,4 @@
-"""Enqueue a trial's remedy: its configuration with the remedy's changes becomes the study's next trial."""
+"""Enqueues a trial's remedy: its configuration with the remedy's changes is tried next."""
 
 from __future__ import annotations
 
@@ -50,15 +50,15 @@ def parse_choice(text: str) -> RemedyChoice:
 
 
 def enqueue_remedy(session: Session, choice: RemedyChoice) -> tuple[Session, str]:
-    """Enqueue a trial's remedy as the next trial of the study, and raise an exhausted budget by one.
+    """Enqueue a trial's remedy as the study's next trial, and raise an exhausted budget by one.
 
     Returns:
         The session with the new budget, and the remedy as a line of text.
 
     Raises:
         StoreError: when there is no such trial.
-        StudyError: when the trial has no such remedy, or one that no configuration in the study's search
-            space has.
+        StudyError: when the trial has no such remedy, or one that no configuration in the study's
+            search space has.
     """
     from search.sampling.connection import close_trials, open_trials
     from search.sampling.sampler import REMEDY
@@ -71,7 +71,7 @@ def enqueue_remedy(session: Session, choice: RemedyChoice) -> tuple[Session, str
         REMEDY: {
             "of": choice.trial,
             "preset": preset,
-            "patch": {**_outside(session.plan, trial, preset), **patch},
+            "patch": {**_values_outside(session.plan, trial, preset), **patch},
         }
     }
     trials = open_trials(session.location)
@@ -92,13 +92,13 @@ def enqueue_remedy(session: Session, choice: RemedyChoice) -> tuple[Session, str
 def locate_in_space(
     plan: Plan, trial: StoredTrial, remedy: Remedy
 ) -> tuple[Params, dict[str, Any]]:
-    """Split the remedied configuration into values within the search space and changes outside of it.
+    """Split the remedied configuration into values in the search space and changes outside.
 
     A dimension that exists only with the remedy, so that the trial has no value for it, is sampled.
 
     Raises:
-        StudyError: when the remedy's value for a dimension is not in the search space, or the values do
-            not fit together.
+        StudyError: when the remedy's value for a dimension is not in the search space, or the
+            values do not fit together.
     """
     patch = ConfigTree.from_paths(remedy.patch)
     try:
@@ -162,8 +162,8 @@ def _find_remedy(session: Session, choice: RemedyChoice) -> tuple[StoredTrial, R
     return trial, remedy
 
 
-def _outside(plan: Plan, trial: StoredTrial, preset: str | None) -> dict[str, Any]:
-    """Values that a trial has from the patch of an earlier remedy, not from base, preset or search space."""
+def _values_outside(plan: Plan, trial: StoredTrial, preset: str | None) -> dict[str, Any]:
+    """The values that a trial has from an earlier remedy, outside of base, preset and space."""
     sampled = set(plan.spec.space)
     given = ConfigTree(trial.config or {})
     params = {path: given[path] for path in sampled if path in given}

@@ -50,7 +50,7 @@ class _LastState:
         return False
 
     def due(self, record: EpochRecord, *, last: bool) -> bool:
-        """Write a state after every epoch if there is a file: a later epoch may fail, and then has none."""
+        """Write a state after every epoch if there is a file, because a later epoch may fail."""
         return self.path is not None
 
     def write(self, save: Callable[[Path], None]) -> None:

@@ -1,4 +1,4 @@
-"""Lists devices and divides them among workers. It asks the driver: a supervisor does not import torch."""
+"""Lists devices and divides them among workers; asks the driver, so as not to import torch."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def plan_slots(
 
     Args:
         devices: `auto`, or names separated by commas.
-        workers: how many in all; None for `per_device` on each GPU, or one per CPU core (at most 4).
+        workers: how many in all; None for `per_device` on each GPU, or one per core (at most 4).
         per_device: workers that share a GPU.
         present: available devices; None asks the driver.
 

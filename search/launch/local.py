@@ -1,4 +1,4 @@
-"""Workers on this machine: one process per slot, watched, replaced when one dies, and stopped together."""
+"""Workers on this machine: one process per slot, replaced when it dies, stopped together."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ MAX_BACKOFF_S = 30.0
 """Wait after the second death of that kind; it doubles with each further one, up to the maximum."""
 
 REPLACEABLE = (ExitCode.RESTART, ExitCode.INTERRUPTED)
-"""Exit codes of workers that are replaced. One that was interrupted, although the pool was not asked
-to stop, was stopped from outside."""
+"""Exit codes of workers that are replaced. One that was interrupted, although the pool was not
+asked to stop, was stopped from outside."""
 
 PYTHON = (sys.executable, "-P")
-"""Starts a process of ours. Without `-P`, `python -m` puts the working directory first on `sys.path`,
-where a user's own `search.py`, `storage.py` or `objectives.py` would be imported instead of our
-packages."""
+"""Starts a process of ours. Without `-P`, `python -m` puts the working directory first on
+`sys.path`, where a user's own `search.py`, `storage.py` or `objectives.py` would be imported
+instead of our packages."""
 
 
 def worker_command(options: WorkerOptions) -> list[str]:
@@ -47,7 +47,7 @@ def worker_command(options: WorkerOptions) -> list[str]:
 
 
 def thread_variables(threads: int) -> dict[str, str]:
-    """Environment variables that libraries read when they are imported, before torch can set them."""
+    """Environment variables for numerical libraries, which read them when they are imported."""
     return dict.fromkeys(
         ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads)
     )
@@ -86,7 +86,7 @@ class WorkerProcess:
         self.command = worker_command(self.options)
 
     def start_process(self) -> None:
-        """Start it in a process group of its own: Ctrl-C reaches the supervisor, which passes it on."""
+        """Start it in its own process group, so that Ctrl-C reaches the supervisor only."""
         self.start_at = None
         self.log.parent.mkdir(parents=True, exist_ok=True)
         for file in (self.log, self.events):
@@ -199,10 +199,10 @@ class LocalWorkers(WorkerPool):
             elif worker.start_at is not None and time.monotonic() >= worker.start_at:
                 worker.start_process()
             elif worker.start_at is None and worker.exit_code not in (None, 0) and not is_stopping:
-                self._replace(worker)
+                self._replace_worker(worker)
         return self.all_exited() and all(worker.start_at is None for worker in self.workers)
 
-    def _replace(self, worker: WorkerProcess) -> None:
+    def _replace_worker(self, worker: WorkerProcess) -> None:
         """Schedule a new process for one that died, or end the run when it cannot continue.
 
         As long as the study makes no progress, each wait is longer than the one before.

@@ -19,8 +19,8 @@ Engine = Literal["local", "ray", "slurm"]
 PoolFactory = Callable[
     [WorkerOptions, StoreLocation, Path, TrialReaper | None, float | None], WorkerPool
 ]
-"""Makes the workers from their options, the store's location, the folder for logs, what releases the
-trials of dead workers, and the seconds until a stop."""
+"""Makes the workers from their options, the store's location, the folder for logs, what releases
+the trials of dead workers, and the seconds until a stop."""
 
 SUBMITIT_PARAMETERS = {
     "partition",
@@ -108,8 +108,8 @@ def resolve_placement(
         What makes the workers, and warnings.
 
     Raises:
-        InputError: when the launcher is not available, the cluster lacks what is asked for, or its machines
-            cannot reach the store.
+        InputError: when the launcher is not available, the cluster lacks what is asked for, or its
+            machines cannot reach the store.
     """
     for option, given, engine in (
         ("--ray-address", placement.ray_address, "ray"),
@@ -145,7 +145,7 @@ def _resolve_ray(
     secret = location.password
     if secret and any(secret in word for word in command_line):
         raise LauncherError(
-            "the store's password is on the command line, which Ray shows to all users of the cluster",
+            "the store's password is on the command line, which Ray shows to all its users",
             where="--store",
             found="a password",
             next_step="put the address into the variable SEARCH_STORE and omit --store",

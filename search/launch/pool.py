@@ -1,4 +1,4 @@
-"""The workers of one `search run`, wherever a launcher placed them: watched, and stopped together."""
+"""The workers of one `search run`, wherever they were placed: watched and stopped together."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class WorkerEnd:
 
 
 class WorkerPool(ABC):
-    """What the commands need of the workers. A launcher only places them: their results are in the store.
+    """The workers of one run as the commands see them; their results are in the store.
 
     Args:
         reaper: releases the trials of dead workers; None in a test of the workers alone.

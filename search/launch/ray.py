@@ -39,7 +39,7 @@ RESTARTS_S = 600.0
 progress, is not started again."""
 
 PASSED_ON = ("SEARCH_", "WANDB_")
-"""Prefixes of the environment variables that a node gets from the supervisor; it keeps its own others."""
+"""Prefixes of the environment variables that the supervisor passes on to a node."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class RemoteEnd:
 
 
 class WorkerActor:
-    """Runs one worker on a node. This is the class of the Ray actor; its methods run in several threads."""
+    """The Ray actor that runs one worker on a node; its methods run in several threads."""
 
     def __init__(self) -> None:
         self._worker: WorkerProcess | None = None
@@ -90,7 +90,7 @@ class WorkerActor:
     def run_worker(self, request: StartRequest) -> RemoteEnd:
         """Run the worker to its end.
 
-        If it still runs because only the connection to the supervisor was lost, no second one is started.
+        If it still runs, because only the connection was lost, no second one is started.
         """
         if self._worker is None or self._worker.exit_code is not None:
             self._start_worker(request)
@@ -123,7 +123,7 @@ class WorkerActor:
 
 
 def _writable_log(log: Path) -> Path:
-    """The log's path, or one in a temporary folder if the study's folder cannot be created on the node."""
+    """The log's path, or one in a temporary folder if the node cannot create the study's folder."""
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
     except OSError:
@@ -160,7 +160,7 @@ class RayWorker:
         self.starts = [*(start for start in self.starts if start > now - RESTARTS_S), now]
         self.ended = self.actor.run_worker.remote(self.request)
 
-    def dismiss(self) -> None:
+    def dismiss_actor(self) -> None:
         """Release its place."""
         self.is_over = True
         ray.kill(self.actor, no_restart=True)
@@ -173,8 +173,8 @@ class RayWorkers(WorkerPool):
         shares: one per worker.
         options: of every worker, apart from its share.
         location: of the store.
-        logs: folder for the workers' logs, on their nodes. Checkpoints are in it too, and are found by
-            other nodes where the folder is shared.
+        logs: folder for the workers' logs, on their nodes. Checkpoints are in it too, and are found
+            by other nodes where the folder is shared.
         reaper: releases the trials of dead workers.
         timeout_s: the workers finish their epochs and stop after this time.
     """
@@ -237,7 +237,7 @@ class RayWorkers(WorkerPool):
     def _poll_worker(self, worker: RayWorker) -> None:
         is_running = worker.ended is not None
         if self._is_done and not is_running:
-            worker.dismiss()  # nothing is left to do for it
+            worker.dismiss_actor()  # nothing is left to do for it
             return
         awaited = worker.ended if is_running else worker.placed
         if not ray.wait([awaited], timeout=0)[0]:
@@ -246,16 +246,18 @@ class RayWorkers(WorkerPool):
             answer = ray.get(awaited)
         except ActorUnavailableError as loss:  # Ray is finding it another place
             if is_running:
-                self._restart(worker, str(loss))
+                self._restart_worker(worker, str(loss))
             else:
                 worker.await_place()
         except RayActorError as loss:
             if is_running:
-                self._restart(worker, str(loss))
+                self._restart_worker(worker, str(loss))
             else:
                 self._fail_placement(worker, str(loss))
         except RayError as problem:
-            self._fail(worker, SearchError(f"a worker could not be started on its node: {problem}"))
+            self._record_failure(
+                worker, SearchError(f"a worker could not be started on its node: {problem}")
+            )
         else:
             if is_running:
                 self._handle_end(worker, answer)
@@ -268,21 +270,21 @@ class RayWorkers(WorkerPool):
         self._ends.append(end)
         if code == ExitCode.DONE:
             self._is_done = True  # nothing is left to do, so the others need not start either
-            worker.dismiss()
+            worker.dismiss_actor()
             return
         if self._reaper is not None and code != ExitCode.INTERRUPTED:
             self._reaper.report_death(remote.worker, code, end.log_tail)
         if code < 0 or code in REPLACEABLE:
-            self._restart(worker, end.to_error().args[0])
+            self._restart_worker(worker, end.to_error().args[0])
         else:
-            self._fail(worker, end.to_error())
+            self._record_failure(worker, end.to_error())
 
-    def _restart(self, worker: RayWorker, reason: str) -> None:
+    def _restart_worker(self, worker: RayWorker, reason: str) -> None:
         """Start a lost worker again, or one that its node stopped, unless all are to stop."""
         if self._is_stopping or self._is_done:
-            worker.dismiss()
+            worker.dismiss_actor()
         elif len(worker.starts) > MAX_RESTARTS and not self._made_progress():
-            self._fail(
+            self._record_failure(
                 worker, SearchError(f"a worker ended again and again on the cluster: {reason}")
             )
         else:
@@ -290,15 +292,17 @@ class RayWorkers(WorkerPool):
 
     def _fail_placement(self, worker: RayWorker, reason: str) -> None:
         if self._is_stopping or self._is_done:
-            worker.dismiss()
+            worker.dismiss_actor()
             return
-        self._fail(worker, SearchError(f"a worker could not be placed on the cluster: {reason}"))
+        self._record_failure(
+            worker, SearchError(f"a worker could not be placed on the cluster: {reason}")
+        )
 
     def _made_progress(self) -> bool:
         return self._reaper is not None and self._reaper.made_progress()
 
-    def _fail(self, worker: RayWorker, failure: SearchError) -> None:
-        worker.dismiss()
+    def _record_failure(self, worker: RayWorker, failure: SearchError) -> None:
+        worker.dismiss_actor()
         if self._is_stopping or self._failure is not None:
             return
         self._failure = failure
@@ -311,7 +315,7 @@ class RayWorkers(WorkerPool):
             if worker.is_over:
                 continue
             if worker.ended is None:
-                worker.dismiss()
+                worker.dismiss_actor()
             else:
                 worker.actor.request_stop.remote(level)
 
@@ -339,5 +343,5 @@ class RayWorkers(WorkerPool):
         """Leave the cluster; one that was started for this run ends."""
         for worker in self._workers:
             if not worker.is_over:
-                worker.dismiss()
+                worker.dismiss_actor()
         ray.shutdown()

@@ -1,4 +1,4 @@
-"""Joins a Ray cluster, or starts one on this machine, and divides its GPUs or CPUs among workers."""
+"""Joins a Ray cluster, or starts one here, and divides its GPUs or CPUs among workers."""
 
 from __future__ import annotations
 
@@ -18,15 +18,17 @@ OBJECT_STORE_BYTES = 100 * 2**20
 """Size of Ray's object store, in which workers keep nothing."""
 
 NO_MODULES = "/"
-"""The directory from which Ray is joined. Ray puts it first on the path of its actors, where a user's own
-`search.py` would be imported instead of our package; this one has no Python modules."""
+"""The directory from which Ray is joined. Ray puts it first on the path of its actors, where a
+user's own `search.py` would be imported instead of our package; this one has no Python modules."""
 
 CONNECT_S = 5.0
 ALLOWED = "host:port of a running cluster's head, auto, local"
 
 
 def join_cluster(address: str | None) -> None:
-    """Join the cluster at the address, or the one on this machine, or start one that ends with this process.
+    """Join the cluster at the address, or one on this machine, which is started if needed.
+
+    A cluster that was started here ends with this process.
 
     Raises:
         LauncherError: when there is no cluster at the address, or it refuses to be joined.
@@ -53,7 +55,7 @@ def join_cluster(address: str | None) -> None:
             where="--ray-address",
             found=str(problem).strip().splitlines()[0],
             allowed=ALLOWED,
-            next_step="check that `ray status` works there, with the same versions of Python and Ray",
+            next_step="check that `ray status` works there, with the same Python and Ray versions",
         ) from None
 
 
@@ -114,7 +116,8 @@ def plan_shares(
 
     Args:
         devices: `auto`, `cuda` or `cpu`.
-        workers: how many in all; None for as many as there is room for (at most 4 on a node without GPUs).
+        workers: how many in all; None for as many as there is room for (at most 4 per node without
+            GPUs).
         per_device: workers that share a GPU.
         cpus: CPUs per worker; None divides the node's among its workers.
         nodes: as Ray describes them.

@@ -1,4 +1,4 @@
-"""The supervisor's care for trials: releases those of dead workers and checks that the study makes progress."""
+"""The supervisor's reaper: releases trials of dead workers and watches the study's progress."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ LAST_LINES = 40
 
 
 class TrialReaper:
-    """Releases the trials of one study whose workers died; a store that does not answer is asked again later.
+    """Releases the trials of one study whose workers died.
+
+    A store that does not answer is asked again later.
 
     Args:
         store: the store.
@@ -65,7 +67,10 @@ class TrialReaper:
             self._store.reaping.reap_trials(self._study_id)
 
     def made_progress(self) -> bool:
-        """Whether an epoch was stored or a trial ended since the last call, or the store does not answer."""
+        """Whether an epoch was stored or a trial ended since the last call.
+
+        Also when the store does not answer, because that is unknown then.
+        """
         before = self._last_progress
         try:
             self._last_progress = self._store.reaping.last_progress(self._study_id)

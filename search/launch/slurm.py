@@ -37,8 +37,8 @@ UNANSWERED_S = 600.0
 
 MAX_RESTARTS = 5
 RESTARTS_S = 600.0
-"""A worker for which more than this many jobs were submitted within this time, while the study made no
-progress, gets no other job."""
+"""A worker for which more than this many jobs were submitted within this time, while the study made
+no progress, gets no other job."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class SlurmWorker:
 
     def read_end(self) -> TaskEnd | None:
         """How it ended; None before it has ended by itself."""
-        return TaskEnd.read(self.task.folder, self.task.index)
+        return TaskEnd.read_file(self.task.folder, self.task.index)
 
     def read_events(self) -> list[WorkerEvent]:
         """Its events in this run."""
@@ -133,9 +133,9 @@ class SlurmWorkers(WorkerPool):
         descriptor = os.open(self.folder / ADDRESS, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(self._location.url)
-        self._submit(self._workers)
+        self._submit_jobs(self._workers)
 
-    def _submit(self, workers: Sequence[SlurmWorker]) -> None:
+    def _submit_jobs(self, workers: Sequence[SlurmWorker]) -> None:
         executor = self._make_executor()
         try:
             with queue.hidden_variables(STORE_VARIABLE):
@@ -201,14 +201,16 @@ class SlurmWorkers(WorkerPool):
             self._is_done = True
         elif code == ExitCode.RESTART and not (self._is_stopping or self._is_done):
             # As if its node had been lost: the memory of its device is in an unknown state.
-            TaskEnd.remove(worker.task.folder, worker.task.index)
+            TaskEnd.remove_file(worker.task.folder, worker.task.index)
             worker.state = "RESTART"
-            self._replace([worker])
+            self._replace_jobs([worker])
         elif code != ExitCode.INTERRUPTED and not self._is_stopping:
-            self._fail(WorkerEnd(code, worker.read_events(), log=str(worker.log)).to_error())
+            self._record_failure(
+                WorkerEnd(code, worker.read_events(), log=str(worker.log)).to_error()
+            )
 
     def _poll_slurm(self) -> None:
-        """Read the states of the jobs. A controller that does not answer is asked again for a while."""
+        """Read the states of the jobs; a controller that does not answer is asked again later."""
         live = [worker for worker in self._workers if not worker.is_over and worker.job]
         refused = [worker for worker in self._workers if not worker.is_over and not worker.job]
         try:
@@ -233,13 +235,13 @@ class SlurmWorkers(WorkerPool):
         if not (self._is_stopping or self._is_done):
             # A job that was cancelled is not submitted again: a user meant that.
             replaced = [worker for worker in lost if worker.state != "CANCELLED"]
-            self._replace([*refused, *replaced])
+            self._replace_jobs([*refused, *replaced])
 
-    def _replace(self, lost: list[SlurmWorker]) -> None:
+    def _replace_jobs(self, lost: list[SlurmWorker]) -> None:
         """Submit new jobs for workers that lost theirs."""
         for worker in lost:
             if len(worker.starts) > MAX_RESTARTS and not self._made_progress():
-                self._fail(
+                self._record_failure(
                     SearchError(
                         f"job {worker.job} ended as {worker.state} again and again\n"
                         f"  log:     {worker.log}"
@@ -248,7 +250,7 @@ class SlurmWorkers(WorkerPool):
                 return
         try:
             if lost:
-                self._submit(lost)
+                self._submit_jobs(lost)
                 self._accepted_s = time.monotonic()
         except LauncherError:  # the controller is busy, or unavailable for a while
             if time.monotonic() - self._accepted_s > UNANSWERED_S:
@@ -261,7 +263,7 @@ class SlurmWorkers(WorkerPool):
     def _made_progress(self) -> bool:
         return self._reaper is not None and self._reaper.made_progress()
 
-    def _fail(self, failure: SearchError) -> None:
+    def _record_failure(self, failure: SearchError) -> None:
         if self._failure is None:
             self._failure = failure
             self.raise_stop_level()

@@ -84,7 +84,7 @@ def parse_states(text: str) -> dict[str, str]:
 
 
 def cancel_jobs(jobs: Sequence[str], *options: str) -> None:
-    """Run `scancel`; it ignores jobs that have ended, or are in another state than the options ask for."""
+    """Run `scancel`; jobs that ended, or are in another state than given, are ignored."""
     if jobs:
         try:
             _run_command("scancel", "--quiet", *options, *jobs)
@@ -137,7 +137,7 @@ def check_accepted(options: Mapping[str, object]) -> None:
 def hidden_variables(*variables: str) -> Iterator[None]:
     """A block in which `sbatch` does not see these variables.
 
-    Slurm stores a job's environment where administrators, and with accounting other users, can read it.
+    Slurm stores a job's environment where administrators, and sometimes other users, can read it.
     """
     hidden = {name: os.environ.pop(name) for name in variables if name in os.environ}
     try:

@@ -45,7 +45,7 @@ class TaskEnd:
 
     exit_code: int
 
-    def write(self, folder: Path, index: int) -> None:
+    def write_file(self, folder: Path, index: int) -> None:
         """Write the file of worker `index`, complete or not at all."""
         file = _end_file(folder, index)
         draft = file.with_suffix(".part")
@@ -53,7 +53,7 @@ class TaskEnd:
         draft.replace(file)
 
     @classmethod
-    def read(cls, folder: Path, index: int) -> Self | None:
+    def read_file(cls, folder: Path, index: int) -> Self | None:
         """Read the file of worker `index`; None before the worker has ended by itself."""
         try:
             text = _end_file(folder, index).read_text(encoding="utf-8")
@@ -62,7 +62,7 @@ class TaskEnd:
         return cls(**json.loads(text))
 
     @staticmethod
-    def remove(folder: Path, index: int) -> None:
+    def remove_file(folder: Path, index: int) -> None:
         """Remove the file of worker `index`, if there is one."""
         _end_file(folder, index).unlink(missing_ok=True)
 
@@ -78,7 +78,7 @@ def task_events_path(folder: Path, index: int) -> Path:
 
 @dataclass(frozen=True)
 class SlurmTask:
-    """One worker of the array. submitit pickles it for the job, so that it must not contain a secret.
+    """One worker of the array; submitit pickles it, so that it must not contain a secret.
 
     Args:
         folder: of this run, which the nodes share.
@@ -100,13 +100,13 @@ class SlurmTask:
         os.chdir(self.working)
         os.environ[ROOT_VARIABLE] = str(self.files)
         code = self._run_guarded()
-        # A further signal, as Slurm sends it to a job that it takes back, has nothing to stop any more.
+        # Slurm sends further signals to a job that it evicts; there is nothing left to stop.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
         is_evicted = code == ExitCode.INTERRUPTED and not (self.folder / STOP_MARK).exists()
-        if is_evicted and self._requeue():
+        if is_evicted and self._try_requeue():
             return code
-        TaskEnd(code).write(self.folder, self.index)
+        TaskEnd(code).write_file(self.folder, self.index)
         return code
 
     def _run_guarded(self) -> int:
@@ -132,7 +132,7 @@ class SlurmTask:
         options = replace(self.options, device=resolve_device(self.options.device))
         return ExitCode.INTERRUPTED if run_worker(location, options) else ExitCode.DONE
 
-    def _requeue(self) -> bool:
+    def _try_requeue(self) -> bool:
         """Requeue this job when Slurm takes its node back, but not when a user cancelled it."""
         with log_worker_events(task_events_path(self.folder, self.index)):
             return _requeue_job()

@@ -1,4 +1,4 @@
-"""Optuna's storage for a worker: it can buffer the writes of one trial, so that they are made at once."""
+"""Optuna's storage for a worker, which can buffer the writes of one trial."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ class BufferedStorage:
 
     Args:
         storage: Optuna's storage.
-        history: reads past trials faster, without failed and waiting ones; None reads them as Optuna does.
+        history: reads past trials faster, without failed and waiting ones; None reads them as
+            Optuna does.
     """
 
     def __init__(self, storage: RDBStorage, history: History | None = None) -> None:

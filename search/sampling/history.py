@@ -25,7 +25,7 @@ ReadTrials = Callable[[int, list[int]], list[PastTrial]]
 
 
 class SampledTrial(FrozenTrial):
-    """A trial with what a sampler reads: no times or user attributes, and only the last report of a pruned trial."""
+    """A trial with only what a sampler reads: no times, no user attributes, one report."""
 
     def __init__(self, past: PastTrial, distributions: dict[str, BaseDistribution]) -> None:
         super().__init__(
@@ -57,9 +57,9 @@ class SampledTrial(FrozenTrial):
 class DistinctGroups(_GroupDecomposedSearchSpace):
     """Optuna's groups of jointly sampled dimensions, computed from one trial per set of dimensions.
 
-    Each trial splits the groups until its own dimensions are a union of some of them. Another trial with
-    the same dimensions changes nothing. With thousands of trials, going through all of them would take
-    as long as sampling does.
+    Each trial splits the groups until its own dimensions are a union of some of them. Another trial
+    with the same dimensions changes nothing. With thousands of trials, going through all of them
+    would take as long as sampling does.
     """
 
     def calculate(self, study: Study, use_cache: bool = False) -> _SearchSpaceGroup:

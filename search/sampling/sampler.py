@@ -1,4 +1,4 @@
-"""Optuna's samplers for a plan: a trial's values depend on its number and on the finished trials alone."""
+"""Optuna's samplers for a plan: a trial's values depend on its number and on finished trials."""
 
 from __future__ import annotations
 
@@ -33,8 +33,9 @@ REMEDY = "remedy"
 class TrialSeededSampler(BaseSampler):
     """A fresh sampler for every trial, seeded by (study seed, trial number).
 
-    Optuna's samplers draw from one stream per process, so that a trial's values depend on which worker
-    asks, and on what it asked before. Here they depend on the trial's number and on the finished trials.
+    Optuna's samplers draw from one stream per process, so that a trial's values depend on which
+    worker asks, and on what it asked before. Here they depend on the trial's number and on the
+    finished trials.
     """
 
     def __init__(self, spec: StudySpec) -> None:

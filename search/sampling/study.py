@@ -1,4 +1,4 @@
-"""Optuna studies of a plan: creating and marking them, enqueuing trials, and the study of a worker."""
+"""Optuna studies of a plan: creating and marking them, enqueuing trials, and a worker's study."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ process checks for the mark."""
 
 
 class WorkerStudy(optuna.Study):
-    """An Optuna study for a worker: it resumes trials that the store created, and reads past trials rarely.
+    """An Optuna study for a worker: it resumes the store's trials, and reads past ones rarely.
 
     Args:
         storage: Optuna's storage.
         plan: the plan of the study.
         name: name of the study.
         count_completed: counts the complete trials.
-        peers: the curves of complete trials; None where the store does not know Optuna's tables, so that
-            Optuna's class has to read them.
+        peers: the curves of complete trials; None where the store does not know Optuna's tables, so
+            that Optuna's class has to read them.
         history: the past trials for the sampler; None in the same case.
     """
 
@@ -75,7 +75,7 @@ class WorkerStudy(optuna.Study):
         return params, pending.to_sampled()
 
     def release_connections(self) -> None:
-        """Close Optuna's connections to a server; while a trial trains, its worker only needs the store's."""
+        """Close Optuna's connections to a server, which are not needed while a trial trains."""
         if self._engine.dialect.name != "sqlite":
             self._engine.dispose()
 
@@ -93,10 +93,11 @@ class WorkerStudy(optuna.Study):
     def get_trials(
         self, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        """Read trials as Optuna does, but complete ones without a copy only when there are more of them.
+        """Read trials as Optuna does, but cache complete ones that need no copy.
 
-        A pruner asks for them after every epoch. Optuna then reads every open trial of the study, with all
-        its epochs, to see which have ended. Complete trials do not change, and one short query counts them.
+        A pruner asks for them after every epoch. Optuna then reads every open trial of the study,
+        with all its epochs, to see which have ended. Complete trials do not change, and one short
+        query counts them.
         """
         if deepcopy or states != (TrialState.COMPLETE,):
             return super().get_trials(deepcopy, states)
@@ -129,7 +130,7 @@ def belongs_to_other_program(trials: RDBStorage, name: str) -> bool:
 
 
 def waiting_presets(study: optuna.Study, plan: Plan) -> list[EnqueuedTrial]:
-    """The presets, which are tried first, without those that an earlier, interrupted start has enqueued."""
+    """The presets to enqueue, without those that an earlier, interrupted start has enqueued."""
     enqueued = {trial.user_attrs.get(PRESET) for trial in study.get_trials(deepcopy=False)}
     return [
         EnqueuedTrial(plan.preset_params(name), {PRESET: name})

@@ -18,11 +18,11 @@ from storage.tables.optuna import KILLED
 class OptunaTrial:
     """A trial of Optuna's, new or resumed.
 
-    Where the store knows Optuna's tables it writes them, in the same transaction as its own row, and
-    this class only keeps the reported metrics in memory. Otherwise Optuna's class writes, in another
-    transaction, and a worker may die between the two. The next worker then finds a trial that has
-    ended in Optuna's tables and not in ours: it trains the lost epochs again, comes to the same end,
-    and reports nothing to Optuna.
+    Where the store knows Optuna's tables it writes them, in the same transaction as its own row,
+    and this class only keeps the reported metrics in memory. Otherwise Optuna's class writes, in
+    another transaction, and a worker may die between the two. The next worker then finds a trial
+    that has ended in Optuna's tables and not in ours: it trains the lost epochs again, comes to the
+    same end, and reports nothing to Optuna.
 
     Args:
         study: Optuna's study.
@@ -36,7 +36,8 @@ class OptunaTrial:
         self.study = study
         self.trial = trial
         self.is_written_by_store = is_written_by_store
-        self.is_finished = trial._cached_frozen_trial.state.is_finished()  # noqa: SLF001 - just read
+        frozen = trial._cached_frozen_trial  # noqa: SLF001 - read a moment ago
+        self.is_finished = frozen.state.is_finished()
 
     @property
     def id(self) -> int:
@@ -54,7 +55,10 @@ class OptunaTrial:
         return self.trial._cached_frozen_trial.intermediate_values  # noqa: SLF001
 
     def report_epoch(self, record: EpochRecord) -> None:
-        """Report an epoch's metric, unless it is NaN, and drop what an earlier attempt reported from there on."""
+        """Report an epoch's metric, unless it is NaN.
+
+        Reports of an earlier attempt for this epoch and later ones are dropped.
+        """
         if self.is_finished:
             return
         for later in [epoch for epoch in self.reported if epoch >= record.epoch]:

@@ -57,8 +57,8 @@ def start_attempt(
 ) -> Attempt:
     """Start an attempt with the epochs and the checkpoint of earlier attempts.
 
-    The checkpoint is chosen here, once. Without one the epochs are removed from the store; the files of
-    earlier attempts stay until this one has written its own.
+    The checkpoint is chosen here, once. Without one the epochs are removed from the store; the
+    files of earlier attempts stay until this one has written its own.
     """
     is_first = start == "resumed" and not claim.resume
     stored = [] if is_first else context.store.epochs.trial_records(claim.trial_id)

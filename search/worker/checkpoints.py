@@ -1,4 +1,4 @@
-"""The checkpoints of one trial: when one is written, which one is resumed, and what is kept at the end."""
+"""Checkpoints of one trial: when they are written, which one is resumed, and which is kept."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from storage.files.checkpoints import StoredCheckpoint, StoredCheckpoints
 logger = logging.getLogger(__name__)
 
 CHECKPOINT_EVERY_S = 10.0
-"""Seconds between two checkpoints, unless a state takes long to write: at most this much work is lost
-with a worker."""
+"""Seconds between two checkpoints, unless a state takes long to write: at most this much work is
+lost with a worker."""
 
 EVERY_VARIABLE = "SEARCH_CHECKPOINT_S"
 """Environment variable for another number of seconds."""
@@ -59,7 +59,8 @@ class ResumePoint:
     """The state that an attempt resumes from.
 
     Attributes:
-        state: the state, under this attempt's number; None when the attempt starts from the first epoch.
+        state: the state, under this attempt's number; None when the attempt starts from the first
+            epoch.
         missing: epochs before the state's own that only its note has; the attempt writes them.
     """
 
@@ -77,13 +78,13 @@ def find_resume_point(
 ) -> ResumePoint:
     """Adopt the newest state of this trial that fits the epochs in the store.
 
-    Each state has a note that says which trial it belongs to. Files outlive a store that was deleted,
-    and hosts that share a store may not share their files. So a state of another study's trial is not
-    used, nor one that is newer than the epochs in the store and in its note. If a state is broken, the
-    one before it is used.
+    Each state has a note that says which trial it belongs to. Files outlive a store that was
+    deleted, and hosts that share a store may not share their files. So a state of another study's
+    trial is not used, nor one that is newer than the epochs in the store and in its note. If a
+    state is broken, the one before it is used.
 
-    This is decided once per attempt. The state is adopted under this attempt's number, so that nothing
-    that another attempt writes or removes later changes it.
+    This is decided once per attempt. The state is adopted under this attempt's number, so that
+    nothing that another attempt writes or removes later changes it.
 
     Args:
         states: the files.
@@ -107,7 +108,7 @@ def find_resume_point(
 
 
 def _missing_epochs(note: Mapping[str, Any], stored_epochs: int) -> tuple[EpochRecord, ...] | None:
-    """The epochs between those in the store and the state's own; None if the note lacks one of them."""
+    """The epochs between the last stored one and the state's; None if the note lacks one."""
     records = {record["epoch"]: record for record in note.get("unheard", ())}
     missing = range(stored_epochs + 1, note.get("epoch", 0))
     if not records.keys() >= set(missing):
@@ -127,19 +128,20 @@ class TrialCheckpoints:
         stop: after a request to stop, the next state is written, however recent the last one is. An
             urgent request also ends the training there.
         watchdog: is notified of every step.
-        is_promising: whether a trial that ends with this record may become the study's best, so that
-            its last state is worth keeping.
-        unconfirmed_records: the epochs that the store may not have. They go into the note, so that they
-            are not lost with the worker.
-        confirm_lease: called before a state is written; raises LeaseLostError when the attempt no longer
-            owns the trial.
+        is_promising: whether a trial that ends with this record may become the study's best, so
+            that its last state is worth keeping.
+        unconfirmed_records: the epochs that the store may not have. They go into the note, so that
+            they are not lost with the worker.
+        confirm_lease: called before a state is written; raises LeaseLostError when the attempt no
+            longer owns the trial.
         at_least_s: seconds between two states, as configured.
 
     Attributes:
         epoch: the last complete epoch of the training.
-        declined_epoch: the newest epoch, if no state was wanted for it; a trial that stopped there would
-            lose it.
-        every_s: seconds between two states; more than `at_least_s` where a state takes long to write.
+        declined_epoch: the newest epoch, if no state was wanted for it; a trial that stopped there
+            would lose it.
+        every_s: seconds between two states; more than `at_least_s` where a state takes long to
+            write.
         newest: the state that was last written or resumed.
     """
 
@@ -190,8 +192,8 @@ class TrialCheckpoints:
     def due(self, record: EpochRecord, *, last: bool) -> bool:
         """Whether a state is due after an epoch.
 
-        It is when the last one is old enough, a stop was requested, or this is the end of a trial that
-        may be the best.
+        It is when the last one is old enough, a stop was requested, or this is the end of a trial
+        that may be the best.
         """
         self.watchdog.record_step()
         self.epoch = record.epoch

@@ -102,7 +102,8 @@ class WorkerContext:
     """State that a worker caches between trials.
 
     Attributes:
-        data_key: of the loaded data (`Objective.data_key`); None when the objective has only one data set.
+        data_key: of the loaded data (`Objective.data_key`); None when the objective has only one
+            data set.
     """
 
     store: Store
@@ -120,7 +121,7 @@ class WorkerContext:
     data_key: str | None = None
 
     def load_data(self, config: TrialConfig) -> None:
-        """Load the data that a configuration asks for, unless they are loaded from the last trial."""
+        """Load the data of a configuration, unless they are still loaded from the last trial."""
         key = self.plan.objective.data_key(config)
         if self.data_key is None or key == self.data_key:
             return

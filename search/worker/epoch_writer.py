@@ -38,7 +38,7 @@ DURABLE_AFTER_S = 60.0
 """After this time a commit is on the disk, whatever happens to the machine."""
 
 MAX_RECENT = 200
-"""How many recent epochs are kept as not yet durable; only epochs of a fraction of a second reach it."""
+"""Most epochs that are kept as not yet durable; only epochs of a fraction of a second reach it."""
 
 
 class EpochWriter:
@@ -73,10 +73,10 @@ class EpochWriter:
         return not self._pending
 
     def unconfirmed_records(self) -> list[EpochRecord]:
-        """The epochs that the store may lose in a power cut: the pending ones and those of the last minute.
+        """The epochs that a power cut may take from the store: pending ones and the last minute's.
 
-        SQLite hands a commit to the operating system, which writes it to the disk within half a minute; a
-        server's replica lags behind.
+        SQLite hands a commit to the operating system, which writes it to the disk within half a
+        minute; a server's replica lags behind.
         """
         since = time.monotonic() - DURABLE_AFTER_S
         recent = (record for at, record in list(self._recent) if at >= since)

@@ -22,11 +22,11 @@ RENEWALS = 3.3
 """How many times a lease is renewed within its length."""
 
 RETRY_S = 1.0
-"""Seconds after which a renewal is tried again when the database fails, plus or minus half of it."""
+"""Seconds until a failed renewal is tried again, plus or minus half of it."""
 
 SUSPENDED_S = 5.0
-"""When a short wait takes this much longer, the whole process was suspended, as by SIGSTOP or a paused
-machine."""
+"""When a short wait takes this much longer, the whole process was suspended, as by SIGSTOP or a
+paused machine."""
 
 
 def wait_for_end(done: threading.Event, seconds: float, watchdog: Watchdog) -> bool:
@@ -103,8 +103,8 @@ class Lease:
             try:
                 left_s = self._store.leases.renew_lease(self._claim, self._lease_s)
             except LeaseLostError:
-                # The next write raises it in the training's thread. This one watches on: a step that
-                # hangs never gets to its next write.
+                # The next write raises it in the training's thread. This one watches on: a step
+                # that hangs never gets to its next write.
                 is_lost = True
                 wait_s = self._lease_s / RENEWALS
             except SearchError:

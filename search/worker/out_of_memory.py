@@ -1,4 +1,4 @@
-"""A trial that runs out of memory: retried once with half the batch in a fresh process, then infeasible."""
+"""A trial that runs out of memory is retried once with half the batch, and then infeasible."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Config = Mapping[str, Any]
 
 
 def halve_batch(config: Config) -> dict[str, Any] | None:
-    """The configuration with half the batch and twice the accumulation; None if the batch cannot be halved."""
+    """The configuration with half the batch and twice the accumulation; None if not possible."""
     changes = _batch_changes(config)
     if not changes:
         return None
@@ -48,7 +48,7 @@ def make_evidence(
     halvings: int,
     epochs: int,
 ) -> Evidence:
-    """The evidence that the trial cannot be trained here; the earlier it failed, the more severe."""
+    """The evidence that the trial cannot be trained here; more severe the earlier it failed."""
     values = ConfigTree(config)
     numbers = {path: values[path] for path in (*HALVED, CROP) if values.get(path) is not None}
     numbers |= {

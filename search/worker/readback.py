@@ -1,4 +1,4 @@
-"""Check that every sampled hyperparameter reached the training, where it would else be ignored silently."""
+"""Checks that every sampled hyperparameter reached the training; it could be ignored silently."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NEXT_STEP = "give the dimension a `when`, so that it exists only where it has an
 
 
 def check_used(sampled: Mapping[str, Scalar], used: Mapping[str, Any]) -> None:
-    """Compare the sampled values with those that the objective read back from its loss and optimizer.
+    """Compare sampled values with those that the objective read back from its parts.
 
     Raises:
         UnusedHyperparameterError: for the first value that is missing or different.

@@ -40,7 +40,8 @@ def _bind_trial(context: WorkerContext, claim: Claim) -> tuple[Claim, OptunaTria
     """
     if claim.optuna_trial_id is None:  # the store does not know this version of Optuna's tables
         trial = context.study.ask()
-        claim = context.store.leases.record_optuna_trial(claim, trial.number, trial._trial_id)  # noqa: SLF001
+        trial_id = trial._trial_id  # noqa: SLF001
+        claim = context.store.leases.record_optuna_trial(claim, trial.number, trial_id)
     else:
         trial = context.study.resume_trial(claim.optuna_trial_id)
     optuna_trial = OptunaTrial(

@@ -1,4 +1,4 @@
-"""The policy for a database that fails: how long a worker waits between attempts, and how long in all."""
+"""The retry policy for a database that fails: waits between attempts, and the time in all."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ Answer = TypeVar("Answer")
 
 FIRST_WAIT_S = 0.25
 LAST_WAIT_S = 4.0
-"""First and longest wait between two attempts. Each wait is twice as long as the one before, plus or
-minus half of it, so that the workers do not all retry at once."""
+"""First and longest wait between two attempts. Each wait is twice as long as the one before, plus
+or minus half of it, so that the workers do not all retry at once."""
 
 STORE_PATIENCE_S = 600.0
 """How long a worker retries while the database does not answer."""
@@ -74,7 +74,8 @@ class RetryTimer:
         """Seconds to wait before the next attempt.
 
         Raises:
-            StoreUnreachableError: the problem, when `patience_s` have passed since the first attempt.
+            StoreUnreachableError: the problem, when `patience_s` have passed since the first
+                attempt.
         """
         wait_s = self._backoff.record_failure(problem)
         if time.monotonic() - self._began > patience_s:

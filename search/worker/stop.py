@@ -88,7 +88,7 @@ class StopRequest:
 
     @contextmanager
     def without_trial(self) -> Iterator[None]:
-        """A block that SIGTERM ends at once, such as decoding the data: there is no trial to release."""
+        """A block that SIGTERM ends at once, because there is no trial to release yet."""
         if self.is_urgent:
             raise StopNow
         self._has_no_trial = True
@@ -111,7 +111,7 @@ class StopRequest:
             raise StopNow
 
     def watch_parent(self, parent: int) -> None:
-        """Stop when the process `parent` is gone, so that a killed supervisor leaves no worker behind."""
+        """Stop when the process `parent` is gone, so that no worker outlives its supervisor."""
 
         def watch() -> None:
             while os.getppid() == parent:

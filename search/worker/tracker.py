@@ -1,4 +1,4 @@
-"""Experiment tracking: logs each trial as a Weights & Biases run. Off by default; it never harms a trial."""
+"""Experiment tracking: logs each trial as a Weights & Biases run; it never harms a trial."""
 
 from __future__ import annotations
 
@@ -56,11 +56,12 @@ class NoTracker:
 class WandbTracker:
     """Logs each trial as a run, grouped by study, from a thread.
 
-    The training only adds to a queue. When wandb fails or hangs, only the thread does, and the trial
-    continues.
+    The training only adds to a queue. When wandb fails or hangs, only the thread does, and the
+    trial continues.
 
     Args:
-        study: the group of the runs, and part of their ids, so that a resumed trial continues its run.
+        study: the group of the runs, and part of their ids, so that a resumed trial continues its
+            run.
         mode: `offline` writes to `directory`, `online` also uploads.
         directory: folder for wandb's files.
     """
@@ -77,17 +78,19 @@ class WandbTracker:
 
     def start_trial(self, number: int, config: TrialConfig, preset: str | None) -> None:
         """Open the trial's run."""
-        self._enqueue(
+        self._enqueue_job(
             lambda: self._open_run(number, config.model_dump(mode="json") | {"preset": preset})
         )
 
     def log_epoch(self, record: EpochRecord, class_names: tuple[str, ...]) -> None:
         """Log every figure of the epoch, and the class metrics by name."""
-        self._enqueue(lambda: self._run.log(flatten_record(record, class_names), step=record.epoch))
+        self._enqueue_job(
+            lambda: self._run.log(flatten_record(record, class_names), step=record.epoch)
+        )
 
     def finish_trial(self, state: str, reason: str) -> None:
         """Write the verdict and close the run; a paused trial resumes it under the same id."""
-        self._enqueue(lambda: self._close_run(state, reason))
+        self._enqueue_job(lambda: self._close_run(state, reason))
 
     def close(self) -> None:
         """Wait a while for pending writes."""
@@ -97,7 +100,7 @@ class WandbTracker:
             return
         self._thread.join(FLUSH_S)
 
-    def _enqueue(self, job: Callable[[], None]) -> None:
+    def _enqueue_job(self, job: Callable[[], None]) -> None:
         try:
             self._jobs.put_nowait(job)
         except queue.Full:

@@ -52,9 +52,10 @@ def run_trial(context: WorkerContext, claim: Claim) -> Ending:
         LeaseLostError: when another worker owns the trial.
         StoreError: when the database failed; the trial stays as it is, to be resumed.
         InputError: when the data or the configuration cannot be used; the trial is failed.
-        UnusedHyperparameterError: when a sampled value never reached the training; the trial is failed.
-        WorkerRestartRequired: when the device ran out of memory; the trial was released with half the
-            batch, or ended.
+        UnusedHyperparameterError: when a sampled value never reached the training; the trial is
+            failed.
+        WorkerRestartRequired: when the device ran out of memory; the trial was released with half
+            the batch, or ended.
     """
     return TrialRun(context, claim).run()
 
@@ -110,8 +111,8 @@ def _train_guarded(attempt: Attempt, *, is_last_start: bool) -> Ending:
     """Train; an exception of the objective ends this trial, and the search continues.
 
     Raises:
-        EpochOrderError: when the store has other epochs than the attempt resumed from, unless this was
-            the last start.
+        EpochOrderError: when the store has other epochs than the attempt resumed from, unless this
+            was the last start.
     """
     try:
         with translating_store_errors(attempt.context.store.where):

@@ -1,4 +1,4 @@
-"""Watchdog: detects a hung training step, which would otherwise keep its lease and its GPU forever."""
+"""Watchdog: detects a hung training step, which would otherwise keep lease and GPU forever."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ logger = logging.getLogger(__name__)
 
 HANG_AFTER_S = 300.0
 LONGEST_STEPS = 20.0
-"""When a step counts as hung if the study sets no limit: after this many seconds, or after this many
-times the longest step so far, whichever is longer."""
+"""When a step counts as hung if the study sets no limit: after this many seconds, or after this
+many times the longest step so far, whichever is longer."""
 
 FIRST_STEP_FACTOR = 4.0
 """The first step of an epoch may take this many times as long: models are built, decoding processes
@@ -32,7 +32,8 @@ class Watchdog:
     Only time within the training counts, not the time spent writing to the store.
 
     Args:
-        hang_after_s: seconds after which a step counts as hung; None derives it from the longest step.
+        hang_after_s: seconds after which a step counts as hung; None derives it from the longest
+            step.
     """
 
     def __init__(self, hang_after_s: float | None = None) -> None:

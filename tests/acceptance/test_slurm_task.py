@@ -57,10 +57,10 @@ class Submitted:
     def read_end(self) -> TaskEnd:
         """How the worker ended."""
         until(
-            lambda: TaskEnd.read(self.folder, 0) is not None,
+            lambda: TaskEnd.read_file(self.folder, 0) is not None,
             f"the task has ended, which printed {self.job.stdout()}",
         )
-        end = TaskEnd.read(self.folder, 0)
+        end = TaskEnd.read_file(self.folder, 0)
         assert end is not None
         return end
 

@@ -1,4 +1,4 @@
-"""An objective without a model that stops at gates, so that a test decides in which order two attempts at one trial act."""
+"""An objective without a model that stops at gates, so that a test orders two attempts at one trial."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from tests.waiting import PATIENCE_S
 
 @dataclass
 class Gates:
-    """Where one thread freezes, and at which moment of the other one it thaws.
+    """Where one thread freezes, and at which moment of the other one it continues.
 
     Attributes:
-        freeze_at: the point at which the frozen worker stops, None once it has.
-        thaw_at: the point at which the other worker lets it run to its end.
-        frozen: set when the worker has stopped.
+        freeze_at: point at which the worker freezes; None once it has.
+        thaw_at: point at which the other worker lets it continue to its end.
+        frozen: set when the worker has frozen.
         thawed: set when it may continue.
-        reached: the points that it came to.
-        states_from: the first epoch after which the worker that freezes writes a state.
-        worker: the thread that freezes.
+        reached: points that it has reached.
+        states_from: first epoch after which the freezing worker writes a state.
+        worker: thread that freezes.
     """
 
     freeze_at: str | None = None
@@ -36,11 +36,11 @@ class Gates:
     worker: threading.Thread | None = None
 
     def wants_state(self, epoch: int) -> bool:
-        """Whether the current thread asks for a state after this epoch."""
+        """Whether the current thread writes a state after this epoch."""
         return threading.current_thread() is not self.worker or epoch >= self.states_from
 
     def reach(self, point: str) -> None:
-        """The current thread comes to a point."""
+        """The current thread reaches a point."""
         if threading.current_thread() is self.worker:
             self.reached.add(point)
             if point == self.freeze_at:
@@ -51,7 +51,7 @@ class Gates:
             self.thaw()
 
     def thaw(self) -> None:
-        """Let the frozen worker run to its end."""
+        """Let the frozen worker continue to its end."""
         self.thaw_at = None
         self.thawed.set()
         if self.worker is not None:
@@ -60,7 +60,7 @@ class Gates:
 
 
 gates = Gates()
-"""Those of the trial that runs now; a test sets them with `install`."""
+"""The gates of the running trial; a test sets them with `install`."""
 
 
 def install(new: Gates) -> Gates:
@@ -71,37 +71,37 @@ def install(new: Gates) -> Gates:
 
 
 class Config(TrialConfig):
-    """What a trial is decided by."""
+    """Configuration of a trial."""
 
     rate: float = 0.1
 
 
 def train(config: Config, checkpoints: Checkpoints) -> Iterator[dict[str, Any]]:
-    """One record per epoch; the state is the number of the last one."""
+    """Yield one record per epoch; the state is the number of the last one."""
     gates.reach("the training begins")
     path = checkpoints.latest()
     last = int(path.read_text()) if path is not None else 0
     if last:
-        yield record(config, last)
+        yield make_epoch(config, last)
     for epoch in range(last + 1, config.epochs + 1):
         gates.reach(f"epoch {epoch} begins")
         checkpoints.step()
-        made = record(config, epoch)
+        made = make_epoch(config, epoch)
         if gates.wants_state(epoch) and checkpoints.due(make_record(made), last=False):
             gates.reach(f"state {epoch} is due")
-            checkpoints.write(lambda draft, epoch=epoch: save(draft, epoch))  # type: ignore[misc]
+            checkpoints.write(lambda draft, epoch=epoch: save_state(draft, epoch))  # type: ignore[misc]
         gates.reach(f"epoch {epoch} is to be recorded")
         yield made
 
 
-def save(draft: Any, epoch: int) -> None:
-    """Write the state, and stop before it is put in place."""
+def save_state(draft: Any, epoch: int) -> None:
+    """Write the state, and reach a point before it is renamed."""
     draft.write_text(str(epoch))
     gates.reach(f"state {epoch} is written")
 
 
-def record(config: Config, epoch: int) -> dict[str, Any]:
-    """What an epoch yields: it follows from the configuration and the epoch alone."""
+def make_epoch(config: Config, epoch: int) -> dict[str, Any]:
+    """The record of an epoch, which depends on the configuration and the epoch alone."""
     return {
         "epoch": epoch,
         "loss": 1.0 / epoch,

@@ -227,9 +227,9 @@ class TestEnqueue:
         trial = killed(session, slower(), make_record=make_record)
         config = session.plan.make_config(PARAMS, 0, None, clip).model_dump(mode="json")
         held = replace(trial, config=config, preset="remedy of 3")
-        from search.enqueue_remedy import _outside
+        from search.enqueue_remedy import _values_outside
 
-        assert _outside(session.plan, held, None) == clip
+        assert _values_outside(session.plan, held, None) == clip
 
     def configured(self, plan: Plan, waiting: optuna.trial.FrozenTrial) -> Any:
         """The configuration that a worker gives a trial that waits."""

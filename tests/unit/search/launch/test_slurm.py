@@ -39,9 +39,9 @@ class Cluster(SlurmWorkers):
         self.submitted: list[list[int]] = []
         self.accepts_jobs = True
         self.folder.mkdir(parents=True)
-        self._submit(self._workers)
+        self._submit_jobs(self._workers)
 
-    def _submit(self, workers: Sequence[SlurmWorker]) -> None:
+    def _submit_jobs(self, workers: Sequence[SlurmWorker]) -> None:
         self.submitted.append([worker.task.index for worker in workers])
         if not self.accepts_jobs:
             for worker in workers:
@@ -53,7 +53,7 @@ class Cluster(SlurmWorkers):
 
     def end_worker(self, index: int, code: int) -> None:
         """A worker ended by itself."""
-        TaskEnd(code).write(self.folder, index)
+        TaskEnd(code).write_file(self.folder, index)
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ class TestRestart:
         cluster.end_worker(1, ExitCode.RESTART)
         assert not cluster.poll()
         assert cluster.submitted == [[0, 1], [1]]
-        assert TaskEnd.read(cluster.folder, 1) is None
+        assert TaskEnd.read_file(cluster.folder, 1) is None
         cluster.raise_failure()
 
     def test_again_and_again(self, cluster: Cluster) -> None:

@@ -1,4 +1,4 @@
-"""What a sampler decides is held back while a trial is sampled, and everything else is Optuna's own storage."""
+"""The writes of a sampler are buffered while a trial is sampled; all else is Optuna's storage."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def study_id(database: RDBStorage) -> int:
     return database.create_new_study([StudyDirection.MAXIMIZE], "demo")
 
 
-class TestHolding:
+class TestBuffered:
     def test_nothing_written(self, database: RDBStorage, study_id: int) -> None:
-        """Parameters and attributes that are set in the block are handed out in order, as Optuna would write them, and not written."""
+        """Parameters and attributes set in the block are returned in order, as Optuna would write them."""
         storage = BufferedStorage(database)
         trial_id = storage.create_new_trial(study_id)
-        with storage.buffered() as held:
+        with storage.buffered() as pending:
             storage.set_trial_param(trial_id, "rate", 0.5, RATE)
             storage.set_trial_param(trial_id, "kind", 1, KIND)
             storage.set_trial_system_attr(trial_id, "shared", {"rate": 0.5})
@@ -49,14 +49,14 @@ class TestHolding:
             SampledParam("rate", 0.5, distribution_to_json(RATE)),
             SampledParam("kind", 1, distribution_to_json(KIND)),
         )
-        assert held.to_sampled() == SampledTrial(params, {"shared": json.dumps({"rate": 0.5})})
+        assert pending.to_sampled() == SampledTrial(params, {"shared": json.dumps({"rate": 0.5})})
         assert (database.get_trial(trial_id).params, database.get_trial(trial_id).system_attrs) == (
             {},
             {},
         )
 
     def test_outside(self, database: RDBStorage, study_id: int) -> None:
-        """Before and after it everything is written at once, also after a block that failed."""
+        """Outside of the block everything is written at once, also after a block that failed."""
         storage = BufferedStorage(database)
         trial_id = storage.create_new_trial(study_id)
         storage.set_trial_param(trial_id, "rate", 0.5, RATE)
@@ -71,7 +71,7 @@ class TestHolding:
         )
 
     def test_history(self, database: RDBStorage, study_id: int) -> None:
-        """The history is read once in a block, whichever states are asked for, and anew in the next."""
+        """The history is read once per block, whichever states are asked for."""
         storage = BufferedStorage(database)
         first = storage.create_new_trial(study_id)
         storage.create_new_trial(study_id)
@@ -97,7 +97,7 @@ class TestHolding:
             assert numbers() == [0, 1]
             assert (
                 len(storage.get_all_trials(study_id)) == 3
-            )  # copies are for people, and people want what is there now
+            )  # copies are for users, who want the current trials
         assert read.call_count == 2
         with storage.buffered():
             assert numbers() == [0, 1, 2]

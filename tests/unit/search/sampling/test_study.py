@@ -1,4 +1,4 @@
-"""Optuna as the plan wants it: distributions, samples that follow from seed and number, presets, constraints."""
+"""Optuna studies of a plan: distributions, seeded samples, presets and constraints."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def in_memory(plan: Plan, sampler: TrialSeededSampler | None = None) -> optuna.S
     )
 
 
-def opened(trials: RDBStorage, plan: Plan) -> WorkerStudy:
-    """The study `demo`, as a worker that has just come opens it."""
+def open_study(trials: RDBStorage, plan: Plan) -> WorkerStudy:
+    """The study `demo`, as a new worker opens it."""
     make_study(trials, plan, "demo")
     return WorkerStudy(trials, plan, "demo", count_completed=lambda: 0)
 
@@ -67,8 +67,8 @@ def value_of(params: Params) -> float:
     return -abs(float(params["optimizer.lr_multiple"]) - 1)  # type: ignore[arg-type]
 
 
-def told(study: optuna.Study, plan: Plan, trials: int) -> list[Params]:
-    """What so many trials were given, each of them finished before the next."""
+def run_trials(study: optuna.Study, plan: Plan, trials: int) -> list[Params]:
+    """The parameters of so many trials, each one finished before the next."""
     given = []
     for _ in range(trials):
         trial = study.ask()
@@ -91,8 +91,8 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RDBStorage]:
 @pytest.fixture
 def trials(database: RDBStorage) -> RDBStorage:
     """The same without a study in it."""
-    for held in database.get_all_studies():
-        database.delete_study(held._study_id)
+    for study in database.get_all_studies():
+        database.delete_study(study._study_id)
     return database
 
 
@@ -127,35 +127,35 @@ class TestTrialSeededSampler:
         """A trial is given the same values by a sampler that served all before it and by one that is new to the study, random or modelled."""
         plan = demo()
         one, many = in_memory(plan), in_memory(plan)
-        expected = told(one, plan, self.TRIALS)
+        expected = run_trials(one, plan, self.TRIALS)
         for number in range(self.TRIALS):
             many.sampler = TrialSeededSampler(plan.spec)
-            assert told(many, plan, 1) == [expected[number]]
+            assert run_trials(many, plan, 1) == [expected[number]]
 
     def test_busy(self) -> None:
         """Other trials that the same sampler served in between change nothing."""
         plan = demo()
         busy = TrialSeededSampler(plan.spec)
         aside, study = in_memory(plan, busy), in_memory(plan, busy)
-        expected, found = told(in_memory(plan), plan, 8), []
-        told(aside, plan, 10)
+        expected, found = run_trials(in_memory(plan), plan, 8), []
+        run_trials(aside, plan, 10)
         for number in range(8):
-            told(aside, plan, 1 + number % 3)
-            found += told(study, plan, 1)
+            run_trials(aside, plan, 1 + number % 3)
+            found += run_trials(study, plan, 1)
         assert found == expected
 
     def test_random_trials_alone(self) -> None:
         """A random trial does not depend on those before it at all."""
         plan = demo(sampler={"kind": "random"})
-        expected, study = told(in_memory(plan), plan, 6), in_memory(plan)
+        expected, study = run_trials(in_memory(plan), plan, 6), in_memory(plan)
         for _ in range(5):
             study.ask()  # taken by others, and never sampled
-        assert told(study, plan, 1) == expected[5:]
+        assert run_trials(study, plan, 1) == expected[5:]
 
     def test_another_seed(self) -> None:
         """Another study seed gives other trials, and no trial repeats another."""
         first, second = (
-            told(in_memory(demo(seed=seed)), demo(seed=seed), self.TRIALS) for seed in (0, 1)
+            run_trials(in_memory(demo(seed=seed)), demo(seed=seed), self.TRIALS) for seed in (0, 1)
         )
         assert (
             len({params["optimizer.lr_multiple"] for params in first + second}) == 2 * self.TRIALS
@@ -165,15 +165,16 @@ class TestTrialSeededSampler:
         """After its random trials it looks where the scores are good."""
         plan = demo()
         rates = [
-            float(params["optimizer.lr_multiple"]) for params in told(in_memory(plan), plan, 40)
+            float(params["optimizer.lr_multiple"])
+            for params in run_trials(in_memory(plan), plan, 40)
         ]  # type: ignore[arg-type]
         assert sum(0.1 < rate < 10 for rate in rates[20:]) > 15
 
     def test_in_a_database(self, trials: RDBStorage) -> None:
         """In a database, and reopened for every trial as another worker would, the values are the same."""
         plan = demo()
-        expected = told(in_memory(plan), plan, 8)
-        assert [told(opened(trials, plan), plan, 1) for _ in range(8)] == [
+        expected = run_trials(in_memory(plan), plan, 8)
+        assert [run_trials(open_study(trials, plan), plan, 1) for _ in range(8)] == [
             [params] for params in expected
         ]
 
@@ -182,7 +183,7 @@ class TestSuggest:
     def test_conditional(self) -> None:
         """A dimension whose condition is not met is not sampled, and not recorded either."""
         plan, study = demo(), in_memory(demo())
-        given = told(study, plan, 20)
+        given = run_trials(study, plan, 20)
         kinds = [params["loss.kind"] for params in given]
         assert {"ce", "focal"} == set(kinds)
         assert [("loss.gamma" in params) for params in given] == [kind == "focal" for kind in kinds]
@@ -191,7 +192,7 @@ class TestSuggest:
     def test_in_range(self) -> None:
         """Every value lies in its dimension, and the whole is a configuration."""
         plan = make_plan(load_study("combined"))
-        for number, params in enumerate(told(in_memory(plan), plan, 25)):
+        for number, params in enumerate(run_trials(in_memory(plan), plan, 25)):
             assert all(plan.spec.space[path].contains(value) for path, value in params.items())
             assert plan.make_config(params, number)
 
@@ -199,7 +200,7 @@ class TestSuggest:
     def test_presets_first(self, trials: RDBStorage) -> None:
         """The presets are tried first, in their order and where they lie in the space; then the sampler has its turn."""
         plan = make_plan(load_study("combined"))
-        study = opened(trials, plan)
+        study = open_study(trials, plan)
         enqueue_trials(study, waiting_presets(study, plan))
         asked = [study.ask() for _ in range(6)]
         assert [trial.user_attrs.get(PRESET) for trial in asked] == [
@@ -221,7 +222,7 @@ class TestSuggest:
     def test_presets_once(self, trials: RDBStorage) -> None:
         """A start that was cut short and made again enqueues only what is missing."""
         plan = make_plan(load_study("combined"))
-        study = opened(trials, plan)
+        study = open_study(trials, plan)
         study.enqueue_trial(plan.preset_params("recommended"), user_attrs={PRESET: "recommended"})
         for _ in range(2):
             enqueue_trials(study, waiting_presets(study, plan))
@@ -235,12 +236,12 @@ class TestSuggest:
     def test_again(self, trials: RDBStorage) -> None:
         """Asked again, by another process too, a trial keeps what it was given."""
         plan = demo()
-        study = opened(trials, plan)
-        told(study, plan, 6)
+        study = open_study(trials, plan)
+        run_trials(study, plan, 6)
         trial = study.ask()
         given = suggest_params(trial, plan)
         assert suggest_params(trial, plan) == given
-        assert suggest_params(Trial(opened(trials, plan), trial._trial_id), plan) == given
+        assert suggest_params(Trial(open_study(trials, plan), trial._trial_id), plan) == given
 
 
 class TestMakeStudy:
@@ -255,7 +256,7 @@ class TestMakeStudy:
     def test_again(self, trials: RDBStorage) -> None:
         """A study that is there is opened, with its trials."""
         plan = demo()
-        told(opened(trials, plan), plan, 2)
+        run_trials(open_study(trials, plan), plan, 2)
         assert len(make_study(trials, plan, "demo").trials) == 2
 
     def test_bad_address(self) -> None:
@@ -278,27 +279,27 @@ class TestWorkerStudy:
             ]
 
         assert peers() == []
-        told(study, plan, 2)
+        run_trials(study, plan, 2)
         assert peers() == []
         completed[0] = 2
         assert peers() == [0, 1]
 
     def test_others_always(self, trials: RDBStorage) -> None:
-        """Whoever asks for other trials, or for copies, gets what is there now."""
-        study = opened(trials, demo())
+        """Other trials, and copies, are read from the database each time."""
+        study = open_study(trials, demo())
         study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        told(study, demo(), 1)
+        run_trials(study, demo(), 1)
         study.ask()
         assert len(study.get_trials(deepcopy=False)) == 2
         assert len(study.get_trials(states=(TrialState.COMPLETE,))) == 1
         assert len(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))) == 1
 
     def test_sample(self, trials: RDBStorage) -> None:
-        """A trial that was made elsewhere is given what one that was asked for is given, and nothing is written meanwhile."""
+        """A trial that was created elsewhere is sampled like one of `ask`, and nothing is written meanwhile."""
         plan = demo()
-        expected = told(in_memory(plan), plan, 9)
-        study = opened(trials, plan)
-        assert told(study, plan, 8) == expected[:8]
+        expected = run_trials(in_memory(plan), plan, 9)
+        study = open_study(trials, plan)
+        assert run_trials(study, plan, 8) == expected[:8]
         trial = study.resume_trial(trials.create_new_trial(study._study_id))
         params, sampled = study.sample_params(trial, plan)
         assert params == trial.params == expected[8]
@@ -310,9 +311,9 @@ class TestWorkerStudy:
     def test_take_late(self, trials: RDBStorage) -> None:
         """A trial is sampled from what all workers know by then, and not from what this one knew when it asked before."""
         plan = demo()
-        expected = told(in_memory(plan), plan, 9)
-        late, other = opened(trials, plan), opened(trials, plan)
-        assert told(late, plan, 6) + told(other, plan, 2) == expected[:8]
+        expected = run_trials(in_memory(plan), plan, 9)
+        late, other = open_study(trials, plan), open_study(trials, plan)
+        assert run_trials(late, plan, 6) + run_trials(other, plan, 2) == expected[:8]
         assert (
             late.sample_params(late.resume_trial(trials.create_new_trial(late._study_id)), plan)[0]
             == expected[8]
@@ -334,7 +335,7 @@ class TestConstraint:
     def test_not_best(self, trials: RDBStorage) -> None:
         """A trial with a constraint above 0 is never the best, whatever it scored."""
         plan = demo()
-        study = opened(trials, plan)
+        study = open_study(trials, plan)
         for value, diverged in ((0.5, False), (0.9, True), (0.4, False)):
             trial = study.ask()
             if diverged:

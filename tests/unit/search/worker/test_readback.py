@@ -1,4 +1,4 @@
-"""Whether what was sampled reached the training."""
+"""Whether sampled values reached the training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from spaces.errors import UnusedHyperparameterError
 
 class TestCheckUsed:
     def test_absent(self) -> None:
-        """A value that the training never read back is an error that names it, and what was used, and what to do."""
+        """A value that the training never read back is an error with its name, the used values and a next step."""
         with pytest.raises(
             UnusedHyperparameterError,
             match=r"the sampled loss\.smooth = 5\.0 never reached the training",
@@ -40,7 +40,7 @@ class TestCheckUsed:
         ],
     )
     def test_other_value(self, sampled: Any, used: Any) -> None:
-        """A value that arrived as another one is an error with both."""
+        """A value that the training used differently is an error with both values."""
         with pytest.raises(
             UnusedHyperparameterError,
             match=f"loss.gamma was sampled as {sampled}, but the training used {used}",
@@ -67,5 +67,5 @@ class TestCheckUsed:
         check_used({"loss.gamma": sampled}, {"loss.gamma": used, "environment.device": "cpu"})
 
     def test_nothing_sampled(self) -> None:
-        """What was not sampled is nobody's business."""
+        """Values that were not sampled are not checked."""
         check_used({}, {"loss.gamma": 2.0})
