@@ -99,7 +99,7 @@ def untuned(export: Export, study: str) -> TrialConfig:
     """
     best = export.trial_config()
     plan = make_plan(load_spec(study, [], epochs=best.epochs))
-    config = plan.config({}, 0, "untuned")
+    config = plan.make_config({}, 0, "untuned")
     ours, theirs = (ConfigTree(given.model_dump()) for given in (best, config))
     for path in sorted(ours.keys() | theirs.keys()):
         if (

@@ -86,7 +86,7 @@ def healthy(epoch: int, epochs: int, config: Mapping[str, Any], top: float) -> E
 def sample(plan: Plan, rng: random.Random) -> dict[str, Scalar]:
     """One value for every dimension that exists."""
     params: dict[str, Scalar] = {}
-    for path, dimension in plan.dimensions(plan.below(None), params):
+    for path, dimension in plan.active_dimensions(plan.starting_tree(None), params):
         params[path] = _value(dimension, rng)
     return params
 
@@ -200,7 +200,7 @@ def fill_ours(
     store: Store, stored: StoredStudy, plan: Plan, ids: Mapping[int, int], epochs: int
 ) -> None:
     """The same past in our own tables, beside Optuna's."""
-    config = plan.config({}, 0).model_dump(mode="json")
+    config = plan.make_config({}, 0).model_dump(mode="json")
     records = [healthy(epoch, epochs, config, 0.3) for epoch in range(1, epochs + 1)]
     with store._database.writing() as connection:
         fixed = {

@@ -62,7 +62,7 @@ class Due:
 
 def fleet_of(store: Store, stored: StoredStudy, workers: int) -> list[Claim]:
     """Trials that run, one for each worker, made in bulk."""
-    config = stored_plan(stored).config({}, 0).model_dump(mode="json")
+    config = stored_plan(stored).make_config({}, 0).model_dump(mode="json")
     columns = {
         "study_id": stored.id,
         "state": "running",

@@ -346,7 +346,7 @@ class TestStudies:
         study = optuna.create_study(sampler=TrialSeededSampler(plan.spec))
         for number in range(3):
             params = suggest_params(study.ask(), plan)
-            check_used(params, self.first(kits, plan.config(params, number)).used)
+            check_used(params, self.first(kits, plan.make_config(params, number)).used)
 
 
 class TestEarlyStopping:

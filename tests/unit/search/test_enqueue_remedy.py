@@ -234,7 +234,7 @@ class TestEnqueue:
     def configured(self, plan: Plan, waiting: optuna.trial.FrozenTrial) -> Any:
         """The configuration that a worker gives a trial that waits."""
         start = start_from_attributes(waiting.user_attrs)
-        return plan.config(
+        return plan.make_config(
             waiting.system_attrs["fixed_params"], waiting.number, start.preset, start.patch
         )
 

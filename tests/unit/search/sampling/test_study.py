@@ -214,7 +214,9 @@ class TestSuggest:
             plan.preset_params(name) for name in plan.spec.presets
         ]
         assert "loss.gamma" not in asked[0].params
-        assert all(plan.config(suggest_params(trial, plan), trial.number) for trial in asked[4:])
+        assert all(
+            plan.make_config(suggest_params(trial, plan), trial.number) for trial in asked[4:]
+        )
 
     def test_presets_once(self, trials: RDBStorage) -> None:
         """A start that was cut short and made again enqueues only what is missing."""
