@@ -19,16 +19,15 @@ from benchmarks import report
 from benchmarks.campaign import records
 from benchmarks.report import Figure, Result
 from search.replay.backtest import (
-    BEST_SHARE,
     Backtest,
-    Field,
-    Row,
-    backtest,
-    make_field,
-    only,
-    peer_kills,
-    signal_kills,
+    RuleResult,
+    Stops,
+    find_peer_stops,
+    find_signal_stops,
+    only_signal,
+    run_backtest,
 )
+from search.replay.ranking import BEST_SHARE, RankedRecording, rank_recording
 from spaces.recordings import read_recording
 from spaces.study import PrunerConfig
 from spaces.thresholds import SignalsConfig
@@ -91,7 +90,10 @@ def measure(*, quick: bool) -> Result:
     figures += of_unseen(_replayed("second")[0])
     first, _ = _replayed("first")
     figures += [
-        Figure(f"first campaign, naively: {rule}: of the best {len(first.best())}, killed", killed)
+        Figure(
+            f"first campaign, naively: {rule}: of the best {len(first.best_trials())}, killed",
+            killed,
+        )
         for rule, killed in naively(first).items()
     ]
     if records("presets").exists():  # not recorded yet in every checkout
@@ -107,10 +109,10 @@ def measure(*, quick: bool) -> Result:
     return Result(figures, details)
 
 
-def _replayed(name: str) -> tuple[Field, Backtest]:
+def _replayed(name: str) -> tuple[RankedRecording, Backtest]:
     """A campaign, and what the default signals and the default pruner do to it."""
-    field = make_field(read_recording(records(name)))
-    return field, backtest(field, SignalsConfig(), PrunerConfig())
+    field = rank_recording(read_recording(records(name)))
+    return field, run_backtest(field, SignalsConfig(), PrunerConfig())
 
 
 def of_campaign(name: str, found: Backtest) -> list[Figure]:
@@ -147,10 +149,10 @@ def of_campaign(name: str, found: Backtest) -> list[Figure]:
     ]
 
 
-def of_unseen(field: Field) -> list[Figure]:
+def of_unseen(field: RankedRecording) -> list[Figure]:
     """The last trials of the second campaign: epochs saved, and the best trial that is stopped."""
     trials = [trial for trial in field.trials if trial.number >= UNSEEN_FROM]
-    killed = signal_kills(trials, SignalsConfig(), field.direction)
+    killed = find_signal_stops(trials, SignalsConfig(), field.direction)
     saved = sum(
         len(trial.epochs) - killed[trial.number][0] for trial in trials if trial.number in killed
     )
@@ -175,9 +177,9 @@ def of_unseen(field: Field) -> list[Figure]:
     ]
 
 
-def in_other_orders(name: str, field: Field, orders: int) -> list[Figure]:
+def in_other_orders(name: str, field: RankedRecording, orders: int) -> list[Figure]:
     """How often the best trial is stopped in other orders, with and without the noise margin."""
-    killed = signal_kills(field.trials, SignalsConfig(), field.direction)
+    killed = find_signal_stops(field.trials, SignalsConfig(), field.direction)
     lost = {
         pruner.noise: [_best_dies(field, pruner, killed, seed) for seed in range(orders)]
         for pruner in (PrunerConfig(), BARE)
@@ -194,29 +196,27 @@ def in_other_orders(name: str, field: Field, orders: int) -> list[Figure]:
     ]
 
 
-def _best_dies(
-    field: Field, pruner: PrunerConfig, killed: Mapping[int, tuple[int, str]], seed: int
-) -> bool:
+def _best_dies(field: RankedRecording, pruner: PrunerConfig, killed: Stops, seed: int) -> bool:
     order = list(field.trials)
     random.Random(seed).shuffle(order)
-    return field.ranked[0].number in peer_kills(
+    return field.ranked[0].number in find_peer_stops(
         replace(field, trials=tuple(order)), pruner, dict(killed)
     )
 
 
-def naively(field: Field) -> dict[str, int]:
+def naively(field: RankedRecording) -> dict[str, int]:
     """How many of the best each naive rule kills."""
-    best = {trial.number for trial in field.best()}
+    best = {trial.number for trial in field.best_trials()}
     dead = {}
     for rule, (signal, thresholds) in NAIVE.items():
-        config = only(SignalsConfig.model_validate({signal: thresholds}), signal)
-        dead[rule] = len(best & set(signal_kills(field.trials, config, field.direction)))
+        config = only_signal(SignalsConfig.model_validate({signal: thresholds}), signal)
+        dead[rule] = len(best & set(find_signal_stops(field.trials, config, field.direction)))
     return dead | {
-        "worse than the median of the peers": len(best & set(peer_kills(field, BARE, {})))
+        "worse than the median of the peers": len(best & set(find_peer_stops(field, BARE, {})))
     }
 
 
-def _row(found: Backtest, rule: str) -> Row:
+def _row(found: Backtest, rule: str) -> RuleResult:
     return next(row for row in found.rows if row.rule == rule)
 
 

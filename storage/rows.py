@@ -81,7 +81,7 @@ class Reaped:
 
 @dataclass(frozen=True, slots=True)
 class DeviceTime:
-    """Seconds of device time charged for the trials of a study, and their limit, if there is one."""
+    """Seconds of device time charged for the trials of a study, and their limit, if any."""
 
     charged_s: float
     budget_s: float | None
@@ -116,8 +116,8 @@ class Outcome:
     Attributes:
         score: None where the trial has none.
         reason: why it did not complete, for people.
-        signal: what ended it: a divergence signal, the kind of a pruner, or the type of an error; empty for
-            a complete trial.
+        signal: what ended it: a divergence signal, the kind of a pruner, or the type of an error;
+            empty for a complete trial.
         evidence: of a divergence.
         diagnosis: made from the evidence.
         error: text of an error in full.

@@ -14,15 +14,20 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from spaces.records import EpochRecord
+from storage.database import engine
 from storage.location import StoreLocation
 from storage.store import Store
 from tests import parallel
 from tests.mariadb import MariaDB, OwnMariaDB
 from tests.postgresql import PostgresServer, schema, start_server
+from tests.waiting import PATIENCE_S
 
 # How long an example takes says nothing about the code on a machine that others use as well.
 settings.register_profile("search", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("search")
+
+# A busy machine may let a test stand still for seconds, which is no outage of its database.
+engine.SHORT_OUTAGE_S = PATIENCE_S
 
 _names = count()
 
@@ -57,8 +62,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where several processes share the tests."""
-    parallel.group_tests(items)
+    """So that no slow fixture is made twice."""
+    parallel.check_files(items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> parallel.FileScheduling:
+    """Which process runs which test."""
+    return parallel.FileScheduling(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -1,17 +1,39 @@
-"""How pytest-xdist shares the tests between processes (`-n 2 --dist loadgroup --no-loadscope-reorder`)."""
+"""How pytest-xdist shares the tests between processes, as in `python -m pytest tests -n 2`."""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from collections.abc import Iterable
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
-SHARED = ("finished", "kills", "runs")
-"""Fixtures that take long, and that tests of several files use: all of those run in one process."""
+FINISHED = ("backtest", "bad_input", "missing_driver", "run", "store_commands")
+RUNS = ("dashboard", "postgresql", "wandb")
+TOGETHER = {f"tests/acceptance/test_{name}.py": "finished" for name in FINISHED} | {
+    f"tests/integration/test_{name}.py": "runs" for name in RUNS
+}
+"""File → the fixture that it shares with others: as that takes long, all of them run in one process."""
 
 PROCESS = os.environ.get("PYTEST_XDIST_WORKER", "")
 """The name of this process, `gw0` for the first one; empty where pytest runs in one process."""
+
+
+class FileScheduling(LoadScopeScheduling):
+    """Gives each process a file at a time, or the files that share a fixture.
+
+    They begin in the order in which pytest finds them: acceptance tests, of which many take seconds, before unit tests,
+    so that all processes end at about the same time.
+    """
+
+    def __init__(self, config: pytest.Config, log: Producer) -> None:
+        config.option.loadscopereorder = False
+        super().__init__(config, log)
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return TOGETHER.get(file, file)
 
 
 def share_cores() -> None:
@@ -27,24 +49,16 @@ def share_cores() -> None:
         os.sched_setaffinity(0, own)
 
 
-def group_tests(items: list[pytest.Item]) -> None:
-    """Have the tests of a file, and those that use one of the shared fixtures, run in one process.
+def check_files(items: Iterable[pytest.Item]) -> None:
+    """Check that `TOGETHER` names every file whose tests use one of its fixtures.
 
-    The groups begin in the order in which they were collected: acceptance tests, of which each takes seconds, before
-    unit tests, so that all processes end at about the same time.
+    Raises:
+        pytest.UsageError: when one is missing.
     """
-    if not PROCESS:
-        return
-    groups = [_group(item) for item in items]
-    order = {name: place for place, name in enumerate(dict.fromkeys(groups))}
-    for item, name in zip(items, groups, strict=True):
-        item.add_marker(pytest.mark.xdist_group(name))
-    grouped = sorted(zip(items, groups, strict=True), key=lambda pair: order[pair[1]])
-    items[:] = [item for item, _ in grouped]
-
-
-def _group(item: pytest.Item) -> str:
-    """The shared fixture that a test uses, else its file."""
-    used = getattr(item, "fixturenames", ())
-    file = Path(item.location[0])
-    return next((name for name in SHARED if name in used), f"{file.parent.name}/{file.stem}")
+    for item in items:
+        file = item.nodeid.partition("::")[0]
+        folder = file.rpartition("/")[0]
+        shared = {fixture for path, fixture in TOGETHER.items() if path.startswith(f"{folder}/")}
+        used = shared & set(getattr(item, "fixturenames", ()))
+        if used and file not in TOGETHER:
+            raise pytest.UsageError(f"name {file} in tests/parallel.py: it uses {', '.join(used)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-PATIENCE_S = 150.0
+PATIENCE_S = 300.0
 """No event here takes more than a few seconds of an idle machine; this is for a busy one."""
 
 

@@ -104,7 +104,9 @@ class Crew:
 
     def last_state_at(self, number: int) -> float | None:
         """When the checkpoint was written from which a trial would resume now; None without one."""
-        states = StoredCheckpoints(self.files, self.files.path(self.study, number)).newest_first()
+        states = StoredCheckpoints(
+            self.files, self.files.trial_stem(self.study, number)
+        ).list_newest_first()
         return states[0].path.stat().st_mtime if states else None
 
     def start(self) -> None:

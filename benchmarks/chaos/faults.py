@@ -145,7 +145,9 @@ class Tormentor:
     def _on_a_worker(self, kind: Kind, anyone: bool) -> bool:
         at_large = [member for member in self.crew.members if member.at_large]
         victims = [
-            member for member in at_large if anyone or self.watch.held_by(member.pid) is not None
+            member
+            for member in at_large
+            if anyone or self.watch.find_trial_of(member.pid) is not None
         ]
         if not victims:
             return False
@@ -184,7 +186,7 @@ class Tormentor:
         """Freeze a worker and find its trial, which cannot change while it is frozen."""
         member.send(signal.SIGSTOP)
         self.watch.look()
-        return self.watch.held_by(member.pid)
+        return self.watch.find_trial_of(member.pid)
 
     def _kill(self, member: Member, claimed: TrialRow | None) -> None:
         member.meant, member.supervised = "kill", self.drawn.random() < SUPERVISED_SHARE

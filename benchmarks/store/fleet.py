@@ -76,7 +76,7 @@ def fleet_of(store: Store, stored: StoredStudy, workers: int) -> list[Claim]:
     }
     with store._database.writing() as connection:
         tables = OptunaTables()
-        made = [tables.take(connection, stored.optuna_study_id) for _ in range(workers)]
+        made = [tables.start_trial(connection, stored.optuna_study_id) for _ in range(workers)]
         rows = [
             {
                 **columns,

@@ -45,7 +45,7 @@ class Balance:
 
         They are the configured ones, if those do.
         """
-        for config in self._candidates():
+        for config in self._list_candidates():
             if np.array_equal(live, class_weights(self.counts, config).weights):
                 found: dict[str, Any] = {"weights.method": config.method}
                 if config.method != "uniform":
@@ -55,7 +55,7 @@ class Balance:
                 return found
         return {}
 
-    def _candidates(self) -> Iterator[WeightsConfig]:
+    def _list_candidates(self) -> Iterator[WeightsConfig]:
         yield self.weights
         for method, clip_ratio in itertools.product(METHODS, (self.weights.clip_ratio, None)):
             yield self.weights.model_copy(update={"method": method, "clip_ratio": clip_ratio})

@@ -108,7 +108,7 @@ def focal_alpha(
     present = _present_classes(counts)
     alpha = np.ones(len(present))
     if present.any():
-        frequencies = _frequencies(np.array(counts.counts, dtype=np.float64)[present])
+        frequencies = _class_frequencies(np.array(counts.counts, dtype=np.float64)[present])
         raw = (
             frequencies**-tau * np.array([factors.get(name, 1.0) for name in counts.names])[present]
         )
@@ -145,7 +145,7 @@ def _present_classes(counts: ClassCounts) -> NDArray[np.bool_]:
     return np.array([count > 0 for count in counts.counts])
 
 
-def _frequencies(counts: Floats) -> Floats:
+def _class_frequencies(counts: Floats) -> Floats:
     return counts / math.fsum(counts)
 
 
@@ -199,16 +199,16 @@ def _weigh_uniform(counts: Floats, _: float) -> Floats:
 
 
 def _inverse_freq(counts: Floats, _: float) -> Floats:
-    return 1 / _frequencies(counts)
+    return 1 / _class_frequencies(counts)
 
 
 def _sqrt_inv_freq(counts: Floats, _: float) -> Floats:
-    return 1 / np.sqrt(_frequencies(counts))
+    return 1 / np.sqrt(_class_frequencies(counts))
 
 
 def _median_freq(counts: Floats, _: float) -> Floats:
     """Compute median(f)/f (Eigen & Fergus 2015), f over the whole split."""
-    frequencies = _frequencies(counts)
+    frequencies = _class_frequencies(counts)
     return np.median(frequencies) / frequencies
 
 
@@ -221,7 +221,7 @@ def _effective_number(counts: Floats, beta: float) -> Floats:
 
 def _log_inv_freq(counts: Floats, _: float) -> Floats:
     """Compute 1/ln(1.02 + f) (ENet, Paszke et al. 2016)."""
-    return 1 / np.log(1.02 + _frequencies(counts))
+    return 1 / np.log(1.02 + _class_frequencies(counts))
 
 
 _RAW: dict[WeightMethod, Callable[[Floats, float], Floats]] = {

@@ -153,17 +153,17 @@ class CombinedLoss(nn.Module):
         if dice is None:
             return main, None
         if isinstance(dice, DiceLoss) and batch:
-            return main, dice.of(batch, others)
+            return main, dice.loss_of(batch, others)
         return main, dice(logits, target) / batches
 
     def _prepare_batch(self, logits: Tensor, target: Tensor) -> Batch:
         """Compute what the parts share."""
         main, dice = self.main, self.dice
-        return functional.prepare(
+        return functional.prepare_batch(
             logits,
             target,
             main.ignore_index,
-            weight=self._weight(),
+            weight=self._class_weight(),
             smoothed=not isinstance(main, LibraryLoss) and main.smoothed,
             power=dice.power if isinstance(dice, DiceLoss) and self._dice_now else None,
         )
@@ -196,9 +196,9 @@ class CombinedLoss(nn.Module):
                 counts.append(sums[-1][-1])
             else:
                 classes = logits.shape[1]
-                row_NL = functional.rows(target, classes, self.main.ignore_index)
-                counts.append(functional.counts(row_NL, classes))
-        return functional.others_of(counts, sums, self._weight())
+                row_NL = functional.label_rows(target, classes, self.main.ignore_index)
+                counts.append(functional.count_elements(row_NL, classes))
+        return functional.combine_sums(counts, sums, self._class_weight())
 
     @torch.no_grad()
     def _track_labels(self, target: Tensor, classes: int) -> None:
@@ -244,19 +244,19 @@ class CombinedLoss(nn.Module):
         self.ce_weight.fill_(values.ce_weight)
         self.dice_weight.fill_(values.dice_weight)
         self.dice.smooth.fill_(values.smooth)
-        weight_C = self._weight()
+        weight_C = self._class_weight()
         if weight_C is not None and self.balance is not None:
             weight_C.copy_(torch.from_numpy(self.balance.class_weights(values.clip_ratio)))
         self._dice_now = values.dice_weight > 0
         self._dice_ever = self._dice_ever or self._dice_now
 
-    def _weight(self) -> Tensor | None:
+    def _class_weight(self) -> Tensor | None:
         return None if isinstance(self.main, LibraryLoss) else self.main.weight
 
     @property
     def weight_ratio(self) -> float:
         """Largest over smallest current class weight; 1 without class weights."""
-        weight_C = self._weight()
+        weight_C = self._class_weight()
         return 1.0 if weight_C is None else float(weight_C.max() / weight_C.min())
 
     def used(self) -> dict[str, Any]:
@@ -321,7 +321,7 @@ class CombinedLoss(nn.Module):
         }
 
     def _read_buffers(self) -> _Snapshot:
-        weight_C = self._weight()
+        weight_C = self._class_weight()
         return _Snapshot(
             self.ce_weight.item(),
             self.dice_weight.item(),

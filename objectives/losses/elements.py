@@ -61,8 +61,8 @@ def element_sums(
     learned = any(isinstance(number, Tensor) and number.requires_grad for number in numbers)
     if learned or torch.compiler.is_compiling():  # a compiler fuses the plain formulas by itself
         c_NL, f_NL = plain_elements(nll_NL, spread_NL, row_NL, numbers)
-        c_sum = _total(c_NL) if ce else None
-        f_sum = None if f_NL is None else _total(f_NL)
+        c_sum = _sum_float64(c_NL) if ce else None
+        f_sum = None if f_NL is None else _sum_float64(f_NL)
     else:
         c_sum, f_sum = _ElementSums.apply(nll_NL, spread_NL, row_NL, numbers, ce)
     return (c_sum if ce else None), (f_sum if numbers.gamma is not None else None)
@@ -80,15 +80,15 @@ def plain_elements(
         c = ((1 - numbers.smoothing) * c + numbers.smoothing * spread).to(nll.dtype)
     if numbers.gamma is None:
         return c, None
-    f = modulation(nll, numbers.gamma, clamped=spread is not None) * c
+    f = focal_factor(nll, numbers.gamma, clamped=spread is not None) * c
     if numbers.alpha is not None:
         f = f * _look_up(numbers.alpha, row, nll)
     return c, f
 
 
-def modulation(nll: Tensor, gamma: Number, *, clamped: bool) -> Tensor:
+def focal_factor(nll: Tensor, gamma: Number, *, clamped: bool) -> Tensor:
     """Compute (1−p)^gamma from −log p, with a finite gradient for every gamma ≥ 0 even at p = 1."""
-    low, high = _limits(nll, clamped)
+    low, high = _clamp_limits(nll, clamped)
     return (-torch.expm1(-nll)).clamp(low, high).pow(gamma)
 
 
@@ -113,11 +113,15 @@ class _ElementSums(torch.autograd.Function):
         n_P = nll_NL.reshape(-1)
         row_P = row_NL.reshape(-1)
         u_P = None if spread_NL is None else spread_NL.reshape(-1)
-        for piece in _pieces(n_P):
+        for piece in _iterate_pieces(n_P):
             found = _compute_piece(
                 n_P[piece], None if u_P is None else u_P[piece], row_P[piece], numbers
             )
-            sums += torch.stack([_total(found.c), _total(found.f)]) if focal else _total(found.c)
+            sums += (
+                torch.stack([_sum_float64(found.c), _sum_float64(found.f)])
+                if focal
+                else _sum_float64(found.c)
+            )
             for kept, slope in ((c_n, found.c_n), (f_n, found.f_n), (f_u, found.f_u)):
                 if kept is not None:
                     kept.view(-1)[piece] = slope
@@ -132,14 +136,14 @@ class _ElementSums(torch.autograd.Function):
     def backward(
         ctx: Any, *pulls: Tensor | None
     ) -> tuple[Tensor | None, Tensor | None, None, None, None]:
-        gradients: tuple[Tensor | None, Tensor | None, None, None, None] = _ElementSums._once(
-            ctx, *softmax.mark_for_torch(pulls)
+        gradients: tuple[Tensor | None, Tensor | None, None, None, None] = (
+            _ElementSums._backward_once(ctx, *softmax.mark_for_torch(pulls))
         )
         return gradients
 
     @staticmethod
     @once_differentiable
-    def _once(
+    def _backward_once(
         ctx: Any, c_pull: Tensor | None, f_pull: Tensor | None
     ) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         c_n, f_n, f_u = ctx.saved_tensors
@@ -147,10 +151,10 @@ class _ElementSums(torch.autograd.Function):
             c_n = None if c_n is None else c_n.clone()
             f_n = None if f_n is None else f_n.clone()
             f_u = None if f_u is None else f_u.clone()
-        of_n = _chain(c_n, c_pull, f_n, f_pull)
+        of_n = _apply_chain_rule(c_n, c_pull, f_n, f_pull)
         if ctx.smoothing is None:
             return of_n, None, None, None, None
-        of_u = _chain(f_u, f_pull)
+        of_u = _apply_chain_rule(f_u, f_pull)
         if c_pull is not None:
             constant = (c_pull * ctx.smoothing).to(ctx.dtype).expand(ctx.shape)
             of_u = constant if of_u is None else of_u.add_(constant)
@@ -177,7 +181,7 @@ def _compute_piece(n: Tensor, u: Tensor | None, row: Tensor, numbers: Numbers) -
         c_n = w * (1 - numbers.smoothing)
     if numbers.gamma is None:
         return _PieceLosses(c, c_n, c, 0.0, 0.0)
-    low, high = _limits(n, clamped=u is not None)
+    low, high = _clamp_limits(n, clamped=u is not None)
     raw = torch.expm1(-n).neg_()
     x = raw.clamp(low, high)
     factor = x.pow(numbers.gamma)
@@ -190,7 +194,7 @@ def _compute_piece(n: Tensor, u: Tensor | None, row: Tensor, numbers: Numbers) -
     return _PieceLosses(c, c_n, f, bend.add_(factor * c_n), factor * numbers.smoothing)
 
 
-def _limits(nll: Tensor, clamped: bool) -> tuple[float, float]:
+def _clamp_limits(nll: Tensor, clamped: bool) -> tuple[float, float]:
     """Return the bounds to which 1 − p is clamped."""
     return (SMALLEST_P, 1 - SMALLEST_P) if clamped else (torch.finfo(nll.dtype).tiny, 1.0)
 
@@ -202,18 +206,18 @@ def _look_up(values: Number, row: Tensor, like: Tensor) -> Any:
     return values.index_select(0, row.reshape(-1)).view(row.shape).to(like.dtype)
 
 
-def _pieces(n_P: Tensor) -> Iterator[slice]:
+def _iterate_pieces(n_P: Tensor) -> Iterator[slice]:
     """Yield slices of the elements; some ten tensors of a piece's size are alive at a time."""
     size = max(1, softmax.PIECE_BYTES // 32) if n_P.device.type == "cpu" else max(1, len(n_P))
     for start in range(0, len(n_P), size):
         yield slice(start, start + size)
 
 
-def _total(values: Tensor) -> Tensor:
+def _sum_float64(values: Tensor) -> Tensor:
     return values.sum(dtype=torch.float64)
 
 
-def _chain(
+def _apply_chain_rule(
     slope: Tensor | None,
     pull: Tensor | None,
     other: Tensor | None = None,

@@ -22,8 +22,8 @@ from torch import Tensor
 
 from objectives.losses import checks
 from objectives.losses.checks import Number
-from objectives.losses.elements import Numbers, element_sums, modulation
-from objectives.losses.softmax import Power, by_class, softmax_sums, wide
+from objectives.losses.elements import Numbers, element_sums, focal_factor
+from objectives.losses.softmax import Power, compute_dtype, softmax_sums, sum_by_class
 
 Reduction = Literal["global", "image"]
 
@@ -72,7 +72,7 @@ class Others(NamedTuple):
     count_C: Tensor | None = None
 
 
-def prepare(
+def prepare_batch(
     logits: Tensor,
     target: Tensor,
     ignore_index: int,
@@ -96,40 +96,40 @@ def prepare(
     """
     checks.check_hard_target(logits, target)
     classes = logits.shape[1]
-    row_NL = rows(target, classes, ignore_index)
+    row_NL = label_rows(target, classes, ignore_index)
     u_C = None
     if smoothed and weight is None:
-        u_C = logits.new_full((classes,), 1 / classes, dtype=wide(logits.dtype))
+        u_C = logits.new_full((classes,), 1 / classes, dtype=compute_dtype(logits.dtype))
     elif smoothed and weight is not None:
         u_C = _class_vector("weight", weight, logits) / classes
     sums = softmax_sums(logits, row_NL, u_C, power)
-    return Batch(row_NL, *sums, counts(row_NL, classes))
+    return Batch(row_NL, *sums, count_elements(row_NL, classes))
 
 
-def rows(target: Tensor, classes: int, ignore_index: int) -> Tensor:
+def label_rows(target: Tensor, classes: int, ignore_index: int) -> Tensor:
     """Return labels (N, L) in 0 … C; C stands for an element that does not count."""
     target_NL = target.long().flatten(1) if target.dim() > 1 else target.long().unsqueeze(1)
     known_NL = (target_NL >= 0) & (target_NL < classes) & (target_NL != ignore_index)
     return torch.where(known_NL, target_NL, classes)
 
 
-def counts(row_NL: Tensor, classes: int) -> Tensor:
+def count_elements(row_NL: Tensor, classes: int) -> Tensor:
     """Count the elements of every class in every image, (N, C) in float64."""
-    return by_class(torch.ones_like(row_NL, dtype=torch.float64), row_NL, classes)
+    return sum_by_class(torch.ones_like(row_NL, dtype=torch.float64), row_NL, classes)
 
 
-def others_of(
+def combine_sums(
     counts_NC: list[Tensor], sums: list[tuple[Tensor, ...]], weight: Tensor | None
 ) -> Others:
     """Add up the sums of batches that count as one.
 
     Args:
-        counts_NC: `counts` of each batch.
+        counts_NC: `count_elements` of each batch.
         sums: `dice_sums` of each; empty without Dice over the whole batch.
         weight: (C,) class weights.
     """
     count_NC = torch.cat(counts_NC)
-    others = Others(len(counts_NC), _mass(count_NC, weight), (count_NC.sum(1) > 0).sum())
+    others = Others(len(counts_NC), _weight_mass(count_NC, weight), (count_NC.sum(1) > 0).sum())
     if not sums:
         return others
     overlap_C, total_C, count_C = (
@@ -165,7 +165,7 @@ def cross_entropy(
     Raises:
         ConfigError: when shapes or lengths do not match.
     """
-    batch = prepare(logits, target, ignore_index, weight=weight, smoothed=label_smoothing > 0)
+    batch = prepare_batch(logits, target, ignore_index, weight=weight, smoothed=label_smoothing > 0)
     return cross_entropy_of(batch, weight, label_smoothing)
 
 
@@ -174,9 +174,9 @@ def cross_entropy_of(
 ) -> Tensor:
     """Compute `cross_entropy` of a prepared batch."""
     ce, _ = element_sums(
-        batch.nll_NL, batch.spread_NL, batch.row_NL, _numbers(batch, weight, label_smoothing)
+        batch.nll_NL, batch.spread_NL, batch.row_NL, _check_numbers(batch, weight, label_smoothing)
     )
-    return _mean(ce, batch, weight, others)
+    return _mean_loss(ce, batch, weight, others)
 
 
 def focal(
@@ -217,7 +217,7 @@ def focal(
     checks.check_not_negative("gamma", gamma)
     if target.is_floating_point():
         return _soft_focal(logits, target, gamma, alpha, weight, label_smoothing)
-    batch = prepare(logits, target, ignore_index, weight=weight, smoothed=label_smoothing > 0)
+    batch = prepare_batch(logits, target, ignore_index, weight=weight, smoothed=label_smoothing > 0)
     return focal_of(batch, gamma, alpha, weight, label_smoothing)
 
 
@@ -230,12 +230,12 @@ def focal_of(
     others: Others | None = None,
 ) -> Tensor:
     """Compute `focal` of a prepared batch."""
-    numbers = _numbers(batch, weight, label_smoothing, gamma, alpha)
+    numbers = _check_numbers(batch, weight, label_smoothing, gamma, alpha)
     _, focal = element_sums(batch.nll_NL, batch.spread_NL, batch.row_NL, numbers, ce=False)
-    return _mean(focal, batch, weight, others)
+    return _mean_loss(focal, batch, weight, others)
 
 
-def both_of(
+def cross_entropy_and_focal_of(
     batch: Batch,
     gamma: Number,
     alpha: Number | None,
@@ -248,9 +248,9 @@ def both_of(
         batch.nll_NL,
         batch.spread_NL,
         batch.row_NL,
-        _numbers(batch, weight, label_smoothing, gamma, alpha),
+        _check_numbers(batch, weight, label_smoothing, gamma, alpha),
     )
-    return _mean(ce, batch, weight, others), _mean(focal, batch, weight, others)
+    return _mean_loss(ce, batch, weight, others), _mean_loss(focal, batch, weight, others)
 
 
 def dice(
@@ -287,7 +287,7 @@ def dice(
     checks.check_not_negative("smooth", smooth)
     checks.check_choice("reduction", reduction, ("global", "image"))
     return dice_of(
-        prepare(logits, target, ignore_index, power=2 if square_denominator else 1),
+        prepare_batch(logits, target, ignore_index, power=2 if square_denominator else 1),
         smooth,
         reduction,
         keep_absent,
@@ -340,22 +340,22 @@ def dice_sums(batch: Batch) -> tuple[Tensor, ...]:
     return batch.hit_NC, batch.soft_NC + batch.count_NC, batch.count_NC
 
 
-def _mass(count_NC: Tensor, weight: Tensor | None) -> Tensor:
+def _weight_mass(count_NC: Tensor, weight: Tensor | None) -> Tensor:
     """Compute Σ w_y over the valid elements; from the counts, so exact in float64."""
     count_C = count_NC.sum(0)
     return count_C.sum() if weight is None else (count_C * weight.to(count_C.dtype)).sum()
 
 
-def _mean(
+def _mean_loss(
     total: Tensor | None, batch: Batch, weight: Tensor | None, others: Others | None
 ) -> Tensor:
     """Compute Σ loss / Σ w_y, and 0 with zero gradient if nothing was valid."""
     assert total is not None
-    mass = _mass(batch.count_NC, weight) if others is None else others.mass
+    mass = _weight_mass(batch.count_NC, weight) if others is None else others.mass
     return (total / _where_positive(mass, mass)).to(batch.nll_NL.dtype)
 
 
-def _numbers(
+def _check_numbers(
     batch: Batch,
     weight: Tensor | None,
     label_smoothing: Number,
@@ -387,26 +387,28 @@ def _soft_focal(
     """Compute `focal` against distributions, by plain autograd, as they are small."""
     checks.check_soft_target(logits, target)
     classes = logits.shape[1]
-    log_p_NC = torch.log_softmax(logits, 1, dtype=wide(logits.dtype))
+    log_p_NC = torch.log_softmax(logits, 1, dtype=compute_dtype(logits.dtype))
     q_NC = target.to(log_p_NC.dtype)
     top_N1 = q_NC.argmax(1, keepdim=True)
-    batch = Batch(top_N1, -log_p_NC.gather(1, top_N1), None, None, None, counts(top_N1, classes))
+    batch = Batch(
+        top_N1, -log_p_NC.gather(1, top_N1), None, None, None, count_elements(top_N1, classes)
+    )
     q_NC = (1 - label_smoothing) * q_NC + label_smoothing / classes
     if weight is not None:
         q_NC = q_NC * _class_vector("weight", weight, log_p_NC)
-    factor_N = modulation(batch.nll_NL, gamma, clamped=True).squeeze(1)
+    factor_N = focal_factor(batch.nll_NL, gamma, clamped=True).squeeze(1)
     loss_N = -(q_NC * log_p_NC).sum(1) * factor_N
     if isinstance(alpha, Tensor) and alpha.dim():
         loss_N = loss_N * _label_table("alpha", alpha, batch)[top_N1.squeeze(1)]
     elif alpha is not None:
         loss_N = loss_N * alpha
-    return _mean(loss_N.sum(dtype=torch.float64), batch, weight, None)
+    return _mean_loss(loss_N.sum(dtype=torch.float64), batch, weight, None)
 
 
 def _class_vector(name: str, values: Tensor, logits: Tensor) -> Tensor:
     """Convert one number per class to the type in which the loss is computed."""
     checks.check_per_class(name, values, logits.shape[1])
-    return values.to(wide(logits.dtype))
+    return values.to(compute_dtype(logits.dtype))
 
 
 def _where_positive(denominator: Tensor, value: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 from objectives.losses import functional
 from objectives.losses.combined import CombinedLoss
 from objectives.losses.normalized import NormalizedCombinedLoss
-from objectives.losses.softmax import wide
+from objectives.losses.softmax import compute_dtype
 
 
 class GradientShares(NamedTuple):
@@ -57,7 +57,7 @@ def gradient_shares(
         combined = criterion
         scale_2 = combined.ce_weight.new_ones(2)
     with torch.enable_grad():
-        leaf = logits.detach().to(wide(logits.dtype)).requires_grad_()
+        leaf = logits.detach().to(compute_dtype(logits.dtype)).requires_grad_()
         main, dice = combined.parts(leaf, target)
         (pull,) = torch.autograd.grad(
             combined.ce_weight * scale_2[0] * main.value, leaf, retain_graph=dice is not None
@@ -71,7 +71,7 @@ def gradient_shares(
             norms.append(pull.abs().sum(dtype=torch.float64))
             total = total + pull
     classes = logits.shape[1]
-    row_P = functional.rows(target, classes, combined.main.ignore_index).flatten()
+    row_P = functional.label_rows(target, classes, combined.main.ignore_index).flatten()
     norm_P = total.abs().sum(1, dtype=torch.float64).flatten()
     by_class = torch.zeros(classes + 1, dtype=torch.float64, device=logits.device).scatter_add(
         0, row_P, norm_P

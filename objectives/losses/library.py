@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from objectives.losses import checks, functional
-from objectives.losses.softmax import elements
+from objectives.losses.softmax import flatten_elements
 
 OVERLAPS = ("jaccard", "tversky", "lovasz")
 NAMES = (*OVERLAPS, "soft_ce")
@@ -72,8 +72,10 @@ class LibraryLoss(nn.Module):
         """
         checks.check_hard_target(logits, target)
         classes = logits.shape[1]
-        z_NCL1 = elements(logits).float().unsqueeze(3)  # images, as some losses accept nothing else
-        row_NL1 = functional.rows(target, classes, self.ignore_index).unsqueeze(2)
+        z_NCL1 = (
+            flatten_elements(logits).float().unsqueeze(3)
+        )  # images, as some losses accept nothing else
+        row_NL1 = functional.label_rows(target, classes, self.ignore_index).unsqueeze(2)
         nothing = z_NCL1.sum() * 0
         if classes == 1 or target.numel() == 0:
             return nothing

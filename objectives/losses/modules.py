@@ -70,7 +70,7 @@ class CrossEntropyLoss(nn.Module):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Compute the scalar loss of logits (N, C, …) and target (N, …)."""
-        batch = functional.prepare(
+        batch = functional.prepare_batch(
             logits, target, self.ignore_index, weight=self.weight, smoothed=self.smoothed
         )
         return self.terms_of(batch).value
@@ -143,7 +143,7 @@ class FocalLoss(nn.Module):
                 weight=self.weight,
                 label_smoothing=smoothing,
             )
-        batch = functional.prepare(
+        batch = functional.prepare_batch(
             logits, target, self.ignore_index, weight=self.weight, smoothed=self.smoothed
         )
         return self.terms_of(batch).value
@@ -156,7 +156,7 @@ class FocalLoss(nn.Module):
                     batch, self.gamma, self.alpha, self.weight, self.label_smoothing, others
                 )
             )
-        ce, focal = functional.both_of(
+        ce, focal = functional.cross_entropy_and_focal_of(
             batch, self.gamma, self.alpha, self.weight, self.label_smoothing, others
         )
         return Terms((self.share * focal + (1 - self.share) * ce).to(ce.dtype), ce, focal)
@@ -203,9 +203,11 @@ class DiceLoss(nn.Module):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Compute the scalar loss of logits (N, C, …) and target (N, …)."""
-        return self.of(functional.prepare(logits, target, self.ignore_index, power=self.power))
+        return self.loss_of(
+            functional.prepare_batch(logits, target, self.ignore_index, power=self.power)
+        )
 
-    def of(self, batch: Batch, others: Others | None = None) -> Tensor:
+    def loss_of(self, batch: Batch, others: Others | None = None) -> Tensor:
         """Compute the same of a batch that several losses share."""
         return functional.dice_of(batch, self.smooth, self.reduction, self.keep_absent, others)
 

@@ -67,7 +67,9 @@ def softmax_sums(
     if torch.is_grad_enabled() and logits.requires_grad:
         nll_NL, spread_NL, soft_NC, hit_NC = _SoftmaxSums.apply(logits, row_NL, u_C, power)
     else:  # without a gradient the probabilities are not kept
-        nll_NL, spread_NL, soft_NC, hit_NC = _forward(elements(logits), row_NL, u_C, power, None)
+        nll_NL, spread_NL, soft_NC, hit_NC = _compute_sums(
+            flatten_elements(logits), row_NL, u_C, power, None
+        )
     return SoftmaxSums(
         nll_NL,
         None if u_C is None else spread_NL,
@@ -83,36 +85,36 @@ def plain_softmax_sums(
 
     They are for a compiler, for higher derivatives, and for comparing the fast form with.
     """
-    z_NCL = elements(logits)
+    z_NCL = flatten_elements(logits)
     valid_NL = row_NL < z_NCL.shape[1]
-    log_p_NCL = torch.log_softmax(z_NCL, 1, dtype=wide(logits.dtype))
+    log_p_NCL = torch.log_softmax(z_NCL, 1, dtype=compute_dtype(logits.dtype))
     # Filled and not multiplied by 0: an ignored element may be infinite, and infinity · 0 is NaN.
     own_NL = log_p_NCL.gather(1, _class_index(row_NL, z_NCL.shape[1])).squeeze(1)
     nll_NL = -own_NL.masked_fill(~valid_NL, 0)
     spread_NL = None
     if u_C is not None:
-        weighted_NL = (log_p_NCL * _column(u_C, log_p_NCL)).sum(1)
+        weighted_NL = (log_p_NCL * _as_column(u_C, log_p_NCL)).sum(1)
         spread_NL = -weighted_NL.masked_fill(~valid_NL, 0)
     if power is None:
         return SoftmaxSums(nll_NL, spread_NL, None, None)
     p_NCL = log_p_NCL.exp().masked_fill(~valid_NL.unsqueeze(1), 0)
     soft_NC = (p_NCL if power == 1 else p_NCL * p_NCL).sum(2, dtype=torch.float64)
-    hit_NC = by_class((-nll_NL).exp(), row_NL, z_NCL.shape[1])
+    hit_NC = sum_by_class((-nll_NL).exp(), row_NL, z_NCL.shape[1])
     return SoftmaxSums(nll_NL, spread_NL, soft_NC, hit_NC)
 
 
-def by_class(value_NL: Tensor, row_NL: Tensor, classes: int) -> Tensor:
+def sum_by_class(value_NL: Tensor, row_NL: Tensor, classes: int) -> Tensor:
     """Sum by class, (N, C) in float64: float32 would lose digits in large images."""
     zeros = torch.zeros((len(row_NL), classes + 1), dtype=torch.float64, device=value_NL.device)
     return zeros.scatter_add(1, row_NL, value_NL.double())[:, :classes]
 
 
-def elements(logits: Tensor) -> Tensor:
+def flatten_elements(logits: Tensor) -> Tensor:
     """View (N, C, …) as (N, C, L), without a copy for contiguous and channels_last tensors."""
     return logits.flatten(2) if logits.dim() > 2 else logits.unsqueeze(2)
 
 
-def wide(dtype: torch.dtype) -> torch.dtype:
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     """Return the type to compute in: float32 at least."""
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
@@ -141,9 +143,9 @@ class _SoftmaxSums(torch.autograd.Function):
     def forward(
         ctx: Any, logits: Tensor, row_NL: Tensor, u_C: Tensor | None, power: Power | None
     ) -> tuple[Tensor, ...]:
-        z_NCL = elements(logits)
-        p_NCL = torch.empty_like(z_NCL, dtype=wide(logits.dtype))
-        sums = _forward(z_NCL, row_NL, u_C, power, p_NCL)
+        z_NCL = flatten_elements(logits)
+        p_NCL = torch.empty_like(z_NCL, dtype=compute_dtype(logits.dtype))
+        sums = _compute_sums(z_NCL, row_NL, u_C, power, p_NCL)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(p_NCL, row_NL, u_C)
         ctx.power = power
@@ -153,12 +155,14 @@ class _SoftmaxSums(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *slopes: Tensor | None) -> tuple[Tensor, None, None, None]:
-        gradient: tuple[Tensor, None, None, None] = _SoftmaxSums._once(ctx, *mark_for_torch(slopes))
+        gradient: tuple[Tensor, None, None, None] = _SoftmaxSums._backward_once(
+            ctx, *mark_for_torch(slopes)
+        )
         return gradient
 
     @staticmethod
     @once_differentiable
-    def _once(ctx: Any, *slopes: Tensor | None) -> tuple[Tensor, None, None, None]:
+    def _backward_once(ctx: Any, *slopes: Tensor | None) -> tuple[Tensor, None, None, None]:
         p_NCL, row_NL, u_C = ctx.saved_tensors
         if graph_is_kept():
             p_NCL = p_NCL.clone()
@@ -166,23 +170,25 @@ class _SoftmaxSums(torch.autograd.Function):
         return p_NCL.view_as(p_NCL).reshape(ctx.shape).to(ctx.dtype), None, None, None
 
 
-def _forward(
+def _compute_sums(
     z_NCL: Tensor, row_NL: Tensor, u_C: Tensor | None, power: Power | None, p_NCL: Tensor | None
 ) -> tuple[Tensor, ...]:
     """Compute the sums piece by piece, and write the probabilities to `p_NCL`, if it is given."""
     images, classes, _ = z_NCL.shape
-    nll_NL = torch.empty(row_NL.shape, dtype=wide(z_NCL.dtype), device=z_NCL.device)
+    nll_NL = torch.empty(row_NL.shape, dtype=compute_dtype(z_NCL.dtype), device=z_NCL.device)
     spread_NL = torch.empty_like(nll_NL if u_C is not None else nll_NL[:, :0])
     soft_NC = torch.zeros((images, classes), dtype=torch.float64, device=z_NCL.device)
     hit_NC1 = torch.zeros((images, classes + 1), dtype=torch.float64, device=z_NCL.device)
-    for ns, ls in pieces(z_NCL):
+    for ns, ls in iterate_pieces(z_NCL):
         row = row_NL[ns, ls]
         log_p = _log_softmax(z_NCL[ns, :, ls], nll_NL.dtype)
         valid = row < classes
         own = log_p.gather(1, _class_index(row, classes)).squeeze(1)
         nll_NL[ns, ls] = own.masked_fill_(~valid, 0).neg()
         if u_C is not None:
-            spread_NL[ns, ls] = (log_p * _column(u_C, log_p)).sum(1).masked_fill_(~valid, 0).neg_()
+            spread_NL[ns, ls] = (
+                (log_p * _as_column(u_C, log_p)).sum(1).masked_fill_(~valid, 0).neg_()
+            )
         if p_NCL is None and power is None:
             continue
         p = log_p.exp_() if p_NCL is None else torch.exp(log_p, out=p_NCL[ns, :, ls])
@@ -205,7 +211,7 @@ def _write_gradient(
     classes = p_NCL.shape[1]
     g_NL, s_NL, b_NC, o_NC = slopes
     b_NC = None if b_NC is None else b_NC.to(p_NCL.dtype) * (power or 1)
-    for ns, ls in pieces(p_NCL):
+    for ns, ls in iterate_pieces(p_NCL):
         p = p_NCL[ns, :, ls]
         row = row_NL[ns, ls]
         valid = row < classes
@@ -229,10 +235,10 @@ def _write_gradient(
         if g is not None:
             p.scatter_add_(1, label, -g)
         if s is not None and u_C is not None:
-            p.sub_(s * _column(u_C, p))
+            p.sub_(s * _as_column(u_C, p))
 
 
-def pieces(z_NCL: Tensor) -> Iterator[tuple[slice, slice]]:
+def iterate_pieces(z_NCL: Tensor) -> Iterator[tuple[slice, slice]]:
     """Yield the images and elements of each piece; a GPU has one piece, to save launches."""
     images, classes, length = z_NCL.shape
     if z_NCL.device.type == "cpu":
@@ -258,5 +264,5 @@ def _class_index(row_nl: Tensor, classes: int) -> Tensor:
     return row_nl.clamp(max=classes - 1).unsqueeze(1)
 
 
-def _column(u_C: Tensor, like: Tensor) -> Tensor:
+def _as_column(u_C: Tensor, like: Tensor) -> Tensor:
     return u_C.to(like.dtype).unsqueeze(1)

@@ -125,18 +125,18 @@ def load_docstrings(config: DocstringsData) -> Texts:
             splits[name] += texts
     fraction = min(1.0, config.texts / len(kept))
     names = tuple(GROUPS)
-    train = _label(_draw_share(splits["train"], fraction, rng), names)
-    val = _label(_draw_share(splits["val"], fraction, rng), names)
-    test = _label(_draw_share(splits["test"], fraction, rng), names)
+    train = _label_texts(_draw_share(splits["train"], fraction, rng), names)
+    val = _label_texts(_draw_share(splits["val"], fraction, rng), names)
+    test = _label_texts(_draw_share(splits["test"], fraction, rng), names)
     return Texts(names, train, val, test)
 
 
-def marks() -> list[str]:
+def source_marks() -> list[str]:
     """Identify what the texts depend on in addition to the configuration."""
     return [str(VERSION), sys.version]
 
 
-def _label(texts: list[Docstring], names: tuple[str, ...]) -> LabeledTexts:
+def _label_texts(texts: list[Docstring], names: tuple[str, ...]) -> LabeledTexts:
     labels = tuple(names.index(each.group) for each in texts)
     return LabeledTexts(tuple(each.text for each in texts), labels)
 
@@ -184,7 +184,7 @@ def _check_groups(texts: list[Docstring]) -> None:
                 "the embedded texts are docstrings of Python's standard library, "
                 "and this installation has hardly any",
                 where="base.data, kind: docstrings",
-                found=f"{count} in the group {group!r}, under {_library()}",
+                found=f"{count} in the group {group!r}, under {_library_path()}",
                 allowed=f"{FEWEST} or more in every group",
                 next_step="use a Python whose library has its .py files with their docstrings "
                 "(python.org's or Debian's, not a stripped or zipped one), "
@@ -202,7 +202,7 @@ def _drop_repeats(texts: list[Docstring]) -> list[Docstring]:
     return sorted(kept, key=lambda each: (each.module, each.text))
 
 
-def _library() -> Path:
+def _library_path() -> Path:
     return Path(sysconfig.get_paths()["stdlib"])
 
 
@@ -213,7 +213,7 @@ def _load_cached() -> list[Docstring]:
     """
     path = _cache_file()
     source = {
-        "library": str(_library()),
+        "library": str(_library_path()),
         "groups": {group: list(packages) for group, packages in GROUPS.items()},
     }
     try:
@@ -255,16 +255,18 @@ def _read_all() -> Iterator[Docstring]:
     for group, packages in GROUPS.items():
         for package in packages:
             for path in _source_files(package):
-                module = path.relative_to(_library()).as_posix()
+                module = path.relative_to(_library_path()).as_posix()
                 for text in _read_docstrings(path):
                     yield Docstring(" ".join(text.split())[:MOST_CHARACTERS], group, module)
 
 
 def _source_files(package: str) -> list[Path]:
-    single = _library() / f"{package}.py"
-    files = [single] if single.is_file() else sorted((_library() / package).rglob("*.py"))
+    single = _library_path() / f"{package}.py"
+    files = [single] if single.is_file() else sorted((_library_path() / package).rglob("*.py"))
     return [
-        path for path in files if not {"test", "tests"} & set(path.relative_to(_library()).parts)
+        path
+        for path in files
+        if not {"test", "tests"} & set(path.relative_to(_library_path()).parts)
     ]
 
 

@@ -63,7 +63,7 @@ def load_table(config: TableData) -> Texts:
     return texts
 
 
-def marks(config: TableData) -> list[str]:
+def file_marks(config: TableData) -> list[str]:
     """Identify the files by their names, sizes and times."""
     found = []
     for name in filter(None, (config.train, config.val, config.test)):

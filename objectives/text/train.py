@@ -34,7 +34,9 @@ METRICS: Metrics = {
 def fingerprint(config: TextConfig) -> str:
     """Identify the data of class counts, by configuration and by files or Python version."""
     data = config.data
-    marks = docstrings.marks() if isinstance(data, DocstringsData) else tables.marks(data)
+    marks = (
+        docstrings.source_marks() if isinstance(data, DocstringsData) else tables.file_marks(data)
+    )
     return hashlib.sha256("\n".join([data.model_dump_json(), *marks]).encode()).hexdigest()[:32]
 
 

@@ -39,7 +39,9 @@ def translate_out_of_memory(device: str) -> Iterator[None]:
         if not _is_out_of_memory(problem):
             raise
         requested = _REQUESTED.search(str(problem))
-        raise OutOfMemoryError(device, _shorten(requested[1]) if requested else "") from problem
+        raise OutOfMemoryError(
+            device, _shorten_size(requested[1]) if requested else ""
+        ) from problem
 
 
 def _is_out_of_memory(problem: Exception) -> bool:
@@ -49,7 +51,7 @@ def _is_out_of_memory(problem: Exception) -> bool:
     return any(phrase in text for phrase in PHRASES)
 
 
-def _shorten(size: str) -> str:
+def _shorten_size(size: str) -> str:
     """Write `1234567890 bytes` as `1.1 GiB`."""
     number, unit = re.split(r"(?<=\d) ?(?=[a-zA-Z])", size, maxsplit=1)
     if unit.lower() != "bytes":

@@ -40,7 +40,7 @@ class RandomState:
         cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
         return cls(torch.get_rng_state(), cuda)
 
-    def apply(self, device: torch.device) -> None:
+    def set_generators(self, device: torch.device) -> None:
         """Set the generators to these states."""
         torch.set_rng_state(self.cpu)
         if device.type == "cuda" and self.cuda is not None:
@@ -71,7 +71,7 @@ class EpochProgress:
     def resume(cls, state: State, device: torch.device) -> EpochProgress:
         """Continue an epoch within which a snapshot was taken."""
         started = time.perf_counter() - state["seconds"]
-        return cls(Means.of(state["means"], device), started, state["averaged"])
+        return cls(Means.from_state(state["means"], device), started, state["averaged"])
 
     @property
     def seconds(self) -> float:

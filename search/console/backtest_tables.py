@@ -59,7 +59,7 @@ def print_rows(rows: tuple[RuleResult, ...], best: int) -> None:
 
 
 def _make_wide_table(rows: tuple[RuleResult, ...], best: int) -> Table:
-    table = _make_table("stopped", "epochs saved", "hours")
+    table = _make_table("stops", "epochs saved", "hours")
     table.add_column(f"best {best}\nstopped", overflow="fold", min_width=7)
     table.add_column("best found", no_wrap=True)
     for row in rows:
@@ -82,7 +82,7 @@ def _make_wide_table(rows: tuple[RuleResult, ...], best: int) -> Table:
 
 def _make_narrow_table(rows: tuple[RuleResult, ...], best: int) -> Table:
     table = _make_table(
-        "stopped", "epochs\nsaved", "hours", f"best {best}\nstopped", "best\nfound", gap=1
+        "stops", "epochs\nsaved", "hours", f"best {best}\nstopped", "best\nfound", gap=1
     )
     for row in rows:
         found = "none" if row.found is None else format_score(row.found.score)

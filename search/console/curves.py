@@ -24,7 +24,7 @@ from search.console.formatting import (
 from search.console.tables import STATE_STYLES
 from search.diagnosis.remedies import describe_remedy
 from search.report.models import TrialReport
-from search.stored_study import BASE_RATE, RATE
+from search.stored_study import BASE_LR, LR_MULTIPLE
 from spaces.config_tree import ConfigTree
 from spaces.records import Diagnosis, EpochRecord, Evidence, best_record
 
@@ -117,9 +117,9 @@ def _print_config(report: TrialReport) -> None:
 def _setting(path: str, key: str, value: Any, report: TrialReport) -> str:
     mark = "*" if path in report.params else ""
     text = f"{mark}{key} {format_setting(value)}"
-    if path != RATE:
+    if path != LR_MULTIPLE:
         return text
-    lr = report.lr if report.lr is not None else ConfigTree(report.config)[BASE_RATE] * value
+    lr = report.lr if report.lr is not None else ConfigTree(report.config)[BASE_LR] * value
     return f"{text}, lr {format_rate(lr, value)}"
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from search.stored_study import RATE
+from search.stored_study import LR_MULTIPLE
 
 VAGUE = {"kind", "method", "lr"}
 """Last steps of paths that are unclear without the step before them."""
@@ -58,7 +58,7 @@ def format_params(
     """Format the sampled values by name; a multiple of the base rate follows its learning rate."""
     shown: dict[str, str] = {}
     for path, value in params.items():
-        if path == RATE and lr is not None:
+        if path == LR_MULTIPLE and lr is not None:
             shown |= {"lr": f"{lr:.1e}", "× base": f"{value:.3g}"}
         else:
             shown[names[path]] = format_setting(value)
@@ -71,7 +71,7 @@ def list_param_pairs(
     """Format the sampled values as `name value`."""
     shown = []
     for path, value in params.items():
-        if path == RATE and lr is not None:
+        if path == LR_MULTIPLE and lr is not None:
             shown.append(f"lr {format_rate(lr, value)}")
         else:
             shown.append(f"{names[path]} {format_setting(value)}")

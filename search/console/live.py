@@ -25,7 +25,7 @@ from search.console.formatting import (
 from search.console.tables import STATE_STYLES
 from search.console.workers import format_attempts, format_last_seen
 from search.report.study import active_workers
-from search.stored_study import sampled
+from search.stored_study import sampled_values
 from spaces.errors import StoreError
 from spaces.records import better
 from spaces.study import StudySpec
@@ -210,7 +210,7 @@ class Watcher:
         """Format the sampled values of a trial."""
         if trial is None:
             return ""
-        params, lr = sampled(self.spec, trial.config or {})
+        params, lr = sampled_values(self.spec, trial.config or {})
         return ", ".join(list_param_pairs(params, lr, shorten_paths(self.spec.space)))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from search.stored_study import find_study, sampled, study_spec
+from search.stored_study import find_study, sampled_values, study_spec
 from spaces.config import Direction
 from spaces.errors import InputError
 from spaces.recordings import RecordedState, RecordedStudy, RecordedTrial, Recording, read_recording
@@ -116,7 +116,7 @@ def study_recording(store: Store, name: str) -> Recording:
 def _recorded_trial(
     trial: StoredTrial, number: int, records: Sequence[EpochRecord], spec: StudySpec
 ) -> RecordedTrial:
-    params, _ = sampled(spec, trial.config or {})
+    params, _ = sampled_values(spec, trial.config or {})
     return RecordedTrial(number, tuple(records), _recorded_state(trial), params, trial.preset or "")
 
 

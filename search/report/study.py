@@ -17,7 +17,7 @@ from search.diagnosis.health import check_health
 from search.diagnosis.remedies import describe_remedy
 from search.export import best_weights
 from search.report.models import ActiveWorker, Kill, LeaderboardRow, StudyReport, metric_noise
-from search.stored_study import find_study, sampled
+from search.stored_study import find_study, sampled_values
 from spaces.config import MetricConfig
 from spaces.loader import check
 from spaces.records import EpochRecord, best_record
@@ -139,7 +139,7 @@ def _counted_cause(kill: Kill) -> str:
 def _failure_regions(trials: Sequence[StoredTrial], spec: StudySpec) -> tuple[str, ...]:
     """The failure regions of the trials that ended without an error, as text."""
     ended = [
-        (sampled(spec, trial.config or {})[0], trial.state == "diverged")
+        (sampled_values(spec, trial.config or {})[0], trial.state == "diverged")
         for trial in trials
         if trial.state in ("complete", "pruned", "diverged")
     ]
@@ -180,7 +180,7 @@ def _leaderboard_row(
     score: float, trial: StoredTrial, records: list[EpochRecord], spec: StudySpec
 ) -> LeaderboardRow:
     """The row of a trial, not ranked yet."""
-    params, lr = sampled(spec, trial.config or {})
+    params, lr = sampled_values(spec, trial.config or {})
     tests = [record.test.metric for record in records if record.test is not None]
     return LeaderboardRow(
         rank=1,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from search.diagnosis import diagnose
 from search.diagnosis.health import check_health, describe_health
 from search.report.models import TrialReport
-from search.stored_study import find_study, sampled
+from search.stored_study import find_study, sampled_values
 from spaces.config import Direction
 from spaces.errors import StoreError
 from spaces.loader import check
@@ -43,7 +43,7 @@ def trial_report(store: Store, name: str, number: int) -> TrialReport:
     if trial is None:
         raise _unknown_trial(store, stored, number)
     records = tuple(store.epochs.trial_records(trial.id))
-    params, lr = sampled(spec, trial.config or {})
+    params, lr = sampled_values(spec, trial.config or {})
     names = _class_names(trial, records)
     return TrialReport(
         study=name,

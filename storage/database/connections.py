@@ -114,7 +114,7 @@ def switch_to_wal(connection: DBAPIConnection, where: str) -> None:
 def _build_sqlite_engine(url: URL) -> Engine:
     engine = create_engine(url)
     event.listen(engine, "connect", _disable_driver_transactions)
-    event.listen(engine, "begin", _begin)
+    event.listen(engine, "begin", _begin_transaction)
     tune_sqlite(engine)
     return engine
 
@@ -144,7 +144,7 @@ def _disable_driver_transactions(connection: Any, _record: object) -> None:
     connection.isolation_level = None
 
 
-def _begin(connection: Connection) -> None:
+def _begin_transaction(connection: Connection) -> None:
     # A transaction that reads first and writes later fails when another one wrote in between.
     # Taking the write lock at the start makes it wait instead.
     writes = connection.get_execution_options().get(WRITES, False)

@@ -118,8 +118,8 @@ def translate_errors(where: str, password: str | None) -> Iterator[None]:
         password: removed from messages of the database.
 
     Raises:
-        StoreError: for every error of the database or its driver except a violated constraint. It is
-            a StoreUnreachableError when the database does not answer, and a StoreBusyError when
+        StoreError: for every error of the database or its driver except a violated constraint. It
+            is a StoreUnreachableError when the database does not answer, and a StoreBusyError when
             another transaction was in the way.
         TypeError: for a value that cannot be stored, such as a tensor in a record.
     """
@@ -128,7 +128,7 @@ def translate_errors(where: str, password: str | None) -> Iterator[None]:
     except IntegrityError:
         raise
     except _DATABASE_ERRORS as error:
-        raise _translate(error, where, password) from error
+        raise _translate_error(error, where, password) from error
     except StatementError as error:
         if isinstance(error.orig, TypeError):
             raise error.orig from None
@@ -148,10 +148,10 @@ def as_store_error(where: str, problem: BaseException) -> StoreError:
     """
     error = problem if isinstance(problem, SQLAlchemyError) else problem.__cause__
     assert isinstance(error, SQLAlchemyError)
-    return _translate(error, where, None)
+    return _translate_error(error, where, None)
 
 
-def _translate(error: SQLAlchemyError, where: str, password: str | None) -> StoreError:
+def _translate_error(error: SQLAlchemyError, where: str, password: str | None) -> StoreError:
     cause = error.orig if isinstance(error, DBAPIError) else error
     found = " ".join(str(cause).split())
     known = _find_known(found)

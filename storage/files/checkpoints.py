@@ -123,7 +123,7 @@ class StoredCheckpoints:
         return own if own.is_intact() else None
 
     def remove_up_to(self, attempt: int) -> None:
-        """Remove the checkpoints of this attempt and of earlier ones, and drafts of killed processes.
+        """Remove the checkpoints of this attempt and earlier ones, and drafts of killed processes.
 
         Raises:
             OSError: when the folder cannot be written.

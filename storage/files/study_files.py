@@ -67,7 +67,7 @@ class StudyFiles:
                 "a study's folder is a link, which leads out of the folder for files",
                 where=str(folder),
                 found=f"→ {folder.readlink()}",
-                next_step="replace it by a folder, or set SEARCH_FILES to another folder for all files",
+                next_step="replace it by a folder, or name a folder for all files in SEARCH_FILES",
             )
         return folder / f"trial-{number:05d}"
 

@@ -145,7 +145,7 @@ def check_database(database: Database) -> CheckReport:
             *_find_orphans(connection),
         ]
     counts = tuple(_count_studies(tables))
-    return CheckReport(database.where, version, theirs, size, counts, tuple(_shorten(found)))
+    return CheckReport(database.where, version, theirs, size, counts, tuple(_shorten_list(found)))
 
 
 def _file_size(database: Database) -> int:
@@ -361,7 +361,7 @@ def _count_studies(tables: _Tables) -> Iterator[StudyCount]:
         yield StudyCount(study.name, dict(states[study.id]), epochs[study.id])
 
 
-def _shorten(problems: Sequence[Problem]) -> Iterator[Problem]:
+def _shorten_list(problems: Sequence[Problem]) -> Iterator[Problem]:
     """Return the first problems of each kind, and then how many more there are."""
     counts: Counter[str] = Counter()
     for problem in problems:

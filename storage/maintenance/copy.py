@@ -162,8 +162,8 @@ class _Transfer:
         query = select(Study.id).where(Study.name == study["name"])
         study_id = self._write.execute(query).scalar_one()
         trials, paused = self._copy_trials(study["id"], study_id, optuna_trials)
-        epochs = sum(self._copy_rows(Epoch, batch, trials) for batch in _split(trials))
-        for batch in _split(trials):
+        epochs = sum(self._copy_rows(Epoch, batch, trials) for batch in _split_batches(trials))
+        for batch in _split_batches(trials):
             self._copy_rows(Signal, batch, trials)
         return CopiedStudy(study["name"], len(trials), epochs, paused)
 
@@ -178,7 +178,7 @@ class _Transfer:
             theirs = trial["optuna_trial_id"]
             if theirs is not None:
                 if theirs not in optuna_trials:
-                    raise self._incomplete(f"trial {trial['number']}")
+                    raise self._make_incomplete_error(f"trial {trial['number']}")
                 row["optuna_trial_id"] = optuna_trials[theirs]
             if trial["state"] in ACTIVE_STATES:
                 row |= {"state": "paused", "lease_until": None, "charged_until": None}
@@ -196,7 +196,7 @@ class _Transfer:
         query = select(source).where(source.c.study_id == old)
         study = self._read.execute(query).mappings().one_or_none()
         if study is None:
-            raise self._incomplete(f"study {name}")
+            raise self._make_incomplete_error(f"study {name}")
         row = {key: study[key] for key in _common_columns(source, target) if key != "study_id"}
         self._write.execute(sa.insert(target), [row])
         by_name = select(target.c.study_id).where(target.c.study_name == study["study_name"])
@@ -204,7 +204,7 @@ class _Transfer:
         for table in OF_STUDIES:
             self._copy_optuna_rows(table, "study_id", {old: new})
         trials = self._copy_optuna_trials(old, new)
-        for batch in _split(trials):
+        for batch in _split_batches(trials):
             for table in OF_TRIALS:
                 self._copy_optuna_rows(table, "trial_id", batch)
         return new, trials
@@ -270,7 +270,7 @@ class _Transfer:
         source = _reflect_table(self._read, name, self._source_tables)
         return source, _reflect_table(self._write, name, self._target_tables)
 
-    def _incomplete(self, what: str) -> StoreError:
+    def _make_incomplete_error(self, what: str) -> StoreError:
         return StoreError(
             "the study cannot be copied",
             where=self._where,
@@ -303,7 +303,7 @@ def _common_columns(source: sa.Table, target: sa.Table) -> list[str]:
     return [each.name for each in source.columns if each.name in target.columns]
 
 
-def _split(new_ids: NewIds) -> Iterator[NewIds]:
+def _split_batches(new_ids: NewIds) -> Iterator[NewIds]:
     pairs = list(new_ids.items())
     for start in range(0, len(pairs), BATCH_SIZE):
         yield dict(pairs[start : start + BATCH_SIZE])

@@ -65,7 +65,7 @@ class DeviceTimeRepository(Repository):
         return DeviceTime(0.0, None) if row is None else DeviceTime(*row)
 
     def is_spent(self, study_id: int) -> bool:
-        """Whether a study's budget of device time is exhausted; cheap enough to ask twice a second."""
+        """Whether a study's device time is exhausted; cheap enough to ask twice a second."""
         left = select(Study.device_budget_s - Study.device_s).where(Study.id == study_id)
         with self._database.reading() as connection:
             left_s = connection.execute(left).scalar()
@@ -93,7 +93,7 @@ class Budget:
 
 
 def lock_budget(connection: Connection, study_id: int) -> Budget | None:
-    """Lock a study's budget until the transaction ends; without one, return None and lock nothing."""
+    """Lock a study's budget until the transaction ends; without one, return None without a lock."""
     budget = select(Study.device_budget_s).where(Study.id == study_id)
     if connection.execute(budget).scalar() is None:
         return None
@@ -113,14 +113,14 @@ def charge_lease(connection: Connection, trial_id: int, budget: Budget, lease_s:
     at, charged_until = _read_charge(connection, trial_id)
     wanted_s = at + lease_s - charged_until
     granted_s = max(min(wanted_s, budget.left_s), at - charged_until)
-    _charge(connection, trial_id, budget, granted_s, charged_until + granted_s)
+    _add_charge(connection, trial_id, budget, granted_s, charged_until + granted_s)
     return math.inf if granted_s >= wanted_s else charged_until + granted_s - at
 
 
 def settle_charge(connection: Connection, trial_id: int, budget: Budget) -> None:
     """Refund what an ended attempt did not use, or charge what it used in addition."""
     at, charged_until = _read_charge(connection, trial_id)
-    _charge(connection, trial_id, budget, at - charged_until, None)
+    _add_charge(connection, trial_id, budget, at - charged_until, None)
 
 
 def charge_until_now(*, has_ended: bool = False) -> dict[str, Any]:
@@ -139,7 +139,7 @@ def _read_charge(connection: Connection, trial_id: int) -> tuple[float, float]:
     return row[0], row[0] if row[1] is None else row[1]
 
 
-def _charge(
+def _add_charge(
     connection: Connection, trial_id: int, budget: Budget, seconds: float, until: float | None
 ) -> None:
     connection.execute(

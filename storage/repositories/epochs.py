@@ -1,8 +1,8 @@
 """The records of every epoch of every trial.
 
 The epochs of a trial are 1, 2, … without a gap, and the numbers of their attempts never decrease. A
-new attempt continues after the last epoch or, if its checkpoint is older, from an earlier epoch; the
-older attempts' epochs from there on are deleted.
+new attempt continues after the last epoch or, if its checkpoint is older, from an earlier epoch;
+the older attempts' epochs from there on are deleted.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ class EpochRepository(Repository):
     """Append and read epoch records."""
 
     def append_epoch(self, claim: Claim, record: EpochRecord, lease_s: float) -> None:
-        """Store an epoch, renew the lease for `lease_s` seconds, and store the values that were used.
+        """Store an epoch and the values that were used, and renew the lease for `lease_s` seconds.
 
         It is one transaction, which also reports the metric in Optuna's tables if the store knows
-        them, unless the metric is NaN. A newer attempt's epoch replaces what older attempts wrote and
-        reported from this epoch on.
+        them, unless the metric is NaN. A newer attempt's epoch replaces what older attempts wrote
+        and reported from this epoch on.
 
         Raises:
             LeaseLostError: when another attempt owns the trial, or it ended.
@@ -65,12 +65,14 @@ class EpochRepository(Repository):
         }
         with self._database.writing() as connection:
             if record.used:
-                last = _renew(connection, {**mine, "b_used": record.used}, _RENEW_AND_SAVE_USED)
+                last = _renew_lease(
+                    connection, {**mine, "b_used": record.used}, _RENEW_AND_SAVE_USED
+                )
             else:
-                last = _renew(connection, mine, _RENEW)
+                last = _renew_lease(connection, mine, _RENEW)
             if last is None:
                 raise make_lost_error(connection, claim)
-            if _overwrites(last, claim, record.epoch):
+            if _is_overwriting(last, claim, record.epoch):
                 self._delete_after(connection, claim, record.epoch - 1)
             connection.execute(_INSERT, {**epoch, "record": record.as_dict()})
             if (
@@ -179,7 +181,7 @@ class EpochRepository(Repository):
             return {row[0]: row[1] for row in connection.execute(last.group_by(Epoch.trial_id))}
 
 
-def _renew(
+def _renew_lease(
     connection: Connection, mine: dict[str, Any], statement: Update
 ) -> Row[*tuple[Any, ...]] | None:
     """Renew the lease. Return the trial's last epoch, None if the attempt no longer owns it."""
@@ -190,7 +192,7 @@ def _renew(
     return connection.execute(_SELECT_LAST, {"b_trial": mine["b_trial"]}).one()
 
 
-def _overwrites(last: Row[*tuple[Any, ...]], claim: Claim, epoch: int) -> bool:
+def _is_overwriting(last: Row[*tuple[Any, ...]], claim: Claim, epoch: int) -> bool:
     """Whether an epoch replaces older attempts' epochs, rather than following them.
 
     Raises:
@@ -208,7 +210,7 @@ def _overwrites(last: Row[*tuple[Any, ...]], claim: Claim, epoch: int) -> bool:
     )
 
 
-def _last(column: Any) -> ScalarSelect[Any]:
+def _select_last(column: Any) -> ScalarSelect[Any]:
     return (
         select(column)
         .where(Epoch.trial_id == bindparam("b_trial"))
@@ -219,9 +221,9 @@ def _last(column: Any) -> ScalarSelect[Any]:
 
 
 # The statements of `append_epoch` are built once, because building one takes as long as running it.
-# One round trip checks the claim, renews the lease and fetches the last epoch. No other attempt writes
-# epochs while this one owns the trial.
-_LAST = (_last(Epoch.epoch).label("epoch"), _last(Epoch.attempt).label("attempt"))
+# One round trip checks the claim, renews the lease and fetches the last epoch. No other attempt
+# writes epochs while this one owns the trial.
+_LAST = (_select_last(Epoch.epoch).label("epoch"), _select_last(Epoch.attempt).label("attempt"))
 _SELECT_LAST = select(*_LAST)
 _RENEW = (
     update(Trial)

@@ -72,10 +72,8 @@ def _select_signals() -> Select[int, str, int, int | None, str, Any, float, Any]
 
 def _make_finding(row: _Columns) -> Finding:
     _, signal, *evidence, diagnosis = row
-    return (
-        Evidence(rename_former_signals(signal), *evidence),
-        None if diagnosis is None else _make_diagnosis(diagnosis),
-    )
+    fired = Evidence(rename_former_signals(signal), *evidence)
+    return fired, None if diagnosis is None else _make_diagnosis(diagnosis)
 
 
 def _make_diagnosis(stored: Mapping[str, Any]) -> Diagnosis:
@@ -92,7 +90,7 @@ def _make_diagnosis(stored: Mapping[str, Any]) -> Diagnosis:
 
 
 def _make_remedy(stored: Mapping[str, Any]) -> Remedy:
-    """A remedy of a stored diagnosis; version 0.1.0 stored one text, the title and then the patch."""
+    """Make a remedy; version 0.1.0 stored its title and its patch as one text."""
     patch = stored["patch"]
     title: str | None = stored.get("title")
     if title is None:

@@ -5,9 +5,9 @@
                  claim └─paused◀─release
 
 A reserved or running trial is also paused once its lease has expired. A lease is the time for which
-a worker owns a trial, on the database's clock. Every write names its attempt, so a worker that slept
-through its lease and lost the trial cannot write to it. A worker whose lease expired unnoticed may
-continue.
+a worker owns a trial, on the database's clock. Every write names its attempt, so a worker that
+slept through its lease and lost the trial cannot write to it. A worker whose lease expired
+unnoticed may continue.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class LeaseRepository(Repository):
         """Claim a trial for `lease_s` seconds; exact with any number of processes.
 
         A trial that was paused, or whose worker stopped responding, comes first. Then, while the
-        study has fewer than `budget` trials, a new one; it also runs in Optuna's tables if the store
-        knows them. A trial that lost `max_attempts` workers is failed instead.
+        study has fewer than `budget` trials, a new one; it also runs in Optuna's tables if the
+        store knows them. A trial that lost `max_attempts` workers is failed instead.
 
         Returns:
             None when there is nothing left to do, or the study's device time is exhausted.

@@ -26,7 +26,7 @@ GIVEN_UP = "given up"
 """Signal of a trial that ended for that."""
 
 GRACE_S = 10.0
-"""After an outage of the database every lease has expired; workers have this long to renew theirs."""
+"""Every lease has expired after an outage of the database; workers have this long to renew it."""
 
 MAX_WORDS = 10_000
 """How many characters of the end of a worker's log are stored."""
@@ -134,7 +134,7 @@ def reap_lost(
 
 
 def _is_lost(death: Death | None) -> ColumnElement[bool]:
-    """Whether a trial's lease has expired or, if a worker is known to be dead, was that worker's."""
+    """Whether a trial's lease has expired, or its owner is the worker known to be dead."""
     if death is None:
         return and_(Trial.state.in_(ACTIVE_STATES), Trial.lease_until < now())
     return and_(Trial.state.in_(ACTIVE_STATES), Trial.worker == death.worker)

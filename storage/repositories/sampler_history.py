@@ -77,7 +77,7 @@ class SamplerHistoryRepository(Repository):
 def _add_details(
     connection: Connection, found: dict[int, PastTrial], parameters: dict[str, Any]
 ) -> None:
-    """Add the rows of the trials. A trial that was made or ended meanwhile stays as it was found."""
+    """Add the rows of the trials. A trial that started or ended meanwhile stays as it was found."""
     filled: dict[int, PastTrial] = defaultdict(lambda: PastTrial(0, 0, ""), found)
     for trial_id, *param in connection.execute(_PARAMS, parameters):
         filled[trial_id].params.append((param[0], param[1], param[2]))

@@ -43,7 +43,7 @@ class TrialRepository(Repository):
             return connection.execute(mine).scalar()
 
     def list_progress(self, study_id: int) -> list[Progress]:
-        """Return how far every trial is. One query of the last epochs, cheap enough for every second."""
+        """Return the progress of every trial. One query, cheap enough for every second."""
         last = (
             select(func.max(Epoch.epoch))
             .where(Epoch.trial_id == Trial.id)

@@ -34,10 +34,10 @@ def dumps(value: Any) -> str:
         TypeError: when something in `value` is not a JSON value, such as a tensor.
     """
     try:
-        text = _encode(value)
+        text = _encode_json(value)
     except ValueError:
-        return _encode(_mark_floats(value))
-    return _encode(_mark_floats(value)) if f'{_MARK}"' in text else text
+        return _encode_json(_mark_floats(value))
+    return _encode_json(_mark_floats(value)) if f'{_MARK}"' in text else text
 
 
 def loads(text: str) -> Any:
@@ -45,7 +45,7 @@ def loads(text: str) -> Any:
     return json.loads(text, object_hook=_restore_floats if f'{_MARK}"' in text else None)
 
 
-def _encode(value: Any) -> str:
+def _encode_json(value: Any) -> str:
     return json.dumps(value, allow_nan=False, separators=(",", ":"), default=_as_dict)
 
 

@@ -97,8 +97,8 @@ class OptunaTables:
             return None
         enqueued = connection.execute(_FIRST_WAITING, {"b_study": study_id}).one_or_none()
         if enqueued is None:
-            return _insert_trial(connection, study_id, state="RUNNING", started=_now())
-        connection.execute(_START, {"b_trial": enqueued.trial_id, "b_started": _now()})
+            return _insert_trial(connection, study_id, state="RUNNING", started=_utc_now())
+        connection.execute(_START, {"b_trial": enqueued.trial_id, "b_started": _utc_now()})
         return enqueued.trial_id, enqueued.number
 
     def enqueue_trials(
@@ -140,7 +140,7 @@ class OptunaTables:
 
     def end_trial(self, connection: Connection, trial_id: int, end: OptunaEnd) -> None:
         """End a running trial. One that has ended already keeps that end."""
-        row = {"b_trial": trial_id, "b_state": end.state, "b_completed": _now()}
+        row = {"b_trial": trial_id, "b_state": end.state, "b_completed": _utc_now()}
         if connection.execute(_END, row).rowcount != 1:
             return
         constraints = {
@@ -159,7 +159,7 @@ class OptunaTables:
         connection.execute(
             sa.update(trials)
             .where(trials.c.trial_id.in_(failed))
-            .values(state="FAIL", datetime_complete=_now())
+            .values(state="FAIL", datetime_complete=_utc_now())
         )
         for trial_id in failed:
             _write_attributes(connection, user_attributes, trial_id, {KILLED: json.dumps(reason)})
@@ -224,14 +224,14 @@ def _encode_float(value: float) -> tuple[float | None, str]:
     return None, "INF_POS" if value > 0 else "INF_NEG"
 
 
-def _now() -> datetime:
-    """The worker's own time in UTC without a time zone, which is how Optuna stores times."""
+def _utc_now() -> datetime:
+    """The process's own time in UTC without a time zone, which is how Optuna stores times."""
     return datetime.now(UTC).replace(tzinfo=None)
 
 
 # The statements are built once, because building one takes as long as running it. The lock on the
 # study makes transactions insert trials one at a time: the number of a trial is how many trials the
-# study had before it. SQLite has no such lock and needs none, because its writers run one at a time.
+# study had before it. SQLite has no such lock and needs none: its writers run one at a time.
 _past = trials.alias("past")
 _OF_STUDY = trials.c.study_id == bindparam("b_study")
 _LOCK = (

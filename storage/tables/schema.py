@@ -29,9 +29,9 @@ def ensure_tables(database: Database, *, create: bool = True) -> None:
     if found is None and not create:
         raise make_no_tables_error(database.where)
     if found is None:
-        _create(database)
+        _create_tables(database)
     elif found != HEAD and _read_version_locked(database) != HEAD:
-        raise _mismatch(found, database.where)
+        raise _make_version_error(found, database.where)
     database.enable_wal()
 
 
@@ -60,7 +60,7 @@ def check_upgradable(connection: Connection, where: str) -> str:
     if found is None:
         raise make_no_tables_error(where)
     if found > HEAD:
-        raise _mismatch(found, where)
+        raise _make_version_error(found, where)
     return found
 
 
@@ -79,7 +79,7 @@ def read_version(connection: Connection) -> str | None:
     return found
 
 
-def _create(database: Database) -> None:
+def _create_tables(database: Database) -> None:
     with database.writing() as connection:
         database.lock_schema(connection)
         if read_version(connection) is None:  # no other process was faster
@@ -95,7 +95,7 @@ def _migrate(connection: Connection, to: str = "head") -> None:
     command.upgrade(config, to)
 
 
-def _mismatch(found: str, where: str) -> StoreError:
+def _make_version_error(found: str, where: str) -> StoreError:
     program = f"version {HEAD}, which this program reads and writes"
     if found > HEAD:
         return StoreError(

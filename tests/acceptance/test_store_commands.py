@@ -75,7 +75,8 @@ class TestStore:
         assert "trial 0: worker" in lines[0]
         assert "search worker --study tiny" in lines[0]
         assert lines[2].endswith(
-            "worker-0.log belongs to no trial or study of the store; search store vacuum"
+            "worker-0.log belongs to no trial or study of the store; "
+            "remove it with: search store vacuum"
         )
         found = json.loads(listed.out)
         assert (listed.code, found["sound"], len(found["faults"]), len(found["leftovers"])) == (

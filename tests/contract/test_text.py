@@ -1,4 +1,4 @@
-"""What text classification promises besides what every objective does: models and tokenizers by name, and clear words where there is none."""
+"""Contract of text classification: models and tokenizers by name, clear messages if there is none."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def run_of(kit: Kit, changes: dict[str, Any], data: Any = None) -> Run:
 
 class TestTokens:
     def test_padding(self, text: Kit) -> None:
-        """What stands behind the end of a text changes nothing about it."""
+        """What follows the end of a text changes nothing."""
         model = build_model(text.config().model, text.prepared).eval()
         short, long = torch.tensor([[2, 40, 3]]), torch.tensor([[2, 40, 3, PADDING, PADDING]])
         torch.testing.assert_close(model(short), model(long), rtol=1e-5, atol=1e-6)
@@ -88,7 +88,7 @@ class TestTokens:
         )
 
     def test_batches(self) -> None:
-        """Texts of unlike length lie in one batch, as long as the longest."""
+        """Texts of different lengths are in one batch, which is as long as the longest."""
         tokens_NL, target_N = TokenSplit([[1, 2], [3, 4, 5], [6]], [0, 1, 1]).__getitems__(
             [(2, 0), (1, 0)]
         )
@@ -106,7 +106,7 @@ class TestTokens:
 
 class TestCheckpoint:
     def test_local(self, text: Kit, checkpoint: Path) -> None:
-        """A checkpoint of a local folder is trained with its own tokenizer, from its own weights, with a head for these classes; and resumes."""
+        """A checkpoint in a folder is trained with its tokenizer and weights, and a new head; it resumes."""
         changes = {"model": {"checkpoint": str(checkpoint), "max_length": 16}, "epochs": 1}
         config = TextConfig.model_validate(
             {key: value for key, value in SMALL["text_classification"].items() if key != "model"}
@@ -114,10 +114,10 @@ class TestCheckpoint:
         )
         data = text.trainer.prepare(config, "cpu")
         run = Run(config, data, text.counts, torch.device("cpu"))
-        held = BertForSequenceClassification.from_pretrained(checkpoint)
+        model = BertForSequenceClassification.from_pretrained(checkpoint)
         assert torch.equal(
             run.model.model.bert.embeddings.word_embeddings.weight,
-            held.bert.embeddings.word_embeddings.weight,
+            model.bert.embeddings.word_embeddings.weight,
         )  # type: ignore[union-attr]
         record = run.next_epoch()
         assert len(record.class_metric) == 4
@@ -137,7 +137,7 @@ class TestCheckpoint:
             ({"checkpoint": "./none"}, "base.model.checkpoint", "there is no folder ./none"),
             ({"tokenizer": "/none"}, "base.model.tokenizer", "there is no folder /none"),
             (
-                {"checkpoint": "nobody/nothing"},
+                {"checkpoint": "unknown/nothing"},
                 "base.model.checkpoint",
                 "is neither a folder here nor available on the Hugging Face hub",
             ),
@@ -204,7 +204,7 @@ class TestOptions:
         )
 
     def test_of_other_tokens(self, text: Kit) -> None:
-        """What a training says of its tokens is what they were made by, and not what its configuration asks for."""
+        """`used` has what the tokens depend on, and not what the configuration requests."""
         assert run_of(text, {"model.max_length": 12}).used["model.max_length"] == 16
         keys = {
             OBJECTIVES["text_classification"].data_key(text.config({"model.max_length": length}))
@@ -253,10 +253,10 @@ class TestOptions:
         )
 
     def test_class_metric(self, text: Kit) -> None:
-        """Every class is told by its F1, whatever the metric."""
+        """The record has the F1 of every class, whatever the metric."""
         (record,) = text.train({"epochs": 1, "metric.name": "accuracy"})
-        held = [value for value in record.class_metric if value is not None]
-        assert record.metrics["macro_f1"] == pytest.approx(sum(held) / len(held))
+        known = [value for value in record.class_metric if value is not None]
+        assert record.metrics["macro_f1"] == pytest.approx(sum(known) / len(known))
         assert record.metric == record.metrics["accuracy"]
 
     def test_alpha_length(self, text: Kit) -> None:
@@ -267,7 +267,7 @@ class TestOptions:
             )
 
     def test_heads(self) -> None:
-        """A width that the heads do not divide is refused where the study is read."""
+        """A width that is not a multiple of the heads is refused when the study is read."""
         spec = {
             "name": "t",
             "objective": "text_classification",
@@ -303,7 +303,7 @@ class TestOptions:
 
 class TestSymptom:
     def test_overfits(self, text: Kit) -> None:
-        """The small BERT learns so few texts by heart: the training loss falls while the validation loss rises."""
+        """The small BERT overfits so few texts: the training loss falls while the validation loss rises."""
         records = text.train(
             {
                 "epochs": 14,

@@ -19,6 +19,7 @@ from spaces.record_json import PARTS, REQUIRED, WRITTEN
 from spaces.recordings import STATES, read_recording
 from spaces.study import PrunerConfig
 from spaces.thresholds import SignalsConfig
+from tests.waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "backtest.md").read_text(encoding="utf-8")
@@ -46,7 +47,7 @@ class TestPage:
             env={"PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=PATIENCE_S,
             check=True,
         )
         (said,) = re.findall(r"# (the training loss.*)", script)

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from itertools import count
 from pathlib import Path
 from types import FrameType
@@ -63,7 +64,7 @@ def install(gate: Gate) -> None:
     from objectives.segmentation.train import Run
 
     base, numbers = Run.__mro__[1], count(1)
-    accumulate = base.accumulate
+    accumulate = base.accumulate_gradients
 
     def gated(self: Any, group: Any, means: Any) -> Any:
         if not hasattr(self, "number"):
@@ -71,9 +72,13 @@ def install(gate: Gate) -> None:
         gate.passes((self.number, self.epoch, means.steps))
         return accumulate(self, group, means)
 
-    base.accumulate = gated
+    base.accumulate_gradients = gated
 
 
 if "worker" in sys.orig_argv and "GATE" in os.environ:
     place = [int(part) for part in os.environ["GATE_PLACE"].split(",")]
-    install(Gate(Path(os.environ["GATE"]), *place[:3], signal_opens=bool(place[3])))
+    try:
+        install(Gate(Path(os.environ["GATE"]), *place[:3], signal_opens=bool(place[3])))
+    except Exception:  # Python would go on without a gate, and the test would wait for it
+        traceback.print_exc()
+        sys.exit(1)

@@ -210,7 +210,7 @@ class TestEnqueue:
         clip = Remedy("clip", {"optimizer.grad_clip_norm": 1.0})
         killed(session, slower(), clip, make_record=make_record)
         grown, described = enqueue_remedy(session, RemedyChoice(0, 2))
-        assert described.startswith("clip")
+        assert described == "clip: optimizer.grad_clip_norm none → 1"
         (waiting,) = self.waiting(grown)
         start = start_from_attributes(waiting.user_attrs)
         assert start.label == "remedy of 0"

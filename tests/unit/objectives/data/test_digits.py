@@ -226,7 +226,7 @@ class TestCache:
 
     @pytest.mark.parametrize("content", [b"", b"not an archive", b"PK\x03\x04 half an archive"])
     def test_corrupt(self, cache: Path, content: bytes) -> None:
-        """A file that is no archive is made anew."""
+        """A file that is not an archive is replaced."""
         load_scenes(SMALL)
         (file,) = cache.iterdir()
         file.write_bytes(content)

@@ -25,6 +25,7 @@ from objectives.data.loading import Batches
 from objectives.segmentation import train
 from objectives.segmentation.config import SegmentationConfig
 from spaces.errors import ConfigError, DataError
+from tests.waiting import PATIENCE_S
 
 HEIGHT, WIDTH = 32, 48
 CLASSES = ("road", "sky", "person")
@@ -137,7 +138,7 @@ class TestPairs:
         assert len(find_pairs(configure(), "train")) == 4
 
     def test_missing_mask(self, root: Path, configure: Configure) -> None:
-        """An image without a mask is told with both paths."""
+        """An image without a mask is refused with both paths."""
         (root / "masks" / "train" / "scene_2.png").unlink()
         with pytest.raises(DataError, match="an image of the split 'train' has no mask") as caught:
             find_pairs(configure(), "train")
@@ -191,7 +192,7 @@ class TestReadMask:
 
     @pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n and no more"])
     def test_unreadable(self, tmp_path: Path, content: bytes) -> None:
-        """A file that is no image is told by its path."""
+        """A file that is not an image is refused with its path."""
         path = tmp_path / "mask.png"
         path.write_bytes(content)
         with pytest.raises(DataError, match="an image file cannot be read") as caught:
@@ -235,7 +236,7 @@ class TestCounts:
 
     @pytest.mark.parametrize("split", ["train", "val", "test"])
     def test_too_many(self, root: Path, configure: Configure, split: str) -> None:
-        """A value that is no class is told with its file, the value, its pixels and what is allowed, in every split."""
+        """A value that is not a class is refused with file, value, pixels and range, in every split."""
         mask_HW = np.zeros((HEIGHT, WIDTH))
         mask_HW[3, 5:9] = 7
         path = write_pair(root, split, "scene_9", mask_HW)
@@ -248,7 +249,7 @@ class TestCounts:
 
     @pytest.mark.parametrize("split", ["train", "val", "test"])
     def test_other_size(self, root: Path, configure: Configure, split: str) -> None:
-        """A mask of another size than its image's is told with both, in every split: it would be stretched over the image."""
+        """A mask of another size than its image's is refused with both sizes, in every split."""
         path = write_pair(root, split, "scene_9", np.zeros((HEIGHT, WIDTH // 2)))
         with pytest.raises(DataError, match="an image and its mask differ in size") as caught:
             count_classes(configure())
@@ -338,7 +339,7 @@ class TestFingerprint:
 class TestBuild:
     @pytest.mark.parametrize("split", ["train", "val"])
     def test_needed(self, root: Path, configure: Configure, split: str) -> None:
-        """Training and validation need images; what was looked for is told."""
+        """Training and validation need images; the message has the folder."""
         shutil.rmtree(root / "images" / split)
         with pytest.raises(DataError, match=f"no images for the split '{split}'") as caught:
             build_data(configure())
@@ -352,7 +353,7 @@ class TestBuild:
         assert caught.value.found == "no image file"
 
     def test_no_root(self, configure: Configure) -> None:
-        """A root that is not there is told in the same way."""
+        """A missing root is refused in the same way."""
         with pytest.raises(DataError, match="no images for the split 'train'"):
             build_data(configure(root="/no/such/folder"))
 
@@ -402,7 +403,7 @@ class TestBuild:
 
     @pytest.mark.parametrize("workers", [0, 1])
     def test_broken_image(self, root: Path, configure: Configure, workers: int) -> None:
-        """An image that cannot be read is told when it is reached, by whichever process."""
+        """An image that cannot be read is reported when it is reached, by whichever process."""
         path = root / "images" / "val" / "scene_1.png"
         path.write_bytes(path.read_bytes()[:100])
         batches = Batches(build_data(configure()).val, 1, None, workers, torch.device("cpu")).epoch(
@@ -491,7 +492,7 @@ class TestTraining:
             assert len(set(own.children(recursive=True)) - before) == 2 * workers
             training.close()
         gc.collect()
-        psutil.wait_procs(set(own.children(recursive=True)) - before, timeout=30)
+        psutil.wait_procs(set(own.children(recursive=True)) - before, timeout=PATIENCE_S)
         assert set(own.children(recursive=True)) <= before
         (alone,), (helped,) = records
         assert (alone.train_loss, alone.val_loss, alone.metric) == (

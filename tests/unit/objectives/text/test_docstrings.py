@@ -45,11 +45,11 @@ class TestTexts:
 
     def test_distinct(self, texts: Texts) -> None:
         """No text stands twice, in whichever split and group."""
-        told = [text.lower() for split in SPLITS for text in getattr(texts, split).texts]
-        assert len(set(told)) == len(told)
+        lowered = [text.lower() for split in SPLITS for text in getattr(texts, split).texts]
+        assert len(set(lowered)) == len(lowered)
 
     def test_masked(self, texts: Texts) -> None:
-        """No text holds the name of a package or module that would tell its group."""
+        """No text contains the name of a package or module, which would reveal its group."""
         names = {name.strip("_") for packages in GROUPS.values() for name in packages}
         pattern = re.compile(
             rf"(?<![A-Za-z0-9])({'|'.join(sorted(names))})(?![A-Za-z0-9])", re.IGNORECASE
@@ -100,7 +100,7 @@ class TestTexts:
         assert load_docstrings(DocstringsData(texts=200, seed=1)) != first
 
     def test_damaged_cache(self, cache: Path, texts: Texts) -> None:
-        """Half a cache is made anew."""
+        """An incomplete cache is replaced."""
         (path,) = (cache / "imbalance-search").glob("docstrings-*.json")
         path.write_text(path.read_text(encoding="utf-8")[:1000], encoding="utf-8")
         assert load_docstrings(DocstringsData(texts=100_000)) == texts
@@ -108,14 +108,14 @@ class TestTexts:
 
 class TestStripped:
     def test_no_docstrings(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """An installation whose sources have no docstrings is told in words, with what to do."""
+        """An installation whose sources have no docstrings is refused with the next step."""
         library = tmp_path / "lib"
         library.mkdir()
         (library / "statistics.py").write_text(
             "def mean(data):\n    return sum(data) / len(data)\n", encoding="utf-8"
         )
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-        monkeypatch.setattr(docstrings, "_library", lambda: library)
+        monkeypatch.setattr(docstrings, "_library_path", lambda: library)
         with pytest.raises(DataError, match="hardly any") as caught:
             load_docstrings(DocstringsData())
         assert caught.value.found == f"0 in the group 'markup', under {library}"

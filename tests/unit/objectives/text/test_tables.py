@@ -160,9 +160,9 @@ class TestRead:
     def test_marks(self, write: Write) -> None:
         """What class counts belong to changes with a file."""
         given = config(train=write("train.csv", ROWS))
-        before = tables.marks(given)
+        before = tables.file_marks(given)
         write("train.csv", ROWS[:-1])
-        assert tables.marks(given) != before
+        assert tables.file_marks(given) != before
 
 
 class TestRefused:
@@ -212,7 +212,7 @@ class TestRefused:
         what: str,
         found: str,
     ) -> None:
-        """What cannot be trained on is told with its place and what was found."""
+        """A row that cannot be used is refused with its place and what was found."""
         path = write("train.csv", rows)
         with pytest.raises(DataError) as caught:
             load_table(config(train=path, **changes))
@@ -258,7 +258,7 @@ class TestRefused:
         assert str(path) in caught.value.where
 
     def test_several_splits(self, tmp_path: Path) -> None:
-        """A folder of several splits is told by their names, and how to name one."""
+        """A folder of several splits is refused with their names and how to name one."""
         split = datasets.Dataset.from_dict({"review": ["x"], "verdict": ["y"]})
         datasets.DatasetDict({"train": split, "test": split}).save_to_disk(str(tmp_path))
         with pytest.raises(DataError, match="the folder contains several splits") as caught:
@@ -270,7 +270,7 @@ class TestRefused:
         ("name", "content"), [("a.csv", b""), ("a.csv", b"review,verdict\n"), ("a.jsonl", b"\n")]
     )
     def test_no_row(self, tmp_path: Path, name: str, content: bytes) -> None:
-        """A file without a row is told as such."""
+        """A file without a row is refused."""
         path = tmp_path / name
         path.write_bytes(content)
         with pytest.raises(DataError, match="there is no row") as caught:
@@ -278,7 +278,7 @@ class TestRefused:
         assert caught.value.where == str(path)
 
     def test_bad_line(self, tmp_path: Path) -> None:
-        """A line that is no JSON is told by its number in the file."""
+        """A line that is not valid JSON is refused with its number."""
         path = tmp_path / "a.jsonl"
         path.write_text('{"review": "x", "verdict": "y"}\n{"review": x}\n', encoding="utf-8")
         with pytest.raises(DataError, match="a line is not valid JSON") as caught:

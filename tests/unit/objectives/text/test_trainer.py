@@ -249,7 +249,7 @@ class TestHarm:
 
 class TestTrainer:
     def test_smoothing_takes_effect(self, tmp_path: Path) -> None:
-        """An overridden `compute_loss` forgets `label_smoothing_factor` without a word; the FocalLossTrainer does as it is told."""
+        """An overridden `compute_loss` ignores `label_smoothing_factor`; the FocalLossTrainer does not."""
         inputs = {name: torch.stack([row[name] for row in rows()]) for name in ("x", "labels")}
         found: dict[tuple[str, float], float] = {}
         for epsilon in (0.0, 0.1):

@@ -156,7 +156,7 @@ class TestCauses:
         assert patches(found)[0] == {"optimizer.grad_clip_norm": 1.0}
 
     def test_inputs(self, course: Course) -> None:
-        """A sudden break with an input that is not finite has the inputs as its cause, at any rate."""
+        """A sudden break with an input that is not finite is caused by the inputs."""
         found = diagnosed(
             course(broken(CALM, inputs_finite=False), 1),
             "nonfinite_loss",

@@ -40,7 +40,7 @@ class TestClassCollapse:
         ],
     )
     def test_silent(self, series: Series, last: list[tuple[float | None, ...]]) -> None:
-        """It is silent on one rare class, and on a class that is absent, or above the level once."""
+        """It is silent on one rare class, and on a class that is absent or above the level."""
         assert signal(class_collapse(series(classes=[self.HALF] * 8 + last), self.RULE)) is None
 
     @pytest.mark.parametrize(

@@ -292,7 +292,7 @@ class TestLossMetricDecoupling:
     def test_silent(
         self, series: Series, loss: tuple[float, ...], metric: tuple[float, ...]
     ) -> None:
-        """It is silent on a small fall, a rising loss or metric, a short trial, an outlier, and noise."""
+        """It is silent on a small fall, a rise of either, a short trial, and noise."""
         assert (
             signal(loss_metric_decoupling(series(loss=list(loss), metric=list(metric)), self.RULE))
             is None

@@ -11,8 +11,8 @@ from typing import Any
 
 import optuna
 import pytest
-from search.console.backtest import print_backtest
 
+from search.console.backtest_tables import print_backtest
 from search.replay.backtest import RuleResult, find_signal_stops, only_signal, run_backtest
 from search.replay.pruner import ReplayedTrial, replay_peers
 from search.replay.ranking import RankedRecording, rank_recording, was_cut_short

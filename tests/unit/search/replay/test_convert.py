@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from search.replay.convert import convert, convert_tables, read_rows
+from search.replay.convert import convert_tables
+from search.replay.table_files import read_rows
 from search.worker.tracker import flatten_record
 from spaces.errors import RecordsError
 from spaces.record_json import make_record as read_row
@@ -124,7 +125,7 @@ class TestConvert:
         """Runs of `search run --wandb` need one named column."""
         record = make_record(1, grad_shares={}, class_metric=(0.9, 0.2, 0.0))
         path = table(rows_of(flatten_record(record, ("road", "car", "sign"))), "run.jsonl")
-        (epoch,) = convert([path], {"loss": "train_loss"}, "maximize").trials[0].epochs
+        (epoch,) = convert_tables([path], {"loss": "train_loss"}, "maximize").trials[0].epochs
         known = read_row(
             {
                 "epoch": 1,

@@ -59,7 +59,7 @@ class TestTrialReport:
         assert (report.worker, report.reason) == ("box:1", "gradient_explosion: …")
 
     def test_former_signal(self, demo: Demo) -> None:
-        """Evidence that was stored under a former name of its signal is shown under the name now."""
+        """Evidence stored under a former name of its signal has the name of now."""
         evidence = replace(EVIDENCE, signal="loss_metric_divorce")
         demo.store.leases.finish_trial(
             demo.start([0.1]),

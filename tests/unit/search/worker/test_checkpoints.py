@@ -51,7 +51,7 @@ def make(
     confirm_lease: Callable[[], None] = lambda: None,
 ) -> TrialCheckpoints:
     """The checkpoints of an attempt at trial 3."""
-    states = StoredCheckpoints(files, files.path("demo", 3))
+    states = StoredCheckpoints(files, files.trial_stem("demo", 3))
     return TrialCheckpoints(
         states=states,
         attempt=attempt,
@@ -69,7 +69,7 @@ def make(
 def write(checkpoints: TrialCheckpoints, epoch: int, content: bytes = b"state") -> None:
     """The state after an epoch, asked for or not."""
     checkpoints.due(record(epoch), last=False)
-    checkpoints.save_checkpoint(lambda path: path.write_bytes(content) and None)
+    checkpoints.write(lambda path: path.write_bytes(content) and None)
 
 
 def following(files: StudyFiles, stored_epochs: int) -> TrialCheckpoints:
@@ -103,7 +103,7 @@ class TestLatest:
         newest.path.write_bytes(b"newe")
         assert content(make(files, 2, 2)) == b"older"
         assert f"the checkpoint {newest.path} is broken" in caplog.text
-        for state in first.states.newest_first():
+        for state in first.states.list_newest_first():
             state.path.write_bytes(b"cut")
         assert content(make(files, 3, 2)) is None
         assert older.order == (1, 1)
@@ -233,7 +233,7 @@ class TestStep:
         stop.stop_after_epoch()
         assert not checkpoints.step()
         assert checkpoints.due(record(1), last=False)
-        checkpoints.save_checkpoint(lambda path: path.write_bytes(b"x") and None)
+        checkpoints.write(lambda path: path.write_bytes(b"x") and None)
 
     def test_urgent(self, files: StudyFiles) -> None:
         """After SIGTERM a state is due at the next step, and ends the training when it is written."""
@@ -242,7 +242,7 @@ class TestStep:
         stop.stop_after_step()
         assert checkpoints.step()
         with pytest.raises(StopTraining):
-            checkpoints.save_checkpoint(lambda path: path.write_bytes(b"midway") and None)
+            checkpoints.write(lambda path: path.write_bytes(b"midway") and None)
         assert content(make(files, 2)) == b"midway"
 
     def test_urgent_without_a_state(self, files: StudyFiles) -> None:
@@ -261,7 +261,7 @@ class TestStep:
         stop.stop_after_step()
         assert checkpoints.step()
         assert checkpoints.due(record(1), last=False)
-        checkpoints.save_checkpoint(lambda path: path.write_bytes(b"x") and None)
+        checkpoints.write(lambda path: path.write_bytes(b"x") and None)
 
 
 class TestDisk:
@@ -292,7 +292,7 @@ class TestDisk:
             raise OSError(28, "No space left on device")
 
         with pytest.raises(StopTraining):
-            checkpoints.save_checkpoint(save)
+            checkpoints.write(save)
 
     def test_no_room_for_the_best(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         """When the best weights cannot be stored, the trial is complete all the same."""
@@ -313,4 +313,4 @@ class TestKeepBest:
             checkpoints.due(record(2), last=True)
         checkpoints.keep_best(artifacts, 3, 0.5, "maximize")
         checkpoints.remove_states()
-        assert (artifacts.best() is not None) == kept
+        assert (artifacts.find_best() is not None) == kept

@@ -1,4 +1,4 @@
-"""What a failing database says, in words that help."""
+"""Translation of database errors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from spaces.errors import StoreError, StoreUnreachableError
 from storage.database.errors import is_database_error, translate_errors
 
 
-class TestSpoken:
+class TestTranslateErrors:
     @pytest.mark.parametrize(
         ("said", "statement", "what", "next_step"),
         [
@@ -20,7 +20,7 @@ class TestSpoken:
                 "check user and password",
             ),
             (
-                'FATAL:  role "nobody" does not exist',
+                'FATAL:  role "guest" does not exist',
                 None,
                 "does not accept the user",
                 "check the user",
@@ -42,7 +42,7 @@ class TestSpoken:
         ],
     )
     def test_words(self, said: str, statement: str | None, what: str, next_step: str) -> None:
-        """A failure becomes one message with the place, what the driver said, and what to do."""
+        """An error becomes one message: where, what the driver reported, and what to do."""
         with (
             pytest.raises(StoreError, match=what) as caught,
             translate_errors("postgresql://host/db", None),
@@ -54,7 +54,7 @@ class TestSpoken:
         assert next_step in caught.value.next_step
 
     def test_cut_in_the_middle(self) -> None:
-        """A transaction whose connection was cut is one that may succeed later, in whatever words."""
+        """A transaction whose connection was cut may succeed later, whatever the message."""
         cut = PendingRollbackError("Can't reconnect until invalid transaction is rolled back.")
         assert is_database_error(cut)
         with (
@@ -64,7 +64,7 @@ class TestSpoken:
             raise cut
 
     def test_password(self) -> None:
-        """A driver that repeats the password is not repeated."""
+        """A password in the driver's message is hidden."""
         with (
             pytest.raises(StoreError) as caught,
             translate_errors("postgresql://host/db", "s3cret"),
@@ -74,7 +74,7 @@ class TestSpoken:
         assert caught.value.found == "could not log in with ***"
 
     def test_left_alone(self) -> None:
-        """A broken constraint and a mistake of ours are not the store's failure; a value of the wrong type is a TypeError."""
+        """A violated constraint and a wrong statement or value are not errors of the store."""
         for error in (
             IntegrityError("INSERT", {}, Exception("unique")),
             StatementError("a bind is missing", "INSERT", {}, KeyError("x")),

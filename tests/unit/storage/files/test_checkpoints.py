@@ -1,4 +1,4 @@
-"""The last two states of a trial, and the best of a study."""
+"""The last two checkpoints of a trial, and the best weights of a study."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def files(tmp_path: Path) -> StudyFiles:
 
 @pytest.fixture
 def states(files: StudyFiles) -> StoredCheckpoints:
-    """Those of trial 3."""
+    """The checkpoints of trial 3."""
     return StoredCheckpoints(files, files.trial_stem("demo", 3))
 
 
 def holding(content: bytes) -> Callable[[Path], None]:
-    """What saves this content."""
+    """A function that saves this content."""
 
     def save(draft: Path) -> None:
         draft.write_bytes(content)
@@ -36,24 +36,24 @@ def holding(content: bytes) -> Callable[[Path], None]:
 
 
 def names(files: StudyFiles) -> list[str]:
-    """Every file."""
+    """The names of all files."""
     return sorted(path.name for path in files.root.rglob("*") if path.is_file())
 
 
 def found(states: StoredCheckpoints) -> list[tuple[bytes, int]]:
-    """What can be gone on from, the newest first: content and noted epoch."""
+    """The checkpoints to resume from, newest first: content and epoch of the note."""
     return [(state.path.read_bytes(), state.note["epoch"]) for state in states.list_newest_first()]
 
 
 class TestTrialStates:
     def test_none(self, files: StudyFiles, states: StoredCheckpoints) -> None:
-        """A trial that never wrote one has nothing to go on from, and nothing to remove."""
+        """A trial without a checkpoint has nothing to resume from, and nothing to remove."""
         assert states.list_newest_first() == []
         states.remove_up_to(1)
         assert not files.root.exists()
 
     def test_last_two(self, files: StudyFiles, states: StoredCheckpoints) -> None:
-        """Two are kept, the newest first; a later attempt counts on from its own, and goes before what an earlier one still writes."""
+        """Two are kept, newest first; a later attempt's come before an earlier one's late ones."""
         for epoch in range(1, 5):
             states.save_checkpoint(1, holding(b"%d" % epoch), {"epoch": epoch})
         assert found(states) == [(b"4", 4), (b"3", 3)]
@@ -74,7 +74,7 @@ class TestTrialStates:
 
     @pytest.mark.parametrize("harm", ["cut", "flipped", "gone"])
     def test_broken(self, states: StoredCheckpoints, harm: str) -> None:
-        """A state that is cut off, has a bit flipped, or is gone, is not whole; the one before it is."""
+        """A truncated, changed or missing checkpoint is not intact; the one before it is."""
         states.save_checkpoint(1, holding(b"older"), {"epoch": 1})
         path = states.save_checkpoint(1, holding(b"newer"), {"epoch": 2}).path
         assert all(state.is_intact() for state in states.list_newest_first())
@@ -86,7 +86,7 @@ class TestTrialStates:
 
     @pytest.mark.parametrize("note", ["", "{", "[]", '"x"'])
     def test_broken_note(self, states: StoredCheckpoints, note: str) -> None:
-        """A note that is broken makes its state count for nothing."""
+        """A checkpoint with a broken note does not count."""
         states.save_checkpoint(1, holding(b"older"), {"epoch": 1})
         states.save_checkpoint(1, holding(b"newer"), {"epoch": 2}).path.with_suffix(
             ".json"
@@ -94,9 +94,9 @@ class TestTrialStates:
         assert found(states) == [(b"older", 1)]
 
     def test_left_by_a_killed_process(self, files: StudyFiles, states: StoredCheckpoints) -> None:
-        """A state without its note does not count, and goes with the next ones; drafts go with the trial, whose neighbours keep theirs."""
+        """A checkpoint without a note does not count; drafts are removed with the trial's files."""
         neighbour = StoredCheckpoints(files, files.trial_stem("demo", 31))
-        neighbour.write(1, holding(b"x"), {"epoch": 1})
+        neighbour.save_checkpoint(1, holding(b"x"), {"epoch": 1})
         states.save_checkpoint(1, holding(b"whole"), {"epoch": 1})
         (states.stem.parent / "trial-00003.1.2.ckpt").write_bytes(b"without a note")
         (states.stem.parent / ".trial-00003.1.3.ckpt.99-abcd").write_bytes(b"half")
@@ -109,7 +109,7 @@ class TestTrialStates:
 
     @pytest.mark.parametrize("limit", [1000, 20])
     def test_too_large(self, files: StudyFiles, states: StoredCheckpoints, limit: int) -> None:
-        """When the system refuses to write more of the state, or of its note, both former states stay, and nothing of the new one."""
+        """A write that fails in the file or its note leaves only the two earlier checkpoints."""
         for epoch in (1, 2):
             states.save_checkpoint(1, holding(b"%d" % epoch), {"epoch": epoch})
         before, (soft, hard) = names(files), resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -129,17 +129,17 @@ class TestTrialStates:
 class TestArtifacts:
     @pytest.fixture
     def artifacts(self, files: StudyFiles) -> BestWeights:
-        """Those of a study that was registered at second 1."""
+        """The best weights of a study that was registered at second 1."""
         return BestWeights(files, "demo", 1.0)
 
     def state(self, files: StudyFiles, number: int) -> StoredCheckpoint:
-        """The state of a trial, which tells its number."""
-        return StoredCheckpoints(files, files.trial_stem("demo", number)).write(
+        """A checkpoint of a trial, with its number as content."""
+        return StoredCheckpoints(files, files.trial_stem("demo", number)).save_checkpoint(
             1, holding(b"trial %d" % number), {"epoch": 1}
         )
 
     def test_best_alone(self, files: StudyFiles, artifacts: BestWeights) -> None:
-        """The state of the best trial alone is kept, under its content's hash, also when the trial's own files go."""
+        """Only the best trial's weights are kept, also after its other files are removed."""
         assert artifacts.find_best() is None
         for number, score, kept in [
             (0, 0.3, True),
@@ -151,7 +151,7 @@ class TestArtifacts:
             state = self.state(files, number)
             assert artifacts.is_better(number, score, "maximize") == kept
             assert artifacts.save_if_better(number, score, "maximize", state) == kept
-            StoredCheckpoints(files, files.trial_stem("demo", number)).remove(1)
+            StoredCheckpoints(files, files.trial_stem("demo", number)).remove_up_to(1)
         best = artifacts.find_best()
         assert best is not None
         assert (best.trial, best.score) == (2, 0.5)
@@ -160,18 +160,18 @@ class TestArtifacts:
         assert names(files) == sorted([".lock", "best.json", best.sha256])
 
     def test_of_equals(self, files: StudyFiles, artifacts: BestWeights) -> None:
-        """Of equal trials the earlier one is the best, as in the leaderboard, whichever ends first."""
+        """Of equal trials the earlier one is the best, in any order of ending."""
         for number, kept in [(5, True), (2, True), (3, False)]:
             assert (
                 artifacts.save_if_better(number, 0.5, "minimize", self.state(files, number)) == kept
             )
 
     def test_another_study(self, files: StudyFiles, artifacts: BestWeights) -> None:
-        """What a study of a deleted store left does not count, and is replaced."""
+        """Weights of a deleted study of the same name do not count, and are replaced."""
         artifacts.save_if_better(7, 0.9, "maximize", self.state(files, 7))
         later = BestWeights(files, "demo", 2.0)
-        assert later.best() is None
-        assert later.keep(0, 0.1, "maximize", self.state(files, 0))
+        assert later.find_best() is None
+        assert later.save_if_better(0, 0.1, "maximize", self.state(files, 0))
         assert len([name for name in names(files) if len(name) == 64]) == 1
 
     @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ class TestArtifacts:
     def test_note_not_trusted(
         self, files: StudyFiles, artifacts: BestWeights, change: dict[str, object]
     ) -> None:
-        """A note that was tampered with leads nowhere."""
+        """A manipulated note leads to no file."""
         artifacts.save_if_better(7, 0.9, "maximize", self.state(files, 7))
         note = artifacts.folder / "best.json"
         note.write_text(json.dumps(json.loads(note.read_text()) | change))

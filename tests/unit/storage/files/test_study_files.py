@@ -1,4 +1,4 @@
-"""Files of trials: whole or not there."""
+"""Files of trials are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def files(tmp_path: Path) -> StudyFiles:
 
 
 def left(files: StudyFiles) -> dict[str, bytes]:
-    """Every file and what it holds."""
+    """Every file with its content."""
     return {path.name: path.read_bytes() for path in files.root.rglob("*") if path.is_file()}
 
 
 class TestPath:
     def test_one_each(self, files: StudyFiles) -> None:
-        """Each trial of each study has a file of its own, within the folder."""
+        """Each trial of each study has its own files, in the study's folder."""
         paths = {
             files.trial_stem(study, number)
             for study in ("a", "a.b", "A-1_")
@@ -40,14 +40,14 @@ class TestPath:
         "study", ["", ".", "..", "../up", "/etc", "a/b", "a\\b", "a\0", "a\n", "~", "-a", "x" * 101]
     )
     def test_cannot_escape(self, files: StudyFiles, study: str) -> None:
-        """A name that could lead elsewhere is refused."""
+        """A name that could lead out of the folder is refused."""
         with pytest.raises(StoreError, match="must be usable as a folder"):
             files.trial_stem(study, 0)
 
 
 class TestWrite:
     def test_replaced_at_once(self, files: StudyFiles) -> None:
-        """The former file is there, whole, until the new one is complete."""
+        """The old file stays complete until the new one is."""
         path = files.trial_stem("demo", 3)
         seen = []
 
@@ -66,7 +66,7 @@ class TestWrite:
         "error", [OSError(28, "No space left on device"), RuntimeError("boom"), KeyboardInterrupt()]
     )
     def test_failed(self, files: StudyFiles, error: BaseException) -> None:
-        """Whatever interrupts the writing reaches the caller; the former file stays, and no draft of the new one."""
+        """An interrupted write raises; the old file stays, and no draft of the new one."""
         path = files.trial_stem("demo", 3)
         files.write_file(path, lambda draft: draft.write_bytes(b"former") and None)
 
@@ -80,7 +80,7 @@ class TestWrite:
         assert left(files) == {"trial-00003": b"former"}
 
     def test_too_large(self, files: StudyFiles) -> None:
-        """When the system refuses to write more, the former file stays, and no draft of the new one."""
+        """A write that the system refuses leaves the old file, and no draft."""
         path = files.trial_stem("demo", 3)
         files.write_file(path, lambda draft: draft.write_bytes(b"former") and None)
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -94,7 +94,7 @@ class TestWrite:
         assert left(files) == {"trial-00003": b"former"}
 
     def test_no_folder(self, tmp_path: Path) -> None:
-        """A place where no folder can be is an error for the caller."""
+        """A path where no folder can be created is an error."""
         (tmp_path / "files").write_text("in the way")
         files = StudyFiles(tmp_path / "files")
 
@@ -105,7 +105,7 @@ class TestWrite:
 
     @pytest.mark.parametrize("umask", [0o022, 0o077])
     def test_umask(self, files: StudyFiles, umask: int) -> None:
-        """Files are as open to others as the user's umask says."""
+        """Files have the permissions that the user's umask allows."""
         before = os.umask(umask)
         try:
             files.write_json(files.trial_stem("demo", 3), {"a": 1})
@@ -117,20 +117,20 @@ class TestWrite:
 
 class TestLinks:
     def test_study(self, tmp_path: Path) -> None:
-        """A study's folder that is a link to elsewhere is refused, for whoever planted it would have files of theirs written over."""
+        """A study's folder that is a link is refused: it could overwrite files elsewhere."""
         (tmp_path / "elsewhere").mkdir()
         (tmp_path / "files").mkdir()
         (tmp_path / "files" / "demo").symlink_to(tmp_path / "elsewhere")
 
         with pytest.raises(StoreError, match=r"is a link(.|\n)*elsewhere"):
-            StudyFiles(tmp_path / "files").path("demo", 0)
+            StudyFiles(tmp_path / "files").trial_stem("demo", 0)
 
     def test_root(self, tmp_path: Path) -> None:
-        """The folder for all files may be one: it is the user's own choice."""
+        """The folder of all files may be a link, which is the user's choice."""
         (tmp_path / "big").mkdir()
         (tmp_path / "files").symlink_to(tmp_path / "big")
 
-        assert StudyFiles(tmp_path / "files").path("demo", 0).name == "trial-00000"
+        assert StudyFiles(tmp_path / "files").trial_stem("demo", 0).name == "trial-00000"
 
 
 class TestRoot:
@@ -147,7 +147,7 @@ class TestRoot:
     def test_default(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, root: str
     ) -> None:
-        """The files live beside the database file, or here when the database is elsewhere."""
+        """The files are next to the database file, or in the working directory for a server."""
         monkeypatch.chdir(tmp_path)
         monkeypatch.delenv("SEARCH_FILES", raising=False)
 
@@ -155,7 +155,7 @@ class TestRoot:
 
     @pytest.mark.parametrize("url", ["sqlite:///search.db", "postgresql://user@host/db"])
     def test_chosen(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-        """SEARCH_FILES says otherwise."""
+        """SEARCH_FILES names another folder."""
         monkeypatch.setenv("SEARCH_FILES", str(tmp_path / "big"))
 
         assert StoreLocation.parse(url).files_root == tmp_path / "big"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from spaces.records import Remedy
-from storage.repositories.findings import _remedy
+from storage.repositories.findings import _make_remedy
 
 
 class TestRemedy:
@@ -27,4 +27,4 @@ class TestRemedy:
     )
     def test_versions(self, stored: dict[str, Any], remedy: Remedy) -> None:
         """A stored remedy has a title; the text of version 0.1.0 ends with the patch, left out."""
-        assert _remedy(stored) == remedy
+        assert _make_remedy(stored) == remedy
