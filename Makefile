@@ -22,9 +22,10 @@ demo: $(BASE)  ## search focal_gamma on the embedded data, in the folder demo/
 	cd $(DEMO) && ../$(BIN)/search run --study focal_gamma
 
 test: $(TEST)  ## run all tests
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests -n 2 --dist loadgroup --no-loadscope-reorder
 
 check: $(DEV)  ## lint, check types and the rules for imports, lengths and names
+	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports

@@ -1,4 +1,4 @@
-"""What this project promises in numbers, measured: each module prints tables and keeps its results as JSON."""
+"""The benchmarks: each module prints a table of figures and stores them as JSON."""
 
 NAMES = (
     "demo",

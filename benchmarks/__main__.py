@@ -1,4 +1,4 @@
-"""Runs every benchmark, one after the other, and writes docs/figures.md: `python -m benchmarks`, or a few by name."""
+"""Run every benchmark, or a few by name, and write docs/figures.md: `python -m benchmarks`."""
 
 from __future__ import annotations
 

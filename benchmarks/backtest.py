@@ -1,8 +1,8 @@
-"""What the default signals and pruner do to recorded campaigns, by the records that are committed: nothing is trained here.
+"""What the default signals and pruner do to the committed records of campaigns; nothing is trained.
 
-The thresholds were tuned on the first campaign. The second, and the presets, were made with other seeds and another
-architecture, and no threshold was tuned on them; its last trials were seen by nobody before. Beside them: the rules as one
-would write them down at first.
+The thresholds were tuned on the first campaign. The second campaign and the presets were recorded
+with other seeds and another architecture, and no threshold was tuned on them. The last trials of
+the second were recorded after the rules were final. Naive forms of the rules are the baseline.
 """
 
 from __future__ import annotations
@@ -19,16 +19,15 @@ from benchmarks import report
 from benchmarks.campaign import records
 from benchmarks.report import Figure, Result
 from search.replay.backtest import (
-    BEST_SHARE,
     Backtest,
-    Field,
-    Row,
-    backtest,
-    make_field,
-    only,
-    peer_kills,
-    signal_kills,
+    RuleResult,
+    Stops,
+    find_peer_stops,
+    find_signal_stops,
+    only_signal,
+    run_backtest,
 )
+from search.replay.ranking import BEST_SHARE, RankedRecording, rank_recording
 from spaces.recordings import read_recording
 from spaces.study import PrunerConfig
 from spaces.thresholds import SignalsConfig
@@ -36,10 +35,10 @@ from spaces.thresholds import SignalsConfig
 SIGNALS_SHARE, TOGETHER_SHARE = 20.0, 50.0
 """Percent of all epochs that the signals, and the signals with the pruner, are to save."""
 
-TOLD = {"first": "tuned on", "second": "not tuned on"}
+TUNING = {"first": "tuned on", "second": "not tuned on"}
 
 UNSEEN_FROM = 127
-"""Trials of the second campaign from this number on were recorded after the rules had got their present form."""
+"""The second campaign's trials from this number on were recorded after the rules were final."""
 
 NAIVE: Mapping[str, tuple[str, Mapping[str, float]]] = {
     "metric falls 5 epochs in a row": (
@@ -83,15 +82,18 @@ ORDERS = 20
 def measure(*, quick: bool) -> Result:
     """The figures of every campaign."""
     figures, details = [], {}
-    for name, told in TOLD.items():
+    for name, tuning in TUNING.items():
         field, found = _replayed(name)
-        figures += of_campaign(f"{name} campaign ({told})", found)
+        figures += of_campaign(f"{name} campaign ({tuning})", found)
         figures += in_other_orders(f"{name} campaign", field, 2 if quick else ORDERS)
         details[name] = detailed(found)
     figures += of_unseen(_replayed("second")[0])
     first, _ = _replayed("first")
     figures += [
-        Figure(f"first campaign, naively: {rule}: of the best {len(first.best())}, killed", killed)
+        Figure(
+            f"first campaign, naively: {rule}: of the best {len(first.best_trials())}, killed",
+            killed,
+        )
         for rule, killed in naively(first).items()
     ]
     if records("presets").exists():  # not recorded yet in every checkout
@@ -107,10 +109,10 @@ def measure(*, quick: bool) -> Result:
     return Result(figures, details)
 
 
-def _replayed(name: str) -> tuple[Field, Backtest]:
+def _replayed(name: str) -> tuple[RankedRecording, Backtest]:
     """A campaign, and what the default signals and the default pruner do to it."""
-    field = make_field(read_recording(records(name)))
-    return field, backtest(field, SignalsConfig(), PrunerConfig())
+    field = rank_recording(read_recording(records(name)))
+    return field, run_backtest(field, SignalsConfig(), PrunerConfig())
 
 
 def of_campaign(name: str, found: Backtest) -> list[Figure]:
@@ -147,14 +149,14 @@ def of_campaign(name: str, found: Backtest) -> list[Figure]:
     ]
 
 
-def of_unseen(field: Field) -> list[Figure]:
-    """The last trials of the second campaign by themselves: what the signals save, and the best one that they kill."""
+def of_unseen(field: RankedRecording) -> list[Figure]:
+    """The last trials of the second campaign: epochs saved, and the best trial that is stopped."""
     trials = [trial for trial in field.trials if trial.number >= UNSEEN_FROM]
-    killed = signal_kills(trials, SignalsConfig(), field.direction)
+    killed = find_signal_stops(trials, SignalsConfig(), field.direction)
     saved = sum(
         len(trial.epochs) - killed[trial.number][0] for trial in trials if trial.number in killed
     )
-    ranked = [held.number for held in field.ranked if held.number >= UNSEEN_FROM]
+    ranked = [trial.number for trial in field.ranked if trial.number >= UNSEEN_FROM]
     spared = next((rank for rank, number in enumerate(ranked) if number in killed), len(ranked))
     name = f"second campaign, the last {len(trials)} trials"
     return [
@@ -175,9 +177,9 @@ def of_unseen(field: Field) -> list[Figure]:
     ]
 
 
-def in_other_orders(name: str, field: Field, orders: int) -> list[Figure]:
-    """How often the best trial dies when the trials come in another order, with the margin for noise and without."""
-    killed = signal_kills(field.trials, SignalsConfig(), field.direction)
+def in_other_orders(name: str, field: RankedRecording, orders: int) -> list[Figure]:
+    """How often the best trial is stopped in other orders, with and without the noise margin."""
+    killed = find_signal_stops(field.trials, SignalsConfig(), field.direction)
     lost = {
         pruner.noise: [_best_dies(field, pruner, killed, seed) for seed in range(orders)]
         for pruner in (PrunerConfig(), BARE)
@@ -194,29 +196,27 @@ def in_other_orders(name: str, field: Field, orders: int) -> list[Figure]:
     ]
 
 
-def _best_dies(
-    field: Field, pruner: PrunerConfig, killed: Mapping[int, tuple[int, str]], seed: int
-) -> bool:
+def _best_dies(field: RankedRecording, pruner: PrunerConfig, killed: Stops, seed: int) -> bool:
     order = list(field.trials)
     random.Random(seed).shuffle(order)
-    return field.ranked[0].number in peer_kills(
+    return field.ranked[0].number in find_peer_stops(
         replace(field, trials=tuple(order)), pruner, dict(killed)
     )
 
 
-def naively(field: Field) -> dict[str, int]:
+def naively(field: RankedRecording) -> dict[str, int]:
     """How many of the best each naive rule kills."""
-    best = {held.number for held in field.best()}
+    best = {trial.number for trial in field.best_trials()}
     dead = {}
     for rule, (signal, thresholds) in NAIVE.items():
-        config = only(SignalsConfig.model_validate({signal: thresholds}), signal)
-        dead[rule] = len(best & set(signal_kills(field.trials, config, field.direction)))
+        config = only_signal(SignalsConfig.model_validate({signal: thresholds}), signal)
+        dead[rule] = len(best & set(find_signal_stops(field.trials, config, field.direction)))
     return dead | {
-        "worse than the median of the peers": len(best & set(peer_kills(field, BARE, {})))
+        "worse than the median of the peers": len(best & set(find_peer_stops(field, BARE, {})))
     }
 
 
-def _row(found: Backtest, rule: str) -> Row:
+def _row(found: Backtest, rule: str) -> RuleResult:
     return next(row for row in found.rows if row.rule == rule)
 
 
@@ -234,14 +234,14 @@ def detailed(found: Backtest) -> dict[str, Any]:
     return {
         "trials": found.trials,
         "epochs": found.epochs,
-        "best": [held.number for held in found.best],
+        "best": [trial.number for trial in found.best],
         "best_score": found.best[0].score,
         "rules": rules,
     }
 
 
 def main() -> int:
-    """Replay and tell."""
+    """Replay, print and store the figures."""
     options = report.parser(__doc__ or "").parse_args()
     return report.publish("backtest", measure(quick=options.quick), quick=options.quick)
 

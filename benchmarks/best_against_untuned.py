@@ -1,7 +1,8 @@
-"""What the search is good for: its best configuration against the untuned one, by the test split, which decided nothing.
+"""The best configuration of a search against the untuned one, on the test split.
 
-Untuned is plain, unweighted cross entropy at the base learning rate: the preset of that name over the study's own base.
-Both are trained to the end with the same seeds, none of which the search has used.
+The untuned one is plain, unweighted cross entropy at the base learning rate: the preset of that
+name over the study's own base. Both are trained to the end with the same seeds, none of which the
+search has used.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ from benchmarks import report
 from benchmarks.commands import ONE_THREAD, environment, run, script
 from benchmarks.report import Figure, Result
 from benchmarks.training import Trained, train
-from search.cli.parsing import study_spec
+from search.cli.parsing import load_spec
 from search.export import Export, load_export
 from search.planning.plan import make_plan
 from spaces.config import TrialConfig
 from spaces.config_tree import ConfigTree
 
 STUDIES = {"focal_gamma": 0.05, "text_focal": 0.03}
-"""Study that is searched → by how much its best configuration has to beat the untuned one."""
+"""Searched study → by how much its best configuration has to beat the untuned one."""
 
 SEARCH_MIN = {"text_focal": 8.0}
 """Minutes that a search with the study's own budget may take."""
@@ -39,10 +40,10 @@ PROCESSES = 2
 SEARCH_TIMEOUT_S, TRAIN_TIMEOUT_S = 1800.0, 1800.0
 SMALL = ("--trials", "4", "--epochs", "2")
 SAME = ("objective", "epochs", "metric", "data", "model", "batch_size", "max_grad_norm")
-"""What the two must have in common for their scores to be compared, but for what the study searches of the model."""
+"""Sections that must be equal for comparable scores, except for searched values of the model."""
 
 SEARCHED = ("weights", "loss", "optimizer", "schedule", "model")
-"""What is kept of the best configuration; where its data lie is nobody's business."""
+"""Sections of the best configuration that the result has; paths of data are left out."""
 
 Scores = dict[str, list[Trained]]
 
@@ -50,7 +51,7 @@ Scores = dict[str, list[Trained]]
 def measure(file: Path | None, study: str, *, quick: bool) -> Result:
     """Search where no export is given, then train both configurations with every seed."""
     began = time.monotonic()
-    export = load_export(file) if file else searched(study, quick=quick)
+    export = load_export(file) if file else search_best(study, quick=quick)
     search_min = (time.monotonic() - began) / 60
     configs = {"best": export.trial_config(), "untuned": untuned(export, study)}
     seeds = SEEDS[:1] if quick else SEEDS
@@ -63,7 +64,7 @@ def measure(file: Path | None, study: str, *, quick: bool) -> Result:
     print(
         report.table(("configuration", "seed", "validation", "test"), rows), end="\n\n", flush=True
     )
-    told = [
+    trained = [
         {"configuration": row[0], "seed": seed, **vars(one)}
         for row, (seed, one) in zip(rows, _flat(scores, seeds), strict=True)
     ]
@@ -73,14 +74,14 @@ def measure(file: Path | None, study: str, *, quick: bool) -> Result:
     )
     return Result(
         [*took, *compare(scores, export.score.metric, STUDIES.get(study))],
-        {"scores": told, "best": searched_for, "recorded": export.score.validation},
+        {"scores": trained, "best": searched_for, "recorded": export.score.validation},
     )
 
 
-def searched(study: str, *, quick: bool) -> Export:
+def search_best(study: str, *, quick: bool) -> Export:
     """The best.yaml of a search that is run now."""
-    with tempfile.TemporaryDirectory(prefix="search-benchmark-") as held:
-        folder = Path(held)
+    with tempfile.TemporaryDirectory(prefix="search-benchmark-") as temporary:
+        folder = Path(temporary)
         run(
             [script("search"), "run", "--study", study, *(SMALL if quick else ())],
             folder,
@@ -97,8 +98,8 @@ def untuned(export: Export, study: str) -> TrialConfig:
         SystemExit: when the study's base has others.
     """
     best = export.trial_config()
-    plan = make_plan(study_spec(study, [], epochs=best.epochs))
-    config = plan.config({}, 0, "untuned")
+    plan = make_plan(load_spec(study, [], epochs=best.epochs))
+    config = plan.make_config({}, 0, "untuned")
     ours, theirs = (ConfigTree(given.model_dump()) for given in (best, config))
     for path in sorted(ours.keys() | theirs.keys()):
         if (
@@ -107,13 +108,14 @@ def untuned(export: Export, study: str) -> TrialConfig:
             and ours.get(path) != theirs.get(path)
         ):
             raise SystemExit(
-                f"the export and the study {study!r} differ in {path}: {ours.get(path)} and {theirs.get(path)}; name its study with --study"
+                f"the export and the study {study!r} differ in {path}: {ours.get(path)} and "
+                f"{theirs.get(path)}; name its study with --study"
             )
     return config
 
 
 def train_all(configs: Mapping[str, TrialConfig], seeds: tuple[int, ...]) -> Scores:
-    """Every configuration with every seed, two processes side by side as the search has its workers."""
+    """Train every configuration with every seed, in two processes, as many as the search has."""
     jobs = [
         config.model_copy(update={"seed": seed}).model_dump(mode="json")
         for seed in seeds
@@ -174,7 +176,7 @@ def _shown(value: float | None) -> str:
 
 
 def main() -> int:
-    """Measure and tell."""
+    """Measure, print and store the figures."""
     made: Any = report.parser(__doc__ or "")
     made.add_argument(
         "--export", type=Path, metavar="FILE", help="a best.yaml; left out: the study is run first"
@@ -182,7 +184,7 @@ def main() -> int:
     made.add_argument(
         "--study",
         default="focal_gamma",
-        help="study that is searched, and whose base is trained untuned: focal_gamma where none is named, or text_focal, or any other",
+        help="study to search, and whose base is trained untuned; default: focal_gamma",
     )
     options = made.parse_args()
     name = (

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 POLITE_S = 15.0
-"""How long a process has to end after it was told to: a worker finishes its epoch."""
+"""Seconds that a process has to end after a stop request: a worker finishes its epoch."""
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 """As the supervisor sets it for a worker that has one core."""
@@ -39,7 +39,7 @@ def environment(**changes: str) -> dict[str, str]:
 def started(
     command: Sequence[str], folder: Path, variables: Mapping[str, str]
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A running process that writes to `log.txt` in its folder. At the end of the block it is ended, if it still runs."""
+    """A running process that logs to `log.txt` in its folder; it is ended with the block."""
     with (folder / "log.txt").open("ab") as log:
         process = subprocess.Popen(
             command,

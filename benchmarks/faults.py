@@ -1,8 +1,9 @@
-"""Faults planted on purpose, and whether the diagnosis names them first: `python -m benchmarks.faults`.
+"""Planted faults, and whether the diagnosis names them first: `python -m benchmarks.faults`.
 
-Each kind of fault is trained on the embedded data with many seeds, judged after every epoch by the default signals as a
-worker would, and diagnosed where it was killed, or at its end. Presets without a fault are trained beside them: no
-signal may kill one. The thresholds of the diagnosis were set with other seeds (those from 100 on).
+Each kind of fault is trained on the embedded data with many seeds, judged after every epoch by the
+default signals as a worker would, and diagnosed where it was killed, or at its end. Presets without
+a fault are trained beside them: no signal may kill one. The thresholds of the diagnosis were set
+with other seeds (those from 100 on).
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ Spoil = Callable[[SegmentationData, int], SegmentationData]
 
 @dataclass(frozen=True)
 class Fault:
-    """One kind of fault: the cause that the diagnosis should name, changes of the recommended preset, and what is done to the data."""
+    """A kind of fault: the expected cause, and changes of the configuration and data."""
 
     cause: str
     changes: Mapping[str, Any]
@@ -123,7 +124,7 @@ FAULTS = {
     ),
     "masks break half-way": Fault("labels broken", {}, masks_break),
     "eight images": Fault(
-        "too little regularisation", {"optimizer.lr_multiple": 1.0}, eight_images
+        "too little regularization", {"optimizer.lr_multiple": 1.0}, eight_images
     ),
     "NaN in an image": Fault("inputs not finite", {}, nan_in_an_image),
     "alpha 200": Fault(
@@ -185,7 +186,7 @@ def trial(kind: str, seed: int) -> Outcome:
     for record in epochs(config, fault.spoil):
         records.append(record)
         verdict = judge(records, spec, lambda: None)
-        if verdict.action != "go_on":
+        if verdict.action != "continue":
             break
     evidence = None if verdict is None else verdict.evidence
     found = diagnose(evidence, records, config.model_dump(mode="json"), counts)
@@ -222,10 +223,10 @@ def measure(*, quick: bool, seeds: range, workers: int) -> Result:
     ]  # the seeds are dealt out round the presets
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         outcomes = list(pool.map(trial, *zip(*jobs, strict=True), chunksize=4))
-    return told(outcomes)
+    return make_result(outcomes)
 
 
-def told(outcomes: list[Outcome]) -> Result:
+def make_result(outcomes: list[Outcome]) -> Result:
     """The table of confusions, and the figures."""
     rows = []
     named = total = 0
@@ -282,19 +283,19 @@ def told(outcomes: list[Outcome]) -> Result:
 
 
 def _late(outcome: Outcome) -> float:
-    """Optimiser steps between the batch that held the NaN, which is in the first epoch, and the end of the trial."""
+    """Optimizer steps from the batch with the NaN, in the first epoch, to the end of the trial."""
     if outcome.epoch != 1 or outcome.step is None:
         return 1e6
     order = _EpochOrder(BASE["data"]["train_scenes"], 8, outcome.seed)  # type: ignore[index]
     order.epoch = 1
-    held = next(
+    first_bad_step = next(
         step for step, keys in enumerate(order, 1) if any(index == SPOILT for index, _ in keys)
     )
-    return outcome.step - held
+    return outcome.step - first_bad_step
 
 
 def main() -> int:
-    """Measure and tell."""
+    """Measure, print and store the figures."""
     parser = report.parser(__doc__ or "")
     parser.add_argument("--seeds", type=int, help=f"seeds a kind; default {SEEDS}")
     parser.add_argument("--from", dest="start", type=int, default=0, help="the first seed")

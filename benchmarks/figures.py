@@ -1,4 +1,4 @@
-"""Writes the table of docs/figures.md from the results of the benchmarks, so that no figure there is typed by hand."""
+"""Write the table of docs/figures.md from the results of the benchmarks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MISSING = "not measured yet"
 
 
 def read(folder: Path) -> dict[str, dict[str, Any]]:
-    """Every result in the folder, by benchmark, in the order in which they run; None of a smoke run."""
+    """Read every result in the folder except smoke runs, by benchmark, in their order."""
     found = {
         path.stem: json.loads(path.read_text(encoding="utf-8"))
         for path in sorted(folder.glob("*.json"))
@@ -53,15 +53,16 @@ def machines(results: dict[str, dict[str, Any]]) -> Iterator[str]:
     ran: dict[str, list[str]] = {}
     for name, result in results.items():
         facts = result["machine"]
-        told = ", ".join(
+        described = ", ".join(
             f"{key} {value}"
             for key, value in facts.items()
             if key not in ("load_at_end", "postgresql")
         )
-        ran.setdefault(f"Measured {result['measured']} on: {told}", []).append(name)
-    for told, names in ran.items():
+        ran.setdefault(f"Measured {result['measured']} on: {described}", []).append(name)
+    for described, names in ran.items():
         servers = {results[name]["machine"].get("postgresql") for name in names} - {None}
-        yield f"{told}{''.join(f', postgresql {server}' for server in sorted(servers))} ({', '.join(names)})."
+        databases = "".join(f", postgresql {server}" for server in sorted(servers))
+        yield f"{described}{databases} ({', '.join(names)})."
 
 
 def written(page: str, table: str) -> str:

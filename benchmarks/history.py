@@ -1,4 +1,4 @@
-"""A study with a past: finished trials with all of their epochs, written in bulk, and the records that they are made of."""
+"""A study with a past: finished trials with all of their epochs, written in bulk."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def healthy(epoch: int, epochs: int, config: Mapping[str, Any], top: float) -> E
 def sample(plan: Plan, rng: random.Random) -> dict[str, Scalar]:
     """One value for every dimension that exists."""
     params: dict[str, Scalar] = {}
-    for path, dimension in plan.dimensions(plan.below(None), params):
+    for path, dimension in plan.active_dimensions(plan.starting_tree(None), params):
         params[path] = _value(dimension, rng)
     return params
 
@@ -150,11 +150,16 @@ def fill(
     return ids
 
 
-_EPOCHS = "WITH RECURSIVE epochs(epoch) AS (SELECT 1 UNION ALL SELECT epoch + 1 FROM epochs WHERE epoch < :epochs) "
-_REPORTS = f"""INSERT INTO trial_intermediate_values (trial_id, step, intermediate_value, intermediate_value_type)
+_EPOCHS = (
+    "WITH RECURSIVE epochs(epoch) AS "
+    "(SELECT 1 UNION ALL SELECT epoch + 1 FROM epochs WHERE epoch < :epochs) "
+)
+_REPORTS = f"""INSERT INTO trial_intermediate_values
+(trial_id, step, intermediate_value, intermediate_value_type)
 {_EPOCHS} SELECT own.trial_id, epoch, value * epoch / :epochs, 'FINITE'
-FROM trials own JOIN trial_values ON trial_values.trial_id = own.trial_id CROSS JOIN epochs WHERE own.study_id = :study"""
-"""Written by the database itself, which takes a twentieth of the time that it takes to send the rows."""
+FROM trials own JOIN trial_values ON trial_values.trial_id = own.trial_id
+CROSS JOIN epochs WHERE own.study_id = :study"""
+"""The database generates the rows itself, which takes a twentieth of the time of sending them."""
 
 
 def _optuna_rows(
@@ -195,8 +200,8 @@ def fill_ours(
     store: Store, stored: StoredStudy, plan: Plan, ids: Mapping[int, int], epochs: int
 ) -> None:
     """The same past in our own tables, beside Optuna's."""
-    config = plan.config({}, 0).model_dump(mode="json")
-    told = [healthy(epoch, epochs, config, 0.3) for epoch in range(1, epochs + 1)]
+    config = plan.make_config({}, 0).model_dump(mode="json")
+    records = [healthy(epoch, epochs, config, 0.3) for epoch in range(1, epochs + 1)]
     with store._database.writing() as connection:
         fixed = {
             "study_id": stored.id,
@@ -211,16 +216,16 @@ def fill_ours(
             "error": "",
         }
         ended = time.time() - EVERY_S * len(ids)
-        own = {"config": config, "used": told[0].used, "created_at": 0.0, "started_at": 0.0}
+        own = {"config": config, "used": records[0].used, "created_at": 0.0, "started_at": 0.0}
         rows = [
             {
                 **fixed,
                 **own,
                 "number": number,
-                "optuna_trial_id": held,
+                "optuna_trial_id": trial_id,
                 "finished_at": ended + EVERY_S * number,
             }
-            for number, held in ids.items()
+            for number, trial_id in ids.items()
         ]
         for start in range(0, len(rows), CHUNK):
             connection.execute(insert(Trial), rows[start : start + CHUNK])
@@ -236,7 +241,7 @@ def fill_ours(
                 "record": record.as_dict(),
                 "at": 1.0,
             }
-            for record in told
+            for record in records
         ]
         connection.execute(insert(Epoch), epochs_of_first)
         connection.execute(text(_EPOCHS_OF_ALL), {"study": stored.id, "first": first})
@@ -245,5 +250,6 @@ def fill_ours(
 
 
 _EPOCHS_OF_ALL = """INSERT INTO search_epochs (trial_id, epoch, attempt, metric, record, at)
-SELECT search_trials.id, epoch, 1, metric, record, at FROM search_trials JOIN search_epochs told ON told.trial_id = :first
+SELECT search_trials.id, epoch, 1, metric, record, at
+FROM search_trials JOIN search_epochs ON search_epochs.trial_id = :first
 WHERE search_trials.study_id = :study AND search_trials.id <> :first"""

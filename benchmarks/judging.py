@@ -11,7 +11,7 @@ from statistics import median
 from benchmarks import report
 from benchmarks.history import RECORD
 from benchmarks.report import Figure, Result
-from search.pruners.signals import fired
+from search.pruners.signals import find_divergence
 from spaces.records import EpochRecord
 from spaces.thresholds import SignalsConfig
 
@@ -23,7 +23,7 @@ AILING_EPOCHS = 20
 
 
 def course(seed: int, *, ailing: bool) -> list[EpochRecord]:
-    """A trial with noise on everything. Most rules leave a healthy one at once; one that ails a little they look at to the end."""
+    """A noisy trial, healthy or slightly ailing; the latter takes longer to judge."""
     rng, records = random.Random(seed), []
     for epoch in range(1, EPOCHS + 1):
         ill = max(0.0, 1 - (EPOCHS - epoch) / AILING_EPOCHS) if ailing else 0.0
@@ -49,7 +49,7 @@ def measure(*, quick: bool) -> Result:
     """Both kinds of trial, judged at their last epochs.
 
     Raises:
-        SystemExit: when a signal fires, for a verdict of another kind is not what is to be measured.
+        SystemExit: when a signal fires, because another verdict is not what is measured.
     """
     config, figures, details = SignalsConfig(), [], {}
     for name, ailing in (("healthy", False), ("slightly ailing", True)):
@@ -58,7 +58,7 @@ def measure(*, quick: bool) -> Result:
         for turn in range(QUICK_ROUNDS if quick else ROUNDS):
             records = courses[turn % COURSES]
             began = time.perf_counter()
-            found = fired(records, config, "maximize")
+            found = find_divergence(records, config, "maximize")
             times_ms.append(1000 * (time.perf_counter() - began))
             if found is not None:
                 raise SystemExit(f"{found.signal} fired on a {name} trial")
@@ -75,7 +75,7 @@ def measure(*, quick: bool) -> Result:
 
 
 def main() -> int:
-    """Measure and tell."""
+    """Measure, print and store the figures."""
     options = report.parser(__doc__ or "").parse_args()
     return report.publish("judging", measure(quick=options.quick), quick=options.quick)
 

@@ -1,7 +1,7 @@
-"""What the sampler learns from kills: the share of epochs that goes into trials which diverge, with constraints and without.
+"""What the sampler learns from stopped trials: the share of epochs of diverging trials.
 
-The same seeded studies are run twice, over a space in which much diverges. Once a killed trial tells TPE its severity as
-a constraint, as it always does; once that is left out, and a killed trial is an ordinary pruned one.
+The same seeded studies are run twice, over a space in which many trials diverge: once a stopped
+trial reports its severity to TPE as a constraint, as always; once it is an ordinary pruned trial.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ STUDY: dict[str, Any] = {
 
 
 class Outcome(NamedTuple):
-    """One study: epochs in trials that diverged, all epochs, diverged trials, and the best score."""
+    """One study: epochs of diverged trials, all epochs, diverged trials, and the best score."""
 
     killed_epochs: int
     epochs: int
@@ -116,7 +116,8 @@ def measure(*, quick: bool, workers: int, seeds: int) -> Result:
         (
             str(seed),
             *(
-                f"{side.killed} of {trials}, {side.killed_epochs / side.epochs:.0%}, {side.best:.4f}"
+                f"{side.killed} of {trials}, {side.killed_epochs / side.epochs:.0%}, "
+                f"{side.best:.4f}"
                 for side in pair
             ),
         )
@@ -164,7 +165,7 @@ def measure(*, quick: bool, workers: int, seeds: int) -> Result:
 
 
 def main() -> int:
-    """Measure and tell."""
+    """Measure, print and store the figures."""
     parser = report.parser(__doc__ or "")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seeds", type=int, help=f"studies of each kind; default {SEEDS}")

@@ -1,7 +1,8 @@
-"""The losses that are held against each other, ours and others', and one process that measures some of them.
+"""The losses that are compared, ours and others', and one process that measures some of them.
 
-Run as a process by `benchmarks.losses`, so that the memory allocator's settings hold from the start and no loss finds
-memory that another has left warm: `python -m benchmarks.loss_peers times`, or `memory`, `metric`, `compile`, `gpu`.
+Run as a process by `benchmarks.losses`, so that the memory allocator's settings hold from the start
+and no loss finds memory that another has left warm: `python -m benchmarks.loss_peers times`, or
+`memory`, `metric`, `compile`, `gpu`.
 """
 
 from __future__ import annotations
@@ -138,7 +139,7 @@ CONTENDERS: dict[str, Contender] = {
 
 
 def drawn(shape: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits that want a gradient, a target of which 5% is ignored, and the same target with every pixel valid."""
+    """Logits with a gradient, a target of which 5% is ignored, and the same target without."""
     random = torch.Generator().manual_seed(0)
     logits = torch.randn(shape, generator=random).to(device).requires_grad_()
     whole = torch.randint(CLASSES, (shape[0], *shape[2:]), generator=random)
@@ -152,7 +153,7 @@ def step(call: Call, logits: Tensor, target: Tensor) -> None:
 
 
 def times(shapes: tuple[tuple[int, ...], ...], rounds: int, device: torch.device) -> dict[str, Any]:
-    """Shape → loss → milliseconds of each round. In a round every loss has its turn, so that a machine's moods hit all alike."""
+    """Measure shape → loss → milliseconds per round; each round runs every loss once."""
     found: dict[str, Any] = {}
     calls = {
         name: (contender.make(device), contender.ignores) for name, contender in CONTENDERS.items()
@@ -171,7 +172,7 @@ def times(shapes: tuple[tuple[int, ...], ...], rounds: int, device: torch.device
 
 
 def clear() -> None:
-    """Nothing that one loss has used is left warm for the next: free memory goes back to the system."""
+    """Return free memory to the system, so that no loss finds memory of the one before."""
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
     if trim is not None:
@@ -203,7 +204,7 @@ def memory(name: str, shape: tuple[int, ...]) -> dict[str, float]:
     logits, some, whole = drawn(shape, device)
     gc.collect()
     with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")  # the peak begins anew
+        file.write("5")  # resets the peak
     before = resident_kib("VmRSS")
     step(call, logits, some if contender.ignores else whole)
     return {name: 1024 * (resident_kib("VmHWM") - before) / logits.nbytes}
@@ -249,7 +250,7 @@ def metric(
 
 
 def compilations() -> dict[str, int]:
-    """How often torch.compile compiled while so many trials, each with other numbers throughout, took a step."""
+    """Count the compilations of torch.compile in this many trials, each with other numbers."""
     from torch._dynamo.utils import counters
 
     from objectives.losses import CombinedLoss, DiceLoss, FocalLoss
@@ -293,7 +294,7 @@ def gpu(shapes: tuple[tuple[int, ...], ...], rounds: int) -> dict[str, Any]:
 
 
 def waits(device: torch.device) -> str:
-    """What torch's sync-debug mode says of a training step of the shipped model, gathered of two batches; empty: nothing waits."""
+    """What torch's sync-debug mode reports for a training step of the shipped model."""
     from objectives.segmentation import train as trainer
     from objectives.segmentation.config import SegmentationConfig
     from objectives.training.metrics import ConfusionMatrix
@@ -337,7 +338,7 @@ def label(shape: tuple[int, ...]) -> str:
 
 
 def faster(laps: dict[str, list[float]], ours: str, peer: str) -> float:
-    """How many times as fast as the peer: the median over the rounds, within each of which both had their turn."""
+    """How many times as fast as the peer: the median of the rounds, in which both ran."""
     return median(theirs / own for own, theirs in zip(laps[ours], laps[peer], strict=True))
 
 

@@ -1,8 +1,9 @@
-"""What the losses cost, beside those of other libraries: time forward and backward, memory at the peak, and what a mean IoU costs.
+"""The losses against those of other libraries: time, peak memory, and the cost of a mean IoU.
 
-Logits (4, 19, 256, 512) and (2, 19, 512, 1024) in float32, 5% of the pixels ignored (none for MONAI, whose pairs cannot
-ignore any), one thread. In every round each loss has its turn; a figure is the median of the rounds' ratios. All of it
-twice: with the allocator as it comes, and with THP_MEM_ALLOC_ENABLE=1, which makes fresh memory cheaper for everyone.
+Logits (4, 19, 256, 512) and (2, 19, 512, 1024) in float32, 5% of the pixels ignored (none for
+MONAI, whose pairs cannot ignore any), one thread. In every round each loss has its turn; a figure
+is the median of the rounds' ratios. All of it twice: with the allocator as it comes, and with
+THP_MEM_ALLOC_ENABLE=1, which makes fresh memory cheaper for everyone.
 """
 
 from __future__ import annotations
@@ -73,22 +74,24 @@ def measure(*, quick: bool) -> Result:
             )
         details[f"ms{added}"] = medians(found) | {"metric": medians(metric)}
     watched = (*OURS, "torch CE") if quick else CONTENDERS
-    held = {name: child(SETTINGS[""], "memory", name=name, quick=quick)[name] for name in watched}
+    measured = {
+        name: child(SETTINGS[""], "memory", name=name, quick=quick)[name] for name in watched
+    }
     print(
         report.table(
             ("loss", "peak above the inputs ÷ logits"),
-            [(name, f"{value:.2f}") for name, value in held.items()],
+            [(name, f"{value:.2f}") for name, value in measured.items()],
         ),
         end="\n\n",
     )
     figures += [
         Figure(
             f"{name}: peak above the inputs",
-            held[name],
+            measured[name],
             "× logits",
             MEMORY_BOUND,
             peer="torch CE",
-            peer_found=held["torch CE"],
+            peer_found=measured["torch CE"],
         )
         for name in OURS
     ]
@@ -99,7 +102,7 @@ def measure(*, quick: bool) -> Result:
     on_gpu = child(SETTINGS[""], "gpu", rounds=rounds, quick=quick)
     figures += list(of_gpu(on_gpu))
     details |= {
-        "memory": held,
+        "memory": measured,
         "gpu": on_gpu
         and {
             "ms": medians(on_gpu["times"]),
@@ -171,7 +174,8 @@ def of_gpu(found: dict[str, Any]) -> Iterator[Figure]:
     """The same on a GPU, which informs, but that nothing waits there, which is promised."""
     if not found:
         yield Figure(
-            "GPUs at hand; without one nothing was measured on CUDA, nor torch's sync-debug mode asked",
+            "available GPUs; without one nothing was measured on CUDA "
+            "or in torch's sync-debug mode",
             0,
         )
         return
@@ -198,12 +202,12 @@ def medians(found: dict[str, Any]) -> dict[str, Any]:
 
 def show(title: str, found: dict[str, Any]) -> None:
     """The medians as a table."""
-    held = medians(found)
-    names = list(next(iter(held.values())))
+    measured = medians(found)
+    names = list(next(iter(measured.values())))
     print(
         report.table(
-            (title, *held),
-            [(name, *(f"{held[shape][name]:.3g}" for shape in held)) for name in names],
+            (title, *measured),
+            [(name, *(f"{measured[shape][name]:.3g}" for shape in measured)) for name in names],
         ),
         end="\n\n",
         flush=True,
@@ -211,7 +215,7 @@ def show(title: str, found: dict[str, Any]) -> None:
 
 
 def main() -> int:
-    """Measure and tell."""
+    """Measure, print and store the figures."""
     options = report.parser(__doc__ or "").parse_args()
     return report.publish("losses", measure(quick=options.quick), quick=options.quick)
 

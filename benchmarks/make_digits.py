@@ -1,4 +1,4 @@
-"""Writes the handwritten digits that the package ships, from scikit-learn's copy: `python -m benchmarks.make_digits`."""
+"""Write the digits that the package ships from scikit-learn: `python -m benchmarks.make_digits`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from objectives.data.digits import DIGITS_FILE
 
 
 def write_digits(path: Path) -> None:
-    """Write the 8×8 images (grey values 0…16) and their labels as bytes; the same content gives the same file."""
+    """Write the 8×8 images (gray values 0…16) and their labels as bytes, reproducibly."""
     digits = load_digits()
     images_NHW, labels_N = digits.images.astype(np.uint8), digits.target.astype(np.uint8)
     assert np.array_equal(images_NHW, digits.images), "the grey values are whole numbers"

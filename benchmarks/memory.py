@@ -1,7 +1,7 @@
-"""What a worker holds in memory after 5 trials and after 200, and whether it grows from trial to trial.
+"""The memory of a worker after 5 and after 200 trials, and whether it grows.
 
-A real `search worker` process runs one-epoch trials of the shipped model over few scenes; its resident memory is read
-the moment a trial's end is in the store.
+A real `search worker` process runs one-epoch trials of the shipped model over few scenes; its
+resident memory is read the moment a trial's end is in the store.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def measure(*, quick: bool) -> Result:
     """
     late = QUICK_LATE if quick else LATE
     spec = load_study("focal_gamma", {"epochs": 1, "trials": late + SPARE, **FEW_SCENES})
-    with tempfile.TemporaryDirectory(prefix="search-benchmark-") as held:
-        folder = Path(held)
+    with tempfile.TemporaryDirectory(prefix="search-benchmark-") as temporary:
+        folder = Path(temporary)
         url = f"sqlite:///{folder / 'search.db'}"
         session = open_session(spec, StoreLocation.parse(url))
         command = [
@@ -60,30 +60,30 @@ def measure(*, quick: bool) -> Result:
             session.store as store,
             started(command, folder, environment(SEARCH_STORE=url, **ONE_THREAD)) as worker,
         ):
-            held_gib = watch(worker, store, session.stored.id, late)
+            resident_gib = watch(worker, store, session.stored.id, late)
             finish(worker, folder, DEADLINE_S)
-    if max(held_gib, default=0) < late:
+    if max(resident_gib, default=0) < late:
         raise SystemExit(
-            f"the worker was looked at after trials {sorted(held_gib)}, and not after {late}"
+            f"the worker was looked at after trials {sorted(resident_gib)}, and not after {late}"
         )
     early, late = (
-        min(number for number in held_gib if number >= wanted) for wanted in (EARLY, late)
+        min(number for number in resident_gib if number >= wanted) for wanted in (EARLY, late)
     )
-    growth = 100 * (held_gib[late] / held_gib[early] - 1)
+    growth = 100 * (resident_gib[late] / resident_gib[early] - 1)
     figures = [
-        Figure(f"resident after trial {early}", held_gib[early], "GiB", BOUND_GIB),
+        Figure(f"resident after trial {early}", resident_gib[early], "GiB", BOUND_GIB),
         Figure(
             f"resident after trial {late}",
-            held_gib[late],
+            resident_gib[late],
             "GiB",
             BOUND_GIB,
             peer=f"after trial {early}",
-            peer_found=held_gib[early],
+            peer_found=resident_gib[early],
         ),
-        Figure("largest value seen", max(held_gib.values()), "GiB", BOUND_GIB),
+        Figure("largest value seen", max(resident_gib.values()), "GiB", BOUND_GIB),
         Figure(f"growth from trial {early} to {late}", growth, "%", BOUND_GROWTH),
     ]
-    return Result(figures, {"resident_gib_after_trial": held_gib})
+    return Result(figures, {"resident_gib_after_trial": resident_gib})
 
 
 def watch(
@@ -102,7 +102,7 @@ def watch(
 
 
 def main() -> int:
-    """Measure and tell."""
+    """Measure, print and store the figures."""
     options = report.parser(__doc__ or "").parse_args()
     return report.publish("memory", measure(quick=options.quick), quick=options.quick)
 

@@ -1,4 +1,4 @@
-"""A study whose trials are the same wherever they run, and whether two runs of it are equal to the last bit."""
+"""A study whose trials are the same on any machine, and the comparison of two of its runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from storage.location import StoreLocation
 
 TRIALS, EPOCHS = 4, 40
 CLOCK = {"seconds", "samples_per_s", "peak_mib"}
-"""What two runs of the same training may tell differently."""
+"""Fields that may differ between two runs of the same training."""
 
 OFF = ("loss_rising", "metric_falling", "class_collapse", "overfitting", "loss_metric_decoupling")
 

@@ -1,8 +1,8 @@
 """A node of a Ray cluster that dies: `python -m benchmarks.ray_node_loss`.
 
-A head and three nodes of one CPU each are started on this machine. Two workers train; in the midst of a trial every
-process of a worker's node is killed at once. The study has to end with its exact budget, and every trial as in a run
-without Ray, to the last bit.
+A head and three nodes of one CPU each are started on this machine. Two workers train; in the midst
+of a trial every process of a worker's node is killed at once. The study has to end with its exact
+budget, and every trial as in a run without Ray, to the last bit.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ def measure() -> Result:
     import ray
 
     with (
-        tempfile.TemporaryDirectory(prefix="search-benchmark-") as held,
+        tempfile.TemporaryDirectory(prefix="search-benchmark-") as temporary,
         postgresql(("alone", "ray")) as (urls, version),
     ):
-        folders = {name: Path(held) / name for name in urls}
+        folders = {name: Path(temporary) / name for name in urls}
         for folder in folders.values():
             folder.mkdir()
             placed.write_study(folder)
@@ -50,13 +50,13 @@ def measure() -> Result:
             "2",
         ]
         run(search, folders["alone"], environment(SEARCH_STORE=urls["alone"]), LIMIT_S)
-        told = _with_a_loss(
+        measured = _with_a_loss(
             [*search, "--launcher", "ray", "--cpus-per-worker", "1"], folders["ray"], urls["ray"]
         )
         return _judged(
             placed.outcomes(urls["alone"]),
             placed.outcomes(urls["ray"]),
-            told,
+            measured,
             {"postgresql": version, "ray": ray.__version__},
         )
 
@@ -94,9 +94,7 @@ def _with_a_loss(search: list[str], folder: Path, url: str) -> dict[str, float]:
             (pid,) = {process.pid for process in _processes(victim)} & set(holders)
             killed = _kill(victim)
             began = time.monotonic()
-            placed.until(
-                lambda: _holders(url).get(pid) is None, "its trial was given back", LIMIT_S
-            )
+            placed.until(lambda: _holders(url).get(pid) is None, "its trial was released", LIMIT_S)
             placed.until(lambda: _attempt(url, holders[pid]) > 1, "its trial runs again", LIMIT_S)
             again_s = time.monotonic() - began
             placed.until(
@@ -167,12 +165,12 @@ def _kill(node: Any) -> int:
 def _judged(
     alone: dict[int, placed.Outcome],
     ray: dict[int, placed.Outcome],
-    told: dict[str, float],
+    measured: dict[str, float],
     facts: dict[str, str],
 ) -> Result:
     unequal = placed.differing(alone, ray)
     figures = [
-        Figure("processes of the node killed", told["killed"], "", 2, at_least=True),
+        Figure("processes of the node killed", measured["killed"], "", 2, at_least=True),
         Figure(
             "trials that ended",
             sum(trial.state == "complete" for trial in ray.values()),
@@ -182,17 +180,17 @@ def _judged(
         ),
         Figure("trials in the store", len(ray), "", placed.TRIALS),
         Figure(
-            "trials that went on in another attempt",
+            "trials that another attempt resumed",
             sum(trial.attempt > 1 for trial in ray.values()),
             "",
             1,
             at_least=True,
         ),
         Figure("trials whose score or epochs differ from a run without Ray", len(unequal), "", 0),
-        Figure("from the loss to the next attempt of its trial", told["again_s"], "s"),
+        Figure("from the loss to the next attempt of its trial", measured["again_s"], "s"),
         Figure(
             "Ray placed a worker in the stead of the lost one",
-            told["replaced"],
+            measured["replaced"],
             "",
             1,
             at_least=True,
@@ -206,7 +204,7 @@ def _judged(
 
 
 def main() -> int:
-    """Measure and tell."""
+    """Measure, print and store the figures."""
     options = report.parser(__doc__ or "").parse_args()
     return report.publish("ray_node_loss", measure(), quick=options.quick)
 

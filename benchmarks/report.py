@@ -1,4 +1,4 @@
-"""What every benchmark hands in: figures with a bound and a peer, shown as a table and kept as JSON beside machine facts."""
+"""The result of a benchmark: figures with bounds and peers, as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Result:
-    """The figures of a benchmark, what they were made of, and facts about the machine that only it knows."""
+    """The figures of a benchmark, their details, and facts about the machine that only it has."""
 
     figures: Sequence[Figure]
     details: Mapping[str, Any] = field(default_factory=dict)
@@ -78,7 +78,7 @@ class Result:
 
 
 def parser(about: str) -> argparse.ArgumentParser:
-    """The options that every benchmark has. From here on SIGTERM ends it as an error does: no process is left behind."""
+    """The options of every benchmark. From here on SIGTERM raises, so that no process is left."""
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     made = argparse.ArgumentParser(
         description=about, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -92,11 +92,11 @@ def parser(about: str) -> argparse.ArgumentParser:
 
 
 def publish(name: str, result: Result, *, quick: bool) -> int:
-    """Print the table and write the JSON. Returns the exit code: 1 when a bound was missed in a real run."""
+    """Print the table and write the JSON; exit code 1 when a bound was missed in a real run."""
     print(table(HEAD, [figure.cells(judged=not quick) for figure in result.figures]), flush=True)
     folder = QUICK if quick else RESULTS
     folder.mkdir(parents=True, exist_ok=True)
-    told = {
+    payload = {
         "benchmark": name,
         "measured": datetime.now(UTC).date().isoformat(),
         "quick": quick,
@@ -109,7 +109,7 @@ def publish(name: str, result: Result, *, quick: bool) -> int:
     }
     path = folder / f"{name}.json"
     path.write_text(
-        json.dumps(told, indent=1, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8"
+        json.dumps(payload, indent=1, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8"
     )
     print(f"\nwritten to {path.relative_to(RESULTS.parent.parent)}", flush=True)
     return 0 if quick or all(figure.reached is not False for figure in result.figures) else 1

@@ -1,6 +1,7 @@
 """Whether `search train` gives the recorded score of an exported trial again, to the last bit.
 
-A short study is run by the real command; then trials of it are exported and trained again by the real commands, too.
+A short study is run by the real command; then trials of it are exported and trained again by the
+real commands, too.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ SAID = re.compile(r"recorded (?P<recorded>[-+.\deE]+), trained (?P<trained>[-+.\
 
 def measure(*, quick: bool) -> Result:
     """Train the best trials again, the first by the file that the search itself wrote."""
-    with tempfile.TemporaryDirectory(prefix="search-benchmark-") as held:
-        folder = Path(held)
+    with tempfile.TemporaryDirectory(prefix="search-benchmark-") as temporary:
+        folder = Path(temporary)
         run(
             [script("search"), "run", "--study", STUDY, *(QUICK_SHORT if quick else SHORT)],
             folder,
@@ -54,18 +55,18 @@ def measure(*, quick: bool) -> Result:
         ),
         Figure("largest difference", largest, "", 0.0),
     ]
-    told = [
+    rows = [
         {"trial": number, "recorded": recorded, "trained": trained}
         for number, (recorded, trained) in scores.items()
     ]
     print(
         report.table(
             ("trial", "recorded", "trained"),
-            [(str(row["trial"]), repr(row["recorded"]), repr(row["trained"])) for row in told],
+            [(str(row["trial"]), repr(row["recorded"]), repr(row["trained"])) for row in rows],
         ),
         end="\n\n",
     )
-    return Result(figures, {"scores": told})
+    return Result(figures, {"scores": rows})
 
 
 def train_again(folder: Path, number: int, *, first: bool) -> tuple[float, float]:
@@ -101,7 +102,7 @@ def train_again(folder: Path, number: int, *, first: bool) -> tuple[float, float
 
 
 def main() -> int:
-    """Measure and tell."""
+    """Measure, print and store the figures."""
     options = report.parser(__doc__ or "").parse_args()
     return report.publish("retrain", measure(quick=options.quick), quick=options.quick)
 

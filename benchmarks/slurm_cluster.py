@@ -1,4 +1,4 @@
-"""A real Slurm on this machine, for as long as a block lasts: munged, slurmctld and a slurmd for each of two nodes, on the loopback."""
+"""A real Slurm on this machine: munged, slurmctld and a slurmd for each of two nodes."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ TOOLS = (
 SBIN = "/usr/sbin:/sbin"
 UP_S = 60.0
 
+PREEMPTIBLE = "PriorityTier=1 PreemptMode=REQUEUE GraceTime=30"
+
 CONFIGURATION = """
 ClusterName=search
 SlurmctldHost={host}(127.0.0.1)
@@ -57,7 +59,7 @@ SlurmdParameters=config_overrides
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 NodeName=node[0-1] NodeHostName={host} NodeAddr=127.0.0.1 Port=[{ports[1]}-{ports[2]}] CPUs=1
-PartitionName=low Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=30
+PartitionName=low Nodes=ALL Default=YES MaxTime=INFINITE State=UP {preemptible}
 PartitionName=high Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
 """
 
@@ -71,14 +73,23 @@ def missing() -> str:
 @contextmanager
 def cluster() -> Iterator[dict[str, str]]:
     """The environment in which Slurm's commands, and so ours, find the cluster."""
-    with tempfile.TemporaryDirectory(prefix="slurm-", dir="/tmp") as held, ExitStack() as daemons:
-        folder, host, ports = Path(held), socket.gethostname().partition(".")[0], _free_ports()
+    with (
+        tempfile.TemporaryDirectory(prefix="slurm-", dir="/tmp") as temporary,
+        ExitStack() as daemons,
+    ):
+        folder, host, ports = Path(temporary), socket.gethostname().partition(".")[0], _free_ports()
         folder.chmod(0o755)  # munge's socket is for everyone
         variables = environment(
             PATH=f"{os.environ.get('PATH', '')}:{SBIN}", SLURM_CONF=str(folder / "slurm.conf")
         )
         (folder / "slurm.conf").write_text(
-            CONFIGURATION.format(host=host, user=getpass.getuser(), folder=folder, ports=ports),
+            CONFIGURATION.format(
+                host=host,
+                user=getpass.getuser(),
+                folder=folder,
+                ports=ports,
+                preemptible=PREEMPTIBLE,
+            ),
             encoding="utf-8",
         )
         key = folder / "munge.key"
@@ -112,7 +123,7 @@ def cluster() -> Iterator[dict[str, str]]:
         _wait_until_empty(variables)
 
 
-def told(variables: dict[str, str], *command: str) -> str:
+def read_output(variables: dict[str, str], *command: str) -> str:
     """What one of Slurm's commands says."""
     return subprocess.run(
         command, env=variables, capture_output=True, text=True, timeout=60, check=True
@@ -141,22 +152,22 @@ def _wait_until_up(folder: Path, variables: dict[str, str]) -> None:
 
 
 def _wait_until_empty(variables: dict[str, str]) -> None:
-    """The last processes of a job end only while there is a controller that they can tell."""
+    """The last processes of a job end only while they can report to a controller."""
     deadline = time.monotonic() + UP_S
-    while told(variables, "squeue", "-h").strip() and time.monotonic() < deadline:
+    while read_output(variables, "squeue", "-h").strip() and time.monotonic() < deadline:
         time.sleep(0.5)
 
 
 def _free_ports() -> tuple[int, int, int]:
     """One for the controller, and two that follow one another for the nodes."""
     for _ in range(100):
-        with ExitStack() as held:
-            first = held.enter_context(socket.socket())
+        with ExitStack() as stack:
+            first = stack.enter_context(socket.socket())
             first.bind(("127.0.0.1", 0))
             port = first.getsockname()[1]
             try:
                 for other in (port + 1, port + 2):
-                    held.enter_context(socket.socket()).bind(("127.0.0.1", other))
+                    stack.enter_context(socket.socket()).bind(("127.0.0.1", other))
             except OSError:
                 continue
             return port, port + 1, port + 2

@@ -1,9 +1,10 @@
 """A worker that Slurm preempts: `python -m benchmarks.slurm_preemption`, where Slurm is installed.
 
-A real Slurm of two nodes is started on this machine. Two workers train in a partition of low priority; a job of high
-priority takes a node from one in the midst of a trial. The worker has to give its trial back, its job has to wait in the
-queue and run again. Then Ctrl-C stops the search, which has to take its jobs out of the queue, and the same command goes
-on. Every trial has to end as in a run on this machine alone, to the last bit.
+A real Slurm of two nodes is started on this machine. Two workers train in a partition of low
+priority; a job of high priority takes a node from one of them during a trial. The worker has to
+release its trial; its job has to wait in the queue and run again. Then Ctrl-C stops the search,
+which has to remove its jobs from the queue, and the same command resumes it. Every trial has to
+end as in a run on this machine alone, to the last bit.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ HIGH_S = 8
 def measure() -> Result:
     """Run the study on this machine, then on Slurm with a preemption."""
     with (
-        tempfile.TemporaryDirectory(prefix="search-benchmark-") as held,
+        tempfile.TemporaryDirectory(prefix="search-benchmark-") as temporary,
         postgresql(("alone", "slurm")) as (urls, version),
     ):
-        folders = {name: Path(held) / name for name in urls}
+        folders = {name: Path(temporary) / name for name in urls}
         for folder in folders.values():
             folder.mkdir()
             placed.write_study(folder)
@@ -50,18 +51,20 @@ def measure() -> Result:
         ]
         run(search, folders["alone"], environment(SEARCH_STORE=urls["alone"]), LIMIT_S)
         with slurm_cluster.cluster() as variables:
-            slurm = slurm_cluster.told(variables, "sinfo", "--version").strip()
-            told = _preempted(search, folders["slurm"], variables | {"SEARCH_STORE": urls["slurm"]})
+            slurm = slurm_cluster.read_output(variables, "sinfo", "--version").strip()
+            measured = _preempted(
+                search, folders["slurm"], variables | {"SEARCH_STORE": urls["slurm"]}
+            )
         return _judged(
             placed.outcomes(urls["alone"]),
             placed.outcomes(urls["slurm"]),
-            told,
+            measured,
             {"postgresql": version, "slurm": slurm},
         )
 
 
 def _preempted(search: list[str], folder: Path, variables: dict[str, str]) -> dict[str, float]:
-    """The study on Slurm, with a node taken from one of its workers; what Slurm told of it."""
+    """The study on Slurm, with a node taken from one of its workers; what Slurm measured of it."""
     url = variables["SEARCH_STORE"]
     command = [*search, "--launcher", "slurm", "--slurm", "partition=low"]
     with started(command, folder, variables) as process:
@@ -71,7 +74,7 @@ def _preempted(search: list[str], folder: Path, variables: dict[str, str]) -> di
             LIMIT_S,
         )
         began = time.monotonic()
-        slurm_cluster.told(
+        slurm_cluster.read_output(
             variables,
             "sbatch",
             "-p",
@@ -94,7 +97,7 @@ def _preempted(search: list[str], folder: Path, variables: dict[str, str]) -> di
             "the preempted job runs again and trains",
             LIMIT_S,
         )
-        shown = slurm_cluster.told(variables, "scontrol", "show", "job") + _files(folder)
+        shown = slurm_cluster.read_output(variables, "scontrol", "show", "job") + _files(folder)
         process.send_signal(signal.SIGINT)
         code = process.wait(LIMIT_S)
     placed.until(
@@ -105,13 +108,13 @@ def _preempted(search: list[str], folder: Path, variables: dict[str, str]) -> di
     restarts = [int(number) for number in re.findall(r"Restarts=(\d+)", shown)]
     leaks = shown.count(url)
     left = len(list(folder.rglob("store.url")))
-    told = {
+    measured = {
         "restarts": sum(restarts),
         "yielded_s": yielded_s,
         "leaks": leaks,
         "addresses left": left,
     }
-    return told | {"broke": _files(folder).count("Traceback"), "code": code, "paused": paused}
+    return measured | {"broke": _files(folder).count("Traceback"), "code": code, "paused": paused}
 
 
 def _files(folder: Path) -> str:
@@ -128,18 +131,20 @@ def _both_train(url: str) -> bool:
 
 
 def _queue(variables: dict[str, str]) -> str:
-    return slurm_cluster.told(variables, "squeue", "-h", "-r", "-o", "%P %t")
+    return slurm_cluster.read_output(variables, "squeue", "-h", "-r", "-o", "%P %t")
 
 
 def _judged(
     alone: dict[int, placed.Outcome],
     slurm: dict[int, placed.Outcome],
-    told: dict[str, float],
+    measured: dict[str, float],
     facts: dict[str, str],
 ) -> Result:
     unequal = placed.differing(alone, slurm)
     figures = [
-        Figure("jobs that Slurm put into the queue again", told["restarts"], "", 1, at_least=True),
+        Figure(
+            "jobs that Slurm put into the queue again", measured["restarts"], "", 1, at_least=True
+        ),
         Figure(
             "trials that ended",
             sum(trial.state == "complete" for trial in slurm.values()),
@@ -149,7 +154,7 @@ def _judged(
         ),
         Figure("trials in the store", len(slurm), "", placed.TRIALS),
         Figure(
-            "trials that went on in another attempt",
+            "trials that another attempt resumed",
             sum(trial.attempt > 1 for trial in slurm.values()),
             "",
             1,
@@ -161,23 +166,23 @@ def _judged(
             "",
             0,
         ),
-        Figure("tracebacks in the logs", told["broke"], "", 0),
+        Figure("tracebacks in the logs", measured["broke"], "", 0),
         Figure(
             "exit code after Ctrl-C, with both jobs gone from the queue",
-            told["code"],
+            measured["code"],
             "",
             130,
             at_least=True,
         ),
-        Figure("trials that Ctrl-C gave back to the study", told["paused"], "", 1, at_least=True),
-        Figure("from the job of high priority to its start", told["yielded_s"], "s"),
+        Figure("trials that Ctrl-C released", measured["paused"], "", 1, at_least=True),
+        Figure("from the job of high priority to its start", measured["yielded_s"], "s"),
         Figure(
             "times that the store's address shows in Slurm's job list, batch files and logs",
-            told["leaks"],
+            measured["leaks"],
             "",
             0,
         ),
-        Figure("files with the store's address left at the end", told["addresses left"], "", 0),
+        Figure("files with the store's address left at the end", measured["addresses left"], "", 0),
     ]
     return Result(
         figures,
@@ -187,11 +192,12 @@ def _judged(
 
 
 def main() -> int:
-    """Measure and tell, or say why not."""
+    """Measure, print and store the figures, or print why that is impossible."""
     options = report.parser(__doc__ or "").parse_args()
     if tool := slurm_cluster.missing():
         print(
-            f"slurm_preemption: skipped, Slurm is not on this machine (no command {tool}; Debian has it in slurmctld, slurmd, slurm-client and munge)"
+            f"slurm_preemption: skipped, Slurm is not on this machine (no command {tool}; "
+            "Debian has it in slurmctld, slurmd, slurm-client and munge)"
         )
         return 0
     return report.publish("slurm_preemption", measure(), quick=options.quick)

@@ -1,4 +1,4 @@
-"""How long the commands that only look take to answer, as whole processes, beside a bare Python and Optuna's own command."""
+"""How long light commands take, against an empty Python and Optuna's own command."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TIMEOUT_S = 60.0
 
 
 def measure(*, quick: bool) -> Result:
-    """Every command once a round, so that what disturbs the machine disturbs all of them; one round before is not counted."""
+    """Run every command once per round; a first round is not counted."""
     commands = {
         "python -c pass": [sys.executable, "-c", "pass"],
         "optuna --help": [script("optuna"), "--help"],
@@ -66,7 +66,7 @@ def measure(*, quick: bool) -> Result:
 
 
 def main() -> int:
-    """Measure and tell."""
+    """Measure, print and store the figures."""
     options = report.parser(__doc__ or "").parse_args()
     return report.publish("startup", measure(quick=options.quick), quick=options.quick)
 

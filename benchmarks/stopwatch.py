@@ -1,4 +1,4 @@
-"""How the time of a lap is spent among the calls within it, told apart by who made them."""
+"""How the time of a lap is divided among the calls within it, distinguished by their caller."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Target = tuple[object, str, str]
 
 
 class Stopwatch:
-    """Times wrapped calls while a lap runs. A call within another is filed as `outer › inner`, and is part of the outer one, too."""
+    """Time wrapped calls while a lap runs; a call within another is named `outer › inner`."""
 
     def __init__(self) -> None:
         self.laps_ms: list[float] = []
@@ -36,17 +36,19 @@ class Stopwatch:
         self.laps_ms.append(1000 * (time.perf_counter() - self._started))
         self._started = None
         for path in {*self._lap, *self.parts_ms}:
-            held = self.parts_ms[path]
-            held += [0.0] * (len(self.laps_ms) - 1 - len(held))  # laps in which it was not called
-            held.append(1000 * self._lap.get(path, 0.0))
+            parts_ms = self.parts_ms[path]
+            parts_ms += [0.0] * (
+                len(self.laps_ms) - 1 - len(parts_ms)
+            )  # laps in which it was not called
+            parts_ms.append(1000 * self._lap.get(path, 0.0))
 
     def mark(self, label: str) -> None:
-        """Note how far the lap is; the first time in a lap counts, and outside of one nothing does."""
+        """Note the progress of the lap; only the first time in a lap counts."""
         if self._started is not None:
             self._lap.setdefault(label, time.perf_counter() - self._started)
 
     def forget(self) -> None:
-        """Forget every lap, and the one at hand."""
+        """Forget every lap, including the current one."""
         self.laps_ms.clear()
         self.parts_ms.clear()
         self._started = None
@@ -68,7 +70,7 @@ class Stopwatch:
 
     @contextmanager
     def watching(self, *targets: Target) -> Iterator[None]:
-        """Time the targets within the block. One that is not there any more is left out: the laps are right without it."""
+        """Time the targets within the block; a target that no longer exists is left out."""
         with ExitStack() as stack:
             for owner, name, label in targets:
                 if hasattr(owner, name):

@@ -1,8 +1,9 @@
-"""What one optimiser step of a text classifier costs with the focal loss, against transformers' plain Trainer.
+"""What an optimizer step of a text classifier costs with the focal loss, against transformers.
 
-Four ways to train the same small BERT on the same batches take turns in one process: the plain Trainer with its own cross
-entropy, `FocalLossTrainer`, a plain Trainer with `FocalLossFunction`, and the objective's own loop, which also clips, guards
-and tells what it used. A step is the time from the end of one to the end of the next, so the loading of batches counts.
+Four ways to train the same small BERT on the same batches take turns in one process: the plain
+Trainer with its own cross entropy, `FocalLossTrainer`, a plain Trainer with `FocalLossFunction`,
+and the objective's own loop, which also clips, guards and reports what it used. A step is the time
+from the end of one to the end of the next, so the loading of batches counts.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ SIZES = {
     "embedded": Size(21, 60, {}),
     "larger": Size(5, 30, {"model": {"hidden": 256, "layers": 4, "heads": 4}}),
 }
-"""The small BERT of the shipped studies, where a loss weighs most, and one whose step takes over ten times as long."""
+"""The small BERT of the shipped studies, and one whose step takes over ten times as long."""
 
 
 class Rows(Dataset[dict[str, Any]]):
@@ -86,7 +87,7 @@ def collated(rows: list[dict[str, Any]]) -> dict[str, Tensor]:
 
 
 class Classifier(torch.nn.Module):
-    """The objective's own model in the form in which a Trainer calls one; its loss is the usual one, unless the Trainer has another."""
+    """The objective's model in the form that a Trainer calls; its own loss is the usual one."""
 
     def __init__(self, model: TextModel) -> None:
         super().__init__()
@@ -215,7 +216,7 @@ def measure(*, quick: bool) -> Result:
     for name, size in SIZES.items():
         turns = taken(size, QUICK_ROUNDS if quick else size.rounds)
         details[name] = {way: [round(one, 3) for one in found] for way, found in turns.items()}
-        figures += told(name, turns)
+        figures += make_figures(name, turns)
     return Result(figures, details)
 
 
@@ -223,8 +224,8 @@ def taken(size: Size, rounds: int) -> dict[str, list[float]]:
     """Way → the median step of each of its turns, in ms."""
     config = TextConfig.model_validate({**CONFIG, **size.changes})
     data = prepare(config, "cpu")
-    with tempfile.TemporaryDirectory(prefix="search-benchmark-") as held:
-        trainer = partial(with_trainer, config, data, size.steps, Path(held))
+    with tempfile.TemporaryDirectory(prefix="search-benchmark-") as temporary:
+        trainer = partial(with_trainer, config, data, size.steps, Path(temporary))
         ways: dict[str, Callable[[], float]] = {
             PLAIN: partial(trainer, plain),
             "FocalLossTrainer": partial(trainer, focal),
@@ -241,8 +242,8 @@ def taken(size: Size, rounds: int) -> dict[str, list[float]]:
         return turns
 
 
-def told(size: str, turns: dict[str, list[float]]) -> Iterable[Figure]:
-    """The step of every way, and the median over the rounds of its ratio to the plain Trainer in the same round."""
+def make_figures(size: str, turns: dict[str, list[float]]) -> Iterable[Figure]:
+    """The step of every way, and the median of its ratio to the plain Trainer in the same round."""
     base = turns[PLAIN]
     for name, found in turns.items():
         if name != PLAIN:
@@ -254,7 +255,7 @@ def told(size: str, turns: dict[str, list[float]]) -> Iterable[Figure]:
 
 
 def main() -> int:
-    """Measure and tell."""
+    """Measure, print and store the figures."""
     options = report.parser(__doc__ or "").parse_args()
     return report.publish("text_step", measure(quick=options.quick), quick=options.quick)
 

@@ -13,7 +13,7 @@ from spaces.records import score
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training reached: on the validation split by the rule of its metric, and on the test split."""
+    """The scores of a training on the validation split, by its metric's rule, and on test."""
 
     validation: float
     test: float | None

@@ -1,8 +1,9 @@
 """How long a warm worker leaves its device idle between two trials.
 
-The worker's own loop runs in this process, on a study of one-epoch trials over few scenes. A gap begins when the last
-write of a trial to the store is done, and ends when the optimiser of the next trial is about to take its first step;
-the first batch's forward and backward pass lies within. Building the model is told apart, for any tuner has to do it.
+The worker's own loop runs in this process, on a study of one-epoch trials over few scenes. A gap
+begins when the last write of a trial to the store is done, and ends when the optimizer of the next
+trial is about to take its first step; the first batch's forward and backward pass lies within.
+Building the model is measured by itself, since any tuner has to do it.
 """
 
 from __future__ import annotations
@@ -64,10 +65,10 @@ def measure(*, quick: bool) -> Result:
                 watch.watching(*_parts(bench)),
             ):
                 train_trials(bench, session.stored)
-    return told(watch)
+    return make_result(watch)
 
 
-def told(watch: Stopwatch) -> Result:
+def make_result(watch: Stopwatch) -> Result:
     """The gaps, and what they are made of.
 
     Raises:
@@ -91,7 +92,7 @@ def told(watch: Stopwatch) -> Result:
     )
     figures = [
         Figure(
-            "last write → first optimiser step, without building the model, median",
+            "last write → first optimizer step, without building the model, median",
             median(own_ms),
             "ms",
             BOUND_MS,
@@ -122,7 +123,7 @@ def _then(function: Callable[..., Any], after: Callable[[], None]) -> Callable[.
 
 @contextmanager
 def _first_step(watch: Stopwatch) -> Iterator[None]:
-    """Ends the lap when an optimiser is about to step; later steps of the trial find no lap to end."""
+    """End the lap when an optimizer is about to step; later steps of the trial have no effect."""
     from torch.optim.optimizer import register_optimizer_step_pre_hook
 
     hook = register_optimizer_step_pre_hook(lambda *_: watch.stop())
@@ -162,11 +163,11 @@ def _parts(bench: Any) -> Iterator[Target]:
     yield type(bench.store.leases), "bind_trial", "store.bind"
     yield segmentation, "build_model", BUILD
     yield loop, "build_criterion", "building the loss"
-    yield loop, "build_optimizer", "building the optimiser"
+    yield loop, "build_optimizer", "building the optimizer"
 
 
 def main() -> int:
-    """Measure and tell."""
+    """Measure, print and store the figures."""
     options = report.parser(__doc__ or "").parse_args()
     return report.publish("warm_worker", measure(quick=options.quick), quick=options.quick)
 

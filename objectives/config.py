@@ -1,4 +1,4 @@
-"""Configuration shared by the objectives that train a classifier by gradient; each adds data and model.
+"""Configuration shared by the objectives that train classifiers; each adds data and model.
 
 It imports no torch.
 """

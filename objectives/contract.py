@@ -1,4 +1,4 @@
-"""Interface between `search` and an objective. It imports no torch, so that most commands load nothing heavy."""
+"""Interface between `search` and an objective. No torch: most commands load nothing heavy."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Checkpoints(Protocol):
         """
 
     def step(self) -> bool:
-        """Report a step, and return whether to write the state now, within the epoch. Never waits."""
+        """Report a step; return whether to write the state now, within the epoch. Never waits."""
 
     def due(self, record: EpochRecord, *, last: bool) -> bool:
         """Return whether to write the state after this epoch.
@@ -81,7 +81,7 @@ class Trainer(Protocol):
         """Count the valid training pixels, or samples, of every class."""
 
     def prepare(self, config: Any, device: str) -> Any:
-        """Load the data and check that the model can be built; a worker keeps the result between trials."""
+        """Load the data and check that the model can be built; workers keep the result."""
 
     def train(
         self, config: Any, prepared: Any, counts: ClassCounts, device: str, checkpoints: Checkpoints
@@ -96,10 +96,10 @@ class Trainer(Protocol):
             checkpoints: where the state is read and written.
 
         Raises:
-            OutOfMemoryError: when the device does not have enough memory; for what torch raises then
-                see `objectives.training.out_of_memory.translate_out_of_memory`. A configuration that
-                has `batch_size` and `optimizer.accumulate` is tried once more with half the former
-                and twice the latter.
+            OutOfMemoryError: when the device does not have enough memory; for what torch raises
+                then see `objectives.training.out_of_memory.translate_out_of_memory`. A
+                configuration that has `batch_size` and `optimizer.accumulate` is tried once more
+                with half the former and twice the latter.
         """
 
 

@@ -1,4 +1,4 @@
-"""Custom objectives: `my_package.my_module:train` in a study names a generator function of epoch records.
+"""Custom objectives: a study names a generator function as `my_package.my_module:train`.
 
 docs/own-objective.md has the requirements, `objectives.testing` a test to run against the function.
 """
@@ -45,7 +45,7 @@ def custom_objective(name: str) -> Objective:
     function = getattr(module, function_name, None)
     if not callable(function):
         known = [key for key, value in vars(module).items() if inspect.isfunction(value)]
-        raise _unusable(
+        raise _unusable_function(
             f"{module_name} has no function {function_name!r}{nearest(function_name, known)}",
             name,
             found=", ".join(known) or "no function",
@@ -57,7 +57,7 @@ def custom_objective(name: str) -> Objective:
         function,
         getattr(module, "prepare", None),
         getattr(module, "count_classes", None),
-        _checksum(module),
+        _hash_file(module),
     )
     return Objective(
         name=name, config=config, metrics={}, load=lambda: trainer, data_key=lambda _: name
@@ -97,8 +97,8 @@ def _not_imported(module_name: str, problem: BaseException) -> StudyError:
     )
 
 
-def _checksum(module: ModuleType) -> str:
-    """Return the checksum of the module's file, if it has one: an edited `count_classes` counts again."""
+def _hash_file(module: ModuleType) -> str:
+    """Return the checksum of the module's file: an edited `count_classes` counts again."""
     try:
         return hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest()
     except OSError:
@@ -111,11 +111,11 @@ def _config_of(function: Callable[..., Any], name: str) -> type[TrialConfig]:
     try:
         config = get_type_hints(function).get(first or "")
     except Exception as problem:  # an annotation is an expression of the user's
-        raise _unusable(
+        raise _unusable_function(
             f"an annotation of {name} uses an unknown name", name, found=str(problem)
         ) from None
     if not (isinstance(config, type) and issubclass(config, TrialConfig)):
-        raise _unusable(
+        raise _unusable_function(
             f"the first parameter of {name} is not annotated with a configuration",
             name,
             found=f"{first}: {config}" if first else "no parameter",
@@ -139,7 +139,7 @@ def _check_parameters(function: Callable[..., Any], name: str) -> None:
             )
 
 
-def _unusable(what: str, name: str, *, found: str) -> StudyError:
+def _unusable_function(what: str, name: str, *, found: str) -> StudyError:
     return StudyError(
         what,
         where=f"objective: {name}",
@@ -168,7 +168,7 @@ class CustomTrainer(Trainer):
     checksum: str = ""
 
     def fingerprint(self, config: Any) -> str:
-        """Hash the name, the module's file and the configuration, as the data are not known here."""
+        """Hash name, file and configuration, as the data are not known here."""
         settings = config.model_dump_json(exclude={"seed", "epochs", "metric"})
         text = f"{self.name}\n{self.checksum}\n{settings}"
         return hashlib.sha256(text.encode()).hexdigest()[:32]
@@ -177,7 +177,7 @@ class CustomTrainer(Trainer):
         """Call the module's `count_classes(config)`, class → samples; empty if there is none."""
         if self.count_function is None:
             return ClassCounts((), ())
-        counts = _call("count_classes", self.name, self.count_function, config)
+        counts = _call_function("count_classes", self.name, self.count_function, config)
         if not isinstance(counts, Mapping):
             raise _unusable_counts(self.name, type(counts).__name__)
         plain = {str(name): _to_plain(count) for name, count in counts.items()}
@@ -190,7 +190,7 @@ class CustomTrainer(Trainer):
         """Call the module's `prepare(config)`, once per worker; None if there is none."""
         if self.prepare_function is None:
             return None
-        return _call("prepare", self.name, self.prepare_function, config)
+        return _call_function("prepare", self.name, self.prepare_function, config)
 
     def train(
         self, config: Any, prepared: Any, counts: ClassCounts, device: str, checkpoints: Checkpoints
@@ -215,7 +215,7 @@ class CustomTrainer(Trainer):
                 "it must be a generator that yields one record per epoch"
             )
         previous: EpochRecord | None = None
-        environment = _environment(counts, device)
+        environment = _describe_environment(counts, device)
         try:
             for yielded in training:
                 record = self._to_record(yielded, config, environment)
@@ -323,7 +323,7 @@ def _read_test(test: Any, place: str) -> TestScore | None:
     return TestScore(float(score), ())
 
 
-def _call(what: str, name: str, function: Callable[..., Any], config: Any) -> Any:
+def _call_function(what: str, name: str, function: Callable[..., Any], config: Any) -> Any:
     """Call a function of a user's module.
 
     Raises:
@@ -353,7 +353,7 @@ def _unusable_counts(name: str, found: str) -> DataError:
     )
 
 
-def _environment(counts: ClassCounts, device: str) -> dict[str, Any]:
+def _describe_environment(counts: ClassCounts, device: str) -> dict[str, Any]:
     """Return what a record has of the machine, and the names of the classes."""
     torch = sys.modules.get("torch")
     found: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Objectives by name. Importing them loads their configurations; trainers, and torch, load when needed."""
+"""Objectives by name, with their configurations; trainers, and torch, load when needed."""
 
 from __future__ import annotations
 

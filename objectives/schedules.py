@@ -1,4 +1,4 @@
-"""Schedules: the values of loss and optimizer in an epoch, a pure function of configuration and epoch.
+"""Schedules: values of loss and optimizer, a pure function of configuration and epoch.
 
 Epochs count from 1. A value applies to all steps of an epoch.
 """
@@ -51,8 +51,8 @@ def values_at(
 ) -> EpochValues:
     """Return the values of one epoch.
 
-    The first stage that covers the epoch and names a value takes precedence over the configuration's
-    own value and, for the Dice weight, over the warm-up.
+    The first stage that covers the epoch and names a value takes precedence over the
+    configuration's own value and, for the Dice weight, over the warm-up.
 
     Args:
         epoch: counted from 1.
@@ -76,7 +76,7 @@ def values_at(
     dice_weight, smooth, clip_ratio = _loss_values(epoch, loss, weights, schedule)
     return EpochValues(
         epoch=epoch,
-        lr=_lr(epoch, epochs, optimizer, schedule),
+        lr=_learning_rate(epoch, epochs, optimizer, schedule),
         ce_weight=loss.ce_weight if dice_weight == loss.dice_weight else 1 - dice_weight,
         dice_weight=dice_weight,
         smooth=smooth,
@@ -124,7 +124,7 @@ def settled_from(
     schedule: ScheduleConfig,
     epochs: int,
 ) -> int:
-    """Return the first epoch from which CE/Dice weights, smooth and clip ratio keep their final values.
+    """Return the first epoch from which CE/Dice weights, smooth and clip ratio are final.
 
     It may be beyond the last epoch: the configured values are then never trained with.
     """
@@ -148,13 +148,13 @@ def _settled_from(loss: LossConfig, weights: WeightsConfig, schedule: ScheduleCo
         (
             end
             for end in ends
-            if _differ(_loss_values(end - 1, loss, weights, schedule), final, counts)
+            if _values_differ(_loss_values(end - 1, loss, weights, schedule), final, counts)
         ),
         default=1,
     )
 
 
-def _differ(
+def _values_differ(
     values: Sequence[float | None], final: Sequence[float | None], counts: Sequence[bool]
 ) -> bool:
     """Return whether a value that counts differs: one that the loss does not use may change."""
@@ -167,19 +167,19 @@ def _loss_values(
     epoch: int, loss: LossConfig, weights: WeightsConfig, schedule: ScheduleConfig
 ) -> tuple[float, float, float | None]:
     """Return Dice weight, smooth and clip ratio of an epoch."""
-    dice_weight = _staged(epoch, schedule, "dice_weight")
+    dice_weight = _staged_value(epoch, schedule, "dice_weight")
     if dice_weight is None:
         dice_weight = loss.dice_weight * _dice_share(epoch, schedule)
-    smooth = _staged(epoch, schedule, "smooth")
+    smooth = _staged_value(epoch, schedule, "smooth")
     if smooth is None:
         smooth = loss.smooth
-    clip_ratio = _staged(epoch, schedule, "clip_ratio")
+    clip_ratio = _staged_value(epoch, schedule, "clip_ratio")
     if clip_ratio is None:
         clip_ratio = weights.clip_ratio
     return dice_weight, smooth, clip_ratio
 
 
-def _staged(epoch: int, schedule: ScheduleConfig, name: Named) -> float | None:
+def _staged_value(epoch: int, schedule: ScheduleConfig, name: Named) -> float | None:
     """Return the value of `name` by the first stage that has one in this epoch, or None."""
     for stage in schedule.stages:
         value: float | None = getattr(stage, name)
@@ -189,15 +189,17 @@ def _staged(epoch: int, schedule: ScheduleConfig, name: Named) -> float | None:
 
 
 def _dice_share(epoch: int, schedule: ScheduleConfig) -> float:
-    """Return the share of the final Dice weight: 0 for k epochs, j/m in epoch k + j, 1 from k + m on."""
+    """Return the share of the final Dice weight: 0 for k epochs, j/m in epoch k + j, then 1."""
     ramped = epoch - schedule.dice_ce_only_epochs
     if ramped <= 0:
         return 0.0
     return min(1.0, ramped / max(schedule.dice_ramp_epochs, 1))
 
 
-def _lr(epoch: int, epochs: int, optimizer: OptimizerConfig, schedule: ScheduleConfig) -> float:
-    multiple = _staged(epoch, schedule, "lr_multiple")
+def _learning_rate(
+    epoch: int, epochs: int, optimizer: OptimizerConfig, schedule: ScheduleConfig
+) -> float:
+    multiple = _staged_value(epoch, schedule, "lr_multiple")
     peak = optimizer.base_lr * (optimizer.lr_multiple if multiple is None else multiple)
     return peak * _lr_factor(epoch, epochs, schedule)
 

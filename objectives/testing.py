@@ -64,7 +64,7 @@ class KeptState:
 
 
 class ObjectiveContract:
-    """Tests of an objective: records in order, repeatable, resumable; used values are the sampled ones.
+    """Tests of an objective: records in order, repeatable, resumable; used values as sampled.
 
     Attributes:
         objective: as a study names it.
@@ -109,20 +109,20 @@ class ObjectiveContract:
 
     def test_repeatable(self) -> None:
         """The same configuration, with its seed, gives the same records."""
-        assert _comparable(self.start()) == _comparable(self.start())
+        assert _comparable_records(self.start()) == _comparable_records(self.start())
 
     def test_resumed(self, tmp_path: Path) -> None:
         """A training that is resumed gives the records of an uninterrupted one.
 
         One that writes no states starts from epoch 1, which is allowed.
         """
-        uninterrupted = _comparable(self.start())
+        uninterrupted = _comparable_records(self.start())
         keeper = KeptState(tmp_path / "state", 1)
         interrupted = self.start(keeper)
-        assert _comparable(islice(interrupted, 1)) == uninterrupted[:1]
+        assert _comparable_records(islice(interrupted, 1)) == uninterrupted[:1]
         interrupted.close()  # type: ignore[attr-defined]
         if keeper.path.exists():
-            assert _comparable(self.start(keeper)) == uninterrupted
+            assert _comparable_records(self.start(keeper)) == uninterrupted
         else:
             assert not keeper.read, "it asks for the latest state, but wrote none where one was due"
 
@@ -130,14 +130,14 @@ class ObjectiveContract:
         """A closed training yields nothing more, and leaves no generator of its own."""
         gc.collect()
         name = self.objective.rpartition(":")[2] if ":" in self.objective else "train"
-        before = _generators(name)
+        before = _count_generators(name)
         training = self.start()
         next(training)
         training.close()  # type: ignore[attr-defined]
         assert list(training) == []
         del training
         gc.collect()
-        assert _generators(name) <= before
+        assert _count_generators(name) <= before
 
     def test_used(self) -> None:
         """Every sampled value is the one that the record has under `used`."""
@@ -152,7 +152,7 @@ class ObjectiveContract:
             assert same, f"{path} was sampled as {value}, but {used} was used"
 
 
-def _comparable(records: Iterator[EpochRecord]) -> list[str]:
+def _comparable_records(records: Iterator[EpochRecord]) -> list[str]:
     """Return the records without what depends on the clock, NaN equal to NaN."""
     return [
         repr({key: value for key, value in record.as_dict().items() if key not in CLOCK})
@@ -160,7 +160,7 @@ def _comparable(records: Iterator[EpochRecord]) -> list[str]:
     ]
 
 
-def _generators(name: str) -> int:
+def _count_generators(name: str) -> int:
     """Count the suspended generators of that function."""
     return sum(
         type(thing).__name__ == "generator"

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from search.export import Export, load_export
     from search.planning.plan import Plan, make_plan
     from search.pruners.divergence import DivergencePruner
-    from search.replay.backtest import backtest
+    from search.replay.backtest import run_backtest
     from search.session import Session, open_session
 else:
     from spaces.lazy_exports import lazy_exports
@@ -20,7 +20,7 @@ else:
             "search.export": ("Export", "load_export"),
             "search.planning.plan": ("Plan", "make_plan"),
             "search.pruners.divergence": ("DivergencePruner",),
-            "search.replay.backtest": ("backtest",),
+            "search.replay.backtest": ("run_backtest",),
             "search.session": ("Session", "open_session"),
         },
     )
@@ -30,8 +30,8 @@ __all__ = [
     "Export",
     "Plan",
     "Session",
-    "backtest",
     "load_export",
     "make_plan",
     "open_session",
+    "run_backtest",
 ]

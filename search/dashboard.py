@@ -1,4 +1,4 @@
-"""optuna-dashboard on the store's database, on the loopback interface alone."""
+"""Serve optuna-dashboard on a store's database, on the loopback interface only."""
 
 from __future__ import annotations
 
@@ -10,26 +10,27 @@ from spaces.errors import InputError
 from storage.location import StoreLocation
 
 HOST = "127.0.0.1"
-"""The dashboard has no login, so nobody but this machine may reach it."""
+"""The dashboard has no login, so no other machine may reach it."""
 
 
-def serve(location: StoreLocation, study: str | None, port: int) -> None:
-    """Serve until Ctrl-C.
+def serve_dashboard(location: StoreLocation, study: str | None, port: int) -> None:
+    """Serve the dashboard until Ctrl-C.
+
+    Args:
+        study: name of the study at whose page it opens.
 
     Raises:
-        StoreError: when the store or the study is not there.
-        InputError: when the port is taken.
+        StoreError: when there is no such store or study.
+        InputError: when the port is in use.
     """
+    page = "/dashboard/"
     with location.open(create=False) as store:
-        place = (
-            f"/dashboard/studies/{find_study(store, study).optuna_study_id}"
-            if study
-            else "/dashboard/"
-        )
+        if study:
+            page = f"/dashboard/studies/{find_study(store, study).optuna_study_id}"
     _check_port(port)
     from optuna_dashboard import run_server
 
-    print(f"http://{HOST}:{port}{place}  (Ctrl-C ends it)", flush=True)
+    print(f"http://{HOST}:{port}{page}  (Ctrl-C ends it)", flush=True)
     run_server(open_trials(location), host=HOST, port=port)
 
 
@@ -44,5 +45,5 @@ def _check_port(port: int) -> None:
                 where="--port",
                 found=f"{port}: {problem.strerror}",
                 allowed="a free port from 1024 on",
-                next_step="name another with --port",
+                next_step="choose another one with --port",
             ) from None

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+from search.diagnosis.remedies import describe_remedy
 from search.planning.plan import Params, Plan, complete_config, make_plan
 from search.report.trial import trial_report
 from search.session import Session
@@ -16,7 +17,7 @@ from spaces.errors import InputError, StudyError
 from spaces.loader import explain
 from spaces.parameters import is_active
 from spaces.records import Remedy
-from storage.rows import StoredTrial, Waiting
+from storage.rows import EnqueuedTrial, StoredTrial
 
 CHOICE = re.compile(r"(?P<trial>\d+)(?::(?P<remedy>[1-9]\d*))?")
 
@@ -48,11 +49,11 @@ def parse_choice(text: str) -> RemedyChoice:
     return RemedyChoice(int(match["trial"]), int(match["remedy"] or 1))
 
 
-def enqueue_remedy(session: Session, choice: RemedyChoice) -> tuple[Session, Remedy]:
+def enqueue_remedy(session: Session, choice: RemedyChoice) -> tuple[Session, str]:
     """Enqueue a trial's remedy as the study's next trial, and raise an exhausted budget by one.
 
     Returns:
-        The session with the new budget, and the remedy.
+        The session with the new budget, and the remedy as a line of text.
 
     Raises:
         StoreError: when there is no such trial.
@@ -76,16 +77,16 @@ def enqueue_remedy(session: Session, choice: RemedyChoice) -> tuple[Session, Rem
     trials = open_trials(session.location)
     try:
         study = WorkerStudy(trials, session.plan, session.stored.name, lambda: 0)
-        enqueue_trials(study, [Waiting(params, attributes)])
+        enqueue_trials(study, [EnqueuedTrial(params, attributes)])
         waiting = sum(
             not other.state.is_finished() and other.state.name == "WAITING"
             for other in study.get_trials(deepcopy=False)
         )
     finally:
         close_trials(trials)
-    return _with_budget(
-        session, len(session.store.trials.list_trials(session.stored.id)) + waiting
-    ), remedy
+    trials_in_all = len(session.store.trials.list_trials(session.stored.id)) + waiting
+    described = describe_remedy(remedy, trial.config or {})
+    return _with_budget(session, trials_in_all), described
 
 
 def locate_in_space(
@@ -156,7 +157,7 @@ def _find_remedy(session: Session, choice: RemedyChoice) -> tuple[StoredTrial, R
             "no configuration fixes this trial",
             where=f"study {name}",
             found=f"likely cause: {found.cause}",
-            next_step=remedy.text,
+            next_step=remedy.title,
         )
     return trial, remedy
 
@@ -166,7 +167,7 @@ def _values_outside(plan: Plan, trial: StoredTrial, preset: str | None) -> dict[
     sampled = set(plan.spec.space)
     given = ConfigTree(trial.config or {})
     params = {path: given[path] for path in sampled if path in given}
-    usual = ConfigTree(plan.config(params, trial.number or 0, preset).model_dump(mode="json"))
+    usual = ConfigTree(plan.make_config(params, trial.number or 0, preset).model_dump(mode="json"))
     return {
         path: value
         for path, value in given.items()

@@ -11,7 +11,7 @@ from search.planning.plan import Plan, make_plan
 from spaces.config_tree import ConfigTree
 from spaces.errors import StudyError
 from spaces.study import MUTABLE_FIELDS, StudySpec
-from storage.files.study_files import CheckpointFiles
+from storage.files.study_files import StudyFiles
 from storage.location import StoreLocation
 from storage.rows import StoredStudy
 from storage.store import Store
@@ -47,7 +47,7 @@ class Session:
     store: Store
     stored: StoredStudy
     plan: Plan
-    files: CheckpointFiles
+    files: StudyFiles
 
     def close(self) -> None:
         """Close the store."""
@@ -101,7 +101,7 @@ def discard_untried(session: Session) -> bool:
     trials = open_trials(session.location)
     trials.delete_study(session.stored.optuna_study_id)
     close_trials(trials)
-    session.store.unmake()
+    session.store.delete_if_created()
     return True
 
 

@@ -1,4 +1,4 @@
-"""A study that the store has: found by its name, with its definition, its plan, and what was sampled for its trials."""
+"""Read a stored study: find it by name, and get its definition, plan and sampled values."""
 
 from __future__ import annotations
 
@@ -16,17 +16,15 @@ from storage.rows import StoredStudy
 if TYPE_CHECKING:
     from storage.store import Store
 
+LR_MULTIPLE = "optimizer.lr_multiple"
+"""Path of the factor by which the base learning rate is multiplied."""
 
-def stored_plan(stored: StoredStudy) -> Plan:
-    """The plan of a stored study."""
-    return make_plan(check(StudySpec, stored.definition, f"study {stored.name} in the store"))
-
-
-RATE, BASE_RATE = "optimizer.lr_multiple", "optimizer.base_lr"
+BASE_LR = "optimizer.base_lr"
+"""Path of the base learning rate."""
 
 
 def find_study(store: Store, name: str) -> StoredStudy:
-    """The study called `name` in the store.
+    """Find a study in the store by its name.
 
     Raises:
         StoreError: when there is none.
@@ -34,35 +32,44 @@ def find_study(store: Store, name: str) -> StoredStudy:
     stored = store.studies.find_study(name)
     if stored is None:
         known = [study.name for study in store.studies.list_studies()]
-        what = f"there is no study {name!r} in the store{nearest(name, known)}"
-        allowed = ", ".join(known) or "the store is empty"
         raise StoreError(
-            what,
+            f"there is no study {name!r} in the store{nearest(name, known)}",
             where=store.where,
             found=name,
-            allowed=allowed,
+            allowed=", ".join(known) or "the store is empty",
             next_step="start it with `search run --study …`",
         )
     return stored
 
 
-def sampled(spec: StudySpec, config: Mapping[str, Any]) -> tuple[dict[str, Any], float | None]:
-    """Path → value of what was sampled for a configuration, and the learning rate that a sampled multiple amounts to."""
-    values = ConfigTree(config)
-    params = {
-        path: values[path]
-        for path, dimension in spec.space.items()
-        if path in values and is_active(dimension.when, values)
-    }
-    return params, values[BASE_RATE] * params[
-        RATE
-    ] if RATE in params and BASE_RATE in values else None
+def stored_plan(stored: StoredStudy) -> Plan:
+    """Make the plan of a stored study."""
+    return make_plan(check(StudySpec, stored.definition, f"study {stored.name} in the store"))
 
 
 def study_spec(store: Store, name: str) -> StudySpec:
-    """The definition of the study called `name`.
+    """Load the definition of a stored study.
 
     Raises:
-        StoreError: when there is none.
+        StoreError: when there is no such study.
     """
     return check(StudySpec, find_study(store, name).definition, f"study {name} in the store")
+
+
+def sampled_values(
+    spec: StudySpec, config: Mapping[str, Any]
+) -> tuple[dict[str, Any], float | None]:
+    """Get the sampled values of a configuration, by path.
+
+    Returns:
+        The values, and the learning rate if its multiple was sampled.
+    """
+    tree = ConfigTree(config)
+    values = {
+        path: tree[path]
+        for path, dimension in spec.space.items()
+        if path in tree and is_active(dimension.when, tree)
+    }
+    if LR_MULTIPLE not in values or BASE_LR not in tree:
+        return values, None
+    return values, tree[BASE_LR] * values[LR_MULTIPLE]

@@ -1,4 +1,4 @@
-"""The configuration of one trial, in sections that every objective shares. An objective adds its data and model."""
+"""The configuration of one trial: the sections that all objectives share."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ ScoreRule = Literal["best", "last", "mean_last_5"]
 
 
 class MetricConfig(Frozen):
-    """What a trial is judged by: a metric that no searched hyperparameter rescales, never the training loss."""
+    """The metric that compares trials; never the training loss, which hyperparameters rescale."""
 
     name: str = Field(default="miou", description="a metric of the objective")
     direction: Direction = "maximize"
     score: ScoreRule = Field(
         default="best",
-        description="how the epochs become one score: best epoch, last epoch, mean of the last five",
+        description="how epochs become one score: best epoch, last epoch, mean of the last five",
     )
 
 
@@ -42,11 +42,14 @@ class WeightsConfig(Frozen):
 
 
 class LossConfig(Frozen):
-    """`ce_weight`·(cross entropy or focal) + `dice_weight`·(Dice or another overlap), normalised or not."""
+    """`ce_weight`·(cross entropy or focal) + `dice_weight`·(Dice or another overlap loss)."""
 
     kind: Literal["ce", "focal", "ce_focal", "soft_ce"] = Field(
         default="ce",
-        description="ce_focal: both, by focal_share; soft_ce: segmentation_models_pytorch's, without class weights",
+        description=(
+            "ce_focal: both, by focal_share; soft_ce: segmentation_models_pytorch's, "
+            "without class weights"
+        ),
     )
     focal_share: float = Field(
         default=0.5,
@@ -58,17 +61,17 @@ class LossConfig(Frozen):
         default=1.0,
         ge=0,
         le=1,
-        description="share of cross entropy or focal; 1 − dice_weight when left out",
+        description="weight of cross entropy or focal; 1 − dice_weight when left out",
     )
     dice_weight: float = Field(
         default=0.0,
         ge=0,
         le=1,
-        description="share of Dice (or the overlap in its place); 1 − ce_weight when left out",
+        description="weight of Dice, or of another overlap loss; 1 − ce_weight when left out",
     )
     overlap: Literal["dice", "jaccard", "tversky", "lovasz"] = Field(
         default="dice",
-        description="what dice_weight weighs; all but dice are segmentation_models_pytorch's",
+        description="what dice_weight weights; all but dice are segmentation_models_pytorch's",
     )
     tversky_alpha: float = Field(
         default=0.5, ge=0, description="tversky only: weight of false positives"
@@ -78,13 +81,16 @@ class LossConfig(Frozen):
     )
     normalize: bool = Field(
         default=False,
-        description="divide each part by a running mean of itself, so that weights and splits do not move the loss's scale",
+        description=(
+            "divide each part by its running mean, so that class weights and CE/Dice weights "
+            "do not change the scale of the loss"
+        ),
     )
     normalize_momentum: float = Field(
-        default=0.99, ge=0, lt=1, description="normalize only: of the running means"
+        default=0.99, ge=0, lt=1, description="normalize only: momentum of the running means"
     )
     smooth: float = Field(
-        default=1.0, ge=0, description="Dice smoothing constant; Jaccard's and Tversky's, too"
+        default=1.0, ge=0, description="smoothing constant of Dice, Jaccard and Tversky"
     )
     square_denominator: bool = Field(
         default=False, description="Dice over p² + g² instead of p + g"
@@ -105,25 +111,25 @@ class LossConfig(Frozen):
     )
     class_alpha: dict[str, float] = Field(
         default={},
-        description="class → factor on top of alpha_tau; a class that is not named has 1, and only the ratios count",
+        description=(
+            "class → factor on top of alpha_tau; a class that is left out has 1, and only the "
+            "ratios count"
+        ),
     )
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
 
     @model_validator(mode="before")
     @classmethod
-    def _derive_the_other_share(cls, given: Any) -> Any:
+    def _derive_other_weight(cls, given: Any) -> Any:
         if isinstance(given, dict) and ("ce_weight" in given) != ("dice_weight" in given):
-            name, other = (
-                ("ce_weight", "dice_weight")
-                if "ce_weight" in given
-                else ("dice_weight", "ce_weight")
-            )
+            name = "ce_weight" if "ce_weight" in given else "dice_weight"
+            other = "dice_weight" if "ce_weight" in given else "ce_weight"
             if isinstance(given[name], (int, float)) and 0 <= given[name] <= 1:
                 return {**given, other: 1.0 - given[name]}
         return given
 
     @model_validator(mode="after")
-    def _consistent(self) -> LossConfig:
+    def _check_consistent(self) -> LossConfig:
         total = self.ce_weight + self.dice_weight
         if abs(total - 1) > 1e-6:
             context = {
@@ -132,8 +138,9 @@ class LossConfig(Frozen):
                 "total": f"{total:g}",
             }
             raise PydanticCustomError(
-                "split",
-                "the split must sum to 1, but ce_weight {ce} + dice_weight {dice} is {total}; name only one of the two",
+                "loss_weights",
+                "ce_weight and dice_weight must sum to 1, but {ce} + {dice} is {total}; "
+                "set only one of the two",
                 context,
             )
         if self.alpha is not None and self.alpha_tau is not None:
@@ -148,7 +155,7 @@ class LossConfig(Frozen):
             if not factor > 0:
                 raise PydanticCustomError(
                     "factor",
-                    "the factor of the class {name} in class_alpha must be above 0, but is {factor}",
+                    "the factor of class {name} in class_alpha must be above 0, but is {factor}",
                     {"name": name, "factor": f"{factor:g}"},
                 )
         values = self.alpha if isinstance(self.alpha, tuple) else (self.alpha,)
@@ -162,11 +169,11 @@ class LossConfig(Frozen):
 
 
 class OptimizerConfig(Frozen):
-    """The optimiser. The rate is searched as a multiple of the base rate, so a study is portable between data sets."""
+    """The optimizer; its learning rate is searched as a multiple, to suit any data set."""
 
     kind: Literal["sgd", "adamw"] = "sgd"
     base_lr: float = Field(
-        default=1e-5, gt=0, description="what a multiple of 1 means on these data"
+        default=1e-5, gt=0, description="the learning rate of a multiple of 1, for these data"
     )
     lr_multiple: float = Field(default=1.0, gt=0)
     momentum: float = Field(default=0.9, ge=0, lt=1, description="sgd only")
@@ -174,16 +181,16 @@ class OptimizerConfig(Frozen):
     grad_clip_norm: float | None = Field(
         default=None, gt=0, description="max_norm of the global gradient norm; null: no clipping"
     )
-    accumulate: int = Field(default=1, ge=1, description="batches per optimiser step")
+    accumulate: int = Field(default=1, ge=1, description="batches per optimizer step")
 
     @property
     def lr(self) -> float:
-        """The peak learning rate."""
+        """Peak learning rate."""
         return self.base_lr * self.lr_multiple
 
 
 class Stage(Frozen):
-    """Values that hold before an epoch, in place of the configuration's own, final ones."""
+    """Values that apply before an epoch, instead of the final ones of the configuration."""
 
     before_epoch: int = Field(
         ge=2, description="the stage covers the epochs below this one; epochs count from 1"
@@ -195,16 +202,19 @@ class Stage(Frozen):
 
 
 class ScheduleConfig(Frozen):
-    """What changes from epoch to epoch. At an epoch the first stage that covers it and names a value wins.
+    """What changes from epoch to epoch.
 
-    Epoch numbers of `smooth_steps` and `plan` are meant for 30 epochs or more; a shorter training scales them down.
+    Of the stages that cover an epoch and have a value, the first applies. Epoch numbers of
+    `smooth_steps` and `plan` are for 30 epochs or more; a shorter training scales them down.
     """
 
     dice_ce_only_epochs: int = Field(
-        default=0, ge=0, description="Dice warm-up: cross entropy alone for so many epochs …"
+        default=0, ge=0, description="Dice warm-up: number of epochs with cross entropy alone …"
     )
     dice_ramp_epochs: int = Field(
-        default=0, ge=0, description="… then linearly to the final split over so many"
+        default=0,
+        ge=0,
+        description="… then epochs in which dice_weight rises linearly to its final value",
     )
     lr: Literal["constant", "linear", "cosine"] = "constant"
     lr_warmup_epochs: int = Field(default=0, ge=0, description="linear warm-up, then `lr`")
@@ -215,17 +225,23 @@ class ScheduleConfig(Frozen):
     light_clip_epochs: int = Field(
         default=0,
         ge=0,
-        description="two stages: `light_clip_ratio` for so many epochs, then `weights.clip_ratio`",
+        description="number of epochs with `light_clip_ratio`, before `weights.clip_ratio`",
     )
     light_clip_ratio: float = Field(default=4.0, ge=1, description="light_clip_epochs only")
     plan: Literal["none", "progressive"] = Field(
         default="none",
-        description="progressive: 5 epochs without Dice at 5/3 of the rate, 10 with half the Dice share and smooth 5, then the final values",
+        description=(
+            "progressive: 5 epochs without Dice at 5/3 of the rate, 10 with half of dice_weight "
+            "and smooth 5, then the final values"
+        ),
     )
     swa_from_epoch: int | None = Field(
         default=None,
         ge=1,
-        description="average the weights of the epochs from here on (Izmailov et al. 2018), and validate the average; null: off",
+        description=(
+            "first epoch whose weights are averaged and validated as an average (Izmailov et al. "
+            "2018); null: no average"
+        ),
     )
     stages: tuple[Stage, ...] = Field(
         default=(), description="smooth steps, two-stage clip ratio, progressive plan"
@@ -233,7 +249,7 @@ class ScheduleConfig(Frozen):
 
 
 class TrialConfig(Frozen):
-    """What every objective's configuration has; an objective subclasses it with its own sections."""
+    """The configuration of every objective; each subclasses it and adds its own sections."""
 
     objective: str = "segmentation"
     epochs: int = Field(default=30, ge=1, le=100_000)

@@ -1,4 +1,4 @@
-"""A configuration that is read by dotted path: `loss.gamma` is the leaf `gamma` of the section `loss`."""
+"""Configurations that are read by dotted path: `loss.gamma` is `gamma` in the section `loss`."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ class ConfigTree(Mapping[str, Any]):
         Raises:
             StudyError: when a path leads through a value.
         """
-        return cls(_nest(values))
+        return cls(_nest_paths(values))
 
     def overlay(self, above: ConfigTree) -> ConfigTree:
         """Return this tree with every leaf of `above` laid over it; neither is changed."""
-        return ConfigTree(_merge(self.nested, above.nested))
+        return ConfigTree(_merge_sections(self.nested, above.nested))
 
     @cached_property
     def _leaves(self) -> dict[str, Any]:
-        return dict(_flatten(self.nested, ""))
+        return dict(_flatten_sections(self.nested, ""))
 
     def __getitem__(self, path: str) -> Any:
         return self._leaves[path]
@@ -53,16 +53,16 @@ class ConfigTree(Mapping[str, Any]):
         return len(self._leaves)
 
 
-def _flatten(sections: Sections, prefix: str) -> Iterator[tuple[str, Any]]:
+def _flatten_sections(sections: Sections, prefix: str) -> Iterator[tuple[str, Any]]:
     for key, value in sections.items():
         path = f"{prefix}{key}"
         if isinstance(value, Mapping) and value:
-            yield from _flatten(value, f"{path}.")
+            yield from _flatten_sections(value, f"{path}.")
         else:
             yield path, value
 
 
-def _nest(values: Mapping[str, Any]) -> dict[str, Any]:
+def _nest_paths(values: Mapping[str, Any]) -> dict[str, Any]:
     root: dict[str, Any] = {}
     for key, value in values.items():
         *parents, last = str(key).split(".")
@@ -77,12 +77,12 @@ def _nest(values: Mapping[str, Any]) -> dict[str, Any]:
                     found=repr(section),
                     next_step="keep one of the two",
                 )
-        branch = _nest(value) if isinstance(value, Mapping) else value
+        branch = _nest_paths(value) if isinstance(value, Mapping) else value
         section[last] = _merged_value(section.get(last), branch)
     return root
 
 
-def _merge(below: Sections, above: Sections) -> dict[str, Any]:
+def _merge_sections(below: Sections, above: Sections) -> dict[str, Any]:
     merged = dict(below)
     for key, value in above.items():
         merged[key] = _merged_value(merged.get(key), value)
@@ -92,4 +92,4 @@ def _merge(below: Sections, above: Sections) -> dict[str, Any]:
 def _merged_value(below: Any, above: Any) -> Any:
     """Merge two sections; anything else is replaced by what is above."""
     both = isinstance(below, Mapping) and isinstance(above, Mapping)
-    return _merge(below, above) if both else above
+    return _merge_sections(below, above) if both else above

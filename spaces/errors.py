@@ -1,22 +1,22 @@
-"""Everything that can go wrong, in one tree; the command line turns it into one message and an exit code.
+"""The tree of all errors; the command line turns each into one message and an exit code.
 
-SearchError                       exit 1: something failed that the user could not have prevented
+SearchError                       exit 1: a failure that the user could not have prevented
 ├── InputError                    exit 2: what the user gave cannot be used
-│   ├── StudyError                a study's YAML, its `--set` overrides, or its clash with a stored study
+│   ├── StudyError                a study's YAML, its `--set` changes, or its stored definition
 │   ├── ConfigError               a trial configuration, such as an exported best.yaml
 │   ├── DataError                 images, masks, labels
 │   ├── RecordsError              recorded epochs that cannot be replayed
 │   ├── StoreError                the database: address, rights, schema version
-│   │   └── StoreUnreachableError it does not answer at the moment: the same may succeed later
-│   │       └── StoreBusyError    another transaction was in the way: the same may succeed at once
-│   ├── DeviceError               a device that is not there
-│   └── LauncherError             Ray or Slurm: not installed, not reached, or asked for what it does not have
-├── UnusedHyperparameterError     exit 2: a sampled value never reached the loss, the optimiser or the model
+│   │   └── StoreUnreachableError the database is unavailable: a retry may succeed later
+│   │       └── StoreBusyError    a conflict with another transaction: retry immediately
+│   ├── DeviceError               a device that does not exist here
+│   └── LauncherError             Ray or Slurm: not installed, unreachable, or without the resources
+├── UnusedHyperparameterError     exit 2: a sampled value never reached loss, optimizer or model
 ├── WorkerRestartRequired         exit 75: this process should be replaced by a fresh one
 ├── OutOfMemoryError              the device, or the host, had no memory for the trial
-├── LeaseLostError                another worker owns the trial now; this attempt may write no more
-├── EpochOrderError               the store has other epochs of a trial than the attempt resumed from; it resumes again
-└── TrialFailedError              an objective broke its promise (no records, records out of order, an exception)
+├── LeaseLostError                another worker owns the trial now; this attempt cannot write
+├── EpochOrderError               store and checkpoint disagree; the attempt resumes again
+└── TrialFailedError              an objective yielded no records or unordered ones, or raised
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class SearchError(Exception):
-    """Something failed that the user could not have prevented."""
+    """A failure that the user could not have prevented."""
 
     exit_code = ExitCode.FAILED
 
@@ -102,11 +102,11 @@ class ConfigError(InputError):
 
 
 class DataError(InputError):
-    """The data cannot be read, or do not fit the configuration."""
+    """The data cannot be read, or do not match the configuration."""
 
 
 class RecordsError(InputError):
-    """Recorded epochs cannot be read, or not be replayed."""
+    """Recorded epochs cannot be read or replayed."""
 
 
 class StoreError(InputError):
@@ -114,29 +114,29 @@ class StoreError(InputError):
 
 
 class StoreUnreachableError(StoreError):
-    """The store does not answer at the moment: the server restarts, or the connection was cut. The same may succeed later."""
+    """The database is unavailable, as during a restart; a retry may succeed later."""
 
 
 class StoreBusyError(StoreUnreachableError):
-    """Another transaction was in the way, and this one was undone. The same may succeed at once."""
+    """A transaction was rolled back because of another one; a retry may succeed immediately."""
 
 
 class DeviceError(InputError):
-    """A device that was asked for is not there."""
+    """A requested device does not exist on this machine."""
 
 
 class LauncherError(InputError):
-    """The engine that was to place the workers cannot be used as asked."""
+    """The launcher cannot place workers as requested."""
 
 
 class UnusedHyperparameterError(SearchError):
-    """A sampled hyperparameter never reached the loss, the optimiser or the model."""
+    """A sampled hyperparameter never reached the loss, the optimizer or the model."""
 
     exit_code = ExitCode.BAD_INPUT
 
 
 class WorkerRestartRequired(SearchError):  # noqa: N818 - it asks for a restart, nothing is wrong
-    """The worker has to be replaced by a fresh process, as after an error on a GPU."""
+    """This process has to be replaced: after a failure on a GPU its memory cannot be relied on."""
 
     exit_code = ExitCode.RESTART
 
@@ -146,7 +146,7 @@ class OutOfMemoryError(SearchError):
 
     Args:
         device: where it was trained.
-        asked: how much more was asked for, such as `1.2 GiB`; empty where that is not known.
+        asked: size of the failed allocation, such as `1.2 GiB`; empty if that is not known.
     """
 
     def __init__(self, device: str, asked: str = "") -> None:
@@ -157,32 +157,34 @@ class OutOfMemoryError(SearchError):
 
 
 class LeaseLostError(SearchError):
-    """Another worker owns the trial now: this attempt may write no more."""
+    """Another worker owns the trial now, so this attempt cannot write."""
 
 
 class EpochOrderError(SearchError):
-    """The store has other epochs of a trial than the attempt resumed from: it has to resume again from what store and files agree on."""
+    """The store has other epochs than the checkpoint: the attempt resumes where the two agree."""
 
 
 class TrialFailedError(SearchError):
-    """An objective broke its promise: no records, records out of order, or an exception."""
+    """An objective yielded no records, yielded them out of order, or raised an exception."""
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str:
-    """` (did you mean 'x'?)` for the closest allowed word, or an empty string when none is close.
+    """Return ` (did you mean 'x'?)` for the closest allowed word, or nothing if none is close.
 
-    Of several that are as close, the one that begins alike for longest: `resnet35` is rather `resnet34` than `resnet50`.
+    Of several equally close words it is the one with the longest common prefix: for `resnet35`
+    that is `resnet34`, not `resnet50`.
     """
     word = str(word)
     close = get_close_matches(word, list(allowed), n=5, cutoff=0.5)
     if not close:
         return ""
     best = max(
-        close, key=lambda each: (SequenceMatcher(None, each, word).ratio(), _alike(each, word))
+        close,
+        key=lambda each: (SequenceMatcher(None, each, word).ratio(), _common_prefix(each, word)),
     )
     return f" (did you mean {best!r}?)"
 
 
-def _alike(one: str, other: str) -> int:
-    """How many letters they begin with in common."""
+def _common_prefix(one: str, other: str) -> int:
+    """Return the length of the common prefix."""
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))

@@ -1,4 +1,4 @@
-"""The base class of every model that a person may write by hand: frozen, strict about keys, with helpful errors."""
+"""The base class of models that people write by hand: frozen, and strict about keys."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ class Frozen(BaseModel):
             if key in cls.former_keys:
                 raise PydanticCustomError(
                     "key_given_twice",
-                    "'{former}' is the former name of '{key}', which is given as well; keep one of the two",
+                    "'{former}' is the former name of '{key}', which is given as well; "
+                    "keep one of the two",
                     {"former": key, "key": cls.former_keys[key]},
                 )
             if key not in cls.model_fields:

@@ -1,4 +1,4 @@
-"""Read YAML into checked models; every error has the file, the line, the path, what was found and what is allowed."""
+"""Read YAML into checked models; every error has file, line, path, value and what is allowed."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ UNION_TAGS = {
     "parquet",
     "datasets",
 }
-"""Steps that pydantic adds to the location of an error for a branch of a union; no key of the file."""
+"""What pydantic adds to the location of an error for a branch of a union; no key of the file."""
 
 UNREADABLE = (yaml.YAMLError, ValueError, RecursionError)
-"""What the YAML reader raises: its own errors, and those of an invalid date and of endless brackets."""
+"""What the YAML reader raises, also for an invalid date and for endless brackets."""
 
 PREFIX = re.compile(r"^(Value error|Assertion failed), ")
 """What pydantic puts before the message of a validator."""
@@ -74,7 +74,7 @@ class Dumper(yaml.SafeDumper):
     """Writes YAML that `Document` reads back unchanged: text that looks like a number is quoted."""
 
 
-# YAML 1.1 reads 1e-3 as text because it has no dot; whoever writes a learning rate means a number.
+# YAML 1.1 reads 1e-3, which has no dot, as text; in a learning rate it is meant as a number.
 _FLOAT = re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$")
 for _reader_or_writer in (_Loader, Dumper):
     _reader_or_writer.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789"))
@@ -127,11 +127,11 @@ class Document:
 
     def find_line(self, place: Place) -> int | None:
         """Find the line of the deepest key of `place` that is in the file."""
-        lines = [line for _, line in self._walk(place)]
+        lines = [line for _, line in self._walk_nodes(place)]
         return lines[-1] if lines else None
 
     def describe_place(self, place: Place) -> str:
-        """Describe where a value comes from: `study.yaml, line 12, space → loss.gamma → low`, or an option."""
+        """Describe where a value is from: `a.yaml, line 12, space → loss.gamma`, or an option."""
         line = self.find_line(place)
         parts = [str(self.path), f"line {line}" if line else "", join_place(place)]
         in_file = ", ".join(part for part in parts if part)
@@ -140,12 +140,12 @@ class Document:
             return in_file
         named = f"--{option}" if option in self.options else f"--set {option}"
         exact = _split_steps([option]) == _split_steps(place)
-        return named if exact or not self._contains(place) else f"{named}, over {in_file}"
+        return named if exact or not self._contains_place(place) else f"{named}, over {in_file}"
 
-    def _contains(self, place: Place) -> bool:
-        return len(list(self._walk(place))) == len(place)
+    def _contains_place(self, place: Place) -> bool:
+        return len(list(self._walk_nodes(place))) == len(place)
 
-    def _walk(self, place: Place) -> Iterator[tuple[yaml.Node, int]]:
+    def _walk_nodes(self, place: Place) -> Iterator[tuple[yaml.Node, int]]:
         """Yield the node and the line of each step of `place`, as far as the file has them."""
         node = self._root
         for step in place:

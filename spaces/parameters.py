@@ -1,4 +1,4 @@
-"""The kinds of dimension that a study can search, as data; `search.sampling` makes Optuna's types of them."""
+"""The kinds of dimension that a study can search; `search.sampling` turns them into Optuna's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Scalar = bool | int | float | str | None
 """What a sampled hyperparameter can be."""
 
 Condition = dict[str, Scalar | tuple[Scalar, ...]]
-"""Paths of other choices and the value, or values, under which a dimension exists: `{loss.kind: focal}`."""
+"""Path of another value → the values under which the dimension exists: `{loss.kind: focal}`."""
 
 
 class FloatRange(Frozen):
@@ -30,7 +30,7 @@ class FloatRange(Frozen):
     when: Condition = Field(default={}, description="the dimension exists only under these choices")
 
     @model_validator(mode="after")
-    def _bounds(self) -> FloatRange:
+    def _validate_bounds(self) -> FloatRange:
         _check_bounds(self.low, self.high, log=self.log, stepped=self.step is not None)
         return self
 
@@ -66,7 +66,7 @@ class IntRange(Frozen):
     when: Condition = Field(default={}, description="the dimension exists only under these choices")
 
     @model_validator(mode="after")
-    def _bounds(self) -> IntRange:
+    def _validate_bounds(self) -> IntRange:
         _check_bounds(self.low, self.high, log=self.log, stepped=self.step != 1)
         return self
 
@@ -93,7 +93,7 @@ class Choice(Frozen):
     when: Condition = Field(default={}, description="the dimension exists only under these choices")
 
     @model_validator(mode="after")
-    def _distinct(self) -> Choice:
+    def _validate_distinct(self) -> Choice:
         if len({repr(choice) for choice in self.choices}) < len(self.choices):
             raise PydanticCustomError(
                 "repeated_choice",
@@ -103,7 +103,7 @@ class Choice(Frozen):
         return self
 
     def contains(self, value: object) -> bool:
-        """Return whether `value` is one of the choices; `1` differs from `True`, but not from `1.0`."""
+        """Return whether `value` is a choice; `1` differs from `True`, but not from `1.0`."""
         return any(
             value == choice and isinstance(value, bool) == isinstance(choice, bool)
             for choice in self.choices

@@ -1,7 +1,7 @@
-"""Full configurations that are known to behave, tried first by a study.
+"""Complete configurations that are known to train well; a study tries them first.
 
-Their epoch numbers (warm-up 5 + 10, smooth from epoch 10, phases of 5 and 10) are meant for training of 30
-epochs or more. A shorter study scales them down in proportion, so that every final value is still reached.
+Their epoch numbers (warm-up 5 + 10, smooth from epoch 10, phases of 5 and 10) are for 30 epochs or
+more. A shorter study scales them down in proportion, so that every final value is still reached.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ _Scale = Callable[[int], int]
 
 
 def scaled_to(epochs: int) -> _Scale:
-    """How an epoch number that is meant for 30 epochs or more reads in a training of `epochs`."""
+    """Return the function that scales an epoch number for 30 epochs down to `epochs`."""
     factor = min(1.0, epochs / REFERENCE_EPOCHS)
     return lambda epoch: max(1, math.floor(epoch * factor))
 
 
 def make_preset(name: str, epochs: int, *, focal: bool = False) -> dict[str, Any]:
-    """The configuration `name` for a training of `epochs`, as an overlay of a study's base.
+    """Make the configuration `name` for a training of `epochs`, to be laid over a study's base.
 
-    With `focal` it is written as focal loss with gamma 0 and alpha 1, which is cross entropy to the last digit: a
-    study of gamma or alpha can then place it in its own space.
+    With `focal` cross entropy is written as focal loss with gamma 0 and alpha 1, which equals it to
+    the last digit: a study that searches gamma or alpha can then place the preset in its space.
 
     Raises:
         StudyError: when there is no such preset.
@@ -47,7 +47,7 @@ def make_preset(name: str, epochs: int, *, focal: bool = False) -> dict[str, Any
     return configuration
 
 
-def _untuned(_: _Scale) -> dict[str, Any]:
+def _make_untuned(_: _Scale) -> dict[str, Any]:
     return {
         "weights": {"method": "uniform", "clip_ratio": None},
         "loss": {"kind": "ce", "gamma": 0.0, "alpha": None, "alpha_tau": None, "dice_weight": 0.0},
@@ -56,7 +56,7 @@ def _untuned(_: _Scale) -> dict[str, Any]:
     }
 
 
-def _recommended(_: _Scale) -> dict[str, Any]:
+def _make_recommended(_: _Scale) -> dict[str, Any]:
     return {
         "weights": {"method": "sqrt_inv_freq", "clip_ratio": 100.0},
         "loss": {
@@ -73,7 +73,7 @@ def _recommended(_: _Scale) -> dict[str, Any]:
     }
 
 
-def _safe(scaled: _Scale) -> dict[str, Any]:
+def _make_safe(scaled: _Scale) -> dict[str, Any]:
     return {
         "weights": {"method": "sqrt_inv_freq", "clip_ratio": 100.0},
         "loss": {
@@ -95,7 +95,7 @@ def _safe(scaled: _Scale) -> dict[str, Any]:
     }
 
 
-def _progressive(scaled: _Scale) -> dict[str, Any]:
+def _make_progressive(scaled: _Scale) -> dict[str, Any]:
     first = {"before_epoch": 1 + scaled(5), "dice_weight": 0.0, "lr_multiple": 0.5}
     second = {"before_epoch": 1 + scaled(5) + scaled(10), "dice_weight": 0.2, "smooth": 5.0}
     return {
@@ -114,7 +114,7 @@ def _progressive(scaled: _Scale) -> dict[str, Any]:
     }
 
 
-def _text(_: _Scale) -> dict[str, Any]:
+def _make_text(_: _Scale) -> dict[str, Any]:
     return {
         "weights": {"method": "uniform", "clip_ratio": None},
         "loss": {
@@ -132,9 +132,9 @@ def _text(_: _Scale) -> dict[str, Any]:
 
 
 PRESETS: dict[str, Callable[[_Scale], dict[str, Any]]] = {
-    "untuned": _untuned,
-    "recommended": _recommended,
-    "safe": _safe,
-    "progressive": _progressive,
-    "text": _text,
+    "untuned": _make_untuned,
+    "recommended": _make_recommended,
+    "safe": _make_safe,
+    "progressive": _make_progressive,
+    "text": _make_text,
 }

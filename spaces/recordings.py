@@ -1,7 +1,7 @@
-"""Recorded trials as JSON Lines, one trial a line, from anywhere; docs/backtest.md describes the format.
+"""Read and write recorded trials as JSON Lines, a trial per line; docs/backtest.md has the format.
 
-A line is `{"epochs": [{"epoch": 1, "loss": …, "metric": …, …}, …]}` with, if known, `number`, `state`, `params`, `preset`
-and `study`. What stands in an epoch is the business of `spaces.record_json`.
+A line is `{"epochs": [{"epoch": 1, "loss": …, "metric": …, …}, …]}` with, if known, `number`,
+`state`, `params`, `preset` and `study`. `spaces.record_json` reads and writes the epochs.
 """
 
 from __future__ import annotations
@@ -21,8 +21,14 @@ from spaces.config import MetricConfig
 from spaces.errors import RecordsError, nearest
 from spaces.frozen import Frozen
 from spaces.loader import check
-from spaces.output_path import obstacle
-from spaces.record_json import make_record, plain, told_row, whole, wrong
+from spaces.output_path import find_obstacle
+from spaces.record_json import (
+    make_record,
+    make_row,
+    read_whole_number,
+    to_json_value,
+    value_error,
+)
 from spaces.records import EpochRecord
 
 RecordedState = Literal["complete", "pruned", "diverged", "failed", "running"]
@@ -33,18 +39,18 @@ EXAMPLE = '{"epochs": [{"epoch": 1, "loss": 0.8, "metric": 0.45}, …]}'
 
 
 class RecordedStudy(Frozen):
-    """What the trials of a file were run for: how they are scored, and how long they were meant to be."""
+    """The study of the trials of a file: how they are scored, and how many epochs were planned."""
 
     name: str = "records"
     metric: MetricConfig = MetricConfig(name="metric")
     epochs: int | None = Field(
-        default=None, ge=1, description="epochs planned for a trial; null: those of the longest"
+        default=None, ge=1, description="planned epochs per trial; null: those of the longest"
     )
 
 
 @dataclass(frozen=True, slots=True)
 class RecordedTrial:
-    """One trial as it was recorded, its epochs in order. It may have none, when it failed before the first."""
+    """One recorded trial with its epochs in order; one that failed early may have none."""
 
     number: int
     epochs: tuple[EpochRecord, ...]
@@ -55,7 +61,7 @@ class RecordedTrial:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """Trials in order of their numbers, and the study that they belong to."""
+    """Trials in order of their numbers, and their study."""
 
     study: RecordedStudy
     trials: tuple[RecordedTrial, ...]
@@ -69,115 +75,111 @@ class _Line:
 
 
 def read_recording(path: Path) -> Recording:
-    """The trials of a JSON Lines file, compressed by gzip or not.
+    """Read the trials of a JSON Lines file, compressed by gzip or not.
 
     Raises:
         RecordsError: when the file cannot be read, or a line is no trial; it names the line.
     """
-    lines = [_line(held, index, place) for index, (held, place) in enumerate(_objects(path))]
+    lines = [_read_line(row, index, place) for index, (row, place) in enumerate(_read_rows(path))]
     if not lines:
         raise RecordsError(
-            f"{path.name} holds no trial",
+            f"{path.name} contains no trial",
             where=str(path),
             found="no line",
             allowed=EXAMPLE,
-            next_step="write one object a line, one line a trial",
+            next_step="write one object per trial, one line per object",
         )
     _check_together(lines)
-    return Recording(
-        lines[0].study,
-        tuple(sorted((line.trial for line in lines), key=lambda trial: trial.number)),
-    )
+    trials = sorted((line.trial for line in lines), key=lambda trial: trial.number)
+    return Recording(lines[0].study, tuple(trials))
 
 
 def check_out(path: Path, sources: Sequence[Path] = ()) -> None:
-    """Whether a recording may be written there; asked before the work begins, not after.
+    """Check that a recording can be written to `path`, before the work begins.
 
     Args:
-        path: where it is to go.
-        sources: what it is made of, and must not be written over.
+        path: of the recording.
+        sources: files that it is made of, and that cannot be overwritten.
 
     Raises:
-        RecordsError: when it is a folder, or its folder is not there or cannot be written.
+        RecordsError: when it is a folder, or its folder does not exist or cannot be written.
     """
     if any(path.resolve() == source.resolve() for source in sources):
-        raise _unwritable(path, "the table that is to be read")
-    met = obstacle(path, "--out")
-    if met:
-        raise _unwritable(path, *met)
+        raise _unwritable_error(path, "a table that is read for it")
+    obstacle = find_obstacle(path, "--out")
+    if obstacle:
+        raise _unwritable_error(path, *obstacle)
 
 
 def write_recording(path: Path, recording: Recording) -> None:
-    """Write trials as JSON Lines, through gzip where the name ends with .gz; floats are rounded.
+    """Write trials as JSON Lines, through gzip if the name ends with .gz; floats are rounded.
 
     Raises:
-        RecordsError: when the place cannot be written.
+        RecordsError: when the file cannot be written.
     """
     study = {"study": recording.study.model_dump(mode="json")}
     lines = [
-        json.dumps(study | _told(trial), separators=(",", ":"), allow_nan=False)
+        json.dumps(study | _make_line(trial), separators=(",", ":"), allow_nan=False)
         for trial in recording.trials
     ]
     data = "".join(f"{line}\n" for line in lines).encode()
     try:
         path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
     except OSError as problem:
-        raise _unwritable(path, problem.strerror or str(problem)) from None
+        raise _unwritable_error(path, problem.strerror or str(problem)) from None
 
 
-def _unwritable(
-    path: Path, found: str, next_step: str = "name another place with --out"
+def _unwritable_error(
+    path: Path, found: str, next_step: str = "choose another path with --out"
 ) -> RecordsError:
     return RecordsError(
         f"cannot write {path}",
         where=str(path),
         found=found,
-        allowed="a file in a folder that is there",
+        allowed="a file in a folder that exists",
         next_step=next_step,
     )
 
 
-def _told(trial: RecordedTrial) -> dict[str, Any]:
-    told: dict[str, Any] = {
+def _make_line(trial: RecordedTrial) -> dict[str, Any]:
+    preset = {"preset": trial.preset} if trial.preset else {}
+    return {
         "number": trial.number,
         "state": trial.state,
-        "params": plain(trial.params),
+        "params": to_json_value(trial.params),
+        **preset,
+        "epochs": [make_row(record) for record in trial.epochs],
     }
-    return (
-        told
-        | ({"preset": trial.preset} if trial.preset else {})
-        | {"epochs": [told_row(record) for record in trial.epochs]}
-    )
 
 
-def _objects(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
-    """Every line that is not empty, as a mapping, with its place."""
-    for number, line in enumerate(_text(path).split("\n"), 1):
+def _read_rows(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
+    """Yield every line that is not empty, as a mapping, with what it is called in an error."""
+    for number, line in enumerate(_read_text(path).split("\n"), 1):
         place = f"{path}, line {number}"
         if not line.strip():
             continue
         try:
-            held = json.loads(line)
+            row = json.loads(line)
         except (ValueError, RecursionError) as problem:
             raise RecordsError(
                 f"a line of {path.name} is not JSON",
                 where=place,
                 found=f"{line:.80}",
                 allowed=EXAMPLE,
-                next_step=f"mend it: {problem}"[:200],
+                next_step=f"fix it: {problem}"[:200],
             ) from None
-        if not isinstance(held, dict):
+        if not isinstance(row, dict):
             raise RecordsError(
                 f"a line of {path.name} is no trial",
                 where=place,
                 found=f"{line:.80}",
                 allowed=EXAMPLE,
-                next_step="write one object a line",
+                next_step="write one object per line",
             )
-        yield held, place
+        yield row, place
 
 
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
         data = path.read_bytes()
         return (gzip.decompress(data) if data.startswith(GZIP_MAGIC) else data).decode("utf-8-sig")
@@ -190,31 +192,26 @@ def _text(path: Path) -> str:
         where=str(path),
         found=reason,
         allowed="JSON Lines, compressed by gzip or not",
-        next_step="check the path, its rights, and that the file is whole",
+        next_step="check the path, its permissions, and that the file is complete",
     )
 
 
-def _line(held: Mapping[str, Any], index: int, place: str) -> _Line:
-    number = index if held.get("number") is None else whole(held["number"], f"{place} → number", 0)
-    study = check(
-        RecordedStudy, _mapping(held.get("study") or {}, f"{place} → study"), place, RecordsError
+def _read_line(row: Mapping[str, Any], index: int, place: str) -> _Line:
+    number = row.get("number")
+    study = _check_mapping(row.get("study") or {}, place, "study")
+    params = _check_mapping(row.get("params") or {}, place, "params")
+    trial = RecordedTrial(
+        number=index if number is None else read_whole_number(number, place, "number", 0),
+        epochs=_read_epochs(row, place),
+        state=_read_state(row, place),
+        params=dict(params),
+        preset=str(row.get("preset") or ""),
     )
-    params = _mapping(held.get("params") or {}, f"{place} → params")
-    return _Line(
-        place,
-        study,
-        RecordedTrial(
-            number,
-            _epochs(held, place),
-            _state(held, place),
-            dict(params),
-            str(held.get("preset") or ""),
-        ),
-    )
+    return _Line(place, check(RecordedStudy, study, place, RecordsError), trial)
 
 
-def _state(held: Mapping[str, Any], place: str) -> RecordedState:
-    given = held.get("state") or "complete"
+def _read_state(row: Mapping[str, Any], place: str) -> RecordedState:
+    given = row.get("state") or "complete"
     for state in STATES:
         if given == state:
             return state
@@ -227,60 +224,58 @@ def _state(held: Mapping[str, Any], place: str) -> RecordedState:
     )
 
 
-def _epochs(held: Mapping[str, Any], place: str) -> tuple[EpochRecord, ...]:
-    rows = held.get("epochs")
+def _read_epochs(row: Mapping[str, Any], place: str) -> tuple[EpochRecord, ...]:
+    rows = row.get("epochs")
     if not isinstance(rows, list):
-        what = "a trial has no epochs" if rows is None else f"epochs cannot be {rows!r:.60}"
+        missing = "a trial has no epochs"
         raise RecordsError(
-            what,
+            missing if rows is None else f"epochs cannot be {rows!r:.60}",
             where=place,
-            found=", ".join(held)[:200] or "nothing",
+            found=", ".join(row)[:200] or "nothing",
             allowed=EXAMPLE,
             next_step="add them; a trial that never trained has an empty list",
         )
-    places = [f"{place} → epochs[{index}]" for index in range(len(rows))]
+    names = [f"epochs[{index}]" for index in range(len(rows))]
     records = tuple(
-        make_record(_mapping(row, at), at) for row, at in zip(rows, places, strict=True)
+        make_record(_check_mapping(each, place, name), f"{place} → {name}")
+        for each, name in zip(rows, names, strict=True)
     )
-    for (before, after), at in zip(pairwise(records), places[1:], strict=True):
-        _check_pair(before, after, at)
+    for (before, after), name in zip(pairwise(records), names[1:], strict=True):
+        _check_pair(before, after, f"{place} → {name}")
     return records
 
 
-def _mapping(given: Any, place: str) -> Mapping[str, Any]:
+def _check_mapping(given: Any, place: str, name: str) -> Mapping[str, Any]:
     if not isinstance(given, Mapping):
-        raise wrong(given, place, "an object of keys and values")
+        raise value_error(given, place, name, "an object of keys and values")
     return given
 
 
 def _check_pair(before: EpochRecord, after: EpochRecord, place: str) -> None:
-    """Gaps are fine; an epoch that stands twice or too late is not, nor is a class that comes or goes."""
+    """Refuse epochs out of order and a number of classes that changes; gaps are allowed."""
     if after.epoch <= before.epoch:
-        what = (
-            f"epoch {after.epoch} stands twice"
-            if after.epoch == before.epoch
-            else f"epoch {after.epoch} comes after epoch {before.epoch}"
-        )
+        repeated = f"epoch {after.epoch} is given twice"
+        late = f"epoch {after.epoch} comes after epoch {before.epoch}"
         raise RecordsError(
-            what,
+            repeated if after.epoch == before.epoch else late,
             where=place,
             found=f"{before.epoch}, {after.epoch}",
-            allowed="every epoch once, in order; gaps are fine",
+            allowed="every epoch once, in order; gaps are allowed",
             next_step="sort the epochs, and keep one of each",
         )
-    classes = len(before.class_metric), len(after.class_metric)
+    classes = (len(before.class_metric), len(after.class_metric))
     if classes[0] != classes[1] and all(classes):
         raise RecordsError(
             "the number of classes changes within a trial",
             where=f"{place} → class_metric",
             found=f"{classes[0]}, then {classes[1]}",
-            allowed="one length; null for a class that the split does not hold",
-            next_step="mend the list",
+            allowed="one length; null for a class that is not in the split",
+            next_step="fix the list",
         )
 
 
 def _check_together(lines: Sequence[_Line]) -> None:
-    """One study, and a number of its own for every trial."""
+    """Check that all trials are of one study, and that no two have the same number."""
     seen: dict[int, str] = {}
     for line in lines:
         if line.study != lines[0].study:
@@ -289,15 +284,14 @@ def _check_together(lines: Sequence[_Line]) -> None:
                 where=f"{line.place} → study",
                 found=str(line.study),
                 allowed=str(lines[0].study),
-                next_step="make a file for each study",
+                next_step="make one file per study",
             )
         if line.trial.number in seen:
-            allowed = "a number of its own for every trial, or none for any"
             raise RecordsError(
                 f"two trials have the number {line.trial.number}",
                 where=line.place,
                 found=f"also in {seen[line.trial.number]}",
-                allowed=allowed,
-                next_step="number them anew",
+                allowed="a different number for each trial, or no numbers at all",
+                next_step="number the trials again",
             )
         seen[line.trial.number] = line.place

@@ -1,4 +1,4 @@
-"""What a trial tells about itself: one record an epoch, and the verdict that follows. Plain data, no behaviour."""
+"""What is recorded of a trial: a record per epoch, the verdict after it, and the diagnosis."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Used = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class ClassCounts:
-    """Valid (not ignored) pixels or samples of every class in the training split."""
+    """Number of valid (not ignored) pixels or samples of each class in the training split."""
 
     names: tuple[str, ...]
     counts: tuple[int, ...]
@@ -22,9 +22,9 @@ class ClassCounts:
 
 @dataclass(frozen=True, slots=True)
 class TestScore:
-    """The finished model on the test split, which nothing was chosen by."""
+    """Score of the finished model on the test split, by which nothing is chosen."""
 
-    __test__ = False  # not a test class, whatever pytest thinks of its name
+    __test__ = False  # pytest collects classes of this name otherwise
 
     metric: float
     class_metric: tuple[float | None, ...]
@@ -32,18 +32,20 @@ class TestScore:
 
 @dataclass(frozen=True, slots=True)
 class EpochRecord:
-    """Everything that is recorded of one epoch. Losses are means over the epoch's steps; times are seconds.
+    """Everything that is recorded of one epoch; losses are means over its steps, times in seconds.
 
-    `metric` is the study's metric on the validation split, `class_metric` its value for every class (None for
-    a class that the split does not hold). `val_loss` is the trial's own criterion on the validation split,
-    `val_ce` the plain cross entropy there, which no hyperparameter rescales. The gradient norm is the global
-    one before clipping. A record with a `broken_step` ends the trial: the loss or the norm was not finite, or
-    the norm passed its bound, at that optimiser step (counted from 1 within the epoch), which was not applied.
+    `metric` is the study's metric on the validation split, `class_metric` its value for each class
+    (None for a class that is not in it). `val_loss` is the trial's own loss on the validation
+    split, `val_ce` the plain cross entropy there, which no hyperparameter rescales. Gradient norms
+    are global and before clipping. A record with a `broken_step` ends the trial: at that optimizer
+    step (counted from 1 within the epoch), which was not applied, loss or norm were not finite, or
+    the norm exceeded its bound.
 
-    `grad_shares` tells who pulls at the logits, as shares of the L1 norm of the gradient there, over the epoch's first
-    batches: `ce` (cross entropy or focal) and `dice`, each with its weight in the loss; `class_grad_shares` the share of
-    every class's elements. Both are empty where an objective does not measure them. `last_steps` of a broken epoch are
-    loss and gradient norm of the steps up to the broken one, and `inputs_finite` says whether its inputs were.
+    `grad_shares` has the shares of the L1 norm of the gradient at the logits over the first batches
+    of the epoch: `ce` (cross entropy or focal) and `dice`, each with its weight in the loss;
+    `class_grad_shares` has the share of each class's elements. Both are empty where an objective
+    does not measure them. `last_steps` of a broken epoch are loss and gradient norm of the steps up
+    to the broken one, and `inputs_finite` says whether its inputs were finite.
     """
 
     epoch: int
@@ -77,12 +79,12 @@ class EpochRecord:
     test: TestScore | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """A JSON-ready mapping (NaN and infinity stay floats: the store spells them out)."""
+        """Return a mapping for JSON, in which NaN and infinity are still floats."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> EpochRecord:
-        """The inverse of `as_dict`; unknown keys, as a newer version may write them, are left aside."""
+        """Invert `as_dict`; unknown keys, which a newer version may have written, are ignored."""
         known = {item.name for item in fields(cls)}
         values = {key: value for key, value in data.items() if key in known}
         values["class_metric"] = tuple(values["class_metric"])
@@ -97,7 +99,7 @@ class EpochRecord:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Why a signal fired: where, and the very numbers."""
+    """Why a signal fired: the epoch, the step, and the numbers."""
 
     signal: str
     epoch: int
@@ -109,23 +111,23 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is to happen after an epoch: go on, prune (worse than its peers), or diverged (with the evidence)."""
+    """What follows from an epoch: continue, prune (worse than peers), or diverged."""
 
-    action: Literal["go_on", "prune", "diverged"]
+    action: Literal["continue", "prune", "diverged"]
     reason: str = ""
     evidence: Evidence | None = None
 
 
-GO_ON = Verdict("go_on")
+CONTINUE = Verdict("continue")
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """The likely cause of a trial's trouble and what to try, first remedy first.
+    """The likely cause of a trial's problem and what to try, in this order.
 
     Attributes:
-        because: what speaks for the cause, the strongest first.
-        confidence: its likelihood against all other known causes and an unknown one, in 0 … 1.
+        because: what supports the cause, the strongest first.
+        confidence: likelihood of the cause among all known causes and an unknown one, in 0 … 1.
         against: what speaks against it.
         others: the next likely causes, each with its likelihood.
     """
@@ -140,24 +142,29 @@ class Diagnosis:
 
 @dataclass(frozen=True, slots=True)
 class Remedy:
-    """One change of the configuration that a person, or the next trial, can try."""
+    """A change of the configuration that a person or the next trial can try.
 
-    text: str
+    Attributes:
+        title: what to do, in a few words.
+        patch: dotted path → new value; empty where no change of the configuration helps.
+    """
+
+    title: str
     patch: Mapping[str, Any]
 
 
 def better(a: float, b: float, direction: Direction) -> bool:
-    """Whether score `a` beats score `b`; NaN beats nothing and is beaten by every number."""
+    """Return whether score `a` is better than `b`; NaN is worse than every number."""
     if a != a:
         return False
     return b != b or (a > b if direction == "maximize" else a < b)
 
 
 def best_record(records: Sequence[EpochRecord], direction: Direction) -> EpochRecord:
-    """The first record with the best metric.
+    """Return the first record with the best metric.
 
     Raises:
-        ValueError: when there is no record.
+        ValueError: when there are no records.
     """
     if not records:
         raise ValueError("no epoch record to choose from")
@@ -169,7 +176,7 @@ def best_record(records: Sequence[EpochRecord], direction: Direction) -> EpochRe
 
 
 def score(records: Sequence[EpochRecord], metric: MetricConfig) -> float:
-    """One number for a trial, by the rule that its study names (best epoch unless said otherwise)."""
+    """Return the score of a trial by the rule of its study (the best epoch by default)."""
     if metric.score == "last":
         return records[-1].metric
     if metric.score == "mean_last_5":

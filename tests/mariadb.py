@@ -5,13 +5,13 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 
 import pymysql
 from sqlalchemy import URL, make_url
 
-PATIENCE_S = 60.0
+from tests.waiting import PATIENCE_S, until
+
 FAST = (
     "--innodb-flush-log-at-trx-commit=0",
     "--innodb-buffer-pool-size=32M",
@@ -99,14 +99,7 @@ class OwnMariaDB(MariaDB):
         ]
         nothing = subprocess.DEVNULL
         self._process = subprocess.Popen(command, stdin=nothing, stdout=nothing, stderr=nothing)
-        deadline = time.monotonic() + PATIENCE_S
-        while True:
-            try:
-                self.execute("SELECT 1")
-                return
-            except pymysql.err.OperationalError:
-                assert time.monotonic() < deadline, (self.data / "log").read_text()[-2000:]
-                time.sleep(0.05)
+        until(self._answers, "MariaDB answers")
 
     def stop(self) -> None:
         """End it."""
@@ -114,6 +107,15 @@ class OwnMariaDB(MariaDB):
             self._process.terminate()
             self._process.wait(PATIENCE_S)
         self._folder.cleanup()
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, (self.data / "log").read_text()[-2000:]
+        try:
+            self.execute("SELECT 1")
+        except pymysql.err.OperationalError:
+            return False
+        return True
 
     def _install(self) -> None:
         command = [

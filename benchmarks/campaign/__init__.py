@@ -1,7 +1,7 @@
-"""Campaigns: many full-length trials without any kill, recorded, that signals and pruners are replayed on.
+"""Campaigns: recorded full-length trials, none stopped, on which signals and pruners are replayed.
 
-Thresholds are tuned on `first`. `second`, with other seeds and another architecture, and `presets`, the configurations
-that are known to behave, only hold them to account.
+Thresholds are tuned on `first`. `second`, with other seeds and another architecture, and `presets`,
+the configurations that are known to behave, only hold them to account.
 """
 
 from pathlib import Path

@@ -1,7 +1,8 @@
 """Runs a campaign and exports its records: `python -m benchmarks.campaign first --folder FOLDER`.
 
-It is an ordinary `search run` in that folder, for each of the campaign's seeds: Ctrl-C stops it, and the same command
-goes on where it stopped. Further options are passed on, such as `--trials 12 --epochs 8` for a small one.
+It is an ordinary `search run` in that folder, for each of the campaign's seeds: Ctrl-C stops it,
+and the same command resumes it. Further options are passed to it, such as `--trials 12 --epochs 8`
+for a small campaign.
 """
 
 from __future__ import annotations
@@ -58,10 +59,10 @@ def _wait(process: subprocess.Popen[bytes]) -> int:
 
 
 def export(name: str, folder: Path) -> Recording:
-    """What the folder's store holds of the campaign, the trials of its studies numbered on.
+    """Read the campaign from the folder's store; trials are numbered across its studies.
 
     Raises:
-        StoreError: when it holds none.
+        StoreError: when the store has no such study.
     """
     with StoreLocation.parse(f"sqlite:///{folder / 'search.db'}").open(create=False) as store:
         parts = [study_recording(store, f"{name}-{seed}") for seed in SEEDS[name]]
@@ -95,9 +96,9 @@ def main() -> int:
     recording = export(options.name, options.folder)
     write_recording(out, recording)
     size_mib = out.stat().st_size / 2**20
-    print(
-        f"{len(recording.trials)} trials, {sum(len(trial.epochs) for trial in recording.trials)} epochs, {size_mib:.2f} MiB written to {out.name}"
-    )
+    epochs = sum(len(trial.epochs) for trial in recording.trials)
+    counts = f"{len(recording.trials)} trials, {epochs} epochs"
+    print(f"{counts}, {size_mib:.2f} MiB written to {out.name}")
     return int(size_mib > MAX_MIB)
 
 

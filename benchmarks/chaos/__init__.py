@@ -1,1 +1,1 @@
-"""Random faults against the real workers of a real study, and whether anything was lost, doubled or changed by them."""
+"""Random faults against real workers: is anything lost, doubled or changed by them?"""

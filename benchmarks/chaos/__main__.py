@@ -1,14 +1,15 @@
-"""A campaign of random faults against real workers, and whether the study came out as if nothing had happened.
+"""A campaign of random faults against real workers, compared with an undisturbed run.
 
     python -m benchmarks.chaos --store sqlite --faults 200
     python -m benchmarks.chaos --store postgresql --faults 500
     python -m benchmarks.chaos --store sqlite --only thaw --busy
 
-A study of many short trials runs once undisturbed, and once while its workers, `search worker` processes of which a dead one
-is replaced, and half the time told of to the store, as `search run` does it, are killed, frozen beyond their lease and told to end at random; on PostgreSQL the server is restarted and
-crashed, too, and connections are cut, some between a commit and its answer. One planted trial kills every worker that takes
-it. Then both books of the store, our tables and Optuna's, are held against the undisturbed run. Exit code 1 when anything is
-lost, doubled, or other than in that run.
+A study of many short trials runs once undisturbed, and once while its workers are killed, frozen
+beyond their lease, and terminated at random. The workers are `search worker` processes; one that
+died is replaced, and half of the deaths are reported to the store, as `search run` does it. On
+PostgreSQL the server is also restarted and crashed, and connections are cut, some between a commit
+and its answer. One planted trial kills every worker that claims it. Then our tables and Optuna's
+are compared with the undisturbed run. Exit code 1 when anything is lost, doubled, or different.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ from pathlib import Path
 
 from benchmarks import report
 from benchmarks.chaos import checks
-from benchmarks.chaos.books import Books
 from benchmarks.chaos.campaign import (
     ABOUT,
     CHECKPOINT_S,
@@ -39,14 +39,15 @@ from benchmarks.chaos.campaign import (
 from benchmarks.chaos.checks import Contents, Findings
 from benchmarks.chaos.crew import Exit
 from benchmarks.chaos.run import Campaign, Place, busy_cores, disturbed, place, undisturbed
+from benchmarks.chaos.store_reader import StoreReader
 from benchmarks.report import Figure, Result
 from search.worker.lease import LEASE_S
 
 RUNS_AGAIN_S = 15.0
-GIVES_BACK_S = 10.0
+RELEASE_S = 10.0
 STRIKES = 3
-HEARD = {True: "with a supervisor", False: "with its whole machine dead"}
-"""Who hears of a killed worker: `search run`, which then gives its trial back, or nobody."""
+SUPERVISION = {True: "with a supervisor", False: "with its whole machine dead"}
+"""Whether the death of a worker is reported: `search run` then releases its trial."""
 SHOWN = 5
 """So many places of one kind of trouble are printed."""
 
@@ -61,8 +62,10 @@ def measure(
     busy: bool,
 ) -> Result:
     """Both runs, and what they differ in."""
-    with tempfile.TemporaryDirectory(prefix="search-chaos-", ignore_cleanup_errors=True) as held:
-        folder = kept or Path(held)
+    with tempfile.TemporaryDirectory(
+        prefix="search-chaos-", ignore_cleanup_errors=True
+    ) as temporary:
+        folder = kept or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         print(f"{scale.trials} trials without a fault", flush=True)
         reference = checks.read(
@@ -77,15 +80,17 @@ def measure(
         )
         with place(kind, own) as where, busy_cores(busy):
             campaign = disturbed(where, scale, mix, seed, own, epochs)
-            return told(campaign, where, reference, checks.read(where.direct, str(STUDY["name"])))
+            return make_result(
+                campaign, where, reference, checks.read(where.direct, str(STUDY["name"]))
+            )
 
 
-def told(campaign: Campaign, where: Place, reference: Contents, found: Contents) -> Result:
+def make_result(campaign: Campaign, where: Place, reference: Contents, found: Contents) -> Result:
     """The tables and the figures."""
-    books = Books(where.direct)
-    findings = checks.check(campaign.scale.trials, reference, found, books)
-    rows = {row.number: row for row in books.trials()}
-    books.close()
+    reader = StoreReader(where.direct)
+    findings = checks.check(campaign.scale.trials, reference, found, reader)
+    rows = {row.number: row for row in reader.trials()}
+    reader.close()
     assert campaign.tormentor is not None
     struck = campaign.tormentor.struck
     print()
@@ -108,8 +113,10 @@ def told(campaign: Campaign, where: Place, reference: Contents, found: Contents)
         "took_s": round(campaign.took_s, 1),
         "wrong": {what: places for what, places in findings.wrong.items() if places},
         "recoveries_s": {
-            HEARD[told]: [round(seconds, 2) for seconds in campaign.watch.recoveries(told=told)]
-            for told in HEARD
+            SUPERVISION[supervised]: [
+                round(seconds, 2) for seconds in campaign.watch.recoveries(supervised=supervised)
+            ]
+            for supervised in SUPERVISION
         },
         "lost_work_s": [round(seconds, 2) for seconds in campaign.watch.losses()],
         "larger_losses": campaign.watch.larger_losses(CHECKPOINT_S),
@@ -152,16 +159,15 @@ def told(campaign: Campaign, where: Place, reference: Contents, found: Contents)
 def _of_workers(campaign: Campaign) -> Iterator[Figure]:
     unexpected = [each for each in campaign.crew.exits if not _explained(each)]
     for each in unexpected[:SHOWN]:
-        print(
-            f"a worker ended by itself with exit code {each.code}: {' | '.join(each.log.read_text(errors='replace').splitlines()[-4:])}"
-        )
+        last_lines = " | ".join(each.log.read_text(errors="replace").splitlines()[-4:])
+        print(f"a worker ended by itself with exit code {each.code}: {last_lines}")
     yield Figure("workers that ended by themselves", len(unexpected), "", 0)
     yield Figure(
         '"database is locked" in the logs', len(campaign.crew.lines("database is locked")), "", 0
     )
     yield Figure(
-        "workers that lost their lease, said so and went on",
-        len(campaign.crew.lines("going on with other work")),
+        "workers that lost their lease, logged it and continued",
+        len(campaign.crew.lines("continuing with other work")),
     )
     yield Figure(
         "the longest from SIGTERM to a worker's end",
@@ -169,10 +175,10 @@ def _of_workers(campaign: Campaign) -> Iterator[Figure]:
             (each.took_s for each in campaign.crew.exits if each.meant == "terminate"), default=0.0
         ),
         "s",
-        GIVES_BACK_S,
+        RELEASE_S,
     )
-    for told, heard in HEARD.items():
-        again = campaign.watch.recoveries(told=told)
+    for supervised, heard in SUPERVISION.items():
+        again = campaign.watch.recoveries(supervised=supervised)
         if again:
             yield Figure(
                 f"a killed worker's trial runs again, {heard}, after a median of",
@@ -203,7 +209,7 @@ def _print_findings(findings: Findings) -> None:
 
 
 def main() -> int:
-    """Measure and tell."""
+    """Measure, print and store the figures."""
     parser = report.parser(__doc__ or "")
     parser.add_argument("--store", choices=list(FULL), default="sqlite")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""How large a campaign is, and the study that it runs: many short trials, of which each is decided by seed and number alone."""
+"""The size of a campaign and its study: many short trials, each determined by seed and number."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ MIX: dict[StoreKind, dict[Kind, float]] = {
         "crash": 0.02,
     },
 }
-"""The share of every kind of fault. A kill costs a start of a process, which is seconds of imports; a cut costs nothing."""
+"""The share of each kind of fault. A kill costs seconds of imports; a cut costs nothing."""
 
 ABOUT: dict[Kind, str] = {
     "kill": "SIGKILL of a worker",
     "freeze": "SIGSTOP of a worker beyond its lease, then SIGCONT",
-    "thaw": "SIGSTOP of a worker until another one has its trial, then SIGCONT at a chosen moment of that one",
+    "thaw": "SIGSTOP of a worker until another one has its trial, then SIGCONT at a chosen moment",
     "terminate": "SIGTERM of a worker",
     "cut one": "a connection ended by the server",
     "cut all": "all connections ended by the server",
@@ -50,14 +50,14 @@ MOMENTS: dict[Moment, str] = {
 """When a worker that was frozen by `thaw` continues."""
 
 CHECKPOINT_S = 2.0
-"""Between two states of a trial, so that a kill falls behind some; ten seconds, as they are by default, would outlast a trial."""
+"""Seconds between checkpoints, so that some kills come after one; the default outlasts a trial."""
 
 PLANTED = 5
 """The number of the trial that kills every worker that takes it."""
 
 STUDY: dict[str, Any] = {
     "name": "chaos",
-    "about": "short trials with nothing between them: what a trial is given depends on the seed and its number alone",
+    "about": "short, independent trials: each is determined by the seed and its number",
     "epochs": 12,
     "base": {
         "data": {"train_scenes": 24, "val_scenes": 8, "test_scenes": 8, "size": 32},

@@ -1,4 +1,4 @@
-"""The end of a campaign against the undisturbed run: every trial, every epoch, every score, in both books."""
+"""Compare a campaign with the undisturbed run: every trial, epoch and score, in all tables."""
 
 from __future__ import annotations
 
@@ -8,20 +8,23 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from benchmarks.chaos.books import Books
 from benchmarks.chaos.campaign import PLANTED
+from benchmarks.chaos.store_reader import StoreReader
 from search.stored_study import find_study
 from spaces.records import EpochRecord
 from storage.location import StoreLocation
 from storage.rows import FINAL_STATES, StoredTrial
 
 CLOCK = {"seconds", "samples_per_s", "peak_mib"}
-"""What two runs of the same training may tell differently."""
+"""Fields that may differ between two runs of the same training."""
 
 OPTUNA_ENDS = {"complete": "COMPLETE", "pruned": "PRUNED", "diverged": "PRUNED", "failed": "FAIL"}
 
 _OPTUNA_TRIALS = "SELECT trial_id, number, state FROM trials ORDER BY number"
-_OPTUNA_EPOCHS = "SELECT trial_id, step, intermediate_value, intermediate_value_type FROM trial_intermediate_values"
+_OPTUNA_EPOCHS = (
+    "SELECT trial_id, step, intermediate_value, intermediate_value_type "
+    "FROM trial_intermediate_values"
+)
 _OPTUNA_VALUES = "SELECT trial_id, value, value_type FROM trial_values"
 
 
@@ -59,13 +62,13 @@ class Findings:
         self.wrong.setdefault(what, []).extend(where)
 
 
-def check(budget: int, reference: Contents, found: Contents, books: Books) -> Findings:
+def check(budget: int, reference: Contents, found: Contents, reader: StoreReader) -> Findings:
     """Everything."""
     findings = Findings()
     _trials(findings, budget, found)
     _epochs(findings, reference, found)
     _results(findings, reference, found)
-    _optuna(findings, found, books)
+    _optuna(findings, found, reader)
     return findings
 
 
@@ -109,26 +112,24 @@ def compared(reference: Contents, found: Contents) -> list[tuple[int, StoredTria
 def _epochs(findings: Findings, reference: Contents, found: Contents) -> None:
     lost, doubled, changed = [], [], []
     for number, theirs, ours in compared(reference, found):
-        told, expected = (
+        written, expected = (
             [record.epoch for record in found.records[ours.id]],
             [record.epoch for record in reference.records[theirs.id]],
         )
-        lost += [f"trial {number}, epoch {epoch}" for epoch in expected if epoch not in told]
+        lost += [f"trial {number}, epoch {epoch}" for epoch in expected if epoch not in written]
         doubled += [
             f"trial {number}, epoch {epoch}"
-            for epoch, count in Counter(told).items()
+            for epoch, count in Counter(written).items()
             if count > 1 or epoch not in expected
         ]
         expected_records = {
             record.epoch: repeatable(record) for record in reference.records[theirs.id]
         }
         for record in found.records[ours.id]:
-            if (other := expected_records.get(record.epoch)) is not None and other != repeatable(
-                record
-            ):
-                changed.append(
-                    f"trial {number}, epoch {record.epoch}: {_difference(other, repeatable(record))}"
-                )
+            other, actual = expected_records.get(record.epoch), repeatable(record)
+            if other is not None and other != actual:
+                difference = _difference(other, actual)
+                changed.append(f"trial {number}, epoch {record.epoch}: {difference}")
     findings.note("epochs lost", lost)
     findings.note("epochs doubled", doubled)
     findings.note("epoch records unlike the undisturbed run's", changed)
@@ -139,9 +140,11 @@ def repeatable(record: EpochRecord) -> dict[str, str]:
     return {key: repr(value) for key, value in asdict(record).items() if key not in CLOCK}
 
 
-def _difference(expected: Mapping[str, str], told: Mapping[str, str]) -> str:
+def _difference(expected: Mapping[str, str], written: Mapping[str, str]) -> str:
     return "; ".join(
-        f"{key} {expected[key]} → {told[key]}" for key in expected if expected[key] != told[key]
+        f"{key} {expected[key]} → {written[key]}"
+        for key in expected
+        if expected[key] != written[key]
     )[:300]
 
 
@@ -167,9 +170,9 @@ def _spelled(tree: Any) -> str:
     return json.dumps(tree, sort_keys=True, default=dict)
 
 
-def _optuna(findings: Findings, found: Contents, books: Books) -> None:
-    """Optuna's tables, held against ours."""
-    theirs = {trial_id: (number, state) for trial_id, number, state in books.rows(_OPTUNA_TRIALS)}
+def _optuna(findings: Findings, found: Contents, reader: StoreReader) -> None:
+    """Compare Optuna's tables with ours."""
+    theirs = {trial_id: (number, state) for trial_id, number, state in reader.rows(_OPTUNA_TRIALS)}
     ours = {trial.optuna_trial_id: trial for trial in found.trials}
     lone = [
         f"Optuna's trial {number}, {state}"
@@ -179,20 +182,23 @@ def _optuna(findings: Findings, found: Contents, books: Books) -> None:
     lone += [
         f"our trial {trial.number}" for trial_id, trial in ours.items() if trial_id not in theirs
     ]
-    findings.note("trials that only one book has", lone)
+    findings.note("trials that are only in Optuna's tables or only in ours", lone)
     ends = [
         f"trial {trial.number}: {trial.state} is {state} of number {number}"
         for trial_id, trial in ours.items()
         for number, state in [theirs.get(trial_id or -1, (None, ""))]
         if state and (state != OPTUNA_ENDS.get(trial.state) or number != trial.number)
     ]
-    findings.note("ends on which the books differ", [*ends, *_values(ours.values(), books)])
-    findings.note("epochs on which the books differ", _steps(found, books))
+    findings.note(
+        "ends that differ between Optuna's tables and ours",
+        [*ends, *_values(ours.values(), reader)],
+    )
+    findings.note("epochs that differ between Optuna's tables and ours", _steps(found, reader))
 
 
-def _values(ours: Iterable[StoredTrial], books: Books) -> list[str]:
+def _values(ours: Iterable[StoredTrial], reader: StoreReader) -> list[str]:
     values = {
-        trial_id: value for trial_id, value, kind in books.rows(_OPTUNA_VALUES) if kind == "FINITE"
+        trial_id: value for trial_id, value, kind in reader.rows(_OPTUNA_VALUES) if kind == "FINITE"
     }
     complete = [trial for trial in ours if trial.state == "complete"]
     return [
@@ -202,10 +208,10 @@ def _values(ours: Iterable[StoredTrial], books: Books) -> list[str]:
     ]
 
 
-def _steps(found: Contents, books: Books) -> list[str]:
-    """Optuna is told every metric that is a number."""
-    told = Counter((trial_id, step) for trial_id, step, _, _ in books.rows(_OPTUNA_EPOCHS))
-    values = {(trial_id, step): value for trial_id, step, value, _ in books.rows(_OPTUNA_EPOCHS)}
+def _steps(found: Contents, reader: StoreReader) -> list[str]:
+    """Compare the epochs; Optuna's tables have every metric that is a number."""
+    written = Counter((trial_id, step) for trial_id, step, _, _ in reader.rows(_OPTUNA_EPOCHS))
+    values = {(trial_id, step): value for trial_id, step, value, _ in reader.rows(_OPTUNA_EPOCHS)}
     expected = {
         (trial.optuna_trial_id, record.epoch): record.metric
         for trial in found.trials
@@ -220,7 +226,7 @@ def _steps(found: Contents, books: Books) -> list[str]:
     ]
     extra = [
         f"trial {names.get(key[0])}, epoch {key[1]}: Optuna alone, {count} times"
-        for key, count in told.items()
+        for key, count in written.items()
         if key not in expected or count > 1
     ]
     return wrong + extra

@@ -1,4 +1,4 @@
-"""The workers of a campaign: the real command, `search worker`, replaced whenever one ends before the study does."""
+"""The workers of a campaign: `search worker` processes, replaced while the study runs."""
 
 from __future__ import annotations
 
@@ -17,15 +17,18 @@ from search.launch.reaper import TrialReaper
 from search.worker.checkpoints import EVERY_VARIABLE
 from search.worker.identity import worker_name
 from spaces.exit_codes import ExitCode
-from storage.files.checkpoints import TrialStates
-from storage.files.study_files import ROOT_VARIABLE, CheckpointFiles
+from storage.files.checkpoints import StoredCheckpoints
+from storage.files.study_files import ROOT_VARIABLE, StudyFiles
 
 EXPECTED: dict[str, tuple[int, ...]] = {
     "kill": (-signal.SIGKILL,),
     "terminate": (ExitCode.INTERRUPTED, -signal.SIGTERM, 128 + signal.SIGTERM),
     "": (),
 }
-"""Exit codes of a worker by what was done to it; a worker that is told to end while it imports dies of the signal itself."""
+"""Exit codes of a worker by what was done to it.
+
+A worker that is terminated while it imports dies of the signal itself.
+"""
 
 
 @dataclass
@@ -35,7 +38,7 @@ class Member:
     process: subprocess.Popen[bytes]
     log: Path
     meant: str = ""
-    told: bool = False
+    supervised: bool = False
     ended_by_us_at: float | None = None
     frozen_at: float = 0.0
     frozen_until: float | None = None
@@ -95,13 +98,15 @@ class Crew:
     started: int = 0
 
     @property
-    def files(self) -> CheckpointFiles:
+    def files(self) -> StudyFiles:
         """Where the workers keep the states of their trials."""
-        return CheckpointFiles(self.folder / "files")
+        return StudyFiles(self.folder / "files")
 
     def last_state_at(self, number: int) -> float | None:
-        """When the state was written from which a trial would go on now; None where there is none."""
-        states = TrialStates(self.files, self.files.path(self.study, number)).newest_first()
+        """When the checkpoint was written from which a trial would resume now; None without one."""
+        states = StoredCheckpoints(
+            self.files, self.files.trial_stem(self.study, number)
+        ).list_newest_first()
         return states[0].path.stat().st_mtime if states else None
 
     def start(self) -> None:
@@ -139,7 +144,7 @@ class Crew:
         """Note who ended, and let others take their places."""
         for member in [member for member in self.members if member.process.poll() is not None]:
             self.members.remove(member)
-            if member.told:
+            if member.supervised:
                 self.reaper.report_death(
                     worker_name(member.pid),
                     member.process.returncode,
@@ -152,7 +157,7 @@ class Crew:
             self.start()
 
     def thaw(self, now_s: float) -> None:
-        """Let those go on whose time has come."""
+        """Continue the frozen workers whose time is over."""
         for member in self.members:
             if member.frozen_until is None:
                 continue

@@ -1,4 +1,4 @@
-"""The faults: which comes next, whom it hits, and what is done to them."""
+"""The faults: which is next, which worker it hits, and what it does."""
 
 from __future__ import annotations
 
@@ -10,24 +10,27 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from benchmarks.chaos.books import TrialRow
 from benchmarks.chaos.campaign import MOMENTS, PLANTED, Kind, Moment, Scale
 from benchmarks.chaos.crew import Crew, Member
 from benchmarks.chaos.server import Server
+from benchmarks.chaos.store_reader import TrialRow
 from benchmarks.chaos.watch import Kill, Watch
 from search.worker.lease import LEASE_S
 
 SPARED_AT = 2
-"""A trial that lost so many workers loses no other one to chance: the third would end it, as it should end one that kills."""
+"""A trial that lost this many workers is spared: a third loss would end it."""
 
 AT_WORK = 0.85
-"""The share of blows that look for a worker with a trial; the others hit any, also one that starts or waits."""
+"""Share of faults that look for a worker with a trial; the others hit any worker."""
 
 LEFT_AT_WORK = 1
-"""So many other workers that have begun to work are left in peace at any time: where nobody is, nobody can take a trial up."""
+"""How many other active workers are never hit: without them, no trial could be resumed."""
 
-TOLD = 0.5
-"""The share of killed workers of which a supervisor hears, as that of `search run` does; of the others nobody hears, as when a machine dies."""
+SUPERVISED_SHARE = 0.5
+"""Share of killed workers whose death is reported, as by `search run`.
+
+The deaths of the others are not, as when a machine dies.
+"""
 
 LONGEST_GAP = 4.0
 """In mean gaps."""
@@ -36,7 +39,7 @@ FASTEST = 0.1
 """Gaps are shortened to no less than this, where the study is ahead of the faults."""
 
 AHEAD = 0.1
-"""The faults wait while they are so much further than the study: a machine too busy for their pace would only ever start workers."""
+"""How far the faults may be ahead of the study; beyond that they wait for a slow machine."""
 
 AFTERWARDS = 0.05
 """The share of the study's epochs that is left for after the last fault."""
@@ -44,7 +47,7 @@ AFTERWARDS = 0.05
 
 @dataclass(frozen=True)
 class Fault:
-    """One that is to come: how long after the one before, what, and whether it may also hit a worker that only starts or waits."""
+    """A coming fault: its gap, its kind, and whether it may hit a worker without a trial."""
 
     gap_s: float
     kind: Kind
@@ -66,7 +69,7 @@ def schedule(scale: Scale, mix: Mapping[Kind, float], seed: int) -> list[Fault]:
 
 
 LONGEST_FREEZE_S = 10 * LEASE_S
-"""A frozen worker whose trial nobody takes over continues after so long."""
+"""Seconds after which a frozen worker continues if no worker has claimed its trial."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,7 @@ class Tormentor:
     planted_kills: int = 0
 
     def strike(self, fault: Fault) -> bool:
-        """One fault. False when there is nobody whom it could hit right now."""
+        """Cause one fault; False if there is no worker that it could hit right now."""
         hit = self._hit(fault.kind, fault.anyone)
         self.struck[fault.kind] += hit
         return hit
@@ -142,7 +145,9 @@ class Tormentor:
     def _on_a_worker(self, kind: Kind, anyone: bool) -> bool:
         at_large = [member for member in self.crew.members if member.at_large]
         victims = [
-            member for member in at_large if anyone or self.watch.held_by(member.pid) is not None
+            member
+            for member in at_large
+            if anyone or self.watch.find_trial_of(member.pid) is not None
         ]
         if not victims:
             return False
@@ -155,52 +160,52 @@ class Tormentor:
             member.meant, member.ended_by_us_at = "terminate", time.time()
             member.send(signal.SIGTERM)
             return True
-        held = self._caught(member)
-        if held is not None and (held.number == PLANTED or held.lost >= SPARED_AT):
+        claimed = self._caught(member)
+        if claimed is not None and (claimed.number == PLANTED or claimed.lost >= SPARED_AT):
             member.send(signal.SIGCONT)
             return False
         if kind == "freeze":
             member.frozen_at = time.time()
             member.frozen_until = member.frozen_at + LEASE_S + self.drawn.uniform(1.0, 4.0)
         elif kind == "thaw":
-            if held is None:
+            if claimed is None:
                 member.send(signal.SIGCONT)
                 return False
             moment = self.drawn.choice(list(MOMENTS))
             member.frozen_at = time.time()
             member.frozen_until = member.frozen_at + LONGEST_FREEZE_S
             member.thaw_when = ThawWhen(
-                self.watch, held.id, held.attempt, moment, self.drawn.uniform(0.0, 2.0)
+                self.watch, claimed.id, claimed.attempt, moment, self.drawn.uniform(0.0, 2.0)
             )
             self.moments[moment] += 1
         else:
-            self._kill(member, held)
+            self._kill(member, claimed)
         return True
 
     def _caught(self, member: Member) -> TrialRow | None:
-        """Hold a worker and see which trial it has; nobody can change that while it is held."""
+        """Freeze a worker and find its trial, which cannot change while it is frozen."""
         member.send(signal.SIGSTOP)
         self.watch.look()
-        return self.watch.held_by(member.pid)
+        return self.watch.find_trial_of(member.pid)
 
-    def _kill(self, member: Member, held: TrialRow | None) -> None:
-        member.meant, member.told = "kill", self.drawn.random() < TOLD
-        if held is not None:
-            state_at = None if held.number is None else self.crew.last_state_at(held.number)
+    def _kill(self, member: Member, claimed: TrialRow | None) -> None:
+        member.meant, member.supervised = "kill", self.drawn.random() < SUPERVISED_SHARE
+        if claimed is not None:
+            state_at = None if claimed.number is None else self.crew.last_state_at(claimed.number)
             self.watch.kills.append(
                 Kill(
-                    held.id,
-                    held.attempt,
+                    claimed.id,
+                    claimed.attempt,
                     time.time(),
                     state_at,
-                    member.told,
+                    member.supervised,
                     tuple(member.stood_still),
                 )
             )
         member.send(signal.SIGKILL)
 
     def guard_the_planted(self) -> None:
-        """Whoever works on the planted trial dies of it."""
+        """Kill the worker of the planted trial."""
         row = next(
             (
                 row
@@ -223,17 +228,19 @@ class Tormentor:
         )
         if victim is None or victim.process.poll() is not None:
             return
-        held = self._caught(victim)
-        if held is not None and held.number == PLANTED:
+        claimed = self._caught(victim)
+        if claimed is not None and claimed.number == PLANTED:
             self.planted_kills += 1
             victim.frozen_until = None
-            self._kill(victim, held)
+            self._kill(victim, claimed)
         elif victim.frozen_until is None:
             victim.send(signal.SIGCONT)
 
 
 def gap_factor(struck: float, done: float) -> float:
-    """By what the gap before the next fault is multiplied, from the shares of faults that struck and of epochs that are done; infinity to wait.
+    """Compute the factor of the gap before the next fault; infinity: wait.
+
+    It follows from the shares of faults that struck and of epochs that are done.
 
     The faults are to end a little before the study.
     """

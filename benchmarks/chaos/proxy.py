@@ -1,6 +1,6 @@
-"""Between the workers and the server: passes everything on, and on request cuts a connection between a commit and its answer.
+"""A proxy between workers and server that can cut a connection between a commit and its answer.
 
-Whoever sent that commit cannot know whether it took place. It did.
+The client that sent that commit cannot know whether it took place. It did.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Proxy:
         return self._armed.is_set()
 
     def lose_an_answer(self) -> bool:
-        """Let the next commit take place and its answer be lost, with the connection. False when none comes by."""
+        """Let the next commit succeed but lose its answer. False if there is no commit."""
         self._lost.clear()
         self._armed.set()
         happened = self._lost.wait(WAIT_S)
@@ -98,9 +98,9 @@ class Proxy:
 @contextmanager
 def proxy(url: str, folder: Path) -> Iterator[Proxy]:
     """A proxy that serves while the block lasts."""
-    held = Proxy(url, folder)
-    threading.Thread(target=held.serve, daemon=True, name="proxy").start()
+    running = Proxy(url, folder)
+    threading.Thread(target=running.serve, daemon=True, name="proxy").start()
     try:
-        yield held
+        yield running
     finally:
-        held.close()
+        running.close()

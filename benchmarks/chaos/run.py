@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.chaos.books import Books
 from benchmarks.chaos.campaign import Kind, Scale, StoreKind
 from benchmarks.chaos.crew import Crew
 from benchmarks.chaos.faults import Fault, Tormentor, gap_factor, schedule
 from benchmarks.chaos.proxy import proxy
 from benchmarks.chaos.server import Server, server
+from benchmarks.chaos.store_reader import StoreReader
 from benchmarks.chaos.watch import Watch
 from search.launch.reaper import TrialReaper
 from search.session import open_session
@@ -27,11 +27,11 @@ from storage.location import StoreLocation
 STEP_S = 0.1
 """How often the store is looked at."""
 
-TELL_S = 15.0
+PRINT_EVERY_S = 15.0
 """How often something is printed."""
 
 RETRY_S = 0.1
-"""So much later another fault is tried in the place of one that would have hit nobody."""
+"""Seconds until another fault is tried after one that found no worker to hit."""
 
 REFERENCE_WORKERS = 2
 
@@ -54,19 +54,19 @@ def place(kind: StoreKind, folder: Path) -> Iterator[Place]:
         url = f"sqlite:///{folder / 'search.db'}"
         yield Place(url, url)
         return
-    with server() as held, proxy(held.url, folder) as between:
+    with server() as database, proxy(database.url, folder) as between:
         yield Place(
             between.url,
-            f"{held.url}&application_name=watch",
-            held,
+            f"{database.url}&application_name=watch",
+            database,
             between.lose_an_answer,
-            held.version(),
+            database.version(),
         )
 
 
 @dataclass
 class Campaign:
-    """One study, with or without somebody who torments its workers.
+    """One study, with or without faults.
 
     Args:
         epochs: how many the study has, which the pace of the faults follows.
@@ -89,20 +89,21 @@ class Campaign:
         Raises:
             SystemExit: when that takes too long.
         """
-        began = told = time.monotonic()
+        began = printed_s = time.monotonic()
         while self.crew.members or not self._over():
             now_s = time.monotonic()
             if now_s - began > self.scale.limit_s:
                 raise SystemExit(
-                    f"the campaign did not end within {self.scale.limit_s:.0f} s: {self._told()}"
+                    f"the campaign did not end within {self.scale.limit_s:.0f} s: "
+                    f"{self._describe_progress()}"
                 )
             if self.watch.look() and self.tormentor is not None:
                 self._torment(self.tormentor)
             self.crew.thaw(time.time())
             self.crew.tend(refill=not self._over())
-            if now_s - told > TELL_S:
-                told = now_s
-                print(f"{now_s - began:5.0f} s: {self._told()}", flush=True)
+            if now_s - printed_s > PRINT_EVERY_S:
+                printed_s = now_s
+                print(f"{now_s - began:5.0f} s: {self._describe_progress()}", flush=True)
             time.sleep(STEP_S)
         self.took_s = time.monotonic() - began
 
@@ -130,13 +131,15 @@ class Campaign:
             self.faults.rotate(-1)
             self._retry = time.monotonic() + RETRY_S
 
-    def _told(self) -> str:
+    def _describe_progress(self) -> str:
         struck = (
             ""
             if self.tormentor is None
             else f"{sum(self.tormentor.struck.values())} faults, {len(self.faults)} to come, "
         )
-        return f"{self.watch.ended()} of {self.scale.trials} trials ended, {struck}{self.crew.started} workers started, load {os.getloadavg()[0]:.1f}"
+        ended = f"{self.watch.ended()} of {self.scale.trials} trials ended"
+        workers = f"{struck}{self.crew.started} workers started"
+        return f"{ended}, {workers}, load {os.getloadavg()[0]:.1f}"
 
 
 def undisturbed(scale: Scale, seed: int, folder: Path) -> str:
@@ -170,7 +173,7 @@ def disturbed(
 
 @contextmanager
 def busy_cores(wanted: bool) -> Iterator[None]:
-    """While the block lasts, one process per core computes, if so wished: a machine that does other work."""
+    """Keep every core busy during the block if asked to, as on a machine that does other work."""
     burn = [sys.executable, "-c", "while True: pass"]
     burning = [subprocess.Popen(burn) for _ in os.sched_getaffinity(0)] if wanted else []
     try:
@@ -190,12 +193,12 @@ def started(
     session = open_session(
         spec, StoreLocation.parse(where.url)
     )  # as `search run` makes it, before it starts a worker
-    books = Books(where.direct)
+    reader = StoreReader(where.direct)
     try:
         with Crew(
             workers, spec.name, where.url, folder, TrialReaper(session.store, session.stored.id)
         ).running() as crew:
-            yield Campaign(scale, crew, Watch(books))
+            yield Campaign(scale, crew, Watch(reader))
     finally:
-        books.close()
+        reader.close()
         session.store.close()

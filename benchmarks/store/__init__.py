@@ -1,1 +1,1 @@
-"""What the store takes: an epoch at any length of history, joining and asking at ten thousand trials, crowds, and a fleet."""
+"""What the store takes: epochs, joining and asking at 10,000 trials, crowds, and a fleet."""

@@ -1,4 +1,4 @@
-"""What the store takes: one worker with a long past, crowds of processes without compute, and a fleet that reports now and then."""
+"""What the store takes: one worker with a long past, crowds of processes, and a large fleet."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _add(
 
 
 def main() -> int:
-    """Measure and tell."""
+    """Measure, print and store the figures."""
     options = report.parser(__doc__ or "").parse_args()
     return report.publish("store", measure(quick=options.quick), quick=options.quick)
 

@@ -1,4 +1,4 @@
-"""Many processes on one study, without compute: the worker's own road against plain Optuna's, trials a second of both."""
+"""Many processes on one study, without training: our worker against plain Optuna."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _start: Barrier  # of a spawned process
 
 
 @dataclass(frozen=True)
-class Told:
+class CrowdResult:
     """What one process did within the time."""
 
     trials: int = 0
@@ -76,9 +76,9 @@ class UnevenTrainer(ScriptedTrainer):
         checkpoints: Checkpoints,
     ) -> Iterator[EpochRecord]:
         """One record an epoch."""
-        told, reached = config.model_dump(mode="json"), top(config.seed)
+        dumped, reached = config.model_dump(mode="json"), top(config.seed)
         for epoch in range(1, config.epochs + 1):
-            record, began = healthy(epoch, config.epochs, told, reached), time.perf_counter()
+            record, began = healthy(epoch, config.epochs, dumped, reached), time.perf_counter()
             yield record
             self.epochs, self.worst_s = (
                 self.epochs + 1,
@@ -86,7 +86,7 @@ class UnevenTrainer(ScriptedTrainer):
             )
 
 
-def ours(url: str, epochs: int, seconds: float, _number: int) -> Told:
+def ours(url: str, epochs: int, seconds: float, _number: int) -> CrowdResult:
     """A worker's loop: claim, bind, store and judge every epoch, finish."""
     errors: list[str] = []
     trainer, trials = UnevenTrainer(), 0
@@ -107,11 +107,11 @@ def ours(url: str, epochs: int, seconds: float, _number: int) -> Told:
                 errors.append(f"{type(problem).__name__}: {problem}"[:300])
                 continue
             trials += time.monotonic() < end
-    return Told(trials, trainer.epochs, 1000 * trainer.worst_s, tuple(errors))
+    return CrowdResult(trials, trainer.epochs, 1000 * trainer.worst_s, tuple(errors))
 
 
-def plain(url: str, epochs: int, seconds: float, number: int) -> Told:
-    """The loop of Optuna's manual: ask, report, should_prune, tell."""
+def plain(url: str, epochs: int, seconds: float, number: int) -> CrowdResult:
+    """Run the ask-and-tell loop of Optuna's manual."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     errors: list[str] = []
     plan, trials, reported, worst_s = make_plan(spec(epochs)), 0, 0, 0.0
@@ -136,7 +136,7 @@ def plain(url: str, epochs: int, seconds: float, number: int) -> Told:
             errors.append(f"{type(problem).__name__}: {problem}"[:300])
             continue
         trials += time.monotonic() < end
-    return Told(trials, reported, 1000 * worst_s, tuple(errors))
+    return CrowdResult(trials, reported, 1000 * worst_s, tuple(errors))
 
 
 def plain_study(url: str, plan: Plan, seed: int) -> optuna.Study:
@@ -168,13 +168,13 @@ def _join(barrier: Barrier) -> None:
 
 
 def crowd(
-    one: Callable[[str, int, float, int], Told],
+    one: Callable[[str, int, float, int], CrowdResult],
     url: str,
     processes: int,
     epochs: int,
     seconds: float,
-) -> list[Told]:
-    """What every process of a crowd told; they begin together, when all of them are ready."""
+) -> list[CrowdResult]:
+    """What every process of a crowd results; they begin together, when all of them are ready."""
     spawn = multiprocessing.get_context("spawn")
     with spawn.Pool(processes, _join, (spawn.Barrier(processes),)) as pool:
         answers = [
@@ -190,11 +190,11 @@ def against_plain(
     open_session(spec(epochs), StoreLocation.parse(urls["ours"])).store.close()
     with contextlib.suppress(optuna.exceptions.DuplicatedStudyError):
         plain_study(urls["plain"], make_plan(spec(epochs)), 0)
-    told = {
+    results = {
         "ours": crowd(ours, urls["ours"], processes, epochs, seconds),
         "plain": crowd(plain, urls["plain"], processes, epochs, seconds),
     }
-    rate = {name: sum(each.trials for each in found) / seconds for name, found in told.items()}
+    rate = {name: sum(each.trials for each in found) / seconds for name, found in results.items()}
     where, peer = f"{processes} processes on {database}", "plain Optuna"
     figures = [
         Figure(
@@ -208,14 +208,14 @@ def against_plain(
         ),
         Figure(
             f"{where}, errors",
-            errors(told["ours"]),
+            errors(results["ours"]),
             "",
             0,
             peer=peer,
-            peer_found=errors(told["plain"]),
+            peer_found=errors(results["plain"]),
         ),
     ]
-    return figures, {where: {name: summary(found) for name, found in told.items()}}
+    return figures, {where: {name: summary(found) for name, found in results.items()}}
 
 
 def alone(
@@ -223,35 +223,35 @@ def alone(
 ) -> tuple[list[Figure], dict[str, Any]]:
     """Ours without a peer."""
     open_session(spec(epochs), StoreLocation.parse(url)).store.close()
-    told, where = (
+    results, where = (
         crowd(ours, url, processes, epochs, seconds),
         f"{processes} processes on {database}",
     )
     figures = [
-        Figure(f"{where}, trials a second", sum(each.trials for each in told) / seconds),
+        Figure(f"{where}, trials a second", sum(each.trials for each in results) / seconds),
         Figure(
             f'{where}, "database is locked"',
-            sum("locked" in error for each in told for error in each.errors),
+            sum("locked" in error for each in results for error in each.errors),
             "",
             0,
         ),
-        Figure(f"{where}, errors of any kind", errors(told), "", 0),
+        Figure(f"{where}, errors of any kind", errors(results), "", 0),
     ]
-    return figures, {where: summary(told)}
+    return figures, {where: summary(results)}
 
 
-def errors(told: list[Told]) -> int:
+def errors(results: list[CrowdResult]) -> int:
     """Of all processes."""
-    return sum(len(each.errors) for each in told)
+    return sum(len(each.errors) for each in results)
 
 
-def summary(told: list[Told]) -> dict[str, Any]:
+def summary(results: list[CrowdResult]) -> dict[str, Any]:
     """In numbers, with a few errors in words."""
-    words = sorted({error for each in told for error in each.errors})
+    words = sorted({error for each in results for error in each.errors})
     return {
-        "trials": sum(each.trials for each in told),
-        "epochs": sum(each.epochs for each in told),
-        "worst_epoch_ms": max(each.worst_ms for each in told),
-        "errors": errors(told),
+        "trials": sum(each.trials for each in results),
+        "epochs": sum(each.epochs for each in results),
+        "worst_epoch_ms": max(each.worst_ms for each in results),
+        "errors": errors(results),
         "errors_in_words": words[:5],
     }

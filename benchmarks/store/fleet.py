@@ -1,7 +1,7 @@
-"""A thousand workers that report an epoch every 30 s: their writes, at the times at which they would come, by a few processes.
+"""A thousand workers that report an epoch every 30 s, simulated by a few processes.
 
-The schedule is an open loop: every write has its time, whether or not the one before is done, and its latency counts from
-there. Between its epochs each worker extends its lease, as its thread does.
+The schedule is an open loop: every write has its time, whether or not the one before is done, and
+its latency counts from there. Between its epochs each worker extends its lease, as its thread does.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Fleet:
 
 FULL, QUICK = Fleet(1_000, 30.0, 60.0, 1_000), Fleet(40, 2.0, 4.0, 10)
 AHEAD_S = 5.0
-"""The schedule begins so long after the processes are told of it."""
+"""The schedule begins so long after the processes are measured of it."""
 
 
 @dataclass(order=True)
@@ -62,8 +62,8 @@ class Due:
 
 def fleet_of(store: Store, stored: StoredStudy, workers: int) -> list[Claim]:
     """Trials that run, one for each worker, made in bulk."""
-    config = stored_plan(stored).config({}, 0).model_dump(mode="json")
-    held = {
+    config = stored_plan(stored).make_config({}, 0).model_dump(mode="json")
+    columns = {
         "study_id": stored.id,
         "state": "running",
         "attempt": 1,
@@ -76,10 +76,10 @@ def fleet_of(store: Store, stored: StoredStudy, workers: int) -> list[Claim]:
     }
     with store._database.writing() as connection:
         tables = OptunaTables()
-        made = [tables.take(connection, stored.optuna_study_id) for _ in range(workers)]
+        made = [tables.start_trial(connection, stored.optuna_study_id) for _ in range(workers)]
         rows = [
             {
-                **held,
+                **columns,
                 "number": number,
                 "optuna_trial_id": trial_id,
                 "config": config,
@@ -100,7 +100,7 @@ def fleet_of(store: Store, stored: StoredStudy, workers: int) -> list[Claim]:
 
 
 def schedule(claims: list[Claim], fleet: Fleet, begin: float, first: int) -> Iterator[Due]:
-    """The writes of some workers, in their order; epochs of the fleet are spread evenly over their interval."""
+    """Schedule the writes of some workers, spread evenly over the interval."""
     streams = [
         _writes(
             claim,
@@ -129,8 +129,8 @@ def _writes(claim: Claim, at: float, fleet: Fleet, end: float) -> Iterator[Due]:
 def simulate(
     url: str, name: str, claims: list[Claim], fleet: Fleet, begin: float, first: int
 ) -> dict[str, list[float]]:
-    """Milliseconds from the time at which a write was due until it was done, of epochs and of leases."""
-    told: dict[str, list[float]] = {"epochs": [], "leases": [], "errors": []}
+    """Milliseconds from the time at which a write was due until it was done, by kind."""
+    measured: dict[str, list[float]] = {"epochs": [], "leases": [], "errors": []}
     with StoreLocation.parse(url).open(create=False) as store:
         stored = store.studies.find_study(name)
         assert stored is not None
@@ -148,8 +148,10 @@ def simulate(
                 try:
                     one(store, write, records, peers, plan.spec)
                 except Exception:
-                    told["errors"].append(0.0)
-                told["epochs" if write.epoch else "leases"].append(1000 * (time.time() - write.at))
+                    measured["errors"].append(0.0)
+                measured["epochs" if write.epoch else "leases"].append(
+                    1000 * (time.time() - write.at)
+                )
 
         threads = [threading.Thread(target=work, daemon=True) for _ in range(CONNECTIONS)]
         for thread in threads:
@@ -161,7 +163,7 @@ def simulate(
             due.put(None)
         for thread in threads:
             thread.join(60)
-    return told
+    return measured
 
 
 def one(store: Store, write: Due, records: list[EpochRecord], peers: Peers, spec: Any) -> None:
@@ -194,9 +196,10 @@ def measure(url: str, fleet: Fleet) -> tuple[list[Figure], dict[str, Any]]:
             for first in range(PROCESSES)
         ]
         answers = [pool.apply_async(simulate, share) for share in shares]
-        told = [answer.get(10 * fleet.seconds + 120) for answer in answers]
+        measured = [answer.get(10 * fleet.seconds + 120) for answer in answers]
     epochs, leases, errors = (
-        [each for found in told for each in found[kind]] for kind in ("epochs", "leases", "errors")
+        [each for found in measured for each in found[kind]]
+        for kind in ("epochs", "leases", "errors")
     )
     where = f"{fleet.workers:,} workers, an epoch every {fleet.every_s:.0f} s on PostgreSQL"
     figures = [

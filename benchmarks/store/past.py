@@ -22,7 +22,7 @@ from search.worker.stop import StopRequest
 from search.worker.tracker import NoTracker
 from search.worker.trial import run_trial
 from spaces.loader import load_study
-from storage.files.study_files import CheckpointFiles
+from storage.files.study_files import StudyFiles
 from storage.location import StoreLocation
 from storage.rows import StoredStudy
 from storage.store import Store
@@ -57,7 +57,7 @@ def idle_bench(url: str, store: Store, stored: StoredStudy, watch: Stopwatch) ->
     return WorkerContext(
         store=store,
         stored=stored,
-        files=CheckpointFiles(Path("unused")),
+        files=StudyFiles(Path("unused")),
         study=open_worker_study(StoreLocation.parse(url), store, stored, plan),
         plan=plan,
         trainer=trainer,
@@ -72,7 +72,7 @@ def idle_bench(url: str, store: Store, stored: StoredStudy, watch: Stopwatch) ->
 def epochs_and_asking(
     database: str, urls: Sequence[str], size: Long
 ) -> tuple[list[Figure], dict[str, Any]]:
-    """Epochs on every length of past, and asking and joining on the longest; one address for each."""
+    """Measure epochs at every length of past, and asking and joining at the longest."""
     figures, details, medians = [], {}, []
     for url, trials in zip(urls, size.trials, strict=True):
         stored = study_with_past(url, trials, size.epochs)
@@ -106,7 +106,8 @@ def epochs_and_asking(
                 asked_ms = asking(bench, stored, size.asked)
     figures.append(
         Figure(
-            f"growth of the median from {size.trials[0]:,} to {size.trials[-1]:,} trials on {database}",
+            f"growth of the median from {size.trials[0]:,} to {size.trials[-1]:,} trials "
+            f"on {database}",
             medians[-1] / medians[0],
             "×",
             GROWTH,
@@ -129,7 +130,7 @@ def epochs_and_asking(
 
 
 def asking(bench: WorkerContext, stored: StoredStudy, times: int) -> list[float]:
-    """Milliseconds of claiming, sampling and binding a trial, one after the other; they all go on running, as a crowd's do."""
+    """Milliseconds of claiming, sampling and binding each trial; all of them stay running."""
     spent = []
     for _ in range(times):
         began = time.perf_counter()
@@ -143,7 +144,7 @@ def asking(bench: WorkerContext, stored: StoredStudy, times: int) -> list[float]
 
 
 def joining(url: str, name: str) -> dict[str, float]:
-    """Seconds from opening the store until the first trial begins, in a fresh process that has its imports done."""
+    """Seconds from opening the store to the first trial, in a process that has imported all."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply_async(_join, (url, name)).get(JOIN_TIMEOUT_S)
 
@@ -151,22 +152,22 @@ def joining(url: str, name: str) -> dict[str, float]:
 def _join(url: str, name: str) -> dict[str, float]:
     import optuna.samplers._tpe.sampler  # noqa: F401 - Optuna imports it when it is first asked for
 
-    began, told = time.perf_counter(), {}
+    began, seconds = time.perf_counter(), {}
     with StoreLocation.parse(url).open(create=False) as store:
         stored = store.studies.find_study(name)
         assert stored is not None
         bench = idle_bench(url, store, stored, Stopwatch())
-        told["until the study is open"] = time.perf_counter() - began
+        seconds["until the study is open"] = time.perf_counter() - began
         claim = store.leases.claim_trial(
             stored.id, budget=10**6, worker="newcomer", lease_s=LEASE_S
         )
         assert claim is not None
 
         def begin(*_: Any) -> Any:
-            told["until the first trial begins"] = time.perf_counter() - began
+            seconds["until the first trial begins"] = time.perf_counter() - began
             yield from ScriptedTrainer.train(bench.trainer, *_)  # type: ignore[arg-type]
-            told["until it is over"] = time.perf_counter() - began
+            seconds["until it is over"] = time.perf_counter() - began
 
         bench.trainer.train = begin  # type: ignore[method-assign]
         run_trial(replace(bench), claim)
-    return told
+    return seconds

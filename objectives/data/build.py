@@ -1,4 +1,4 @@
-"""From a data configuration to a data set that a worker keeps, its fingerprint, and its class counts."""
+"""Build the data set of a configuration, its fingerprint and its class counts."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from spaces.records import ClassCounts
 
 
 class SceneSplit:
-    """Scenes that lie decoded in memory, standardised once."""
+    """Decoded scenes in memory, standardized once."""
 
     def __init__(self, scenes: digits.Scenes) -> None:
-        grey_NHW = torch.from_numpy(scenes.images_NHW.astype(np.float32))
-        self.images_NCHW = ((grey_NHW - digits.MEAN_GREY) / digits.STD_GREY).unsqueeze(1)
+        gray_NHW = torch.from_numpy(scenes.images_NHW.astype(np.float32))
+        self.images_NCHW = ((gray_NHW - digits.MEAN_GRAY) / digits.STD_GRAY).unsqueeze(1)
         self.target_NHW = torch.from_numpy(scenes.masks_NHW.astype(np.int64))
 
     def __len__(self) -> int:
@@ -30,10 +30,10 @@ class SceneSplit:
 
 
 def build_data(config: DataConfig) -> SegmentationData:
-    """The data set of a configuration.
+    """Build the data set of a configuration.
 
     Raises:
-        DataError: when files are missing, unreadable, or do not fit the configuration.
+        DataError: when files are missing, unreadable, or do not match the configuration.
     """
     if not isinstance(config, DigitsData):
         return folder.build_folder(config)
@@ -51,24 +51,20 @@ def build_data(config: DataConfig) -> SegmentationData:
 
 
 def fingerprint(config: DataConfig) -> str:
-    """What the class counts belong to: the configuration, and for files their names, sizes and times."""
+    """Identify the data: by the configuration, and for files by their names, sizes and times."""
     if isinstance(config, DigitsData):
         parts = [config.model_dump_json(), str(digits.VERSION)]
     else:  # how images are decoded changes no count
-        parts = [
-            config.model_dump_json(
-                include={"root", "classes", "ignore_index", "image_suffix", "mask_suffix"}
-            ),
-            *folder.file_marks(config),
-        ]
+        counted = {"root", "classes", "ignore_index", "image_suffix", "mask_suffix"}
+        parts = [config.model_dump_json(include=counted), *folder.file_marks(config)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
 def count_classes(config: DataConfig) -> ClassCounts:
-    """Valid training pixels of every class, counted once per data set. Ignored pixels are left out.
+    """Count the valid training pixels of every class; ignored pixels are left out.
 
     Raises:
-        DataError: when a mask holds a value that is neither a class nor ignored.
+        DataError: when a mask contains a value that is neither a class nor ignored.
     """
     if not isinstance(config, DigitsData):
         return folder.count_folder(config)

@@ -1,4 +1,4 @@
-"""What a segmentation data set can be, as a study's YAML names it. No torch: a plan reads this before any GPU second."""
+"""Configuration of segmentation data sets. No torch: a plan checks it before any training."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pydantic_core import PydanticCustomError
 from spaces.frozen import Frozen
 
 PART_OF_A_NAME = r"^[^/\\]*$"
-"""No slash: a mask lies in the folder of the masks, whoever wrote the YAML."""
+"""No slash: whatever a YAML says, a mask is in the folder of the masks."""
 
 
 class DigitsData(Frozen):
-    """The embedded data set: scenes of handwritten digits with a long tail (no download)."""
+    """Embedded data set: scenes of handwritten digits with a long tail (no download)."""
 
     kind: Literal["digits"] = "digits"
     classes: int = Field(
@@ -30,14 +30,17 @@ class DigitsData(Frozen):
         default=0.5,
         gt=0,
         le=1,
-        description="each digit is placed so many times as often as the one before",
+        description="how often a digit is placed, relative to the one before it",
     )
-    noise: float = Field(default=8.0, ge=0, description="standard deviation, grey values")
+    noise: float = Field(default=8.0, ge=0, description="standard deviation, gray values")
     seed: int = Field(default=0, ge=0)
 
 
 class FolderData(Frozen):
-    """One's own images and masks: `<root>/images/<split>/**` and `<root>/masks/<split>/**`, splits train, val, test."""
+    """Images and masks in folders: `<root>/images/<split>/**` and `<root>/masks/<split>/**`.
+
+    Splits are `train`, `val` and, optionally, `test`.
+    """
 
     kind: Literal["folder"]
     root: str = Field(
@@ -47,7 +50,7 @@ class FolderData(Frozen):
         min_length=2, description="names of the classes, in the order of the mask values 0, 1, …"
     )
     ignore_index: int = Field(
-        default=255, ge=0, le=255, description="mask value of pixels that count for nothing"
+        default=255, ge=0, le=255, description="mask value of pixels that are left out"
     )
     height: int = Field(default=512, ge=32)
     width: int = Field(default=1024, ge=32)
@@ -58,12 +61,12 @@ class FolderData(Frozen):
     mask_suffix: str = Field(
         default="",
         pattern=PART_OF_A_NAME,
-        description="what a mask's name has beyond its image's, such as _labelIds",
+        description="what follows the common part of the names in a mask's, such as _labelIds",
     )
     image_suffix: str = Field(
         default="",
         pattern=PART_OF_A_NAME,
-        description="what an image's name has beyond the common part, such as _leftImg8bit",
+        description="what follows the common part in an image's, such as _leftImg8bit",
     )
     mean: tuple[float, float, float] = Field(
         default=(0.485, 0.456, 0.406), description="per channel, of values in 0 … 1"
@@ -75,7 +78,7 @@ class FolderData(Frozen):
 
     @field_validator("classes")
     @classmethod
-    def _named_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_unique(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(names)) < len(names):
             raise PydanticCustomError(
                 "class_named_twice",
@@ -85,14 +88,14 @@ class FolderData(Frozen):
         return names
 
 
-def _kind(given: Any) -> str:
-    """The embedded data where no kind is named."""
-    return str(
-        given.get("kind", "digits") if isinstance(given, dict) else getattr(given, "kind", "digits")
-    )
+def _kind_of(given: Any) -> str:
+    """Return the kind of data; the embedded data if none is named."""
+    if isinstance(given, dict):
+        return str(given.get("kind", "digits"))
+    return str(getattr(given, "kind", "digits"))
 
 
 DataConfig = Annotated[
     Annotated[DigitsData, Tag("digits")] | Annotated[FolderData, Tag("folder")],
-    Discriminator(_kind),
+    Discriminator(_kind_of),
 ]

@@ -1,12 +1,12 @@
-"""One's own data: image files and mask files in folders, paired by name.
+"""Images and masks in folders, paired by name.
 
-`<root>/images/<split>/**/<stem><image_suffix>.png` goes with `<root>/masks/<split>/**/<stem><mask_suffix>.png`.
-Splits are `train`, `val` and, optionally, `test`. A mask is a single-channel image whose values are class indices.
+`<root>/images/<split>/**/<stem><image_suffix>.png` goes with
+`<root>/masks/<split>/**/<stem><mask_suffix>.png`. Splits are `train`, `val` and, optionally,
+`test`. A mask is a single-channel image whose values are class indices.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from spaces.records import ClassCounts
 IMAGE_TYPES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 MASK_TYPES = (".png", ".bmp", ".tif", ".tiff")
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-"""What Pillow raises for files that are no image, are cut off, or are damaged."""
+"""What Pillow raises for files that are not images, truncated or damaged."""
 
 
 @dataclass(frozen=True)
@@ -35,22 +35,21 @@ class Pair:
     mask: Path
 
 
-def pairs(config: FolderData, split: str) -> list[Pair]:
-    """The pairs of a split, in order of name; an empty list when the split has no folder.
+def find_pairs(config: FolderData, split: str) -> list[Pair]:
+    """Find the pairs of a split, sorted by name; none if the split has no folder.
 
     Raises:
         DataError: when an image has no mask.
     """
-    images, masks = Path(config.root) / "images" / split, Path(config.root) / "masks" / split
+    images = Path(config.root) / "images" / split
+    masks = Path(config.root) / "masks" / split
     found = []
     for image in sorted(images.rglob("*")) if images.is_dir() else []:
         if image.suffix.lower() not in IMAGE_TYPES:
             continue
         stem = image.stem.removesuffix(config.image_suffix)
-        wanted = [
-            masks / image.parent.relative_to(images) / f"{stem}{config.mask_suffix}{suffix}"
-            for suffix in MASK_TYPES
-        ]
+        place = masks / image.parent.relative_to(images)
+        wanted = [place / f"{stem}{config.mask_suffix}{suffix}" for suffix in MASK_TYPES]
         mask = next((path for path in wanted if path.exists()), None)
         if mask is None:
             raise DataError(
@@ -64,8 +63,8 @@ def pairs(config: FolderData, split: str) -> list[Pair]:
     return found
 
 
-def _needed(config: FolderData, split: str) -> list[Pair]:
-    found = pairs(config, split)
+def _require_pairs(config: FolderData, split: str) -> list[Pair]:
+    found = find_pairs(config, split)
     if not found:
         place = Path(config.root) / "images" / split
         raise DataError(
@@ -73,12 +72,13 @@ def _needed(config: FolderData, split: str) -> list[Pair]:
             where=str(place),
             found="no such folder" if not place.is_dir() else "no image file",
             allowed=f"files of type {', '.join(IMAGE_TYPES)}",
-            next_step="check base.data.root; images lie in images/<split>/, masks in masks/<split>/",
+            next_step="check base.data.root: images are in images/<split>/, masks in "
+            "masks/<split>/",
         )
     return found
 
 
-def _open(path: Path) -> Image.Image:
+def _open_image(path: Path) -> Image.Image:
     try:
         with Image.open(path) as image:
             image.load()
@@ -88,23 +88,23 @@ def _open(path: Path) -> Image.Image:
             "an image file cannot be read",
             where=str(path),
             found=str(problem)[:120] or type(problem).__name__,
-            next_step="mend or remove the file",
+            next_step="fix or remove the file",
         ) from None
 
 
 def read_mask(path: Path, size: tuple[int, int] | None = None) -> NDArray[np.int64]:
-    """A mask (H, W), resized to (height, width) by nearest neighbour when a size is given.
+    """Read a mask (H, W), resized to (height, width) by nearest neighbor if a size is given.
 
     Raises:
         DataError: when the file is unreadable or has several channels.
     """
-    return _indices(_open(path), path, size)
+    return _class_indices(_open_image(path), path, size)
 
 
-def _indices(
+def _class_indices(
     image: Image.Image, path: Path, size: tuple[int, int] | None = None
 ) -> NDArray[np.int64]:
-    """The class indices of a decoded mask."""
+    """Return the class indices of a decoded mask."""
     if image.mode not in ("L", "P", "1", "I", "I;16"):
         raise DataError(
             "a mask must have one channel of class indices",
@@ -119,74 +119,71 @@ def _indices(
 
 
 class FolderSplit:
-    """Pairs decoded when asked for; training pairs are cropped and mirrored by their own seed."""
+    """Pairs, decoded when needed; training pairs are cropped and flipped by their own seed."""
 
     def __init__(self, config: FolderData, found: list[Pair]) -> None:
-        self.config, self.pairs = config, found
-        self._mean, self._std = (
-            np.asarray(values, np.float32) for values in (config.mean, config.std)
-        )
+        self.config = config
+        self.pairs = found
+        self._mean = np.asarray(config.mean, np.float32)
+        self._std = np.asarray(config.std, np.float32)
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def __getitems__(self, keys: list[Key]) -> Batch | DataError:
         try:
-            decoded = [self._decode(index, seed) for index, seed in keys]
+            decoded = [self._decode_pair(index, seed) for index, seed in keys]
         except DataError as problem:
             return problem
         images_NCHW = torch.from_numpy(np.stack([image for image, _ in decoded]))
         return images_NCHW, torch.from_numpy(np.stack([mask for _, mask in decoded]))
 
-    def _decode(self, index: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def _decode_pair(self, index: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         size = (self.config.height, self.config.width)
         pair = self.pairs[index]
-        picture = (
-            _open(pair.image).convert("RGB").resize((size[1], size[0]), Image.Resampling.BILINEAR)
-        )
-        image_HWC: NDArray[np.float32] = (
-            (np.asarray(picture, np.float32) / 255 - self._mean) / self._std
-        ).astype(np.float32)
+        picture = _open_image(pair.image).convert("RGB")
+        picture = picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+        scaled_HWC = (np.asarray(picture, np.float32) / 255 - self._mean) / self._std
+        image_HWC: NDArray[np.float32] = scaled_HWC.astype(np.float32)
         mask_HW = read_mask(pair.mask, size)
         if seed:
-            image_HWC, mask_HW = self._augment(np.random.default_rng(seed), image_HWC, mask_HW)
+            image_HWC, mask_HW = self._augment_pair(np.random.default_rng(seed), image_HWC, mask_HW)
         return np.ascontiguousarray(image_HWC.transpose(2, 0, 1)), np.ascontiguousarray(mask_HW)
 
-    def _augment(
+    def _augment_pair(
         self, rng: np.random.Generator, image_HWC: NDArray[np.float32], mask_HW: NDArray[np.int64]
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         if self.config.crop is not None:
             height, width = self.config.crop
             y = int(rng.integers(0, mask_HW.shape[0] - height + 1))
             x = int(rng.integers(0, mask_HW.shape[1] - width + 1))
-            image_HWC, mask_HW = (
-                image_HWC[y : y + height, x : x + width],
-                mask_HW[y : y + height, x : x + width],
-            )
+            image_HWC = image_HWC[y : y + height, x : x + width]
+            mask_HW = mask_HW[y : y + height, x : x + width]
         if self.config.flip and rng.random() < 0.5:
-            image_HWC, mask_HW = image_HWC[:, ::-1], mask_HW[:, ::-1]
+            image_HWC = image_HWC[:, ::-1]
+            mask_HW = mask_HW[:, ::-1]
         return image_HWC, mask_HW
 
 
 def build_folder(config: FolderData) -> SegmentationData:
-    """The data set of a folder.
+    """Build the data set of a folder.
 
     Raises:
-        DataError: when a split is missing, an image has no mask, or the crop is larger than the image.
+        DataError: when a split is missing, an image has no mask, or the crop is larger than the
+            image.
     """
-    if config.crop is not None and (
-        config.crop[0] > config.height or config.crop[1] > config.width
-    ):
+    crop = config.crop
+    if crop is not None and (crop[0] > config.height or crop[1] > config.width):
         raise DataError(
             "the crop is larger than the image",
             where="base.data.crop",
-            found=str(list(config.crop)),
+            found=str(list(crop)),
             allowed=f"at most [{config.height}, {config.width}]",
         )
-    test = pairs(config, "test")
+    test = find_pairs(config, "test")
     return SegmentationData(
-        train=FolderSplit(config, _needed(config, "train")),
-        val=FolderSplit(config, _needed(config, "val")),
+        train=FolderSplit(config, _require_pairs(config, "train")),
+        val=FolderSplit(config, _require_pairs(config, "val")),
         test=FolderSplit(config, test) if test else None,
         class_names=config.classes,
         ignore_index=config.ignore_index,
@@ -198,32 +195,41 @@ def build_folder(config: FolderData) -> SegmentationData:
 
 
 def file_marks(config: FolderData) -> list[str]:
-    """Name, size and time of every mask and image: a changed mask gives other counts, and a changed image may be broken."""
-    files = (
-        path
-        for split in ("train", "val", "test")
-        for pair in pairs(config, split)
-        for path in (pair.mask, pair.image)
-    )
-    return [
-        f"{path}:{held.st_size}:{held.st_mtime_ns}" for path in files for held in (path.stat(),)
-    ]
+    """Return name, size and time of every mask and image.
+
+    A changed mask changes the counts, and a changed image may be damaged.
+    """
+    marks = []
+    for split in ("train", "val", "test"):
+        for pair in find_pairs(config, split):
+            marks += [_file_mark(pair.mask), _file_mark(pair.image)]
+    return marks
+
+
+def _file_mark(path: Path) -> str:
+    status = path.stat()
+    return f"{path}:{status.st_size}:{status.st_mtime_ns}"
 
 
 def count_folder(config: FolderData) -> ClassCounts:
-    """Training pixels of every class. Every image and mask of the other splits is decoded, too, to find what is broken before a trial does.
+    """Count the training pixels of every class.
+
+    All images and masks of all splits are decoded, to find damaged files before a trial does.
 
     Raises:
-        DataError: for the first file that cannot be read, a mask that does not fit its image or holds a value that is
-            neither a class nor ignored, or when every pixel is ignored.
+        DataError: for the first file that cannot be read, for a mask that does not match its image
+            or contains a value that is neither a class nor ignored, or when every pixel is ignored.
     """
-    _needed(config, "train")
-    _needed(config, "val")
+    _require_pairs(config, "train")
+    _require_pairs(config, "val")
     totals = np.zeros(len(config.classes), np.int64)
     for split in ("train", "val", "test"):
         with ThreadPoolExecutor(max_workers=4) as pool:
-            for counts in pool.map(lambda pair: _count_pair(pair, config), pairs(config, split)):
-                totals += counts if split == "train" else 0
+            for counts in pool.map(
+                lambda pair: _count_pair(pair, config), find_pairs(config, split)
+            ):
+                if split == "train":
+                    totals += counts
     if not totals.any():
         raise DataError(
             "every training pixel is ignored",
@@ -235,44 +241,37 @@ def count_folder(config: FolderData) -> ClassCounts:
 
 
 def _count_pair(pair: Pair, config: FolderData) -> NDArray[np.int64]:
-    """The mask's counts, once the image has been decoded, too: one that is cut off behind its header would else be found in the middle of a trial.
+    """Count the mask's pixels, and decode the image: a truncated one would fail within a trial.
 
-    A mask of another size would be stretched over its image.
+    A mask of another size is refused, as it would be stretched over its image.
     """
-    size, mask = _open(pair.image).size, _open(pair.mask)
+    size = _open_image(pair.image).size
+    mask = _open_image(pair.mask)
     if size != mask.size:
-        found = f"image {size[0]} × {size[1]}, mask {mask.size[0]} × {mask.size[1]}"
         raise DataError(
             "an image and its mask differ in size",
             where=str(pair.mask),
-            found=found,
+            found=f"image {size[0]} × {size[1]}, mask {mask.size[0]} × {mask.size[1]}",
             allowed="the same width and height",
             next_step="export the mask at the image's size",
         )
-    return _count_mask(_indices(mask, pair.mask), pair.mask, config)
+    return _count_mask(_class_indices(mask, pair.mask), pair.mask, config)
 
 
 def _count_mask(mask_HW: NDArray[np.int64], path: Path, config: FolderData) -> NDArray[np.int64]:
     values, counts = np.unique(mask_HW, return_counts=True)
-    totals = np.zeros(len(config.classes), np.int64)
-    for value, count in _valid(values, counts, config):
-        if value < 0 or value >= len(config.classes):
+    classes = len(config.classes)
+    totals = np.zeros(classes, np.int64)
+    for value, count in zip(values.tolist(), counts.tolist(), strict=True):
+        if value == config.ignore_index:
+            continue
+        if value < 0 or value >= classes:
             raise DataError(
-                "a mask holds more classes than the configuration names",
+                "a mask contains more classes than the configuration names",
                 where=str(path),
                 found=f"value {value} in {count} pixels",
-                allowed=f"0 … {len(config.classes) - 1} ({len(config.classes)} classes) or {config.ignore_index} (ignored)",
+                allowed=f"0 … {classes - 1} ({classes} classes) or {config.ignore_index} (ignored)",
                 next_step="name the class in base.data.classes, or map the value to ignore_index",
             )
         totals[value] = count
     return totals
-
-
-def _valid(
-    values: NDArray[np.int64], counts: NDArray[np.int64], config: FolderData
-) -> Iterator[tuple[int, int]]:
-    return (
-        (int(value), int(count))
-        for value, count in zip(values, counts, strict=True)
-        if value != config.ignore_index
-    )

@@ -1,4 +1,4 @@
-"""Batches in an order that depends on (seed, epoch) alone, so a resumed training sees what an unbroken one would."""
+"""Batches in an order that depends on (seed, epoch) only, the same in a resumed training."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ Key = tuple[int, int]
 """Index of a sample, and the seed of its augmentation (0: none)."""
 
 Batch = tuple[Tensor, Tensor]
-"""Inputs and targets: images_NCHW float32 and target_NHW int64, or tokens_NL int64 and target_N int64."""
+"""Inputs and targets: images_NCHW float32 and target_NHW, or tokens_NL and target_N, all int64."""
 
 
 class Split(Protocol):
-    """A split that hands out whole batches (torch's loader calls `__getitems__` once a batch)."""
+    """A split that returns whole batches (torch's loader calls `__getitems__` once per batch)."""
 
     def __len__(self) -> int: ...
 
     def __getitems__(self, keys: list[Key]) -> Batch | DataError:
-        """Inputs and targets of the samples.
+        """Return inputs and targets of the samples.
 
-        An unreadable file is handed over as the error: raised in a decoding process it would arrive as a traceback.
+        The error of an unreadable file is returned: raised in a loader process it would arrive as a
+        traceback.
         """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """A data set, decoded or ready to be decoded, that a worker keeps between trials."""
+    """A data set, decoded or ready to be decoded; a worker keeps it between trials."""
 
     train: Split
     val: Split
@@ -54,10 +55,12 @@ class SegmentationData(Data):
 
 
 class _EpochOrder(Sampler[list[Key]]):
-    """Batches of keys; shuffled by (seed, epoch) in training, in file order else."""
+    """Batches of keys: shuffled by (seed, epoch) in training, otherwise in file order."""
 
     def __init__(self, size: int, batch_size: int, seed: int | None) -> None:
-        self.size, self.batch_size, self.seed = size, batch_size, seed
+        self.size = size
+        self.batch_size = batch_size
+        self.seed = seed
         self.epoch = self.skipped = 0
 
     def __iter__(self) -> Iterator[list[Key]]:
@@ -73,18 +76,21 @@ class _EpochOrder(Sampler[list[Key]]):
             yield keys[start : start + self.batch_size]
 
     def __len__(self) -> int:
-        # The short last batch of an epoch is left out in training: a batch of one breaks batch normalisation.
+        # Training leaves out an incomplete last batch: a batch of one breaks batch normalization.
         if self.seed is not None and self.size >= self.batch_size:
             return self.size // self.batch_size
         return -(-self.size // self.batch_size)
 
 
 class Batches:
-    """One split as batches, epoch after epoch; the decoding processes live as long as this object.
+    """Batches of one split, epoch by epoch; loader processes live as long as this object.
 
     Args:
-        seed: shuffles the training split; None keeps the order and leaves augmentation out.
-        workers: processes that decode; 0 decodes in this one.
+        split: which split.
+        batch_size: samples per batch.
+        seed: shuffles the training split; None keeps the order and does not augment.
+        workers: loader processes; 0 decodes in this one.
+        device: of the batches.
     """
 
     def __init__(
@@ -95,11 +101,11 @@ class Batches:
         self._loader: DataLoader[Batch | DataError] = DataLoader(
             split,  # type: ignore[arg-type]
             batch_sampler=self._order,
-            collate_fn=_as_is,  # type: ignore[arg-type]  # the split hands out whole batches
+            collate_fn=_return_unchanged,  # type: ignore[arg-type]  # a split returns whole batches
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=device.type == "cuda",
-            # One of its own: the loader draws from it, and torch's global one belongs to the training.
+            # The loader draws from it; torch's global generator is the training's.
             generator=torch.Generator().manual_seed(0),
         )
         self._device = device
@@ -109,27 +115,25 @@ class Batches:
         return len(self._order)
 
     def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
-        """The batches of `epoch`, on the device; images in channels_last, which convolutions like best.
+        """Yield the batches of an epoch on the device; images in channels_last, for speed.
 
         Args:
-            skip: so many batches from the start are left out, and not decoded either.
+            epoch: counted from 1.
+            skip: how many batches to skip at the start, without decoding them.
         """
-        self._order.epoch, self._order.skipped = epoch, skip
+        self._order.epoch = epoch
+        self._order.skipped = skip
         for batch in self._loader:
             if isinstance(batch, DataError):
                 raise batch
             inputs, target = batch
+            images = inputs.dim() == 4
+            layout = torch.channels_last if images else torch.preserve_format
             yield (
-                inputs.to(
-                    self._device,
-                    non_blocking=True,
-                    memory_format=torch.channels_last
-                    if inputs.dim() == 4
-                    else torch.preserve_format,
-                ),
+                inputs.to(self._device, non_blocking=True, memory_format=layout),
                 target.to(self._device, non_blocking=True),
             )
 
 
-def _as_is(batch: Batch | DataError) -> Batch | DataError:
+def _return_unchanged(batch: Batch | DataError) -> Batch | DataError:
     return batch

@@ -1,4 +1,4 @@
-"""The losses that can be searched. The names below are the public ones."""
+"""Losses that can be searched. The names below are the public ones."""
 
 from objectives.losses.balance import Balance
 from objectives.losses.build import Criterion, build_criterion

@@ -1,4 +1,4 @@
-"""Where class weights and alphas come from, so that they can follow a schedule and be recognised in a live loss."""
+"""Origin of class weights and alphas: lets them follow a schedule and be recognized."""
 
 from __future__ import annotations
 
@@ -18,18 +18,17 @@ METHODS: tuple[WeightMethod, ...] = get_args(WeightMethod)
 
 @dataclass(frozen=True)
 class Balance:
-    """The counts and settings that a loss's weights and alphas were made from."""
+    """Counts and settings from which a loss's class weights and alphas were computed."""
 
     counts: ClassCounts
     weights: WeightsConfig
     alpha_tau: float | None = None
     class_alpha: Mapping[str, float] = field(default_factory=dict)
 
-    def recognise_alpha(self, live: Floats) -> dict[str, Any]:
-        """The tau and the factors that were configured, if they give exactly the alphas `live` (C,)."""
-        if not np.array_equal(
-            live, focal_alpha(self.counts, self.alpha_tau or 0.0, self.class_alpha)
-        ):
+    def recognize_alpha(self, live: Floats) -> dict[str, Any]:
+        """Return the configured tau and factors if they give exactly the alphas `live` (C,)."""
+        expected = focal_alpha(self.counts, self.alpha_tau or 0.0, self.class_alpha)
+        if not np.array_equal(live, expected):
             return {}
         tau = {} if self.alpha_tau is None else {"loss.alpha_tau": self.alpha_tau}
         return tau | {
@@ -37,14 +36,16 @@ class Balance:
         }
 
     def class_weights(self, clip_ratio: float | None) -> Floats:
-        """The weights (C,) under another clip ratio."""
-        return class_weights(
-            self.counts, self.weights.model_copy(update={"clip_ratio": clip_ratio})
-        ).weights
+        """Compute the weights (C,) with another clip ratio."""
+        config = self.weights.model_copy(update={"clip_ratio": clip_ratio})
+        return class_weights(self.counts, config).weights
 
-    def recognise(self, live: Floats) -> dict[str, Any]:
-        """The method and numbers that give exactly the weights `live` (C,): the configured ones if they do."""
-        for config in self._candidates():
+    def recognize_weights(self, live: Floats) -> dict[str, Any]:
+        """Return a method and numbers that give exactly the weights `live` (C,).
+
+        They are the configured ones, if those do.
+        """
+        for config in self._list_candidates():
             if np.array_equal(live, class_weights(self.counts, config).weights):
                 found: dict[str, Any] = {"weights.method": config.method}
                 if config.method != "uniform":
@@ -54,7 +55,7 @@ class Balance:
                 return found
         return {}
 
-    def _candidates(self) -> Iterator[WeightsConfig]:
+    def _list_candidates(self) -> Iterator[WeightsConfig]:
         yield self.weights
         for method, clip_ratio in itertools.product(METHODS, (self.weights.clip_ratio, None)):
             yield self.weights.model_copy(update={"method": method, "clip_ratio": clip_ratio})

@@ -1,8 +1,9 @@
-"""From a configuration and the counted classes to the criterion of a trial."""
+"""Build the criterion of a trial from its configuration and class counts."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 
 import torch
 
@@ -26,16 +27,24 @@ def build_criterion(
     ignore_index: int,
     device: torch.device | str,
 ) -> Criterion:
-    """The combined loss with its final values, on `device`; `set_epoch` then lets it follow a schedule.
+    """Build the combined loss with its final values; `set_epoch` then makes it follow a schedule.
 
-    Warns (UserWarning) of classes without a pixel where weights or alphas are made from frequencies: theirs is 1.
+    Warns (UserWarning) about classes without a pixel if weights or alphas are computed from
+    frequencies: theirs is 1.
+
+    Args:
+        loss: kind and settings of the loss.
+        weights: method and clip ratio of the class weights.
+        counts: valid training pixels, or samples, of every class.
+        ignore_index: label of the elements that are left out.
+        device: of the loss's numbers.
 
     Raises:
         ConfigError: when alpha's length is not the number of classes, or the counts are unusable.
     """
     _warn_of_absent(loss, weights, counts)
     main = _main_part(loss, weights, counts, ignore_index)
-    overlap = _overlap(loss, ignore_index)
+    overlap = _overlap_part(loss, ignore_index)
     balance = Balance(counts, weights, loss.alpha_tau, loss.class_alpha)
     combined = CombinedLoss(
         main, overlap, ce_weight=loss.ce_weight, dice_weight=loss.dice_weight, balance=balance
@@ -46,11 +55,9 @@ def build_criterion(
 def _main_part(
     loss: LossConfig, weights: WeightsConfig, counts: ClassCounts, ignore_index: int
 ) -> CrossEntropyLoss | FocalLoss | LibraryLoss:
-    weight = (
-        None
-        if weights.method == "uniform"
-        else torch.from_numpy(class_weights(counts, weights).weights)
-    )
+    weight = None
+    if weights.method != "uniform":
+        weight = torch.from_numpy(class_weights(counts, weights).weights)
     if loss.kind == "soft_ce":
         return LibraryLoss(
             "soft_ce", label_smoothing=loss.label_smoothing, ignore_index=ignore_index
@@ -59,13 +66,10 @@ def _main_part(
         return CrossEntropyLoss(
             weight, ignore_index=ignore_index, label_smoothing=loss.label_smoothing
         )
-    by_class = loss.alpha_tau is not None or loss.class_alpha
-    alpha = (
-        torch.from_numpy(focal_alpha(counts, loss.alpha_tau or 0.0, loss.class_alpha))
-        if by_class
-        else loss.alpha
-    )
     check_alpha(loss, counts.names)
+    alpha: float | Sequence[float] | torch.Tensor | None = loss.alpha
+    if loss.alpha_tau is not None or loss.class_alpha:
+        alpha = torch.from_numpy(focal_alpha(counts, loss.alpha_tau or 0.0, loss.class_alpha))
     share = loss.focal_share if loss.kind == "ce_focal" else 1.0
     return FocalLoss(
         loss.gamma,
@@ -77,7 +81,7 @@ def _main_part(
     )
 
 
-def _overlap(loss: LossConfig, ignore_index: int) -> DiceLoss | LibraryLoss:
+def _overlap_part(loss: LossConfig, ignore_index: int) -> DiceLoss | LibraryLoss:
     if loss.overlap == "dice":
         return DiceLoss(
             loss.smooth,
@@ -95,28 +99,30 @@ def _overlap(loss: LossConfig, ignore_index: int) -> DiceLoss | LibraryLoss:
 
 
 def check_alpha(loss: LossConfig, names: tuple[str, ...]) -> None:
-    """Whether alpha is one number, or one for every class, and its factors belong to classes that there are.
+    """Check that alpha is one number, or one per class, and that its factors name known classes.
 
     Raises:
-        ConfigError: when it is not.
+        ConfigError: when it is neither, or a class is unknown.
     """
     focal_alpha(ClassCounts(names, (1,) * len(names)), 0.0, loss.class_alpha)
     classes = len(names)
     if isinstance(loss.alpha, tuple) and len(loss.alpha) != classes:
         given = len(loss.alpha)
-        what = f"alpha has {given} values, but there are {classes} classes"
         raise ConfigError(
-            what, where="loss.alpha", found=f"{given} values", allowed=f"{classes} values, or one"
+            f"alpha has {given} values, but there are {classes} classes",
+            where="loss.alpha",
+            found=f"{given} values",
+            allowed=f"{classes} values, or one",
         )
 
 
 def _warn_of_absent(loss: LossConfig, weights: WeightsConfig, counts: ClassCounts) -> None:
     absent = absent_classes(counts)
-    if absent and (
-        weights.method != "uniform"
-        or (loss.kind in ("focal", "ce_focal") and (loss.alpha_tau is not None or loss.class_alpha))
-    ):
+    focal = loss.kind in ("focal", "ce_focal")
+    counted_alpha = focal and (loss.alpha_tau is not None or bool(loss.class_alpha))
+    if absent and (weights.method != "uniform" or counted_alpha):
+        names = ", ".join(absent)
         warnings.warn(
-            f"no pixel or sample of {', '.join(absent)} in the training split: the class weight is 1",
+            f"no pixel or sample of {names} in the training split: the class weight is 1",
             stacklevel=3,
         )

@@ -1,4 +1,4 @@
-"""A combined loss on a scale of its own, whatever its weights and split."""
+"""Normalized combined loss, whose scale depends neither on class weights nor on CE/Dice weights."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from objectives.schedules import EpochValues
 
 
 class NormalizedCombinedLoss(nn.Module):
-    """A combined loss whose parts are each divided by a running mean of themselves, so that no weight or split moves its scale.
+    """Combined loss with each part divided by a running mean of itself.
 
-    The mean is an exponential one, m ← momentum·m + (1 − momentum)·part, divided by the sum of its weights so far (bias
-    correction); no gradient flows through it. It moves in training mode only, and not by a batch whose part is 0 (nothing
-    valid) or not finite. Where several batches count as one large batch, it moves once, by the large one's part, when
-    their sums are gathered. Its state belongs to a checkpoint.
+    The mean is exponential, m ← momentum·m + (1 − momentum)·part, divided by the sum of its weights
+    so far (bias correction); no gradient flows through it. It is updated in training mode only, and
+    not by a batch whose part is 0 (nothing valid) or not finite. If several batches count as one
+    large batch, it is updated once, by the large batch's part, in `pooled`. Its state is part of a
+    checkpoint.
 
     Args:
-        combined: the loss to normalise.
+        combined: the loss to normalize.
         momentum: of the running means, in [0, 1).
 
     Raises:
-        ConfigError: when the momentum lies outside [0, 1).
+        ConfigError: when the momentum is outside [0, 1).
     """
 
     momentum: Tensor
@@ -36,8 +37,9 @@ class NormalizedCombinedLoss(nn.Module):
 
     def __init__(self, combined: CombinedLoss, momentum: float = 0.99) -> None:
         super().__init__()
-        checks.share("momentum", momentum)
-        self.combined, device = combined, combined.ce_weight.device
+        checks.check_share("momentum", momentum)
+        self.combined = combined
+        device = combined.ce_weight.device
         self.register_buffer(
             "momentum", torch.tensor(momentum, dtype=torch.float64, device=device), persistent=False
         )
@@ -45,24 +47,24 @@ class NormalizedCombinedLoss(nn.Module):
         self.register_buffer("mass_2", torch.zeros(2, dtype=torch.float64, device=device))
 
     def forward(self, logits: Tensor, target: Tensor, others: Others | None = None) -> LossParts:
-        """The normalised total, and the parts as they are, of logits (N, C, …) and target (N, …)."""
+        """Compute the normalized total and plain parts of logits (N, C, …) and target (N, …)."""
         main, dice = self.combined.parts(logits, target, others)
-        if others is None:  # of a share, `pooled` has taken in the whole
-            self._take_in(main.value, dice)
+        if others is None:  # else `pooled` has included the large batch already
+            self._update_means(main.value, dice)
         scale_2 = self.scale_2
         total = self.combined.ce_weight * scale_2[0] * main.value
         if dice is not None:
             total = total + self.combined.dice_weight * scale_2[1] * dice
-        return CombinedLoss.told(total, main, dice)
+        return LossParts.detach(total, main, dice)
 
     @torch.no_grad()
     def pooled(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Others:
-        """As the combined loss does; the running means take in the parts of all batches together."""
-        held = list(batches)
-        others = self.combined.pooled(held)
-        parts = [self.combined.parts(logits, target, others) for logits, target in held]
+        """Compute the sums of a large batch, and update the running means by its parts."""
+        kept = list(batches)
+        others = self.combined.pooled(kept)
+        parts = [self.combined.parts(logits, target, others) for logits, target in kept]
         overlaps = [dice for _, dice in parts if dice is not None]
-        self._take_in(
+        self._update_means(
             torch.stack([main.value for main, _ in parts]).sum(),
             torch.stack(overlaps).sum() if overlaps else None,
         )
@@ -70,46 +72,47 @@ class NormalizedCombinedLoss(nn.Module):
 
     @property
     def class_count(self) -> int:
-        """As the combined loss has it."""
+        """Number of classes."""
         return self.combined.class_count
 
     @property
     def needs_logits_to_pool(self) -> bool:
-        """They do: the value of the large batch's parts is to be known before the first of its gradients."""
+        """True: the value of the large batch's parts has to be known before its first gradient."""
         return True
 
     @property
     def weight_ratio(self) -> float:
-        """As the combined loss has it."""
+        """Largest over smallest current class weight; 1 without class weights."""
         return self.combined.weight_ratio
 
     def set_epoch(self, values: EpochValues) -> None:
-        """As the combined loss does."""
+        """Set the epoch's CE/Dice weights, smooth and clip ratio."""
         self.combined.set_epoch(values)
 
     def check_targets(self) -> None:
-        """As the combined loss does."""
+        """Check the labels seen so far; see `CombinedLoss.check_targets`."""
         self.combined.check_targets()
 
     def used(self) -> dict[str, Any]:
-        """As the combined loss does."""
+        """Return dotted path → final value of what has an effect; see `CombinedLoss.used`."""
         return self.combined.used() | {
             "loss.normalize": True,
             "loss.normalize_momentum": self.momentum.item(),
         }
 
-    def _take_in(self, main: Tensor, dice: Tensor | None) -> None:
-        """Move the running means by the parts of a batch."""
-        for place, part in enumerate((main, dice)):
+    def _update_means(self, main: Tensor, dice: Tensor | None) -> None:
+        """Update the running means by the parts of a batch."""
+        for index, part in enumerate((main, dice)):
             if part is None or not self.training:
                 continue
             value = part.detach().double()
             step = torch.where((value > 0) & value.isfinite(), 1 - self.momentum, 0.0)
-            # a NaN times a step of 0 would still be NaN: hence the second `where`
-            self.mean_2[place].add_(step * (torch.where(step > 0, value, 0.0) - self.mean_2[place]))
-            self.mass_2[place].add_(step * (1 - self.mass_2[place]))
+            # NaN times a step of 0 would still be NaN: hence the second `where`.
+            change = torch.where(step > 0, value, 0.0) - self.mean_2[index]
+            self.mean_2[index].add_(step * change)
+            self.mass_2[index].add_(step * (1 - self.mass_2[index]))
 
     @property
     def scale_2(self) -> Tensor:
-        """What the parts are multiplied by now: one over their running means, 1 as long as there is none."""
+        """Current factors of the parts: one over their running means, 1 before there is one."""
         return torch.where(self.mass_2 > 0, self.mass_2 / self.mean_2, 1.0)

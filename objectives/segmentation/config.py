@@ -1,4 +1,4 @@
-"""The configuration of one segmentation training. No torch: a plan checks it before any GPU second is spent."""
+"""Configuration of segmentation. No torch: a plan checks it before any training."""
 
 from __future__ import annotations
 
@@ -24,27 +24,29 @@ class ModelConfig(Frozen):
         description="encoder_name of smp: resnet34, mit_b0, timm-…, tu-… (any of timm)",
     )
     encoder_weights: str | None = Field(
-        default=None, description="imagenet where smp can fetch it; null: random start"
+        default=None, description="imagenet if smp has such weights; null: random initial weights"
     )
     dropout: float | None = Field(
         default=None,
         ge=0,
         lt=1,
-        description="rate of the model's dropout layers, where it has some; null: as the architecture sets it",
+        description="rate of the model's dropout layers, if it has some; null: as the architecture "
+        "sets it",
     )
     options: dict[str, Any] = Field(
         default={"encoder_depth": 2, "decoder_channels": [32, 16]},
-        description="further arguments of smp.create_model; the default is a U-Net of 60,000 parameters for small images on a CPU core; {} takes smp's own",
+        description="further arguments of smp.create_model; the default is a U-Net of 60,000 "
+        "parameters for small images on a CPU core; {} for smp's defaults",
     )
 
 
 class SegmentationOptimizer(OptimizerConfig):
-    """As every optimiser, with a base rate that suits the embedded data; set your own data's."""
+    """Optimizer with a base rate for the embedded data as default; set one for your data."""
 
     base_lr: float = Field(
         default=0.1,
         gt=0,
-        description="what a multiple of 1 means on these data; 0.1 suits SGD on the embedded ones",
+        description="learning rate of a multiple of 1; 0.1 suits SGD on the embedded data",
     )
 
 

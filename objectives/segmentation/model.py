@@ -1,4 +1,4 @@
-"""Models of segmentation_models_pytorch by name, in channels_last."""
+"""Build models of segmentation_models_pytorch by name, in channels_last."""
 
 from __future__ import annotations
 
@@ -12,17 +12,20 @@ from spaces.errors import ConfigError, nearest
 
 
 def build_model(config: ModelConfig, channels: int, classes: int) -> nn.Module:
-    """The model, on the CPU, initialised from torch's global generator.
+    """Build the model on the CPU, initialized by torch's global generator.
 
     Raises:
-        ConfigError: for a name that smp does not know, options that do not fit, or weights that cannot be had.
+        ConfigError: when smp does not have the name, does not accept the options, or cannot load
+            the weights.
     """
     if config.architecture.lower() not in smp.MODEL_ARCHITECTURES_MAPPING:
-        raise _unknown("architecture", config.architecture, list(smp.MODEL_ARCHITECTURES_MAPPING))
+        raise _unknown_name(
+            "architecture", config.architecture, list(smp.MODEL_ARCHITECTURES_MAPPING)
+        )
     known = smp.encoders.get_encoder_names()
-    # tu-… hands any timm model through, so those names are timm's to judge.
+    # tu-… accepts any timm model, so those names are checked by timm.
     if config.encoder not in known and not config.encoder.startswith("tu-"):
-        raise _unknown("encoder", config.encoder, known)
+        raise _unknown_name("encoder", config.encoder, known)
     try:
         model: nn.Module = smp.create_model(
             config.architecture,
@@ -32,15 +35,14 @@ def build_model(config: ModelConfig, channels: int, classes: int) -> nn.Module:
             classes=classes,
             **config.options,
         )
-    except (
-        Exception
-    ) as problem:  # smp and timm raise anything from KeyError to a hub's network error
+    # smp and timm raise anything from KeyError to a hub's network error.
+    except Exception as problem:
         raise ConfigError(
             "the model cannot be built",
             where="base.model",
             found=f"{config.model_dump()}: {type(problem).__name__}: {str(problem)[:200]}",
             allowed="arguments of segmentation_models_pytorch.create_model",
-            next_step="mend base.model; encoder_weights: null needs no download",
+            next_step="fix base.model; encoder_weights: null needs no download",
         ) from None
     if config.dropout is not None:
         _set_dropout(model, config, config.dropout)
@@ -48,7 +50,7 @@ def build_model(config: ModelConfig, channels: int, classes: int) -> nn.Module:
 
 
 def _set_dropout(model: nn.Module, config: ModelConfig, rate: float) -> None:
-    """One rate for every dropout layer that the architecture and the encoder have."""
+    """Set the rate of every dropout layer of architecture and encoder."""
     layers = [module for module in model.modules() if isinstance(module, _DropoutNd)]
     if not layers:
         raise ConfigError(
@@ -56,14 +58,14 @@ def _set_dropout(model: nn.Module, config: ModelConfig, rate: float) -> None:
             where="base.model.dropout",
             found=f"{config.architecture} with {config.encoder}, dropout {rate}",
             allowed="null for this model",
-            next_step="leave it out, or choose a model with dropout, such as deeplabv3plus or pspnet",
+            next_step="leave it out, or choose a model with dropout: deeplabv3plus, pspnet, …",
         )
     for layer in layers:
         layer.p = rate
 
 
 def check_size(model: nn.Module, height: int, width: int) -> None:
-    """Whether images of this size pass through.
+    """Check that the model accepts images of this size.
 
     Raises:
         ConfigError: when the encoder's strides do not divide them.
@@ -71,7 +73,7 @@ def check_size(model: nn.Module, height: int, width: int) -> None:
     stride = int(getattr(getattr(model, "encoder", None), "output_stride", 1))
     if height % stride or width % stride:
         raise ConfigError(
-            "the image size does not fit the model",
+            "the image size does not match the model",
             where="base.data",
             found=f"{height} × {width}",
             allowed=f"multiples of {stride}, the encoder's output stride",
@@ -79,8 +81,10 @@ def check_size(model: nn.Module, height: int, width: int) -> None:
         )
 
 
-def _unknown(key: str, found: str, known: list[str]) -> ConfigError:
-    some = ", ".join(known[:12]) + (f", … ({len(known)} in all)" if len(known) > 12 else "")
+def _unknown_name(key: str, found: str, known: list[str]) -> ConfigError:
+    some = ", ".join(known[:12])
+    if len(known) > 12:
+        some += f", … ({len(known)} in all)"
     return ConfigError(
         f"unknown {key} {found!r}{nearest(found, known)}",
         where=f"base.model.{key}",

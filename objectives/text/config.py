@@ -1,4 +1,4 @@
-"""The configuration of one text classifier. No torch: a plan checks it before any GPU second is spent."""
+"""Configuration of text classification. No torch: a plan checks it before any training."""
 
 from __future__ import annotations
 
@@ -13,45 +13,46 @@ from spaces.frozen import Frozen
 
 
 class DocstringsData(Frozen):
-    """The embedded data set: docstrings of Python's own standard library, by the group of packages that they come from (no download)."""
+    """Embedded data set: docstrings of Python's standard library (no download)."""
 
     kind: Literal["docstrings"] = "docstrings"
     texts: int = Field(
         default=4000,
         ge=40,
-        description="at most so many, over all three splits; fewer are drawn so that the groups keep their shares",
+        description="number of texts in all three splits, at most; groups keep their shares",
     )
     min_words: int = Field(default=4, ge=1, description="shorter docstrings are left out")
-    seed: int = Field(default=0, ge=0, description="which modules go into which split")
+    seed: int = Field(default=0, ge=0, description="of the assignment of modules to splits")
 
 
 class TableData(Frozen):
-    """One's own texts, a file a split: CSV with a header, JSON Lines, Parquet, or a folder that `datasets` saved."""
+    """Texts, one file per split: CSV with header, JSON Lines, Parquet, folder of `datasets`."""
 
     kind: Literal["csv", "jsonl", "parquet", "datasets"]
     train: str = Field(
-        description="file (or folder, for datasets) of the training texts; relative to the working directory"
+        description="file (or folder, for datasets) of the training texts; relative to the "
+        "working directory"
     )
     val: str | None = Field(
         default=None,
-        description="the same of the validation texts; null: drawn from the training texts",
+        description="file of the validation texts; null: drawn from the training texts",
     )
     test: str | None = Field(default=None, description="null: no test score is recorded")
-    text: str = Field(default="text", description="name of the column that holds the text")
-    label: str = Field(default="label", description="name of the column that holds the class")
+    text: str = Field(default="text", description="name of the column with the texts")
+    label: str = Field(default="label", description="name of the column with the classes")
     classes: tuple[str, ...] | None = Field(
         default=None,
         min_length=2,
-        description="the classes in their order; null: those of the training texts, sorted",
+        description="classes in their order; null: those of the training texts, sorted",
     )
     val_share: float = Field(
-        default=0.15, gt=0, lt=1, description="only where val is null: so much of every class"
+        default=0.15, gt=0, lt=1, description="if val is null: share of every class that is drawn"
     )
-    seed: int = Field(default=0, ge=0, description="only where val is null: which texts are drawn")
+    seed: int = Field(default=0, ge=0, description="if val is null: of the drawing")
 
     @field_validator("classes")
     @classmethod
-    def _named_once(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    def _check_unique(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
         if names is not None and len(set(names)) < len(names):
             raise PydanticCustomError(
                 "class_named_twice",
@@ -64,13 +65,11 @@ class TableData(Frozen):
 KINDS = ("docstrings", "csv", "jsonl", "parquet", "datasets")
 
 
-def _kind(given: Any) -> str:
-    """The embedded data where no kind is named."""
-    return str(
-        given.get("kind", "docstrings")
-        if isinstance(given, dict)
-        else getattr(given, "kind", "docstrings")
-    )
+def _kind_of(given: Any) -> str:
+    """Return the kind of data; the embedded data if none is named."""
+    if isinstance(given, dict):
+        return str(given.get("kind", "docstrings"))
+    return str(getattr(given, "kind", "docstrings"))
 
 
 TextData = Annotated[
@@ -79,23 +78,24 @@ TextData = Annotated[
     | Annotated[TableData, Tag("jsonl")]
     | Annotated[TableData, Tag("parquet")]
     | Annotated[TableData, Tag("datasets")],
-    Discriminator(_kind),
+    Discriminator(_kind_of),
 ]
 
 
 class TextModelConfig(Frozen):
-    """Any sequence classifier of transformers by its checkpoint, or a small BERT that starts from nothing."""
+    """Sequence classifier of transformers by its checkpoint, or a small BERT, not pretrained."""
 
     checkpoint: str | None = Field(
         default=None,
-        description="a name on the Hugging Face hub, or a local folder; null: a small BERT that needs neither",
+        description="name on the Hugging Face hub, or local folder; null: a small BERT that needs "
+        "neither",
     )
     tokenizer: str | None = Field(
         default=None,
-        description="likewise; null: the checkpoint's own, or one that is trained on the training texts",
+        description="likewise; null: the checkpoint's own, or one trained on the training texts",
     )
     max_length: int = Field(
-        default=64, ge=8, le=8192, description="tokens after which a text is cut off"
+        default=64, ge=8, le=8192, description="tokens after which a text is truncated"
     )
     dropout: float | None = Field(
         default=None,
@@ -106,40 +106,41 @@ class TextModelConfig(Frozen):
     vocabulary: int = Field(
         default=2000,
         ge=100,
-        description="only where the tokeniser is trained: tokens that it may have",
+        description="if the tokenizer is trained: its number of tokens",
     )
     hidden: int = Field(default=64, ge=8, description="small BERT only: width; a multiple of heads")
     layers: int = Field(default=2, ge=1, description="small BERT only")
     heads: int = Field(default=2, ge=1, description="small BERT only")
 
     @model_validator(mode="after")
-    def _divides(self) -> TextModelConfig:
+    def _check_heads(self) -> TextModelConfig:
         if self.hidden % self.heads:
             raise PydanticCustomError(
                 "heads",
-                "hidden must be a multiple of heads, but {hidden} is none of {heads}",
+                "hidden must be a multiple of heads, but {hidden} is not one of {heads}",
                 {"hidden": self.hidden, "heads": self.heads},
             )
         return self
 
 
 class TextOptimizer(OptimizerConfig):
-    """As every optimiser; AdamW, with a base rate that suits the small BERT. For a checkpoint set 2e-5 or so."""
+    """Optimizer: AdamW by default, with a base rate for the small BERT (else about 2e-5)."""
 
     kind: Literal["sgd", "adamw"] = "adamw"
     base_lr: float = Field(
         default=1e-3,
         gt=0,
-        description="what a multiple of 1 means on these data; 1e-3 suits the small BERT, 2e-5 most checkpoints",
+        description="learning rate of a multiple of 1; 1e-3 suits the small BERT, 2e-5 most "
+        "checkpoints",
     )
 
 
 class TextMetric(MetricConfig):
-    """As every metric; macro-F1 where none is named."""
+    """Metric with macro-F1 as default."""
 
     name: str = Field(
         default="macro_f1",
-        description="macro_f1, accuracy, or val_ce: the plain cross entropy of the validation texts",
+        description="macro_f1, accuracy, or val_ce: plain cross entropy of the validation texts",
     )
 
 

@@ -1,10 +1,11 @@
-"""The embedded data set: docstrings of Python's own standard library. Which group of packages does one come from?
+"""Embedded data set: docstrings of Python's standard library, classified by group of packages.
 
-Real text with a natural imbalance, on every machine that has Python. It is read from the sources, so it does not matter
-whether the interpreter was told to forget docstrings (`-OO`). Names of modules are masked, as they would give the answer
-away; a text that stands in two groups is left out, one that stands twice in a group is kept once; and the splits share no
-module. So little text, written by so few hands, is soon learnt by heart: the training loss falls while the validation
-loss rises, which is the trouble that a search is to find a way out of.
+It is real text with a natural imbalance, available wherever Python is. It is read from the sources,
+so that it does not matter whether the interpreter drops docstrings (`-OO`). Names of modules are
+masked, as they would reveal the class; a text that occurs in two groups is left out, one that
+occurs twice in a group is kept once; and the splits share no module. So little text by so few
+authors is soon overfitted: the training loss falls while the validation loss rises, which a search
+can improve.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from pathlib import Path
 import numpy as np
 
 from objectives.text.config import DocstringsData
-from objectives.text.texts import Labelled, Texts
+from objectives.text.texts import LabeledTexts, Texts
 from spaces.errors import DataError
 
 VERSION = 2
-"""Raised when the same parameters give other texts."""
+"""Increased when the same parameters give other texts."""
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "markup": ("xml", "html"),
@@ -90,17 +91,17 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "concurrency": ("asyncio", "multiprocessing", "concurrent", "threading", "queue", "sched"),
     "mail": ("email", "mailbox", "imaplib", "smtplib", "poplib", "nntplib"),
 }
-"""Class → the top-level packages and modules whose docstrings it holds."""
+"""Class → top-level packages and modules of its docstrings."""
 
 SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
 MOST_CHARACTERS = 400
 FEWEST = 25
-"""Texts that a group must have: an installation with fewer has lost them."""
+"""Texts that a group must have; an installation with fewer has no docstrings."""
 
 
 @dataclass(frozen=True)
 class Docstring:
-    """A text, its class, and the file that it stands in."""
+    """A text, its class, and the file that contains it."""
 
     text: str
     group: str
@@ -108,44 +109,43 @@ class Docstring:
 
 
 def load_docstrings(config: DocstringsData) -> Texts:
-    """The splits of the data set.
+    """Load the splits of the data set.
 
     Raises:
         DataError: when the installation has no sources, or they have no docstrings.
     """
-    found = _distinct(_cached())
+    found = _drop_repeats(_load_cached())
     kept = [each for each in found if len(each.text.split()) >= config.min_words]
-    _check(kept)
+    _check_groups(kept)
     rng = np.random.default_rng(config.seed)
     splits: dict[str, list[Docstring]] = {name: [] for name in SHARES}
     for group in GROUPS:
-        for name, texts in _split([each for each in kept if each.group == group], rng).items():
+        own = [each for each in kept if each.group == group]
+        for name, texts in _split_modules(own, rng).items():
             splits[name] += texts
     fraction = min(1.0, config.texts / len(kept))
     names = tuple(GROUPS)
-    return Texts(
-        names,
-        **{
-            name: _labelled(_thinned(texts, fraction, rng), names) for name, texts in splits.items()
-        },
-    )
+    train = _label_texts(_draw_share(splits["train"], fraction, rng), names)
+    val = _label_texts(_draw_share(splits["val"], fraction, rng), names)
+    test = _label_texts(_draw_share(splits["test"], fraction, rng), names)
+    return Texts(names, train, val, test)
 
 
-def marks() -> list[str]:
-    """What the texts depend on besides the configuration."""
+def source_marks() -> list[str]:
+    """Identify what the texts depend on in addition to the configuration."""
     return [str(VERSION), sys.version]
 
 
-def _labelled(texts: list[Docstring], names: tuple[str, ...]) -> Labelled:
-    return Labelled(
-        tuple(each.text for each in texts), tuple(names.index(each.group) for each in texts)
-    )
+def _label_texts(texts: list[Docstring], names: tuple[str, ...]) -> LabeledTexts:
+    labels = tuple(names.index(each.group) for each in texts)
+    return LabeledTexts(tuple(each.text for each in texts), labels)
 
 
-def _split(texts: list[Docstring], rng: np.random.Generator) -> dict[str, list[Docstring]]:
-    """Whole modules at a time, from the largest to the smallest, each to the split that lacks most of what there is so far.
+def _split_modules(texts: list[Docstring], rng: np.random.Generator) -> dict[str, list[Docstring]]:
+    """Assign modules, largest first, each to the split that is furthest below its share.
 
-    So every split has large modules and small ones: what is chosen on the validation texts is to hold for the test texts.
+    Every split then has large and small modules, so that what is chosen on the validation texts
+    also applies to the test texts.
     """
     modules: dict[str, list[Docstring]] = {}
     for each in texts:
@@ -153,19 +153,21 @@ def _split(texts: list[Docstring], rng: np.random.Generator) -> dict[str, list[D
     order = [list(modules.values())[index] for index in rng.permutation(len(modules))]
     names = list(SHARES)
     splits: dict[str, list[Docstring]] = {name: [] for name in names}
-    handed_out = 0
+    assigned = 0
     for module in sorted(order, key=len, reverse=True):
-        handed_out += len(module)
-        lacking = {
-            names[index]: SHARES[names[index]] * handed_out - len(splits[names[index]])
-            for index in rng.permutation(len(names))
-        }
-        splits[max(lacking, key=lambda name: lacking[name])] += module
+        assigned += len(module)
+        missing = {}
+        for index in rng.permutation(len(names)):
+            name = names[index]
+            missing[name] = SHARES[name] * assigned - len(splits[name])
+        splits[max(missing, key=lambda name: missing[name])] += module
     return splits
 
 
-def _thinned(texts: list[Docstring], fraction: float, rng: np.random.Generator) -> list[Docstring]:
-    """The same share of every group, at least two texts of each."""
+def _draw_share(
+    texts: list[Docstring], fraction: float, rng: np.random.Generator
+) -> list[Docstring]:
+    """Draw the same share of every group, at least two texts of each."""
     kept = []
     for group in GROUPS:
         own = [each for each in texts if each.group == group]
@@ -174,21 +176,24 @@ def _thinned(texts: list[Docstring], fraction: float, rng: np.random.Generator) 
     return kept
 
 
-def _check(texts: list[Docstring]) -> None:
+def _check_groups(texts: list[Docstring]) -> None:
     for group in GROUPS:
         count = sum(each.group == group for each in texts)
         if count < FEWEST:
             raise DataError(
-                "the embedded texts are docstrings of Python's standard library, and this installation has hardly any",
+                "the embedded texts are docstrings of Python's standard library, "
+                "and this installation has hardly any",
                 where="base.data, kind: docstrings",
-                found=f"{count} in the group {group!r}, under {_library()}",
+                found=f"{count} in the group {group!r}, under {_library_path()}",
                 allowed=f"{FEWEST} or more in every group",
-                next_step="use a Python whose library has its .py files with their docstrings (python.org's or Debian's, not a stripped or zipped one), or data of your own: docs/text.md",
+                next_step="use a Python whose library has its .py files with their docstrings "
+                "(python.org's or Debian's, not a stripped or zipped one), "
+                "or data of your own: docs/text.md",
             )
 
 
-def _distinct(texts: list[Docstring]) -> list[Docstring]:
-    """One of each; none of what several groups say."""
+def _drop_repeats(texts: list[Docstring]) -> list[Docstring]:
+    """Keep each text once, and none that occurs in several groups."""
     groups: dict[str, set[str]] = {}
     for each in texts:
         groups.setdefault(each.text.lower(), set()).add(each.group)
@@ -197,51 +202,44 @@ def _distinct(texts: list[Docstring]) -> list[Docstring]:
     return sorted(kept, key=lambda each: (each.module, each.text))
 
 
-def _library() -> Path:
+def _library_path() -> Path:
     return Path(sysconfig.get_paths()["stdlib"])
 
 
-def _cached() -> list[Docstring]:
-    """From a cache, where there is one: to parse 400 files takes seconds. A cache that cannot be written is no error."""
+def _load_cached() -> list[Docstring]:
+    """Load the texts from the cache, or parse the sources, which takes seconds for 400 files.
+
+    It is no error if the cache cannot be written.
+    """
     path = _cache_file()
     source = {
-        "library": str(_library()),
+        "library": str(_library_path()),
         "groups": {group: list(packages) for group, packages in GROUPS.items()},
     }
     try:
-        held = json.loads(path.read_text(encoding="utf-8")) if path else {}
-        if held["source"] == source:
-            return [Docstring(*each) for each in held["texts"]]
+        cached = json.loads(path.read_text(encoding="utf-8")) if path else {}
+        if cached["source"] == source:
+            return [Docstring(*each) for each in cached["texts"]]
     except (OSError, ValueError, KeyError, TypeError):
-        pass  # no cache yet, or half a one
-    texts = list(_masked(_all()))
+        pass  # there is no cache yet, or an incomplete one
+    texts = list(_mask_modules(_read_all()))
     if path:
-        _write(
-            path,
-            json.dumps(
-                {
-                    "source": source,
-                    "texts": [[each.text, each.group, each.module] for each in texts],
-                }
-            ),
-        )
+        rows = [[each.text, each.group, each.module] for each in texts]
+        _write_cache(path, json.dumps({"source": source, "texts": rows}))
     return texts
 
 
 def _cache_file() -> Path | None:
-    """Where the cache is; None for a user without a home."""
+    """Return the path of the cache; None for a user without a home directory."""
     try:
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     except RuntimeError:
         return None
-    return (
-        home
-        / "imbalance-search"
-        / f"docstrings-{VERSION}-{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}.json"
-    )
+    python = ".".join(str(part) for part in sys.version_info[:3])
+    return home / "imbalance-search" / f"docstrings-{VERSION}-{python}.json"
 
 
-def _write(path: Path, text: str) -> None:
+def _write_cache(path: Path, text: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
@@ -252,48 +250,49 @@ def _write(path: Path, text: str) -> None:
         pass
 
 
-def _all() -> Iterator[Docstring]:
-    """Every docstring of the groups, in the order of the files."""
+def _read_all() -> Iterator[Docstring]:
+    """Read every docstring of the groups, in the order of the files."""
     for group, packages in GROUPS.items():
         for package in packages:
-            for path in _files(package):
-                for text in _docstrings(path):
-                    yield Docstring(
-                        " ".join(text.split())[:MOST_CHARACTERS],
-                        group,
-                        path.relative_to(_library()).as_posix(),
-                    )
+            for path in _source_files(package):
+                module = path.relative_to(_library_path()).as_posix()
+                for text in _read_docstrings(path):
+                    yield Docstring(" ".join(text.split())[:MOST_CHARACTERS], group, module)
 
 
-def _files(package: str) -> list[Path]:
-    single = _library() / f"{package}.py"
-    files = [single] if single.is_file() else sorted((_library() / package).rglob("*.py"))
+def _source_files(package: str) -> list[Path]:
+    single = _library_path() / f"{package}.py"
+    files = [single] if single.is_file() else sorted((_library_path() / package).rglob("*.py"))
     return [
-        path for path in files if not {"test", "tests"} & set(path.relative_to(_library()).parts)
+        path
+        for path in files
+        if not {"test", "tests"} & set(path.relative_to(_library_path()).parts)
     ]
 
 
-def _docstrings(path: Path) -> Iterator[str]:
+def _read_docstrings(path: Path) -> Iterator[str]:
     try:
         tree = ast.parse(path.read_bytes())
     except (OSError, SyntaxError, ValueError):
         return
     for node in ast.walk(tree):
-        if isinstance(
-            node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-        ) and (text := ast.get_docstring(node)):
-            yield text
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            text = ast.get_docstring(node)
+            if text:
+                yield text
 
 
-def _masked(texts: Iterator[Docstring]) -> Iterator[Docstring]:
-    """No name of a module, of whichever group, is left in a text."""
-    held = list(texts)
-    names = {part.strip("_") for each in held for part in Path(each.module).with_suffix("").parts}
+def _mask_modules(found: Iterator[Docstring]) -> Iterator[Docstring]:
+    """Replace the names of all modules, of whichever group, in the texts."""
+    texts = list(found)
+    names: set[str] = set()
+    for each in texts:
+        names.update(part.strip("_") for part in Path(each.module).with_suffix("").parts)
     words = sorted(
         (name for name in names if len(name) > 1 and name != "init"), key=len, reverse=True
     )
     pattern = re.compile(
         rf"(?<![A-Za-z0-9])_*(?:{'|'.join(map(re.escape, words))})(?![A-Za-z0-9])", re.IGNORECASE
     )
-    for each in held:
+    for each in texts:
         yield Docstring(pattern.sub("MODULE", each.text), each.group, each.module)

@@ -1,4 +1,4 @@
-"""Models and tokenisers of transformers by name: from a local folder, the local cache or the hub, or one clear message at once."""
+"""Load models and tokenizers of transformers by name, from a local folder, the cache or the hub."""
 
 from __future__ import annotations
 
@@ -13,43 +13,45 @@ import transformers
 
 from spaces.errors import ConfigError
 
-transformers.logging.set_verbosity_error()  # its tables of freshly initialised weights are for programmers
+transformers.logging.set_verbosity_error()  # it warns of every newly initialized weight
 transformers.utils.logging.disable_progress_bar()
 
 PROBE_S = 4.0
-"""How long the hub has to answer one question, before anything is downloaded: the library asks a dead network for a minute."""
+"""Seconds to wait for the hub before a download; the library itself would wait a minute."""
 
 Loaded = TypeVar("Loaded")
 
 
-def tokenizer(name: str, place: str) -> Any:
-    """A tokeniser by name.
+def load_tokenizer(name: str, place: str) -> Any:
+    """Load a tokenizer by name.
 
     Args:
         name: on the hub, or of a local folder.
         place: of the name in a study.
 
     Raises:
-        ConfigError: when it cannot be had.
+        ConfigError: when it cannot be loaded.
     """
-    return _loaded(
-        lambda where, options: transformers.AutoTokenizer.from_pretrained(where, **options),
-        name,
-        place,
-    )
+
+    def load(where: str, options: dict[str, Any]) -> Any:
+        return transformers.AutoTokenizer.from_pretrained(where, **options)
+
+    return _load_from_anywhere(load, name, place)
 
 
-def classifier(name: str, place: str, classes: int, dropout: float | None = None) -> Any:
-    """A sequence classifier by name, in float32; its head is new where the checkpoint has another number of classes, or none.
+def load_classifier(name: str, place: str, classes: int, dropout: float | None = None) -> Any:
+    """Load a sequence classifier by name, in float32.
+
+    Its head is new if the checkpoint has none, or one for another number of classes.
 
     Args:
         name: on the hub, or of a local folder.
         place: of the name in a study.
-        classes: how many there are.
-        dropout: for all of its dropout rates; None leaves them as they are.
+        classes: number of classes.
+        dropout: for all dropout rates; None does not change them.
 
     Raises:
-        ConfigError: when it cannot be had.
+        ConfigError: when it cannot be loaded.
     """
 
     def load(where: str, options: dict[str, Any]) -> Any:
@@ -61,11 +63,11 @@ def classifier(name: str, place: str, classes: int, dropout: float | None = None
             where, config=config, ignore_mismatched_sizes=True, dtype=torch.float32, **options
         )
 
-    return _loaded(load, name, place)
+    return _load_from_anywhere(load, name, place)
 
 
 def dropout_fields(config: Any) -> list[str]:
-    """The names under which a model's configuration keeps dropout rates: some models have them there and in no module."""
+    """Return the fields with dropout rates; some models have rates for which there is no module."""
     return sorted(
         name
         for name, value in vars(config).items()
@@ -73,17 +75,18 @@ def dropout_fields(config: Any) -> list[str]:
     )
 
 
-def _loaded(load: Callable[[str, dict[str, Any]], Loaded], name: str, place: str) -> Loaded:
-    """From a folder; else from the cache, so that the revision stays the same for all trials and no network is asked; else from the hub."""
+def _load_from_anywhere(
+    load: Callable[[str, dict[str, Any]], Loaded], name: str, place: str
+) -> Loaded:
+    """Load from a folder, else from the cache, else from the hub.
+
+    The cache comes first so that all trials use the same revision and no network is needed.
+    """
     folder = Path(name).expanduser()
     if folder.is_dir():
-        return _told(
-            lambda: load(str(folder), {}),
-            f"the folder {name} holds no such model or tokeniser of transformers",
-            name,
-            place,
-        )
-    if _means_folder(name):
+        what = f"the folder {name} contains no such model or tokenizer of transformers"
+        return _translate_errors(lambda: load(str(folder), {}), what, place)
+    if _looks_like_folder(name):
         raise ConfigError(
             f"there is no folder {name}",
             where=place,
@@ -95,32 +98,34 @@ def _loaded(load: Callable[[str, dict[str, Any]], Loaded], name: str, place: str
         return load(name, {"local_files_only": True})
     except (MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception:  # noqa: S110 - it is not, or not wholly, in the cache
+    except Exception:  # noqa: S110 - it is not in the cache, or incomplete
         pass
-    offline = (
-        " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0") else ""
-    )
-    what = f"{name!r} is neither a folder here nor to be had from the Hugging Face hub{offline}"
-    _told(lambda: huggingface_hub.model_info(name, timeout=PROBE_S), what, name, place)
-    return _told(
-        lambda: load(name, {}), f"{name!r} on the Hugging Face hub cannot be loaded", name, place
-    )
+    offline = ""
+    if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
+        offline = " (HF_HUB_OFFLINE is set)"
+    what = f"{name!r} is neither a folder here nor available on the Hugging Face hub{offline}"
+    _translate_errors(lambda: huggingface_hub.model_info(name, timeout=PROBE_S), what, place)
+    what = f"{name!r} on the Hugging Face hub cannot be loaded"
+    return _translate_errors(lambda: load(name, {}), what, place)
 
 
-def _told(question: Callable[[], Loaded], what: str, name: str, place: str) -> Loaded:
+def _translate_errors(load: Callable[[], Loaded], what: str, place: str) -> Loaded:
     try:
-        return question()
+        return load()
     except (MemoryError, torch.OutOfMemoryError):
-        raise  # of which a worker knows what to make
-    except Exception as problem:  # from a hub's network error to a missing key, it raises anything
+        raise  # the worker handles these
+    except Exception as problem:  # the library raises anything, from a network error to KeyError
+        reason = (str(problem).splitlines() or [""])[0][:200]
         raise ConfigError(
             what,
             where=place,
-            found=f"{type(problem).__name__}: {str(problem).splitlines()[0][:200] if str(problem) else ''}",
-            allowed="a local folder with config.json, weights and tokeniser, or the name of a checkpoint on the hub",
-            next_step="leave base.model.checkpoint out for a small BERT that needs no hub, or download the checkpoint where there is a network and name its folder",
+            found=f"{type(problem).__name__}: {reason}",
+            allowed="a local folder with config.json, weights and tokenizer, "
+            "or the name of a checkpoint on the hub",
+            next_step="leave base.model.checkpoint out for a small BERT that needs no hub, "
+            "or download the checkpoint where there is a network and name its folder",
         ) from None
 
 
-def _means_folder(name: str) -> bool:
+def _looks_like_folder(name: str) -> bool:
     return name.startswith((".", "/", "~")) or name.count("/") > 1

@@ -1,4 +1,4 @@
-"""Sequence classifiers of transformers: from a checkpoint, or a small BERT (Devlin et al. 2019) that starts from nothing."""
+"""Text classifiers of transformers, from a checkpoint or as a small BERT (Devlin et al. 2019)."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ from spaces.errors import ConfigError
 
 
 class TextModel(nn.Module):
-    """Tokens (N, L), `PADDING` where a text has ended, to logits (N, C)."""
+    """Classifier of tokens (N, L), which are `PADDING` after the end of a text."""
 
     def __init__(self, model: nn.Module, pad_id: int) -> None:
         super().__init__()
-        self.model, self.pad_id = model, pad_id
+        self.model = model
+        self.pad_id = pad_id
 
     def forward(self, tokens_NL: Tensor) -> Tensor:
-        """The logits (N, C)."""
-        held_NL = tokens_NL != PADDING
+        """Compute the logits (N, C)."""
+        valid_NL = tokens_NL != PADDING
         logits_NC: Tensor = self.model(
-            input_ids=tokens_NL.masked_fill(~held_NL, self.pad_id), attention_mask=held_NL.long()
+            input_ids=tokens_NL.masked_fill(~valid_NL, self.pad_id), attention_mask=valid_NL.long()
         ).logits
         return logits_NC
 
 
 def build_model(config: TextModelConfig, data: TokenData) -> TextModel:
-    """The model, on the CPU; what no checkpoint holds is initialised from torch's global generator.
+    """Build the model on the CPU; new weights are initialized by torch's global generator.
 
     Raises:
-        ConfigError: when the checkpoint cannot be had, or does not go with the tokeniser or the length of the texts.
+        ConfigError: when the checkpoint cannot be loaded, or does not match the tokenizer or the
+            length of the texts.
     """
-    classes = len(data.class_names)
-    model = (
-        _small(config, data)
-        if config.checkpoint is None
-        else _named(config.checkpoint, config, classes, data)
-    )
+    if config.checkpoint is None:
+        model = _build_small_bert(config, data)
+    else:
+        model = _load_checkpoint(config.checkpoint, config, data)
     if config.dropout is not None:
         _set_dropout(model, config, config.dropout)
     return TextModel(model, data.pad_id)
 
 
 def used_model(config: TextModelConfig, model: TextModel, data: TokenData) -> dict[str, Any]:
-    """Dotted path → value, read back from the live model and the data that it is given."""
+    """Read back dotted path → value from the live model and its data."""
     own: Any = model.model.config
     found: dict[str, Any] = {"model.checkpoint": config.checkpoint, **data.made_by}
     if config.checkpoint is None:
@@ -59,14 +59,12 @@ def used_model(config: TextModelConfig, model: TextModel, data: TokenData) -> di
             "model.heads": own.num_attention_heads,
         }
     rates = {getattr(own, field) for field in hub.dropout_fields(own)}
-    return found | (
-        used_dropout(config.dropout, model)
-        if config.dropout is None or rates <= {config.dropout}
-        else {}
-    )
+    if config.dropout is None or rates <= {config.dropout}:
+        found |= used_dropout(config.dropout, model)
+    return found
 
 
-def _small(config: TextModelConfig, data: TokenData) -> nn.Module:
+def _build_small_bert(config: TextModelConfig, data: TokenData) -> nn.Module:
     shape = BertConfig(
         vocab_size=data.vocabulary,
         hidden_size=config.hidden,
@@ -77,27 +75,30 @@ def _small(config: TextModelConfig, data: TokenData) -> nn.Module:
         pad_token_id=data.pad_id,
         num_labels=len(data.class_names),
     )
-    for field in hub.dropout_fields(shape) if config.dropout is not None else ():
-        setattr(shape, field, config.dropout)
+    if config.dropout is not None:
+        for field in hub.dropout_fields(shape):
+            setattr(shape, field, config.dropout)
     model: nn.Module = BertForSequenceClassification(shape)
     return model
 
 
-def _named(checkpoint: str, config: TextModelConfig, classes: int, data: TokenData) -> nn.Module:
-    model: Any = hub.classifier(checkpoint, "base.model.checkpoint", classes, config.dropout)
-    held = model.get_input_embeddings().num_embeddings
-    if data.vocabulary > held:
+def _load_checkpoint(checkpoint: str, config: TextModelConfig, data: TokenData) -> nn.Module:
+    model: Any = hub.load_classifier(
+        checkpoint, "base.model.checkpoint", len(data.class_names), config.dropout
+    )
+    embeddings = model.get_input_embeddings().num_embeddings
+    if data.vocabulary > embeddings:
         raise ConfigError(
-            "the tokeniser does not go with the checkpoint",
+            "the tokenizer does not match the checkpoint",
             where="base.model.tokenizer",
             found=f"{data.vocabulary} tokens",
-            allowed=f"{held} or less, as the checkpoint has embeddings",
-            next_step="leave tokenizer out, so that the checkpoint's own is taken",
+            allowed=f"{embeddings} or less, the checkpoint's number of embeddings",
+            next_step="leave tokenizer out to use the checkpoint's own",
         )
     longest = getattr(model.config, "max_position_embeddings", None)
     if isinstance(longest, int) and 0 < longest < config.max_length:
         raise ConfigError(
-            "the checkpoint takes no texts of that length",
+            "the checkpoint does not accept texts of that length",
             where="base.model.max_length",
             found=str(config.max_length),
             allowed=f"{longest} or less",
@@ -108,7 +109,7 @@ def _named(checkpoint: str, config: TextModelConfig, classes: int, data: TokenDa
 
 
 def _set_dropout(model: nn.Module, config: TextModelConfig, rate: float) -> None:
-    """One rate for every dropout layer."""
+    """Set the rate of every dropout layer."""
     layers = [module for module in model.modules() if isinstance(module, _DropoutNd)]
     if not layers and not hub.dropout_fields(getattr(model, "config", config)):
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""One's own texts: rows of CSV, JSON Lines, Parquet or a folder of `datasets`, checked before anything is trained on them."""
+"""Texts in tables: CSV, JSON Lines, Parquet or a folder of `datasets`, checked on loading."""
 
 from __future__ import annotations
 
@@ -8,67 +8,76 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from objectives.text.config import TableData
-from objectives.text.texts import Labelled, Texts
+from objectives.text.texts import LabeledTexts, Texts
 from spaces.errors import DataError, nearest
 
 Row = Mapping[str, Any]
 
 LONGEST_TEXT = 2**30
-"""Characters; max_length cuts off what is too much, and Python's own limit would refuse the file."""
+"""Characters. `max_length` truncates long texts; Python's own limit would refuse the file."""
+
+
+class _Example(NamedTuple):
+    """Text and label of a row, and the place of the row for messages."""
+
+    text: str
+    label: str
+    place: str
 
 
 def load_table(config: TableData) -> Texts:
-    """The splits of the data set.
+    """Load the splits of the data set.
 
     Raises:
-        DataError: for a file that cannot be read, a column that is not there, an empty text, a label that training does
-            not know, or a class without a training or validation text.
+        DataError: for a file that cannot be read, a missing column, an empty text, a label without
+            training texts, or a class without a training or validation text.
     """
-    train = _pairs(config, config.train, "train")
-    val = None if config.val is None else _pairs(config, config.val, "val")
-    if val is None:
-        train, val = _drawn(train, config)
-    test = None if config.test is None else _pairs(config, config.test, "test")
-    names = config.classes or tuple(sorted({label for _, label, _ in train}, key=_order))
+    train = _read_examples(config, config.train, "train")
+    if config.val is None:
+        train, val = _draw_validation(train, config)
+    else:
+        val = _read_examples(config, config.val, "val")
+    test = None if config.test is None else _read_examples(config, config.test, "test")
+    labels = {example.label for example in train}
+    names = config.classes or tuple(sorted(labels, key=_sort_key))
     if len(names) < 2:
         raise DataError(
-            "there is nothing to tell apart",
+            "there is only one class",
             where=config.train,
-            found=f"one class, {names[0]!r}",
+            found=repr(names[0]),
             allowed="two classes or more",
             next_step=f"check the column {config.label!r}",
         )
     texts = Texts(
         names,
-        _labelled(train, names, config),
-        _labelled(val, names, config),
-        None if test is None else _labelled(test, names, config),
+        _index_labels(train, names, config),
+        _index_labels(val, names, config),
+        None if test is None else _index_labels(test, names, config),
     )
-    _all_held(texts, config)
+    _check_classes(texts, config)
     return texts
 
 
-def marks(config: TableData) -> list[str]:
-    """Names, sizes and times of the files: what the texts depend on besides the configuration."""
+def file_marks(config: TableData) -> list[str]:
+    """Identify the files by their names, sizes and times."""
     found = []
-    for name in (config.train, config.val, config.test):
-        path = Path(name or "")
-        files = sorted(path.rglob("*")) if path.is_dir() and name else [path]
-        found += [
-            f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}"
-            for file in files
-            if name and file.is_file()
-        ]
+    for name in filter(None, (config.train, config.val, config.test)):
+        path = Path(name)
+        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        for file in files:
+            if file.is_file():
+                status = file.stat()
+                found.append(f"{file} {status.st_size} {status.st_mtime_ns}")
     return found
 
 
-def _order(label: str) -> tuple[float, str]:
-    """Numbers by their size, and then words."""
+def _sort_key(label: str) -> tuple[float, str]:
+    """Sort numbers by value, then words."""
     try:
         value = float(label)
     except ValueError:
@@ -76,12 +85,13 @@ def _order(label: str) -> tuple[float, str]:
     return (value, "") if math.isfinite(value) else (math.inf, label)
 
 
-def _pairs(config: TableData, name: str, split: str) -> list[tuple[str, str, str]]:
-    """Text, label and place of every row."""
+def _read_examples(config: TableData, name: str, split: str) -> list[_Example]:
+    """Read every row of a split."""
     path = Path(name)
     if not path.exists():
+        kind = "folder" if config.kind == "datasets" else "file"
         raise DataError(
-            f"there is no {'folder' if config.kind == 'datasets' else 'file'} with the {split} texts",
+            f"there is no {kind} with the {split} texts",
             where=f"base.data.{split}",
             found=str(path),
             next_step="check the path; it is relative to the working directory",
@@ -89,7 +99,7 @@ def _pairs(config: TableData, name: str, split: str) -> list[tuple[str, str, str
     csv.field_size_limit(LONGEST_TEXT)
     try:
         rows = [
-            _pair(row, f"{path}, row {number}", config)
+            _read_row(row, f"{path}, row {number}", config)
             for number, row in enumerate(_READERS[config.kind](path), 1)
         ]
     except (OSError, UnicodeDecodeError, csv.Error, ValueError) as problem:
@@ -97,7 +107,7 @@ def _pairs(config: TableData, name: str, split: str) -> list[tuple[str, str, str
             f"{path.name} cannot be read as {config.kind}",
             where=str(path),
             found=f"{type(problem).__name__}: {str(problem)[:200]}",
-            next_step="mend the file, or name its kind in base.data.kind",
+            next_step="fix the file, or name its kind in base.data.kind",
         ) from None
     if not rows:
         raise DataError(
@@ -110,7 +120,7 @@ def _pairs(config: TableData, name: str, split: str) -> list[tuple[str, str, str
     return rows
 
 
-def _pair(row: Row, place: str, config: TableData) -> tuple[str, str, str]:
+def _read_row(row: Row, place: str, config: TableData) -> _Example:
     for key, column in (("text", config.text), ("label", config.label)):
         if column not in row:
             known = [str(name) for name in row if name is not None]
@@ -120,9 +130,11 @@ def _pair(row: Row, place: str, config: TableData) -> tuple[str, str, str]:
                 found=", ".join(known)[:200],
                 next_step=f"name the column in base.data.{key}",
             )
-    text, label = row[config.text], row[config.label]
+    text = row[config.text]
+    label = row[config.label]
     if not isinstance(text, str) or not text.strip():
-        what = "a text is empty" if text is None or isinstance(text, str) else "a text is no text"
+        empty = text is None or isinstance(text, str)
+        what = "a text is empty" if empty else "a text is not a string"
         raise DataError(
             what,
             where=f"{place}, column {config.text!r}",
@@ -138,132 +150,144 @@ def _pair(row: Row, place: str, config: TableData) -> tuple[str, str, str]:
             allowed="the name of a class",
             next_step="fill it in, or leave the row out",
         )
-    return text, str(label).strip(), place
+    return _Example(text, str(label).strip(), place)
 
 
-def _drawn(
-    rows: list[tuple[str, str, str]], config: TableData
-) -> tuple[list[tuple[str, str, str]], list[tuple[str, str, str]]]:
-    """Training rows without, and with nothing but, the share of every class that is drawn for validation. Equal texts stay together."""
+def _draw_validation(
+    examples: list[_Example], config: TableData
+) -> tuple[list[_Example], list[_Example]]:
+    """Draw a share of every class for validation; return the other examples and those drawn.
+
+    Equal texts stay in one split.
+    """
     classes: dict[str, list[str]] = {}
-    for text, label, _ in rows:
-        classes.setdefault(label, []).append(text)
-    rng, chosen = np.random.default_rng(config.seed), set[str]()
+    for example in examples:
+        classes.setdefault(example.label, []).append(example.text)
+    rng = np.random.default_rng(config.seed)
+    drawn: set[str] = set()
     for label in sorted(classes):
         texts = sorted(set(classes[label]))
-        chosen.update(
-            texts[index]
-            for index in rng.permutation(len(texts))[
-                : min(len(texts) - 1, max(1, round(config.val_share * len(texts))))
-            ]
-        )
-    return [row for row in rows if row[0] not in chosen], [row for row in rows if row[0] in chosen]
+        count = min(len(texts) - 1, max(1, round(config.val_share * len(texts))))
+        drawn.update(texts[index] for index in rng.permutation(len(texts))[:count])
+    train = [example for example in examples if example.text not in drawn]
+    return train, [example for example in examples if example.text in drawn]
 
 
-def _labelled(
-    rows: list[tuple[str, str, str]], names: tuple[str, ...], config: TableData
-) -> Labelled:
-    index = {name: at for at, name in enumerate(names)}
-    for _, label, place in rows:
+def _index_labels(
+    examples: list[_Example], names: tuple[str, ...], config: TableData
+) -> LabeledTexts:
+    index = {name: position for position, name in enumerate(names)}
+    for _, label, place in examples:
         if label not in index:
             raise DataError(
-                f"the label {label!r} is no class that is trained{nearest(label, names)}",
+                f"the label {label!r} is not one of the classes{nearest(label, names)}",
                 where=f"{place}, column {config.label!r}",
                 found=label,
                 allowed=", ".join(names)[:300],
-                next_step="mend the label, or add training texts (and the name to base.data.classes, where that is given)",
+                next_step="fix the label, or add training texts "
+                "(and the name to base.data.classes, if that is given)",
             )
-    return Labelled(tuple(text for text, _, _ in rows), tuple(index[label] for _, label, _ in rows))
+    labels = tuple(index[example.label] for example in examples)
+    return LabeledTexts(tuple(example.text for example in examples), labels)
 
 
-def _all_held(texts: Texts, config: TableData) -> None:
-    """Every class has texts to learn from and texts to be judged by."""
-    for split, place in (
-        ("train", config.train),
-        ("val", config.val or f"{config.train}, of which {config.val_share:g} was drawn"),
-    ):
-        held = set(getattr(texts, split).labels)
-        absent = [name for at, name in enumerate(texts.class_names) if at not in held]
-        if absent:
-            kind = "training" if split == "train" else "validation"
-            raise DataError(
-                f"the class {absent[0]!r} has no {kind} text",
-                where=place,
-                found=f"no text of {', '.join(absent)}",
-                allowed="at least one of every class",
-                next_step="add texts of it, or leave it out"
-                + ("" if config.val else ", or name a file of your own in base.data.val"),
-            )
+def _check_classes(texts: Texts, config: TableData) -> None:
+    """Check that every class has training and validation texts."""
+    drawn_from = f"{config.train}, of which {config.val_share:g} was drawn"
+    _check_split(texts.train, texts.class_names, "training", config.train, config)
+    _check_split(texts.val, texts.class_names, "validation", config.val or drawn_from, config)
 
 
-def _csv(path: Path) -> Iterator[Row]:
+def _check_split(
+    split: LabeledTexts, names: tuple[str, ...], kind: str, place: str, config: TableData
+) -> None:
+    present = set(split.labels)
+    absent = [name for index, name in enumerate(names) if index not in present]
+    if absent:
+        next_step = "add texts of it, or leave it out"
+        if not config.val:
+            next_step += ", or name a file of your own in base.data.val"
+        raise DataError(
+            f"the class {absent[0]!r} has no {kind} text",
+            where=place,
+            found=f"no text of {', '.join(absent)}",
+            allowed="at least one of every class",
+            next_step=next_step,
+        )
+
+
+def _read_csv(path: Path) -> Iterator[Row]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         yield from csv.DictReader(file, strict=True)
 
 
-def _jsonl(path: Path) -> Iterator[Row]:
+def _read_jsonl(path: Path) -> Iterator[Row]:
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
             if line.strip():
-                row = _parsed(line, path, number)
+                row = _parse_line(line, path, number)
                 if not isinstance(row, dict):
                     raise DataError(
-                        "a line is no object",
+                        "a line is not a JSON object",
                         where=f"{path}, line {number}",
                         found=line.strip()[:100],
                         allowed='{"text": …, "label": …}',
-                        next_step="mend the line",
+                        next_step="fix the line",
                     )
                 yield row
 
 
-def _parsed(line: str, path: Path, number: int) -> Any:
+def _parse_line(line: str, path: Path, number: int) -> Any:
     try:
         return json.loads(line)
     except json.JSONDecodeError as problem:
         raise DataError(
-            "a line is no JSON",
+            "a line is not valid JSON",
             where=f"{path}, line {number}, column {problem.colno}",
             found=line.strip()[:100],
             allowed='{"text": …, "label": …}',
-            next_step="mend the line, or name the file's kind in base.data.kind",
+            next_step="fix the line, or name the file's kind in base.data.kind",
         ) from None
 
 
-def _parquet(path: Path) -> Iterable[Row]:
-    rows: list[Row] = _library("pyarrow.parquet", "parquet").read_table(path).to_pylist()
+def _read_parquet(path: Path) -> Iterable[Row]:
+    rows: list[Row] = _import_reader("pyarrow.parquet", "parquet").read_table(path).to_pylist()
     return rows
 
 
-def _datasets(path: Path) -> Iterator[Row]:
-    held = _library("datasets", "datasets").load_from_disk(str(path))
-    if isinstance(held, dict):
+def _read_datasets(path: Path) -> Iterator[Row]:
+    loaded = _import_reader("datasets", "datasets").load_from_disk(str(path))
+    if isinstance(loaded, dict):
+        first = path / next(iter(loaded), "train")
         raise DataError(
-            "the folder holds several splits, and one is needed",
+            "the folder contains several splits, and one is needed",
             where=str(path),
-            found=", ".join(held),
+            found=", ".join(loaded),
             allowed="the folder of one split",
-            next_step=f"name {path / next(iter(held), 'train')}, and the others in base.data.val and base.data.test",
+            next_step=f"name {first}, and the others in base.data.val and base.data.test",
         )
+    # Columns whose numbers stand for names.
     names = {
         column: feature.names
-        for column, feature in held.features.items()
+        for column, feature in loaded.features.items()
         if hasattr(feature, "names")
-    }  # classes kept as numbers
-    for row in held:
-        yield {
-            column: names[column][value]
-            if column in names and value is not None and value >= 0
-            else value
-            for column, value in row.items()
-        }
+    }
+    for row in loaded:
+        yield {column: _class_name(value, names.get(column)) for column, value in row.items()}
 
 
-def _library(module: str, kind: str) -> Any:
-    """A reader that not everybody has.
+def _class_name(value: Any, names: list[str] | None) -> Any:
+    """Return the name that a class's number stands for; any other value as it is."""
+    if names is None or value is None or value < 0:
+        return value
+    return names[value]
+
+
+def _import_reader(module: str, kind: str) -> Any:
+    """Import the library that reads a kind of file.
 
     Raises:
-        DataError: where it is not installed.
+        DataError: when it is not installed.
     """
     try:
         return import_module(module)
@@ -278,4 +302,9 @@ def _library(module: str, kind: str) -> Any:
         ) from None
 
 
-_READERS = {"csv": _csv, "jsonl": _jsonl, "parquet": _parquet, "datasets": _datasets}
+_READERS = {
+    "csv": _read_csv,
+    "jsonl": _read_jsonl,
+    "parquet": _read_parquet,
+    "datasets": _read_datasets,
+}

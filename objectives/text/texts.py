@@ -1,4 +1,4 @@
-"""Texts with their classes, as every source of them hands them on."""
+"""Texts with their classes, as all sources return them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from spaces.records import ClassCounts
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """Texts, and the index of each one's class."""
+class LabeledTexts:
+    """Texts, and the index of the class of each."""
 
     texts: tuple[str, ...]
     labels: tuple[int, ...]
@@ -19,14 +19,14 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Texts:
-    """A whole data set."""
+    """A data set."""
 
     class_names: tuple[str, ...]
-    train: Labelled
-    val: Labelled
-    test: Labelled | None
+    train: LabeledTexts
+    val: LabeledTexts
+    test: LabeledTexts | None
 
-    def counts(self) -> ClassCounts:
-        """Training texts of every class."""
+    def count_classes(self) -> ClassCounts:
+        """Count the training texts of every class."""
         counts = np.bincount(self.train.labels, minlength=len(self.class_names))
         return ClassCounts(self.class_names, tuple(int(count) for count in counts))

@@ -1,8 +1,8 @@
-"""Texts as tokens: a tokeniser by name, or one trained on the training texts, and splits that hand out padded batches."""
+"""Tokenize texts, by a tokenizer's name or by one trained on the training texts; padded batches."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,25 +13,27 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from objectives.data.loading import Batch, Data, Key
 from objectives.text import hub
 from objectives.text.config import TextModelConfig
-from objectives.text.texts import Labelled, Texts
+from objectives.text.texts import LabeledTexts, Texts
 from spaces.errors import ConfigError
 
 IGNORE = -100
-"""Label of what counts for nothing, as transformers has it."""
+"""Label of elements that are left out, as in transformers."""
 
 PADDING = -1
-"""Stands in a batch where a text has ended; the model puts its own token there, and looks away."""
+"""Fills a batch after the end of a text; the model replaces it by its own token and masks it."""
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
-"""The first tokens of a trained tokeniser, in this order."""
+"""First tokens of a trained tokenizer, in this order."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenData(Data):
-    """Texts as tokens, and what a model must know of the tokeniser.
+    """Texts as tokens, and what a model needs from the tokenizer.
 
     Attributes:
-        made_by: dotted path → value of what the tokens were made by.
+        vocabulary: number of tokens.
+        pad_id: token that fills a batch.
+        made_by: dotted path → value that the tokens depend on.
     """
 
     vocabulary: int
@@ -40,7 +42,7 @@ class TokenData(Data):
 
 
 class TokenSplit:
-    """The tokens of a split, one text after the other."""
+    """Tokens of a split, one text after another."""
 
     def __init__(self, ids: Sequence[Sequence[int]], labels: Sequence[int]) -> None:
         lengths = np.fromiter((len(text) for text in ids), dtype=np.int64, count=len(ids))
@@ -63,40 +65,58 @@ class TokenSplit:
         return torch.from_numpy(tokens_NL), self.labels[index]
 
 
-def tokenised(texts: Texts, config: TextModelConfig) -> TokenData:
-    """The data set as tokens.
+@dataclass(frozen=True)
+class _Encoder:
+    """A tokenizer, ready to use.
+
+    Attributes:
+        encode: texts → token ids of each.
+        vocabulary: number of tokens.
+        pad_id: token that fills a batch.
+    """
+
+    encode: Callable[[Sequence[str]], list[list[int]]]
+    vocabulary: int
+    pad_id: int
+
+
+def tokenize_texts(texts: Texts, config: TextModelConfig) -> TokenData:
+    """Tokenize the data set.
 
     Raises:
-        ConfigError: when the tokeniser cannot be had, or takes no text as long as `max_length`.
+        ConfigError: when the tokenizer cannot be loaded, or does not accept texts as long as
+            `max_length`.
     """
     name = config.tokenizer or config.checkpoint
-    encode, vocabulary, pad_id = (
-        _trained(texts.train.texts, config) if name is None else _named(name, config)
-    )
-
     made_by = {"model.max_length": config.max_length, "model.tokenizer": config.tokenizer}
-    made_by |= {} if name else {"model.vocabulary": config.vocabulary}
+    if name is None:
+        encoder = _train_encoder(texts.train.texts, config)
+    else:
+        encoder = _load_encoder(name, config)
+    if not name:
+        made_by["model.vocabulary"] = config.vocabulary
 
-    def split(labelled: Labelled) -> TokenSplit:
-        return TokenSplit(encode(labelled.texts), labelled.labels)
+    def tokenize(split: LabeledTexts) -> TokenSplit:
+        return TokenSplit(encoder.encode(split.texts), split.labels)
 
     return TokenData(
-        train=split(texts.train),
-        val=split(texts.val),
-        test=None if texts.test is None else split(texts.test),
+        train=tokenize(texts.train),
+        val=tokenize(texts.val),
+        test=None if texts.test is None else tokenize(texts.test),
         class_names=texts.class_names,
         ignore_index=IGNORE,
-        vocabulary=vocabulary,
-        pad_id=pad_id,
+        vocabulary=encoder.vocabulary,
+        pad_id=encoder.pad_id,
         made_by=made_by,
     )
 
 
-def _trained(texts: Sequence[str], config: TextModelConfig) -> tuple[Any, int, int]:
-    """Byte-pair encoding (Sennrich et al. 2016), trained on these texts, small letters only.
+def _train_encoder(texts: Sequence[str], config: TextModelConfig) -> _Encoder:
+    """Train a lowercase byte-pair encoding (Sennrich et al. 2016) on these texts.
 
-    It must come out the same in each process, for all workers and all attempts train on the same tokens. WordPiece, as
-    BERT has it, does not: the library meets its `##` letters in the order of a hash table.
+    It must be the same in every process, as all workers and attempts train on the same tokens.
+    WordPiece, which BERT uses, is not: the library reads its `##` letters in the order of a hash
+    table.
     """
     tokenizer = Tokenizer(models.BPE(unk_token=SPECIAL[1]))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
@@ -119,23 +139,22 @@ def _trained(texts: Sequence[str], config: TextModelConfig) -> tuple[Any, int, i
     def encode(texts: Sequence[str]) -> list[list[int]]:
         return [found.ids for found in tokenizer.encode_batch(list(texts))]
 
-    return encode, tokenizer.get_vocab_size(), 0
+    return _Encoder(encode, tokenizer.get_vocab_size(), 0)
 
 
-def _named(name: str, config: TextModelConfig) -> tuple[Any, int, int]:
-    tokenizer = hub.tokenizer(
-        name, "base.model.tokenizer" if config.tokenizer else "base.model.checkpoint"
-    )
+def _load_encoder(name: str, config: TextModelConfig) -> _Encoder:
+    place = "base.model.tokenizer" if config.tokenizer else "base.model.checkpoint"
+    tokenizer = hub.load_tokenizer(name, place)
     if config.max_length > tokenizer.model_max_length:
         raise ConfigError(
-            "the tokeniser takes no texts of that length",
+            "the tokenizer does not accept texts of that length",
             where="base.model.max_length",
             found=str(config.max_length),
             allowed=f"{tokenizer.model_max_length} or less",
         )
-    pad_id = (
-        tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    )
+    pad_id = tokenizer.pad_token_id
+    if pad_id is None:
+        pad_id = tokenizer.eos_token_id
 
     def encode(texts: Sequence[str]) -> list[list[int]]:
         ids: list[list[int]] = tokenizer(
@@ -143,4 +162,4 @@ def _named(name: str, config: TextModelConfig) -> tuple[Any, int, int]:
         )["input_ids"]
         return ids
 
-    return encode, len(tokenizer), int(pad_id or 0)
+    return _Encoder(encode, len(tokenizer), int(pad_id or 0))

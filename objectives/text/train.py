@@ -1,7 +1,8 @@
 """Text classification: the data, model and metrics with which `objectives.training.loop` trains.
 
 The loop is the project's own and not transformers' Trainer, so that recording, guarding, scheduling
-and resuming are the same as in segmentation. For the loss in a Trainer see `objectives.text.trainer`.
+and resuming are the same as in segmentation. For the loss in a Trainer see
+`objectives.text.trainer`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from objectives.text import docstrings, tables
 from objectives.text.config import DocstringsData, TextConfig
 from objectives.text.model import build_model, used_model
 from objectives.text.texts import Texts
-from objectives.text.tokens import TokenData, tokenised
+from objectives.text.tokens import TokenData, tokenize_texts
 from objectives.training.loop import Training, run_training
 from objectives.training.metrics import ConfusionMatrix
 from objectives.training.validation import Metrics
@@ -31,9 +32,11 @@ METRICS: Metrics = {
 
 
 def fingerprint(config: TextConfig) -> str:
-    """Identify the data that class counts belong to: their configuration, and their files or the Python version."""
+    """Identify the data of class counts, by configuration and by files or Python version."""
     data = config.data
-    marks = docstrings.marks() if isinstance(data, DocstringsData) else tables.marks(data)
+    marks = (
+        docstrings.source_marks() if isinstance(data, DocstringsData) else tables.file_marks(data)
+    )
     return hashlib.sha256("\n".join([data.model_dump_json(), *marks]).encode()).hexdigest()[:32]
 
 
@@ -43,7 +46,7 @@ def count_classes(config: TextConfig) -> ClassCounts:
     Raises:
         DataError: when the texts cannot be read, or do not match the configuration.
     """
-    return _texts(config).counts()
+    return _load_texts(config).count_classes()
 
 
 def prepare(config: TextConfig, device: str) -> TokenData:
@@ -53,7 +56,7 @@ def prepare(config: TextConfig, device: str) -> TokenData:
         DataError: when the texts cannot be read, or do not match the configuration.
         ConfigError: when tokenizer or model cannot be loaded, or alpha does not fit the classes.
     """
-    data = tokenised(_texts(config), config.model)
+    data = tokenize_texts(_load_texts(config), config.model)
     check_alpha(config.loss, data.class_names)
     with torch.random.fork_rng(devices=[]):
         build_model(config.model, data)
@@ -92,7 +95,7 @@ class Run(Training):
         super().__init__(config, model, data, counts, METRICS, checkpoints, used)
 
 
-def _texts(config: TextConfig) -> Texts:
+def _load_texts(config: TextConfig) -> Texts:
     if isinstance(config.data, DocstringsData):
         return docstrings.load_docstrings(config.data)
     return tables.load_table(config.data)

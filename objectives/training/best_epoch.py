@@ -1,4 +1,4 @@
-"""Best epoch of a training: its weights and metric, and how long the validation loss has not improved."""
+"""Best epoch of a training: its weights and metric, and the epochs without a lower loss."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class BestEpoch:
     epochs_without_gain: int = 0
 
     def update(self, metric: float, val_loss: float, model: nn.Module) -> None:
-        """Keep the model's weights if the metric is the best so far, and count epochs without gain."""
+        """Keep the weights if the metric is the best so far, and count epochs without gain."""
         if not self.weights or better(metric, self.metric, self.direction):
             self.metric = metric
             self.weights = {

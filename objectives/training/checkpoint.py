@@ -1,4 +1,4 @@
-"""State of a training as a file, read with `weights_only`: it contains tensors and plain data, no code."""
+"""State of a training as a file, read with `weights_only`: tensors and plain data, no code."""
 
 from __future__ import annotations
 

@@ -58,9 +58,9 @@ def run_training(
             TrainingSnapshot.load(path).restore(run)
             if run.last_record is not None:
                 yield run.last_record
-        while not run.ended:
+        while not run.has_ended:
             record = run.next_epoch()
-            if record.broken_step is None and checkpoints.due(record, last=run.ended):
+            if record.broken_step is None and checkpoints.due(record, last=run.has_ended):
                 checkpoints.write(TrainingSnapshot.capture(run).save)
             yield record
 
@@ -124,7 +124,7 @@ class Training:
         self.finished = False
 
     @property
-    def ended(self) -> bool:
+    def has_ended(self) -> bool:
         """Whether there is no further epoch."""
         return self.finished or self.epoch >= self.config.epochs
 
@@ -138,7 +138,7 @@ class Training:
         seconds = progress.seconds
         trained = TrainingSnapshot.capture(self, progress)
         # Before the validation, which uses the final weights.
-        progress.means.close(self.criterion.weight_ratio)
+        progress.means.divide_by_steps(self.criterion.weight_ratio)
         validation = self.validate_epoch(trained)
         self.remember_epoch(validation)
         self.last_record = self.record_epoch(values, progress, validation, seconds, trained)
@@ -148,7 +148,7 @@ class Training:
     def start_epoch(self) -> EpochProgress:
         """Start the next epoch, or resume the one within which the restored snapshot was taken."""
         self.epoch += 1
-        self.random_state.apply(self.device)
+        self.random_state.set_generators(self.device)
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         self.guard.start_epoch()
@@ -203,7 +203,7 @@ class Training:
             parts = self.criterion(logits, target, others)
             self.scaler.scale(parts.total).backward()
             loss = loss + parts.total.detach()
-            means.add(parts, len(target))
+            means.add_parts(parts, len(target))
         means.steps += 1
         return loss, logits.detach(), target
 
@@ -281,7 +281,7 @@ class Training:
             last_steps=self.guard.last_steps(),
             inputs_finite=broken_step is None or self.guard.inputs_finite(),
             used=self.used,
-            test=self.score_test_split(trained) if broken_step is None and self.ended else None,
+            test=self.score_test_split(trained) if broken_step is None and self.has_ended else None,
         )
 
     def class_metric(self, validation: Validation) -> PerClass:
@@ -289,7 +289,7 @@ class Training:
         return validation.class_f1
 
     def score_test_split(self, trained: TrainingSnapshot | None = None) -> TestScore | None:
-        """Measure the weights that people keep on the test split; None where there is no test split.
+        """Measure the kept weights on the test split; None without a test split.
 
         They are those of the best epoch, or of the last one where the study's score is the last
         epoch's.

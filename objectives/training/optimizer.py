@@ -11,7 +11,7 @@ from spaces.config import OptimizerConfig
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """Build SGD with momentum or AdamW (Loshchilov & Hutter 2019), fused: one kernel for all tensors."""
+    """Build SGD with momentum or AdamW (Loshchilov & Hutter 2019), in torch's fused form."""
     if config.kind == "sgd":
         return torch.optim.SGD(
             model.parameters(),

@@ -1,4 +1,4 @@
-"""One error for running out of memory, which CUDA, its libraries and CPU allocators word differently."""
+"""One error for running out of memory, which CUDA and CPU allocators word differently."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _REQUESTED = re.compile(r"tried to allocate ([\d.]+ ?(?:bytes|[KMGT]iB))", re.IG
 
 @contextmanager
 def translate_out_of_memory(device: str) -> Iterator[None]:
-    """Raise whatever reports a lack of memory within the block, on the device or host, as one error.
+    """Raise every error for a lack of memory within the block, on device or host, as one error.
 
     Raises:
         OutOfMemoryError: with the size that was requested, if that is known.
@@ -39,7 +39,9 @@ def translate_out_of_memory(device: str) -> Iterator[None]:
         if not _is_out_of_memory(problem):
             raise
         requested = _REQUESTED.search(str(problem))
-        raise OutOfMemoryError(device, _shorten(requested[1]) if requested else "") from problem
+        raise OutOfMemoryError(
+            device, _shorten_size(requested[1]) if requested else ""
+        ) from problem
 
 
 def _is_out_of_memory(problem: Exception) -> bool:
@@ -49,7 +51,7 @@ def _is_out_of_memory(problem: Exception) -> bool:
     return any(phrase in text for phrase in PHRASES)
 
 
-def _shorten(size: str) -> str:
+def _shorten_size(size: str) -> str:
     """Write `1234567890 bytes` as `1.1 GiB`."""
     number, unit = re.split(r"(?<=\d) ?(?=[a-zA-Z])", size, maxsplit=1)
     if unit.lower() != "bytes":

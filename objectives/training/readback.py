@@ -1,4 +1,4 @@
-"""Read back what a training really uses from its live objects, by the configuration's dotted paths."""
+"""Read back what a training really uses, from its live objects, by dotted path."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def read_back(
     guard: StepGuard,
     batch_size: int,
 ) -> dict[str, Any]:
-    """Read dotted path → value. What has no effect is absent, so that a search over it is noticed."""
+    """Read dotted path → value. What has no effect is absent: a search over it is noticed."""
     used = criterion.used() | used_by(optimizer, config.optimizer)
     used |= {
         "optimizer.grad_clip_norm": guard.clip_norm,

@@ -1,4 +1,4 @@
-"""Snapshot of a training, after an epoch or within one: saved to a file, and restored to the last bit."""
+"""Snapshot of a training, after an epoch or within one: save it, restore it to the last bit."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class RandomState:
         cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
         return cls(torch.get_rng_state(), cuda)
 
-    def apply(self, device: torch.device) -> None:
+    def set_generators(self, device: torch.device) -> None:
         """Set the generators to these states."""
         torch.set_rng_state(self.cpu)
         if device.type == "cuda" and self.cuda is not None:
@@ -71,7 +71,7 @@ class EpochProgress:
     def resume(cls, state: State, device: torch.device) -> EpochProgress:
         """Continue an epoch within which a snapshot was taken."""
         started = time.perf_counter() - state["seconds"]
-        return cls(Means.of(state["means"], device), started, state["averaged"])
+        return cls(Means.from_state(state["means"], device), started, state["averaged"])
 
     @property
     def seconds(self) -> float:
@@ -188,7 +188,7 @@ class TrainingSnapshot:
             plain_loss(training.criterion).label_range.copy_(labels)
 
     def with_copied_average(self) -> TrainingSnapshot:
-        """Return the snapshot with a copy of the running mean of the weights, which may then change."""
+        """Return the snapshot with a copy of the weights' running mean, which may then change."""
         average = copy.deepcopy(self.state["averaged"])
         return TrainingSnapshot(self.state | {"averaged": average})
 

@@ -1,4 +1,4 @@
-"""Guard of every optimizer step: gradient norm before clipping, and whether loss and norm are usable.
+"""Guard of optimizer steps: gradient norm before clipping, and whether loss and norm are usable.
 
 On a CPU every step is judged before it is applied. On CUDA, reading a number makes the host wait,
 so the numbers stay on the device and are read every `CHECK_EVERY` steps: a broken step is noticed
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 CHECK_EVERY = 10
 
 LAST_STEPS = 10
-"""How many steps up to a broken one are recorded: enough to distinguish a slow blow-up from a jump."""
+"""Steps recorded up to a broken one: enough to distinguish a slow blow-up from a jump."""
 
 _SKIPPED = -1.0
 """Marks the norm of a step that the loss scaler skips; a norm is never negative."""
@@ -41,8 +41,9 @@ class StepGuard:
         clip_norm: `max_norm` of the global gradient norm; None only measures.
         max_norm: a norm that is larger or not finite breaks the step.
         loss_scaled: float16 with loss scaling. A norm that overflows is then no broken step: the
-            scaler skips the step and scales less. A finite norm above the bound breaks the step, but
-            the device cannot skip it by itself, so that up to `CHECK_EVERY` − 1 more are applied.
+            scaler skips the step and scales less. A finite norm above the bound breaks the step,
+            but the device cannot skip it by itself, so that up to `CHECK_EVERY` − 1 more are
+            applied.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class StepGuard:
         self._steps = 0
 
     def check_inputs(self, inputs: Tensor) -> None:
-        """Note on the device whether a batch's inputs are finite: exactly then is their sum, overflow aside."""
+        """Note on the device whether a batch's inputs are finite, by their sum (overflow aside)."""
         self._odd_inputs |= ~torch.isfinite(inputs.detach().sum(dtype=torch.float32))
 
     def check_step(self, loss: Tensor) -> bool:
@@ -96,7 +97,7 @@ class StepGuard:
         return self.broken_step is None
 
     def skip_broken_steps(self, optimizer: torch.optim.Optimizer) -> None:
-        """Make a fused optimizer skip broken steps, decided on the device; a loss scaler does so itself."""
+        """Make a fused optimizer skip broken steps on the device; a loss scaler does so itself."""
         if self._every > 1 and not self.loss_scaled:
             # torch's own loss scaler sets this attribute.
             optimizer.found_inf = self._broken  # type: ignore[attr-defined]
@@ -117,7 +118,7 @@ class StepGuard:
         self._unread = []
 
     def summarize_norms(self) -> NormSummary:
-        """Return the median and the largest norm before clipping, and the share of clipped steps."""
+        """Return median and largest norm before clipping, and the share of clipped steps."""
         if not self.norms:
             return NormSummary(math.nan, math.nan, 0.0)
         largest = next((norm for norm in self.norms if not math.isfinite(norm)), max(self.norms))

@@ -1,4 +1,4 @@
-"""Parts of an epoch: batches grouped into optimizer steps, the sums that they share, and means for the record."""
+"""Parts of an epoch: batches grouped into optimizer steps, their common sums, and means."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def group_batches(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
 def pool_batches(
     criterion: Criterion, model: nn.Module, predict: Callable[[Tensor], Tensor], group: list[Batch]
 ) -> Others | None:
-    """Compute the sums that make the batches of one step count as one large batch; None for a single one.
+    """Compute the sums with which a step's batches count as one large batch; None for a single one.
 
     Cross entropy and focal need the labels only. Dice over the whole batch, and a normalized loss,
-    need all logits before the first gradient, and so a forward pass of their own, which leaves batch
-    statistics and random numbers unchanged. Batch normalization still normalizes each batch by its
-    own statistics.
+    need all logits before the first gradient, and so a forward pass of their own, which leaves
+    batch statistics and random numbers unchanged. Batch normalization still normalizes each batch
+    by its own statistics.
     """
     if len(group) == 1:
         return None
@@ -100,7 +100,7 @@ class Means:
         total, ce, dice = (torch.zeros((), dtype=torch.float64, device=device) for _ in range(3))
         return cls(total, ce, dice)
 
-    def add(self, parts: LossParts, samples: int) -> None:
+    def add_parts(self, parts: LossParts, samples: int) -> None:
         """Add a batch, or its share of a step's large batch: shares add up."""
         self.total += parts.total.detach().double()
         self.ce += parts.ce.double()
@@ -120,7 +120,7 @@ class Means:
         }
 
     @classmethod
-    def of(cls, state: dict[str, Any], device: torch.device) -> Means:
+    def from_state(cls, state: dict[str, Any], device: torch.device) -> Means:
         """Continue from the state of a checkpoint."""
         return cls(
             state["total"].to(device),
@@ -131,7 +131,7 @@ class Means:
             shares=[_to_device(shares, device) for shares in state["shares"]],
         )
 
-    def close(self, weight_ratio: float) -> None:
+    def divide_by_steps(self, weight_ratio: float) -> None:
         """Divide the sums by the steps; a state that was taken before keeps its sums."""
         steps = max(self.steps, 1)
         self.total = self.total / steps
@@ -140,13 +140,13 @@ class Means:
         self.weight_ratio = weight_ratio
 
     def part_shares(self) -> dict[str, float]:
-        """Return each part's share of the gradient at the logits; empty if it was zero or not finite."""
-        shares = _normalize([shares.parts for shares in self.shares])
+        """Return each part's share of the gradient at the logits; empty if zero or not finite."""
+        shares = _normalize_shares([shares.parts for shares in self.shares])
         return {} if shares is None else dict(zip(("ce", "dice"), shares, strict=True))
 
     def class_shares(self) -> tuple[float | None, ...]:
         """Return the same for the elements of every class."""
-        shares = _normalize([shares.classes for shares in self.shares])
+        shares = _normalize_shares([shares.classes for shares in self.shares])
         return () if shares is None else tuple(shares)
 
 
@@ -155,7 +155,7 @@ def _to_device(shares: list[Tensor], device: torch.device) -> GradientShares:
     return GradientShares(parts.to(device), classes.to(device))
 
 
-def _normalize(norms: list[Tensor]) -> list[float] | None:
+def _normalize_shares(norms: list[Tensor]) -> list[float] | None:
     if not norms:
         return None
     total = torch.stack(norms).sum(0)

@@ -1,4 +1,4 @@
-"""Validation: one pass over a split for confusion matrix, the trial's criterion and plain cross entropy."""
+"""Validation: confusion matrix, criterion and plain cross entropy in one pass over a split."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def validate(
     for inputs, target in batches:
         logits = model(inputs).float()
         matrix.update(logits, target)
-        batch = functional.prepare(logits, target, ignore_index)
+        batch = functional.prepare_batch(logits, target, ignore_index)
         ce_sum += batch.nll_NL.sum(dtype=torch.float64)
         valid += batch.count_NC.sum()
         loss_sum += plain(logits, target).total.double() * len(target)

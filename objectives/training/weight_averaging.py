@@ -1,4 +1,4 @@
-"""Stochastic weight averaging (Izmailov et al. 2018): from an epoch on, the mean of the weights is used."""
+"""Stochastic weight averaging (Izmailov et al. 2018): the mean of the weights from an epoch on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m search.cli`, which workers are started by."""
+"""`python -m search.cli`: the command with which launchers start workers."""
 
 from search.cli import main
 

@@ -1,4 +1,4 @@
-"""What the commands share: the application that they join, options that several of them take, and the store."""
+"""The Typer application and the options that several commands share."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="Hyperparameter search for training under class imbalance.\n\nStart with: search run --study focal_gamma",
+    help=(
+        "Hyperparameter search for training under class imbalance.\n\n"
+        "Start with: search run --study focal_gamma"
+    ),
 )
 
 
 def print_version(wanted: bool) -> None:
-    """Print the version and exit, if it was asked for."""
+    """Print the version and exit if `--version` was given."""
     if wanted:
         from importlib.metadata import version
 
@@ -43,33 +46,35 @@ def read_common_options(
     """Options in front of the command."""
 
 
-StudyOption = Annotated[str, typer.Option("--study", "-s", help="a study in the store, by name")]
+StudyOption = Annotated[str, typer.Option("--study", "-s", help="name of a study in the store")]
 StoreOption = Annotated[
     Optional[str],
     typer.Option(
-        "--store", help="database URL; default: $SEARCH_STORE, else sqlite:///search.db here"
+        "--store",
+        help="database URL of the store; default: $SEARCH_STORE, else sqlite:///search.db",
     ),
 ]
 JsonOption = Annotated[
-    bool, typer.Option("--json", help="for scripts; docs/scripts.md has the keys")
+    bool, typer.Option("--json", help="print JSON for scripts (docs/scripts.md lists the keys)")
 ]
+Wandb = Literal["off", "offline", "online"]
 WandbOption = Annotated[
-    Literal["off", "offline", "online"],
-    typer.Option("--wandb", help="one Weights & Biases run a trial"),
+    Wandb,
+    typer.Option("--wandb", help="log each trial as a Weights & Biases run"),
 ]
 TimeoutOption = Annotated[
-    Optional[str], typer.Option("--timeout", help="stop after so long: 90s, 30m, 2h")
+    Optional[str], typer.Option("--timeout", help="stop after this time: 90s, 30m, 2h")
 ]
 
 
-def store_option(location: StoreLocation) -> str:
-    """Return the option that names the store in a printed command; empty for the default store."""
+def format_store_option(location: StoreLocation) -> str:
+    """Return the `--store` option for a printed command; empty for the default store."""
     from search.cli.parsing import DEFAULT_STORE
 
     return "" if location.safe_url == DEFAULT_STORE else f" --store {location.safe_url}"
 
 
-def existing_store(store: str | None) -> Store:
+def open_existing_store(store: str | None) -> Store:
     """Open the store that `--store` names; a command that only reads does not create one."""
     from search.cli.parsing import store_location
 

@@ -1,4 +1,4 @@
-"""What several commands take from the command line, turned into checked values."""
+"""Parse the options of the commands into checked values."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def store_location(given: str | None) -> StoreLocation:
     return StoreLocation.parse(text if "://" in text else f"sqlite:///{text}")
 
 
-def seconds(text: str | None) -> float | None:
-    """`90s`, `30m`, `2h`, `1d` or `1h30m` in seconds.
+def parse_duration(text: str | None) -> float | None:
+    """Parse a duration such as `90s`, `30m`, `2h`, `1d` or `1h30m` into seconds.
 
     Raises:
         InputError: for anything else.
@@ -55,17 +55,17 @@ def seconds(text: str | None) -> float | None:
     return sum(float(number) * UNITS_S[unit] for number, unit in parts)
 
 
-def device_seconds(hours: float | None) -> float | None:
-    """`--device-hours` in seconds.
+def parse_device_hours(hours: float | None) -> float | None:
+    """Convert `--device-hours` into seconds.
 
     Raises:
-        InputError: when it is not more than nothing.
+        InputError: when it is not a positive number.
     """
     if hours is None:
         return None
     if not 0 < hours < float("inf"):
         raise InputError(
-            "--device-hours is no budget",
+            "--device-hours must be a positive number",
             where="--device-hours",
             found=f"{hours:g}",
             allowed="more than 0",
@@ -74,7 +74,7 @@ def device_seconds(hours: float | None) -> float | None:
     return hours * UNITS_S["h"]
 
 
-def study_spec(
+def load_spec(
     study: str,
     assignments: list[str],
     *,
@@ -83,25 +83,30 @@ def study_spec(
     epochs: int | None = None,
     seed: int | None = None,
 ) -> StudySpec:
-    """A study with what the command line changes in it.
+    """Load a study and apply the changes of the command line.
+
+    Args:
+        study: name of a shipped study, or path of a YAML file.
+        assignments: path=value of each `--set`.
+        name: `--name`; like the other options, it overrides `--set` and the YAML.
 
     Raises:
-        StudyError: when it cannot be found, or a change does not fit.
+        StudyError: when the study cannot be found, or a change does not fit.
     """
-    given = {
-        key: value
-        for key, value in (("name", name), ("trials", trials), ("epochs", epochs), ("seed", seed))
-        if value is not None
-    }
+    options = {"name": name, "trials": trials, "epochs": epochs, "seed": seed}
+    given = {key: value for key, value in options.items() if value is not None}
     return load_study(study, parse_changes(assignments) | given, given)
 
 
 @contextmanager
-def blame_options(assignments: Sequence[str]) -> Iterator[None]:
-    """Have an error about the complete study name the `--set` that caused it.
+def naming_set_option(assignments: Sequence[str]) -> Iterator[None]:
+    """Add the `--set` option that caused it to an error about the study.
+
+    Args:
+        assignments: path=value of each `--set`.
 
     Raises:
-        StudyError: whatever was raised within, with the option in its `where`.
+        StudyError: what the body raised, with the option in its `where`.
     """
     try:
         yield
@@ -113,48 +118,52 @@ def blame_options(assignments: Sequence[str]) -> Iterator[None]:
         raise problem.relocated(where=f"--set {option}, over {problem.where}") from None
 
 
-def thresholds(assignments: list[str], base: SignalsConfig) -> SignalsConfig:
-    """The thresholds of a study with what `--signals` changes in them, such as `class_collapse.epochs=8`.
+def parse_signals(assignments: list[str], base: SignalsConfig) -> SignalsConfig:
+    """Apply `--signals`, such as `class_collapse.epochs=8`, to a study's thresholds.
 
     Raises:
         StudyError: when there is no such signal or threshold, or a value does not fit.
     """
-    changes = parse_changes(
-        assignments,
-        "--signals",
-        "--signals class_collapse.epochs=8, --signals overfitting.enabled=false",
-    )
+    examples = "--signals class_collapse.epochs=8, --signals overfitting.enabled=false"
+    changes = parse_changes(assignments, "--signals", examples)
     given = SignalsConfig.rename_former_keys(ConfigTree.from_paths(changes).nested)
     tree = ConfigTree(base.model_dump()).overlay(ConfigTree(given))
     return check(SignalsConfig, tree.nested, "--signals")
 
 
-def pruner_config(words: list[str], base: PrunerConfig) -> PrunerConfig:
-    """A study's pruner with what `--pruner` changes: `median`, `hyperband` or `none`, and settings such as `warmup_epochs=10`.
+def parse_pruner(words: list[str], base: PrunerConfig) -> PrunerConfig:
+    """Apply `--pruner` to a study's pruner.
+
+    Args:
+        words: `median`, `hyperband` or `none`, and settings such as `warmup_epochs=10`.
+        base: the study's pruner.
 
     Raises:
         StudyError: when there is no such pruner or setting, or a value does not fit.
     """
-    kinds = [f"kind={word}" if "=" not in word else word for word in words]
-    changes = parse_changes(kinds, "--pruner", "--pruner median, --pruner warmup_epochs=10")
+    assignments = [word if "=" in word else f"kind={word}" for word in words]
+    examples = "--pruner median, --pruner warmup_epochs=10"
+    changes = parse_changes(assignments, "--pruner", examples)
     tree = ConfigTree(base.model_dump()).overlay(ConfigTree(changes))
     return check(PrunerConfig, tree.nested, "--pruner")
 
 
-def columns(assignments: list[str]) -> dict[str, str]:
-    """`["loss=train/loss"]` as key → column.
+def parse_columns(assignments: list[str]) -> dict[str, str]:
+    """Parse `--column`, such as `loss=train/loss`, into the column of each key.
 
     Raises:
-        InputError: when one is not of the form key=column.
+        InputError: when one does not have the form key=column.
     """
-    pairs = [assignment.partition("=") for assignment in assignments]
-    for key, equals, column in pairs:
+    columns = {}
+    for assignment in assignments:
+        key, equals, column = assignment.partition("=")
         if not (key and equals and column):
             raise InputError(
                 "--column takes key=column",
                 where="--column",
-                found=f"{key}{equals}{column}",
+                found=assignment,
                 allowed="--column loss=train/loss",
                 next_step="write a key, an equals sign and a column's name",
             )
-    return {key: column for key, _, column in pairs}
+        columns[key] = column
+    return columns

@@ -1,4 +1,4 @@
-"""The commands that look after a store: `store check`, `store migrate`, `store copy`, `store vacuum`."""
+"""`search store check`, `migrate`, `copy` and `vacuum`: maintenance of a store."""
 
 from __future__ import annotations
 
@@ -16,84 +16,95 @@ MIB = 2**20
 
 store_app = typer.Typer(
     no_args_is_help=True,
-    help="Look after a store: check it, migrate an older one, copy studies, tidy up.",
+    help="Check, migrate, copy and clean up stores.",
     epilog="Example: search store check",
 )
 app.add_typer(store_app, name="store")
 
 
 @store_app.command(
-    epilog="Examples: search store check · search store check --store postgresql://user@host/db --json | jq .faults"
+    epilog=(
+        "Examples: search store check · "
+        "search store check --store postgresql://user@host/db --json | jq .faults"
+    )
 )
 def check(
     store: StoreOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="for scripts")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON for scripts")] = False,
 ) -> None:
-    """Versions, sizes and counts, and whatever is wrong, each finding with what to do.
+    """Check a store and list its problems.
 
-    Exit code 1 when something is wrong.
+    Prints versions, sizes and counts, then each problem with its fix.
+
+    Exit code 1: there are problems.
     """
-    import json
-
     from search.cli.parsing import store_location
     from search.console import terminal
     from search.maintenance import inspect_store
 
     found = inspect_store(store_location(store))
     if as_json:
-        terminal.say_raw(json.dumps(found.as_dict(), indent=2, allow_nan=False))
+        terminal.print_json(found.as_dict())
     else:
-        _tell(found)
-    if not found.sound:
+        print_inspection(found)
+    if not found.is_consistent:
         raise typer.Exit(ExitCode.FAILED)
 
 
-def _tell(found: Inspection) -> None:
+def print_inspection(found: Inspection) -> None:
+    """Print the versions, size, studies and problems of a store."""
     from search.console import terminal
 
     store = found.store
-    terminal.say(
-        f"{store.where}: version {store.version}, Optuna's tables {store.optuna_version or 'none'}, {store.size_bytes / MIB:.1f} MiB; files in {found.files}"
+    versions = f"version {store.version}, Optuna's tables {store.optuna_version or 'none'}"
+    terminal.print_line(
+        f"{store.where}: {versions}, {store.size_bytes / MIB:.1f} MiB; files in {found.files}"
     )
     for study in store.studies:
-        states = (
-            ", ".join(f"{count} {state}" for state, count in sorted(study.trials.items()))
-            or "no trials"
+        counts = [f"{count} {state}" for state, count in sorted(study.trials.items())]
+        states = ", ".join(counts) or "no trials"
+        terminal.print_line(f"  study {study.name}: {states}; {study.epochs} epochs")
+    for fault in store.problems:
+        terminal.print_line(f"problem: {fault.what}; {fault.next_step}")
+    for file in found.orphans:
+        terminal.print_line(
+            f"problem: {file.path} belongs to no trial or study of the store; "
+            "remove it with: search store vacuum"
         )
-        terminal.say(f"  study {study.name}: {states}; {study.epochs} epochs")
-    for fault in store.faults:
-        terminal.say(f"wrong: {fault.what}; {fault.next_step}")
-    for file in found.leftovers:
-        terminal.say(
-            f"wrong: {file.path} belongs to no trial or study of the store; search store vacuum"
-        )
-    if found.sound:
-        terminal.say("nothing is wrong")
+    if found.is_consistent:
+        terminal.print_line("no problems found")
 
 
 @store_app.command(
-    epilog="Examples: search store migrate · search store migrate --store postgresql://user@host/db --backed-up"
+    epilog=(
+        "Examples: search store migrate · "
+        "search store migrate --store postgresql://user@host/db --backed-up"
+    )
 )
 def migrate(
     store: StoreOption = None,
     no_backup: Annotated[
         bool,
         typer.Option(
-            "--no-backup", help="do not copy an SQLite file first, to search.db.backup-VERSION"
+            "--no-backup", help="do not first copy an SQLite file to search.db.backup-VERSION"
         ),
     ] = False,
     backed_up: Annotated[
-        bool, typer.Option("--backed-up", help="a server's database was copied by you")
+        bool,
+        typer.Option("--backed-up", help="confirm that you have a backup of the server's database"),
     ] = False,
 ) -> None:
-    """Bring a store of an older version of this program to the version of this one, after a copy; no worker may hold a trial."""
+    """Migrate an older store to this version, after a backup.
+
+    No trial may be running.
+    """
     from search.cli.parsing import store_location
     from search.console import terminal
-    from search.maintenance import migrate as bring
+    from search.maintenance import migrate_store
 
-    done = bring(store_location(store), backup=not no_backup, backed_up=backed_up)
-    for line in done or ["the store is of this program's version; there is nothing to do"]:
-        terminal.say(line)
+    done = migrate_store(store_location(store), backup=not no_backup, backed_up=backed_up)
+    for line in done or ["the store already has this version; nothing to do"]:
+        terminal.print_line(line)
 
 
 @store_app.command(
@@ -102,60 +113,64 @@ def migrate(
 def copy(
     to: Annotated[
         str,
-        typer.Option(
-            "--to", help="database URL of the other store, which is made when there is none"
-        ),
+        typer.Option("--to", help="database URL of the other store; created if it does not exist"),
     ],
     study: Annotated[
         Optional[list[str]],
-        typer.Option("--study", "-s", help="a study by name, several times; left out: all"),
+        typer.Option("--study", "-s", help="name of a study; may be repeated; default: all"),
     ] = None,
     store: StoreOption = None,
     running: Annotated[
         bool,
         typer.Option(
-            "--running", help="although workers hold trials: those are paused in the copy"
+            "--running",
+            help="copy even while trials are running (they are paused in the copy)",
         ),
     ] = False,
 ) -> None:
-    """Copy studies into another store of any kind: all of them, or none. The store stays as it is, and so do its files."""
+    """Copy studies into another store.
+
+    Either all of them are copied or none. The original store and its files do not change.
+    """
     from search.cli.parsing import store_location
     from search.console import terminal
-    from search.maintenance import copy as carry
+    from search.maintenance import copy_store
 
-    for made in carry(store_location(store), store_location(to), study or [], running=running):
-        held = f", {made.held} of them paused" if made.held else ""
-        terminal.say(f"study {made.name}: {made.trials} trials{held}, {made.epochs} epochs")
+    for made in copy_store(store_location(store), store_location(to), study or [], running=running):
+        paused = f", {made.paused} of them paused" if made.paused else ""
+        terminal.print_line(
+            f"study {made.name}: {made.trials} trials{paused}, {made.epochs} epochs"
+        )
 
 
 @store_app.command(epilog="Example: search store vacuum --dry-run")
 def vacuum(
     store: StoreOption = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="only list the files that would be removed")
+        bool, typer.Option("--dry-run", help="list the files to remove, and remove nothing")
     ] = False,
     shared_files: Annotated[
         bool,
         typer.Option(
-            "--shared-files", help="remove files from a folder that other stores may use, too"
+            "--shared-files", help="also remove files from a folder that other stores may use"
         ),
     ] = False,
 ) -> None:
-    """Give unused room of the database back, and remove checkpoints and logs of trials and studies that are gone."""
+    """Return unused space and remove orphaned files."""
     from search.cli.parsing import store_location
     from search.console import terminal
-    from search.maintenance import vacuum as tidy
+    from search.maintenance import vacuum_store
 
-    done = tidy(store_location(store), dry_run=dry_run, shared_files=shared_files)
-    for file in done.leftovers:
-        terminal.say(f"{file.path}  {file.size_bytes / MIB:.1f} MiB")
+    done = vacuum_store(store_location(store), dry_run=dry_run, shared_files=shared_files)
+    for file in done.orphans:
+        terminal.print_line(f"{file.path}  {file.size_bytes / MIB:.1f} MiB")
     if dry_run:
-        terminal.say(f"{len(done.leftovers)} files without an owner; nothing was removed")
+        terminal.print_line(f"{len(done.orphans)} orphaned files; nothing was removed")
         return
-    terminal.say(
-        f"database: {done.before_bytes / MIB:.1f} → {done.after_bytes / MIB:.1f} MiB; {done.removed} files without an owner removed"
-    )
-    if done.removed < len(done.leftovers) and done.shared:
-        terminal.say(
-            "other stores may keep files in that folder, so none was removed; if none does: search store vacuum --shared-files"
+    sizes = f"{done.before_bytes / MIB:.1f} → {done.after_bytes / MIB:.1f} MiB"
+    terminal.print_line(f"database: {sizes}; {done.removed} orphaned files removed")
+    if done.removed < len(done.orphans) and done.files_shared:
+        terminal.print_line(
+            "no file was removed, because other stores may use that folder; "
+            "if none does: search store vacuum --shared-files"
         )

@@ -1,4 +1,4 @@
-"""How values are written: numbers with sensible digits, quantities with units, paths by their shortest clear name."""
+"""Format values: numbers with sensible digits, quantities with units, paths by short names."""
 
 from __future__ import annotations
 
@@ -8,78 +8,78 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from search.stored_study import RATE
+from search.stored_study import LR_MULTIPLE
 
 VAGUE = {"kind", "method", "lr"}
-"""Last steps of paths that need the step before them."""
+"""Last steps of paths that are unclear without the step before them."""
 
 NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
-def score(value: float | None) -> str:
-    """A metric: `0.3712`, so that a column of them lines up."""
+def format_score(value: float | None) -> str:
+    """Format a metric with a fixed number of digits, `0.3712`, so that a column lines up."""
     if value is None or math.isnan(value):
         return "-"
     return f"{value:.4f}" if abs(value) < 100 else f"{value:.4g}"
 
 
-def number(value: float) -> str:
-    """A number of any size: `0.347`, `2011`, `3.0e-05`."""
+def format_number(value: float) -> str:
+    """Format a number of any size: `0.347`, `2011`, `3.0e-05`."""
     if value == 0 or not math.isfinite(value) or 1e-3 <= abs(value) < 1e5:
         return f"{value:.4g}"
     return f"{value:.1e}"
 
 
-def setting(value: Any) -> str:
-    """A value of a configuration."""
+def format_setting(value: Any) -> str:
+    """Format a value of a configuration."""
     if value is None:
         return "none"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
-        return number(value)
+        return format_number(value)
     if isinstance(value, (list, tuple)):
-        return f"[{', '.join(map(setting, value))}]"
+        return f"[{', '.join(map(format_setting, value))}]"
     if isinstance(value, Mapping):
         return ", ".join(
-            f"{key} {setting(item)}" for key, item in value.items() if item is not None
+            f"{key} {format_setting(item)}" for key, item in value.items() if item is not None
         )
     return str(value)
 
 
-def rate(lr: float, multiple: float) -> str:
-    """A learning rate, and the multiple of the base rate that it is: `3.0e-02 (0.3 × base)`."""
+def format_rate(lr: float, multiple: float) -> str:
+    """Format a learning rate with its multiple of the base rate: `3.0e-02 (0.3 × base)`."""
     return f"{lr:.1e} ({multiple:.3g} × base)"
 
 
-def sampled(
+def format_params(
     params: Mapping[str, Any], lr: float | None, names: Mapping[str, str]
 ) -> dict[str, str]:
-    """Name → value of what was sampled; a multiple of the base rate with the learning rate before it."""
+    """Format the sampled values by name; a multiple of the base rate follows its learning rate."""
     shown: dict[str, str] = {}
     for path, value in params.items():
-        if path == RATE and lr is not None:
+        if path == LR_MULTIPLE and lr is not None:
             shown |= {"lr": f"{lr:.1e}", "× base": f"{value:.3g}"}
         else:
-            shown[names[path]] = setting(value)
+            shown[names[path]] = format_setting(value)
     return shown
 
 
-def pairs(params: Mapping[str, Any], lr: float | None, names: Mapping[str, str]) -> list[str]:
-    """`name value` of what was sampled."""
+def list_param_pairs(
+    params: Mapping[str, Any], lr: float | None, names: Mapping[str, str]
+) -> list[str]:
+    """Format the sampled values as `name value`."""
+    shown = []
+    for path, value in params.items():
+        if path == LR_MULTIPLE and lr is not None:
+            shown.append(f"lr {format_rate(lr, value)}")
+        else:
+            shown.append(f"{names[path]} {format_setting(value)}")
+    return shown
 
-    def pair(path: str, value: Any) -> str:
-        return (
-            f"lr {rate(lr, value)}"
-            if path == RATE and lr is not None
-            else f"{names[path]} {setting(value)}"
-        )
 
-    return [pair(path, value) for path, value in params.items()]
-
-
-def short_names(paths: Iterable[str]) -> dict[str, str]:
-    """Dotted path → its last step, or the whole path where two end alike or the last step alone says nothing."""
+def shorten_paths(paths: Iterable[str]) -> dict[str, str]:
+    """Name each dotted path by its last step, or in full if that is ambiguous or unclear."""
     lasts = {path: path.rpartition(".")[2] for path in paths}
     shared = Counter(lasts.values())
     return {
@@ -88,8 +88,8 @@ def short_names(paths: Iterable[str]) -> dict[str, str]:
     }
 
 
-def joined(pieces: Sequence[str], width: int) -> list[str]:
-    """Lines of the pieces with commas between them; no piece is broken that fits a line."""
+def wrap_pieces(pieces: Sequence[str], width: int) -> list[str]:
+    """Wrap pieces, separated by commas, into lines; a piece that fits a line is never broken."""
     kept = ", ".join(piece.replace(" ", NO_BREAK) for piece in pieces)
     return [
         line.replace(NO_BREAK, " ")
@@ -97,8 +97,8 @@ def joined(pieces: Sequence[str], width: int) -> list[str]:
     ]
 
 
-def duration(seconds: float) -> str:
-    """`42 s`, `3 min 05 s`, `2 h 07 min`."""
+def format_duration(seconds: float) -> str:
+    """Format a duration: `42 s`, `3 min 05 s`, `2 h 07 min`."""
     whole = int(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -107,6 +107,6 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def count(amount: int, noun: str) -> str:
-    """`1 trial`, `2 trials`."""
+def format_count(amount: int, noun: str) -> str:
+    """Format a number of things: `1 trial`, `2 trials`."""
     return f"{amount} {noun}{'' if amount == 1 else 's'}"

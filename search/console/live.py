@@ -1,4 +1,4 @@
-"""A study while it runs: redrawn in place on a terminal, one plain line an event everywhere else."""
+"""Show a running study: redrawn in place on a terminal, one line per event elsewhere."""
 
 from __future__ import annotations
 
@@ -15,11 +15,17 @@ from rich.table import Table
 from rich.text import Text
 
 from search.console import terminal
-from search.console.formatting import count, duration, pairs, score, short_names
+from search.console.formatting import (
+    format_count,
+    format_duration,
+    format_score,
+    list_param_pairs,
+    shorten_paths,
+)
 from search.console.tables import STATE_STYLES
-from search.console.workers import attempts, seen
-from search.report.study import holders
-from search.stored_study import sampled
+from search.console.workers import format_attempts, format_last_seen
+from search.report.study import active_workers
+from search.stored_study import sampled_values
 from spaces.errors import StoreError
 from spaces.records import better
 from spaces.study import StudySpec
@@ -39,10 +45,13 @@ TRIAL_BAR, STUDY_BAR = 10, 30
 """Widths, columns."""
 
 BAR = "blue"
-"""Style of what is done."""
+"""Style of the completed part of a progress bar."""
+
+FOUND_STATES = (*FINAL_STATES, "paused")
+"""States of trials that are summed up when they are found in the store."""
 
 
-def watch(
+def watch_study(
     store: Store,
     stored: StoredStudy,
     plan: Plan,
@@ -51,36 +60,38 @@ def watch(
     poll_s: float = POLL_S,
     note: Callable[[], str] = str,
 ) -> None:
-    """Show how the study stands, and what happens to its trials, until `until` says so; a database that fails is waited for.
+    """Show a study and the events of its trials until `until` returns true.
+
+    While the store does not respond, it is polled again.
 
     Args:
-        store: where the trials report.
-        stored: the study in it.
-        plan: what was planned.
-        until: asked before every look; after it says yes, there is one more look.
-        poll_s: seconds between two looks.
-        note: a word to the reader, such as that a stop was asked for; empty most of the time.
+        store: of the study.
+        stored: the study in the store.
+        plan: the checked plan of the study.
+        until: called before every poll; after it returns true, there is one last poll.
+        poll_s: seconds between two polls.
+        note: returns a line for the user, such as that a stop was requested; usually empty.
     """
     watcher = Watcher(store, stored.id, plan.spec)
     if not terminal.is_terminal():
-        for event in _looks(watcher, until, poll_s):
-            terminal.say(event.text)
+        for event in _poll_until(watcher, until, poll_s):
+            terminal.print_line(event.text)
         return
-    with Live(console=terminal.console(), auto_refresh=False) as live:
+    with Live(console=terminal.get_console(), auto_refresh=False) as live:
         over = False
         while not over:
             over = until()
-            watcher.events.extend(watcher.look())
-            live.update(frame(watcher, note(), terminal.console().height), refresh=True)
+            watcher.events.extend(watcher.poll_events())
+            live.update(build_frame(watcher, note(), terminal.get_console().height), refresh=True)
             if not over:
                 time.sleep(poll_s)
 
 
-def _looks(watcher: Watcher, until: Callable[[], bool], poll_s: float) -> Iterator[Event]:
+def _poll_until(watcher: Watcher, until: Callable[[], bool], poll_s: float) -> Iterator[Event]:
     over = False
     while not over:
         over = until()
-        yield from watcher.look()
+        yield from watcher.poll_events()
         if not over:
             time.sleep(poll_s)
 
@@ -95,7 +106,7 @@ class Event:
 
 @dataclass
 class Watcher:
-    """What has been seen of a study so far. `look` returns what is new."""
+    """What was seen of a study so far. `poll_events` returns what is new."""
 
     store: Store
     study_id: int
@@ -104,106 +115,89 @@ class Watcher:
     seen: dict[int, Progress] = field(default_factory=dict)
     events: deque[Event] = field(default_factory=lambda: deque(maxlen=EVENTS_SHOWN))
     best: StoredTrial | None = None
-    looked: bool = False
-    silent: bool = False
+    polled: bool = False
+    store_down: bool = False
 
-    def look(self) -> list[Event]:
-        """Ask the store once more."""
+    def poll_events(self) -> list[Event]:
+        """Read the store again and return the new events."""
         events: list[Event] = []
         try:
-            for event in self._news(self.store.trials.list_progress(self.study_id)):
+            for event in self._find_events(self.store.trials.list_progress(self.study_id)):
                 events.append(event)
         except StoreError as problem:
-            if not self.silent:
-                events.append(
-                    Event(
-                        f"the store does not answer, and is asked again: {problem.what}", "yellow"
-                    )
-                )
-            self.silent = True
+            if not self.store_down:
+                text = f"the store does not respond; retrying: {problem.what}"
+                events.append(Event(text, "yellow"))
+            self.store_down = True
             return events
-        back, self.silent = self.silent, False
-        return [*([Event("the store answers again")] if back else []), *events]
+        if self.store_down:
+            events.insert(0, Event("the store responds again"))
+        self.store_down = False
+        return events
 
-    def _news(self, lines: Sequence[Progress]) -> Iterator[Event]:
-        if not self.looked:
-            yield from self._first(lines)
+    def _find_events(self, lines: Sequence[Progress]) -> Iterator[Event]:
+        if not self.polled:
+            yield from self._summarize_found(lines)
         for line in lines:
-            if (
-                line.state == "reserved"
-            ):  # nobody has sampled it yet, so there is nothing to tell of it
+            if line.state == "reserved":  # not sampled yet, so there is nothing to report
                 continue
-            news = list(
-                self._changes(self.seen.get(line.trial_id), line)
-            )  # all or none of it, for the store may fail in between
+            # A list first: if the store fails in between, none of a trial's events is lost.
+            events = list(self._compare_progress(self.seen.get(line.trial_id), line))
             self.seen[line.trial_id] = line
-            yield from news
-        self.looked = True
-        self._keep_best(lines)
+            yield from events
+        self.polled = True
+        self._update_best(lines)
 
-    def _first(self, lines: Sequence[Progress]) -> Iterator[Event]:
-        """What an earlier run left is summed up, and not told again trial by trial."""
-        self.seen = {
-            line.trial_id: line
-            for line in lines
-            if line.state in FINAL_STATES or line.state == "paused"
-        }
+    def _summarize_found(self, lines: Sequence[Progress]) -> Iterator[Event]:
+        """Sum up the trials of earlier runs in one event."""
+        self.seen = {line.trial_id: line for line in lines if line.state in FOUND_STATES}
         if self.seen:
             found = Counter(line.state for line in self.seen.values())
-            yield Event(
-                f"found in the store: {', '.join(f'{amount} {state}' for state, amount in found.items())}"
-            )
+            states = ", ".join(f"{amount} {state}" for state, amount in found.items())
+            yield Event(f"found in the store: {states}")
 
-    def _changes(self, before: Progress | None, now: Progress) -> Iterator[Event]:
-        """What happened to a trial between two looks. A trial that no one has bound yet has nothing sampled, and no news."""
+    def _compare_progress(self, before: Progress | None, now: Progress) -> Iterator[Event]:
+        """Find what happened to a trial between two polls; nothing before it is sampled."""
         if now.state == "reserved":
             return
         if (before is None or before.state == "reserved") and now.number is not None:
-            yield self._started(now)
+            yield self._describe_start(now)
         elif before is not None and now.attempt > before.attempt:
-            came = (
-                f"was left by {before.worker} and goes on" if now.lost > before.lost else "goes on"
-            )
-            yield Event(
-                f"trial {now.number} {came} after epoch {before.epochs}, with {now.worker} (attempt {now.attempt})"
-            )
+            yield _describe_resumption(before, now)
         if before is not None and (before.state, before.attempt) == (now.state, now.attempt):
             return
         if now.state == "paused":
-            left = (
-                f"left by {now.worker}"
-                if before is not None and now.lost > before.lost
-                else "given back"
-            )
-            yield Event(f"trial {now.number} was {left} after epoch {now.epochs}")
+            lost = before is not None and now.lost > before.lost
+            reason = f": worker {now.worker} stopped responding" if lost else ""
+            yield Event(f"trial {now.number} released after epoch {now.epochs}{reason}")
         elif now.state in FINAL_STATES:
-            yield self._ended(now)
+            yield self._describe_end(now)
 
-    def _started(self, now: Progress) -> Event:
+    def _describe_start(self, now: Progress) -> Event:
         trial = self.store.trials.find_trial(self.study_id, now.number or 0)
         preset = f" (preset {now.preset})" if now.preset else ""
-        began = (
-            "started"
-            if self.looked or now.epochs == 0
-            else f"is running, {count(now.epochs, 'epoch')} done"
-        )
-        return Event(f"trial {now.number} {began}{preset}: {self.params(trial)}")
+        began = "started"
+        if now.epochs > 0 and not self.polled:
+            began = f"is running, {_count_epochs(now)} done"
+        return Event(f"trial {now.number} {began}{preset}: {self.format_params(trial)}")
 
-    def _ended(self, now: Progress) -> Event:
-        trial = (
-            None if now.number is None else self.store.trials.find_trial(self.study_id, now.number)
-        )
+    def _describe_end(self, now: Progress) -> Event:
         name = "a trial" if now.number is None else f"trial {now.number}"
-        reason = f": {trial.reason}" if trial is not None and trial.reason else ""
+        style, reason = STATE_STYLES[now.state], self._find_reason(now)
         if now.state == "complete":
-            reached = (
-                f"{self.spec.metric.name} {score(now.score)} after {count(now.epochs, 'epoch')}"
-            )
-            return Event(f"{name} is complete: {reached}", STATE_STYLES[now.state])
+            score = f"{self.spec.metric.name} {format_score(now.score)}"
+            return Event(f"{name} is complete: {score} after {_count_epochs(now)}", style)
         verb = "was pruned" if now.state == "pruned" else now.state
-        return Event(f"{name} {verb} at epoch {now.epochs}{reason}", STATE_STYLES[now.state])
+        return Event(f"{name} {verb} at epoch {now.epochs}{reason}", style)
 
-    def _keep_best(self, lines: Sequence[Progress]) -> None:
+    def _find_reason(self, now: Progress) -> str:
+        """Find why a trial ended, after a colon; empty if there is no reason."""
+        if now.number is None:
+            return ""
+        trial = self.store.trials.find_trial(self.study_id, now.number)
+        return f": {trial.reason}" if trial is not None and trial.reason else ""
+
+    def _update_best(self, lines: Sequence[Progress]) -> None:
         for line in lines:
             if line.state != "complete" or line.score is None or line.number is None:
                 continue
@@ -212,42 +206,57 @@ class Watcher:
             ):
                 self.best = self.store.trials.find_trial(self.study_id, line.number)
 
-    def params(self, trial: StoredTrial | None) -> str:
-        """What was sampled for a trial."""
+    def format_params(self, trial: StoredTrial | None) -> str:
+        """Format the sampled values of a trial."""
         if trial is None:
             return ""
-        params, lr = sampled(self.spec, trial.config or {})
-        return ", ".join(pairs(params, lr, short_names(self.spec.space)))
+        params, lr = sampled_values(self.spec, trial.config or {})
+        return ", ".join(list_param_pairs(params, lr, shorten_paths(self.spec.space)))
 
 
-def frame(watcher: Watcher, note: str, height: int) -> RenderableType:
-    """The display as it stands, on a screen of `height` lines."""
+def _describe_resumption(before: Progress, now: Progress) -> Event:
+    lost = now.lost > before.lost
+    reason = f" (worker {before.worker} stopped responding)" if lost else ""
+    return Event(
+        f"trial {now.number} resumed after epoch {before.epochs} "
+        f"by {now.worker} (attempt {now.attempt}){reason}"
+    )
+
+
+def _count_epochs(now: Progress) -> str:
+    return format_count(now.epochs, "epoch")
+
+
+def build_frame(watcher: Watcher, note: str, height: int) -> RenderableType:
+    """Build the display for a screen of `height` lines."""
     lines = list(watcher.seen.values())
     running = [line for line in lines if line.state == "running"]
-    parts: list[RenderableType] = [_header(watcher, lines), _best(watcher)]
+    parts: list[RenderableType] = [_build_header(watcher, lines), _build_best(watcher)]
     room = max(3, height - LINES_AROUND)
     if running:
-        parts += [Text(), _running(watcher, running[:room])]
+        parts += [Text(), _build_running_table(watcher, running[:room])]
     if len(running) > room:
         parts.append(Text(f"and {len(running) - room} more running"))
     parts += [
         Text(),
         *(
-            Text(terminal.fit(event.text), style=event.style, no_wrap=True, overflow="crop")
+            Text(
+                terminal.to_printable(event.text), style=event.style, no_wrap=True, overflow="crop"
+            )
             for event in watcher.events
         ),
     ]
     if note:
-        parts += [Text(), Text(terminal.fit(note), style="bold yellow")]
+        parts += [Text(), Text(terminal.to_printable(note), style="bold yellow")]
     return Group(*parts)
 
 
-def _header(watcher: Watcher, lines: Sequence[Progress]) -> RenderableType:
-    """Name, progress, elapsed time, and the trials by state."""
+def _build_header(watcher: Watcher, lines: Sequence[Progress]) -> RenderableType:
+    """Build the name, progress and elapsed time of the study, and its trials by state."""
     tally = Counter(line.state for line in lines)
     done = sum(tally[state] for state in FINAL_STATES)
     grid = Table.grid(padding=(0, 2))
-    elapsed = duration(time.monotonic() - watcher.began)
+    elapsed = format_duration(time.monotonic() - watcher.began)
     bar = ProgressBar(
         total=watcher.spec.trials,
         completed=done,
@@ -258,33 +267,31 @@ def _header(watcher: Watcher, lines: Sequence[Progress]) -> RenderableType:
     grid.add_row(
         Text(watcher.spec.name, style="bold"), bar, f"{done}/{watcher.spec.trials} trials", elapsed
     )
-    told = Text()
+    states = Text()
     for state in (*FINAL_STATES, "running", "paused"):
         if tally[state]:
-            told.append(", " if told.plain else "").append(
+            states.append(", " if states.plain else "").append(
                 f"{tally[state]} {state}", style=STATE_STYLES.get(state, "")
             )
-    return Group(grid, told)
+    return Group(grid, states)
 
 
-def _best(watcher: Watcher) -> RenderableType:
+def _build_best(watcher: Watcher) -> RenderableType:
     best = watcher.best
     if best is None:
         return Text("no trial is complete yet", style="dim")
-    return Text(
-        terminal.fit(
-            f"best so far: {watcher.spec.metric.name} {score(best.score)}, trial {best.number}: {watcher.params(best)}"
-        )
-    )
+    score = f"{watcher.spec.metric.name} {format_score(best.score)}"
+    params = watcher.format_params(best)
+    return Text(terminal.to_printable(f"best so far: {score}, trial {best.number}: {params}"))
 
 
-def _running(watcher: Watcher, running: Sequence[Progress]) -> RenderableType:
+def _build_running_table(watcher: Watcher, running: Sequence[Progress]) -> RenderableType:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("trial", "epoch", "", watcher.spec.metric.name):
         table.add_column(name, justify="left" if not name else "right", no_wrap=True)
-    for name in ("worker", "device", "seen", "attempt"):
+    for name in ("worker", "device", "last seen", "attempt"):
         table.add_column(name, overflow="fold")
-    for line, holder in zip(running, holders(running), strict=True):
+    for line, worker in zip(running, active_workers(running), strict=True):
         epochs = f"{line.epochs}/{watcher.spec.epochs}"
         bar = ProgressBar(
             total=watcher.spec.epochs,
@@ -293,11 +300,11 @@ def _running(watcher: Watcher, running: Sequence[Progress]) -> RenderableType:
             complete_style=BAR,
             finished_style=BAR,
         )
-        told = (
-            terminal.fit(line.worker),
-            terminal.fit(holder.device or "-"),
-            seen(holder),
-            attempts(holder),
+        cells = (
+            terminal.to_printable(line.worker),
+            terminal.to_printable(worker.device or "-"),
+            format_last_seen(worker),
+            format_attempts(worker),
         )
-        table.add_row(str(line.number), epochs, bar, score(line.metric), *told)
+        table.add_row(str(line.number), epochs, bar, format_score(line.metric), *cells)
     return table

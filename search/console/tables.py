@@ -1,8 +1,9 @@
-"""Studies as tables: leaderboard, kills, what the shipped studies search, class weights."""
+"""Print studies as tables: leaderboard, stopped trials, shipped studies, class weights."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 
 from rich import box
 from rich.measure import Measurement
@@ -11,18 +12,18 @@ from rich.text import Text
 
 from search.console import terminal
 from search.console.formatting import (
-    count,
-    joined,
-    number,
-    pairs,
-    sampled,
-    score,
-    setting,
-    short_names,
+    format_count,
+    format_number,
+    format_params,
+    format_score,
+    format_setting,
+    list_param_pairs,
+    shorten_paths,
+    wrap_pieces,
 )
-from search.console.workers import device_time_line, print_workers
+from search.console.workers import format_device_time, print_workers
 from search.report.models import Kill, LeaderboardRow, StudyReport
-from spaces.parameters import Choice, Condition
+from spaces.parameters import Choice, Condition, Parameter, Scalar
 from spaces.records import ClassCounts
 from spaces.study import StudySpec
 
@@ -34,116 +35,130 @@ SCORE_RULES = {
 
 STATE_STYLES = {"complete": "green", "pruned": "yellow", "diverged": "red", "failed": "red"}
 
-KILL_ORDER = ("failed", "diverged", "pruned")
-"""What needs a look first comes first."""
+STOPPED_ORDER = ("failed", "diverged", "pruned")
+"""The order of stopped trials by state: what needs attention is listed first."""
 
 LONG_NAME = 9
-"""Longer names of columns are broken in two, characters."""
+"""Column names with more characters are broken into two lines."""
 
 INDENT = 4
-"""Of what is told below a row, columns."""
+"""Indentation of the text below a row, columns."""
 
 UNBOUNDED = 10_000
-"""A width that no table reaches."""
+"""A width that no table reaches, columns."""
 
 
 def print_study(report: StudyReport, top: int = 10) -> None:
-    """How a study stands: states, who works on what, leaderboard, kills and signs of health."""
-    terminal.head(
-        f"Study {report.name}: {report.objective}, {report.metric} ({report.direction}, {SCORE_RULES[report.score_rule]})"
-    )
+    """Print a study: states, active workers, leaderboard, stopped trials and signs of health."""
+    print_study_heading(report)
     if report.about:
-        terminal.tell(report.about)
-    terminal.tell(states_line(report))
+        terminal.print_paragraph(report.about)
+    terminal.print_paragraph(format_states(report))
     if report.device_budget_s is not None:
-        terminal.tell(device_time_line(report))
+        terminal.print_paragraph(format_device_time(report))
     print_workers(report)
     print_leaderboard(report, top)
     if report.weights is not None:
-        terminal.tell(
-            f"the trained state of trial {report.leaderboard[0].number}: {report.weights}"
-        )
-    print_kills(report)
+        best = report.leaderboard[0].number
+        terminal.print_paragraph(f"trained weights of trial {best}: {report.weights}")
+    print_stopped_trials(report)
     if report.health:
-        terminal.head("Signs of health")
+        terminal.print_heading("Signs of health")
         for line in report.health:
-            terminal.tell(line, indent=2)
+            terminal.print_paragraph(line, indent=2)
 
 
-def states_line(report: StudyReport) -> str:
-    """`5 of 24 trials ended: 3 complete, 1 pruned, 1 diverged; 2 running, 17 left (12 epochs each)`."""
-    ended = {state: report.states[state] for state in STATE_STYLES}
-    still = {
-        state: amount for state, amount in report.states.items() if state not in ended and amount
-    }
-    told = ", ".join(f"{amount} {state}" for state, amount in ended.items() if amount)
-    rest = ", ".join(f"{amount} {state}" for state, amount in still.items())
-    parts = f"{sum(ended.values())} of {count(report.budget, 'trial')} ended{': ' if told else ''}{told}{'; ' if rest else ''}{rest}"
-    return f"{parts} ({count(report.epochs, 'epoch')} each)"
+def print_study_heading(report: StudyReport) -> None:
+    """Print the study's name, objective and metric."""
+    metric = f"{report.metric} ({report.direction}, {SCORE_RULES[report.score_rule]})"
+    terminal.print_heading(f"Study {report.name}: {report.objective}, {metric}")
+
+
+def format_states(report: StudyReport) -> str:
+    """Format the number of trials in each state.
+
+    For example: `5 of 24 trials ended: 3 complete, 1 pruned, 1 diverged; 2 running, 17 left (12
+    epochs each)`.
+    """
+    ended = {state: amount for state, amount in report.states.items() if state in STATE_STYLES}
+    others = {state: amount for state, amount in report.states.items() if state not in ended}
+    line = f"{sum(ended.values())} of {format_count(report.budget, 'trial')} ended"
+    if any(ended.values()):
+        line += f": {_list_states(ended)}"
+    if any(others.values()):
+        line += f"; {_list_states(others)}"
+    return f"{line} ({format_count(report.epochs, 'epoch')} each)"
+
+
+def _list_states(states: Mapping[str, int]) -> str:
+    return ", ".join(f"{amount} {state}" for state, amount in states.items() if amount)
 
 
 def print_leaderboard(report: StudyReport, top: int = 10) -> None:
-    """The best trials with what was sampled for them, and how far their order can be trusted."""
-    terminal.head("Leaderboard")
+    """Print the best trials with their sampled values, and how reliable their order is."""
+    terminal.print_heading("Leaderboard")
     rows = report.leaderboard[:top]
     if not rows:
-        terminal.say("  no trial is complete yet")
+        terminal.print_line("  no trial is complete yet")
         return
     _print_rows(report, rows)
-    tied = sum(row.tied for row in report.leaderboard)
-    close = (
-        f"{count(tied, 'trial')} within noise of the first row (≈), which"
-        if tied
-        else "The first row"
-    )
-    shown = any(row.noise is not None for row in rows)
-    measured = (
-        "± is the noise within a run"
-        if shown
-        else "so few epochs do not show the noise within a run"
-    )
-    terminal.tell(f"{close} is a suggestion, not a verdict: {measured}; other seeds add more.")
+    terminal.print_paragraph(_describe_noise(report, rows))
     if len(report.leaderboard) > top:
-        terminal.tell(
+        terminal.print_paragraph(
             f"{len(report.leaderboard) - top} more in `search show --study {report.name} --json`"
         )
 
 
+def _describe_noise(report: StudyReport, rows: Sequence[LeaderboardRow]) -> str:
+    """Say how reliable the order of the leaderboard is."""
+    first = "The first row"
+    tied = sum(row.tied for row in report.leaderboard)
+    if tied:
+        first = f"{format_count(tied, 'trial')} within noise of the first row (≈), which"
+    noise = "too few epochs to measure the noise within a run"
+    if any(row.noise is not None for row in rows):
+        noise = "± is the noise within a run"
+    return f"{first} is a suggestion, not a verdict: {noise}; other seeds add more."
+
+
 def _print_rows(report: StudyReport, rows: Sequence[LeaderboardRow]) -> None:
-    """With a column for every dimension where the screen is wide enough, else with the dimensions below each trial."""
+    """Print the rows with a column per dimension, or with the dimensions below each trial.
+
+    The columns are used if the screen is wide enough for them.
+    """
     figures = {name: cells for name, cells in _figures(report, rows).items() if any(cells)}
-    names = short_names(dict.fromkeys(path for row in rows for path in row.params))
+    names = shorten_paths(dict.fromkeys(path for row in rows for path in row.params))
     preset = {"preset": [row.preset for row in rows]} if any(row.preset for row in rows) else {}
     words = _dimensions(rows, names) | preset
     for gap in (2, 1):
         table = _leaderboard(figures, words, gap)
-        if fits(table):
-            terminal.show(table)
+        if fits_screen(table):
+            terminal.print_renderable(table)
             return
     for row, cells in zip(rows, _lines(figures), strict=True):
-        terminal.say(f"{cells}  {row.preset}".rstrip())
-        for line in joined(pairs(row.params, row.lr, names), terminal.console().width - INDENT):
-            terminal.say(f"{'':{INDENT}}{line}", style="dim")
+        terminal.print_line(f"{cells}  {row.preset}".rstrip())
+        for line in wrap_pieces(
+            list_param_pairs(row.params, row.lr, names), terminal.get_console().width - INDENT
+        ):
+            terminal.print_line(f"{'':{INDENT}}{line}", style="dim")
 
 
 def _figures(report: StudyReport, rows: Sequence[LeaderboardRow]) -> dict[str, list[str]]:
     return {
         "#": [f"{row.rank}{' ≈' if row.tied else ''}" for row in rows],
         "trial": [str(row.number) for row in rows],
-        report.metric: [score(row.score) for row in rows],
+        report.metric: [format_score(row.score) for row in rows],
         "±": ["" if row.noise is None else f"{row.noise:.3f}" for row in rows],
         "best epoch": [f"{row.best_epoch}/{row.epochs}" for row in rows],
-        "test": ["" if row.test is None else score(row.test) for row in rows],
+        "test": ["" if row.test is None else format_score(row.test) for row in rows],
     }
 
 
 def _dimensions(rows: Sequence[LeaderboardRow], names: Mapping[str, str]) -> dict[str, list[str]]:
-    """A dimension that does not exist in a trial leaves its cell empty."""
-    shown = [sampled(row.params, row.lr, names) for row in rows]
-    return {
-        name: [params.get(name, "") for params in shown]
-        for name in dict.fromkeys(name for params in shown for name in params)
-    }
+    """Make a column for each dimension; its cell is empty for a trial that lacks the dimension."""
+    shown = [format_params(row.params, row.lr, names) for row in rows]
+    dimensions = dict.fromkeys(chain.from_iterable(shown))
+    return {name: [params.get(name, "") for params in shown] for name in dimensions}
 
 
 def _leaderboard(
@@ -151,19 +166,21 @@ def _leaderboard(
 ) -> Table:
     table = _table(*map(_header, figures), gap=gap)
     for name in words:
-        table.add_column(terminal.fit(_header(name)), no_wrap=True)
+        table.add_column(terminal.to_printable(_header(name)), no_wrap=True)
     for cells in zip(*figures.values(), *words.values(), strict=True):
-        table.add_row(*map(terminal.fit, cells))
+        table.add_row(*map(terminal.to_printable, cells))
     return table
 
 
 def _lines(columns: Mapping[str, Sequence[str]]) -> list[str]:
-    """A line for each row, below the heading, which is printed."""
+    """Print the heading, and format a line for each row."""
     widths = {
-        terminal.fit(name): max(map(len, (terminal.fit(name), *cells)))
+        terminal.to_printable(name): max(map(len, (terminal.to_printable(name), *cells)))
         for name, cells in columns.items()
     }
-    terminal.say("  ".join(f"{name:>{width}}" for name, width in widths.items()), style="bold")
+    terminal.print_line(
+        "  ".join(f"{name:>{width}}" for name, width in widths.items()), style="bold"
+    )
     rows = zip(*columns.values(), strict=True)
     return [
         "  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths.values(), strict=True))
@@ -172,7 +189,7 @@ def _lines(columns: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def _header(name: str) -> str:
-    """A long name in two lines, for the values below it are short."""
+    """Break a long column name into two lines, because the values below it are short."""
     breaks = [place for place, character in enumerate(name) if character in "_. "]
     if len(name) <= LONG_NAME or not breaks:
         return name
@@ -180,93 +197,112 @@ def _header(name: str) -> str:
     return f"{name[:middle].strip()}\n{name[middle:]}"
 
 
-def print_kills(report: StudyReport, top: int | None = None) -> None:
-    """Every trial that was killed or failed, why, and what to try; then how often each cause came up."""
+def print_stopped_trials(report: StudyReport, top: int | None = None) -> None:
+    """Print the trials that were stopped or failed, why, and what to try.
+
+    The causes follow with how often each occurred, and what the stopped trials have in common.
+    """
     if not report.kills:
         return
-    kills = sorted(report.kills, key=lambda kill: KILL_ORDER.index(kill.state))
-    terminal.head("Kills")
+    kills = sorted(report.kills, key=lambda kill: STOPPED_ORDER.index(kill.state))
+    terminal.print_heading("Stopped trials")
     table = _table("trial", "epoch")
-    table.add_column("ended by", no_wrap=True)
+    table.add_column("stopped by", no_wrap=True)
     table.add_column("why, and what to try", overflow="fold", ratio=1)
     for kill in kills[:top]:
         name = "-" if kill.number is None else str(kill.number)
         epoch = "-" if kill.epoch is None else str(kill.epoch)
         table.add_row(
-            name, epoch, Text(kill.signal, style=STATE_STYLES[kill.state]), terminal.fit(_why(kill))
+            name,
+            epoch,
+            Text(kill.signal, style=STATE_STYLES[kill.state]),
+            terminal.to_printable(_why(kill)),
         )
-    terminal.show(table)
+    terminal.print_renderable(table)
     if top is not None and len(kills) > top:
-        terminal.tell(f"{len(kills) - top} more in `search show --study {report.name} --json`")
-    terminal.tell(
-        "By cause: " + ", ".join(f"{amount} × {cause}" for cause, amount in report.causes.items())
-    )
+        terminal.print_paragraph(
+            f"{len(kills) - top} more in `search show --study {report.name} --json`"
+        )
+    causes = [f"{amount} × {cause}" for cause, amount in report.causes.items()]
+    terminal.print_paragraph(f"By cause: {', '.join(causes)}")
     for lesson in report.lessons:
-        terminal.tell(f"Learnt: {lesson}")
+        terminal.print_paragraph(f"Learned: {lesson}")
 
 
 def _why(kill: Kill) -> str:
-    """The numbers, then the cause and the first remedy where somebody diagnosed them."""
+    """Format the reason with its numbers, then the cause and the first remedy, if any."""
     lines = [kill.reason.removeprefix(f"{kill.signal}: ")]
-    if kill.state == "diverged":
-        lines.append(
-            f"likely cause: {kill.cause}"
-            + (f" ({kill.confidence:.0%} sure)" if kill.confidence is not None else "")
-        )
+    if kill.state == "diverged" and kill.confidence is None:
+        lines.append(f"likely cause: {kill.cause}")
+    elif kill.state == "diverged":
+        lines.append(f"likely cause: {kill.cause} ({kill.confidence:.0%} sure)")
     if kill.remedy:
         lines.append(f"try: {kill.remedy}")
     return "\n".join(lines)
 
 
 def print_studies(specs: Iterable[StudySpec]) -> None:
-    """The studies that come with the package: what each searches, in which ranges, and how long it takes."""
+    """Print the shipped studies: what each searches, its ranges and its length."""
     for spec in specs:
-        terminal.head(spec.name)
-        terminal.say(f"  {spec.about}")
-        presets = f"; tries first: {', '.join(spec.presets)}" if spec.presets else ""
-        terminal.say(f"  {count(spec.trials, 'trial')} × {count(spec.epochs, 'epoch')}{presets}")
+        terminal.print_heading(spec.name)
+        terminal.print_line(f"  {spec.about}")
+        presets = f"; presets first: {', '.join(spec.presets)}" if spec.presets else ""
+        trials, epochs = format_count(spec.trials, "trial"), format_count(spec.epochs, "epoch")
+        terminal.print_line(f"  {trials} × {epochs}{presets}")
         grid = Table.grid(padding=(0, 2), expand=False)
         grid.add_column(no_wrap=True)
         grid.add_column(overflow="fold")
         for path, dimension in spec.space.items():
             grid.add_row(
-                f"    {path}", terminal.fit(f"{dimension}{_condition(dimension.when, spec)}")
+                f"    {path}",
+                terminal.to_printable(f"{dimension}{_condition(dimension.when, spec)}"),
             )
-        terminal.show(grid)
+        terminal.print_renderable(grid)
 
 
 def _condition(when: Condition, spec: StudySpec) -> str:
-    """`, when loss.kind is focal`, or `is not …` where that is the shorter list."""
-    told = []
+    """Format the condition of a dimension: `, when loss.kind is focal`; empty without one.
+
+    `is not …` is used if that is the shorter list.
+    """
+    clauses = []
     for path, wanted in when.items():
         values = wanted if isinstance(wanted, tuple) else (wanted,)
-        parent = spec.space.get(path)
-        others = (
-            [choice for choice in parent.choices if choice not in values]
-            if isinstance(parent, Choice)
-            else []
-        )
-        word, named = ("is not", others) if 0 < len(others) < len(values) else ("is", list(values))
-        told.append(f"{path} {word} {' or '.join(map(setting, named))}")
-    return f", when {' and '.join(told)}" if told else ""
+        others = _list_other_choices(spec.space.get(path), values)
+        if 0 < len(others) < len(values):
+            clauses.append(f"{path} is not {_join_choices(others)}")
+        else:
+            clauses.append(f"{path} is {_join_choices(values)}")
+    return f", when {' and '.join(clauses)}" if clauses else ""
+
+
+def _list_other_choices(parent: Parameter | None, values: Sequence[Scalar]) -> list[Scalar]:
+    if not isinstance(parent, Choice):
+        return []
+    return [choice for choice in parent.choices if choice not in values]
+
+
+def _join_choices(values: Iterable[Scalar]) -> str:
+    return " or ".join(map(format_setting, values))
 
 
 def print_weights(counts: ClassCounts, table: Mapping[str, Sequence[float]]) -> None:
-    """The classes with their pixels and shares, the weight that every method gives them, and each method's max/min."""
+    """Print the pixels and shares of the classes, their weights by every method, and max/min."""
     _print_methods(counts, table)
     absent = [name for name, pixels in zip(counts.names, counts.counts, strict=True) if pixels == 0]
     if absent:
-        terminal.warn(
-            f"no pixel of {', '.join(absent)} in the training data: the weight is 1, and means nothing"
+        terminal.print_warning(
+            f"no pixel of {', '.join(absent)} in the training data: "
+            "the weight is 1 and has no effect"
         )
 
 
 def _print_methods(counts: ClassCounts, table: Mapping[str, Sequence[float]]) -> None:
-    """One table, or two with half of the methods each where the screen is narrow."""
+    """Print one table, or on a narrow screen two, each with half of the methods."""
     for gap in (2, 1):
         shown = _weights(counts, table, gap)
-        if fits(shown) or len(table) < 2:
-            terminal.show(shown)
+        if fits_screen(shown) or len(table) < 2:
+            terminal.print_renderable(shown)
             return
     names = list(table)
     for half in (names[: len(names) // 2], names[len(names) // 2 :]):
@@ -278,10 +314,12 @@ def _weights(counts: ClassCounts, table: Mapping[str, Sequence[float]], gap: int
     shown = _table(gap=gap)
     shown.add_column("class", overflow="fold")
     for name in ("pixels", "share %", *table):
-        shown.add_column(terminal.fit(_header(name)), justify="right", no_wrap=True)
+        shown.add_column(terminal.to_printable(_header(name)), justify="right", no_wrap=True)
     for index, (name, pixels) in enumerate(zip(counts.names, counts.counts, strict=True)):
         weights = [_weight(method[index]) for method in table.values()]
-        shown.add_row(terminal.fit(name), f"{pixels:,}", f"{100 * pixels / total:.3g}", *weights)
+        shown.add_row(
+            terminal.to_printable(name), f"{pixels:,}", f"{100 * pixels / total:.3g}", *weights
+        )
     shown.add_section()
     shown.add_row(
         "max/min",
@@ -294,20 +332,18 @@ def _weights(counts: ClassCounts, table: Mapping[str, Sequence[float]], gap: int
 
 
 def _weight(value: float) -> str:
-    return f"{value:.4f}" if 0.01 <= value < 100 else number(value)
+    return f"{value:.4f}" if 0.01 <= value < 100 else format_number(value)
 
 
-def fits(table: Table) -> bool:
-    """Whether the screen is wide enough for every cell in one line."""
-    console = terminal.console()
-    return (
-        Measurement.get(console, console.options.update(max_width=UNBOUNDED), table).maximum
-        <= console.width
-    )
+def fits_screen(table: Table) -> bool:
+    """Check whether the screen is wide enough for every cell of a table in one line."""
+    console = terminal.get_console()
+    options = console.options.update(max_width=UNBOUNDED)
+    return Measurement.get(console, options, table).maximum <= console.width
 
 
 def _table(*right: str, gap: int = 2) -> Table:
-    """A sober table, with columns of figures to begin with, and `gap` spaces between columns."""
+    """Make a plain table that begins with columns of figures, with `gap` spaces between columns."""
     table = Table(
         box=box.SIMPLE_HEAD,
         padding=(0, gap - 1, 0, 0),
@@ -316,5 +352,5 @@ def _table(*right: str, gap: int = 2) -> Table:
         show_edge=False,
     )
     for name in right:
-        table.add_column(terminal.fit(name), justify="right", no_wrap=True)
+        table.add_column(terminal.to_printable(name), justify="right", no_wrap=True)
     return table

@@ -1,4 +1,4 @@
-"""From a trial's records and configuration to its likely cause, how sure that is, and what to try."""
+"""The diagnosis of a trial: its likely cause, how sure that is, and remedies to try."""
 
 from __future__ import annotations
 
@@ -6,17 +6,21 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from search.diagnosis.causes import CAUSES, SUSPECTS, SUSPICION, Point
+from search.diagnosis.causes import CAUSES, SUSPECTS, SUSPICION
 from search.diagnosis.facts import Facts
-from search.diagnosis.remedies import remedies
+from search.diagnosis.observation import Observation
+from search.diagnosis.remedies import find_remedies
 from spaces.config_tree import ConfigTree
 from spaces.records import ClassCounts, Diagnosis, EpochRecord, Evidence
 
-NONE_OF_THESE = 1.0
-"""Points of the possibility that it was something else: a lone lean is no certainty."""
+UNKNOWN_CAUSE = 1.0
+"""Weight of an unknown cause, so that a single weak observation gives no certainty."""
 
 SHOWN_LIKELY = 0.05
-"""Other causes are named down to this likelihood."""
+"""Likelihood from which on another cause is named."""
+
+MOST_OTHERS = 3
+"""Number of other causes that are named at most."""
 
 
 def diagnose(
@@ -25,42 +29,53 @@ def diagnose(
     config: Mapping[str, Any],
     counts: ClassCounts | None = None,
 ) -> Diagnosis:
-    """The likely cause of a kill, or of a complete trial's trouble, with what speaks for and against it and what to try.
+    """Find the likely cause of a trial's divergence, or of a complete trial's poor training.
 
     Args:
-        evidence: of the signal that killed the trial; None for one that ended by itself.
+        evidence: of the signal that ended the trial; None where no signal fired.
         records: of the trial, in order of epochs; at least one.
         config: the trial's configuration, nested.
-        counts: pixels of the classes in the training split: they tell rare from frequent classes, and name them.
+        counts: pixels of the classes in the training split, which separate rare from frequent
+            classes and give their names.
     """
     facts = Facts(records, ConfigTree(config), evidence, counts)
-    held = {
-        cause: [point for point in ask(facts) if math.isfinite(point.weight)]
-        for cause, ask in CAUSES.items()
-    }
-    for cause in SUSPECTS.get(facts.signal, ()):
-        held[cause].append(SUSPICION)
-    sums = {cause: sum(point.weight for point in points) for cause, points in held.items()}
-    ranked = sorted(sums, key=lambda cause: -sums[cause])
-    odds = {cause: math.exp(min(total, 30.0)) for cause, total in sums.items()}
-    whole = sum(odds.values()) + math.exp(NONE_OF_THESE)
-    first = ranked[0]
-    others = tuple(
-        (cause, odds[cause] / whole) for cause in ranked[1:4] if odds[cause] / whole >= SHOWN_LIKELY
-    )
+    observations = _collect_observations(facts)
+    totals = {cause: sum(item.weight for item in found) for cause, found in observations.items()}
+    first, *rest = sorted(totals, key=lambda cause: -totals[cause])
+    likelihoods = _softmax_weights(totals)
+    others = [(cause, likelihoods[cause]) for cause in rest[:MOST_OTHERS]]
+    because = _sorted_texts(observations[first], 1)
+    if facts.complete_epochs:
+        because = (*because, facts.describe_gains())
     return Diagnosis(
         cause=first,
-        because=(*_told(held[first], 1), *([facts.gains()] if facts.whole else [])),
-        remedies=remedies(first, facts),
-        confidence=odds[first] / whole,
-        against=_told(held[first], -1),
-        others=others,
+        because=because,
+        remedies=find_remedies(first, facts),
+        confidence=likelihoods[first],
+        against=_sorted_texts(observations[first], -1),
+        others=tuple(other for other in others if other[1] >= SHOWN_LIKELY),
     )
 
 
-def _told(points: Sequence[Point], sign: int) -> tuple[str, ...]:
-    """The points on one side, the strongest first."""
-    side = sorted(
-        (point for point in points if sign * point.weight > 0), key=lambda point: -abs(point.weight)
-    )
-    return tuple(point.text for point in side)
+def _collect_observations(facts: Facts) -> dict[str, list[Observation]]:
+    """The observations for and against every cause; those whose weight is NaN are left out."""
+    found = {
+        cause: [item for item in observe(facts) if math.isfinite(item.weight)]
+        for cause, observe in CAUSES.items()
+    }
+    for cause in SUSPECTS.get(facts.signal_name, ()):
+        found[cause].append(SUSPICION)
+    return found
+
+
+def _softmax_weights(totals: Mapping[str, float]) -> dict[str, float]:
+    """Each cause's likelihood among all causes and an unknown one (softmax of the totals)."""
+    odds = {cause: math.exp(min(total, 30.0)) for cause, total in totals.items()}
+    everything = sum(odds.values()) + math.exp(UNKNOWN_CAUSE)
+    return {cause: odd / everything for cause, odd in odds.items()}
+
+
+def _sorted_texts(observations: Sequence[Observation], sign: int) -> tuple[str, ...]:
+    """The observations whose weight has the sign, the strongest first."""
+    side = [item for item in observations if sign * item.weight > 0]
+    return tuple(item.text for item in sorted(side, key=lambda item: -abs(item.weight)))

@@ -1,4 +1,8 @@
-"""What a trial's records and configuration say, as the numbers that tell one cause from another."""
+"""The facts of one trial: quantities computed from its records and configuration, once each.
+
+The causes are functions of these facts. Ratios and shares have no unit; a quantity that the records
+do not allow to compute is NaN, and every comparison with it is false.
+"""
 
 from __future__ import annotations
 
@@ -8,28 +12,43 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from statistics import fmean, median
-from typing import Any
+from typing import Any, NamedTuple
 
 from spaces.records import ClassCounts, EpochRecord, Evidence, best_record
 
 LAST = 3
-"""Epochs that stand for the end of a trial: a class must have been at 0 in all of them to count as dead."""
+"""Number of epochs that represent the end of a trial."""
+
+DEAD_LEVEL = 0.005
+"""Class metric below which a class counts as 0."""
 
 SCHEDULED = ("weight_ratio", "ce_weight", "dice_weight", "smooth")
-"""What a schedule may change between two epochs, besides the rate."""
+"""Fields of a record that a schedule may change between two epochs, besides the learning rate."""
 
-RARE, FREQUENT = 0.05, 0.4
-"""Shares of the pixels below which a class is rare, and above which it is frequent."""
+FREQUENT = 0.4
+"""Share of the training pixels above which a class is frequent."""
+
+
+class LossJump(NamedTuple):
+    """The largest rise of the cross entropy (or focal) loss from one epoch to the next.
+
+    Attributes:
+        epoch: the epoch with the higher loss; 0 where no two epochs can be compared.
+        ratio: its loss over that of the epoch before.
+    """
+
+    epoch: int
+    ratio: float
 
 
 @dataclass(frozen=True)
 class Facts:
-    """One trial, ready to be asked. Epochs that broke off count only where they are named.
+    """Facts about one trial. Epochs that broke off count only where that is said.
 
     Attributes:
-        records: in order of epochs; at least one.
+        records: of the trial, in order of epochs; at least one.
         values: the configuration by dotted path.
-        evidence: what killed the trial; None for one that ended by itself.
+        evidence: of the signal that ended the trial; None where no signal fired.
         counts: pixels of the classes in the training split, where they are known.
     """
 
@@ -39,8 +58,8 @@ class Facts:
     counts: ClassCounts | None = None
 
     @cached_property
-    def whole(self) -> Sequence[EpochRecord]:
-        """The epochs that did not break off."""
+    def complete_epochs(self) -> Sequence[EpochRecord]:
+        """Records of the epochs that did not break off and have a finite metric."""
         return [
             record
             for record in self.records
@@ -48,296 +67,289 @@ class Facts:
         ]
 
     @property
-    def last(self) -> EpochRecord:
-        """The newest epoch, broken or not."""
+    def last_record(self) -> EpochRecord:
+        """The latest record, whether its epoch broke off or not."""
         return self.records[-1]
 
     @property
-    def broke(self) -> bool:
+    def broke_off(self) -> bool:
         """Whether the trial ended at a broken step."""
-        return self.last.broken_step is not None
+        return self.last_record.broken_step is not None
 
     @property
-    def signal(self) -> str:
-        """The signal that killed it, or nothing."""
+    def signal_name(self) -> str:
+        """Name of the signal that ended the trial; empty where no signal fired."""
         return "" if self.evidence is None else self.evidence.signal
 
     # ── configuration ──
 
     @property
-    def rate(self) -> float:
+    def lr_multiple(self) -> float:
         """The learning rate as a multiple of the base rate."""
         return float(self.values.get("optimizer.lr_multiple", 1.0))
 
     @property
-    def clip(self) -> float | None:
-        """The bound of the gradient norm."""
+    def grad_clip_norm(self) -> float | None:
+        """The norm at which gradients are clipped; None for no clipping."""
         return self.values.get("optimizer.grad_clip_norm")
 
     @property
-    def batch(self) -> int:
-        """Samples an optimiser step."""
-        return int(self.values.get("batch_size", 8)) * int(
-            self.values.get("optimizer.accumulate", 1)
-        )
+    def samples_per_step(self) -> int:
+        """Samples per optimizer step, accumulated batches included."""
+        batch_size = int(self.values.get("batch_size", 8))
+        return batch_size * int(self.values.get("optimizer.accumulate", 1))
 
     @property
     def dice_weight(self) -> float:
-        """Dice's final share of the loss."""
+        """The weight that Dice has in the loss once the schedule has settled."""
         return float(self.values.get("loss.dice_weight", 0.0))
 
     @property
     def dice_missing(self) -> float:
-        """The share of the epochs in which Dice had less than half of its final share; 0 for a trial too short to tell."""
+        """Share of the epochs in which Dice had less than half of its final weight.
+
+        0 for a trial of fewer than five epochs.
+        """
         if self.dice_weight <= 0 or len(self.records) < 5:
             return 0.0
-        return sum(record.dice_weight < 0.5 * self.dice_weight for record in self.records) / len(
-            self.records
-        )
+        missing = sum(record.dice_weight < 0.5 * self.dice_weight for record in self.records)
+        return missing / len(self.records)
 
     @property
-    def focal(self) -> bool:
-        """Whether the focal loss takes part."""
+    def uses_focal_loss(self) -> bool:
+        """Whether the loss contains a focal term."""
         return self.values.get("loss.kind") in ("focal", "ce_focal")
 
     # ── losses ──
 
     @property
-    def guess(self) -> float:
-        """The cross entropy of a guess, ln C."""
-        return math.log(max(2, len(self.last.class_metric)))
+    def guess_loss(self) -> float:
+        """The cross entropy of a uniform guess, ln C."""
+        return math.log(max(2, len(self.last_record.class_metric)))
 
     @cached_property
     def loss_scale(self) -> float:
-        """The first cross entropy (or focal) loss over that of a guess: about 1 for a loss of the usual scale."""
-        # Of a trial that broke in its first epoch the steps before the break tell; the epoch's mean is of the break itself.
-        first = (
-            self.last.last_steps[0][0]
-            if self.last.epoch == 1 and self.last.last_steps
-            else self.records[0].ce_loss
-        )
-        return first / self.guess if math.isfinite(first) else math.nan
+        """The first cross entropy (or focal) loss over that of a guess; about 1 at the usual scale.
+
+        Of a trial that broke off in its first epoch it is that of the first step recorded before
+        the break: the epoch's mean contains the break itself.
+        """
+        first = self.records[0].ce_loss
+        if self.last_record.epoch == 1 and self.last_record.last_steps:
+            first = self.last_record.last_steps[0][0]
+        return first / self.guess_loss if math.isfinite(first) else math.nan
 
     @cached_property
-    def fall(self) -> float:
-        """How much of the first cross entropy loss was trained away; 0 for a trial that learnt nothing."""
-        if len(self.whole) < 2 or self.whole[0].ce_loss <= 0:
+    def loss_fall(self) -> float:
+        """Share of the first cross entropy (or focal) loss by which it fell; 0: nothing learned."""
+        epochs = self.complete_epochs
+        if len(epochs) < 2 or epochs[0].ce_loss <= 0:
             return math.nan
-        return 1 - min(record.ce_loss for record in self.whole[1:]) / self.whole[0].ce_loss
+        return 1 - min(record.ce_loss for record in epochs[1:]) / epochs[0].ce_loss
 
     @cached_property
     def worst_val_ce(self) -> float:
-        """The largest plain cross entropy in validation over that of a guess: far above 1 after a throw of the weights."""
-        return max((record.val_ce for record in self.whole), default=math.nan) / self.guess
+        """The largest plain validation cross entropy over that of a guess.
+
+        It is far above 1 after a step so large that the weights became useless.
+        """
+        worst = max((record.val_ce for record in self.complete_epochs), default=math.nan)
+        return worst / self.guess_loss
 
     @cached_property
-    def jump(self) -> tuple[int, float]:
-        """Epoch and size of the largest rise of the cross entropy loss from one epoch to the next, where no schedule moved anything up."""
-        rises = [
-            (after.epoch, after.ce_loss / before.ce_loss)
-            for before, after in pairwise(self.whole)
-            if before.ce_loss > 0
-            and after.lr <= 1.01 * before.lr
-            and all(getattr(before, name) == getattr(after, name) for name in SCHEDULED)
+    def loss_jump(self) -> LossJump:
+        """The largest jump of the loss between epochs whose schedules and learning rates agree."""
+        jumps = [
+            LossJump(after.epoch, after.ce_loss / before.ce_loss)
+            for before, after in pairwise(self.complete_epochs)
+            if before.ce_loss > 0 and _same_schedule(before, after)
         ]
-        return max(rises, key=lambda rise: rise[1], default=(0, math.nan))
+        return max(jumps, key=lambda jump: jump.ratio, default=LossJump(0, math.nan))
 
     @cached_property
     def val_rise(self) -> float:
-        """How far the validation loss has risen over its minimum, as a share of it."""
-        losses = [record.val_loss for record in self.whole]
-        return (
-            fmean(losses[-LAST:]) / min(losses) - 1
-            if len(losses) > LAST and min(losses) > 0
-            else math.nan
-        )
+        """How far the last validation losses are above the minimum, as a share of the minimum."""
+        losses = [record.val_loss for record in self.complete_epochs]
+        if len(losses) <= LAST or not min(losses) > 0:
+            return math.nan
+        return fmean(losses[-LAST:]) / min(losses) - 1
 
     @cached_property
-    def gap(self) -> float:
-        """Validation over training loss at the end, at the final split."""
-        tail = [record for record in self.whole[-LAST:] if record.settled]
-        return (
-            median(
-                [record.val_loss / record.train_loss for record in tail if record.train_loss > 0]
-            )
-            if tail and tail[-1].train_loss > 0
-            else math.nan
+    def generalization_gap(self) -> float:
+        """Validation loss over training loss at the end, once the schedule has settled."""
+        tail = [record for record in self.complete_epochs[-LAST:] if record.settled]
+        if not tail or not tail[-1].train_loss > 0:
+            return math.nan
+        return median(
+            [record.val_loss / record.train_loss for record in tail if record.train_loss > 0]
         )
 
     @cached_property
     def ce_over_best(self) -> float:
-        """The training cross entropy at the end over its minimum, while Dice was trained."""
-        losses = [record.ce_loss for record in self.whole if record.dice_loss is not None]
-        return median(losses[-LAST:]) / min(losses) if losses and min(losses) > 0 else math.nan
+        """Training cross entropy at the end over its minimum, of the epochs that trained Dice."""
+        losses = [record.ce_loss for record in self.complete_epochs if record.dice_loss is not None]
+        if not losses or not min(losses) > 0:
+            return math.nan
+        return median(losses[-LAST:]) / min(losses)
 
     @cached_property
     def val_ce_swing(self) -> float:
-        """The median change of the validation cross entropy from one epoch to the next, as a share of its median."""
-        values = [record.val_ce for record in self.whole]
-        return (
-            median([abs(b - a) for a, b in pairwise(values)]) / median(values)
-            if len(values) > LAST
-            else math.nan
-        )
+        """Median change of the validation cross entropy per epoch, as a share of its median."""
+        values = [record.val_ce for record in self.complete_epochs]
+        if len(values) <= LAST:
+            return math.nan
+        return median([abs(after - before) for before, after in pairwise(values)]) / median(values)
 
     @cached_property
-    def val_ce_gain(self) -> float:
-        """How much of the second epoch's validation cross entropy was trained away."""
-        values = [record.val_ce for record in self.whole[1:]]
+    def val_ce_fall(self) -> float:
+        """Share of the second epoch's validation cross entropy by which it fell later."""
+        values = [record.val_ce for record in self.complete_epochs[1:]]
         return 1 - min(values) / values[0] if len(values) > 1 else math.nan
 
     # ── gradients ──
 
     @cached_property
-    def norm(self) -> float:
-        """The median gradient norm."""
-        return median(
-            [
-                record.grad_norm_median
-                for record in self.records
-                if math.isfinite(record.grad_norm_median)
-            ]
-            or [math.nan]
-        )
+    def median_norm(self) -> float:
+        """The median gradient norm before clipping."""
+        norms = [record.grad_norm_median for record in self.records]
+        return median([norm for norm in norms if math.isfinite(norm)] or [math.nan])
 
     @cached_property
     def peak_norm(self) -> float:
         """The largest finite gradient norm."""
-        norms = [record.grad_norm_max for record in self.records] + [
-            norm for _, norm in self.last.last_steps
-        ]
+        norms = [record.grad_norm_max for record in self.records]
+        norms += [norm for _, norm in self.last_record.last_steps]
         return max((norm for norm in norms if math.isfinite(norm)), default=math.nan)
 
     @cached_property
-    def growth(self) -> float:
-        """How much the norm grew over the last steps before a break: the last finite one over the smallest before it."""
-        norms = [norm for _, norm in self.last.last_steps if math.isfinite(norm) and norm > 0]
+    def norm_growth(self) -> float:
+        """Growth of the norm before a break: the last finite one over the lowest one."""
+        steps = self.last_record.last_steps
+        norms = [norm for _, norm in steps if math.isfinite(norm) and norm > 0]
         return norms[-1] / min(norms) if len(norms) > 1 else math.nan
 
     @cached_property
-    def noise(self) -> float:
+    def norm_noise(self) -> float:
         """The largest over the median gradient norm of an epoch, in the median epoch."""
-        return median(
-            [
-                record.grad_norm_max / record.grad_norm_median
-                for record in self.whole
-                if record.grad_norm_median > 0
-            ]
-            or [math.nan]
-        )
+        ratios = [
+            record.grad_norm_max / record.grad_norm_median
+            for record in self.complete_epochs
+            if record.grad_norm_median > 0
+        ]
+        return median(ratios or [math.nan])
 
     @cached_property
-    def clipped(self) -> float:
-        """The share of steps that were clipped."""
+    def clipped_share(self) -> float:
+        """The share of the steps in which the gradient was clipped, in the median epoch."""
         return median([record.clipped_share for record in self.records])
 
     @cached_property
     def dice_share(self) -> float:
-        """Dice's share of the gradient at the logits, where Dice was trained."""
-        return median(
-            [
-                record.grad_shares["dice"]
-                for record in self.records
-                if record.dice_loss is not None and "dice" in record.grad_shares
-            ]
-            or [0.0]
-        )
+        """Dice's share of the gradient at the logits, of the epochs that trained Dice."""
+        shares = [
+            record.grad_shares["dice"]
+            for record in self.records
+            if record.dice_loss is not None and "dice" in record.grad_shares
+        ]
+        return median(shares or [0.0])
 
     @cached_property
     def class_shares(self) -> tuple[float, ...]:
-        """Every class's mean share of the gradient at the logits; nothing where it was not measured."""
-        told = [
+        """Each class's mean share of the gradient at the logits; empty where not measured."""
+        measured = [
             [share or 0.0 for share in record.class_grad_shares]
             for record in self.records
             if record.class_grad_shares
         ]
-        return tuple(fmean(column) for column in zip(*told, strict=True)) if told else ()
+        return tuple(fmean(column) for column in zip(*measured, strict=True))
 
     # ── classes ──
 
     @cached_property
-    def frequencies(self) -> tuple[float, ...]:
-        """Every class's share of the training pixels; nothing where the counts are not known."""
-        total = sum(self.counts.counts) if self.counts is not None else 0
-        return (
-            tuple(count / total for count in self.counts.counts)
-            if self.counts is not None and total
-            else ()
-        )
+    def class_frequencies(self) -> tuple[float, ...]:
+        """Each class's share of the training pixels; empty where the counts are not known."""
+        if self.counts is None or not sum(self.counts.counts):
+            return ()
+        total = sum(self.counts.counts)
+        return tuple(count / total for count in self.counts.counts)
 
     @cached_property
-    def held(self) -> tuple[int, ...]:
-        """The classes that the validation split holds."""
-        return (
-            tuple(
-                index
-                for index, value in enumerate(self.whole[-1].class_metric)
-                if value is not None
-            )
-            if self.whole
-            else ()
-        )
+    def present_classes(self) -> tuple[int, ...]:
+        """Indices of the classes that the validation split contains."""
+        if not self.complete_epochs:
+            return ()
+        last = self.complete_epochs[-1].class_metric
+        return tuple(index for index, value in enumerate(last) if value is not None)
 
     @cached_property
-    def dead(self) -> tuple[int, ...]:
-        """Held classes that stayed at 0 (or as good as) in each of the last epochs."""
-        tail = self.whole[-LAST:]
+    def dead_classes(self) -> tuple[int, ...]:
+        """Present classes whose metric was 0, or nearly so, in each of the last epochs."""
+        tail = self.complete_epochs[-LAST:]
         return tuple(
             index
-            for index in self.held
-            if all((record.class_metric[index] or 0.0) < 0.005 for record in tail)
+            for index in self.present_classes
+            if all((record.class_metric[index] or 0.0) < DEAD_LEVEL for record in tail)
         )
 
     @property
-    def collapsed(self) -> bool:
-        """Whether one class alone is predicted."""
-        return len(self.held) > 2 and len(self.dead) >= len(self.held) - 1
+    def is_collapsed(self) -> bool:
+        """Whether the model predicts a single class."""
+        present = len(self.present_classes)
+        return present > 2 and len(self.dead_classes) >= present - 1
 
-    def name(self, index: int) -> str:
-        """A class's name, where names are known."""
-        return (
-            self.counts.names[index]
-            if self.counts is not None and index < len(self.counts.names)
-            else f"class {index}"
-        )
+    def class_name(self, index: int) -> str:
+        """The name of a class, or `class 3` where names are not known."""
+        if self.counts is not None and index < len(self.counts.names):
+            return self.counts.names[index]
+        return f"class {index}"
+
+    def class_names(self, indices: Sequence[int]) -> str:
+        """The names of some classes, separated by commas."""
+        return ", ".join(map(self.class_name, indices))
 
     @cached_property
     def frequent_pull(self) -> float:
-        """The share of the gradient that the frequent classes carry, over their share of the pixels."""
-        indices = [index for index, share in enumerate(self.frequencies) if share > FREQUENT]
-        if not indices or len(self.class_shares) != len(self.frequencies):
+        """The frequent classes' share of the gradient over their share of the pixels."""
+        indices = [index for index, share in enumerate(self.class_frequencies) if share > FREQUENT]
+        if not indices or len(self.class_shares) != len(self.class_frequencies):
             return math.nan
-        return sum(self.class_shares[index] for index in indices) / sum(
-            self.frequencies[index] for index in indices
-        )
+        pixels = sum(self.class_frequencies[index] for index in indices)
+        return sum(self.class_shares[index] for index in indices) / pixels
 
     @cached_property
-    def unpulled(self) -> tuple[int, ...]:
-        """Dead classes at whose elements next to no gradient arrives, though other dead or rarer classes get theirs."""
+    def classes_without_gradient(self) -> tuple[int, ...]:
+        """Dead classes that get nearly no gradient, although the median class gets some."""
         shares = self.class_shares
         if len(shares) < 3:
             return ()
-        return tuple(index for index in self.dead if shares[index] < 0.02 * median(shares))
+        return tuple(index for index in self.dead_classes if shares[index] < 0.02 * median(shares))
 
-    def gains(self) -> str:
-        """Which classes gained and which lost, from the best epoch to the last."""
-        if not self.whole:
-            return "no whole epoch to compare"
-        best = best_record(self.whole, self.values.get("metric.direction", "maximize"))
-        pairs = list(enumerate(zip(best.class_metric, self.whole[-1].class_metric, strict=True)))
-        moved = [
-            (index, after - before)
-            for index, (before, after) in pairs
-            if before is not None and after is not None
-        ]
-        gained = [
-            f"{self.name(index)} {change:+.3f}"
-            for index, change in sorted(moved, key=lambda item: -item[1])[:2]
-            if change > 0
-        ]
-        lost = [
-            f"{self.name(index)} {change:+.3f}"
-            for index, change in sorted(moved, key=lambda item: item[1])[:2]
-            if change < 0
-        ]
-        return f"since epoch {best.epoch}: gained {', '.join(gained) or 'none'}; lost {', '.join(lost) or 'none'}"
+    def describe_gains(self) -> str:
+        """Name the classes that gained and lost most between the best epoch and the last one."""
+        if not self.complete_epochs:
+            return "no complete epoch to compare"
+        direction = self.values.get("metric.direction", "maximize")
+        best = best_record(self.complete_epochs, direction)
+        changes = self._class_changes(best, self.complete_epochs[-1])
+        gained = sorted(changes.items(), key=lambda item: -item[1])[:2]
+        lost = sorted(changes.items(), key=lambda item: item[1])[:2]
+        gains = self._list_changes([item for item in gained if item[1] > 0])
+        losses = self._list_changes([item for item in lost if item[1] < 0])
+        return f"since epoch {best.epoch}: gained {gains}; lost {losses}"
+
+    def _class_changes(self, before: EpochRecord, after: EpochRecord) -> dict[int, float]:
+        """Index → change of the metric, of the classes that both records have."""
+        pairs = enumerate(zip(before.class_metric, after.class_metric, strict=True))
+        return {
+            index: new - old for index, (old, new) in pairs if old is not None and new is not None
+        }
+
+    def _list_changes(self, changes: Sequence[tuple[int, float]]) -> str:
+        listed = [f"{self.class_name(index)} {change:+.3f}" for index, change in changes]
+        return ", ".join(listed) or "none"
+
+
+def _same_schedule(before: EpochRecord, after: EpochRecord) -> bool:
+    """Whether the learning rate did not rise and no schedule changed the loss."""
+    unchanged = all(getattr(before, name) == getattr(after, name) for name in SCHEDULED)
+    return unchanged and after.lr <= 1.01 * before.lr

@@ -1,4 +1,4 @@
-"""The signs of health of a trial: what a good training looks like, checked on every one."""
+"""The signs of health of a trial: what a good training shows, checked on every trial."""
 
 from __future__ import annotations
 
@@ -11,114 +11,140 @@ from spaces.config import Direction
 from spaces.records import EpochRecord
 
 HEALTHY_NORM = (0.1, 10.0)
-"""Gradient norms before clipping."""
+"""Range of the gradient norm before clipping."""
 
 STEADY_SHARE = 2 / 3
-"""A loss falls steadily when it fell in at least so many of the epochs; minibatch noise makes the others."""
+"""Share of the epochs in which a steadily falling loss falls, in spite of minibatch noise."""
 
-HELD_WITHIN = 0.02
-"""Frequent classes have held when their mean lost no more than this; it is about the noise between two epochs."""
+FREQUENT_LOSS = 0.02
+"""Drop of the frequent classes' mean metric that still counts as none: the noise of two epochs."""
 
 
 @dataclass(frozen=True, slots=True)
-class Sign:
-    """A sign of health: present, missing, or None when the records are too few to tell; with the numbers."""
+class HealthSign:
+    """A sign of health of one trial.
+
+    Attributes:
+        name: of the sign.
+        present: whether the trial shows it; None where there are too few records.
+        detail: the numbers, as text.
+    """
 
     name: str
     present: bool | None
-    told: str
+    detail: str
 
     def __str__(self) -> str:
-        word = {True: "present", False: "missing", None: "not judged"}[self.present]
-        return f"{word}: {self.name} ({self.told})"
+        verdict = {True: "present", False: "missing", None: "not judged"}[self.present]
+        return f"{verdict}: {self.name} ({self.detail})"
 
 
-def health(records: Sequence[EpochRecord], direction: Direction) -> tuple[str, ...]:
-    """The signs of health of a trial, present and missing, a line each with its numbers."""
-    return tuple(str(sign) for sign in signs(records, direction))
+def describe_health(records: Sequence[EpochRecord], direction: Direction) -> tuple[str, ...]:
+    """The signs of health of a trial as text, a line for each."""
+    return tuple(map(str, check_health(records, direction)))
 
 
-def signs(records: Sequence[EpochRecord], direction: Direction) -> tuple[Sign, ...]:
-    """The signs of health of a trial. Epochs that broke off say nothing; losses are compared once the schedule has settled."""
-    whole = [record for record in records if record.broken_step is None]
-    settled = [record for record in whole if record.settled]
+def check_health(records: Sequence[EpochRecord], direction: Direction) -> tuple[HealthSign, ...]:
+    """Check the signs of health of a trial.
+
+    Epochs that broke off are left out. Losses are compared among the epochs after the schedule has
+    settled.
+    """
+    complete = [record for record in records if record.broken_step is None]
+    settled = [record for record in complete if record.settled]
     return (
-        _falling_loss(settled),
-        _improving_metric(whole, direction),
-        _healthy_norm(whole),
-        _falling_parts(settled),
-        _fair_gains(whole),
+        _check_loss(settled),
+        _check_metric(complete, direction),
+        _check_norm(complete),
+        _check_parts(settled),
+        _check_classes(complete),
     )
 
 
-def _falling_loss(records: Sequence[EpochRecord]) -> Sign:
+def _check_loss(records: Sequence[EpochRecord]) -> HealthSign:
     name = "a steadily falling training loss"
     if len(records) < 2:
-        return Sign(name, None, "fewer than 2 epochs with the final loss")
-    falls = sum(after.train_loss < before.train_loss for before, after in pairwise(records))
-    steps, first, last = len(records) - 1, records[0].train_loss, records[-1].train_loss
-    return Sign(
+        return HealthSign(name, None, "fewer than 2 epochs with the final loss")
+    losses = [record.train_loss for record in records]
+    steps = len(losses) - 1
+    falls = sum(after < before for before, after in pairwise(losses))
+    return HealthSign(
         name,
-        last < first and falls >= STEADY_SHARE * steps,
-        f"{first:.4g} → {last:.4g}, lower in {falls} of {steps} epochs",
+        losses[-1] < losses[0] and falls >= STEADY_SHARE * steps,
+        f"{losses[0]:.4g} → {losses[-1]:.4g}, lower in {falls} of {steps} epochs",
     )
 
 
-def _improving_metric(records: Sequence[EpochRecord], direction: Direction) -> Sign:
-    name, values = "an improving metric", [record.metric for record in records]
+def _check_metric(records: Sequence[EpochRecord], direction: Direction) -> HealthSign:
+    name = "an improving metric"
+    values = [record.metric for record in records]
     if len(values) < 2:
-        return Sign(name, None, "fewer than 2 epochs")
-    # Means of halves, and not the first and the last epoch: one of those may be lucky.
-    early, late = fmean(values[: len(values) // 2]), fmean(values[len(values) // 2 :])
-    told = f"mean of the first half {early:.4f}, of the second {late:.4f}"
-    return Sign(name, late > early if direction == "maximize" else late < early, told)
-
-
-def _healthy_norm(records: Sequence[EpochRecord]) -> Sign:
-    low, high = HEALTHY_NORM
-    name, medians = (
-        f"a gradient norm within {low:g} to {high:g}",
-        [record.grad_norm_median for record in records],
+        return HealthSign(name, None, "fewer than 2 epochs")
+    # Means of halves, as the first or the last epoch alone may be an outlier.
+    half = len(values) // 2
+    early = fmean(values[:half])
+    late = fmean(values[half:])
+    improved = late > early if direction == "maximize" else late < early
+    return HealthSign(
+        name, improved, f"mean of the first half {early:.4f}, of the second {late:.4f}"
     )
-    medians = [median for median in medians if median == median]
+
+
+def _check_norm(records: Sequence[EpochRecord]) -> HealthSign:
+    low, high = HEALTHY_NORM
+    name = f"a gradient norm within {low:g} to {high:g}"
+    medians = [record.grad_norm_median for record in records]
+    medians = [norm for norm in medians if norm == norm]
     if not medians:
-        return Sign(name, None, "no epoch tells one")
-    inside = sum(low <= median <= high for median in medians)
-    return Sign(
+        return HealthSign(name, None, "no epoch recorded one")
+    inside = sum(low <= norm <= high for norm in medians)
+    return HealthSign(
         name,
         inside == len(medians),
         f"in {inside} of {len(medians)} epochs; medians {min(medians):.3g} to {max(medians):.3g}",
     )
 
 
-def _falling_parts(records: Sequence[EpochRecord]) -> Sign:
+def _check_parts(records: Sequence[EpochRecord]) -> HealthSign:
     name = "cross entropy and Dice both fall"
     if len(records) < 2:
-        return Sign(name, None, "fewer than 2 epochs with the final loss")
-    ce, dice = (
-        [record.ce_loss for record in records],
-        [record.dice_loss for record in records if record.dice_loss is not None],
-    )
-    told = f"cross entropy {ce[0]:.4g} → {ce[-1]:.4g}, " + (
-        f"Dice {dice[0]:.4g} → {dice[-1]:.4g}" if dice else "no Dice in the loss"
-    )
-    return Sign(name, ce[-1] < ce[0] and (not dice or dice[-1] < dice[0]), told)
+        return HealthSign(name, None, "fewer than 2 epochs with the final loss")
+    ce = [record.ce_loss for record in records]
+    dice = [record.dice_loss for record in records if record.dice_loss is not None]
+    detail = f"cross entropy {ce[0]:.4g} → {ce[-1]:.4g}"
+    if not dice:
+        return HealthSign(name, ce[-1] < ce[0], f"{detail}, no Dice in the loss")
+    both_fall = ce[-1] < ce[0] and dice[-1] < dice[0]
+    return HealthSign(name, both_fall, f"{detail}, Dice {dice[0]:.4g} → {dice[-1]:.4g}")
 
 
-def _fair_gains(records: Sequence[EpochRecord]) -> Sign:
-    """Records hold no class frequencies: the half of the classes that began lowest stands for the rare ones."""
+def _check_classes(records: Sequence[EpochRecord]) -> HealthSign:
+    """The rare classes are the half that began lowest, as records have no class frequencies."""
     name = "rare classes gain while frequent ones hold"
-    ends = (
-        zip(records[0].class_metric, records[-1].class_metric, strict=False) if records else ()
-    )  # own objectives of older stores
-    pairs = [(before, after) for before, after in ends if before is not None and after is not None]
+    pairs = _class_courses(records)
     if len(records) < 2 or len(pairs) < 2:
-        return Sign(name, None, "fewer than 2 epochs, or 2 classes")
-    pairs.sort()
-    rare, frequent = _means(pairs[: len(pairs) // 2]), _means(pairs[len(pairs) // 2 :])
-    told = f"the lower half at the start {rare[0]:.3f} → {rare[1]:.3f}, the upper half {frequent[0]:.3f} → {frequent[1]:.3f}"
-    return Sign(name, rare[1] > rare[0] and frequent[1] >= frequent[0] - HELD_WITHIN, told)
+        return HealthSign(name, None, "fewer than 2 epochs, or 2 classes")
+    half = len(pairs) // 2
+    rare_before, rare_after = _mean_course(pairs[:half])
+    frequent_before, frequent_after = _mean_course(pairs[half:])
+    return HealthSign(
+        name,
+        rare_after > rare_before and frequent_after >= frequent_before - FREQUENT_LOSS,
+        f"the lower half at the start {rare_before:.3f} → {rare_after:.3f},"
+        f" the upper half {frequent_before:.3f} → {frequent_after:.3f}",
+    )
 
 
-def _means(pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    return fmean(before for before, _ in pairs), fmean(after for _, after in pairs)
+def _class_courses(records: Sequence[EpochRecord]) -> list[tuple[float, float]]:
+    """First and last metric of the classes that have both, in ascending order.
+
+    The number of classes may change in records of custom objectives from older versions.
+    """
+    if not records:
+        return []
+    ends = zip(records[0].class_metric, records[-1].class_metric, strict=False)
+    return sorted((first, last) for first, last in ends if first is not None and last is not None)
+
+
+def _mean_course(pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    return fmean(first for first, _ in pairs), fmean(last for _, last in pairs)

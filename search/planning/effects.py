@@ -1,7 +1,7 @@
-"""What a hyperparameter requires to have an effect; a search over one without effect is refused before any training.
+"""What a hyperparameter requires to have an effect; the plan refuses a search over one without any.
 
-Here is what the configuration alone shows. The training reads back which values it used and has the last word
-(`search.worker.readback`).
+These are requirements that the configuration alone shows. `search.worker.readback` compares what
+was sampled with the values that the training really used.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ REQUIREMENTS: dict[str, tuple[Requirement, ...]] = {
     ),
     "optimizer.momentum": (_one_of("optimizer.kind", "sgd"),),
 }
-"""Hyperparameter → everything that it requires. One that is absent requires nothing that shows in the configuration."""
+"""Hyperparameter → all that it requires, as far as the configuration shows it."""
 
 
 def takes_effect(path: str, values: Values) -> bool:

@@ -9,18 +9,22 @@ from spaces.study import StudySpec
 
 
 def schema_text() -> str:
-    """The JSON Schema of a study's YAML, with the configuration's own schema under `base` and its paths under `space`."""
+    """Return the JSON Schema of a study's YAML.
+
+    The configuration's own schema is under `base`, its paths are under `space`.
+    """
     from objectives.registry import OBJECTIVES
-    from search.planning.plan import NOT_SEARCHED, named_factors, searchable
+    from search.planning.plan import NOT_SEARCHED, named_factors, searchable_paths
     from spaces.presets import PRESETS
 
     schema = StudySpec.model_json_schema()
-    dimension, cases = schema["properties"]["space"].pop("additionalProperties"), []
+    dimension = schema["properties"]["space"].pop("additionalProperties")
+    cases = []
     for name, kind in OBJECTIVES.items():
         inner = kind.config.model_json_schema()
         schema["$defs"] |= inner.pop("$defs")
         by_name = set(named_factors(kind.config)) - NOT_SEARCHED
-        paths = sorted(set(searchable(kind.config)) - NOT_SEARCHED - by_name)
+        paths = sorted(set(searchable_paths(kind.config)) - NOT_SEARCHED - by_name)
         base = {"properties": inner["properties"], "additionalProperties": False}
         factors = {f"^{re.escape(path)}[.].+$": dimension for path in sorted(by_name)}
         space = {
@@ -28,11 +32,8 @@ def schema_text() -> str:
             "patternProperties": factors,
             "additionalProperties": False,
         }
-        named = (
-            {}
-            if name == schema["properties"]["objective"]["default"]
-            else {"required": ["objective"]}
-        )
+        is_default = name == schema["properties"]["objective"]["default"]
+        named = {} if is_default else {"required": ["objective"]}
         cases.append(
             {
                 "if": {"properties": {"objective": {"const": name}}} | named,
@@ -41,10 +42,11 @@ def schema_text() -> str:
         )
     schema["allOf"] = cases
     schema["properties"]["presets"]["items"] = {"enum": list(PRESETS)}
+    # a name with a colon is a custom objective, which no list has
     schema["properties"]["objective"] |= {
         "if": {"pattern": ":"},
         "else": {"enum": list(OBJECTIVES)},
-    }  # with a colon one's own, which no list has
+    }
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "A study of search"
     return json.dumps(schema, indent=2, ensure_ascii=False)

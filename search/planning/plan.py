@@ -1,4 +1,4 @@
-"""Check a study completely before any GPU second is spent, and make the configuration of each trial."""
+"""Check a study before any training, and make the configuration of each of its trials."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ NOT_SEARCHED = {
 FOCAL_ONLY = {"loss.gamma", "loss.alpha", "loss.alpha_tau", "loss.class_alpha"}
 
 NEUTRAL = 1.0
-"""The factor of a name that is missing in a section of named factors, such as `loss.class_alpha`."""
+"""The factor of a name that a section of named factors, such as `loss.class_alpha`, lacks."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Plan:
     order: tuple[str, ...]
     warnings: tuple[str, ...] = field(default=())
 
-    def config(
+    def make_config(
         self,
         params: Mapping[str, Scalar],
         number: int,
@@ -84,7 +84,7 @@ class Plan:
             bound = self.spec.signals.gradient_explosion
             decided["max_grad_norm"] = bound.max_norm if bound.enabled else NO_BOUND
         sampled = ConfigTree.from_paths(params)
-        tree = self.below(preset_name, patch).overlay(sampled).overlay(ConfigTree(decided))
+        tree = self.starting_tree(preset_name, patch).overlay(sampled).overlay(ConfigTree(decided))
         try:
             return self.objective.config.model_validate(tree.nested)
         except ValidationError as problem:
@@ -99,30 +99,32 @@ class Plan:
         factors = {
             path: NEUTRAL
             for path, dimension in self.spec.space.items()
-            if _section(path) in sections and not dimension.when
+            if _section_of(path) in sections and not dimension.when
         }
-        return self.config(factors, 0)
+        return self.make_config(factors, 0)
 
-    def below(self, preset_name: str | None, patch: Mapping[str, Any] | None = None) -> ConfigTree:
-        """Return what sampled values are laid over: the base, under preset and patch if there are any."""
+    def starting_tree(
+        self, preset_name: str | None, patch: Mapping[str, Any] | None = None
+    ) -> ConfigTree:
+        """Return what sampled values are laid over: the base with preset and patch, if any."""
         tree = ConfigTree.from_paths(self.spec.base)
         if preset_name:
             focal = self._presets_are_focal()
             tree = tree.overlay(ConfigTree(make_preset(preset_name, self.spec.epochs, focal=focal)))
         return tree.overlay(ConfigTree.from_paths(patch or {}))
 
-    def values(self, preset_name: str | None) -> ConfigTree:
+    def complete_values(self, preset_name: str | None) -> ConfigTree:
         """Return the same as a complete configuration, with the default of each missing value."""
-        return complete_config(self.objective, self.below(preset_name))
+        return complete_config(self.objective, self.starting_tree(preset_name))
 
     def preset_params(self, preset_name: str) -> Params:
         """Return the values that a preset has for the dimensions that are active under it.
 
         Raises:
-            StudyError: when a value is outside its dimension, or preset and base exclude each other.
+            StudyError: when a value is outside its dimension, or does not fit the base.
         """
         try:
-            values = self.values(preset_name)
+            values = self.complete_values(preset_name)
         except ValidationError as problem:
             raise explain(
                 problem, f"study {self.spec.name}, the preset {preset_name!r} over the base"
@@ -145,7 +147,9 @@ class Plan:
             params[path] = value
         return params
 
-    def dimensions(self, below: ConfigTree, params: Params) -> Iterator[tuple[str, Parameter]]:
+    def active_dimensions(
+        self, below: ConfigTree, params: Params
+    ) -> Iterator[tuple[str, Parameter]]:
         """Yield the active dimensions, parents first.
 
         `params` is read again for each dimension, so that a choice decides which ones follow.
@@ -156,7 +160,7 @@ class Plan:
                 yield path, self.spec.space[path]
 
     def _presets_are_focal(self) -> bool:
-        searched = {*self.spec.space, *map(_section, self.spec.space)}
+        searched = {*self.spec.space, *map(_section_of, self.spec.space)}
         return "loss.kind" not in self.spec.space and bool(FOCAL_ONLY & searched)
 
 
@@ -182,10 +186,10 @@ def make_plan(spec: StudySpec) -> Plan:
     _check_paths(spec, kind)
     plan = Plan(spec, kind, _parents_first(spec))
     _check_bounds(plan)
-    check_effects(spec, plan.values(None))
-    check_weight_averaging(spec, plan.values(None))
+    check_effects(spec, plan.complete_values(None))
+    check_weight_averaging(spec, plan.complete_values(None))
     for name in spec.presets:
-        check_preset_effects(spec, name, plan.preset_params(name), plan.values(name))
+        check_preset_effects(spec, name, plan.preset_params(name), plan.complete_values(name))
     return Plan(spec, kind, plan.order, tuple(_find_warnings(plan)))
 
 
@@ -242,7 +246,7 @@ def _check_base(spec: StudySpec, kind: Objective) -> None:
 
 
 def _check_paths(spec: StudySpec, kind: Objective) -> None:
-    known = set(searchable(kind.config)) - NOT_SEARCHED
+    known = set(searchable_paths(kind.config)) - NOT_SEARCHED
     by_name = known & set(named_factors(kind.config))
     for path, dimension in spec.space.items():
         if path in by_name:
@@ -254,7 +258,7 @@ def _check_paths(spec: StudySpec, kind: Objective) -> None:
                 allowed=f"{path}.NAME",
                 next_step=f"write {path}.NAME for every class but one",
             )
-        if path not in known and _section(path) not in by_name:
+        if path not in known and _section_of(path) not in by_name:
             raise study_error(
                 spec,
                 ("space",),
@@ -298,18 +302,18 @@ def _check_condition(spec: StudySpec, path: str, parent: str, wanted: tuple[Scal
             raise study_error(spec, place, never, found=str(value), allowed=str(searched))
 
 
-def searchable(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+def searchable_paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """Yield the dotted path of every leaf of a configuration model."""
     for name, info in model.model_fields.items():
         inner = info.annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel):
-            yield from searchable(inner, f"{prefix}{name}.")
+            yield from searchable_paths(inner, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}"
 
 
 def named_factors(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Yield the dotted path of every section whose keys a person chooses, such as names of classes."""
+    """Yield the dotted path of every section with keys of the user, such as names of classes."""
     for name, info in model.model_fields.items():
         inner = info.annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel):
@@ -318,7 +322,7 @@ def named_factors(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{name}"
 
 
-def _section(path: str) -> str:
+def _section_of(path: str) -> str:
     return path.rpartition(".")[0]
 
 
@@ -358,9 +362,9 @@ def _check_bounds(plan: Plan) -> None:
                 source = f"study {spec.name}, space → {path}, tried with {value}"
                 raise explain(problem, source).relocated(place=("space", path)) from None
     corner: Params = {}  # dimensions that are valid one by one may still exclude each other
-    for path, dimension in plan.dimensions(plan.below(None), corner):
+    for path, dimension in plan.active_dimensions(plan.starting_tree(None), corner):
         corner[path] = extremes(dimension)[0]
-    plan.config(corner, 0)
+    plan.make_config(corner, 0)
 
 
 def _find_warnings(plan: Plan) -> Iterator[str]:
@@ -385,7 +389,7 @@ def _find_warnings(plan: Plan) -> Iterator[str]:
 
 def _settled_epoch(plan: Plan, preset_name: str | None) -> int:
     """Return the first epoch at which the schedule is over; 0 for an objective without one."""
-    config = plan.objective.config.model_validate(plan.below(preset_name).nested)
+    config = plan.objective.config.model_validate(plan.starting_tree(preset_name).nested)
     if not isinstance(config, TrainingConfig):
         return 0
     return settled_from(

@@ -1,4 +1,4 @@
-"""Optuna's pruners behind one setting, and the words and numbers of their decision."""
+"""Optuna's pruners from a study's configuration, and the reason of a pruned trial."""
 
 from __future__ import annotations
 
@@ -7,23 +7,28 @@ from statistics import median
 
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 
-from search.pruners.noise_margin import LenientPruner, noise_of
+from search.pruners.noise_margin import LenientPruner, noise_of_reports
 from spaces.config import Direction
 from spaces.study import PrunerConfig, StudySpec
 
 
 def build_pruner(spec: StudySpec) -> BasePruner:
-    """The pruner that a study names."""
-    return pruner_of(spec.pruner, spec.epochs)
+    """Build the pruner of a study."""
+    return pruner_from_config(spec.pruner, spec.epochs)
 
 
-def pruner_of(pruner: PrunerConfig, epochs: int) -> BasePruner:
-    """The pruner of a setting, for trials of so many epochs. Steps are epochs, counted from 1."""
+def pruner_from_config(pruner: PrunerConfig, epochs: int) -> BasePruner:
+    """Build the pruner of a configuration.
+
+    Args:
+        pruner: the configuration.
+        epochs: of a complete trial; a step of Optuna's is an epoch, counted from 1.
+    """
     if pruner.kind == "median":
-        bare = MedianPruner(
+        median_pruner = MedianPruner(
             n_startup_trials=pruner.startup_trials, n_warmup_steps=pruner.warmup_epochs + 1
         )
-        return LenientPruner(bare, pruner.noise) if pruner.noise else bare
+        return LenientPruner(median_pruner, pruner.noise) if pruner.noise else median_pruner
     if pruner.kind == "hyperband":
         return HyperbandPruner(
             min_resource=pruner.min_epochs,
@@ -33,22 +38,30 @@ def pruner_of(pruner: PrunerConfig, epochs: int) -> BasePruner:
     return NopPruner()
 
 
-def reason(
-    own: Mapping[int, float],
+def explain_pruning(
+    metrics: Mapping[int, float],
     epoch: int,
     pruner: PrunerConfig,
     direction: Direction,
     peers: Sequence[float],
 ) -> str:
-    """Why a trial was pruned: its best metric so far, with what its noise was worth, against the finished trials at the same epoch."""
-    best, sign = (max(own.values()), 1) if direction == "maximize" else (min(own.values()), -1)
+    """Explain why a trial was pruned: its best metric against those of its peers, with its margin.
+
+    Args:
+        metrics: of the trial, by epoch.
+        epoch: at which it was pruned.
+        pruner: configuration of the pruner.
+        direction: of the metric.
+        peers: metrics of the finished trials at the same epoch; may be empty.
+    """
+    best = max(metrics.values()) if direction == "maximize" else min(metrics.values())
+    text = f"{pruner.kind}: best metric {best:.4f} by epoch {epoch}"
     if pruner.kind == "hyperband":
-        return f"hyperband: best metric {best:.4f} by epoch {epoch}, not among the best of its rung"
-    held = best + sign * pruner.noise * noise_of(own)
-    margin = f" ({held:.4f} with {pruner.noise:g} × its noise)" if pruner.noise else ""
-    against = (
-        f" against a median of {median(peers):.4f} among {len(peers)} finished trials"
-        if peers
-        else ""
-    )
-    return f"{pruner.kind}: best metric {best:.4f} by epoch {epoch}{margin}{against}"
+        return f"{text}, not among the best of its rung"
+    if pruner.noise:
+        sign = 1 if direction == "maximize" else -1
+        improved = best + sign * pruner.noise * noise_of_reports(metrics)
+        text += f" ({improved:.4f} with {pruner.noise:g} × its noise)"
+    if peers:
+        text += f" against a median of {median(peers):.4f} among {len(peers)} finished trials"
+    return text

@@ -1,4 +1,4 @@
-"""The divergence signals as a pruner of Optuna's, for anybody's own script over any storage."""
+"""The divergence signals as a pruner for any Optuna script, over any storage."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from optuna.pruners import BasePruner, NopPruner
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial
 
-from search.pruners.signals import fired
-from search.pruners.verdict import graded
+from search.pruners.signals import find_divergence
+from search.pruners.verdict import grade_severity
 from spaces.config import Direction
 from spaces.errors import ConfigError, RecordsError, nearest
 from spaces.loader import check
@@ -22,10 +22,10 @@ from spaces.records import EpochRecord, Evidence
 from spaces.thresholds import SignalsConfig
 
 KILLED = "killed"
-"""User attribute of a trial that diverged: which signal fired, and on what numbers."""
+"""User attribute of a trial that diverged: the signal that fired, and its numbers."""
 
 Key = tuple[str, int]
-"""Name of a study, which is unique in a storage and random in memory, and the number of a trial."""
+"""Name of a study, which is unique in a storage and random in memory, and number of a trial."""
 
 FIGURES = tuple(
     item.name
@@ -34,27 +34,31 @@ FIGURES = tuple(
 )
 
 EpochLog = Callable[[int], Sequence[EpochRecord]]
-"""The recorded epochs of a trial, by Optuna's id of it."""
+"""Optuna's id of a trial → its recorded epochs."""
 
 
 class DivergencePruner(BasePruner):
-    """Ends trials that diverge, says why, and has the sampler learn from it; all others are left to the wrapped pruner.
+    """Prunes trials that diverge and asks a wrapped pruner about all others.
 
-    A trial that diverges is PRUNED, with a constraint above 0 under the name `diverged`: TPE learns that its region is
-    infeasible, where a plainly pruned trial would be ranked by its last step. The reason stands in the user attribute
-    `killed`. What a signal needs and nobody recorded, it does not judge.
+    A trial that diverges is PRUNED, with a constraint above 0 under the name `diverged`: TPE learns
+    that its region is infeasible, where it would rank a plainly pruned trial by its last step. The
+    user attribute `killed` has the reason. A signal does not judge where the numbers that it needs
+    were not recorded.
 
     Args:
-        wrapped: asked about trials that do not diverge; None: nobody is.
-        signals: thresholds by name, as under `signals:` in a study's YAML; what is left out has its default.
-        epochs: of a whole trial: the earlier in it a trial diverged, the more severe. None: the epoch plays no part.
-        epoch_log: where else epochs are recorded, such as `store_log(url)`; asked for trials that `log` was told nothing of.
+        wrapped: the pruner for trials that do not diverge; None: they are never pruned.
+        signals: thresholds by signal, as under `signals:` in a study's YAML, defaults left out.
+        epochs: of a complete trial: the earlier a trial diverges, the higher the constraint. None:
+            the epoch has no effect.
+        epoch_log: another source of epochs, such as `store_log(url)`, for trials of which `log`
+            recorded nothing.
 
     Raises:
         StudyError: for an unknown signal or threshold, or one out of range.
-        ConfigError: for a pruner, epochs or signals of another kind.
+        ConfigError: for a pruner, epochs or signals of the wrong type.
 
-    >>> pruner = DivergencePruner(optuna.pruners.MedianPruner(), {"gradient_explosion": {"max_norm": 100.0}}, epochs=30)
+    >>> explosion = {"gradient_explosion": {"max_norm": 100.0}}
+    >>> pruner = DivergencePruner(optuna.pruners.MedianPruner(), explosion, epochs=30)
     >>> study = optuna.create_study(pruner=pruner)
     """
 
@@ -68,7 +72,7 @@ class DivergencePruner(BasePruner):
     ) -> None:
         if not isinstance(wrapped, BasePruner | None):
             raise ConfigError(
-                "that is no pruner",
+                "that is not a pruner",
                 where="DivergencePruner, wrapped",
                 found=repr(wrapped)[:80],
                 allowed="a pruner of Optuna's, or None",
@@ -79,42 +83,31 @@ class DivergencePruner(BasePruner):
                 "a trial has at least one epoch",
                 where="DivergencePruner, epochs",
                 found=repr(epochs)[:80],
-                allowed="a whole number from 1 on, or None",
-                next_step="give the epochs of a whole trial",
-            )
-        if not isinstance(signals, SignalsConfig | Mapping | None):
-            raise ConfigError(
-                "thresholds are given by signal",
-                where="DivergencePruner, signals",
-                found=repr(signals)[:80],
-                allowed="a mapping such as {'loss_rising': {'epochs': 6}}",
-                next_step="see docs/studies.md for the names",
+                allowed="an integer of at least 1, or None",
+                next_step="pass the number of epochs of a complete trial",
             )
         self.wrapped = NopPruner() if wrapped is None else wrapped
-        self.signals = (
-            signals
-            if isinstance(signals, SignalsConfig)
-            else check(SignalsConfig, dict(signals or {}), "DivergencePruner, signals")
-        )
-        self.epochs, self._epoch_log = epochs, epoch_log
-        # By study and trial: storages in memory count their trials from 0, each of them.
-        self._told: dict[Key, list[EpochRecord]] = {}
+        self.signals = _checked_signals(signals)
+        self.epochs = epochs
+        self._epoch_log = epoch_log
+        # By study and trial, as every study in memory counts its trials from 0.
+        self._logged: dict[Key, list[EpochRecord]] = {}
         self._killed: set[Key] = set()
 
     def log(
         self, trial: Trial, epoch: int, *, loss: float, metric: float | None, **figures: Any
     ) -> None:
-        """Report an epoch's metric to Optuna, and remember all of it for the signals.
+        """Report the metric of an epoch to Optuna, and keep its numbers for the signals.
 
         Args:
-            trial: the one at hand.
+            trial: the current trial.
             epoch: counted from 1; the step of Optuna's report.
             loss: the training loss.
-            metric: what the study is judged by; None where the epoch was not validated.
-            figures: whatever else an epoch recorded, by the names of `EpochRecord`: val_loss, grad_norm_max, class_metric, …
+            metric: the study's metric; None where the epoch was not validated.
+            figures: other fields of `EpochRecord` by name: val_loss, grad_norm_max, class_metric, …
 
         Raises:
-            InputError: for a figure that no epoch has, or of another type.
+            InputError: for a name that no record has, or a value of the wrong type.
         """
         place = f"trial {trial.number}, epoch {epoch}"
         for name in figures:
@@ -124,63 +117,77 @@ class DivergencePruner(BasePruner):
                     where=place,
                     found=name,
                     allowed=", ".join(FIGURES),
-                    next_step="name one of these",
+                    next_step="use one of these names",
                 )
-        plain = {
-            name: _plain(value)
-            for name, value in {"epoch": epoch, "loss": loss, "metric": metric, **figures}.items()
-        }
-        self._told.setdefault((trial.study.study_name, trial.number), []).append(
-            make_record(plain, place)
-        )
+        values = {"epoch": epoch, "loss": loss, "metric": metric, **figures}
+        plain = {name: _to_python(value) for name, value in values.items()}
+        logged = self._logged.setdefault((trial.study.study_name, trial.number), [])
+        logged.append(make_record(plain, place))
         if plain["metric"] is not None and math.isfinite(plain["metric"]):
             trial.report(plain["metric"], epoch)
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        """Whether the trial should end; Optuna asks through `trial.should_prune()`."""
-        if (
-            study.study_name,
-            trial.number,
-        ) in self._killed or KILLED in trial.user_attrs:  # asked again: a constraint is set once
-            return True
-        evidence = self.evidence(study, trial)
+        """Whether the trial should end; Optuna calls it in `trial.should_prune()`."""
+        key = (study.study_name, trial.number)
+        if key in self._killed or KILLED in trial.user_attrs:
+            return True  # a constraint can be set only once
+        evidence = self.find_evidence(study, trial)
         if evidence is None:
             return self.wrapped.prune(study, trial)
         live = Trial(study, trial._trial_id)  # noqa: SLF001
-        live.set_constraint("diverged", graded(evidence, self.epochs))
+        live.set_constraint("diverged", grade_severity(evidence, self.epochs))
         live.set_user_attr(KILLED, f"{evidence.signal}: {evidence.statement}")
-        self._killed.add((study.study_name, trial.number))
+        self._killed.add(key)
         return True
 
-    def evidence(self, study: optuna.Study, trial: FrozenTrial) -> Evidence | None:
-        """What fires on the trial as it stands, with the numbers; None when nothing does."""
-        direction: Direction = (
-            "minimize" if study.direction == StudyDirection.MINIMIZE else "maximize"
-        )
-        return fired(self.records(study, trial), self.signals, direction)
+    def find_evidence(self, study: optuna.Study, trial: FrozenTrial) -> Evidence | None:
+        """The evidence of the signal that fires on the trial; None where none does."""
+        minimized = study.direction == StudyDirection.MINIMIZE
+        direction: Direction = "minimize" if minimized else "maximize"
+        return find_divergence(self.find_records(study, trial), self.signals, direction)
 
-    def records(self, study: optuna.Study, trial: FrozenTrial) -> Sequence[EpochRecord]:
-        """The epochs that are known: logged here, else in the epoch log, else what was reported to Optuna."""
-        if told := self._told.get((study.study_name, trial.number)):
-            return told
-        if self._epoch_log is not None and (found := self._epoch_log(trial._trial_id)):  # noqa: SLF001
+    def find_records(self, study: optuna.Study, trial: FrozenTrial) -> Sequence[EpochRecord]:
+        """The trial's epochs from `log`, else from the epoch log, else from Optuna's reports."""
+        if logged := self._logged.get((study.study_name, trial.number)):
+            return logged
+        trial_id = trial._trial_id  # noqa: SLF001
+        if self._epoch_log is not None and (found := self._epoch_log(trial_id)):
             return found
-        # Reports tell the metric alone: a loss that stands still fires nothing.
-        reported = enumerate((value for _, value in sorted(trial.intermediate_values.items())), 1)
+        # Reports have the metric only; a constant loss fires no signal.
+        reports = [value for _, value in sorted(trial.intermediate_values.items())]
         return [
-            make_record({"epoch": epoch, "loss": 0.0, "metric": value}) for epoch, value in reported
+            make_record({"epoch": epoch, "loss": 0.0, "metric": value})
+            for epoch, value in enumerate(reports, 1)
         ]
 
 
-def _plain(value: Any) -> Any:
-    """NumPy's numbers as Python's own, in lists, too."""
+def _checked_signals(signals: SignalsConfig | Mapping[str, Any] | None) -> SignalsConfig:
+    """The thresholds, with the defaults where none are given."""
+    if isinstance(signals, SignalsConfig):
+        return signals
+    if not isinstance(signals, Mapping | None):
+        raise ConfigError(
+            "thresholds are given by signal",
+            where="DivergencePruner, signals",
+            found=repr(signals)[:80],
+            allowed="a mapping such as {'loss_rising': {'epochs': 6}}",
+            next_step="see docs/studies.md for the names",
+        )
+    return check(SignalsConfig, dict(signals or {}), "DivergencePruner, signals")
+
+
+def _to_python(value: Any) -> Any:
+    """A value with numbers of NumPy, in lists too, as numbers of Python."""
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_to_python(item) for item in value]
     return value.item() if hasattr(value, "item") else value
 
 
 def store_log(url: str) -> EpochLog:
-    """The epochs that workers of `search` recorded in the store at `url`, beside Optuna's trials in the same database.
+    """The epochs that workers of `search` recorded, next to Optuna's trials in the same database.
+
+    Args:
+        url: of the store.
 
     Raises:
         StoreError: when there is no store.

@@ -1,4 +1,4 @@
-"""How a short, noisy series moves, told from its own noise. Values are one an epoch, the newest last."""
+"""Robust statistics of a short, noisy series with one value per epoch, the latest last."""
 
 from __future__ import annotations
 
@@ -8,28 +8,26 @@ from itertools import combinations
 from statistics import median
 
 _NORMAL = 0.6745 * math.sqrt(6)
-"""Median of |a − 2b + c| for three values with normal noise of deviation 1 around a straight line."""
+"""Median of |a − 2b + c| for three values with normal noise of deviation 1 around a line."""
 
 NOISE_EPOCHS = 20
-"""A trial's noise is that of so many last values: what it was long ago says little."""
+"""Number of latest values from which a trial's noise is estimated, as noise changes over time."""
 
 
-def slope(values: Sequence[float]) -> float:
-    """The median of the slopes between any two values (Theil 1950, Sen 1968), per epoch: one wild value does not turn it.
+def median_slope(values: Sequence[float]) -> float:
+    """The Theil–Sen slope per epoch: the median of the slopes between any two values.
 
-    >>> slope([1.0, 2.0, 3.0, 90.0, 5.0])
+    A single outlier does not change it (Theil 1950, Sen 1968).
+
+    >>> median_slope([1.0, 2.0, 3.0, 90.0, 5.0])
     1.0
     """
-    return median(
-        [
-            (values[right] - values[left]) / (right - left)
-            for left, right in combinations(range(len(values)), 2)
-        ]
-    )
+    pairs = combinations(range(len(values)), 2)
+    return median([(values[right] - values[left]) / (right - left) for left, right in pairs])
 
 
 def rising_share(values: Sequence[float]) -> float:
-    """The share of all pairs of which the later value is the higher one; 1 when every value is above the one before.
+    """The share of all pairs in which the later value is higher; 1 for an increasing series.
 
     >>> rising_share([1.0, 3.0, 2.0])
     0.6666666666666666
@@ -38,10 +36,11 @@ def rising_share(values: Sequence[float]) -> float:
     return sum(later > earlier for earlier, later in pairs) / len(pairs)
 
 
-def noise(values: Sequence[float]) -> float:
-    """The deviation of one value from the local trend, by the median of the second differences; 0 for fewer than four values.
+def estimate_noise(values: Sequence[float]) -> float:
+    """Estimate the standard deviation of a value around the local trend.
 
-    Trends drop out, a jump or two do not count, and no more is assumed than that most of the series is noise around a course.
+    The median of the absolute second differences, scaled for normal noise: trends and single jumps
+    do not count. 0 for fewer than four values.
     """
     bends = [
         abs(values[at - 1] - 2 * values[at] + values[at + 1]) for at in range(1, len(values) - 1)
@@ -49,11 +48,9 @@ def noise(values: Sequence[float]) -> float:
     return median(bends) / _NORMAL if len(bends) > 1 else 0.0
 
 
-def smoothed(values: Sequence[float]) -> list[float]:
-    """The running median of three, of the values so far: one lucky or unlucky epoch is not a course."""
+def running_median(values: Sequence[float]) -> list[float]:
+    """The running median of the last three values, of fewer at the start."""
     if len(values) < 3:
         return [median(values[: at + 1]) for at in range(len(values))]
-    middles = [
-        sorted((a, b, c))[1] for a, b, c in zip(values, values[1:], values[2:], strict=False)
-    ]
-    return [values[0], (values[0] + values[1]) / 2, *middles]
+    triples = zip(values, values[1:], values[2:], strict=False)
+    return [values[0], (values[0] + values[1]) / 2, *(sorted(triple)[1] for triple in triples)]

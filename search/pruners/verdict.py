@@ -1,45 +1,44 @@
-"""After every epoch: go on, prune, or diverged."""
+"""The verdict after every epoch: continue, prune, or diverged."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from search.pruners.signals import fired
-from spaces.records import GO_ON, EpochRecord, Evidence, Verdict
+from search.pruners.signals import find_divergence
+from spaces.records import CONTINUE, EpochRecord, Evidence, Verdict
 from spaces.study import StudySpec
 
 
 def judge(
     records: Sequence[EpochRecord], spec: StudySpec, worse_than_peers: Callable[[], str | None]
 ) -> Verdict:
-    """The verdict on a trial.
+    """Decide after an epoch whether a trial continues.
 
     Args:
         records: of the trial, in order of epochs.
-        spec: the study's thresholds and length.
-        worse_than_peers: asks the peer pruner; the reason when it wants the trial to end. Asked last: a trial that
-            diverged is killed for that, as the sampler should learn.
+        spec: the study, with its thresholds and its number of epochs.
+        worse_than_peers: asks the peer pruner, and returns its reason where it prunes the trial. It
+            is called last: a trial that diverged ends for that, so that the sampler learns from it.
     """
-    evidence = fired(records, spec.signals, spec.metric.direction)
+    evidence = find_divergence(records, spec.signals, spec.metric.direction)
     if evidence is not None:
-        return Verdict(
-            "diverged",
-            f"{evidence.signal}: {evidence.statement}",
-            replace(evidence, severity=graded(evidence, spec.epochs)),
-        )
+        graded = replace(evidence, severity=grade_severity(evidence, spec.epochs))
+        return Verdict("diverged", f"{evidence.signal}: {evidence.statement}", graded)
     if records[-1].epoch < spec.epochs and (reason := worse_than_peers()) is not None:
         return Verdict("prune", reason)
-    return GO_ON
+    return CONTINUE
 
 
-def graded(evidence: Evidence, epochs: int | None) -> float:
-    """How far a diverged trial lies from what is feasible: the harder and the earlier it diverged, the farther.
+def grade_severity(evidence: Evidence, epochs: int | None) -> float:
+    """The constraint value of a diverged trial: higher the harder and the earlier it diverged.
 
-    The signal's own severity, above 0 and up to 1, and as much again for a trial that diverged at its start.
+    The sum of the signal's severity, above 0 and up to 1, and of the share of the trial that was
+    left.
 
     Args:
-        epochs: of a whole trial; None when they are not known, and the epoch then plays no part.
+        evidence: of the signal that fired.
+        epochs: of a complete trial; None where it is not known, and the epoch then has no effect.
     """
-    early = 0.0 if epochs is None else max(0.0, 1 - evidence.epoch / epochs)
-    return evidence.severity + early
+    left = 0.0 if epochs is None else max(0.0, 1 - evidence.epoch / epochs)
+    return evidence.severity + left

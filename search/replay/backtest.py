@@ -1,8 +1,9 @@
-"""What signals and a peer pruner would have done to recorded trials: whom they would have killed, and what that would have saved.
+"""Backtest: which recorded trials the signals and a peer pruner would have stopped.
 
-Signals judge the first epochs of a trial as `search.pruners.verdict` did while it ran; the pruner is Optuna's own over a study in
-memory. A trial's eventual score is known where it ran to its end. Of one that was cut short only its epochs are known:
-a rule can be credited with those that it saves, and is neither praised nor blamed for what the trial would have become.
+Signals judge the records of a trial one epoch after the other, as `search.pruners.verdict` did
+while it ran; the pruner is Optuna's own over a study in memory. The score of a trial is known where
+it ran to completion. Of a trial that was cut short only its epochs are known: a rule can save some
+of them, and what the trial would have become counts neither for the rule nor against it.
 """
 
 from __future__ import annotations
@@ -10,39 +11,43 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import NamedTuple
 
-from search.pruners.signals import NEEDS, fired, unjudged
-from search.replay.pruner import Entrant, replay_peers
-from search.report.models import Told
+from search.pruners.signals import NEEDS, find_divergence, lacks_numbers
+from search.replay.pruner import ReplayedTrial, replay_peers
+from search.replay.ranking import RankedRecording, RankedTrial, was_cut_short
+from search.report.models import JsonReport
 from spaces.config import Direction, ScoreRule
-from spaces.errors import RecordsError
-from spaces.recordings import RecordedTrial, Recording
-from spaces.records import EpochRecord, score
+from spaces.recordings import RecordedTrial
+from spaces.records import EpochRecord
 from spaces.study import PrunerConfig
 from spaces.thresholds import SIGNALS, SignalsConfig
 
-BEST_SHARE = 0.1
-"""Of the trials that ran to their end: those whose death would be a loss."""
-
-SHOWN = 6
+LISTED_TRIALS = 6
 """Numbers of trials that a sentence lists."""
 
-Kills = dict[int, tuple[int, str]]
-"""Number of a killed trial → how many of its records it lived to see, and by whom it was killed."""
+ALL_SIGNALS = "all signals"
+
+
+class Stop(NamedTuple):
+    """Where a rule stops a trial.
+
+    Attributes:
+        seen: number of the trial's records up to the stop.
+        by: the signal or the pruner.
+    """
+
+    seen: int
+    by: str
+
+
+Stops = dict[int, Stop]
+"""Number of a stopped trial → where it is stopped."""
 
 
 @dataclass(frozen=True, slots=True)
-class Ranked:
-    """A trial that ran to its end, and its eventual score."""
-
-    number: int
-    score: float
-
-
-@dataclass(frozen=True, slots=True)
-class Killed:
-    """A trial that a rule would have killed."""
+class KilledTrial:
+    """A trial that a rule would have stopped."""
 
     number: int
     epoch: int
@@ -51,35 +56,36 @@ class Killed:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """What one rule, or several together, would have done.
+class RuleResult:
+    """What a rule, or several together, would have done.
 
     Attributes:
-        rule: a signal, a pruner, or what they are called together.
-        unjudged: trials that lack what the rule needs; left at None for several together.
-        hours_saved: device-hours; None where the records do not tell how long an epoch took.
-        best_killed: those of the eventual best that would have died.
-        found: the best trial that would have lived to its end; None when none would.
+        rule: a signal, a pruner, or the name of several together.
+        unjudged: trials without the numbers that the rule needs; None for several together.
+        hours_saved: device-hours; None where the duration of epochs was not recorded.
+        best_killed: numbers of the best trials that would have been stopped.
+        found: the best trial that would have run to completion; None where none would.
     """
 
     rule: str
-    killed: tuple[Killed, ...]
+    killed: tuple[KilledTrial, ...]
     unjudged: tuple[int, ...] | None
     epochs_saved: int
     share_saved: float
     hours_saved: float | None
     best_killed: tuple[int, ...]
-    found: Ranked | None
+    found: RankedTrial | None
 
 
 @dataclass(frozen=True, slots=True)
-class Backtest(Told):
-    """Recorded trials and what every rule would have done to them.
+class Backtest(JsonReport):
+    """Recorded trials, and what every rule would have done to them.
 
     Attributes:
-        trials: those with an epoch; `epochs` and `hours` are what they took.
-        best: the eventual best tenth of the trials that ran to their end, the best first.
-        unknown: what cannot be known from these records, a sentence each.
+        trials: number of those with an epoch; `epochs` and `hours` are what they took in all.
+        ranked: number of those that ran to completion with a finite score.
+        best: the best tenth of the ranked trials, the best first.
+        unknown: what these records cannot show, a sentence each.
     """
 
     study: str
@@ -90,247 +96,171 @@ class Backtest(Told):
     ranked: int
     epochs: int
     hours: float | None
-    best: tuple[Ranked, ...]
-    rows: tuple[Row, ...]
+    best: tuple[RankedTrial, ...]
+    rows: tuple[RuleResult, ...]
     unknown: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Field:
-    """Recorded trials as they are judged: those with an epoch, in order of their numbers, and how they rank."""
-
-    recording: Recording
-    trials: tuple[RecordedTrial, ...]
-    ranked: tuple[Ranked, ...]
-
-    @property
-    def direction(self) -> Direction:
-        """Of the metric."""
-        return self.recording.study.metric.direction
-
-    @property
-    def epochs_planned(self) -> int:
-        """Of a trial; those of the longest where nobody said."""
-        return self.recording.study.epochs or max(trial.epochs[-1].epoch for trial in self.trials)
-
-    def best(self, share: float = BEST_SHARE) -> tuple[Ranked, ...]:
-        """So large a share of the ranked trials, rounded up."""
-        return self.ranked[: math.ceil(share * len(self.ranked))]
-
-
-def make_field(recording: Recording, file: Path | None = None) -> Field:
-    """The trials of a recording, ranked.
+def run_backtest(
+    recorded: RankedRecording, signals: SignalsConfig, pruner: PrunerConfig
+) -> Backtest:
+    """Replay recorded trials through every enabled signal, the pruner, and all of them together.
 
     Args:
-        recording: of the trials.
-        file: that it was read from; None for a study in the store.
-
-    Raises:
-        RecordsError: when there is no epoch in it, no trial that ran to its end, or none with a score.
+        recorded: the trials.
+        signals: which signals are enabled, and their thresholds.
+        pruner: configuration of the peer pruner.
     """
-    name, metric = recording.study.name, recording.study.metric
-    where = f"study {name}" if file is None else str(file)
-    trials = tuple(trial for trial in recording.trials if trial.epochs)
-    if not trials:
-        next_step = (
-            "run the study first"
-            if file is None
-            else "add the epochs of at least one trial; docs/backtest.md has the format"
-        )
-        raise RecordsError(
-            f"{name} has no recorded epochs",
-            where=where,
-            found=f"{len(recording.trials)} trials, none with an epoch",
-            allowed="trials with epochs",
-            next_step=next_step,
-        )
-    scored = [
-        Ranked(trial.number, score(trial.epochs, metric))
-        for trial in trials
-        if not cut_short(trial)
-    ]
-    if not scored:
-        next_step = (
-            "run the study with its kills off"
-            if file is None
-            else 'say of a trial that ran to its end that it is: "state": "complete"'
-        )
-        raise RecordsError(
-            f"no trial of {name} ran to its end",
-            where=where,
-            found=f"{len(trials)} trials, all of them cut short",
-            allowed="a trial that is complete",
-            next_step=next_step,
-        )
-    sign = -1 if metric.direction == "maximize" else 1
-    ranked = sorted(
-        (held for held in scored if math.isfinite(held.score)),
-        key=lambda held: (sign * held.score, held.number),
-    )
-    if not ranked:
-        next_step = (
-            "`search show` tells how its trials ended"
-            if file is None
-            else "record the metric of every epoch that was validated"
-        )
-        raise RecordsError(
-            f"no trial of {name} that ran to its end has a {metric.name} that is a number",
-            where=where,
-            found=f"{len(scored)} trials whose {metric.name} is NaN, null or infinite",
-            allowed="a trial with a finite score",
-            next_step=next_step,
-        )
-    return Field(recording, trials, tuple(ranked))
-
-
-def cut_short(trial: RecordedTrial) -> bool:
-    """Whether the trial would have gone on if it had been let; one whose loss or gradient was not finite would not."""
-    last = trial.epochs[-1]
-    broken = last.broken_step is not None and not (
-        math.isfinite(last.train_loss) and math.isfinite(last.grad_norm_max)
-    )
-    return trial.state != "complete" and not broken
-
-
-def backtest(field: Field, signals: SignalsConfig, pruner: PrunerConfig) -> Backtest:
-    """Every signal that is on by itself, all of them together, the pruner by itself, and everything together."""
-    alone = {
-        name: signal_kills(field.trials, only(signals, name), field.direction)
-        for name in SIGNALS
-        if getattr(signals, name).enabled
-    }
-    rows = [
-        make_row(
-            field,
-            name,
-            kills,
-            [trial.number for trial in field.trials if unjudged(name, trial.epochs)],
-        )
-        for name, kills in alone.items()
-    ]
-    together = signal_kills(field.trials, signals, field.direction)
-    if len(alone) > 1:
-        rows.append(make_row(field, "all signals", together))
+    rows = _signal_results(recorded, signals)
+    together = find_signal_stops(recorded.trials, signals, recorded.direction)
+    if len(rows) > 1:
+        rows.append(summarize_rule(recorded, ALL_SIGNALS, together))
     if pruner.kind != "none":
-        rows.append(make_row(field, pruner.kind, peer_kills(field, pruner, {})))
-        rows += (
-            [
-                make_row(
-                    field,
-                    f"all signals + {pruner.kind}",
-                    together | peer_kills(field, pruner, together),
-                )
-            ]
-            if alone
-            else []
-        )
-    study = field.recording.study
+        alone = find_peer_stops(recorded, pruner, {})
+        has_signals = bool(rows)
+        rows.append(summarize_rule(recorded, pruner.kind, alone))
+        if has_signals:
+            everything = together | find_peer_stops(recorded, pruner, together)
+            rows.append(summarize_rule(recorded, f"{ALL_SIGNALS} + {pruner.kind}", everything))
+    study = recorded.recording.study
+    records = [record for trial in recorded.trials for record in trial.epochs]
     return Backtest(
         study=study.name,
         metric=study.metric.name,
-        direction=field.direction,
+        direction=recorded.direction,
         score_rule=study.metric.score,
-        trials=len(field.trials),
-        ranked=len(field.ranked),
-        epochs=sum(len(trial.epochs) for trial in field.trials),
-        hours=_hours(record for trial in field.trials for record in trial.epochs),
-        best=field.best(),
+        trials=len(recorded.trials),
+        ranked=len(recorded.ranked),
+        epochs=len(records),
+        hours=_device_hours(records),
+        best=recorded.best_trials(),
         rows=tuple(rows),
-        unknown=tuple(_unknown(field, rows, pruner)),
+        unknown=tuple(_explain_unknown(recorded, rows, pruner)),
     )
 
 
-def only(signals: SignalsConfig, name: str) -> SignalsConfig:
-    """The same thresholds with every other signal switched off."""
-    off = {
+def _signal_results(recorded: RankedRecording, signals: SignalsConfig) -> list[RuleResult]:
+    """The result of every enabled signal on its own."""
+    rows = []
+    for name in SIGNALS:
+        if not getattr(signals, name).enabled:
+            continue
+        stops = find_signal_stops(recorded.trials, only_signal(signals, name), recorded.direction)
+        unjudged = [trial.number for trial in recorded.trials if lacks_numbers(name, trial.epochs)]
+        rows.append(summarize_rule(recorded, name, stops, unjudged))
+    return rows
+
+
+def only_signal(signals: SignalsConfig, name: str) -> SignalsConfig:
+    """The same thresholds with every other signal disabled."""
+    disabled = {
         other: getattr(signals, other).model_copy(update={"enabled": False})
         for other in SIGNALS
         if other != name
     }
-    return signals.model_copy(update=off)
+    return signals.model_copy(update=disabled)
 
 
-def signal_kills(
+def find_signal_stops(
     trials: Collection[RecordedTrial], signals: SignalsConfig, direction: Direction
-) -> Kills:
-    """Whom the signals kill, judged after every epoch as in a running study."""
-    kills: Kills = {}
+) -> Stops:
+    """Find the trials that the signals stop, judged after every epoch as in a running study."""
+    stops: Stops = {}
     for trial in trials:
         for seen in range(1, len(trial.epochs) + 1):
-            evidence = fired(trial.epochs[:seen], signals, direction)
+            evidence = find_divergence(trial.epochs[:seen], signals, direction)
             if evidence is not None:
-                kills[trial.number] = seen, evidence.signal
+                stops[trial.number] = Stop(seen, evidence.signal)
                 break
-    return kills
+    return stops
 
 
-def peer_kills(field: Field, pruner: PrunerConfig, killed: Kills) -> Kills:
-    """Whom the pruner kills of those that no signal has killed before."""
-    scores = {held.number: held.score for held in field.ranked}
-    entrants = [
-        Entrant(
-            trial.number,
-            trial.epochs,
-            killed[trial.number][0] if trial.number in killed else None,
-            scores.get(trial.number),
-        )
-        for trial in field.trials
+def find_peer_stops(recorded: RankedRecording, pruner: PrunerConfig, signal_stops: Stops) -> Stops:
+    """Find the trials that the pruner stops, of those that no signal stops before."""
+    scores = recorded.scores
+    ends = {number: stop.seen for number, stop in signal_stops.items()}
+    trials = [
+        ReplayedTrial(trial.number, trial.epochs, ends.get(trial.number), scores.get(trial.number))
+        for trial in recorded.trials
     ]
-    pruned = replay_peers(
-        entrants, pruner, field.epochs_planned, field.direction, field.recording.study.name
-    )
-    return {number: (seen, pruner.kind) for number, seen in pruned.items()}
+    name = recorded.recording.study.name
+    pruned = replay_peers(trials, pruner, recorded.planned_epochs, recorded.direction, name)
+    return {number: Stop(seen, pruner.kind) for number, seen in pruned.items()}
 
 
-def make_row(field: Field, rule: str, kills: Kills, unjudged: Sequence[int] | None = None) -> Row:
-    """What a rule has done that killed those."""
-    killed: list[Killed] = []
+def summarize_rule(
+    recorded: RankedRecording, rule: str, stops: Stops, unjudged: Sequence[int] | None = None
+) -> RuleResult:
+    """Summarize what a rule would have saved, and which of the best trials it would have stopped.
+
+    Args:
+        recorded: the trials.
+        rule: a signal, a pruner, or the name of several together.
+        stops: where it stops which trials.
+        unjudged: numbers of the trials that it cannot judge; None for several rules together.
+    """
+    killed: list[KilledTrial] = []
     saved: list[EpochRecord] = []
-    for trial in field.trials:
-        if trial.number in kills:
-            seen, by = kills[trial.number]
-            killed.append(
-                Killed(trial.number, trial.epochs[seen - 1].epoch, by, len(trial.epochs) - seen)
-            )
-            saved += trial.epochs[seen:]
-    alive = [held for held in field.ranked if held.number not in kills]
-    return Row(
+    for trial in recorded.trials:
+        if trial.number in stops:
+            stop = stops[trial.number]
+            epoch = trial.epochs[stop.seen - 1].epoch
+            rest = trial.epochs[stop.seen :]
+            killed.append(KilledTrial(trial.number, epoch, stop.by, len(rest)))
+            saved += rest
+    survivors = [trial for trial in recorded.ranked if trial.number not in stops]
+    best = [trial.number for trial in recorded.best_trials()]
+    return RuleResult(
         rule=rule,
         killed=tuple(killed),
         unjudged=None if unjudged is None else tuple(unjudged),
         epochs_saved=len(saved),
-        share_saved=len(saved) / sum(len(trial.epochs) for trial in field.trials),
-        hours_saved=_hours(saved),
-        best_killed=tuple(held.number for held in field.best() if held.number in kills),
-        found=alive[0] if alive else None,
+        share_saved=len(saved) / sum(len(trial.epochs) for trial in recorded.trials),
+        hours_saved=_device_hours(saved),
+        best_killed=tuple(number for number in best if number in stops),
+        found=survivors[0] if survivors else None,
     )
 
 
-def _hours(records: Iterable[EpochRecord]) -> float | None:
+def _device_hours(records: Iterable[EpochRecord]) -> float | None:
     hours = sum(record.seconds for record in records) / 3600
     return None if math.isnan(hours) else hours
 
 
-def _unknown(field: Field, rows: Sequence[Row], pruner: PrunerConfig) -> Iterator[str]:
-    """What these records cannot tell."""
-    cut = [trial.number for trial in field.trials if cut_short(trial)]
+def _explain_unknown(
+    recorded: RankedRecording, rows: Sequence[RuleResult], pruner: PrunerConfig
+) -> Iterator[str]:
+    """What these records cannot show, a sentence each."""
+    cut = [trial.number for trial in recorded.trials if was_cut_short(trial)]
     if cut:
-        yield f"{_trials(cut)} cut short in the record: what they would have become is unknown, so they are not ranked, and only the epochs that they had can be saved"
+        yield (
+            f"{_name_trials(cut)} cut short in the record: how it would have ended is unknown, so"
+            " such a trial is not ranked, and only its recorded epochs can be saved"
+        )
     if cut and pruner.kind != "none":
-        yield f"{_trials(cut)} no peers to the {pruner.kind} pruner, though some might have become peers"
-    empty = len(field.recording.trials) - len(field.trials)
+        yield (
+            f"{_name_trials(cut)} no peers to the {pruner.kind} pruner, though some might have"
+            " become peers"
+        )
+    empty = len(recorded.recording.trials) - len(recorded.trials)
     if empty:
         yield f"{empty} recorded without an epoch: nothing to replay"
     for row in rows:
         if row.unjudged:
-            yield f"{row.rule}: {_trials(row.unjudged)} not judged, for want of {NEEDS[row.rule]} in the record"
+            trials = _name_trials(row.unjudged)
+            yield f"{row.rule}: {trials} not judged, as the record has no {NEEDS[row.rule].numbers}"
     if pruner.kind != "none":
-        yield "the pruner's peers are those of a single worker, trial by trial; several workers see fewer finished ones"
+        yield (
+            "the pruner's peers are those of a single worker, trial by trial; with several workers"
+            " fewer trials have finished at a time"
+        )
 
 
-def _trials(numbers: Sequence[int]) -> str:
-    """`trial 3 was`, `trials 3, 4 and 9 more were`."""
+def _name_trials(numbers: Sequence[int]) -> str:
+    """`trial 3 was`, or `15 trials (3, 4, … and 9 more) were`."""
     if len(numbers) == 1:
         return f"trial {numbers[0]} was"
-    more = f" and {len(numbers) - SHOWN} more" if len(numbers) > SHOWN else ""
-    return f"{len(numbers)} trials ({', '.join(map(str, numbers[:SHOWN]))}{more}) were"
+    listed = ", ".join(map(str, numbers[:LISTED_TRIALS]))
+    if len(numbers) > LISTED_TRIALS:
+        listed += f" and {len(numbers) - LISTED_TRIALS} more"
+    return f"{len(numbers)} trials ({listed}) were"

@@ -1,4 +1,4 @@
-"""Thresholds that would have saved most epochs of recorded trials while they spare the best."""
+"""Tuning of the signals' thresholds: save most epochs of recorded trials and spare the best."""
 
 from __future__ import annotations
 
@@ -7,9 +7,17 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from search.pruners.signals import unjudged
-from search.replay.backtest import Field, Kills, Ranked, Row, make_row, only, signal_kills
-from search.report.models import Told
+from search.pruners.signals import lacks_numbers
+from search.replay.backtest import (
+    ALL_SIGNALS,
+    RuleResult,
+    Stops,
+    find_signal_stops,
+    only_signal,
+    summarize_rule,
+)
+from search.replay.ranking import RankedRecording, RankedTrial
+from search.report.models import JsonReport
 from spaces.thresholds import SignalsConfig
 
 GRIDS: Mapping[str, Mapping[str, tuple[float, ...]]] = {
@@ -46,90 +54,98 @@ GRIDS: Mapping[str, Mapping[str, tuple[float, ...]]] = {
         "noise": (3.0, 5.0),
     },
 }
-"""Signal → threshold → the values that are tried, the strictest last; step-wise signals have a bound that is no matter of taste."""
+"""Signal → threshold → the values to try, the strictest last. Signals on steps are not tuned."""
 
 SPARED_SHARE = 0.2
-"""Of the ranked trials. Twice the best tenth that counts: the next trials will not be these, and need some room."""
+"""Share of the ranked trials to spare: twice the best tenth, as a margin for other trials."""
 
 
 @dataclass(frozen=True, slots=True)
-class Tuned(Told):
+class Tuned(JsonReport):
     """Proposed thresholds.
 
     Attributes:
-        signals: what to paste below `signals:`, the whole of every signal that was tuned.
-        spared: the trials that none of them kills.
+        signals: all thresholds of every signal that was tuned, as under `signals:` in a YAML file.
+        spared: the trials that none of them stops.
         rows: what they would have done to the recorded trials.
     """
 
     signals: Mapping[str, Mapping[str, Any]]
-    spared: tuple[Ranked, ...]
-    rows: tuple[Row, ...]
+    spared: tuple[RankedTrial, ...]
+    rows: tuple[RuleResult, ...]
 
 
-def tune(field: Field, base: SignalsConfig) -> Tuned:
-    """For every signal that is on, and can judge these records, the thresholds that save most epochs and spare the best.
+def tune_thresholds(recorded: RankedRecording, base: SignalsConfig) -> Tuned:
+    """Find thresholds of each enabled signal that save most epochs and spare the best trials.
 
-    A signal that these records gave no occasion for keeps the thresholds that it has; one that would kill one of the best
-    at any threshold is switched off. Each is tuned by itself: what none of them kills, all together do not kill either.
+    A signal that fires on none of these records keeps its thresholds; one that stops one of the
+    best trials at all thresholds is disabled. Each is tuned on its own: what no signal stops, all
+    together do not stop either.
+
+    Args:
+        recorded: the trials; a signal whose numbers they lack is not tuned.
+        base: the thresholds to start from.
     """
     proposed = {
-        name: _tuned(field, base, name)
+        name: _tune_signal(recorded, base, name)
         for name in GRIDS
-        if getattr(base, name).enabled and _judges(field, name)
+        if getattr(base, name).enabled and _can_judge(recorded, name)
     }
     config = SignalsConfig.model_validate(base.model_dump() | proposed)
-    kills = {
-        name: signal_kills(field.trials, only(config, name), field.direction) for name in proposed
-    }
-    rows = [make_row(field, name, held) for name, held in kills.items()]
-    rows.append(make_row(field, "all signals", signal_kills(field.trials, config, field.direction)))
-    return Tuned(proposed, field.best(SPARED_SHARE), tuple(rows))
+    rows = [_summarize_signals(recorded, only_signal(config, name), name) for name in proposed]
+    rows.append(_summarize_signals(recorded, config, ALL_SIGNALS))
+    return Tuned(proposed, recorded.best_trials(SPARED_SHARE), tuple(rows))
 
 
-def _judges(field: Field, name: str) -> bool:
-    return not all(unjudged(name, trial.epochs) for trial in field.trials)
+def _summarize_signals(recorded: RankedRecording, signals: SignalsConfig, rule: str) -> RuleResult:
+    stops = find_signal_stops(recorded.trials, signals, recorded.direction)
+    return summarize_rule(recorded, rule, stops)
 
 
-def _tuned(field: Field, base: SignalsConfig, name: str) -> dict[str, Any]:
-    """The thresholds of one signal.
+def _can_judge(recorded: RankedRecording, name: str) -> bool:
+    return not all(lacks_numbers(name, trial.epochs) for trial in recorded.trials)
 
-    Of several that save as much those that kill the fewest, so that none dies for nothing; of these the given ones, for
-    there is no reason to change them, else the strictest.
+
+def _tune_signal(recorded: RankedRecording, base: SignalsConfig, name: str) -> dict[str, Any]:
+    """The best thresholds of one signal.
+
+    Of several that save as many epochs, those that stop the fewest trials; of these the given ones,
+    else the strictest.
     """
     given: dict[str, Any] = getattr(base, name).model_dump()
-    best, merit = given | {"enabled": False}, (-1, 0)
+    best = given | {"enabled": False}
+    best_merit = (-1, 0)
     for thresholds in ({}, *_strictest_first(name)):
         wanted = given | thresholds
-        kills = _kills(
-            field, only(SignalsConfig.model_validate(base.model_dump() | {name: wanted}), name)
-        )
-        if kills is not None and (found := (_epochs_saved(field, kills), -len(kills))) > merit:
-            best, merit = wanted, found
+        signals = SignalsConfig.model_validate(base.model_dump() | {name: wanted})
+        stops = _stops_without_best(recorded, only_signal(signals, name))
+        if stops is None:
+            continue
+        merit = (_epochs_saved(recorded, stops), -len(stops))
+        if merit > best_merit:
+            best = wanted
+            best_merit = merit
     return best
 
 
 def _strictest_first(name: str) -> Iterator[dict[str, Any]]:
     grid = GRIDS[name]
-    return (
-        dict(zip(grid, values, strict=True))
-        for values in product(*(reversed(values) for values in grid.values()))
-    )
+    combinations = product(*(reversed(values) for values in grid.values()))
+    return (dict(zip(grid, values, strict=True)) for values in combinations)
 
 
-def _epochs_saved(field: Field, kills: Kills) -> int:
+def _epochs_saved(recorded: RankedRecording, stops: Stops) -> int:
     return sum(
-        len(trial.epochs) - kills[trial.number][0]
-        for trial in field.trials
-        if trial.number in kills
+        len(trial.epochs) - stops[trial.number].seen
+        for trial in recorded.trials
+        if trial.number in stops
     )
 
 
-def _kills(field: Field, signals: SignalsConfig) -> Kills | None:
-    """Whom the signals kill; None where one of those is among the best, which are asked first."""
-    spared = {held.number for held in field.best(SPARED_SHARE)}
-    if signal_kills(
-        [trial for trial in field.trials if trial.number in spared], signals, field.direction
-    ):
+def _stops_without_best(recorded: RankedRecording, signals: SignalsConfig) -> Stops | None:
+    """Where the signals stop which trials; None where they stop one of the best, tried first."""
+    spared = {trial.number for trial in recorded.best_trials(SPARED_SHARE)}
+    best = [trial for trial in recorded.trials if trial.number in spared]
+    if find_signal_stops(best, signals, recorded.direction):
         return None
-    return signal_kills(field.trials, signals, field.direction)
+    return find_signal_stops(recorded.trials, signals, recorded.direction)

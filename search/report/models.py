@@ -1,4 +1,4 @@
-"""What the reports on a study and on a trial consist of: nothing but data."""
+"""Data classes of the reports on a study and on a trial."""
 
 from __future__ import annotations
 
@@ -7,34 +7,35 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from search.pruners.robust_stats import NOISE_EPOCHS, noise
+from search.pruners.robust_stats import NOISE_EPOCHS, estimate_noise
 from spaces.config import Direction, ScoreRule
 from spaces.records import Diagnosis, EpochRecord
 from storage.rows import Finding, TrialState
 
 
-class Told:
-    """A report that can be written as JSON."""
+class JsonReport:
+    """Base class of the reports that can be written as JSON."""
 
     __slots__ = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """A mapping of JSON values. NaN and infinity, which JSON has no word for, are null."""
-        told: dict[str, Any] = _jsonable(asdict(self))  # type: ignore[call-overload]
-        return told
+        """A mapping of JSON values; NaN and infinity, which JSON does not have, are null."""
+        payload: dict[str, Any] = _to_json(asdict(self))  # type: ignore[call-overload]
+        return payload
 
 
 @dataclass(frozen=True, slots=True)
 class LeaderboardRow:
-    """A complete trial in its place.
+    """A complete trial on the leaderboard.
 
     Attributes:
-        noise: how much the metric moves from epoch to epoch for no reason (see `metric_noise`); None for a short trial.
-        best_epoch: the epoch with the best metric; the score is of that one by default.
-        params: what was sampled for it, dimensions that do not exist under its choices left out.
+        rank: counted from 1.
+        noise: noise of the metric from epoch to epoch (see `metric_noise`); None for a short trial.
+        best_epoch: the epoch with the best metric, whose metric is the score by default.
+        params: the sampled values, without dimensions that its choices exclude.
         lr: the learning rate that a sampled multiple amounts to.
-        test: the metric on the test split, which decided nothing.
-        tied: whether noise alone could have put it behind the first row. The first row itself is not tied.
+        test: the metric on the test split, which nothing was chosen by.
+        tied: whether noise alone may explain the distance to the first row; never of the first row.
     """
 
     rank: int
@@ -52,7 +53,13 @@ class LeaderboardRow:
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """A trial that did not complete, and why. `signal` is a divergence signal, a pruner, or `error`."""
+    """A trial that ended without being complete, and why.
+
+    Attributes:
+        signal: a divergence signal, a pruner, or `error`.
+        remedy: the first remedy as text; empty where there is none.
+        confidence: of the diagnosis; None where there is no diagnosis.
+    """
 
     number: int | None
     state: TrialState
@@ -67,16 +74,16 @@ class Kill:
 
 
 @dataclass(frozen=True, slots=True)
-class Holder:
-    """Who works on a trial.
+class ActiveWorker:
+    """A worker and the trial that it is working on.
 
     Attributes:
-        trial: its number; None before it has one.
-        epochs: that are done.
-        silent_s: seconds since the worker's last sign of life.
-        overdue: whether its lease is over, so that anybody may give the trial back.
-        attempts: how many workers had it.
-        lost: how many of them vanished.
+        trial: number of the trial; None before it has one.
+        epochs: number of epochs that are done.
+        silent_s: seconds since the worker last renewed its lease.
+        overdue: whether the lease has expired, so that any worker may release the trial.
+        attempts: number of workers that have claimed the trial.
+        lost: number of those that stopped responding.
     """
 
     worker: str
@@ -91,12 +98,17 @@ class Holder:
 
 
 @dataclass(frozen=True, slots=True)
-class StudyReport(Told):
-    """How a study stands. `states` counts trials; `left` in it are those of the budget that have not begun.
+class StudyReport(JsonReport):
+    """The state of a study.
 
-    `lessons` are the regions of the space in which trials diverged, `workers` who works on what, `device_s` the device time
-    of all trials, as charged, and `device_budget_s` what it may be in all, None for no limit. `weights` is the file of the
-    trained state of the leaderboard's first trial, where it lies on this machine.
+    Attributes:
+        states: number of trials in each state; `left` are those of the budget that have not begun.
+        lessons: the regions of the search space in which trials diverged, as text.
+        health: the signs of health, each with the number of complete trials that show it.
+        workers: the workers that are working on a trial.
+        device_s: device time of all trials, as charged, in seconds.
+        device_budget_s: limit of the device time, in seconds; None for no limit.
+        weights: file with the weights of the leaderboard's first trial, where this machine has it.
     """
 
     name: str
@@ -113,17 +125,20 @@ class StudyReport(Told):
     causes: Mapping[str, int]
     lessons: tuple[str, ...]
     health: tuple[str, ...]
-    workers: tuple[Holder, ...]
+    workers: tuple[ActiveWorker, ...]
     device_s: float
     device_budget_s: float | None
     weights: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class TrialReport(Told):
-    """Everything that is known of one trial. `attempts` counts the workers that had it.
+class TrialReport(JsonReport):
+    """Everything that the store has of one trial.
 
-    `trouble` is the likely cause of what is amiss with a complete trial that lacks a sign of health.
+    Attributes:
+        findings: evidence and diagnosis of every signal that fired.
+        trouble: diagnosis of a complete trial that lacks a sign of health.
+        attempts: number of workers that have claimed the trial.
     """
 
     study: str
@@ -151,28 +166,29 @@ class TrialReport(Told):
     host: str
 
     def as_dict(self) -> dict[str, Any]:
-        """The same, with a name for either half of a finding."""
-        told = Told.as_dict(self)
-        return told | {
-            "findings": [
-                {"evidence": evidence, "diagnosis": diagnosis}
-                for evidence, diagnosis in told["findings"]
-            ]
-        }
+        """A mapping of JSON values, in which a finding has the keys `evidence` and `diagnosis`."""
+        payload = JsonReport.as_dict(self)
+        payload["findings"] = [
+            {"evidence": evidence, "diagnosis": diagnosis}
+            for evidence, diagnosis in payload["findings"]
+        ]
+        return payload
 
 
 def metric_noise(records: Sequence[EpochRecord]) -> float | None:
-    """How far one epoch's metric is from where it would be without noise; None for fewer than four epochs with a metric.
+    """Estimate the noise of the metric from epoch to epoch; None for fewer than four metrics.
 
-    The noise that the signals and the pruner judge by. It is a lower bound: another seed adds more.
+    It is the noise that the signals and the pruner use, and a lower bound: other seeds add more.
     """
     values = [record.metric for record in records if math.isfinite(record.metric)]
-    return noise(values[-NOISE_EPOCHS:]) if len(values) > 3 else None
+    return estimate_noise(values[-NOISE_EPOCHS:]) if len(values) > 3 else None
 
 
-def _jsonable(value: Any) -> Any:
+def _to_json(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(key): _jsonable(item) for key, item in value.items()}
-    return [_jsonable(item) for item in value] if isinstance(value, (list, tuple)) else value
+        return {str(key): _to_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_to_json(item) for item in value]
+    return value

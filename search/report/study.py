@@ -1,6 +1,7 @@
-"""What a study amounts to: read from the store in a handful of queries, and nothing but data.
+"""The report on a study, read from the store in a few queries.
 
-It works on a study that runs, that has ended, or that has not begun. How it is shown is another matter.
+It works on a study that is running, has ended, or has not begun, and contains data only: the
+console prints it.
 """
 
 from __future__ import annotations
@@ -11,53 +12,61 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from search.diagnosis.failure_regions import lessons
-from search.diagnosis.health import signs
+from search.diagnosis.failure_regions import find_failure_regions
+from search.diagnosis.health import check_health
+from search.diagnosis.remedies import describe_remedy
 from search.export import best_weights
-from search.report.models import Holder, Kill, LeaderboardRow, StudyReport, metric_noise
-from search.stored_study import find_study, sampled
+from search.report.models import ActiveWorker, Kill, LeaderboardRow, StudyReport, metric_noise
+from search.stored_study import find_study, sampled_values
 from spaces.config import MetricConfig
 from spaces.loader import check
 from spaces.records import EpochRecord, best_record
 from spaces.study import StudySpec
-from storage.rows import FINAL_STATES, HELD_STATES, Finding, Progress, StoredTrial
+from storage.rows import ACTIVE_STATES, FINAL_STATES, Finding, Progress, StoredTrial
 
 if TYPE_CHECKING:
-    from storage.files.study_files import CheckpointFiles
+    from storage.files.study_files import StudyFiles
     from storage.store import Store
+
+Records = Mapping[int, list[EpochRecord]]
+"""Id of a trial → its records."""
 
 KILLED_STATES = tuple(state for state in FINAL_STATES if state != "complete")
 
 WORSE_THAN_PEERS = "worse than its peers"
-"""The cause of every prune: the trial itself may be healthy."""
+"""The cause of every pruned trial, which itself may be healthy."""
 
-CLEAR, UNCLEAR = 0.3, "no clear cause"
-"""A diagnosis that is less sure is counted as none."""
+CLEAR_CONFIDENCE = 0.3
+"""Confidence below which a diagnosis counts as unclear."""
+
+UNCLEAR_CAUSE = "no clear cause"
+
+LISTED_TRIALS = 8
+"""Numbers of trials that a line about health lists."""
 
 
-def study_report(store: Store, name: str, files: CheckpointFiles | None = None) -> StudyReport:
-    """How the study called `name` stands.
+def study_report(store: Store, name: str, files: StudyFiles | None = None) -> StudyReport:
+    """Report the state of a study.
 
     Args:
-        files: of the studies, where the trained state of the best trial may lie.
+        store: an open store.
+        name: of the study.
+        files: of the store's studies, which may contain the weights of the best trial.
 
     Raises:
-        StoreError: when there is none.
+        StoreError: when there is no such study.
     """
     stored = find_study(store, name)
     spec = check(StudySpec, stored.definition, f"study {name} in the store")
     trials = store.trials.list_trials(stored.id)
-    records, findings = (
-        store.epochs.study_records(stored.id),
-        store.findings.study_evidence(stored.id),
-    )
-    killed = [trial for trial in trials if trial.state in KILLED_STATES]
-    kills = tuple(
-        _kill(trial, records.get(trial.id, []), findings.get(trial.id, [])) for trial in killed
-    )
+    records = store.epochs.study_records(stored.id)
     complete = [trial for trial in trials if trial.state == "complete"]
-    taken = store.budget.find_device_time(stored.id)
-    leaderboard = _leaderboard(complete, records, spec)
+    kills = _collect_kills(trials, records, store.findings.study_evidence(stored.id))
+    device_time = store.budget.find_device_time(stored.id)
+    leaderboard = _rank_complete(complete, records, spec)
+    weights = None
+    if files is not None and leaderboard:
+        weights = best_weights(files, stored, leaderboard[0].number)
     return StudyReport(
         name=name,
         about=spec.about,
@@ -67,160 +76,174 @@ def study_report(store: Store, name: str, files: CheckpointFiles | None = None) 
         score_rule=spec.metric.score,
         epochs=spec.epochs,
         budget=spec.trials,
-        states=_states(trials, spec.trials),
+        states=_count_states(trials, spec.trials),
         leaderboard=leaderboard,
         kills=kills,
-        causes=dict(Counter(map(_counted_as, kills)).most_common()),
-        lessons=_lessons(trials, spec),
+        causes=dict(Counter(map(_counted_cause, kills)).most_common()),
+        lessons=_failure_regions(trials, spec),
         health=_study_health(complete, records, spec.metric),
-        workers=holders(store.trials.list_progress(stored.id)),
-        device_s=taken.charged_s,
-        device_budget_s=taken.budget_s,
-        weights=best_weights(files, stored, leaderboard[0].number)
-        if files is not None and leaderboard
-        else None,
+        workers=active_workers(store.trials.list_progress(stored.id)),
+        device_s=device_time.charged_s,
+        device_budget_s=device_time.budget_s,
+        weights=weights,
     )
 
 
-def holders(lines: Sequence[Progress]) -> tuple[Holder, ...]:
-    """Who works on what, by the numbers of the trials."""
+def active_workers(lines: Sequence[Progress]) -> tuple[ActiveWorker, ...]:
+    """The workers that are working on a trial, in the order of the trials."""
     return tuple(
-        Holder(
-            line.worker,
-            line.host,
-            line.device or "",
-            line.number,
-            line.epochs,
-            line.silent_s,
-            (line.lease_left_s or 0) < 0,
-            line.attempt,
-            line.lost,
+        ActiveWorker(
+            worker=line.worker,
+            host=line.host,
+            device=line.device or "",
+            trial=line.number,
+            epochs=line.epochs,
+            silent_s=line.silent_s,
+            overdue=(line.lease_left_s or 0) < 0,
+            attempts=line.attempt,
+            lost=line.lost,
         )
         for line in lines
-        if line.state in HELD_STATES
+        if line.state in ACTIVE_STATES
     )
 
 
 def _study_health(
-    complete: Sequence[StoredTrial], records: Mapping[int, list[EpochRecord]], metric: MetricConfig
+    complete: Sequence[StoredTrial], records: Records, metric: MetricConfig
 ) -> tuple[str, ...]:
-    """Each sign with how many of the complete trials have it, and which have not."""
-    found = {trial.number: signs(records.get(trial.id, []), metric.direction) for trial in complete}
+    """A line for each sign of health: how many complete trials show it, and which do not."""
+    signs = {
+        trial.number: check_health(records.get(trial.id, []), metric.direction)
+        for trial in complete
+    }
     lines = []
-    for column in zip(*found.values(), strict=True):
-        missing = [
-            str(number) for number, sign in zip(found, column, strict=True) if sign.present is False
-        ]
+    for column in zip(*signs.values(), strict=True):
+        found = dict(zip(signs, column, strict=True))
+        missing = [str(number) for number, sign in found.items() if sign.present is False]
         judged = sum(sign.present is not None for sign in column)
-        shown = (
-            f"; missing in trial {', '.join(missing[:8])}{' …' if len(missing) > 8 else ''}"
-            if missing
-            else ""
-        )
-        lines.append(
-            f"{column[0].name}: {judged - len(missing)} of {judged} complete trials{shown}"
-        )
+        line = f"{column[0].name}: {judged - len(missing)} of {judged} complete trials"
+        if missing:
+            line += f"; missing in trial {', '.join(missing[:LISTED_TRIALS])}"
+        if len(missing) > LISTED_TRIALS:
+            line += " …"
+        lines.append(line)
     return tuple(lines)
 
 
-def _counted_as(kill: Kill) -> str:
-    """A guess is no cause to be counted."""
-    return kill.cause if kill.confidence is None or kill.confidence >= CLEAR else UNCLEAR
+def _counted_cause(kill: Kill) -> str:
+    """The cause under which a trial is counted; a diagnosis without much confidence is unclear."""
+    is_clear = kill.confidence is None or kill.confidence >= CLEAR_CONFIDENCE
+    return kill.cause if is_clear else UNCLEAR_CAUSE
 
 
-def _lessons(trials: Sequence[StoredTrial], spec: StudySpec) -> tuple[str, ...]:
-    ended = [trial for trial in trials if trial.state in ("complete", "pruned", "diverged")]
-    return tuple(
-        map(
-            str,
-            lessons(
-                [
-                    (sampled(spec, trial.config or {})[0], trial.state == "diverged")
-                    for trial in ended
-                ]
-            ),
-        )
-    )
-
-
-def _states(trials: Sequence[StoredTrial], budget: int) -> dict[str, int]:
-    counted = Counter(trial.state for trial in trials)
-    return {state: counted[state] for state in (*FINAL_STATES, "running", "paused", "reserved")} | {
-        "left": max(0, budget - len(trials))
-    }
-
-
-def _leaderboard(
-    complete: Sequence[StoredTrial], records: Mapping[int, list[EpochRecord]], spec: StudySpec
-) -> tuple[LeaderboardRow, ...]:
-    numbered = [
-        (trial.score, trial)
-        for trial in complete
-        if trial.score is not None and records.get(trial.id)
+def _failure_regions(trials: Sequence[StoredTrial], spec: StudySpec) -> tuple[str, ...]:
+    """The failure regions of the trials that ended without an error, as text."""
+    ended = [
+        (sampled_values(spec, trial.config or {})[0], trial.state == "diverged")
+        for trial in trials
+        if trial.state in ("complete", "pruned", "diverged")
     ]
-    scored = [(score, trial) for score, trial in numbered if math.isfinite(score)]
+    return tuple(map(str, find_failure_regions(ended)))
+
+
+def _count_states(trials: Sequence[StoredTrial], budget: int) -> dict[str, int]:
+    found = Counter(trial.state for trial in trials)
+    counts: dict[str, int] = {
+        state: found[state] for state in (*FINAL_STATES, "running", "paused", "reserved")
+    }
+    counts["left"] = max(0, budget - len(trials))
+    return counts
+
+
+def _rank_complete(
+    complete: Sequence[StoredTrial], records: Records, spec: StudySpec
+) -> tuple[LeaderboardRow, ...]:
+    """The complete trials with a finite score, the best first; of equal ones the earlier first."""
+    rows = [
+        _leaderboard_row(trial.score, trial, records[trial.id], spec)
+        for trial in complete
+        if trial.score is not None and math.isfinite(trial.score) and records.get(trial.id)
+    ]
     sign = -1 if spec.metric.direction == "maximize" else 1
-    scored.sort(
-        key=lambda pair: sign * pair[0]
-    )  # stable: of equal scores, the earlier trial comes first
-    if not scored:
-        return ()
-    rows = [_row(score, trial, records[trial.id], spec) for score, trial in scored]
+    rows.sort(key=lambda row: sign * row.score)
     return tuple(
-        replace(row, rank=rank, tied=rank > 1 and _tied(row, rows[0]))
+        replace(row, rank=rank, tied=rank > 1 and _is_tied(row, rows[0]))
         for rank, row in enumerate(rows, 1)
     )
 
 
-def _tied(row: LeaderboardRow, first: LeaderboardRow) -> bool:
+def _is_tied(row: LeaderboardRow, first: LeaderboardRow) -> bool:
     return abs(row.score - first.score) <= math.hypot(row.noise or 0.0, first.noise or 0.0)
 
 
-def _row(
+def _leaderboard_row(
     score: float, trial: StoredTrial, records: list[EpochRecord], spec: StudySpec
 ) -> LeaderboardRow:
-    params, lr = sampled(spec, trial.config or {})
+    """The row of a trial, not ranked yet."""
+    params, lr = sampled_values(spec, trial.config or {})
     tests = [record.test.metric for record in records if record.test is not None]
-    best_epoch, test = (
-        best_record(records, spec.metric.direction).epoch,
-        tests[-1] if tests else None,
-    )
     return LeaderboardRow(
         rank=1,
         number=trial.number or 0,
         score=score,
         noise=metric_noise(records),
-        best_epoch=best_epoch,
+        best_epoch=best_record(records, spec.metric.direction).epoch,
         epochs=records[-1].epoch,
         preset=trial.preset or "",
         params=params,
         lr=lr,
-        test=test,
+        test=tests[-1] if tests else None,
         tied=False,
     )
 
 
-def _kill(trial: StoredTrial, records: Sequence[EpochRecord], findings: Sequence[Finding]) -> Kill:
+def _collect_kills(
+    trials: Sequence[StoredTrial], records: Records, findings: Mapping[int, Sequence[Finding]]
+) -> tuple[Kill, ...]:
+    kills = []
+    for trial in trials:
+        if trial.state not in KILLED_STATES:
+            continue
+        found = findings.get(trial.id, ())
+        if found:
+            kills.append(_diverged_trial(trial, found[-1]))
+        else:
+            kills.append(_ended_trial(trial, records.get(trial.id, ())))
+    return tuple(kills)
+
+
+def _ended_trial(trial: StoredTrial, records: Sequence[EpochRecord]) -> Kill:
+    """A trial that no signal ended: pruned by its peers, or failed with an error."""
     ended_by = trial.signal or ""
-    epoch = records[-1].epoch if records else None
-    if not findings:
-        signal, cause = (
-            (ended_by, WORSE_THAN_PEERS) if trial.state == "pruned" else ("error", ended_by)
-        )
-        return Kill(trial.number, trial.state, signal, epoch, None, trial.reason, cause, "", None)
-    evidence, diagnosis = findings[-1]
-    cause, remedies = (diagnosis.cause, diagnosis.remedies) if diagnosis else ("unknown", ())
-    remedy = remedies[0].text if remedies else ""
-    confidence = None if diagnosis is None else diagnosis.confidence
+    pruned = trial.state == "pruned"
     return Kill(
-        trial.number,
-        trial.state,
-        evidence.signal,
-        evidence.epoch,
-        evidence.step,
-        trial.reason,
-        cause,
-        remedy,
-        evidence.severity,
-        confidence,
+        number=trial.number,
+        state=trial.state,
+        signal=ended_by if pruned else "error",
+        epoch=records[-1].epoch if records else None,
+        step=None,
+        reason=trial.reason,
+        cause=WORSE_THAN_PEERS if pruned else ended_by,
+        remedy="",
+        severity=None,
+    )
+
+
+def _diverged_trial(trial: StoredTrial, finding: Finding) -> Kill:
+    """A trial that a signal ended, with what its diagnosis found."""
+    evidence, diagnosis = finding
+    remedy = ""
+    if diagnosis is not None and diagnosis.remedies:
+        remedy = describe_remedy(diagnosis.remedies[0], trial.config or {})
+    return Kill(
+        number=trial.number,
+        state=trial.state,
+        signal=evidence.signal,
+        epoch=evidence.epoch,
+        step=evidence.step,
+        reason=trial.reason,
+        cause="unknown" if diagnosis is None else diagnosis.cause,
+        remedy=remedy,
+        severity=evidence.severity,
+        confidence=None if diagnosis is None else diagnosis.confidence,
     )

@@ -1,4 +1,4 @@
-"""Everything that is known of one trial: read from the store in a handful of queries, and nothing but data."""
+"""The report on one trial, read from the store in a few queries."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from search.diagnosis import diagnose
-from search.diagnosis.health import health, signs
+from search.diagnosis.health import check_health, describe_health
 from search.report.models import TrialReport
-from search.stored_study import find_study, sampled
+from search.stored_study import find_study, sampled_values
 from spaces.config import Direction
 from spaces.errors import StoreError
 from spaces.loader import check
@@ -19,12 +19,20 @@ from storage.rows import StoredStudy, StoredTrial
 if TYPE_CHECKING:
     from storage.store import Store
 
-STANDS_OUT = 0.5
-"""A cause that is likelier than all others together is worth telling of a trial that nobody killed."""
+CLEAR_CONFIDENCE = 0.5
+"""Confidence above which a complete trial's cause is reported: likelier than all others."""
+
+LISTED_TRIALS = 20
+"""Numbers of trials that an error lists."""
 
 
 def trial_report(store: Store, name: str, number: int) -> TrialReport:
-    """Everything that is known of one trial of the study called `name`.
+    """Report everything that the store has of one trial of a study.
+
+    Args:
+        store: an open store.
+        name: of the study.
+        number: of the trial.
 
     Raises:
         StoreError: when there is no such study, or no such trial in it.
@@ -33,9 +41,9 @@ def trial_report(store: Store, name: str, number: int) -> TrialReport:
     spec = check(StudySpec, stored.definition, f"study {name} in the store")
     trial = store.trials.find_trial(stored.id, number)
     if trial is None:
-        raise _no_trial(store, stored, number)
+        raise _unknown_trial(store, stored, number)
     records = tuple(store.epochs.trial_records(trial.id))
-    params, lr = sampled(spec, trial.config or {})
+    params, lr = sampled_values(spec, trial.config or {})
     names = _class_names(trial, records)
     return TrialReport(
         study=name,
@@ -55,48 +63,46 @@ def trial_report(store: Store, name: str, number: int) -> TrialReport:
         error=trial.error,
         records=records,
         findings=tuple(store.findings.trial_evidence(trial.id)),
-        health=health(records, spec.metric.direction),
+        health=describe_health(records, spec.metric.direction),
         class_names=names,
-        trouble=_trouble(trial, records, spec.metric.direction, names),
+        trouble=_diagnose_complete(trial, records, spec.metric.direction, names),
         attempts=trial.attempt,
         worker=trial.worker,
         host=trial.host,
     )
 
 
-def _trouble(
+def _diagnose_complete(
     trial: StoredTrial, records: Sequence[EpochRecord], direction: Direction, names: tuple[str, ...]
 ) -> Diagnosis | None:
-    """A diagnosis of a complete trial that lacks a sign of health, where one cause stands out."""
-    if trial.state != "complete" or all(
-        sign.present is not False for sign in signs(records, direction)
-    ):
+    """Diagnose a complete trial that lacks a sign of health; None where no cause is clear."""
+    if trial.state != "complete":
         return None
-    found = diagnose(
-        None, records, trial.config or {}, ClassCounts(names, (0,) * len(names))
-    )  # names alone
-    return found if found.confidence > STANDS_OUT else None
+    if all(sign.present is not False for sign in check_health(records, direction)):
+        return None
+    counts = ClassCounts(names, (0,) * len(names))  # the names alone
+    found = diagnose(None, records, trial.config or {}, counts)
+    return found if found.confidence > CLEAR_CONFIDENCE else None
 
 
 def _class_names(trial: StoredTrial, records: Sequence[EpochRecord]) -> tuple[str, ...]:
-    """As the objective told them when it ran, else their indices."""
-    told = (trial.used or {}).get("environment.classes")
-    return tuple(map(str, told or range(len(records[0].class_metric) if records else 0)))
+    """The class names that the objective recorded, else the indices of the classes."""
+    recorded = (trial.used or {}).get("environment.classes")
+    if recorded:
+        return tuple(map(str, recorded))
+    return tuple(map(str, range(len(records[0].class_metric)))) if records else ()
 
 
-def _no_trial(store: Store, stored: StoredStudy, number: int) -> StoreError:
-    known = sorted(
-        trial.number for trial in store.trials.list_trials(stored.id) if trial.number is not None
-    )
-    allowed = ", ".join(map(str, known[:20])) + (f" … {known[-1]}" if len(known) > 20 else "")
-    what, next_step = (
-        f"the study {stored.name!r} has no trial {number}",
-        f"`search show --study {stored.name}` shows how it stands",
-    )
+def _unknown_trial(store: Store, stored: StoredStudy, number: int) -> StoreError:
+    numbers = [trial.number for trial in store.trials.list_trials(stored.id)]
+    known = sorted(each for each in numbers if each is not None)
+    allowed = ", ".join(map(str, known[:LISTED_TRIALS])) or "none has begun yet"
+    if len(known) > LISTED_TRIALS:
+        allowed += f" … {known[-1]}"
     return StoreError(
-        what,
+        f"the study {stored.name!r} has no trial {number}",
         where=store.where,
         found=f"trial {number}",
-        allowed=allowed or "none has begun yet",
-        next_step=next_step,
+        allowed=allowed,
+        next_step=f"`search show --study {stored.name}` lists its trials",
     )

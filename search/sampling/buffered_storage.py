@@ -13,7 +13,7 @@ from optuna.storages import BaseStorage, RDBStorage, get_storage
 from optuna.trial import FrozenTrial, TrialState
 
 from search.sampling.history import History
-from storage.rows import Sampled, SampledParam
+from storage.rows import SampledParam, SampledTrial
 
 
 @dataclass
@@ -28,9 +28,9 @@ class PendingWrites:
     system_attrs: dict[str, str] = field(default_factory=dict)
     history: list[FrozenTrial] | None = None
 
-    def to_sampled(self) -> Sampled:
+    def to_sampled(self) -> SampledTrial:
         """The writes as the store takes them."""
-        return Sampled(tuple(self.params), dict(self.system_attrs))
+        return SampledTrial(tuple(self.params), dict(self.system_attrs))
 
 
 class BufferedStorage:

@@ -9,7 +9,7 @@ import optuna
 from optuna.storages import RDBStorage
 
 from spaces.errors import StoreError
-from storage.database.engine import tune
+from storage.database.connections import tune_sqlite
 from storage.location import StoreLocation
 
 CREATE_TRIES = 50
@@ -37,7 +37,7 @@ def open_trials(location: StoreLocation) -> RDBStorage:
             found=str(problem).split(" Please")[0],
             next_step="search store migrate, if they are older; otherwise install the newer Optuna",
         ) from None
-    tune(storage.engine)
+    tune_sqlite(storage.engine)
     return storage
 
 

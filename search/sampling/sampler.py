@@ -128,7 +128,9 @@ def suggest_params(trial: Trial, plan: Plan) -> Params:
     """Sample every dimension that exists for this trial, and keep values it already has."""
     params: Params = {}
     start = start_from_attributes(trial.user_attrs)
-    for path, dimension in plan.dimensions(plan.below(start.preset, start.patch), params):
+    for path, dimension in plan.active_dimensions(
+        plan.starting_tree(start.preset, start.patch), params
+    ):
         params[path] = _suggest_value(trial, path, dimension)
     return params
 

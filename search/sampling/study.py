@@ -16,7 +16,7 @@ from search.pruners.median import Peers
 from search.sampling.buffered_storage import BufferedStorage
 from search.sampling.history import History
 from search.sampling.sampler import PRESET, TrialSeededSampler, suggest_params
-from storage.rows import Sampled, Waiting
+from storage.rows import EnqueuedTrial, SampledTrial
 from storage.tables.optuna_version import MADE_BY
 
 MARKING_TRIES = 20
@@ -64,7 +64,7 @@ class WorkerStudy(optuna.Study):
         self._thread_local.cached_all_trials = None
         return Trial(self, trial_id)
 
-    def sample_params(self, trial: Trial, plan: Plan) -> tuple[Params, Sampled]:
+    def sample_params(self, trial: Trial, plan: Plan) -> tuple[Params, SampledTrial]:
         """Sample a trial without writing anything.
 
         Returns:
@@ -82,7 +82,7 @@ class WorkerStudy(optuna.Study):
     def peers_at(self, epoch: int) -> Sequence[float]:
         """The metrics of the complete trials at one epoch, where they have one."""
         if self.peers is not None:
-            return self.peers.at(epoch)
+            return self.peers.metrics_at(epoch)
         complete = self.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         return [
             trial.intermediate_values[epoch]
@@ -129,17 +129,17 @@ def belongs_to_other_program(trials: RDBStorage, name: str) -> bool:
     return True
 
 
-def waiting_presets(study: optuna.Study, plan: Plan) -> list[Waiting]:
+def waiting_presets(study: optuna.Study, plan: Plan) -> list[EnqueuedTrial]:
     """The presets to enqueue, without those that an earlier, interrupted start has enqueued."""
     enqueued = {trial.user_attrs.get(PRESET) for trial in study.get_trials(deepcopy=False)}
     return [
-        Waiting(plan.preset_params(name), {PRESET: name})
+        EnqueuedTrial(plan.preset_params(name), {PRESET: name})
         for name in plan.spec.presets
         if name not in enqueued
     ]
 
 
-def enqueue_trials(study: optuna.Study, waiting: Sequence[Waiting]) -> None:
+def enqueue_trials(study: optuna.Study, waiting: Sequence[EnqueuedTrial]) -> None:
     """Enqueue configurations with Optuna, so that they are tried before anything is sampled."""
     for trial in waiting:
         study.enqueue_trial(dict(trial.params), user_attrs=dict(trial.user_attrs))

@@ -6,7 +6,7 @@ import optuna
 from optuna.trial import TrialState
 
 from search.planning.plan import Plan
-from search.pruners.build import reason
+from search.pruners.build import explain_pruning
 from search.pruners.median import falls_short
 from search.sampling.study import WorkerStudy
 from spaces.parameters import Scalar
@@ -73,7 +73,7 @@ class OptunaTrial:
         """The pruner's reason to end the trial, or None."""
         if self.is_finished or not self._should_prune(plan):
             return None
-        return reason(
+        return explain_pruning(
             self.reported,
             epoch,
             plan.spec.pruner,

@@ -16,8 +16,8 @@ from search.worker.lease import LEASE_S
 from search.worker.watchdog import Watchdog
 from spaces.errors import StoreError
 from spaces.records import EpochRecord, score
-from storage.files.best_weights import Artifacts
-from storage.files.checkpoints import TrialStates
+from storage.files.best_weights import BestWeights
+from storage.files.checkpoints import StoredCheckpoints
 from storage.rows import Claim
 
 Start = Literal["resumed", "resumed again", "from the first epoch"]
@@ -84,15 +84,15 @@ def start_attempt(
     return Attempt(context, claim, trial, checkpoints, records, writer)
 
 
-def open_states(context: WorkerContext, claim: Claim) -> TrialStates:
+def open_states(context: WorkerContext, claim: Claim) -> StoredCheckpoints:
     """The checkpoint files of a trial."""
-    path = context.files.path(context.stored.name, claim.number or 0)
-    return TrialStates(context.files, path)
+    path = context.files.trial_stem(context.stored.name, claim.number or 0)
+    return StoredCheckpoints(context.files, path)
 
 
-def open_artifacts(context: WorkerContext) -> Artifacts:
+def open_artifacts(context: WorkerContext) -> BestWeights:
     """The best weights of the study."""
-    return Artifacts(context.files, context.stored.name, context.stored.created_at)
+    return BestWeights(context.files, context.stored.name, context.stored.created_at)
 
 
 def _identify_owner(context: WorkerContext, claim: Claim) -> Mapping[str, Any]:
@@ -144,7 +144,7 @@ def _is_promising(
     """Whether a trial that ends with this record may be the best so far."""
     metric = context.plan.spec.metric
     reached = score([*_records_before(records, record.epoch), record], metric)
-    return open_artifacts(context).beats(claim.number or 0, reached, metric.direction)
+    return open_artifacts(context).is_better(claim.number or 0, reached, metric.direction)
 
 
 def _records_before(records: Sequence[EpochRecord], epoch: int) -> list[EpochRecord]:

@@ -16,8 +16,8 @@ from search.worker.watchdog import Watchdog
 from spaces.config import Direction
 from spaces.errors import InputError
 from spaces.records import EpochRecord
-from storage.files.best_weights import Artifacts
-from storage.files.checkpoints import TrialState, TrialStates
+from storage.files.best_weights import BestWeights
+from storage.files.checkpoints import StoredCheckpoint, StoredCheckpoints
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class ResumePoint:
         missing: epochs before the state's own that only its note has; the attempt writes them.
     """
 
-    state: TrialState | None = None
+    state: StoredCheckpoint | None = None
     missing: tuple[EpochRecord, ...] = ()
 
     @property
@@ -74,7 +74,7 @@ class ResumePoint:
 
 
 def find_resume_point(
-    states: TrialStates, attempt: int, owner: Mapping[str, Any], stored_epochs: int
+    states: StoredCheckpoints, attempt: int, owner: Mapping[str, Any], stored_epochs: int
 ) -> ResumePoint:
     """Adopt the newest state of this trial that fits the epochs in the store.
 
@@ -92,11 +92,11 @@ def find_resume_point(
         owner: identifies the trial among all others.
         stored_epochs: how many of its epochs the store has.
     """
-    for state in states.newest_first():
+    for state in states.list_newest_first():
         missing = _missing_epochs(state.note, stored_epochs)
         if state.note.get("owner") != dict(owner) or missing is None:
             continue
-        adopted = states.adopt(state, attempt)
+        adopted = states.adopt_checkpoint(state, attempt)
         if adopted is not None:
             return ResumePoint(adopted, missing)
         logger.warning(
@@ -145,7 +145,7 @@ class TrialCheckpoints:
         newest: the state that was last written or resumed.
     """
 
-    states: TrialStates
+    states: StoredCheckpoints
     attempt: int
     owner: Mapping[str, Any]
     resume_point: ResumePoint
@@ -159,7 +159,7 @@ class TrialCheckpoints:
     last_written: float = field(default_factory=time.monotonic)
     epoch: int = field(init=False)
     every_s: float = field(init=False)
-    newest: TrialState | None = field(init=False)
+    newest: StoredCheckpoint | None = field(init=False)
     _fastest_s: float = math.inf
     _is_within_epoch: bool = False
     _is_leaving: bool = False
@@ -216,7 +216,7 @@ class TrialCheckpoints:
         began = time.monotonic()
         self.confirm_lease()
         try:
-            self.newest = self.states.write(self.attempt, save, self._make_note())
+            self.newest = self.states.save_checkpoint(self.attempt, save, self._make_note())
         except OSError as problem:
             logger.warning("no checkpoint written to %s: %s", self.states.stem, problem)
         self.watchdog.record_step()
@@ -236,20 +236,20 @@ class TrialCheckpoints:
         }
 
     def keep_best(
-        self, artifacts: Artifacts, trial: int, score: float, direction: Direction
+        self, artifacts: BestWeights, trial: int, score: float, direction: Direction
     ) -> None:
         """Keep the state of the last epoch of a complete trial, if it is the best of the study."""
         state = self.newest
         if state is None or state.note.get("within") or state.note.get("epoch") != self.epoch:
             return
         try:
-            artifacts.keep(trial, score, direction, state)
+            artifacts.save_if_better(trial, score, direction, state)
         except OSError as problem:
             logger.warning("the best weights were not kept in %s: %s", artifacts.folder, problem)
 
     def remove_states(self) -> None:
         """Remove the states of a trial that has ended."""
         try:
-            self.states.remove(self.attempt)
+            self.states.remove_up_to(self.attempt)
         except OSError as problem:
             logger.warning("a checkpoint could not be removed: %s", problem)

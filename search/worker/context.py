@@ -22,7 +22,7 @@ from search.worker.tracker import Tracker, make_tracker
 from spaces.config import TrialConfig
 from spaces.errors import StoreError
 from spaces.records import ClassCounts
-from storage.files.study_files import CheckpointFiles
+from storage.files.study_files import StudyFiles
 from storage.location import StoreLocation
 from storage.rows import StoredStudy
 from storage.store import Store
@@ -108,7 +108,7 @@ class WorkerContext:
 
     store: Store
     stored: StoredStudy
-    files: CheckpointFiles
+    files: StudyFiles
     study: WorkerStudy
     plan: Plan
     trainer: Trainer

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 Ending = FinalState | Literal["paused"]
 
 FINAL_STATE_OF: dict[str, FinalState] = {
-    "go_on": "complete",
+    "continue": "complete",
     "prune": "pruned",
     "diverged": "diverged",
 }

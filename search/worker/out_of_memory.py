@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from search.pruners.verdict import graded
+from search.pruners.verdict import grade_severity
 from spaces.config_tree import ConfigTree
 from spaces.errors import OutOfMemoryError
 from spaces.records import Diagnosis, EpochRecord, Evidence, Remedy
@@ -61,7 +61,7 @@ def make_evidence(
     statement = f"{problem}, even with half of its batch" if halvings else str(problem)
     epoch = records[-1].epoch + 1 if records else 1
     evidence = Evidence(SIGNAL, epoch, None, statement, numbers, 1.0)
-    return replace(evidence, severity=graded(evidence, epochs))
+    return replace(evidence, severity=grade_severity(evidence, epochs))
 
 
 def make_diagnosis(problem: OutOfMemoryError, config: Config, halvings: int) -> Diagnosis:

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from search.worker.stop import StopRequest
 from spaces.errors import SearchError, StoreBusyError, StoreError, StoreUnreachableError
-from storage.database.errors import is_fault, store_error
+from storage.database.errors import as_store_error, is_database_error
 
 logger = logging.getLogger(__name__)
 
@@ -142,8 +142,8 @@ def translating_store_errors(where: str) -> Iterator[None]:
     except SearchError:
         raise
     except Exception as problem:
-        if is_fault(problem):
-            raise store_error(where, problem) from problem
+        if is_database_error(problem):
+            raise as_store_error(where, problem) from problem
         raise
 
 

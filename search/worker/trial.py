@@ -36,7 +36,7 @@ from spaces.errors import (
     UnusedHyperparameterError,
     WorkerRestartRequired,
 )
-from spaces.records import GO_ON, EpochRecord, Verdict
+from spaces.records import CONTINUE, EpochRecord, Verdict
 from storage.rows import Claim
 
 logger = logging.getLogger(__name__)
@@ -152,7 +152,7 @@ def _train_trial(attempt: Attempt) -> Ending:
     try:
         for record in attempt.checkpoints.watchdog.watch_training(training):
             verdict = _judge_epoch(attempt, record)
-            if verdict.action != "go_on":
+            if verdict.action != "continue":
                 return finish_trial(attempt, verdict)
             if _should_pause(attempt, record, config.epochs):
                 return pause_trial(attempt)
@@ -160,7 +160,7 @@ def _train_trial(attempt: Attempt) -> Ending:
         return pause_trial(attempt)
     finally:
         training.close()  # type: ignore[attr-defined]
-    return finish_trial(attempt, GO_ON)
+    return finish_trial(attempt, CONTINUE)
 
 
 def _judge_epoch(attempt: Attempt, record: EpochRecord) -> Verdict:

@@ -77,7 +77,7 @@ def hide_password(text: str) -> str:
     """Return a URL without its password, even if the URL is malformed. Never raises."""
     parsed = _parse_or_none(text)
     if parsed is None:
-        return _mask(text)
+        return _mask_secrets(text)
     if parsed.drivername.startswith("sqlite") and parsed.password is None:
         return text
     secrets = dict.fromkeys(_secret_options(parsed), HIDDEN)
@@ -155,7 +155,7 @@ def _parse_or_none(text: str) -> URL | None:
     return None if split_password or "\0" in text else parsed
 
 
-def _mask(text: str) -> str:
+def _mask_secrets(text: str) -> str:
     """Hide whatever may be a secret in a URL that cannot be parsed.
 
     That is: all before the last '@', after a second ':', and in the query.

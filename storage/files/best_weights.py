@@ -1,4 +1,4 @@
-"""What is kept of a study for good: the trained state of its best complete trial, under the name of its content's hash."""
+"""The trained weights of a study's best complete trial, in a file named by its SHA-256."""
 
 from __future__ import annotations
 
@@ -12,31 +12,32 @@ from pathlib import Path
 
 from spaces.config import Direction
 from spaces.records import better
-from storage.files.checkpoints import TrialState
-from storage.files.study_files import CheckpointFiles, link_or_copy
+from storage.files.checkpoints import StoredCheckpoint
+from storage.files.study_files import StudyFiles, link_or_copy
 
-FOLDER, NOTE, LOCK = "artifacts", "best.json", ".lock"
+FOLDER = "artifacts"
+NOTE = "best.json"
+LOCK = ".lock"
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
-def is_kept(path: Path) -> bool:
-    """Whether a file in such a folder is one of ours."""
-    return (
-        not path.is_symlink()
-        and path.is_file()
-        and (path.name in (NOTE, LOCK) or _HASH.fullmatch(path.name) is not None)
-    )
+def is_weights_file(path: Path) -> bool:
+    """Whether a file in the folder of best weights is one of ours."""
+    if path.is_symlink() or not path.is_file():
+        return False
+    return path.name in (NOTE, LOCK) or _HASH.fullmatch(path.name) is not None
 
 
 @dataclass(frozen=True, slots=True)
-class Best:
-    """The best complete trial that was seen in this folder.
+class BestTrial:
+    """The best complete trial of a study so far.
 
     Attributes:
-        since: when its study was registered: files outlive a store that was deleted, and then are of another study.
+        since: when its study was registered. Files outlive a store that was deleted, and belong to
+            another study then.
         trial: its number.
-        score: what it was judged by.
-        sha256: of the file.
+        score: by which trials are compared.
+        sha256: of the file with its weights.
     """
 
     since: float
@@ -45,73 +46,93 @@ class Best:
     sha256: str
 
 
-class Artifacts:
-    """The artifacts of one study, in its folder. Hosts that do not share files keep the best trial of their own each.
+class BestWeights:
+    """The best weights of one study, in its folder.
+
+    Hosts that do not share files keep the best of their own trials each.
+
+    Args:
+        files: the files of the store.
+        study: its name.
+        since: when it was registered, in seconds since 1970.
 
     Raises:
         StoreError: when the study's name could lead out of the folder.
     """
 
-    def __init__(self, files: CheckpointFiles, study: str, since: float) -> None:
-        self.files, self.since = files, since
-        self.folder = files.path(study, 0).parent / FOLDER
+    def __init__(self, files: StudyFiles, study: str, since: float) -> None:
+        self.files = files
+        self.since = since
+        self.folder = files.trial_stem(study, 0).parent / FOLDER
 
-    def best(self) -> Best | None:
-        """The best trial of this study so far, if its file is there."""
-        note = self._noted()
-        return note if note is not None and note.since == self.since else None
+    def find_best(self) -> BestTrial | None:
+        """Return the best trial of this study so far, if the file with its weights exists."""
+        best = self._read_note()
+        return best if best is not None and best.since == self.since else None
 
-    def _noted(self) -> Best | None:
-        """What the note says, of whichever study of this name; None when it is broken or its file is gone."""
-        try:
-            note = Best(**json.loads((self.folder / NOTE).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
-            return None
-        numbers = isinstance(note.trial, int) and all(
-            isinstance(number, (int, float)) for number in (note.score, note.since)
-        )
-        complete = (
-            numbers and isinstance(note.sha256, str) and _HASH.fullmatch(note.sha256)
-        )  # or it could lead out of the folder
-        return note if complete and self.path(note).exists() else None
-
-    def path(self, best: Best) -> Path:
-        """Where its file is."""
+    def weights_path(self, best: BestTrial) -> Path:
+        """Return the path of a trial's weights."""
         return self.folder / best.sha256
 
-    def beats(self, trial: int, score: float, direction: Direction) -> bool:
-        """Whether a trial is better than the best so far; of equals the earlier one counts."""
-        held = self.best()
-        if held is None:
+    def is_better(self, trial: int, score: float, direction: Direction) -> bool:
+        """Whether a trial is better than the best one so far; of two equal ones the earlier is."""
+        best = self.find_best()
+        if best is None:
             return score == score
-        return better(score, held.score, direction) or (score == held.score and trial < held.trial)
+        if score == best.score:
+            return trial < best.trial
+        return better(score, best.score, direction)
 
-    def keep(self, trial: int, score: float, direction: Direction, state: TrialState) -> bool:
-        """Keeps the state of a complete trial in place of the former best's, if it is better. Whether it was.
+    def save_if_better(
+        self, trial: int, score: float, direction: Direction, checkpoint: StoredCheckpoint
+    ) -> bool:
+        """Replace the best weights by those of a complete trial, if it is better.
 
-        A worker that was frozen while its study was deleted and registered again keeps nothing: the files are the
-        later study's.
+        A worker that was suspended while its study was deleted and registered again saves nothing,
+        because the files belong to the later study.
+
+        Returns:
+            Whether the weights were replaced.
 
         Raises:
-            OSError: when the disk is full or cannot be written; the former best stays.
+            OSError: when the disk is full or cannot be written; the earlier weights stay.
         """
         with self._locked():
-            noted = self._noted()
-            if (noted is not None and noted.since > self.since) or not self.beats(
-                trial, score, direction
-            ):
+            noted = self._read_note()
+            if noted is not None and noted.since > self.since:
                 return False
-            best = Best(self.since, trial, score, state.sha256)
-            self.files.write(self.path(best), lambda draft: link_or_copy(state.path, draft))
+            if not self.is_better(trial, score, direction):
+                return False
+            best = BestTrial(self.since, trial, score, checkpoint.sha256)
+            self.files.write_file(
+                self.weights_path(best), lambda draft: link_or_copy(checkpoint.path, draft)
+            )
             self.files.write_json(self.folder / NOTE, asdict(best))
             for path in self.folder.iterdir():
                 if _HASH.fullmatch(path.name) and path.name != best.sha256:
                     path.unlink(missing_ok=True)
         return True
 
+    def _read_note(self) -> BestTrial | None:
+        """Read the note, which may be of an earlier study of this name.
+
+        None when it is broken, or the file with the weights is missing.
+        """
+        try:
+            note = BestTrial(**json.loads((self.folder / NOTE).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return None
+        is_valid = (
+            isinstance(note.trial, int)
+            and all(isinstance(number, (int, float)) for number in (note.score, note.since))
+            and isinstance(note.sha256, str)
+            and _HASH.fullmatch(note.sha256) is not None  # or it could lead out of the folder
+        )
+        return note if is_valid and self.weights_path(note).exists() else None
+
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """One worker at a time looks for the best and replaces it."""
+        """Let one worker at a time compare and replace the best weights."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / LOCK).open("a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)

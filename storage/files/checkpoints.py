@@ -1,157 +1,173 @@
-"""The states that a live trial can go on from: the last two, each with a note that tells whose it is and what it must hold."""
+"""Checkpoints of an open trial: the last two, each with a note that has its owner and checksum."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from storage.files.study_files import CheckpointFiles, link_or_copy
+from storage.files.study_files import StudyFiles, link_or_copy
 
 KEPT = 2
-"""Of a live trial: the newest state, and the one before it for the case that the newest is broken."""
+"""Checkpoints kept of an open trial: the newest one, and the one before in case it is broken."""
+
+Order = tuple[int, int]
+"""Attempt and count: a newer checkpoint has the larger order."""
 
 
 @dataclass(frozen=True, slots=True)
-class TrialState:
-    """A state that lies there, and what its note says of it.
+class StoredCheckpoint:
+    """A checkpoint file, and its note.
 
     Attributes:
-        order: attempt and count, by which a newer state comes after an older one.
+        order: attempt and count, by which a newer checkpoint comes after an older one.
     """
 
-    order: tuple[int, int]
+    order: Order
     path: Path
     note: Mapping[str, Any]
 
     @property
     def sha256(self) -> str:
-        """What the checksum has to be, in hexadecimal digits."""
+        """The checksum according to the note, in hexadecimal digits."""
         return str(self.note.get("sha256"))
 
-    def whole(self) -> bool:
-        """Whether the file holds what was written."""
+    def is_intact(self) -> bool:
+        """Whether the file has the content that was written."""
         try:
-            return checksum(self.path) == self.sha256
+            return hash_file(self.path) == self.sha256
         except OSError:
             return False
 
 
-class TrialStates:
-    """The states of one trial, fenced by attempt: an attempt writes and removes files of its own number and of earlier ones only.
+class StoredCheckpoints:
+    """The checkpoints of one trial.
 
-    So an attempt that was frozen, lost the trial, and thaws in the middle of a write changes nothing that a later
-    attempt reads: that one resumes from a copy under its own number (`adopt`). A state is put in place before its
-    note: what has a note is complete. A broken disk, or a truncated file, shows in the checksum.
+    An attempt writes and removes only files of its own number and of earlier ones. So an attempt
+    that was suspended, lost the trial, and resumes in the middle of a write changes nothing that a
+    later attempt reads: that one continues from a copy under its own number (`adopt_checkpoint`). A
+    checkpoint is put in place before its note, so a checkpoint with a note is complete. A broken
+    disk or a truncated file shows in the checksum.
 
     Args:
-        files: where files are written.
-        stem: of the trial's files, as `CheckpointFiles.path` tells it.
+        files: writes the files.
+        stem: of the trial's files, as `StudyFiles.trial_stem` returns it.
     """
 
-    def __init__(self, files: CheckpointFiles, stem: Path) -> None:
-        self.files, self.stem = files, stem
-        self._named = re.compile(re.escape(stem.name) + r"\.(\d+)\.(\d+)\.(json|ckpt)")
-        self._any_file = re.compile(r"\.?" + re.escape(stem.name) + r"\.(\d+)\.\d+\.(json|ckpt)")
+    def __init__(self, files: StudyFiles, stem: Path) -> None:
+        self.files = files
+        self.stem = stem
+        name = re.escape(stem.name)
+        self._complete_name = re.compile(name + r"\.(\d+)\.(\d+)\.(json|ckpt)")
+        self._any_name = re.compile(r"\.?" + name + r"\.(\d+)\.\d+\.(json|ckpt)")
 
-    def newest_first(self) -> list[TrialState]:
-        """What has a note that can be read; none when there is nothing."""
+    def list_newest_first(self) -> list[StoredCheckpoint]:
+        """Return the checkpoints whose note can be read."""
         found = []
-        for order, kind, path in self._all():
-            note = _read(path) if kind == "json" else None
+        for file in self._find_files():
+            note = _read_note(file.path) if file.kind == "json" else None
             if note is not None:
-                found.append(TrialState(order, self._path(order), note))
-        return sorted(found, key=lambda state: state.order, reverse=True)
+                found.append(StoredCheckpoint(file.order, self._make_path(file.order), note))
+        return sorted(found, key=lambda checkpoint: checkpoint.order, reverse=True)
 
-    def write(
+    def save_checkpoint(
         self, attempt: int, save: Callable[[Path], None], note: Mapping[str, Any]
-    ) -> TrialState:
-        """Puts what `save` writes in place, with its note, and removes all but the last two states.
+    ) -> StoredCheckpoint:
+        """Write a checkpoint with its note, and remove all but the last two.
+
+        Args:
+            save: writes the file.
 
         Raises:
-            OSError: when the disk is full or cannot be written; the former states stay, and nothing else.
+            OSError: when the disk is full or cannot be written; only the earlier checkpoints stay.
         """
-        order = (
-            attempt,
-            1 + max((count for (of, count), _, _ in self._all() if of == attempt), default=0),
-        )
-        path = self._path(order)
+        counts = [file.order[1] for file in self._find_files() if file.order[0] == attempt]
+        order = (attempt, 1 + max(counts, default=0))
+        path = self._make_path(order)
         try:
-            self.files.write(path, save)
-            told = {**note, "sha256": checksum(path)}
-            self.files.write_json(path.with_suffix(".json"), told)
+            self.files.write_file(path, save)
+            complete_note = {**note, "sha256": hash_file(path)}
+            self.files.write_json(path.with_suffix(".json"), complete_note)
         except BaseException:
             path.unlink(missing_ok=True)
             raise
         self._remove_older(order)
-        return TrialState(order, path, told)
+        return StoredCheckpoint(order, path, complete_note)
 
-    def adopt(self, state: TrialState, attempt: int) -> TrialState | None:
-        """The same state under this attempt's number, which no other attempt removes; None when it is broken or gone.
+    def adopt_checkpoint(
+        self, checkpoint: StoredCheckpoint, attempt: int
+    ) -> StoredCheckpoint | None:
+        """Return a checkpoint under this attempt's number, which no other attempt removes.
 
-        The file is linked, not copied, where the file system has links. On a disk that cannot be written the state is
-        used where it is.
+        The file is linked, not copied, if the file system has links. On a disk that cannot be
+        written the checkpoint is used where it is.
+
+        Returns:
+            None when it is broken or was removed.
         """
-        own = state
-        if state.order[0] != attempt:
-            path = self._path((attempt, 0))
+        own = checkpoint
+        if checkpoint.order[0] != attempt:
+            path = self._make_path((attempt, 0))
             try:
-                self.files.write(path, lambda draft: link_or_copy(state.path, draft))
-                self.files.write_json(path.with_suffix(".json"), state.note)
-                own = TrialState((attempt, 0), path, state.note)
-            except FileNotFoundError:  # the attempt that wrote it removed it just now
+                self.files.write_file(path, lambda draft: link_or_copy(checkpoint.path, draft))
+                self.files.write_json(path.with_suffix(".json"), checkpoint.note)
+                own = StoredCheckpoint((attempt, 0), path, checkpoint.note)
+            except FileNotFoundError:  # the attempt that wrote it has just removed it
                 return None
             except OSError:
                 path.unlink(missing_ok=True)
-        return own if own.whole() else None
+        return own if own.is_intact() else None
 
-    def remove(self, attempt: int) -> None:
-        """Removes the states of this attempt and of earlier ones, and drafts that a killed process left; there may be none.
+    def remove_up_to(self, attempt: int) -> None:
+        """Remove the checkpoints of this attempt and earlier ones, and drafts of killed processes.
 
         Raises:
             OSError: when the folder cannot be written.
         """
-        for path in sorted(
-            [
-                *self.stem.parent.glob(f".{self.stem.name}.*"),
-                *self.stem.parent.glob(f"{self.stem.name}.*"),
-            ]
-        ):
-            named = self._any_file.match(path.name)
-            if named and int(named[1]) <= attempt:
+        drafts = self.stem.parent.glob(f".{self.stem.name}.*")
+        complete = self.stem.parent.glob(f"{self.stem.name}.*")
+        for path in sorted([*drafts, *complete]):
+            match = self._any_name.match(path.name)
+            if match and int(match[1]) <= attempt:
                 path.unlink(missing_ok=True)
 
-    def _remove_older(self, newest: tuple[int, int]) -> None:
-        """Removes all but the last states of this attempt and of earlier ones; a later attempt's are not touched."""
-        noted = sorted(
-            (order for order, kind, _ in self._all() if kind == "json" and order <= newest),
-            reverse=True,
-        )
-        kept = set(noted[:KEPT])
-        for order, _, path in sorted(
-            self._all(), key=lambda found: found[1], reverse=True
-        ):  # notes first
-            if order < newest and order not in kept:
-                path.unlink(missing_ok=True)
+    def _remove_older(self, newest: Order) -> None:
+        """Remove all but the last checkpoints of this attempt and of earlier ones."""
+        files = list(self._find_files())
+        noted = [file.order for file in files if file.kind == "json" and file.order <= newest]
+        kept = set(sorted(noted, reverse=True)[:KEPT])
+        for file in sorted(files, key=lambda file: file.kind, reverse=True):  # notes first
+            if file.order < newest and file.order not in kept:
+                file.path.unlink(missing_ok=True)
 
-    def _all(self) -> list[tuple[tuple[int, int], str, Path]]:
-        found = []
+    def _find_files(self) -> Iterator[_File]:
         for path in self.stem.parent.glob(f"{self.stem.name}.*"):
-            match = self._named.fullmatch(path.name)
+            match = self._complete_name.fullmatch(path.name)
             if match:
-                found.append(((int(match[1]), int(match[2])), match[3], path))
-        return found
+                yield _File((int(match[1]), int(match[2])), match[3], path)
 
-    def _path(self, order: tuple[int, int]) -> Path:
+    def _make_path(self, order: Order) -> Path:
         return self.stem.with_name(f"{self.stem.name}.{order[0]}.{order[1]}.ckpt")
 
 
-def checksum(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal digits.
+class _File(NamedTuple):
+    """A file of a checkpoint.
+
+    Attributes:
+        kind: `ckpt`, or `json` for the note.
+    """
+
+    order: Order
+    kind: str
+    path: Path
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal digits.
 
     Raises:
         OSError: when it cannot be read.
@@ -160,8 +176,8 @@ def checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _read(path: Path) -> Mapping[str, Any] | None:
-    """A note, None for one that is broken or gone."""
+def _read_note(path: Path) -> Mapping[str, Any] | None:
+    """Read a note, None when it is broken or missing."""
     try:
         note = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

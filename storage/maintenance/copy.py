@@ -1,6 +1,6 @@
-"""Studies from one store to another, of any kind: both books of them, read as they stood at one moment, written all or not at all.
+"""Copy studies to another store of any kind: Optuna's tables and ours, consistently, all or none.
 
-Every row is numbered anew, for the numbers may be taken; what a trial is called, its number within the study, stays.
+Every row gets a new id, because the old one may be in use; a trial keeps its number in the study.
 """
 
 from __future__ import annotations
@@ -15,293 +15,295 @@ from sqlalchemy.exc import IntegrityError
 
 from spaces.errors import StoreError, nearest
 from storage.database.engine import Database
-from storage.maintenance.vacuum import refuse_held
-from storage.rows import HELD_STATES
+from storage.maintenance.vacuum import refuse_active
+from storage.rows import ACTIVE_STATES
 from storage.tables.columns import Json
 from storage.tables.models import ClassCount, Epoch, Signal, Study, Table, Trial
 from storage.tables.optuna import SCHEMA
 from storage.tables.optuna_version import OF_STUDIES, OF_TRIALS, optuna_version
 
-TRIALS_AT_ONCE = 200
-"""So many trials' rows are in memory at once; each has one row for every epoch, and a kilobyte or two in it."""
+BATCH_SIZE = 200
+"""Trials whose rows are in memory at once; each has a row of 1 or 2 KB per epoch."""
 
-Numbers = dict[int, int]
+NewIds = dict[int, int]
 """Id in the source → id in the target."""
 
 
 @dataclass(frozen=True, slots=True)
-class Copied:
-    """A study that was copied, and how much of it there was. `held` trials were being worked on, and are paused in the copy."""
+class CopiedStudy:
+    """A study that was copied, and its size.
+
+    Attributes:
+        paused: how many of its trials were running, and are paused in the copy.
+    """
 
     name: str
     trials: int
     epochs: int
-    held: int
+    paused: int
 
 
 def copy_studies(
     source: Database, target: Database, names: Sequence[str] = (), *, running: bool = False
-) -> list[Copied]:
-    """Copies the studies of those names, or all, in one transaction of the target.
+) -> list[CopiedStudy]:
+    """Copy studies in one transaction of the target.
 
     Args:
-        running: copy a study although workers hold trials of it; those are paused in the copy, with the epochs they had.
+        names: of the studies; none: all of them.
+        running: copy a study even while workers own its trials; they are paused in the copy, with
+            the epochs that they had.
 
     Raises:
-        StoreError: when there is no such study, the target has one of that name, workers hold trials, or either store is
-            of a version whose tables this program does not know, or fails.
+        StoreError: when there is no such study, the target has one of that name, workers own
+            trials, a store fails, or has tables of an unknown version.
     """
     try:
         with source.snapshot() as read:
-            chosen = _chosen(read, names, source.where)
+            chosen = _choose_studies(read, names, source.where)
             if not running:
-                refuse_held(read, source.where, "copied", [study["id"] for study in chosen])
+                refuse_active(read, source.where, "copied", [study["id"] for study in chosen])
             with target.writing() as write:
                 target.lock_schema(write)
-                for database, connection in ((source, read), (target, write)):
-                    _check_tables(connection, database.where)
-                _refuse_taken(write, [study["name"] for study in chosen], target.where)
+                _check_version(read, source.where)
+                _check_version(write, target.where)
+                _refuse_duplicates(write, [study["name"] for study in chosen], target.where)
                 transfer = _Transfer(read, write, source.where)
-                copied = [transfer.study(study) for study in chosen]
-                _copy_counts(read, write)
+                copied = [transfer.copy_study(study) for study in chosen]
+                _copy_class_counts(read, write)
                 return copied
     except IntegrityError as error:
-        found = " ".join(str(error.orig).split())
         raise StoreError(
-            "a study of that name came into the target meanwhile",
+            "another program has just created a study of that name in the target",
             where=target.where,
-            found=found,
+            found=" ".join(str(error.orig).split()),
             next_step="try again",
         ) from None
 
 
-def _chosen(read: Connection, names: Sequence[str], where: str) -> list[dict[str, Any]]:
-    held = {
-        row["name"]: dict(row)
-        for row in read.execute(select(*_raw(Study).c).order_by(Study.id)).mappings()
-    }
+def _choose_studies(read: Connection, names: Sequence[str], where: str) -> list[dict[str, Any]]:
+    rows = read.execute(select(*_as_text(Study).c).order_by(Study.id)).mappings()
+    stored = {row["name"]: dict(row) for row in rows}
     for name in names:
-        if name not in held:
-            what = f"there is no study {name!r} in the store{nearest(name, held)}"
+        if name not in stored:
             raise StoreError(
-                what,
+                f"there is no study {name!r} in the store{nearest(name, stored)}",
                 where=where,
                 found=name,
-                allowed=", ".join(held) or "none yet",
+                allowed=", ".join(stored) or "none yet",
                 next_step="`search store check` lists them",
             )
-    return [study for name, study in held.items() if not names or name in names]
+    return [study for name, study in stored.items() if not names or name in names]
 
 
-def _check_tables(connection: Connection, where: str) -> None:
+def _check_version(connection: Connection, where: str) -> None:
     found = optuna_version(connection)
-    if found != SCHEMA:
-        what = (
-            f"version {found}"
-            if found
-            else "none of Optuna's tables, so no study was ever begun there"
-        )
-        raise StoreError(
-            "studies can be copied between tables of one version only",
-            where=where,
-            found=what,
-            allowed=SCHEMA,
-            next_step="search store migrate",
-        )
+    if found == SCHEMA:
+        return
+    shown = "none of Optuna's tables, so no study was ever started there"
+    if found:
+        shown = f"version {found}"
+    raise StoreError(
+        "studies can be copied only between tables of one version",
+        where=where,
+        found=shown,
+        allowed=SCHEMA,
+        next_step="search store migrate",
+    )
 
 
-def _refuse_taken(write: Connection, names: Sequence[str], where: str) -> None:
-    ours = write.execute(select(Study.name).where(Study.name.in_(names))).scalars().all()
-    theirs = sa.table("studies", column("study_name"))
-    taken = {
-        *ours,
-        *write.execute(select(theirs.c.study_name).where(theirs.c.study_name.in_(names))).scalars(),
-    }
-    if taken:
-        step = "copy into another store, or name the studies to copy with --study"
+def _refuse_duplicates(write: Connection, names: Sequence[str], where: str) -> None:
+    optuna_studies = sa.table("studies", column("study_name"))
+    ours = select(Study.name).where(Study.name.in_(names))
+    theirs = select(optuna_studies.c.study_name).where(optuna_studies.c.study_name.in_(names))
+    duplicates = {*write.execute(ours).scalars(), *write.execute(theirs).scalars()}
+    if duplicates:
         raise StoreError(
             "the target has a study of that name",
             where=where,
-            found=", ".join(sorted(taken)),
-            next_step=step,
+            found=", ".join(sorted(duplicates)),
+            next_step="copy to another store, or name the studies to copy with --study",
         )
 
 
-def _copy_counts(read: Connection, write: Connection) -> None:
-    """Class counts belong to data and not to studies; those that are there already are the same."""
-    table = _raw(ClassCount)
-    there = set(write.execute(select(ClassCount.fingerprint)).scalars())
+def _copy_class_counts(read: Connection, write: Connection) -> None:
+    """Copy class counts, which belong to data and not to studies; existing ones are the same."""
+    table = _as_text(ClassCount)
+    existing = set(write.execute(select(ClassCount.fingerprint)).scalars())
     rows = [
         dict(row)
         for row in read.execute(select(*table.c)).mappings()
-        if row["fingerprint"] not in there
+        if row["fingerprint"] not in existing
     ]
     if rows:
         write.execute(sa.insert(table), rows)
 
 
-def _raw(model: type[Table]) -> TableClause:
-    """The table with JSON as the text that it is: it is the same everywhere, and need not be understood."""
-    columns = model.__table__.columns
-    return sa.table(
-        model.__tablename__,
-        *(
-            column(each.name, Text() if isinstance(each.type, Json) else each.type)
-            for each in columns
-        ),
-    )
-
-
 class _Transfer:
-    """Studies on their way. Optuna's tables are taken as they are found in either database."""
+    """Copies studies from one connection to another.
+
+    Optuna's tables are reflected from either database.
+    """
 
     def __init__(self, read: Connection, write: Connection, where: str) -> None:
-        self.read, self.write, self.where = read, write, where
-        self._found = (sa.MetaData(), sa.MetaData())
+        self._read = read
+        self._write = write
+        self._where = where
+        self._source_tables = sa.MetaData()
+        self._target_tables = sa.MetaData()
 
-    def study(self, study: Mapping[str, Any]) -> Copied:
-        """Copies it. The transaction of the target has it then."""
-        theirs, optuna_trials = self._optuna_study(study["optuna_study_id"], study["name"])
-        new = {key: value for key, value in study.items() if key != "id"} | {
-            "optuna_study_id": theirs
-        }
-        self.write.execute(sa.insert(_raw(Study)), [new])
-        study_id = self.write.execute(
-            select(Study.id).where(Study.name == study["name"])
-        ).scalar_one()
-        trials, held = self._trials(study["id"], study_id, optuna_trials)
-        epochs = sum(self._ours(Epoch, batch, trials) for batch in _batches(trials))
-        for batch in _batches(trials):
-            self._ours(Signal, batch, trials)
-        return Copied(study["name"], len(trials), epochs, held)
-
-    def _trials(self, old: int, new: int, optuna_trials: Numbers) -> tuple[Numbers, int]:
-        """The trials of a study of ours; one that somebody holds is paused in the copy, for nobody works on it there."""
-        table, rows = _raw(Trial), []
-        for row in self.read.execute(
-            select(*table.c).where(table.c.study_id == old).order_by(table.c.id)
-        ).mappings():
-            theirs = row["optuna_trial_id"]
-            if theirs is not None and theirs not in optuna_trials:
-                found = f"trial {row['number']} is not in Optuna's tables"
-                raise StoreError(
-                    "the study cannot be copied",
-                    where=self.where,
-                    found=found,
-                    next_step="search store check says what is wrong",
-                )
-            rows.append(
-                dict(row)
-                | {
-                    "study_id": new,
-                    "optuna_trial_id": None if theirs is None else optuna_trials[theirs],
-                }
-            )
-        held = [row for row in rows if row["state"] in HELD_STATES]
-        for trial in held:
-            trial.update(state="paused", lease_until=None, charged_until=None)
-        return self._insert(table, rows, "id", table.c.study_id == new), len(held)
-
-    def _optuna_study(self, old: int, name: str) -> tuple[int, Numbers]:
-        source, target = self._both("studies")
-        row = (
-            self.read.execute(select(source).where(source.c.study_id == old))
-            .mappings()
-            .one_or_none()
+    def copy_study(self, study: Mapping[str, Any]) -> CopiedStudy:
+        """Copy one study, within the transaction of the target."""
+        optuna_study_id, optuna_trials = self._copy_optuna_study(
+            study["optuna_study_id"], study["name"]
         )
-        if row is None:
-            found = f"study {name} is not in Optuna's tables"
-            raise StoreError(
-                "the study cannot be copied",
-                where=self.where,
-                found=found,
-                next_step="search store check says what is wrong",
-            )
-        self.write.execute(
-            sa.insert(target),
-            [{key: row[key] for key in _shared(source, target) if key != "study_id"}],
-        )
-        new = self.write.execute(
-            select(target.c.study_id).where(target.c.study_name == row["study_name"])
-        ).scalar_one()
+        row = {**study, "optuna_study_id": optuna_study_id}
+        del row["id"]
+        self._write.execute(sa.insert(_as_text(Study)), [row])
+        query = select(Study.id).where(Study.name == study["name"])
+        study_id = self._write.execute(query).scalar_one()
+        trials, paused = self._copy_trials(study["id"], study_id, optuna_trials)
+        epochs = sum(self._copy_rows(Epoch, batch, trials) for batch in _split_batches(trials))
+        for batch in _split_batches(trials):
+            self._copy_rows(Signal, batch, trials)
+        return CopiedStudy(study["name"], len(trials), epochs, paused)
+
+    def _copy_trials(self, old: int, new: int, optuna_trials: NewIds) -> tuple[NewIds, int]:
+        """Copy our trials of a study. Running ones are paused: no worker owns them in the copy."""
+        table = _as_text(Trial)
+        query = select(*table.c).where(table.c.study_id == old).order_by(table.c.id)
+        rows = []
+        paused = 0
+        for trial in self._read.execute(query).mappings():
+            row = {**trial, "study_id": new}
+            theirs = trial["optuna_trial_id"]
+            if theirs is not None:
+                if theirs not in optuna_trials:
+                    raise self._make_incomplete_error(f"trial {trial['number']}")
+                row["optuna_trial_id"] = optuna_trials[theirs]
+            if trial["state"] in ACTIVE_STATES:
+                row |= {"state": "paused", "lease_until": None, "charged_until": None}
+                paused += 1
+            rows.append(row)
+        return self._insert_rows(table, rows, "id", table.c.study_id == new), paused
+
+    def _copy_optuna_study(self, old: int, name: str) -> tuple[int, NewIds]:
+        """Copy a study of Optuna's tables with its trials.
+
+        Returns:
+            Its new id, and the new ids of the trials.
+        """
+        source, target = self._reflect_both("studies")
+        query = select(source).where(source.c.study_id == old)
+        study = self._read.execute(query).mappings().one_or_none()
+        if study is None:
+            raise self._make_incomplete_error(f"study {name}")
+        row = {key: study[key] for key in _common_columns(source, target) if key != "study_id"}
+        self._write.execute(sa.insert(target), [row])
+        by_name = select(target.c.study_id).where(target.c.study_name == study["study_name"])
+        new = self._write.execute(by_name).scalar_one()
         for table in OF_STUDIES:
-            self._theirs(table, "study_id", {old: new})
-        source, target = self._both("trials")
-        told = self.read.execute(
-            select(source).where(source.c.study_id == old).order_by(source.c.trial_id)
-        ).mappings()
-        rows = [
-            {key: row[key] for key in _shared(source, target)} | {"study_id": new} for row in told
-        ]
-        numbers = self._insert(target, rows, "trial_id", target.c.study_id == new)
-        for batch in _batches(numbers):
+            self._copy_optuna_rows(table, "study_id", {old: new})
+        trials = self._copy_optuna_trials(old, new)
+        for batch in _split_batches(trials):
             for table in OF_TRIALS:
-                self._theirs(table, "trial_id", batch)
-        return new, numbers
+                self._copy_optuna_rows(table, "trial_id", batch)
+        return new, trials
 
-    def _insert(
+    def _copy_optuna_trials(self, old: int, new: int) -> NewIds:
+        source, target = self._reflect_both("trials")
+        query = select(source).where(source.c.study_id == old).order_by(source.c.trial_id)
+        columns = _common_columns(source, target)
+        rows = [
+            {key: row[key] for key in columns} | {"study_id": new}
+            for row in self._read.execute(query).mappings()
+        ]
+        return self._insert_rows(target, rows, "trial_id", target.c.study_id == new)
+
+    def _insert_rows(
         self, table: Any, rows: Sequence[dict[str, Any]], key: str, mine: sa.ColumnElement[bool]
-    ) -> Numbers:
-        """Inserts rows under new ids, which a database gives out in order."""
+    ) -> NewIds:
+        """Insert rows under new ids, which a database assigns in order.
+
+        Args:
+            key: column of the id.
+            mine: whether a row of the target is one of these.
+        """
         if not rows:
             return {}
-        self.write.execute(
-            sa.insert(table),
-            [{name: value for name, value in row.items() if name != key} for row in rows],
-        )
-        new = (
-            self.write.execute(select(table.c[key]).where(mine).order_by(table.c[key]))
-            .scalars()
-            .all()
-        )
+        without_id = [{name: row[name] for name in row if name != key} for row in rows]
+        self._write.execute(sa.insert(table), without_id)
+        query = select(table.c[key]).where(mine).order_by(table.c[key])
+        new = self._write.execute(query).scalars().all()
         return dict(zip((row[key] for row in rows), new, strict=True))
 
-    def _ours(self, model: type[Table], batch: Numbers, trials: Numbers) -> int:
-        table = _raw(model)
-        rows = (
-            self.read.execute(select(*table.c).where(table.c.trial_id.in_(batch))).mappings().all()
-        )
+    def _copy_rows(self, model: type[Table], batch: NewIds, trials: NewIds) -> int:
+        """Copy the rows of some trials in one of our tables, and return how many there were."""
+        table = _as_text(model)
+        query = select(*table.c).where(table.c.trial_id.in_(batch))
+        rows = [
+            {**row, "trial_id": trials[row["trial_id"]]}
+            for row in self._read.execute(query).mappings()
+        ]
         if rows:
-            self.write.execute(
-                sa.insert(table),
-                [dict(row) | {"trial_id": trials[row["trial_id"]]} for row in rows],
-            )
+            self._write.execute(sa.insert(table), rows)
         return len(rows)
 
-    def _theirs(self, name: str, owner: str, numbers: Numbers) -> None:
-        source, target = self._both(name)
-        own = {each.name for each in target.primary_key.columns}
-        kept = [key for key in _shared(source, target) if key not in own]
-        told = self.read.execute(
-            select(source).where(source.c[owner].in_(numbers)).order_by(*source.primary_key.columns)
-        ).mappings()
-        rows = [{key: row[key] for key in kept} | {owner: numbers[row[owner]]} for row in told]
+    def _copy_optuna_rows(self, name: str, owner: str, new_ids: NewIds) -> None:
+        """Copy the rows of some studies or trials in one of Optuna's tables.
+
+        Args:
+            owner: column of the study's or the trial's id.
+        """
+        source, target = self._reflect_both(name)
+        own_ids = {each.name for each in target.primary_key.columns}
+        columns = [key for key in _common_columns(source, target) if key not in own_ids]
+        query = select(source).where(source.c[owner].in_(new_ids))
+        rows = [
+            {key: row[key] for key in columns} | {owner: new_ids[row[owner]]}
+            for row in self._read.execute(query.order_by(*source.primary_key.columns)).mappings()
+        ]
         if rows:
-            self.write.execute(sa.insert(target), rows)
+            self._write.execute(sa.insert(target), rows)
 
-    def _both(self, name: str) -> tuple[sa.Table, sa.Table]:
-        """A table of Optuna's as it is in either database."""
-        source, target = self._found
-        return _reflected(self.read, name, source), _reflected(self.write, name, target)
+    def _reflect_both(self, name: str) -> tuple[sa.Table, sa.Table]:
+        """One of Optuna's tables as it is in either database."""
+        source = _reflect_table(self._read, name, self._source_tables)
+        return source, _reflect_table(self._write, name, self._target_tables)
+
+    def _make_incomplete_error(self, what: str) -> StoreError:
+        return StoreError(
+            "the study cannot be copied",
+            where=self._where,
+            found=f"{what} is not in Optuna's tables",
+            next_step="search store check lists the problems",
+        )
 
 
-def _reflected(connection: Connection, name: str, found: sa.MetaData) -> sa.Table:
+def _as_text(model: type[Table]) -> TableClause:
+    """A table of ours with JSON as text, which is copied without decoding."""
+    columns = [
+        column(each.name, Text() if isinstance(each.type, Json) else each.type)
+        for each in model.__table__.columns
+    ]
+    return sa.table(model.__tablename__, *columns)
+
+
+def _reflect_table(connection: Connection, name: str, found: sa.MetaData) -> sa.Table:
     if name in found.tables:
         return found.tables[name]
     table = sa.Table(name, found, autoload_with=connection, resolve_fks=False)
     for each in table.columns:
         if isinstance(each.type, sa.Numeric | sa.Float):
-            each.type = (
-                sa.Double()
-            )  # as MySQL's is found it would come as a decimal, which is shorter than the float
+            # The reflected type of MySQL would return a decimal, which is shorter than the float.
+            each.type = sa.Double()
     return table
 
 
-def _shared(source: sa.Table, target: sa.Table) -> list[str]:
+def _common_columns(source: sa.Table, target: sa.Table) -> list[str]:
     return [each.name for each in source.columns if each.name in target.columns]
 
 
-def _batches(numbers: Numbers) -> Iterator[Numbers]:
-    pairs = list(numbers.items())
-    for start in range(0, len(pairs), TRIALS_AT_ONCE):
-        yield dict(pairs[start : start + TRIALS_AT_ONCE])
+def _split_batches(new_ids: NewIds) -> Iterator[NewIds]:
+    pairs = list(new_ids.items())
+    for start in range(0, len(pairs), BATCH_SIZE):
+        yield dict(pairs[start : start + BATCH_SIZE])

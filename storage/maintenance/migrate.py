@@ -1,24 +1,23 @@
-"""Brings a store of an older program to the version of this one."""
+"""Upgrade the tables of an older program."""
 
 from __future__ import annotations
 
+from contextlib import closing
+
 from storage.location import StoreLocation
-from storage.maintenance.vacuum import lock_against_claims, refuse_held
-from storage.tables.schema import check_upgradable, upgrade
+from storage.maintenance.vacuum import lock_against_claims, refuse_active
+from storage.tables.schema import check_upgradable, upgrade_tables
 
 
 def upgrade_store(location: StoreLocation) -> None:
-    """Brings a store of an older program to the version of this one; a store of this version stays as it is.
+    """Upgrade our tables to this program's version; a store of this version is not changed.
 
     Raises:
-        StoreError: when there is no store, or a newer one, or workers hold trials, or the database cannot be reached or written.
+        StoreError: when there is no store, or a newer one, workers own trials, or the database
+            cannot be reached or written.
     """
-    database = location.open_database()
-    try:
-        with database.writing() as connection:
-            lock_against_claims(database, connection)
-            check_upgradable(connection, database.where)
-            refuse_held(connection, database.where, "migrated")
-            upgrade(connection)
-    finally:
-        database.close()
+    with closing(location.open_database()) as database, database.writing() as connection:
+        lock_against_claims(database, connection)
+        check_upgradable(connection, database.where)
+        refuse_active(connection, database.where, "migrated")
+        upgrade_tables(connection)

@@ -1,4 +1,4 @@
-"""What keeps a database in order, in the words of each kind: its size, whether it is whole, a copy of its file, and tidying up."""
+"""Maintenance of each kind of database: size, damage, backup, and freeing unused space."""
 
 from __future__ import annotations
 
@@ -13,35 +13,44 @@ from sqlalchemy import Connection, inspect, select
 
 from spaces.errors import StoreError
 from storage.database.engine import Database, now
-from storage.database.errors import spoken
-from storage.rows import HELD_STATES
+from storage.database.errors import translate_errors
+from storage.rows import ACTIVE_STATES
 from storage.tables import schema
 from storage.tables.models import PREFIX, Study, Trial
 from storage.tables.optuna_version import TABLES
 
+MAX_SHOWN = 5
+"""Trials that are listed when they prevent an operation; the others are counted."""
+
 _SIZES = {
     "sqlite": "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()",
-    "postgresql": "SELECT COALESCE(SUM(pg_total_relation_size(to_regclass(name))), 0) FROM unnest(CAST(:names AS text[])) AS name",
-    "mysql": "SELECT COALESCE(SUM(data_length + index_length), 0) FROM information_schema.tables WHERE table_schema = DATABASE()",
+    "postgresql": (
+        "SELECT COALESCE(SUM(pg_total_relation_size(to_regclass(name))), 0) "
+        "FROM unnest(CAST(:names AS text[])) AS name"
+    ),
+    "mysql": (
+        "SELECT COALESCE(SUM(data_length + index_length), 0) "
+        "FROM information_schema.tables WHERE table_schema = DATABASE()"
+    ),
 }
 
 
-def kind(database: Database) -> str:
-    """`sqlite`, `postgresql` or `mysql`, which stands for MariaDB, too."""
+def database_kind(database: Database) -> str:
+    """Return `sqlite`, `postgresql` or `mysql`, which includes MariaDB."""
     name = database.engine.dialect.name
     return "mysql" if name == "mariadb" else name
 
 
 def size_bytes(connection: Connection) -> int:
-    """How large our tables and Optuna's are, on SQLite the file."""
+    """Return the size of Optuna's tables and ours, on SQLite the size of the file."""
     name = connection.dialect.name
-    asked = sa.text(_SIZES["mysql" if name == "mariadb" else name])
-    given = {"names": tables(connection)} if name == "postgresql" else {}
-    return int(connection.execute(asked, given).scalar_one())
+    query = sa.text(_SIZES["mysql" if name == "mariadb" else name])
+    parameters = {"names": list_tables(connection)} if name == "postgresql" else {}
+    return int(connection.execute(query, parameters).scalar_one())
 
 
-def tables(connection: Connection) -> list[str]:
-    """The names of our tables and of Optuna's that are there."""
+def list_tables(connection: Connection) -> list[str]:
+    """Return the names of those of Optuna's tables and ours that exist."""
     return sorted(
         name
         for name in inspect(connection).get_table_names()
@@ -49,9 +58,9 @@ def tables(connection: Connection) -> list[str]:
     )
 
 
-def damage(database: Database) -> list[str]:
-    """What SQLite finds broken in its file; a server looks after its own."""
-    if kind(database) != "sqlite":
+def find_damage(database: Database) -> list[str]:
+    """Return what SQLite finds damaged in its file. Servers check their own files."""
+    if database_kind(database) != "sqlite":
         return []
     try:
         with database.reading() as connection:
@@ -60,69 +69,72 @@ def damage(database: Database) -> list[str]:
         if "damaged" not in problem.what:
             raise
         found = [problem.found]
-    return (
-        []
-        if found == ["ok"]
-        else [f"the file is damaged: {' '.join(line.split())}" for line in found]
-    )
+    if found == ["ok"]:
+        return []
+    return [f"the file is damaged: {' '.join(line.split())}" for line in found]
 
 
-def held_trials(connection: Connection, study_ids: Sequence[int] | None = None) -> list[str]:
-    """Who works on what at this moment, in all studies or in some. It asks for columns that every version of our tables has."""
-    holds = select(Study.name, Trial.number, Trial.worker).join(Study, Study.id == Trial.study_id)
+def list_active(connection: Connection, study_ids: Sequence[int] | None = None) -> list[str]:
+    """Describe the trials that workers own, in some studies or in all.
+
+    It reads only columns that every version of our tables has.
+    """
+    query = select(Study.name, Trial.number, Trial.worker).join(Study, Study.id == Trial.study_id)
     if study_ids is not None:
-        holds = holds.where(Study.id.in_(study_ids))
-    rows = connection.execute(
-        holds.where(Trial.state.in_(HELD_STATES), Trial.lease_until >= now()).order_by(Trial.id)
-    ).all()
+        query = query.where(Study.id.in_(study_ids))
+    is_owned = (Trial.state.in_(ACTIVE_STATES), Trial.lease_until >= now())
+    rows = connection.execute(query.where(*is_owned).order_by(Trial.id)).all()
     return [
         f"study {row.name}, trial {'?' if row.number is None else row.number}: worker {row.worker}"
         for row in rows
     ]
 
 
-def refuse_held(
-    connection: Connection, where: str, done: str, study_ids: Sequence[int] | None = None
+def refuse_active(
+    connection: Connection, where: str, operation: str, study_ids: Sequence[int] | None = None
 ) -> None:
-    """Makes sure that nobody works on the store.
+    """Refuse an operation while workers own trials, in some studies or in all.
+
+    Args:
+        where: URL of the store, without the password.
+        operation: such as `copied`, for the message.
 
     Raises:
-        StoreError: with those who do.
+        StoreError: with these trials and their workers.
     """
-    held = held_trials(connection, study_ids)
-    if held:
-        shown = "; ".join(held[:5]) + (f"; and {len(held) - 5} more" if len(held) > 5 else "")
-        step = "stop the workers with Ctrl-C, which gives their trials back; a dead worker's lease ends by itself within ten seconds"
-        raise StoreError(
-            f"the store cannot be {done} while workers hold trials",
-            where=where,
-            found=shown,
-            next_step=step,
-        )
+    active = list_active(connection, study_ids)
+    if not active:
+        return
+    shown = "; ".join(active[:MAX_SHOWN])
+    if len(active) > MAX_SHOWN:
+        shown += f"; and {len(active) - MAX_SHOWN} more"
+    raise StoreError(
+        f"the store cannot be {operation} while workers own trials",
+        where=where,
+        found=shown,
+        next_step=(
+            "stop the workers with Ctrl-C, which releases their trials; "
+            "the lease of a dead worker expires within ten seconds"
+        ),
+    )
 
 
 def back_up(database: Database, file: Path) -> None:
-    """Copies an SQLite database into a new file, whole, whatever others write meanwhile.
+    """Copy an SQLite database to a new file, consistently even while it is written.
 
     Raises:
-        StoreError: when the file is there already, or cannot be written.
+        StoreError: when the file exists already, or cannot be written.
     """
     try:
         os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except OSError as problem:
-        what = (
-            "the copy is there already"
-            if isinstance(problem, FileExistsError)
-            else "the copy cannot be written"
-        )
-        step = (
-            f"move {file} away, or say --no-backup"
-            if isinstance(problem, FileExistsError)
-            else "make room, or say --no-backup"
-        )
-        raise StoreError(
-            what, where=database.where, found=f"{file}: {problem.strerror}", next_step=step
-        ) from None
+        what = "the copy cannot be written"
+        next_step = "free some space, or use --no-backup"
+        if isinstance(problem, FileExistsError):
+            what = "the copy exists already"
+            next_step = f"move {file} away, or use --no-backup"
+        found = f"{file}: {problem.strerror}"
+        raise StoreError(what, where=database.where, found=found, next_step=next_step) from None
     try:
         with (
             closing(sqlite3.connect(str(database.engine.url.database))) as source,
@@ -135,46 +147,49 @@ def back_up(database: Database, file: Path) -> None:
             "the copy cannot be written",
             where=database.where,
             found=str(problem),
-            next_step="make room, and try again",
+            next_step="free some space, and try again",
         ) from problem
 
 
-def tidy(database: Database) -> None:
-    """Gives the room of deleted rows back, and has the database count its tables anew.
+def free_space(database: Database) -> None:
+    """Return the space of deleted rows to the disk, and update the statistics of the tables.
 
     Raises:
-        StoreError: when the database fails, such as an SQLite file that others are using.
+        StoreError: when the database fails, such as an SQLite file that is in use.
     """
-    # Such statements do not run within a transaction, so they go past the one that SQLAlchemy begins.
+    # These statements cannot run in a transaction, which SQLAlchemy would begin.
     with database.reading() as connection:
-        names = tables(connection)
-    with spoken(database.where, None), closing(database.engine.raw_connection()) as raw:
+        names = list_tables(connection)
+    with translate_errors(database.where, None), closing(database.engine.raw_connection()) as raw:
         driver = raw.driver_connection
         assert driver is not None
-        if kind(database) == "postgresql":
+        if database_kind(database) == "postgresql":
             driver.autocommit = True
         cursor = raw.cursor()
-        for statement in _tidying(kind(database), names):
+        for statement in _make_statements(database_kind(database), names):
             cursor.execute(statement)
-            cursor.fetchall() if cursor.description else None
+            if cursor.description:
+                cursor.fetchall()
         cursor.close()
-        raw.invalidate()  # it is not as the engine made it
-
-
-def _tidying(name: str, names: list[str]) -> list[str]:
-    if name == "sqlite":
-        return ["PRAGMA wal_checkpoint(TRUNCATE)", "VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"]
-    if name == "postgresql":
-        return [f'VACUUM (ANALYZE) "{table}"' for table in names]
-    return [
-        f"{word} TABLE {', '.join(f'`{table}`' for table in names)}"
-        for word in ("OPTIMIZE", "ANALYZE")
-        if names
-    ]
+        raw.invalidate()  # its settings are no longer those of the engine
 
 
 def lock_against_claims(database: Database, connection: Connection) -> None:
-    """No trial is claimed until the transaction ends. SQLite's writers come one at a time anyway."""
+    """Keep workers from claiming trials until the transaction ends.
+
+    On SQLite writers run one at a time anyway.
+    """
     database.lock_schema(connection)
-    if schema.version(connection) is not None:
+    if schema.read_version(connection) is not None:
         connection.execute(select(Study.id).with_for_update()).all()
+
+
+def _make_statements(kind: str, tables: Sequence[str]) -> list[str]:
+    if kind == "sqlite":
+        return ["PRAGMA wal_checkpoint(TRUNCATE)", "VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"]
+    if kind == "postgresql":
+        return [f'VACUUM (ANALYZE) "{table}"' for table in tables]
+    if not tables:
+        return []
+    names = ", ".join(f"`{table}`" for table in tables)
+    return [f"OPTIMIZE TABLE {names}", f"ANALYZE TABLE {names}"]

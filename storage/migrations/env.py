@@ -1,4 +1,4 @@
-"""Runs the migrations on the connection, and within the transaction, that `storage.tables.schema` opened."""
+"""Run the migrations within the transaction that `storage.tables.schema` opened."""
 
 from alembic import context
 

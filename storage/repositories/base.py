@@ -7,11 +7,11 @@ from storage.tables.optuna import OptunaTables
 
 
 class Repository:
-    """One subject of the store. Its methods are transactions of their own.
+    """One subject of the store. Each of its methods is a transaction.
 
     Args:
-        database: where they are run.
-        optuna: what is known of Optuna's tables in it; all repositories of a store share it.
+        database: the store's.
+        optuna: Optuna's tables in it; all repositories of a store share the object.
     """
 
     def __init__(self, database: Database, optuna: OptunaTables) -> None:

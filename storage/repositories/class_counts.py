@@ -1,4 +1,4 @@
-"""Class counts, which are taken once for each training split."""
+"""Class counts, which are counted once for each training split."""
 
 from __future__ import annotations
 
@@ -12,20 +12,19 @@ from storage.tables.models import ClassCount
 
 
 class ClassCountRepository(Repository):
-    """Keeping and finding class counts."""
+    """Save and find class counts."""
 
     def find_counts(self, fingerprint: str) -> ClassCounts | None:
-        """The counts of that split, None when nobody has counted it yet."""
+        """Find the counts of a split, None when no worker has counted it yet."""
+        query = select(ClassCount.names, ClassCount.counts).where(
+            ClassCount.fingerprint == fingerprint
+        )
         with self._database.reading() as connection:
-            row = connection.execute(
-                select(ClassCount.names, ClassCount.counts).where(
-                    ClassCount.fingerprint == fingerprint
-                )
-            ).one_or_none()
+            row = connection.execute(query).one_or_none()
         return None if row is None else ClassCounts(tuple(row.names), tuple(row.counts))
 
     def save_counts(self, fingerprint: str, counts: ClassCounts) -> None:
-        """Keeps the counts of that split; when it was counted already, the earlier counts stay, which are the same."""
+        """Save the counts of a split. If it was counted before, the earlier counts stay."""
         values = {
             "fingerprint": fingerprint,
             "names": counts.names,

@@ -1,9 +1,11 @@
-"""Device time: what the trials of a study take, and what they may take in all.
+"""Device time: how much the trials of a study use, and how much they may use in all.
 
-An attempt is charged for as long as it holds its trial, on the database's clock. Where the study has a budget, time is
-charged before it is used, a lease at a time and never more than is left, and what was not used is returned at the end;
-so the sum stays within the budget however many workers there are. Without one a trial is charged for what it used.
-Whoever needs the study's row and a trial's locks the study first.
+An attempt is charged for the time for which it owns its trial, on the database's clock. In a study
+with a budget, time is charged before it is used, one lease at a time and never more than is left;
+what was not used is refunded at the end. So the sum stays within the budget with any number of
+workers. In a study without a budget, a trial is charged for what it used.
+
+A transaction that needs both the study's row and a trial's locks the study first.
 """
 
 from __future__ import annotations
@@ -23,17 +25,20 @@ ROUNDING_S = 0.001
 
 
 class DeviceTimeRepository(Repository):
-    """The budget of device time of a study."""
+    """Read and set the device time of a study."""
 
     def set_device_budget(self, study_id: int, budget_s: float) -> None:
-        """From now on the trials of the study, those of the past included, may take so many seconds of device time in all.
+        """Limit the device time of all trials of a study together, past ones included.
+
+        Args:
+            budget_s: seconds.
 
         Raises:
             ValueError: when it is not positive.
         """
         if not budget_s > 0:
             raise ValueError(f"a budget is more than 0 seconds, not {budget_s!r}")
-        taken = (
+        charged = (
             select(func.coalesce(func.sum(Trial.device_s), 0.0))
             .where(Trial.study_id == study_id)
             .scalar_subquery()
@@ -43,11 +48,11 @@ class DeviceTimeRepository(Repository):
             connection.execute(
                 update(Study)
                 .where(Study.id == study_id)
-                .values(device_s=taken, device_budget_s=budget_s)
+                .values(device_s=charged, device_budget_s=budget_s)
             )
 
     def find_device_time(self, study_id: int) -> DeviceTime:
-        """What the trials of a study are charged with, and what they may take."""
+        """Return the time charged for the trials of a study, and its budget."""
         charged = (
             select(func.coalesce(func.sum(Trial.device_s), 0.0))
             .where(Trial.study_id == study_id)
@@ -60,7 +65,7 @@ class DeviceTimeRepository(Repository):
         return DeviceTime(0.0, None) if row is None else DeviceTime(*row)
 
     def is_spent(self, study_id: int) -> bool:
-        """Whether the study has a budget of device time, and nothing is left of it; cheap enough to ask twice a second."""
+        """Whether a study's device time is exhausted; cheap enough to ask twice a second."""
         left = select(Study.device_budget_s - Study.device_s).where(Study.id == study_id)
         with self._database.reading() as connection:
             left_s = connection.execute(left).scalar()
@@ -69,62 +74,72 @@ class DeviceTimeRepository(Repository):
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """A study's budget, while its row is locked."""
+    """A study's budget, while its row is locked.
+
+    Attributes:
+        left_s: seconds that are not charged yet.
+    """
 
     study_id: int
     left_s: float
 
     @property
     def spent(self) -> bool:
-        """Whether nothing is left that is worth beginning with; sums of seconds since 1970 are exact to less than a microsecond."""
+        """Whether too little is left to start with.
+
+        Sums of seconds since 1970 are exact to less than a microsecond.
+        """
         return self.left_s < ROUNDING_S
 
 
-def locked_budget(connection: Connection, study_id: int) -> Budget | None:
-    """The budget of a study, whose row stays locked until the transaction ends; None, and no lock, where there is none."""
-    if (
-        connection.execute(select(Study.device_budget_s).where(Study.id == study_id)).scalar()
-        is None
-    ):
+def lock_budget(connection: Connection, study_id: int) -> Budget | None:
+    """Lock a study's budget until the transaction ends; without one, return None without a lock."""
+    budget = select(Study.device_budget_s).where(Study.id == study_id)
+    if connection.execute(budget).scalar() is None:
         return None
-    left_s = connection.execute(
-        select(Study.device_budget_s - Study.device_s).where(Study.id == study_id).with_for_update()
-    ).scalar_one()
+    left = select(Study.device_budget_s - Study.device_s).where(Study.id == study_id)
+    left_s = connection.execute(left.with_for_update()).scalar_one()
     return Budget(study_id, left_s or 0.0)
 
 
-def reserve(connection: Connection, trial_id: int, budget: Budget, lease_s: float) -> float:
-    """Charges a trial that is held for the next `lease_s` seconds, or for what is left.
+def charge_lease(connection: Connection, trial_id: int, budget: Budget, lease_s: float) -> float:
+    """Charge a trial for the next `lease_s` seconds, or for what is left of the budget.
 
-    Returns how many seconds it may still run when that is all it gets, else infinity. Time that it took without having
-    been charged for it is charged in any case.
+    Time that the trial has used without being charged is charged in any case.
+
+    Returns:
+        How many seconds the trial may still run if the budget ends with them, else infinity.
     """
-    at, charged_until = _charged(connection, trial_id)
+    at, charged_until = _read_charge(connection, trial_id)
     wanted_s = at + lease_s - charged_until
     granted_s = max(min(wanted_s, budget.left_s), at - charged_until)
-    _charge(connection, trial_id, budget, granted_s, charged_until + granted_s)
+    _add_charge(connection, trial_id, budget, granted_s, charged_until + granted_s)
     return math.inf if granted_s >= wanted_s else charged_until + granted_s - at
 
 
-def settle(connection: Connection, trial_id: int, budget: Budget) -> None:
-    """Returns what an attempt that is over was charged for and did not use, or charges what it used beyond that."""
-    at, charged_until = _charged(connection, trial_id)
-    _charge(connection, trial_id, budget, at - charged_until, None)
+def settle_charge(connection: Connection, trial_id: int, budget: Budget) -> None:
+    """Refund what an ended attempt did not use, or charge what it used in addition."""
+    at, charged_until = _read_charge(connection, trial_id)
+    _add_charge(connection, trial_id, budget, at - charged_until, None)
 
 
-def used(*, over: bool = False) -> dict[str, Any]:
-    """What to write to a trial, in a study without a budget, to charge it up to now."""
-    taken = now() - func.coalesce(Trial.charged_until, now())
-    return {"device_s": Trial.device_s + taken, "charged_until": None if over else now()}
+def charge_until_now(*, has_ended: bool = False) -> dict[str, Any]:
+    """Make the values that charge a trial up to now, in a study without a budget.
+
+    Args:
+        has_ended: whether the attempt ends with this charge.
+    """
+    used = now() - func.coalesce(Trial.charged_until, now())
+    return {"device_s": Trial.device_s + used, "charged_until": None if has_ended else now()}
 
 
-def _charged(connection: Connection, trial_id: int) -> tuple[float, float]:
-    """The time, and up to when the trial's attempt is charged."""
+def _read_charge(connection: Connection, trial_id: int) -> tuple[float, float]:
+    """The current time, and up to when the trial's attempt is charged."""
     row = connection.execute(select(now(), Trial.charged_until).where(Trial.id == trial_id)).one()
     return row[0], row[0] if row[1] is None else row[1]
 
 
-def _charge(
+def _add_charge(
     connection: Connection, trial_id: int, budget: Budget, seconds: float, until: float | None
 ) -> None:
     connection.execute(

@@ -1,7 +1,8 @@
-"""The epoch log: what every epoch of every trial recorded.
+"""The records of every epoch of every trial.
 
-The epochs of a trial are 1, 2, … without a gap, and attempts only grow along them. A new attempt goes on after the last
-one, or, when its checkpoint is older, from an earlier epoch, whereupon the epochs of the older attempts from there on go.
+The epochs of a trial are 1, 2, … without a gap, and the numbers of their attempts never decrease. A
+new attempt continues after the last epoch or, if its checkpoint is older, from an earlier epoch;
+the older attempts' epochs from there on are deleted.
 """
 
 from __future__ import annotations
@@ -27,28 +28,34 @@ from spaces.errors import EpochOrderError
 from spaces.records import EpochRecord
 from storage.database.engine import now
 from storage.repositories.base import Repository
-from storage.repositories.leases import end_attempt, hold, lost, until
-from storage.rows import HELD_STATES, Claim
+from storage.repositories.leases import (
+    check_lease,
+    end_attempt,
+    make_lost_error,
+    update_owned,
+)
+from storage.rows import ACTIVE_STATES, Claim
 from storage.tables.columns import Json
 from storage.tables.models import Epoch, Trial
 
 
 class EpochRepository(Repository):
-    """Appending epoch records, and reading them."""
+    """Append and read epoch records."""
 
     def append_epoch(self, claim: Claim, record: EpochRecord, lease_s: float) -> None:
-        """Keeps one epoch, holds the trial for `lease_s` seconds more, and notes what was used: one transaction.
+        """Store an epoch and the values that were used, and renew the lease for `lease_s` seconds.
 
-        Where the store knows Optuna's tables the metric is reported there in it, too, unless it is no number: a broken epoch
-        has none. A newer attempt's epoch takes the place of what older ones wrote and reported from there on.
+        It is one transaction, which also reports the metric in Optuna's tables if the store knows
+        them, unless the metric is NaN. A newer attempt's epoch replaces what older attempts wrote
+        and reported from this epoch on.
 
         Raises:
-            LeaseLostError: when another attempt took the trial over, or it ended.
-            EpochOrderError: when the epoch is not the one that comes next.
-            TypeError: when the record holds what is no JSON value.
+            LeaseLostError: when another attempt owns the trial, or it ended.
+            EpochOrderError: when the epoch is not the next one.
+            TypeError: when the record has a value that is not JSON.
             ValueError: when the lease is not positive.
         """
-        until(lease_s)
+        check_lease(lease_s)
         mine = {"b_trial": claim.trial_id, "b_attempt": claim.attempt, "b_lease_s": lease_s}
         epoch = {
             "trial_id": claim.trial_id,
@@ -57,52 +64,60 @@ class EpochRepository(Repository):
             "metric": record.metric,
         }
         with self._database.writing() as connection:
-            last = (
-                _hold(connection, {**mine, "b_used": record.used}, _HOLD_AND_NOTE)
-                if record.used
-                else _hold(connection, mine, _HOLD)
-            )
+            if record.used:
+                last = _renew_lease(
+                    connection, {**mine, "b_used": record.used}, _RENEW_AND_SAVE_USED
+                )
+            else:
+                last = _renew_lease(connection, mine, _RENEW)
             if last is None:
-                raise lost(connection, claim)
-            if _overwrites(last, claim, record.epoch):
-                self._forget(connection, claim, record.epoch - 1)
+                raise make_lost_error(connection, claim)
+            if _is_overwriting(last, claim, record.epoch):
+                self._delete_after(connection, claim, record.epoch - 1)
             connection.execute(_INSERT, {**epoch, "record": record.as_dict()})
             if (
                 claim.optuna_trial_id is not None
                 and record.metric == record.metric
-                and self._optuna.known(connection)
+                and self._optuna.check_version(connection)
             ):
-                self._optuna.report(connection, claim.optuna_trial_id, record.epoch, record.metric)
+                self._optuna.report_value(
+                    connection, claim.optuna_trial_id, record.epoch, record.metric
+                )
 
     def forget_epochs_after(self, claim: Claim, epoch: int) -> None:
-        """Drops the later epochs, because the checkpoint that the attempt starts from knows nothing of them; 0 drops all.
+        """Delete the epochs after the checkpoint from which an attempt resumes; 0 deletes all.
 
         Raises:
-            LeaseLostError: when another attempt took the trial over, or it ended.
+            LeaseLostError: when another attempt owns the trial, or it ended.
         """
         with self._database.writing() as connection:
-            hold(connection, claim, attempt=claim.attempt)
-            self._forget(connection, claim, epoch)
+            update_owned(connection, claim, attempt=claim.attempt)
+            self._delete_after(connection, claim, epoch)
 
     def restart_trial(self, claim: Claim, config: Mapping[str, Any]) -> None:
-        """Pauses the trial, for the next claim to begin it anew with half the batch: its epochs go.
+        """Pause a trial so that the next attempt starts it again from epoch 1 with half the batch.
+
+        Its epochs are deleted.
 
         Raises:
-            LeaseLostError: when another attempt took the trial over, or it ended.
+            LeaseLostError: when another attempt owns the trial, or it ended.
         """
         with self._database.writing() as connection:
             end_attempt(
                 connection, claim, state="paused", config=config, halvings=Trial.halvings + 1
             )
-            self._forget(connection, claim, 0)
+            self._delete_after(connection, claim, 0)
 
-    def _forget(self, connection: Connection, claim: Claim, epoch: int) -> None:
+    def _delete_after(self, connection: Connection, claim: Claim, epoch: int) -> None:
         connection.execute(_DELETE, {"b_trial": claim.trial_id, "b_after": epoch})
-        if claim.optuna_trial_id is not None and self._optuna.known(connection):
-            self._optuna.forget_reports_after(connection, claim.optuna_trial_id, epoch)
+        if claim.optuna_trial_id is not None and self._optuna.check_version(connection):
+            self._optuna.delete_reports_after(connection, claim.optuna_trial_id, epoch)
 
     def last_written(self, claim: Claim) -> int:
-        """The last epoch that this attempt wrote, 0 for none: after a cut connection nobody knows whether it was in time."""
+        """Return the last epoch that an attempt wrote, 0 for none.
+
+        After a cut connection a worker does not know whether its last transaction was committed.
+        """
         mine = select(func.max(Epoch.epoch)).where(
             Epoch.trial_id == claim.trial_id, Epoch.attempt == claim.attempt
         )
@@ -110,7 +125,7 @@ class EpochRepository(Repository):
             return connection.execute(mine).scalar() or 0
 
     def trial_records(self, trial_id: int) -> list[EpochRecord]:
-        """The epochs of one trial, in order."""
+        """Return the epochs of a trial, in order."""
         with self._database.reading() as connection:
             rows = (
                 connection.execute(
@@ -122,7 +137,10 @@ class EpochRepository(Repository):
         return [EpochRecord.from_dict(row) for row in rows]
 
     def optuna_trial_records(self, optuna_trial_id: int) -> list[EpochRecord]:
-        """The epochs of one trial by Optuna's id of it, in order; none for a trial that no worker of ours trained."""
+        """Return the epochs of a trial, in order, by its id in Optuna's tables.
+
+        There are none for a trial of another program.
+        """
         wanted = (
             select(Epoch.record)
             .join(Trial, Trial.id == Epoch.trial_id)
@@ -133,7 +151,10 @@ class EpochRepository(Repository):
         return [EpochRecord.from_dict(row) for row in rows]
 
     def study_records(self, study_id: int) -> dict[int, list[EpochRecord]]:
-        """The epochs of every trial of a study, in order, by the trial's id; a trial without an epoch is left out."""
+        """Return the epochs of every trial of a study, in order, by id of the trial.
+
+        A trial without an epoch is left out.
+        """
         wanted = (
             select(Epoch.trial_id, Epoch.record)
             .join(Trial, Trial.id == Epoch.trial_id)
@@ -147,7 +168,10 @@ class EpochRepository(Repository):
         return dict(found)
 
     def last_epochs(self, study_id: int) -> dict[int, int]:
-        """The last epoch of every trial of a study, by the trial's id; a trial without an epoch is left out."""
+        """Return the number of the last epoch of every trial of a study, by id of the trial.
+
+        A trial without an epoch is left out.
+        """
         last = (
             select(Epoch.trial_id, func.max(Epoch.epoch))
             .join(Trial, Trial.id == Epoch.trial_id)
@@ -157,10 +181,10 @@ class EpochRepository(Repository):
             return {row[0]: row[1] for row in connection.execute(last.group_by(Epoch.trial_id))}
 
 
-def _hold(
+def _renew_lease(
     connection: Connection, mine: dict[str, Any], statement: Update
 ) -> Row[*tuple[Any, ...]] | None:
-    """Extends the lease; the last epoch of the trial, None when it is not held by this attempt any more."""
+    """Renew the lease. Return the trial's last epoch, None if the attempt no longer owns it."""
     if connection.dialect.update_returning:
         return connection.execute(statement.returning(*_LAST), mine).one_or_none()
     if connection.execute(statement, mine).rowcount != 1:  # MySQL
@@ -168,8 +192,8 @@ def _hold(
     return connection.execute(_SELECT_LAST, {"b_trial": mine["b_trial"]}).one()
 
 
-def _overwrites(last: Row[*tuple[Any, ...]], claim: Claim, epoch: int) -> bool:
-    """Whether the epoch replaces what older attempts wrote, rather than following it.
+def _is_overwriting(last: Row[*tuple[Any, ...]], claim: Claim, epoch: int) -> bool:
+    """Whether an epoch replaces older attempts' epochs, rather than following them.
 
     Raises:
         EpochOrderError: when it does neither.
@@ -179,13 +203,14 @@ def _overwrites(last: Row[*tuple[Any, ...]], claim: Claim, epoch: int) -> bool:
     starts = last.epoch is not None and last.attempt < claim.attempt
     if starts and 1 <= epoch <= last.epoch:
         return True
-    allowed = f"{'1 to ' if starts else ''}{(last.epoch or 0) + 1}"
+    first = "1 to " if starts else ""
+    allowed = f"{first}{(last.epoch or 0) + 1}"
     raise EpochOrderError(
         f"trial {claim.number}: epoch {epoch} is out of order; the next one is {allowed}"
     )
 
 
-def _last(column: Any) -> ScalarSelect[Any]:
+def _select_last(column: Any) -> ScalarSelect[Any]:
     return (
         select(column)
         .where(Epoch.trial_id == bindparam("b_trial"))
@@ -195,20 +220,21 @@ def _last(column: Any) -> ScalarSelect[Any]:
     )
 
 
-# The statements of `append` are built once, for building one takes as long as running it. One round trip checks the
-# claim, extends the lease, and fetches the last epoch. Nobody else writes epochs of a trial that is held.
-_LAST = (_last(Epoch.epoch).label("epoch"), _last(Epoch.attempt).label("attempt"))
+# The statements of `append_epoch` are built once, because building one takes as long as running it.
+# One round trip checks the claim, renews the lease and fetches the last epoch. No other attempt
+# writes epochs while this one owns the trial.
+_LAST = (_select_last(Epoch.epoch).label("epoch"), _select_last(Epoch.attempt).label("attempt"))
 _SELECT_LAST = select(*_LAST)
-_HOLD = (
+_RENEW = (
     update(Trial)
     .where(
         Trial.id == bindparam("b_trial"),
         Trial.attempt == bindparam("b_attempt"),
-        Trial.state.in_(HELD_STATES),
+        Trial.state.in_(ACTIVE_STATES),
     )
     .values(lease_until=now() + bindparam("b_lease_s"), seen_at=now())
 )
-_HOLD_AND_NOTE = _HOLD.values(used=bindparam("b_used", type_=Json))
+_RENEW_AND_SAVE_USED = _RENEW.values(used=bindparam("b_used", type_=Json))
 _DELETE = delete(Epoch).where(
     Epoch.trial_id == bindparam("b_trial"), Epoch.epoch > bindparam("b_after")
 )

@@ -1,4 +1,4 @@
-"""The signals that fired, and what was made of them."""
+"""The signals that fired, with their diagnoses."""
 
 from __future__ import annotations
 
@@ -19,37 +19,44 @@ _Columns = Row[int, str, int, int | None, str, Any, float, Any]
 
 
 class FindingRepository(Repository):
-    """Reading evidence and diagnoses; they are written when a trial ends."""
+    """Read evidence and diagnoses; they are written when a trial ends."""
 
     def trial_evidence(self, trial_id: int) -> list[Finding]:
-        """What fired in one trial, by epoch."""
+        """Return the signals that fired in a trial, ordered by epoch."""
         with self._database.reading() as connection:
-            rows = connection.execute(_signals().where(Signal.trial_id == trial_id)).all()
-        return [_finding(row) for row in rows]
+            rows = connection.execute(_select_signals().where(Signal.trial_id == trial_id)).all()
+        return [_make_finding(row) for row in rows]
 
     def study_evidence(self, study_id: int) -> dict[int, list[Finding]]:
-        """What fired in every trial of a study, by the trial's id; a trial in which nothing fired is left out."""
+        """Return the signals that fired in a study, by id of the trial.
+
+        A trial in which none fired is left out.
+        """
         with self._database.reading() as connection:
             rows = connection.execute(
-                _signals()
+                _select_signals()
                 .join(Trial, Trial.id == Signal.trial_id)
                 .where(Trial.study_id == study_id)
             ).all()
         found: dict[int, list[Finding]] = defaultdict(list)
         for row in rows:
-            found[row.trial_id].append(_finding(row))
+            found[row.trial_id].append(_make_finding(row))
         return dict(found)
 
 
-def keep(
+def save_finding(
     connection: Connection, trial_id: int, evidence: Evidence, diagnosis: Diagnosis | None
 ) -> None:
-    """Writes one finding, within the transaction that ends the trial."""
-    told = None if diagnosis is None else asdict(diagnosis)
-    connection.execute(insert(Signal).values(trial_id=trial_id, diagnosis=told, **asdict(evidence)))
+    """Write a finding, within the transaction that ends the trial."""
+    row = {
+        "trial_id": trial_id,
+        "diagnosis": None if diagnosis is None else asdict(diagnosis),
+        **asdict(evidence),
+    }
+    connection.execute(insert(Signal).values(row))
 
 
-def _signals() -> Select[int, str, int, int | None, str, Any, float, Any]:
+def _select_signals() -> Select[int, str, int, int | None, str, Any, float, Any]:
     columns = (
         Signal.trial_id,
         Signal.signal,
@@ -63,22 +70,31 @@ def _signals() -> Select[int, str, int, int | None, str, Any, float, Any]:
     return select(*columns).order_by(Signal.trial_id, Signal.epoch)
 
 
-def _finding(row: _Columns) -> Finding:
+def _make_finding(row: _Columns) -> Finding:
     _, signal, *evidence, diagnosis = row
-    return (
-        Evidence(rename_former_signals(signal), *evidence),
-        None if diagnosis is None else _diagnosis(diagnosis),
-    )
+    fired = Evidence(rename_former_signals(signal), *evidence)
+    return fired, None if diagnosis is None else _make_diagnosis(diagnosis)
 
 
-def _diagnosis(told: Mapping[str, Any]) -> Diagnosis:
-    remedies = tuple(Remedy(remedy["text"], remedy["patch"]) for remedy in told["remedies"])
-    others = tuple((cause, likelihood) for cause, likelihood in told.get("others", ()))
+def _make_diagnosis(stored: Mapping[str, Any]) -> Diagnosis:
+    remedies = tuple(map(_make_remedy, stored["remedies"]))
+    others = tuple((cause, likelihood) for cause, likelihood in stored.get("others", ()))
     return Diagnosis(
-        told["cause"],
-        tuple(told["because"]),
+        stored["cause"],
+        tuple(stored["because"]),
         remedies,
-        told.get("confidence", 1.0),
-        tuple(told.get("against", ())),
+        stored.get("confidence", 1.0),
+        tuple(stored.get("against", ())),
         others,
     )
+
+
+def _make_remedy(stored: Mapping[str, Any]) -> Remedy:
+    """Make a remedy; version 0.1.0 stored its title and its patch as one text."""
+    patch = stored["patch"]
+    title: str | None = stored.get("title")
+    if title is None:
+        title = stored["text"]
+        if patch:
+            title = title.partition(f": {next(iter(patch))} ")[0]
+    return Remedy(title, patch)

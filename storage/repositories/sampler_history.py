@@ -1,4 +1,4 @@
-"""The past of a study as a sampler needs it: set-based queries over Optuna's tables, instead of one object graph a trial."""
+"""The past trials of a study as a sampler needs them: a few queries, not several per trial."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Select, and_, bindparam, func, or_, select
 from storage.repositories.base import Repository
 from storage.tables.optuna import (
     CONSTRAINTS,
-    float_of,
+    decode_float,
     params,
     reports,
     system_attributes,
@@ -20,18 +20,21 @@ from storage.tables.optuna import (
     values,
 )
 
-LIKE_RELATIVE, LIKE_CONSTRAINTS = "tpe:relative_params:%", f"{CONSTRAINTS}%"
-"""Attributes that a sampler reads again: of running trials what it drew, of ended ones how infeasible they are."""
+LIKE_RELATIVE = "tpe:relative_params:%"
+"""Attributes of running trials that a sampler reads again: what it sampled."""
+
+LIKE_CONSTRAINTS = f"{CONSTRAINTS}%"
+"""Attributes of ended trials that a sampler reads again: how infeasible they are."""
 
 
 @dataclass(slots=True)
 class PastTrial:
-    """One trial, with what a sampler looks at.
+    """A trial, with what a sampler looks at.
 
     Attributes:
-        state: by Optuna's name of it.
-        value: of a complete or pruned trial; None where it has none.
-        params: name, value as a number, and where that came from as JSON, in the order in which they were sampled.
+        state: Optuna's name of it.
+        value: of a complete or pruned trial; None when it has none.
+        params: name, value as a number, and distribution as JSON, in the order of sampling.
         attrs: system attributes, each as JSON.
         last: step and value of the last report of a pruned trial, by which such trials are ranked.
     """
@@ -46,38 +49,47 @@ class PastTrial:
 
 
 class SamplerHistoryRepository(Repository):
-    """Reading the past."""
+    """Read the past trials of a study."""
 
     def past_trials(
         self, optuna_study_id: int, after: int = -1, among: Sequence[int] = ()
     ) -> list[PastTrial]:
-        """Trials of a study by their id in Optuna: the later ones, and some of the earlier ones. The store must know Optuna's tables.
+        """Return trials of a study. Requires `Store.knows_optuna`.
 
-        Ids grow in the order in which trials can be seen, as whoever makes one holds a lock on the study: what is later than
-        the latest, and what had not ended yet, is all that can be new.
+        Ids grow in the order in which trials become visible, because a process that inserts one has
+        locked the study. So the trials after the last known one, and those that had not ended, are
+        all that can be new.
+
+        Args:
+            after: return all trials with a larger id in Optuna's tables.
+            among: return these earlier trials too, by the same id.
         """
-        asked = {"b_study": optuna_study_id, "b_after": after, "b_among": list(among)}
+        parameters = {"b_study": optuna_study_id, "b_after": after, "b_among": list(among)}
         with self._database.reading() as connection:
-            found = {row.trial_id: PastTrial(*row) for row in connection.execute(_TRIALS, asked)}
+            found = {
+                row.trial_id: PastTrial(*row) for row in connection.execute(_TRIALS, parameters)
+            }
             if any(trial.state in _LOOKED_AT for trial in found.values()):
-                _fill(connection, found, asked)
+                _add_details(connection, found, parameters)
         return list(found.values())
 
 
-def _fill(connection: Connection, found: dict[int, PastTrial], asked: dict[str, Any]) -> None:
-    """What stands below the trials. One that was made or has ended meanwhile is left as it was found."""
-    told: dict[int, PastTrial] = defaultdict(lambda: PastTrial(0, 0, ""), found)
-    for trial_id, *param in connection.execute(_PARAMS, asked):
-        told[trial_id].params.append((param[0], param[1], param[2]))
-    for trial_id, value, kind in connection.execute(_VALUES, asked):
-        told[trial_id].value = float_of(value, kind)
-    for trial_id, key, text in connection.execute(_ATTRIBUTES, asked):
-        told[trial_id].attrs[key] = text
-    for trial_id, step, value, kind in connection.execute(_LAST, asked):
-        told[trial_id].last = (step, float_of(value, kind))
+def _add_details(
+    connection: Connection, found: dict[int, PastTrial], parameters: dict[str, Any]
+) -> None:
+    """Add the rows of the trials. A trial that started or ended meanwhile stays as it was found."""
+    filled: dict[int, PastTrial] = defaultdict(lambda: PastTrial(0, 0, ""), found)
+    for trial_id, *param in connection.execute(_PARAMS, parameters):
+        filled[trial_id].params.append((param[0], param[1], param[2]))
+    for trial_id, value, kind in connection.execute(_VALUES, parameters):
+        filled[trial_id].value = decode_float(value, kind)
+    for trial_id, key, text in connection.execute(_ATTRIBUTES, parameters):
+        filled[trial_id].attrs[key] = text
+    for trial_id, step, value, kind in connection.execute(_LAST, parameters):
+        filled[trial_id].last = (step, decode_float(value, kind))
 
 
-def _below(*columns: Any) -> Select[*tuple[Any, ...]]:
+def _select_details(*columns: Any) -> Select[*tuple[Any, ...]]:
     table = columns[0].table
     return (
         select(*columns)
@@ -95,13 +107,13 @@ _WANTED = and_(
     ),
 )
 _TRIALS = select(trials.c.trial_id, trials.c.number, trials.c.state).where(_WANTED)
-_PARAMS = _below(
+_PARAMS = _select_details(
     params.c.trial_id, params.c.param_name, params.c.param_value, params.c.distribution_json
 ).order_by(params.c.param_id)
-_VALUES = _below(values.c.trial_id, values.c.value, values.c.value_type).where(
+_VALUES = _select_details(values.c.trial_id, values.c.value, values.c.value_type).where(
     values.c.objective == 0
 )
-_ATTRIBUTES = _below(
+_ATTRIBUTES = _select_details(
     system_attributes.c.trial_id, system_attributes.c.key, system_attributes.c.value_json
 ).where(
     or_(
@@ -116,7 +128,7 @@ _LAST_STEP = (
     .correlate(trials)
     .scalar_subquery()
 )
-_LAST = _below(
+_LAST = _select_details(
     reports.c.trial_id,
     reports.c.step,
     reports.c.intermediate_value,

@@ -1,4 +1,4 @@
-"""The studies of a store, and what each was started with."""
+"""The studies of a store, and the definition that each was started with."""
 
 from __future__ import annotations
 
@@ -11,27 +11,31 @@ from sqlalchemy.exc import IntegrityError
 from spaces.errors import StoreError
 from storage.database.engine import now
 from storage.repositories.base import Repository
-from storage.rows import StoredStudy, Waiting
+from storage.rows import EnqueuedTrial, StoredStudy
 from storage.tables.models import Study, Trial
 
 
 class StudyRepository(Repository):
-    """Registering, finding and redefining studies."""
+    """Register, find and redefine studies."""
 
     def register_study(
         self,
         optuna_study_id: int,
         name: str,
         definition: Mapping[str, Any],
-        waiting: Sequence[Waiting] = (),
+        enqueued: Sequence[EnqueuedTrial] = (),
     ) -> StoredStudy:
-        """The study under that name; the first of any number of processes stores the definition, the others find it.
+        """Register a study, or return the one that another process registered first.
 
-        Whether the definition found is the one given is for the caller to compare. What is `waiting` to be tried is
-        enqueued by the first one alone; the store must know Optuna's tables then.
+        The caller compares the definition of the returned study with its own.
+
+        Args:
+            enqueued: enqueued only by the process that registers the study. Requires
+                `Store.knows_optuna`.
 
         Raises:
-            StoreError: when the name, or Optuna's study, is registered already, but not with each other.
+            StoreError: when the name is registered with another study of Optuna's, or the study
+                under another name.
         """
         values = {
             "optuna_study_id": optuna_study_id,
@@ -42,19 +46,17 @@ class StudyRepository(Repository):
         try:
             with self._database.writing() as connection:
                 connection.execute(insert(Study).values(values))
-                if waiting:
-                    self._optuna.enqueue(connection, optuna_study_id, waiting)
+                if enqueued:
+                    self._optuna.enqueue_trials(connection, optuna_study_id, enqueued)
         except IntegrityError:
-            pass  # somebody was faster
+            pass  # another process was faster
         stored = self.find_study(name)
         if stored is None or stored.optuna_study_id != optuna_study_id:
-            found = (
-                f"Optuna's study {optuna_study_id} under another name"
-                if stored is None
-                else f"Optuna's study {stored.optuna_study_id} under that name"
-            )
+            found = f"Optuna's study {optuna_study_id} under another name"
+            if stored is not None:
+                found = f"Optuna's study {stored.optuna_study_id} under that name"
             raise StoreError(
-                f"the study {name!r} clashes with a stored one",
+                f"study {name!r} conflicts with a stored one",
                 where=self._database.where,
                 found=found,
                 next_step="choose another name",
@@ -62,14 +64,18 @@ class StudyRepository(Repository):
         return stored
 
     def redefine_study(self, study_id: int, definition: Mapping[str, Any]) -> None:
-        """Replaces the definition, once somebody has said that the change is meant."""
+        """Replace the definition of a study, after the user accepted the change."""
         with self._database.writing() as connection:
             connection.execute(
                 update(Study).where(Study.id == study_id).values(definition=definition)
             )
 
     def forget_untried(self, study_id: int) -> bool:
-        """Removes a study none of whose trials was ever bound. False, and nothing is removed, when one was."""
+        """Delete a study if none of its trials was ever bound.
+
+        Returns:
+            Whether it was deleted.
+        """
         with self._database.writing() as connection:
             tried = (
                 select(func.count())
@@ -83,21 +89,21 @@ class StudyRepository(Repository):
         return True
 
     def find_study(self, name: str) -> StoredStudy | None:
-        """The study of that name, None when there is none."""
+        """Find a study by its name, None when there is none."""
         with self._database.reading() as connection:
-            row = connection.execute(_studies().where(Study.name == name)).one_or_none()
-        return None if row is None else _stored(row)
+            row = connection.execute(_select_studies().where(Study.name == name)).one_or_none()
+        return None if row is None else _make_study(row)
 
     def list_studies(self) -> list[StoredStudy]:
-        """Every study, oldest first."""
+        """Return every study, the oldest first."""
         with self._database.reading() as connection:
-            rows = connection.execute(_studies().order_by(Study.id)).all()
-        return [_stored(row) for row in rows]
+            rows = connection.execute(_select_studies().order_by(Study.id)).all()
+        return [_make_study(row) for row in rows]
 
 
-def _studies() -> Select[int, int, str, Any, float]:
+def _select_studies() -> Select[int, int, str, Any, float]:
     return select(Study.id, Study.optuna_study_id, Study.name, Study.definition, Study.created_at)
 
 
-def _stored(row: Row[int, int, str, Any, float]) -> StoredStudy:
+def _make_study(row: Row[int, int, str, Any, float]) -> StoredStudy:
     return StoredStudy(*row)

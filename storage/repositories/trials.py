@@ -1,4 +1,4 @@
-"""Reading how the trials of a study stand."""
+"""Read the states of a study's trials."""
 
 from __future__ import annotations
 
@@ -10,44 +10,47 @@ from sqlalchemy import Row, Select, case, func, null, select
 from spaces.thresholds import rename_former_signals
 from storage.database.engine import now
 from storage.repositories.base import Repository
-from storage.rows import HELD_STATES, OPEN_STATES, Claim, Progress, StoredTrial, TrialState
+from storage.rows import ACTIVE_STATES, OPEN_STATES, Claim, Progress, StoredTrial, TrialState
 from storage.tables.models import Epoch, Trial
 
 
 class TrialRepository(Repository):
-    """The trials of a study, one by one or summed up."""
+    """Read the trials of a study, one by one or counted."""
 
     def list_trials(self, study_id: int) -> list[StoredTrial]:
-        """Every trial of a study, in the order in which they were claimed first."""
+        """Return every trial of a study, in the order in which they were first claimed."""
         with self._database.reading() as connection:
             rows = connection.execute(
-                _trials().where(Trial.study_id == study_id).order_by(Trial.id)
+                _select_trials().where(Trial.study_id == study_id).order_by(Trial.id)
             ).all()
-        return [_stored(row) for row in rows]
+        return [_make_trial(row) for row in rows]
 
     def find_trial(self, study_id: int, number: int) -> StoredTrial | None:
-        """The trial of that number, None when there is none."""
+        """Find a trial by its number, None when there is none."""
         with self._database.reading() as connection:
             row = connection.execute(
-                _trials().where(Trial.study_id == study_id, Trial.number == number)
+                _select_trials().where(Trial.study_id == study_id, Trial.number == number)
             ).one_or_none()
-        return None if row is None else _stored(row)
+        return None if row is None else _make_trial(row)
 
     def find_state(self, claim: Claim) -> TrialState | None:
-        """The state of a trial as this attempt left it; None when another attempt has it, or it is gone."""
+        """Read the state in which an attempt left its trial.
+
+        None when another attempt owns the trial, or it was deleted.
+        """
         mine = select(Trial.state).where(Trial.id == claim.trial_id, Trial.attempt == claim.attempt)
         with self._database.reading() as connection:
             return connection.execute(mine).scalar()
 
     def list_progress(self, study_id: int) -> list[Progress]:
-        """How far every trial is, cheaply enough to ask every second: one query that touches the last epoch of each trial only."""
+        """Return the progress of every trial. One query, cheap enough for every second."""
         last = (
             select(func.max(Epoch.epoch))
             .where(Epoch.trial_id == Trial.id)
             .correlate(Trial)
             .scalar_subquery()
         )
-        told = (
+        shown = (
             func.coalesce(Epoch.epoch, 0),
             Epoch.metric,
             Trial.score,
@@ -55,13 +58,13 @@ class TrialRepository(Repository):
             Trial.preset,
             Trial.lease_until - now(),
         )
-        silent_s = case((Trial.state.in_(HELD_STATES), now() - Trial.seen_at), else_=null())
+        silent_s = case((Trial.state.in_(ACTIVE_STATES), now() - Trial.seen_at), else_=null())
         columns: tuple[Any, ...] = (
             Trial.id,
             Trial.number,
             Trial.state,
             Trial.attempt,
-            *told,
+            *shown,
             Trial.lost,
             Trial.host,
             Trial.device,
@@ -77,7 +80,7 @@ class TrialRepository(Repository):
         return [Progress(*row) for row in rows]
 
     def count_by_state(self, study_id: int) -> dict[TrialState, int]:
-        """How many trials of a study are in each state; states that no trial is in are left out."""
+        """Count the trials of a study by state; states without a trial are left out."""
         counted = (
             select(Trial.state, func.count())
             .where(Trial.study_id == study_id)
@@ -87,7 +90,7 @@ class TrialRepository(Repository):
             return {row[0]: row[1] for row in connection.execute(counted)}
 
     def count_completed(self, study_id: int) -> int:
-        """How many trials of a study are complete; cheap enough to ask after every epoch."""
+        """Count the complete trials of a study; cheap enough for every epoch."""
         complete = (
             select(func.count())
             .select_from(Trial)
@@ -97,7 +100,7 @@ class TrialRepository(Repository):
             return connection.execute(complete).scalar_one()
 
     def count_open(self, study_id: int) -> int:
-        """How many trials of a study have begun and not ended."""
+        """Count the trials of a study that have started and not ended."""
         tally = self.count_by_state(study_id)
         return sum(tally.get(state, 0) for state in OPEN_STATES)
 
@@ -106,10 +109,10 @@ _Row = Row[*tuple[Any, ...]]
 _COLUMNS = tuple(Trial.__table__.columns[name] for name in StoredTrial.__dataclass_fields__)
 
 
-def _trials() -> Select[*tuple[Any, ...]]:
+def _select_trials() -> Select[*tuple[Any, ...]]:
     return select(*_COLUMNS)
 
 
-def _stored(row: _Row) -> StoredTrial:
+def _make_trial(row: _Row) -> StoredTrial:
     trial = StoredTrial(*row)
     return replace(trial, reason=rename_former_signals(trial.reason))

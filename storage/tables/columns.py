@@ -1,4 +1,4 @@
-"""Column types that all databases keep alike: JSON with NaN and infinity, floats that may be NaN, and any text at all."""
+"""Column types that every database stores alike: JSON and floats with NaN, and any text."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 MYSQL = ("mysql", "mariadb")
 
 KEY = Text().with_variant(String(255, collation="utf8mb4_bin"), *MYSQL)
-"""Text in a key or an index: MySQL wants a length there, and takes 'a' for 'A' unless it is told not to."""
+"""Text in a key or an index: MySQL needs a length, and a collation that distinguishes case."""
 
 LONG = Text().with_variant(LONGTEXT(), *MYSQL)
-"""Text of any length: MySQL's plain one ends at 64 KB."""
+"""Text of any length: MySQL's TEXT is limited to 64 KB."""
 
 NUMBER: TypeEngine[Any] = Double().with_variant(String(32), *MYSQL)
-"""A float that may be NaN or infinite: MySQL's floats are neither, so there it is the float's own spelling."""
+"""A float that may be NaN or infinite: MySQL's floats cannot, so there it is stored as text."""
 
 _MARK = "$float"
 _MARK_OR_ESCAPED = re.compile(r"\$+float")
 
 
 def dumps(value: Any) -> str:
-    """JSON text in which NaN and the infinities are spelled `{"$float": "nan"}`, for JSON itself has no word for them.
+    """Encode a value as JSON, with NaN and the infinities as `{"$float": "nan"}`.
 
     Raises:
-        TypeError: when something in `value` is no JSON value, such as a tensor.
+        TypeError: when something in `value` is not a JSON value, such as a tensor.
     """
     try:
-        text = _encode(value)
+        text = _encode_json(value)
     except ValueError:
-        return _encode(_marked(value))
-    return _encode(_marked(value)) if f'{_MARK}"' in text else text
+        return _encode_json(_mark_floats(value))
+    return _encode_json(_mark_floats(value)) if f'{_MARK}"' in text else text
 
 
 def loads(text: str) -> Any:
-    """The inverse of `dumps`; tuples come back as lists."""
-    return json.loads(text, object_hook=_unmarked if f'{_MARK}"' in text else None)
+    """Decode what `dumps` encoded. Tuples come back as lists."""
+    return json.loads(text, object_hook=_restore_floats if f'{_MARK}"' in text else None)
 
 
-def _encode(value: Any) -> str:
+def _encode_json(value: Any) -> str:
     return json.dumps(value, allow_nan=False, separators=(",", ":"), default=_as_dict)
 
 
@@ -55,18 +55,18 @@ def _as_dict(value: Any) -> dict[str, Any]:
     raise TypeError(f"{type(value).__name__} is not a JSON value: {value!r:.80}")
 
 
-def _marked(value: Any) -> Any:
+def _mark_floats(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return {_MARK: str(float(value))}
     if isinstance(value, Mapping):
-        tree = {str(key): _marked(item) for key, item in value.items()}
+        tree = {str(key): _mark_floats(item) for key, item in value.items()}
         return {f"${key}": item for key, item in tree.items()} if _is_marker(tree) else tree
     if isinstance(value, (list, tuple)):
-        return [_marked(item) for item in value]
+        return [_mark_floats(item) for item in value]
     return value
 
 
-def _unmarked(node: dict[str, Any]) -> Any:
+def _restore_floats(node: dict[str, Any]) -> Any:
     if not _is_marker(node):
         return node
     key, value = next(iter(node.items()))
@@ -74,43 +74,43 @@ def _unmarked(node: dict[str, Any]) -> Any:
 
 
 def _is_marker(node: Mapping[str, Any]) -> bool:
-    """Whether `node` is a marker, or a user's own mapping that looks like one and therefore wears one `$` more."""
+    """Whether `node` is a marker, or a user's mapping that looks like one and has one more `$`."""
     return len(node) == 1 and _MARK_OR_ESCAPED.fullmatch(next(iter(node))) is not None
 
 
 class Json(TypeDecorator[Any]):
-    """Any JSON value, with NaN and infinity. It is text, because PostgreSQL's own json types refuse both."""
+    """Any JSON value, with NaN and infinity, which the JSON types of PostgreSQL refuse."""
 
     impl = LONG
     cache_ok = True
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
-        """To the database."""
+        """Encode a value for the database."""
         return None if value is None else dumps(value)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Any:
-        """From the database."""
+        """Decode a value from the database."""
         return None if value is None else loads(value)
 
 
 class Number(TypeDecorator[float]):
-    """A float that may be NaN. SQLite turns NaN into NULL, so there it is the text 'nan', which a REAL column may hold."""
+    """A float that may be NaN. SQLite turns NaN into NULL, so there it is the text 'nan'."""
 
     impl = NUMBER
     cache_ok = True
 
     def bind_processor(self, dialect: Dialect) -> Callable[[Any], Any] | None:
-        """To the database. It takes the place of Double's own one, which would make a float of the text again."""
+        """Encode a value, in place of Double's own processor, which would make the text a float."""
         if dialect.name in MYSQL:
-            return _spelled
+            return _float_as_text
         return _nan_as_text if dialect.name == "sqlite" else super().bind_processor(dialect)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> float | None:
-        """From the database."""
+        """Decode a value from the database."""
         return None if value is None else float(value)
 
 
-def _spelled(value: float | None) -> str | None:
+def _float_as_text(value: float | None) -> str | None:
     return None if value is None else repr(float(value))
 
 
@@ -119,13 +119,13 @@ def _nan_as_text(value: float | None) -> float | str | None:
 
 
 class Words(TypeDecorator[str]):
-    """Text from anywhere, such as a traceback: what the databases refuse (NUL, half a surrogate pair) is spelled out."""
+    """Any text, such as a traceback; what databases refuse (NUL, lone surrogates) is escaped."""
 
     impl = Text
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        """To the database."""
+        """Encode a value for the database."""
         if value is None or (value.isascii() and "\0" not in value):
             return value
         return value.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")

@@ -1,4 +1,4 @@
-"""Our tables. They stand beside Optuna's in the same database and refer to them by number, without foreign keys.
+"""Our tables. They are next to Optuna's in the same database, without foreign keys to them.
 
 search_studies ─< search_trials ─┬< search_epochs        search_class_counts
                                  └< search_signals
@@ -19,7 +19,7 @@ PREFIX = "search_"
 
 
 class Table(DeclarativeBase):
-    """What every table of ours has: a place in one `MetaData`, and constraints with names that migrations can use."""
+    """Base of our tables: one `MetaData`, and names of constraints that migrations can use."""
 
     metadata = MetaData(
         naming_convention={
@@ -34,8 +34,9 @@ class Table(DeclarativeBase):
 class Study(Table):
     """A study, and the definition that it was started with.
 
-    `device_budget_s` is how many seconds of device time its trials may take in all, and `device_s` how many are charged
-    against that; the latter is kept up to date only while there is a budget.
+    Attributes:
+        device_budget_s: seconds of device time that its trials may use in all; None: no limit.
+        device_s: seconds charged against the budget; up to date only while there is one.
     """
 
     __tablename__ = f"{PREFIX}studies"
@@ -53,12 +54,12 @@ class Trial(Table):
     """A trial and its current attempt.
 
     Attributes:
-        lost: how many attempts there were whose worker vanished without a word.
+        lost: how many of its attempts ended because the worker died or stopped responding.
         device: where it ran last; None where that is not known.
-        device_s: seconds of device time that all its attempts are charged with.
-        charged_until: up to when the current attempt is charged; None when nobody works on it.
+        device_s: seconds of device time charged for all its attempts.
+        charged_until: up to when the current attempt is charged; None while no worker owns it.
         halvings: how often its batch was halved after it ran out of memory.
-        seen_at: the last sign of life of its worker.
+        seen_at: when its worker last renewed the lease.
         signal: what ended it: a divergence signal, the kind of a pruner, or the type of an error.
     """
 
@@ -98,7 +99,10 @@ class Trial(Table):
 
 
 class Epoch(Table):
-    """One epoch of a trial, as the last attempt that ran it recorded it. The metric stands apart for the live display."""
+    """One epoch of a trial, as its last attempt recorded it.
+
+    The metric has a column of its own for the live display.
+    """
 
     __tablename__ = f"{PREFIX}epochs"
 
@@ -111,7 +115,7 @@ class Epoch(Table):
 
 
 class Signal(Table):
-    """A signal that fired in a trial: the evidence, and the diagnosis made of it."""
+    """A signal that fired in a trial: the evidence, and its diagnosis."""
 
     __tablename__ = f"{PREFIX}signals"
 
@@ -126,7 +130,7 @@ class Signal(Table):
 
 
 class ClassCount(Table):
-    """The class counts of one training split, which `fingerprint` tells apart from every other."""
+    """The class counts of one training split, which `fingerprint` identifies."""
 
     __tablename__ = f"{PREFIX}class_counts"
 

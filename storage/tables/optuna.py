@@ -1,9 +1,11 @@
-"""Optuna's own tables, written directly, so that what both books hold is written in one transaction.
+"""Optuna's tables, written directly, so that one transaction writes Optuna's tables and ours.
 
-Optuna's class opens a transaction for every parameter, and one more for whatever else it is told. Here a trial is running
-as soon as it is claimed, its parameters go with its configuration, a report with the epoch, and its end with ours. The rows
-are those that Optuna's class writes, in its order and under its locks; nothing of its schema is altered. All of this is
-tied to the version of the schema below: with any other one `known` is false, and the caller has Optuna's class do the writing.
+Optuna's class opens a transaction for every parameter, and another one for everything else that it
+records. Here a trial runs in Optuna's tables as soon as it is claimed, its parameters are written
+with its configuration, a report with the epoch, and its end with the end in our tables. The rows
+are the same as those that Optuna's class writes, in its order and under its locks; its schema is
+not changed. This depends on the version of the schema below: with any other version
+`check_version` is false, and the caller uses Optuna's class instead.
 """
 
 from __future__ import annotations
@@ -18,15 +20,14 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, TableClause, bindparam, column
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
-from storage.rows import OptunaEnd, Sampled, Waiting
+from storage.rows import EnqueuedTrial, OptunaEnd, SampledTrial
+from storage.tables.optuna_version import optuna_version
 
 SCHEMA = "v3.2.0.a"
-"""The migration of Optuna's that made the tables which this file knows."""
-
-VERSION_TABLE = "alembic_version"
+"""Optuna's migration that made the tables as this file knows them."""
 
 CONSTRAINTS = "constraints"
-"""What the keys of constraints among the system attributes begin with."""
+"""Prefix of the keys of constraints among the system attributes."""
 
 KILLED = "killed"
 """User attribute of a trial that did not complete: why."""
@@ -43,10 +44,8 @@ trials = sa.table(
     column("datetime_complete", sa.DateTime),
 )
 _FLOATS = ("FINITE", "INF_POS", "INF_NEG")
-_VALUE_TYPE, _REPORT_TYPE = (
-    sa.Enum(*_FLOATS, name="trialvaluetype"),
-    sa.Enum(*_FLOATS, "NAN", name="trialintermediatevaluetype"),
-)
+_VALUE_TYPE = sa.Enum(*_FLOATS, name="trialvaluetype")
+_REPORT_TYPE = sa.Enum(*_FLOATS, "NAN", name="trialintermediatevaluetype")
 values = sa.table(
     "trial_values",
     column("trial_id", sa.Integer),
@@ -66,56 +65,56 @@ params = sa.table(
     "trial_params",
     *map(column, ("param_id", "trial_id", "param_name", "param_value", "distribution_json")),
 )
-user_attributes, system_attributes = (
-    sa.table(f"trial_{owner}_attributes", *map(column, _ATTRIBUTE)) for owner in ("user", "system")
-)
+user_attributes = sa.table("trial_user_attributes", *map(column, _ATTRIBUTE))
+system_attributes = sa.table("trial_system_attributes", *map(column, _ATTRIBUTE))
 
 
 class OptunaTables:
-    """Optuna's tables in one database. Every method is a part of the caller's transaction."""
+    """Optuna's tables in one database. Every method is a part of the caller's transaction.
+
+    Attributes:
+        is_known: whether the tables were found in the version of this file; it stays true then.
+    """
 
     def __init__(self) -> None:
-        self.seen = False
+        self.is_known = False
 
-    def known(self, connection: Connection) -> bool:
-        """Whether the tables are there, in the version of this file. Once they were they stay so, and are not asked again."""
-        if not self.seen and sa.inspect(connection).has_table(VERSION_TABLE):
-            self.seen = (
-                connection.execute(sa.text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()
-                == SCHEMA
-            )
-        return self.seen
+    def check_version(self, connection: Connection) -> bool:
+        """Whether the tables exist in the version of this file."""
+        if not self.is_known:
+            self.is_known = optuna_version(connection) == SCHEMA
+        return self.is_known
 
-    def take(self, connection: Connection, study_id: int) -> tuple[int, int] | None:
-        """Id and number of a trial that is running from now on: the first that waits, else a new one. None without a study."""
-        if (
-            not self.known(connection)
-            or connection.execute(_LOCK, {"b_study": study_id}).scalar() is None
-        ):
+    def start_trial(self, connection: Connection, study_id: int) -> tuple[int, int] | None:
+        """Start the first enqueued trial, or a new one.
+
+        Returns:
+            Its id and its number; None without known tables or without the study.
+        """
+        if not self.check_version(connection):
             return None
-        waiting = connection.execute(_FIRST_WAITING, {"b_study": study_id}).one_or_none()
-        if waiting is None:
-            return _make(connection, study_id, state="RUNNING", started=_now())
-        connection.execute(_START, {"b_trial": waiting.trial_id, "b_started": _now()})
-        return waiting.trial_id, waiting.number
+        if connection.execute(_LOCK, {"b_study": study_id}).scalar() is None:
+            return None
+        enqueued = connection.execute(_FIRST_WAITING, {"b_study": study_id}).one_or_none()
+        if enqueued is None:
+            return _insert_trial(connection, study_id, state="RUNNING", started=_utc_now())
+        connection.execute(_START, {"b_trial": enqueued.trial_id, "b_started": _utc_now()})
+        return enqueued.trial_id, enqueued.number
 
-    def enqueue(self, connection: Connection, study_id: int, waiting: Iterable[Waiting]) -> None:
-        """Have these tried before anything is sampled, in their order."""
+    def enqueue_trials(
+        self, connection: Connection, study_id: int, enqueued: Iterable[EnqueuedTrial]
+    ) -> None:
+        """Enqueue configurations that are tried, in this order, before any is sampled."""
         connection.execute(_LOCK, {"b_study": study_id})
-        for each in waiting:
-            trial_id, _ = _make(connection, study_id, state="WAITING", started=None)
-            _write_attributes(
-                connection,
-                user_attributes,
-                trial_id,
-                {key: json.dumps(value) for key, value in each.user_attrs.items()},
-            )
-            _write_attributes(
-                connection, system_attributes, trial_id, {"fixed_params": json.dumps(each.params)}
-            )
+        for each in enqueued:
+            trial_id, _ = _insert_trial(connection, study_id, state="WAITING", started=None)
+            user_attrs = {key: json.dumps(value) for key, value in each.user_attrs.items()}
+            system_attrs = {"fixed_params": json.dumps(each.params)}
+            _write_attributes(connection, user_attributes, trial_id, user_attrs)
+            _write_attributes(connection, system_attributes, trial_id, system_attrs)
 
-    def write(self, connection: Connection, trial_id: int, sampled: Sampled) -> None:
-        """What was sampled for a trial."""
+    def write_sampled(self, connection: Connection, trial_id: int, sampled: SampledTrial) -> None:
+        """Write the parameters that were sampled for a trial."""
         rows = [
             {
                 "trial_id": trial_id,
@@ -129,117 +128,110 @@ class OptunaTables:
             connection.execute(_INSERT_PARAM, rows)
         _write_attributes(connection, system_attributes, trial_id, sampled.system_attrs)
 
-    def report(self, connection: Connection, trial_id: int, step: int, value: float) -> None:
-        """The value of a trial that runs at one step, in the place of what was reported for that step before."""
-        stored, kind = _spelled(value)
-        told = {"b_trial": trial_id, "b_step": step, "b_value": stored, "b_kind": kind}
-        connection.execute(_REPORT[connection.dialect.name], told)
+    def report_value(self, connection: Connection, trial_id: int, step: int, value: float) -> None:
+        """Report a running trial's value at a step, in place of an earlier report for that step."""
+        stored, kind = _encode_float(value)
+        row = {"b_trial": trial_id, "b_step": step, "b_value": stored, "b_kind": kind}
+        connection.execute(_REPORT[connection.dialect.name], row)
 
-    def forget_reports_after(self, connection: Connection, trial_id: int, step: int) -> None:
-        """Drop what a running trial reported later, as an attempt that went on from an older checkpoint knows nothing of it."""
-        connection.execute(_FORGET, {"b_trial": trial_id, "b_step": step})
+    def delete_reports_after(self, connection: Connection, trial_id: int, step: int) -> None:
+        """Delete later reports of a running trial, which resumes from an older checkpoint."""
+        connection.execute(_DELETE_REPORTS, {"b_trial": trial_id, "b_step": step})
 
-    def end(self, connection: Connection, trial_id: int, told: OptunaEnd) -> None:
-        """The end of a trial, if it runs; one that has ended keeps the end that it has."""
-        if (
-            connection.execute(
-                _END, {"b_trial": trial_id, "b_state": told.state, "b_completed": _now()}
-            ).rowcount
-            != 1
-        ):
+    def end_trial(self, connection: Connection, trial_id: int, end: OptunaEnd) -> None:
+        """End a running trial. One that has ended already keeps that end."""
+        row = {"b_trial": trial_id, "b_state": end.state, "b_completed": _utc_now()}
+        if connection.execute(_END, row).rowcount != 1:
             return
-        _write_attributes(
-            connection,
-            system_attributes,
-            trial_id,
-            {f"{CONSTRAINTS}:{key}": json.dumps(v) for key, v in told.constraints.items()},
-        )
-        _write_attributes(
-            connection,
-            user_attributes,
-            trial_id,
-            {key: json.dumps(value) for key, value in told.user_attrs.items()},
-        )
-        value, kind = (None, "NAN") if told.value is None else _spelled(told.value)
-        if told.state == "PRUNED":
-            value, kind = connection.execute(_LAST_REPORT, {"b_trial": trial_id}).one_or_none() or (
-                None,
-                "NAN",
-            )
-        if kind != "NAN":
-            connection.execute(
-                _INSERT_VALUE,
-                {"trial_id": trial_id, "objective": 0, "value": value, "value_type": kind},
-            )
+        constraints = {
+            f"{CONSTRAINTS}:{key}": json.dumps(value) for key, value in end.constraints.items()
+        }
+        user_attrs = {key: json.dumps(value) for key, value in end.user_attrs.items()}
+        _write_attributes(connection, system_attributes, trial_id, constraints)
+        _write_attributes(connection, user_attributes, trial_id, user_attrs)
+        _write_value(connection, trial_id, end)
 
-    def give_up(self, connection: Connection, trial_ids: Sequence[int], reason: str) -> None:
-        """Fail those of the trials that still run, so that no sampler reckons with them any more."""
+    def fail_trials(self, connection: Connection, trial_ids: Sequence[int], reason: str) -> None:
+        """Fail those of the trials that still run, so that no sampler counts them as running."""
         running = (trials.c.trial_id.in_(trial_ids), trials.c.state == "RUNNING")
-        ended = (
-            connection.execute(sa.select(trials.c.trial_id).where(*running).with_for_update())
-            .scalars()
-            .all()
-        )
+        locked = sa.select(trials.c.trial_id).where(*running).with_for_update()
+        failed = connection.execute(locked).scalars().all()
         connection.execute(
             sa.update(trials)
-            .where(trials.c.trial_id.in_(ended))
-            .values(state="FAIL", datetime_complete=_now())
+            .where(trials.c.trial_id.in_(failed))
+            .values(state="FAIL", datetime_complete=_utc_now())
         )
-        for trial_id in ended:
+        for trial_id in failed:
             _write_attributes(connection, user_attributes, trial_id, {KILLED: json.dumps(reason)})
 
 
-def _make(
-    connection: Connection, study_id: int, *, state: str, started: datetime | None
-) -> tuple[int, int]:
-    new = {"b_study": study_id, "b_state": state, "b_started": started}
-    if (
-        connection.dialect.name == "mysql"
-    ):  # it neither returns a row, nor reads the table that it writes to
-        number = connection.execute(_COUNT, new).scalar_one()
-        return connection.execute(_MAKE_NUMBERED, new | {"b_number": number}).lastrowid, number
-    made = connection.execute(_MAKE, new).one()
-    return made.trial_id, made.number
-
-
-def _write_attributes(
-    connection: Connection, table: TableClause, trial_id: int, attributes: Mapping[str, str]
-) -> None:
-    """Keys → JSON. What stands under one of the keys is replaced, as Optuna's class does."""
-    if attributes:
-        connection.execute(
-            sa.delete(table).where(table.c.trial_id == trial_id, table.c.key.in_(attributes))
-        )
-        connection.execute(
-            sa.insert(table),
-            [
-                {"trial_id": trial_id, "key": key, "value_json": value}
-                for key, value in attributes.items()
-            ],
-        )
-
-
-def _spelled(value: float) -> tuple[float | None, str]:
-    """A float as Optuna keeps it: databases do not agree on what is none."""
-    if math.isfinite(value):
-        return value, "FINITE"
-    return None, "NAN" if math.isnan(value) else "INF_POS" if value > 0 else "INF_NEG"
-
-
-def float_of(value: float | None, kind: str) -> float:
-    """The inverse of how Optuna keeps a float."""
+def decode_float(value: float | None, kind: str) -> float:
+    """Decode a float as Optuna stores it: the inverse of how it is written."""
     if value is not None:
         return value
     return {"INF_POS": math.inf, "INF_NEG": -math.inf}.get(kind, math.nan)
 
 
-def _now() -> datetime:
-    """The worker's own clock, in UTC and without saying so: that is how Optuna keeps times."""
+def _insert_trial(
+    connection: Connection, study_id: int, *, state: str, started: datetime | None
+) -> tuple[int, int]:
+    """Insert a trial and return its id and its number."""
+    row = {"b_study": study_id, "b_state": state, "b_started": started}
+    if connection.dialect.name == "mysql":
+        # It cannot return a row, nor read the table that it writes to.
+        number = connection.execute(_COUNT, row).scalar_one()
+        inserted = connection.execute(_INSERT_NUMBERED, row | {"b_number": number})
+        return inserted.lastrowid, number
+    trial = connection.execute(_INSERT, row).one()
+    return trial.trial_id, trial.number
+
+
+def _write_attributes(
+    connection: Connection, table: TableClause, trial_id: int, attributes: Mapping[str, str]
+) -> None:
+    """Write JSON values by key. An existing value is replaced, as Optuna's class does."""
+    if not attributes:
+        return
+    rows = [
+        {"trial_id": trial_id, "key": key, "value_json": value} for key, value in attributes.items()
+    ]
+    connection.execute(
+        sa.delete(table).where(table.c.trial_id == trial_id, table.c.key.in_(attributes))
+    )
+    connection.execute(sa.insert(table), rows)
+
+
+def _write_value(connection: Connection, trial_id: int, end: OptunaEnd) -> None:
+    """Write the final value of a trial, if it has one. A pruned trial has its last report."""
+    value: float | None = None
+    kind = "NAN"
+    if end.state == "PRUNED":
+        last = connection.execute(_LAST_REPORT, {"b_trial": trial_id}).one_or_none()
+        value, kind = last or (None, "NAN")
+    elif end.value is not None:
+        value, kind = _encode_float(end.value)
+    if kind != "NAN":
+        row = {"trial_id": trial_id, "objective": 0, "value": value, "value_type": kind}
+        connection.execute(_INSERT_VALUE, row)
+
+
+def _encode_float(value: float) -> tuple[float | None, str]:
+    """A float as Optuna stores it: not every database can store NaN and infinity."""
+    if math.isfinite(value):
+        return value, "FINITE"
+    if math.isnan(value):
+        return None, "NAN"
+    return None, "INF_POS" if value > 0 else "INF_NEG"
+
+
+def _utc_now() -> datetime:
+    """The process's own time in UTC without a time zone, which is how Optuna stores times."""
     return datetime.now(UTC).replace(tzinfo=None)
 
 
-# Built once, as building a statement takes as long as running it. The lock on the study makes trials come one at a time:
-# a trial's number is how many the study had before it. SQLite has no such lock and needs none; its writers take turns.
+# The statements are built once, because building one takes as long as running it. The lock on the
+# study makes transactions insert trials one at a time: the number of a trial is how many trials the
+# study had before it. SQLite has no such lock and needs none: its writers run one at a time.
 _past = trials.alias("past")
 _OF_STUDY = trials.c.study_id == bindparam("b_study")
 _LOCK = (
@@ -265,9 +257,10 @@ _COUNT = (
 _NEW = sa.insert(trials).values(
     study_id=bindparam("b_study"), state=bindparam("b_state"), datetime_start=bindparam("b_started")
 )
-_MAKE = _NEW.values(number=_COUNT.scalar_subquery()).returning(trials.c.trial_id, trials.c.number)
-_MAKE_NUMBERED = _NEW.values(number=bindparam("b_number"))
-_INSERT_PARAM, _INSERT_VALUE = sa.insert(params), sa.insert(values)
+_INSERT = _NEW.values(number=_COUNT.scalar_subquery()).returning(trials.c.trial_id, trials.c.number)
+_INSERT_NUMBERED = _NEW.values(number=bindparam("b_number"))
+_INSERT_PARAM = sa.insert(params)
+_INSERT_VALUE = sa.insert(values)
 
 _OF_RUNNING = (trials.c.trial_id == bindparam("b_trial"), trials.c.state == "RUNNING")
 _REPORTED: tuple[Any, ...] = (
@@ -292,7 +285,7 @@ _REPORT = {
         dict(zip(("intermediate_value", "intermediate_value_type"), _REPORTED, strict=True))
     )
 }
-_FORGET = sa.delete(reports).where(
+_DELETE_REPORTS = sa.delete(reports).where(
     reports.c.trial_id.in_(sa.select(trials.c.trial_id).where(*_OF_RUNNING)),
     reports.c.step > bindparam("b_step"),
 )

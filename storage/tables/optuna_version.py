@@ -1,4 +1,4 @@
-"""What Optuna's tables are called, and which version of them is in a database. What is written into them is elsewhere."""
+"""Names of Optuna's tables, and the version of them in a database."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from sqlalchemy import Connection, inspect, text
 VERSION_TABLE = "alembic_version"
 
 MADE_BY = "made by search"
-"""User attribute of a study in Optuna's tables: one that lacks it is somebody else's."""
+"""User attribute of every study that this program created in Optuna's tables."""
 
 OF_STUDIES = ("study_directions", "study_user_attributes", "study_system_attributes")
-"""The tables with rows about a study."""
+"""Tables with rows of a study."""
 
 OF_TRIALS = (
     "trial_params",
@@ -19,7 +19,7 @@ OF_TRIALS = (
     "trial_user_attributes",
     "trial_system_attributes",
 )
-"""The tables with rows about a trial, without the heartbeats, which mean nothing later."""
+"""Tables with rows of a trial, except heartbeats, which mean nothing later."""
 
 TABLES = (
     "studies",
@@ -30,11 +30,11 @@ TABLES = (
     "version_info",
     VERSION_TABLE,
 )
-"""All of them."""
+"""All of Optuna's tables."""
 
 
 def optuna_version(connection: Connection) -> str | None:
-    """The version of Optuna's tables in the database, None when there are none."""
+    """Read the version of Optuna's tables in the database, None when it has none."""
     if not inspect(connection).has_table(VERSION_TABLE):
         return None
     found: str | None = connection.execute(

@@ -1,4 +1,4 @@
-"""The version of our tables: created when there are none, refused when they are not the ones that this program knows."""
+"""The version of our tables: create them, check it, upgrade it."""
 
 from __future__ import annotations
 
@@ -11,61 +11,66 @@ from storage.database.engine import Database
 from storage.database.sqlite_file import no_store
 
 HEAD = "0003"
-"""The newest migration. It is written down here, for Alembic takes longer to import than the check takes to run."""
+"""The newest migration, as a constant because importing Alembic takes longer than the check."""
+
 VERSION_TABLE = "search_alembic_version"
 MIGRATIONS = Path(__file__).parents[1] / "migrations"
 
 
-def ensure(database: Database, *, create: bool = True) -> None:
-    """Makes sure that our tables are there, in the version of this program; any number of processes may do so at once.
+def ensure_tables(database: Database, *, create: bool = True) -> None:
+    """Make sure that our tables exist in this program's version; safe for simultaneous processes.
 
     Raises:
-        StoreError: when the tables are newer or older, or when there are none and `create` is false.
+        StoreError: when the tables are newer or older, or when there are none and `create` is
+            false.
     """
     with database.reading() as connection:
-        found = version(connection)
+        found = read_version(connection)
     if found is None and not create:
-        raise nothing_there(database.where)
+        raise make_no_tables_error(database.where)
     if found is None:
-        _create(database)
-    elif found != HEAD and _settled(database) != HEAD:
-        raise _mismatch(found, database.where)
-    database.share()
+        _create_tables(database)
+    elif found != HEAD and _read_version_locked(database) != HEAD:
+        raise _make_version_error(found, database.where)
+    database.enable_wal()
 
 
-def _settled(database: Database) -> str | None:
-    """The version once nobody is making the tables: on MySQL every step of that can be seen, and is of a version of its own."""
+def _read_version_locked(database: Database) -> str | None:
+    """Read the version while no process creates the tables.
+
+    On MySQL the tables can be seen after every migration, with the version of that migration.
+    """
     with database.writing() as connection:
         database.lock_schema(connection)
-        return version(connection)
+        return read_version(connection)
 
 
-def nothing_there(where: str) -> StoreError:
-    """The error for a database that is no store."""
+def make_no_tables_error(where: str) -> StoreError:
+    """Make the error for a database that is not a store."""
     return no_store(where, "a database without our tables")
 
 
 def check_upgradable(connection: Connection, where: str) -> str:
-    """The version of the tables, which is this program's or an older one.
+    """Check that the tables are of this program's version or an older one, and return it.
 
     Raises:
-        StoreError: when there are no tables of ours, or newer ones.
+        StoreError: when the database has none of our tables, or newer ones.
     """
-    found = version(connection)
+    found = read_version(connection)
     if found is None:
-        raise nothing_there(where)
+        raise make_no_tables_error(where)
     if found > HEAD:
-        raise _mismatch(found, where)
+        raise _make_version_error(found, where)
     return found
 
 
-def upgrade(connection: Connection) -> None:
-    """Brings the tables of an older program to the version of this one, within the caller's transaction."""
+def upgrade_tables(connection: Connection) -> None:
+    """Upgrade the tables to this program's version, within the caller's transaction."""
     _migrate(connection)
 
 
-def version(connection: Connection) -> str | None:
-    """The version of our tables in the database, None when there are none. Versions are four digits, so they sort as text."""
+def read_version(connection: Connection) -> str | None:
+    """Read the version of our tables: four digits, so that versions sort as text; None if none."""
     if not inspect(connection).has_table(VERSION_TABLE):
         return None
     found: str | None = connection.execute(
@@ -74,15 +79,15 @@ def version(connection: Connection) -> str | None:
     return found
 
 
-def _create(database: Database) -> None:
+def _create_tables(database: Database) -> None:
     with database.writing() as connection:
         database.lock_schema(connection)
-        if version(connection) is None:  # nobody was faster
+        if read_version(connection) is None:  # no other process was faster
             _migrate(connection)
 
 
 def _migrate(connection: Connection, to: str = "head") -> None:
-    from alembic import command  # slow to import, and needed once in the life of a store
+    from alembic import command  # slow to import, and needed once per store
     from alembic.config import Config
 
     config = Config(attributes={"connection": connection})
@@ -90,7 +95,7 @@ def _migrate(connection: Connection, to: str = "head") -> None:
     command.upgrade(config, to)
 
 
-def _mismatch(found: str, where: str) -> StoreError:
+def _make_version_error(found: str, where: str) -> StoreError:
     program = f"version {HEAD}, which this program reads and writes"
     if found > HEAD:
         return StoreError(

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.acceptance.gates import Gate
 from tests.acceptance.studies import Finished, stored_trials, url_in, write_study
-from tests.acceptance.terminal import Terminal
+from tests.acceptance.terminal import Terminal, until
 
 
 @pytest.fixture(scope="session")
@@ -39,9 +40,20 @@ def finished(tmp_path_factory: pytest.TempPathFactory, lasting_terminal: Termina
     folder = tmp_path_factory.mktemp("finished")
     write_study(folder)
     command = ("run", "--study", "tiny.yaml", "--devices", "cpu")
-    first = lasting_terminal.run(*command, "--workers", "2", "--trials", "4", folder=folder)
+    gate = Gate(tmp_path_factory.mktemp("gates") / "gate", epoch=2)
+    options = ("--workers", "2", "--trials", "4")
+    job = lasting_terminal.start(*command, *options, folder=folder, **gate.variables)
+    gate.wait()  # or the worker that starts first may leave nothing for the other one
+    until(lambda: len(_workers(url_in(folder))) == 2, "both workers have a trial")
+    gate.open()
+    first = job.wait()
     assert first.code == 0, first.text
     first_trials = stored_trials(url_in(folder))
     more = lasting_terminal.run(*command, "--workers", "1", "--trials", "6", folder=folder)
     assert more.code == 0, more.text
     return Finished(folder, first, first_trials, more, stored_trials(url_in(folder)))
+
+
+def _workers(url: str) -> set[int | None]:
+    """The processes that have, or had, a trial of the study."""
+    return {trial.pid for trial in stored_trials(url)}

@@ -45,6 +45,9 @@ QUIET = {
 }
 """Signals under which every trial of a longer study lives to its end, whatever it scores."""
 
+ENDLESS_EPOCHS = 100_000
+"""As many as a study may have: such a trial ends on no machine before a test ends it."""
+
 
 @dataclass(frozen=True)
 class Finished:

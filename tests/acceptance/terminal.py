@@ -7,21 +7,21 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
+from tests.waiting import PATIENCE_S, until
+
+__all__ = ["COMMAND", "PATIENCE_S", "Answer", "Job", "Terminal", "until"]
+
 COMMAND = Path(sys.executable).with_name("search")
 MARK = "SEARCH_TEST_JOB"
 """In the environment of a process and of all its descendants, also of those whose parent died."""
-
-PATIENCE_S = 150.0
-"""No command here needs more than a few seconds of an idle machine; this is for a busy one."""
 
 PRIVATE = ("SEARCH_", "WANDB_", "XDG_CACHE_HOME", "COLUMNS", "CUDA_VISIBLE_DEVICES")
 """What the environment of the tests' own process must not decide."""
@@ -84,13 +84,13 @@ class Job:
             -1000 if code is None else code, _read(self._out.fileno()), _read(self._err.fileno())
         )
 
-    def wait(self, limit_s: float = PATIENCE_S) -> Answer:
+    def wait(self) -> Answer:
         """How it ended."""
         try:
-            self._process.wait(limit_s)
+            self._process.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:
             raise AssertionError(
-                f"{self.arguments} still runs after {limit_s:g} s, and said {self.said().text}"
+                f"{self.arguments} still runs after {PATIENCE_S:g} s, and said {self.said().text}"
             ) from None
         return self.said()
 
@@ -156,14 +156,6 @@ class Terminal:
         """Leave nothing behind."""
         for job in self._jobs:
             job.end()
-
-
-def until(condition: Callable[[], bool], what: str, limit_s: float = PATIENCE_S) -> None:
-    """Wait for something that is sure to come."""
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {limit_s:g} s in vain until {what}"
-        time.sleep(0.05)
 
 
 def _in_the_foreground() -> None:

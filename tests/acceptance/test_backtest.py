@@ -1,4 +1,4 @@
-"""`search backtest` as a process: on a study in a store, on a file from elsewhere, and on files that cannot be used."""
+"""`search backtest` as a process, on a study, on files, and on files that it refuses."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tests.acceptance.test_run import refuse_nan
 
 
 def write_curves(folder: Path, name: str = "curves.jsonl") -> Path:
-    """Twelve trials of somebody else: four good, and eight of which two classes in three sleep for ever; one loss blows up."""
+    """Twelve trials of another program: four good ones, eight with dead classes, one NaN loss."""
     lines = []
     for number in range(12):
         awake = number < 4
         classes = [[0.9, 0.02 * epoch * awake, 0.01 * epoch * awake] for epoch in range(1, 21)]
         epochs = [
-            {"epoch": at, "loss": 1 / at, "metric": sum(held) / 3, "class_metric": held}
-            for at, held in enumerate(classes, 1)
+            {"epoch": at, "loss": 1 / at, "metric": sum(each) / 3, "class_metric": each}
+            for at, each in enumerate(classes, 1)
         ]
         if number == 11:
             epochs[4:] = [epochs[4] | {"loss": "NaN", "metric": None}]
@@ -36,7 +36,7 @@ def write_curves(folder: Path, name: str = "curves.jsonl") -> Path:
 
 class TestBacktest:
     def test_study(self, terminal: Terminal, finished: Finished) -> None:
-        """A finished study: a row for every signal and the study's pruner, and what its own kills leave unknown."""
+        """A finished study has a row per signal and for the pruner, and what is unknown."""
         answer = terminal.run("backtest", "--study", "tiny", folder=finished.folder)
         assert (answer.code, answer.err) == (0, "")
         assert re.search(
@@ -57,7 +57,7 @@ class TestBacktest:
         assert ("cut short in the record" in answer.out) == bool(cut)
 
     def test_file(self, terminal: Terminal, tmp_path: Path) -> None:
-        """A file of curves with nothing but losses and metrics in it: what cannot be judged is said."""
+        """A file with losses and metrics only: the output lists what is not judged."""
         answer = terminal.run(
             "backtest",
             "--records",
@@ -74,13 +74,13 @@ class TestBacktest:
         )
         assert re.search(r"^class_collapse +8 ", answer.out, re.MULTILINE)
         assert (
-            "overfitting: 12 trials (0, 1, 2, 3, 4, 5 and 6 more) were not judged, for want of validation losses"
-            in answer.out
+            "overfitting: 12 trials (0, 1, 2, 3, 4, 5 and 6 more) were not judged,"
+            " as the record has no validation losses" in answer.out
         )
         assert "gradient_explosion: 12 trials" in answer.out
 
     def test_tune(self, terminal: Terminal, tmp_path: Path) -> None:
-        """The proposed thresholds are YAML that a study takes; fed back, they kill as was foretold."""
+        """The proposed thresholds are YAML of a study, and stop the trials as announced."""
         path = write_curves(tmp_path)
         answer = terminal.run(
             "backtest", "--records", path.name, "--pruner", "none", "--tune", folder=tmp_path
@@ -89,7 +89,7 @@ class TestBacktest:
         text = answer.out[answer.out.index("\nsignals:\n") :]
         proposed = yaml.safe_load(text)["signals"]
         SignalsConfig.model_validate(proposed)
-        foretold = re.findall(r"^class_collapse +(\d+) +(\d+)", answer.out, re.MULTILINE)[-1]
+        announced = re.findall(r"^class_collapse +(\d+) +(\d+)", answer.out, re.MULTILINE)[-1]
         changes = [
             part
             for key, value in proposed["class_collapse"].items()
@@ -98,10 +98,10 @@ class TestBacktest:
         again = terminal.run(
             "backtest", "--records", path.name, "--pruner", "none", *changes, folder=tmp_path
         )
-        assert re.findall(r"^class_collapse +(\d+) +(\d+)", again.out, re.MULTILINE) == [foretold]
+        assert re.findall(r"^class_collapse +(\d+) +(\d+)", again.out, re.MULTILINE) == [announced]
 
     def test_json(self, terminal: Terminal, tmp_path: Path) -> None:
-        """`--json` is nothing but JSON, with the thresholds in it when they were asked for."""
+        """`--json` prints JSON only, with the tuned thresholds where they were requested."""
         arguments = (
             "backtest",
             "--records",
@@ -115,25 +115,25 @@ class TestBacktest:
         )
         answer = terminal.run(*arguments, folder=tmp_path)
         assert (answer.code, answer.err) == (0, "")
-        told: dict[str, Any] = json.loads(answer.out, parse_constant=refuse_nan)
-        assert [row["rule"] for row in told["rows"]][-3:] == [
+        result: dict[str, Any] = json.loads(answer.out, parse_constant=refuse_nan)
+        assert [row["rule"] for row in result["rows"]][-3:] == [
             "all signals",
             "median",
             "all signals + median",
         ]
-        assert (told["trials"], told["ranked"], told["best"][0]["number"]) == (12, 12, 0)
-        assert told["rows"][4]["killed"][0] == {
+        assert (result["trials"], result["ranked"], result["best"][0]["number"]) == (12, 12, 0)
+        assert result["rows"][4]["killed"][0] == {
             "number": 4,
-            "epoch": told["rows"][4]["killed"][0]["epoch"],
+            "epoch": result["rows"][4]["killed"][0]["epoch"],
             "by": "class_collapse",
-            "epochs_saved": told["rows"][4]["killed"][0]["epochs_saved"],
+            "epochs_saved": result["rows"][4]["killed"][0]["epochs_saved"],
         }
-        assert "class_collapse" in told["tuned"]["signals"]
+        assert "class_collapse" in result["tuned"]["signals"]
 
 
 class TestConvert:
     def test_wandb(self, terminal: Terminal, tmp_path: Path) -> None:
-        """Histories as W&B exports them become a file that can be replayed; a run that is shorter than the others was cut short."""
+        """Histories from W&B become a file to replay; a shorter run was cut short."""
         for name, epochs in (("calm", 14), ("asleep", 14), ("short", 3)):
             rows = [
                 f"{epoch},{1 / (epoch + 1)},,,"
@@ -179,7 +179,7 @@ class TestConvert:
         assert "trial 2 was cut short in the record" in answer.out
 
     def test_refused(self, terminal: Terminal, tmp_path: Path) -> None:
-        """A column that is not there is one message, with the columns that are."""
+        """A missing column is one message with the existing ones."""
         (tmp_path / "run.csv").write_text(
             "epoch,train/loss,val/miou\n1,0.5,0.2\n", encoding="utf-8"
         )
@@ -192,7 +192,7 @@ class TestConvert:
 
     @pytest.mark.parametrize("out", ["nowhere/x.jsonl", "."])
     def test_out(self, terminal: Terminal, tmp_path: Path, out: str) -> None:
-        """A place that cannot be written is one message, told before any table is read."""
+        """A file that cannot be written is one message, before any table is read."""
         answer = terminal.run("convert", "no-such-table.csv", "--out", out, folder=tmp_path)
         assert (answer.code, answer.out) == (2, "")
         assert answer.err.startswith(f"error: cannot write {out}")
@@ -201,12 +201,15 @@ class TestConvert:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ((), ("name one thing to replay", "--study NAME or --records FILE")),
-        (("--study", "tiny", "--records", "curves.jsonl"), ("name one thing to replay", "both")),
+        ((), ("give either a study or a file to replay", "--study NAME or --records FILE")),
+        (
+            ("--study", "tiny", "--records", "curves.jsonl"),
+            ("give either a study or a file to replay", "both"),
+        ),
         (("--records", "nowhere.jsonl"), ("cannot read nowhere.jsonl", "No such file")),
         (
             ("--records", "broken.jsonl"),
-            ("epoch 1 stands twice", "broken.jsonl, line 2 → epochs[1]", "gaps are fine"),
+            ("epoch 1 is given twice", "broken.jsonl, line 2 → epochs[1]", "gaps are allowed"),
         ),
         (("--records", "empty.jsonl"), ("records has no recorded epochs", "1 trials")),
         (
@@ -224,14 +227,14 @@ class TestConvert:
         (("--study", "tiny"), ("there is no store",)),
         (
             ("--study", "tiny", "--direction", "minimize"),
-            ("a study in the store says itself", "leave it out"),
+            ("a study in the store has its own direction", "leave it out"),
         ),
     ],
 )
 def test_refused(
     terminal: Terminal, tmp_path: Path, arguments: tuple[str, ...], words: tuple[str, ...]
 ) -> None:
-    """Bad input is one message with file and line, what was found and what is allowed, and exit code 2."""
+    """Bad input is one message with place, found and allowed, and exit code 2."""
     write_curves(tmp_path)
     good, epoch = (
         '{"epochs": [{"epoch": 1, "loss": 0.8, "metric": 0.45}]}',

@@ -143,7 +143,7 @@ CASES = [
     Case(
         "too_many_classes",
         RUN,
-        "a mask holds more classes than the configuration names",
+        "a mask contains more classes than the configuration names",
         "data/masks/train/0.png",
         "value 3 in",
         "0 … 2 (3 classes) or 255",
@@ -157,7 +157,7 @@ CASES = [
         "data/images/train/3.png",
         "cannot identify",
         "",
-        "mend or remove",
+        "fix or remove",
         photographs(broken="data/images/train/3.png"),
     ),
     Case(
@@ -252,7 +252,7 @@ CASES = [
     Case(
         "split",
         RUN,
-        "the split must sum to 1, but ce_weight 0.7 + dice_weight 0.7 is 1.4",
+        "ce_weight and dice_weight must sum to 1, but 0.7 + 0.7 is 1.4",
         "base, loss",
         "'dice_weight': 0.7",
         "",
@@ -316,7 +316,7 @@ CASES = [
         "tiny.yaml, line 2",
         "the key 'name' is given twice",
         "",
-        "mend",
+        "fix",
         text("tiny.yaml", "name: a\nname: b\n"),
     ),
     # options
@@ -403,7 +403,7 @@ CASES = [
     Case(
         "out_of_others",
         (*RUN, "--out", "notes.txt"),
-        "another file stands in the way",
+        "another file has this path",
         "notes.txt",
         "no export",
         "",
@@ -427,7 +427,7 @@ CASES = [
         "new/best.yaml",
         "there is no folder new",
         "",
-        "`mkdir -p new`, or name",
+        "`mkdir -p new`, or choose",
         study(),
     ),
     Case(
@@ -443,17 +443,17 @@ CASES = [
             "--seed",
             "1",
         ),
-        "--set and --epochs and --seed cannot stand beside --enqueue-remedy",
+        "--set and --epochs and --seed cannot be combined with --enqueue-remedy",
         "--enqueue-remedy",
         "--set, --epochs, --seed",
         "--trials",
-        "leave it out",
+        "remove that option",
         copied(),
     ),
     Case(
         "late_average",
         (*RUN, "--epochs", "2", "--set", "base.schedule.swa_from_epoch=3"),
-        "averaging the weights from epoch 3 on would never begin",
+        "averaging the weights from epoch 3 on would never start",
         "base → schedule.swa_from_epoch",
         "epochs: 2",
         "1 … 2",
@@ -573,7 +573,7 @@ CASES = [
     Case(
         "export_over_others",
         ("export", "--study", "tiny", "--out", "tiny.yaml"),
-        "another file stands in the way",
+        "another file has this path",
         "tiny.yaml",
         "no export",
         "",
@@ -587,7 +587,7 @@ CASES = [
         "new/it.yaml",
         "there is no folder new",
         "",
-        "`mkdir -p new`, or name",
+        "`mkdir -p new`, or choose",
         copied(),
     ),
     # exports
@@ -598,7 +598,7 @@ CASES = [
         "new/model.pt",
         "there is no folder new",
         "",
-        "`mkdir -p new`, or name another place with --save",
+        "`mkdir -p new`, or choose another path with --save",
         copied(),
     ),
     Case(

@@ -1,4 +1,4 @@
-"""An objective of one's own, by the words of its page alone: written down, searched, tested, and refused where it is wrong."""
+"""Custom objectives as their page describes them: written, searched, tested, and refused if wrong."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.acceptance.terminal import Terminal
+from tests.acceptance.terminal import PATIENCE_S, Terminal
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "own-objective.md").read_text(encoding="utf-8")
@@ -27,7 +27,7 @@ COMMANDS = [line.split() for line in re.findall(r"^    search (.*)$", PAGE, re.M
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """An empty folder, and in it what the page says."""
+    """A folder with the files of the page."""
     (tmp_path / "digits_sgd.py").write_text(EXAMPLE, encoding="utf-8")
     (tmp_path / "digits.yaml").write_text(STUDY, encoding="utf-8")
     (tmp_path / "test_digits.py").write_text(CONTRACT, encoding="utf-8")
@@ -35,13 +35,13 @@ def folder(tmp_path: Path) -> Path:
 
 
 def study(folder: Path, code: str, **changes: object) -> None:
-    """A study of other code, with few trials."""
+    """Write a study of other code, with few trials."""
     (folder / "mine.py").write_text(
         "from spaces.config import TrialConfig\n\n\nclass Config(TrialConfig):\n    rate: float = 0.1\n\n\n"
         + code,
         encoding="utf-8",
     )
-    told = {
+    given = {
         "name": "mine",
         "objective": "mine:train",
         "metric": {"name": "gain"},
@@ -49,7 +49,7 @@ def study(folder: Path, code: str, **changes: object) -> None:
         "trials": 4,
         "space": {"rate": {"kind": "float", "low": 0.0, "high": 1.0}},
     }
-    (folder / "mine.yaml").write_text(yaml.safe_dump(told | changes), encoding="utf-8")
+    (folder / "mine.yaml").write_text(yaml.safe_dump(given | changes), encoding="utf-8")
 
 
 @pytest.mark.docs
@@ -64,9 +64,9 @@ class TestPage:
         assert first.code == 0, first.text
         assert show.code == 0, show.text
         assert "Leaderboard" in show.text
-        (told,) = json.loads(terminal.run("show", "--json", folder=folder).out)
-        assert sum(told["states"].values()) == 8
-        assert told["leaderboard"][0]["score"] > 0.85
+        (report,) = json.loads(terminal.run("show", "--json", folder=folder).out)
+        assert sum(report["states"].values()) == 8
+        assert report["leaderboard"][0]["score"] > 0.85
         again = terminal.run("train", "best.yaml", folder=folder)
         assert again.code == 0, again.text
         assert terminal.run("explain", "--study", "digits", "--trial", "0", folder=folder).code == 0
@@ -81,7 +81,7 @@ class TestPage:
             env=os.environ | {"PYTHONPATH": path},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=PATIENCE_S,
             check=False,
         )
         assert "5 passed" in answer.stdout, answer.stdout + answer.stderr
@@ -93,7 +93,7 @@ class TestPage:
         terminal: Terminal,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """A package that Python finds elsewhere is searched from another folder, by its dotted name."""
+        """A package in PYTHONPATH is searched from another folder, by its dotted name."""
         package = tmp_path_factory.mktemp("site") / "my_package"
         package.mkdir()
         (package / "__init__.py").touch()
@@ -102,13 +102,15 @@ class TestPage:
         (folder / "digits.yaml").write_text(
             STUDY.replace("digits_sgd:train", "my_package.my_module:train"), encoding="utf-8"
         )
-        answer = terminal.run("run", "--study", "digits.yaml", "--trials", "2", folder=folder)
+        answer = terminal.run(
+            "run", "--study", "digits.yaml", "--trials", "2", "--workers", "1", folder=folder
+        )
         assert answer.code == 0, answer.text
 
 
 class TestWrong:
     def test_failed(self, folder: Path, terminal: Terminal) -> None:
-        """What breaks its promise fails its trials, the reason is told, and after three the search stops."""
+        """A function that raises fails its trials with the reason; after three the search stops."""
         study(
             folder,
             "def train(config: Config):\n    yield {'epoch': 1, 'loss': 1.0, 'metric': 0.5}\n    raise KeyError('lost')\n",
@@ -122,7 +124,7 @@ class TestWrong:
         )
 
     def test_infinite(self, folder: Path, terminal: Terminal) -> None:
-        """A metric that is infinite is no score; a search of which no trial is complete, and one failed, ends as one that failed."""
+        """An infinite metric is not a score; a search without a complete trial and with a failed one fails."""
         study(
             folder,
             "def train(config: Config):\n    for epoch in (1, 2):\n        yield {'epoch': epoch, 'loss': 1.0 / epoch, 'metric': float('inf')}\n",
@@ -138,13 +140,13 @@ class TestWrong:
         )
 
     def test_diverged(self, folder: Path, terminal: Terminal) -> None:
-        """Signals judge it, and the diagnosis prescribes nothing that it does not have."""
+        """Signals judge it, and remedies name no setting that it does not have."""
         study(
             folder,
             "def train(config: Config):\n    for epoch in range(1, 4):\n        yield {'epoch': epoch, 'loss': float('nan'), 'metric': 0.5}\n",
             trials=1,
         )
-        terminal.run("run", "--study", "mine.yaml", folder=folder)
-        told = terminal.run("explain", "--study", "mine", "--trial", "0", folder=folder).text
-        assert "nonfinite_loss" in told
-        assert "optimizer." not in told
+        terminal.run("run", "--study", "mine.yaml", "--workers", "1", folder=folder)
+        text = terminal.run("explain", "--study", "mine", "--trial", "0", folder=folder).text
+        assert "nonfinite_loss" in text
+        assert "optimizer." not in text

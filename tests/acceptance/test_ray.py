@@ -30,7 +30,7 @@ def ray_folder() -> Iterator[Path]:
 def test_stop(terminal: Terminal, tmp_path: Path, postgresql_url: str, ray_folder: Path) -> None:
     """Workers in actors share a study and finish their epochs at Ctrl-C; the store's password shows nowhere, and nothing is left running."""
     url = make_url(postgresql_url).set(password=PASSWORD).render_as_string(hide_password=False)
-    write_study(tmp_path, epochs=2, trials=500, signals=QUIET)
+    write_study(tmp_path, epochs=2, trials=100_000, signals=QUIET)
     for name in ("search", "storage", "objectives"):  # of the user's own: a worker imports ours
         (tmp_path / f"{name}.py").write_text("raise SystemExit('shadowed')\n")
     run = (

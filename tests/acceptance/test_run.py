@@ -20,7 +20,7 @@ from search.export import load_export
 from spaces.loader import shipped_studies
 from storage.location import StoreLocation
 from tests.acceptance.studies import TINY, Finished, stored_trials, url_in, write_study
-from tests.acceptance.terminal import COMMAND, Terminal
+from tests.acceptance.terminal import COMMAND, PATIENCE_S, Terminal
 
 COMMANDS = (
     "run",
@@ -71,7 +71,7 @@ class TestRun:
 
     def test_leaderboard(self, finished: Finished) -> None:
         """The leaderboard lists the complete trials, the best first, with their scores."""
-        board = finished.more.out.partition("Leaderboard")[2].partition("Kills")[0]
+        board = finished.more.out.partition("Leaderboard")[2].partition("Stopped trials")[0]
         complete = sorted(
             (trial for trial in finished.trials if trial.state == "complete"),
             key=lambda trial: -(trial.score or 0),
@@ -135,7 +135,7 @@ class TestRun:
             cwd=finished.folder,
             env=environment,
             dimensions=(40, 120),
-            timeout=100,
+            timeout=PATIENCE_S,
             encoding="utf-8",
         )
         try:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import psutil
 import pytest
 
+from tests.acceptance.gates import Gate
 from tests.acceptance.studies import write_study
-from tests.acceptance.terminal import Job, Terminal
+from tests.acceptance.terminal import Job, Terminal, until
 
 QUOTED = "hunter2%2F%25zz"
 STUDY = ("--study", "tiny")
+RUN = ("run", "--study", "tiny.yaml", "--devices", "cpu", "--workers", "1", "--trials", "2")
 LOOKING = (
     ("show",),
     ("show", "--json"),
@@ -78,29 +79,28 @@ class TestPassword:
             assert not tells(answer.text), answer.text
         assert written(tmp_path) == []
 
-    @pytest.mark.timeout(300)
-    def test_server(self, terminal: Terminal, tmp_path: Path, postgresql_url: str) -> None:
+    def test_server(
+        self,
+        terminal: Terminal,
+        tmp_path: Path,
+        tmp_path_factory: pytest.TempPathFactory,
+        postgresql_url: str,
+    ) -> None:
         """On a server a whole run and every command after it keep the password to themselves, in files and lists of processes, too."""
         write_study(tmp_path)
         url = postgresql_url.replace("//postgres:@", f"//postgres:{QUOTED}@")
         assert QUOTED in url
-        run = terminal.start(
-            "run",
-            "--study",
-            "tiny.yaml",
-            "--devices",
-            "cpu",
-            "--workers",
-            "1",
-            "--trials",
-            "2",
-            folder=tmp_path,
-            SEARCH_STORE=url,
-        )
+        gate = Gate(tmp_path_factory.mktemp("gates") / "gate", epoch=2)
+        run = terminal.start(*RUN, folder=tmp_path, SEARCH_STORE=url, **gate.variables)
         lines: set[str] = set()
-        while run.said().code == -1000:
-            lines |= set(command_lines(run).splitlines())
-            time.sleep(0.1)
+
+        def look() -> bool:
+            lines.update(command_lines(run).splitlines())
+            return gate.reached
+
+        until(look, "the worker trains")
+        look()
+        gate.open()
         answer = run.wait()
         assert answer.code == 0, answer.text
         assert any("worker" in line for line in lines)

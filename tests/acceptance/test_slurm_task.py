@@ -15,7 +15,13 @@ from search.worker.options import WorkerOptions
 from spaces.exit_codes import ExitCode
 from spaces.loader import load_study
 from storage.location import StoreLocation
-from tests.acceptance.studies import BASE, QUIET, progress, stored_trials, write_study
+from tests.acceptance.studies import (
+    BASE,
+    QUIET,
+    progress,
+    stored_trials,
+    write_study,
+)
 from tests.acceptance.terminal import until
 
 DATA = {

@@ -55,7 +55,7 @@ class TestStore:
         assert len(stored_trials(url_in(tmp_path))) == 6
         for store in ("search.db", "copy.db"):
             checked = terminal.run("store", "check", "--store", store, folder=tmp_path)
-            assert (checked.code, checked.out.splitlines()[-1]) == (0, "nothing is wrong"), (
+            assert (checked.code, checked.out.splitlines()[-1]) == (0, "no problems found"), (
                 checked.text
             )
 
@@ -70,12 +70,13 @@ class TestStore:
         listed = terminal.run("store", "check", "--json", folder=tmp_path)
         tidied = terminal.run("store", "vacuum", folder=tmp_path)
 
-        lines = [line for line in told.out.splitlines() if line.startswith("wrong: ")]
+        lines = [line for line in told.out.splitlines() if line.startswith("problem: ")]
         assert (told.code, len(lines), told.err) == (1, 3, "")
         assert "trial 0: worker" in lines[0]
         assert "search worker --study tiny" in lines[0]
         assert lines[2].endswith(
-            "worker-0.log belongs to no trial or study of the store; search store vacuum"
+            "worker-0.log belongs to no trial or study of the store; "
+            "remove it with: search store vacuum"
         )
         found = json.loads(listed.out)
         assert (listed.code, found["sound"], len(found["faults"]), len(found["leftovers"])) == (
@@ -86,7 +87,7 @@ class TestStore:
         )
         assert (
             tidied.code,
-            tidied.out.splitlines()[-1].endswith("1 files without an owner removed"),
+            tidied.out.splitlines()[-1].endswith("1 orphaned files removed"),
         ) == (0, True)
         assert not (tmp_path / "search.files" / "gone").exists()
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tests.acceptance.studies import progress, stored_trials, url_in, write_study
-from tests.acceptance.terminal import Terminal, until
+from tests.acceptance.gates import Gate
+from tests.acceptance.studies import stored_trials, url_in, write_study
+from tests.acceptance.terminal import Terminal
 
 STUDY: dict[str, Any] = {
     "objective": "text_classification",
@@ -32,10 +33,11 @@ STUDY: dict[str, Any] = {
 def test_search(terminal: Terminal, tmp_path: Path) -> None:
     """A search that is interrupted and gone on with: each trial has the tokens that it asked for, and the best one trains again to its very score."""
     path = str(write_study(tmp_path, **STUDY))
-    job = terminal.start("run", "--study", path, "--workers", "1", folder=tmp_path)
-    until(
-        lambda: any(trial.epochs >= 1 for trial in progress(url_in(tmp_path))), "an epoch is stored"
+    gate = Gate(tmp_path / "gate", epoch=2)
+    job = terminal.start(
+        "run", "--study", path, "--workers", "1", folder=tmp_path, **gate.variables
     )
+    gate.wait()
     job.interrupt()
     assert job.wait().code == 130
 

@@ -12,12 +12,13 @@ import psycopg
 import pytest
 from sqlalchemy import make_url
 
-from tests.acceptance.studies import QUIET, progress, stored_trials, write_study
+from tests.acceptance.gates import Gate
+from tests.acceptance.studies import QUIET, stored_trials, write_study
 from tests.acceptance.terminal import Job, Terminal, until
 from tests.postgresql import schema
 
 PASSWORD = "hunter2-in-no-list"
-ENDLESS = {"epochs": 2, "trials": 500, "signals": QUIET}
+ENDLESS = {"epochs": 2, "trials": 100_000, "signals": QUIET}
 INTERRUPTED = 130
 
 
@@ -29,6 +30,7 @@ class Team:
         elsewhere.mkdir()
         write_study(folder, **ENDLESS)
         self.folder, self.url, self.titles = folder, url, set[str]()
+        gate = Gate(folder / "gate", epoch=2)
         run = terminal.start(
             "run",
             "--study",
@@ -39,15 +41,18 @@ class Team:
             "cpu",
             folder=folder,
             SEARCH_STORE=url,
+            **gate.variables,
         )
-        until(lambda: progress(url) != [], "the study has begun")
+        gate.wait()
         joined = terminal.start(
             "worker", "--study", "tiny", "--threads", "1", folder=elsewhere, SEARCH_STORE=url
         )
         until(
-            lambda: self._watch(run, joined) and self._both_ended_trials(joined),
-            "both have ended a trial",
+            lambda: self._watch(run, joined) and joined.pid in self._ended_trials(),
+            "the worker that joined has ended a trial",
         )
+        gate.open()
+        until(lambda: len(self._ended_trials()) == 2, "both have ended a trial")
         for job in (joined, run):
             job.interrupt()
         self.joined, self.run = joined.wait(), run.wait()
@@ -59,9 +64,8 @@ class Team:
                 self.titles.add(" ".join(process.cmdline()))
         return True
 
-    def _both_ended_trials(self, joined: Job) -> bool:
-        holders = {trial.pid for trial in stored_trials(self.url) if trial.state == "complete"}
-        return joined.pid in holders and len(holders) == 2
+    def _ended_trials(self) -> set[int | None]:
+        return {trial.pid for trial in stored_trials(self.url) if trial.state == "complete"}
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""A store with a trial of every kind in both books, and all that its public interface tells of a study."""
+"""A store with a trial of every kind, and everything that its public interface returns."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from search.sampling.connection import close_trials, open_trials
 from spaces.records import ClassCounts, Diagnosis, EpochRecord, Evidence, Remedy
 from storage.location import StoreLocation
-from storage.rows import Claim, FinalState, Outcome, Waiting
+from storage.rows import Claim, EnqueuedTrial, FinalState, Outcome
 from storage.store import Store
 from storage.tables.optuna_version import MADE_BY
 
@@ -33,12 +33,15 @@ Make = Callable[..., EpochRecord]
 
 
 def fill(url: str, make: Make, name: str = "demo") -> None:
-    """A study with a trial in every state but `reserved`, and presets, of which one waits; trial 4 is running."""
+    """Create a study with a trial in every state but `reserved`, and an enqueued preset.
+
+    Trial 4 is running.
+    """
     with StoreLocation.parse(url).open() as store:
         trials = open_trials(StoreLocation.parse(url))
         study = optuna.create_study(storage=trials, study_name=name, direction="maximize")
         study.set_user_attr(MADE_BY, True)
-        waiting = [Waiting({"lr": 0.5}, {"preset": "safe"})]
+        waiting = [EnqueuedTrial({"lr": 0.5}, {"preset": "safe"})]
         stored = store.studies.register_study(study._study_id, name, DEFINITION, waiting)
         for index, state in enumerate((*STATES, "running", "paused")):
             _trial(store, stored.id, study, make, index, state)
@@ -54,7 +57,7 @@ def _trial(
     assert claim is not None
     assert claim.optuna_trial_id is not None
     assert claim.number is not None
-    study.get_trials(deepcopy=False)  # Optuna learns of the trial that the store made
+    study.get_trials(deepcopy=False)  # Optuna's class reads the trial that the store created
     trial = optuna.Trial(study, claim.optuna_trial_id)
     trial.suggest_float("lr", 1e-5, 1.0, log=True)
     trial.suggest_categorical("kind", (None, True, 1.5, "é"))
@@ -104,7 +107,7 @@ def _end(
 
 
 def contents(url: str, name: str = "demo") -> dict[str, Any]:
-    """All that the public interface tells of a study, ids left out."""
+    """Everything that the public interface returns of a study, without ids."""
     with StoreLocation.parse(url).open(create=False) as store:
         stored = store.studies.find_study(name)
         assert stored is not None
@@ -133,12 +136,12 @@ def contents(url: str, name: str = "demo") -> dict[str, Any]:
 
 
 def optuna_contents(url: str, name: str = "demo") -> list[dict[str, Any]]:
-    """The same of Optuna's tables; times to the second, for MariaDB keeps no more of them."""
+    """The same of Optuna's tables; times in whole seconds, as MariaDB stores them."""
     trials = open_trials(StoreLocation.parse(url))
     study = optuna.load_study(storage=trials, study_name=name)
-    told = [_plain(trial) for trial in study.trials]
+    listed = [_plain(trial) for trial in study.trials]
     close_trials(trials)
-    return [{"direction": study.direction, "attributes": study.user_attrs}, *told]
+    return [{"direction": study.direction, "attributes": study.user_attrs}, *listed]
 
 
 def _plain(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
@@ -160,12 +163,12 @@ def _plain(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
 
 
 def _sorted(value: Any) -> Any:
-    """Optuna asks for rows in no order, so they come in that of the database."""
+    """Sort rows, because Optuna's queries have no order."""
     return sorted(value.items()) if isinstance(value, dict) else value
 
 
 def plain_trials(trials: RDBStorage) -> int:
-    """A study of somebody else's in the same database; its id."""
+    """Create a study of another program in the same database; return its id."""
     study = optuna.create_study(storage=trials, study_name="theirs")
     study.enqueue_trial({})
     study.add_trial(

@@ -10,9 +10,7 @@ from typing import Any
 from objectives.contract import Checkpoints
 from spaces.config import TrialConfig
 from spaces.record_json import make_record
-
-PATIENCE_S = 60.0
-"""Longer than any of these events takes on a loaded machine; it only ends a test that hangs."""
+from tests.waiting import PATIENCE_S
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""How workers come by their trials: the same ones whoever writes them down, and each exactly once however many ask at a time.
+"""How workers get their trials: reproducibly, and each trial exactly once.
 
 Its functions run in spawned processes.
 """
@@ -6,7 +6,6 @@ Its functions run in spawned processes.
 from __future__ import annotations
 
 import multiprocessing
-import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -33,33 +32,34 @@ from search.worker.tracker import NoTracker
 from spaces.loader import load_study
 from spaces.records import ClassCounts, Diagnosis, Evidence
 from spaces.study import StudySpec
-from storage.files.study_files import CheckpointFiles
+from storage.files.study_files import StudyFiles
 from storage.location import StoreLocation
 from storage.rows import Claim, Outcome
 from tests.conftest import RECORD
 from tests.contract.test_store import let_lapse
+from tests.waiting import PATIENCE_S, until
 
 PROCESSES, BUDGET = 4, 24
-Told = tuple[int, str | None, dict[str, Any]]
+Given = tuple[int, str | None, dict[str, Any]]
 """Number, preset and configuration of a trial."""
 
 _start: Barrier  # of a spawned process
 
 
 def spec(**changes: Any) -> StudySpec:
-    """A shipped study with dimensions that exist only under others."""
+    """A shipped study with conditional dimensions."""
     return load_study("combined", {"trials": BUDGET, "sampler.startup_trials": 5, **changes})
 
 
 def context_of(session: Session, url: str) -> WorkerContext:
-    """What a worker has, but for data and a trainer: nothing is trained here."""
+    """A worker's context without data and trainer: nothing is trained here."""
     store, stored, plan = session.store, session.stored, session.plan
     study = open_worker_study(StoreLocation.parse(url), store, stored, plan)
     nothing = cast(Any, None)
     return WorkerContext(
         store,
         stored,
-        CheckpointFiles(Path("unused")),
+        StudyFiles(Path("unused")),
         study,
         plan,
         nothing,
@@ -72,13 +72,13 @@ def context_of(session: Session, url: str) -> WorkerContext:
 
 
 def ask(context: WorkerContext) -> tuple[Claim, OptunaTrial] | None:
-    """The next trial with its configuration, as a worker comes by it; None when the budget is spent."""
+    """Claim and register the next trial, as a worker does; None when the budget is exhausted."""
     claim = context.store.leases.claim_trial(context.stored.id, BUDGET, "a", 600)
     return None if claim is None else register_trial(context, claim)
 
 
 def end(context: WorkerContext, claim: Claim, trial: OptunaTrial) -> Ending:
-    """Some end that follows from the configuration, so that the sampler has something to learn."""
+    """End a trial depending on its configuration, so that the sampler can learn from it."""
     assert claim.config is not None
     rate, number = claim.config["optimizer"]["lr_multiple"], claim.number or 0
     state: Any = ("complete", "pruned", "complete", "diverged", "failed")[number % 5]
@@ -105,20 +105,20 @@ def end(context: WorkerContext, claim: Claim, trial: OptunaTrial) -> Ending:
     return cast(Ending, state)
 
 
-def told(claim: Claim) -> Told:
-    """What a trial was given."""
+def describe(claim: Claim) -> Given:
+    """Number, configuration and preset of a trial."""
     assert claim.number is not None
     assert claim.config is not None
     return claim.number, claim.preset, dict(claim.config)
 
 
-def asked_alone(url: str) -> tuple[list[Told], list[FrozenTrial]]:
-    """All trials of the study, one after the other, and what Optuna has of them."""
+def asked_alone(url: str) -> tuple[list[Given], list[FrozenTrial]]:
+    """Run all trials of the study one by one; return them, and Optuna's trials."""
     session, given = open_session(spec(), StoreLocation.parse(url)), []
     with session.store:
         context = context_of(session, url)
         while (found := ask(context)) is not None:
-            given.append(told(found[0]))
+            given.append(describe(found[0]))
             end(context, *found)
         return given, context.study.get_trials()
 
@@ -127,7 +127,7 @@ class TestSameTrials:
     def test_either_way(
         self, sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Written by the store or by Optuna's own class, the trials are the same to the last bit, presets first."""
+        """The store and Optuna's class produce exactly the same trials, presets first."""
         given, kept = asked_alone(sqlite_url)
         monkeypatch.setattr("storage.tables.optuna.SCHEMA", "v9.9.9.a")
         given_by_class, kept_by_class = asked_alone(f"sqlite:///{tmp_path / 'other.db'}")
@@ -148,7 +148,7 @@ class TestSameTrials:
     def test_died_asking(
         self, sqlite_url: str, monkeypatch: pytest.MonkeyPatch, schema: str
     ) -> None:
-        """A worker that dies while it samples leaves its trial, with the preset that was meant for it, to the next one."""
+        """The trial of a worker that died while sampling is resumed with the same preset."""
         monkeypatch.setattr("storage.tables.optuna.SCHEMA", schema)
         session = open_session(spec(), StoreLocation.parse(sqlite_url))
         with session.store as store:
@@ -168,19 +168,12 @@ class TestSameTrials:
             ]
 
 
-def settled(admin: psycopg.Connection, counting: str) -> int:
-    """What a query counts once it is 1, or in the end: a server takes a moment to see that a connection was closed."""
-    for _ in range(100):
-        counted: int = admin.execute(counting).fetchone()[0]  # type: ignore[call-overload, index]
-        if counted == 1:
-            break
-        time.sleep(0.1)
-    return counted
+CONNECTIONS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'one_worker'"
 
 
 class TestConnections:
     def test_while_training(self, postgresql_url: str, postgres_admin: psycopg.Connection) -> None:
-        """A worker holds one connection to a server while a trial trains, whatever it took to ask for it."""
+        """A worker keeps one connection to a server during training."""
         url = f"{postgresql_url}&application_name=one_worker"
         session = open_session(spec(), StoreLocation.parse(url))
         with session.store:
@@ -189,24 +182,22 @@ class TestConnections:
                 found = ask(context)
                 assert found is not None
                 context.store.epochs.append_epoch(found[0], RECORD, 600)
-                assert (
-                    settled(
-                        postgres_admin,
-                        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'one_worker'",
-                    )
-                    == 1
+                # A server takes a moment to see that a connection was closed.
+                until(
+                    lambda: postgres_admin.execute(CONNECTIONS).fetchone() == (1,),
+                    "the worker has one connection",
                 )
 
 
 def join(barrier: Barrier) -> None:
-    """Runs first in each process."""
+    """Initialize a process."""
     global _start
     _start = barrier
 
 
 @pytest.fixture(scope="module")
 def crew() -> Iterator[ProcessPoolExecutor]:
-    """Processes that share nothing but a barrier."""
+    """Processes that share only a barrier."""
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(
         PROCESSES, spawn, initializer=join, initargs=(spawn.Barrier(PROCESSES),)
@@ -214,25 +205,24 @@ def crew() -> Iterator[ProcessPoolExecutor]:
         yield pool
 
 
-def compete(url: str) -> list[Told]:
-    """One process: starts the study together with all others, and asks until nothing is left."""
-    _start.wait(60)
+def compete(url: str) -> list[Given]:
+    """Start the study at the same time as the others, and claim until nothing is left."""
+    _start.wait(PATIENCE_S)
     session, given = open_session(spec(), StoreLocation.parse(url)), []
     with session.store:
         context = context_of(session, url)
         while (found := ask(context)) is not None:
-            given.append(told(found[0]))
+            given.append(describe(found[0]))
             end(context, *found)
     return given
 
 
 class TestProcesses:
-    @pytest.mark.timeout(180)
     def test_exact(self, store_url: str, crew: ProcessPoolExecutor) -> None:
-        """Processes that start one new study at the same moment make it once, try each preset once, and spend the budget exactly."""
+        """Processes that start a study at once create it once, and use its budget exactly."""
         answers = [crew.submit(compete, store_url) for _ in range(PROCESSES)]
         given = sorted(
-            (each for answer in answers for each in answer.result(timeout=150)),
+            (each for answer in answers for each in answer.result(timeout=PATIENCE_S)),
             key=lambda each: each[0],
         )
 

@@ -1,7 +1,7 @@
-"""A worker that is frozen beyond its lease and thaws while another one has its trial changes nothing, at whatever point either is.
+"""A worker that is suspended beyond its lease changes nothing once another one owns its trial.
 
-Two attempts at one trial run in two threads of this process. No test sleeps: one thread stops at a named point, the trial
-is taken from it, and it runs on at a named moment of the other one's.
+Two attempts at one trial run in two threads of this process. No test sleeps: one thread stops at a
+named point, the other one claims the trial, and the first continues at a named moment of the other.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ from search.worker.stop import StopRequest
 from search.worker.trial import run_trial
 from spaces.errors import LeaseLostError
 from spaces.study import StudySpec
-from storage.files.best_weights import Artifacts
-from storage.files.checkpoints import TrialStates
-from storage.files.study_files import CheckpointFiles
+from storage.files.best_weights import BestWeights
+from storage.files.checkpoints import StoredCheckpoints
+from storage.files.study_files import StudyFiles
 from storage.location import StoreLocation
 from storage.repositories.epochs import EpochRepository
 from storage.rows import Claim, Death
 from storage.store import Store
 from tests.contract import gated_objective
-from tests.contract.gated_objective import PATIENCE_S, Gates, install
+from tests.contract.gated_objective import Gates, install
+from tests.waiting import PATIENCE_S
 
 EPOCHS = 5
 STUDY: dict[str, Any] = {
@@ -53,7 +54,10 @@ POINTS = (
     "states before {n} are removed",
     "epoch {k} is to be recorded",
 )
-"""Where a worker freezes in epoch k, with the n-th of its states: a state is written, put in place, and noted, in this order."""
+"""Where a worker is suspended in epoch k, at its n-th checkpoint.
+
+A checkpoint is written, put in place, and noted, in this order.
+"""
 
 MOMENTS = (
     "the epochs are read",
@@ -63,20 +67,20 @@ MOMENTS = (
     "a state was written",
     "the trial has ended",
 )
-"""When it thaws: before the other worker decides what it resumes from, on both sides of its first epoch, and later."""
+"""When it is resumed: before the other worker chooses a checkpoint, and around its epochs."""
 
 FREEZES = {
     "before any state": (1, 1, 1),
     "after two states": (3, 3, 1),
     "after three epochs without a state": (4, 1, 4),
 }
-"""The epoch k in which it freezes, the n of its state there, and the epoch that has its first state."""
+"""Epoch k of the suspension, n of the checkpoint there, and the epoch of the first checkpoint."""
 
 
 def gated(
     function: Callable[..., Any], point: Callable[..., str], *, after: bool = False
 ) -> Callable[..., Any]:
-    """A method that comes to a point before, or after, it does its work."""
+    """Make a method pause at a point before, or after, its work."""
 
     def call(*given: Any, **named: Any) -> Any:
         if not after:
@@ -91,30 +95,33 @@ def gated(
 
 @pytest.fixture(autouse=True)
 def points(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The points outside the objective. A state is written after every epoch, however long the last one took."""
+    """The points outside the objective. A checkpoint is written after every epoch."""
     monkeypatch.setattr(trial_checkpoints, "WRITING_SHARE", float("inf"))
     monkeypatch.setattr(
-        CheckpointFiles,
+        StudyFiles,
         "write_json",
         gated(
-            CheckpointFiles.write_json,
+            StudyFiles.write_json,
             lambda _, path, value: f"state {value.get('epoch')} is in place",
         ),
     )
     monkeypatch.setattr(
-        TrialStates,
+        StoredCheckpoints,
         "_remove_older",
         gated(
-            TrialStates._remove_older, lambda _, newest: f"states before {newest[1]} are removed"
+            StoredCheckpoints._remove_older,
+            lambda _, newest: f"states before {newest[1]} are removed",
         ),
     )
     monkeypatch.setattr(
-        TrialStates,
-        "newest_first",
-        gated(TrialStates.newest_first, lambda _: "the states are listed"),
+        StoredCheckpoints,
+        "list_newest_first",
+        gated(StoredCheckpoints.list_newest_first, lambda _: "the states are listed"),
     )
     monkeypatch.setattr(
-        TrialStates, "write", gated(TrialStates.write, lambda *_: "a state was written", after=True)
+        StoredCheckpoints,
+        "save_checkpoint",
+        gated(StoredCheckpoints.save_checkpoint, lambda *_: "a state was written", after=True),
     )
     monkeypatch.setattr(
         EpochRepository,
@@ -130,7 +137,7 @@ def points(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @dataclass
 class Worker:
-    """One worker's side of the study, and how its trial ended."""
+    """One worker's context, and how its trial ended."""
 
     context: WorkerContext
     ended: object = None
@@ -147,7 +154,7 @@ class Worker:
 def workers(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[Worker, Worker]]:
-    """The one that freezes, and the one that takes its trials over, each with a connection of its own."""
+    """The worker that is suspended, and the one that claims its trials, with one store each."""
     monkeypatch.setenv("SEARCH_FILES", str(tmp_path / "files"))
     monkeypatch.chdir(Path(__file__).parents[2])
     spec = StudySpec.model_validate(STUDY)
@@ -167,24 +174,27 @@ def workers(
 
 
 def claimed(store: Store, study_id: int, worker: str, budget: int) -> Claim:
-    """A trial for this worker."""
+    """Claim a trial for this worker."""
     claim = store.leases.claim_trial(study_id, budget, worker, PATIENCE_S)
     assert claim is not None
     return claim
 
 
 def take_over(frozen: Worker, other: Worker, gates: Gates, budget: int) -> int:
-    """Freeze a worker in the next trial, have the other one end that trial, and thaw the first meanwhile. Returns the trial's id."""
+    """Suspend a worker, have the other one finish the trial, and resume the first meanwhile.
+
+    Returns the trial's id.
+    """
     store, study_id = other.context.store, other.context.stored.id
     claim = claimed(store, study_id, "frozen", budget)
     gates.worker = threading.Thread(target=frozen.run, args=(claim,), daemon=True)
-    thaw_at, gates.thaw_at = gates.thaw_at, None
+    resume_at, gates.thaw_at = gates.thaw_at, None
     gates.worker.start()
     assert gates.frozen.wait(PATIENCE_S)
-    gates.thaw_at = thaw_at
+    gates.thaw_at = resume_at
     store.reaping.reap_trials(
         study_id, Death("frozen")
-    )  # what the end of its lease does, at a moment of the test's choice
+    )  # has the effect of the lease's expiry, at a moment that the test chooses
     again = claimed(store, study_id, "other", budget)
     assert again.trial_id == claim.trial_id
     other.run(again)
@@ -202,9 +212,9 @@ def files_left(context: WorkerContext) -> list[str]:
 def test_every_order(
     workers: tuple[Worker, Worker], frozen_in: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The trial is complete with the epochs of an undisturbed one, without a second start; the worker that thaws learns that it lost the trial.
+    """The trial completes with the epochs of an undisturbed one; the first worker's write fails.
 
-    One that thaws before it writes a state writes none.
+    A worker that is resumed before it writes a checkpoint writes none.
     """
     frozen, other = workers
     epoch, count, first = FREEZES[frozen_in]
@@ -215,7 +225,7 @@ def test_every_order(
             frozen.ended = other.ended = None
             gates = install(Gates(point, moment, first))
             trial_id = take_over(frozen, other, gates, budget)
-            told, store = f"frozen where {point}, thawed where {moment}", other.context.store
+            label, store = f"suspended where {point}, resumed where {moment}", other.context.store
             (trial,) = [
                 each
                 for each in store.trials.list_trials(other.context.stored.id)
@@ -223,44 +233,44 @@ def test_every_order(
             ]
             records = store.epochs.trial_records(trial_id)
 
-            assert other.ended == "complete", told
-            assert "starts again" not in caplog.text, told
-            assert isinstance(frozen.ended, LeaseLostError), told
+            assert other.ended == "complete", label
+            assert "starts again" not in caplog.text, label
+            assert isinstance(frozen.ended, LeaseLostError), label
             writes_none = point in (f"epoch {epoch} begins", f"state {epoch} is due")
-            assert (f"state {epoch} is written" in gates.reached) != writes_none, told
-            assert (trial.state, trial.attempt, trial.error) == ("complete", 2, ""), told
-            assert [record.epoch for record in records] == list(range(1, EPOCHS + 1)), told
+            assert (f"state {epoch} is written" in gates.reached) != writes_none, label
+            assert (trial.state, trial.attempt, trial.error) == ("complete", 2, ""), label
+            assert [record.epoch for record in records] == list(range(1, EPOCHS + 1)), label
             assert [record.metric for record in records] == [
                 pytest.approx(records[0].metric + 0.01 * k) for k in range(EPOCHS)
-            ], told
+            ], label
             left = files_left(other.context)
             if (
                 moment == MOMENTS[-1]
-            ):  # its own late files are without an owner, and `search store vacuum` finds them
+            ):  # its late files are orphans, which `search store vacuum` finds
                 assert all(
                     name.lstrip(".").startswith(f"trial-{trial.number:05d}.1.") for name in left
-                ), told
-                TrialStates(
-                    other.context.files, other.context.files.path("frozen", trial.number or 0)
-                ).remove(1)
+                ), label
+                StoredCheckpoints(
+                    other.context.files, other.context.files.trial_stem("frozen", trial.number or 0)
+                ).remove_up_to(1)
             else:
-                assert left == [], told
+                assert left == [], label
 
 
 def test_late_removal(workers: tuple[Worker, Worker]) -> None:
-    """A worker that thaws after it gave a trial back, and then removes its states, removes none of the attempt that resumed."""
+    """A worker that released a trial late removes no checkpoint of the next attempt."""
     frozen, other = workers
     store, study_id = other.context.store, other.context.stored.id
     install(Gates())
-    states = TrialStates(frozen.context.files, frozen.context.files.path("frozen", 0))
-    owner = states.write(1, lambda draft: draft.write_text("1") and None, {"epoch": 1})
-    adopted = states.adopt(owner, 2)
-    states.remove(1)
+    states = StoredCheckpoints(frozen.context.files, frozen.context.files.trial_stem("frozen", 0))
+    owner = states.save_checkpoint(1, lambda draft: draft.write_text("1") and None, {"epoch": 1})
+    adopted = states.adopt_checkpoint(owner, 2)
+    states.remove_up_to(1)
     assert adopted is not None
-    assert [state.order for state in states.newest_first()] == [(2, 0)]
-    assert adopted.whole()
-    states.remove(2)
-    assert states.newest_first() == []
+    assert [state.order for state in states.list_newest_first()] == [(2, 0)]
+    assert adopted.is_intact()
+    states.remove_up_to(2)
+    assert states.list_newest_first() == []
     assert store.trials.list_trials(study_id) == []
 
 
@@ -269,7 +279,7 @@ def test_refused_epoch(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A trial whose stored epochs vanish under it starts over from what store and files agree on, and is complete."""
+    """A trial whose stored epochs vanish resumes from what store and files agree on."""
     _, worker = workers
     store, study_id = worker.context.store, worker.context.stored.id
     install(Gates())
@@ -292,15 +302,15 @@ def test_refused_epoch(
 
 
 def test_best_of_a_later_study(tmp_path: Path) -> None:
-    """A worker that thaws after its study was deleted and registered again replaces none of the new one's best weights."""
-    files = CheckpointFiles(tmp_path)
+    """A worker of a deleted study does not replace the best weights of a new one of its name."""
+    files = StudyFiles(tmp_path)
     install(Gates())
-    state = TrialStates(files, files.path("demo", 0)).write(
+    state = StoredCheckpoints(files, files.trial_stem("demo", 0)).save_checkpoint(
         1, lambda draft: draft.write_text("x") and None, {"epoch": 1}
     )
-    later, earlier = Artifacts(files, "demo", 2.0), Artifacts(files, "demo", 1.0)
-    assert later.keep(0, 0.1, "maximize", state)
-    assert not earlier.keep(1, 0.9, "maximize", state)
-    best = later.best()
+    later, earlier = BestWeights(files, "demo", 2.0), BestWeights(files, "demo", 1.0)
+    assert later.save_if_better(0, 0.1, "maximize", state)
+    assert not earlier.save_if_better(1, 0.9, "maximize", state)
+    best = later.find_best()
     assert best is not None
     assert (best.trial, best.score) == (0, 0.1)

@@ -1,4 +1,4 @@
-"""What a sampler is shown of the past: the same suggestions, value for value, as by Optuna's own class, on SQLite and on PostgreSQL."""
+"""The sampler's history: the same suggestions as from Optuna's class, on each database."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from search.worker.context import open_worker_study
 from spaces.loader import load_study
 from spaces.parameters import Choice
 from storage.location import StoreLocation
-from storage.rows import Sampled, StoredStudy
+from storage.rows import SampledTrial, StoredStudy
 from storage.store import Store
 
 ENDED = (
@@ -33,13 +33,13 @@ ENDED = (
 
 @pytest.fixture
 def plan() -> Plan:
-    """A study with dimensions that exist only under others."""
+    """A study with conditional dimensions."""
     return make_plan(load_study("combined", {"sampler.startup_trials": 5, "presets": []}))
 
 
 @pytest.fixture
 def trials(store_url: str) -> Iterator[RDBStorage]:
-    """Optuna's own class on the store's database."""
+    """Optuna's class on the store's database."""
     storage = open_trials(StoreLocation.parse(store_url))
     yield storage
     close_trials(storage)
@@ -53,15 +53,15 @@ def study(trials: RDBStorage, plan: Plan) -> Study:
 
 @pytest.fixture
 def stored(store: Store, study: Study) -> StoredStudy:
-    """The same in the store."""
+    """The same study in the store."""
     return store.studies.register_study(study._study_id, "demo", {})
 
 
 def add(study: Study, plan: Plan, rng: random.Random, count: int) -> None:
-    """Trials as they end: ties, infinite and infeasible ones, and pruned ones with reports, without, and with a last one that is no number."""
+    """Ended trials: ties, infinite and infeasible ones, pruned ones with and without reports."""
     for number in range(count):
         params: Params = {}
-        for path, dimension in plan.dimensions(plan.below(None), params):
+        for path, dimension in plan.active_dimensions(plan.starting_tree(None), params):
             params[path] = (
                 rng.choice(dimension.choices) if isinstance(dimension, Choice) else dimension.low
             )
@@ -85,8 +85,8 @@ def add(study: Study, plan: Plan, rng: random.Random, count: int) -> None:
         )
 
 
-def sampled(worker: WorkerStudy, plan: Plan, trial_id: int) -> tuple[Params, Sampled]:
-    """What a trial is given; nothing is written."""
+def sampled(worker: WorkerStudy, plan: Plan, trial_id: int) -> tuple[Params, SampledTrial]:
+    """Sample a trial without writing it."""
     return worker.sample_params(worker.resume_trial(trial_id), plan)
 
 
@@ -100,7 +100,7 @@ class TestSameSuggestions:
         plan: Plan,
         store_url: str,
     ) -> None:
-        """From a past of every kind, read at once or as it came, beside running and waiting trials, and after some of those have ended."""
+        """Suggestions agree for past trials of every kind, read at once or one by one."""
         rng = random.Random(1)
         worker, plain = (
             open_worker_study(StoreLocation.parse(store_url), store, stored, plan),
@@ -108,27 +108,27 @@ class TestSameSuggestions:
         )
         add(study, plan, rng, 3)
         study.enqueue_trial({"loss.gamma": 2.0})
-        given: list[Sampled] = []
+        given: list[SampledTrial] = []
         for more in (0, 12, 25):
             add(study, plan, rng, more)
             running = [trials.create_new_trial(study._study_id) for _ in range(3)]
             for trial_id in running:
-                params, told = sampled(worker, plan, trial_id)
-                assert (params, told) == sampled(plain, plan, trial_id)
+                params, drawn = sampled(worker, plan, trial_id)
+                assert (params, drawn) == sampled(plain, plan, trial_id)
                 newcomer = open_worker_study(StoreLocation.parse(store_url), store, stored, plan)
-                assert (params, told) == sampled(newcomer, plan, trial_id)
-                given.append(told)
+                assert (params, drawn) == sampled(newcomer, plan, trial_id)
+                given.append(drawn)
                 with store._database.writing() as connection:
-                    store._optuna.write(connection, trial_id, told)
+                    store._optuna.write_sampled(connection, trial_id, drawn)
             trials.set_trial_state_values(running[0], TrialState.COMPLETE, [0.75])
             trials.set_trial_state_values(running[1], TrialState.FAIL)
-        assert len({str(told.params) for told in given}) == len(given)
-        assert any(told.system_attrs for told in given)  # by TPE, not at random
+        assert len({str(drawn.params) for drawn in given}) == len(given)
+        assert any(drawn.system_attrs for drawn in given)  # by TPE, not at random
 
     def test_only_looked_at(
         self, store: Store, stored: StoredStudy, study: Study, plan: Plan
     ) -> None:
-        """What ended before is not read a second time; what had not ended is."""
+        """Ended trials are not read a second time; those that had not ended are."""
         add(study, plan, random.Random(1), 5)
         asked = study.ask()
         first = store.sampler_history.past_trials(stored.optuna_study_id)

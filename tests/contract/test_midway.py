@@ -1,4 +1,4 @@
-"""A training that is broken off in the midst of an epoch goes on from there as if nothing had happened."""
+"""A training that is interrupted within an epoch resumes from there as if nothing had happened."""
 
 from __future__ import annotations
 
@@ -17,10 +17,19 @@ from search.worker.stop import StopRequest
 from search.worker.watchdog import Watchdog
 from spaces.errors import DataError
 from spaces.records import EpochRecord
-from storage.files.checkpoints import TrialStates
-from storage.files.study_files import CheckpointFiles
+from storage.files.checkpoints import StoredCheckpoints
+from storage.files.study_files import StudyFiles
 from tests.contract.test_training_options import NO_BATCH_NORM
-from tests.contract.training import Keeper, Kit, Left, machine, make_kit, segmentation, split, told
+from tests.contract.training import (
+    Keeper,
+    Kit,
+    Left,
+    comparable,
+    machine,
+    make_kit,
+    segmentation,
+    split,
+)
 
 __all__ = ["machine", "segmentation"]
 
@@ -28,10 +37,10 @@ MANY = 100
 """Steps in all of a small training, at most."""
 
 
-def broken_off(
+def interrupted(
     kit: Kit, changes: dict[str, Any], path: Path, at: int
 ) -> tuple[list[EpochRecord], Keeper]:
-    """What a training tells that goes on from the state in place, and is left with a new one at a step."""
+    """Resume a training from its state and interrupt it with a new one at a step."""
     keeper, records = Keeper(path, steps=(at,), leave=True), []
     with suppress(Left):
         for record in kit.start(kit.config(changes), keeper):
@@ -40,19 +49,23 @@ def broken_off(
     return records, keeper
 
 
-def same_when_broken_off(kit: Kit, changes: dict[str, Any], path: Path) -> int:
-    """Check that a training which is left again and again tells what an unbroken one tells; how often it was left."""
+def count_harmless_interruptions(kit: Kit, changes: dict[str, Any], path: Path) -> int:
+    """Check that a training with many interruptions yields the records of an uninterrupted one.
+
+    Returns:
+        The number of interruptions.
+    """
     whole = kit.train(changes)
     found: dict[int, str] = {}
     for at in range(1, MANY):
-        records, keeper = broken_off(kit, changes, path, at)
-        for record, line in zip(records, told(records), strict=True):
+        records, keeper = interrupted(kit, changes, path, at)
+        for record, line in zip(records, comparable(records), strict=True):
             assert found.setdefault(record.epoch, line) == line, (
-                "an epoch that is told once more is the same"
+                "an epoch that is yielded again has the same record"
             )
         if keeper.seen < at:
             break
-    assert list(found.values()) == told(whole)
+    assert list(found.values()) == comparable(whole)
     return at
 
 
@@ -101,8 +114,12 @@ class TestResume:
         ],
     )
     def test_bit_for_bit(self, segmentation: Kit, tmp_path: Path, changes: dict[str, Any]) -> None:
-        """Left again and again, after its first step, then after two more, then three, and so on, in training, averaging, validation and test, it tells what an unbroken one tells."""
-        assert same_when_broken_off(segmentation, changes, tmp_path / "state") > 4
+        """A training with many interruptions yields the records of an uninterrupted one.
+
+        It is interrupted after its first step, then after two more, then three, and so on, in
+        training, averaging, validation and test.
+        """
+        assert count_harmless_interruptions(segmentation, changes, tmp_path / "state") > 4
 
     @pytest.mark.parametrize(
         "changes",
@@ -121,11 +138,14 @@ class TestResume:
     def test_texts(self, tmp_path: Path, changes: dict[str, Any]) -> None:
         """So does a text classifier."""
         assert (
-            same_when_broken_off(make_kit("text_classification"), changes, tmp_path / "state") > 4
+            count_harmless_interruptions(
+                make_kit("text_classification"), changes, tmp_path / "state"
+            )
+            > 4
         )
 
     def test_every_place(self, segmentation: Kit, tmp_path: Path) -> None:
-        """Each single step can be the last one, those of averaging, validation and test among them."""
+        """A training can be interrupted after each single step, also of averaging, validation and test."""
         changes = {
             "epochs": 2,
             "batch_size": 16,
@@ -133,26 +153,28 @@ class TestResume:
             "metric.score": "last",
         }
         count = Keeper(tmp_path / "none")
-        whole = told(segmentation.train(changes, count))
+        whole = comparable(segmentation.train(changes, count))
         assert count.seen == (1 + 1) + (1 + 1 + 1 + 1)
         for at in range(1, count.seen + 1):
             path = tmp_path / f"state-{at}"
-            first, _ = broken_off(segmentation, changes, path, at)
+            first, _ = interrupted(segmentation, changes, path, at)
             then = segmentation.train(changes, Keeper(path))
-            assert told(first) == whole[: len(first)]
-            assert told(then) == whole[max(0, len(first) - 1) :]
+            assert comparable(first) == whole[: len(first)]
+            assert comparable(then) == whole[max(0, len(first) - 1) :]
 
-    def test_went_on(self, segmentation: Kit, tmp_path: Path) -> None:
-        """Writing a state in the midst of an epoch changes nothing for the training that goes on."""
+    def test_not_disturbed(self, segmentation: Kit, tmp_path: Path) -> None:
+        """Writing a state within an epoch does not change the training."""
         keeper = Keeper(tmp_path / "state", steps=tuple(range(1, MANY)))
         changes = {"batch_size": 4, "loss.normalize": True, "schedule.swa_from_epoch": 2}
-        assert told(segmentation.train(changes, keeper)) == told(segmentation.train(changes))
+        assert comparable(segmentation.train(changes, keeper)) == comparable(
+            segmentation.train(changes)
+        )
         assert keeper.path.exists()
 
     def test_time_spent(self, segmentation: Kit, tmp_path: Path) -> None:
-        """The seconds of an epoch that was broken off are those that were spent on it, before and after."""
+        """The seconds of an interrupted epoch are those spent on it before and after."""
         changes = {"epochs": 1, "batch_size": 4}
-        _, keeper = broken_off(segmentation, changes, tmp_path / "state", 3)
+        _, keeper = interrupted(segmentation, changes, tmp_path / "state", 3)
         state = torch.load(keeper.path, weights_only=True)
         state["midway"]["seconds"] += 1000
         torch.save(state, keeper.path)
@@ -161,13 +183,13 @@ class TestResume:
         assert record.steps == 4
 
     def test_no_code(self, segmentation: Kit, tmp_path: Path) -> None:
-        """Such a checkpoint, too, holds tensors and plain data, and says how far it is."""
-        _, keeper = broken_off(segmentation, {"batch_size": 4}, tmp_path / "state", 4 + 1 + 2)
+        """Such a checkpoint, too, contains tensors and plain data, and the progress of the epoch."""
+        _, keeper = interrupted(segmentation, {"batch_size": 4}, tmp_path / "state", 4 + 1 + 2)
         state = torch.load(keeper.path, weights_only=True)
         assert (state["record"]["epoch"], state["midway"]["means"]["steps"]) == (1, 2)
 
     def test_broken_step(self, segmentation: Kit, tmp_path: Path) -> None:
-        """A step that breaks after the training went on is told as in an unbroken one, with the steps before it."""
+        """A step that breaks after a resume is recorded as in an uninterrupted training."""
         train = segmentation.prepared.train
         poisoned = split(train.images_NCHW.clone(), train.target_NHW)
         poisoned.images_NCHW[7, 0, 10, 10] = float("nan")
@@ -182,16 +204,18 @@ class TestResume:
         keeper = Keeper(tmp_path / "state", steps=(record.broken_step - 1,), leave=True)
         with pytest.raises(Left):
             list(segmentation.start(config, keeper, data))
-        assert told(list(segmentation.start(config, Keeper(keeper.path), data))) == told(whole)
+        assert comparable(
+            list(segmentation.start(config, Keeper(keeper.path), data))
+        ) == comparable(whole)
 
 
 class TestDisk:
     def test_full(
         self, segmentation: Kit, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """On a disk that takes no more, a training goes on without its checkpoints, with a warning; what lies there is whole."""
-        files = CheckpointFiles(tmp_path)
-        states = TrialStates(files, files.path("demo", 0))
+        """On a full disk training continues without checkpoints and warns; older ones stay complete."""
+        files = StudyFiles(tmp_path)
+        states = StoredCheckpoints(files, files.trial_stem("demo", 0))
         checkpoints = TrialCheckpoints(
             states=states,
             attempt=1,
@@ -207,7 +231,7 @@ class TestDisk:
         changes = {"batch_size": 8}
         training = segmentation.start(segmentation.config(changes), checkpoints)
         records = [next(training)]
-        held = [state.order for state in states.newest_first()]
+        orders = [state.order for state in states.list_newest_first()]
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
         checkpoints.every_s = 0
@@ -216,17 +240,17 @@ class TestDisk:
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         assert "no checkpoint written" in caplog.text
-        assert [state.order for state in states.newest_first()] == held
-        assert held
+        assert [state.order for state in states.list_newest_first()] == orders
+        assert orders
         checkpoints.every_s = 0
         records += list(training)
-        assert told(records) == told(segmentation.train(changes))
-        assert all(state.whole() for state in states.newest_first())
+        assert comparable(records) == comparable(segmentation.train(changes))
+        assert all(state.is_intact() for state in states.list_newest_first())
         assert {path.suffix for path in tmp_path.rglob("*.*")} == {".ckpt", ".json"}
 
 
 class Counted:
-    """A split that notes what is asked of it."""
+    """A split that notes the keys that it is given."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -242,7 +266,10 @@ class Counted:
 
 @pytest.mark.parametrize("skip", [0, 1, 3, 4])
 def test_skipped_batches(skip: int) -> None:
-    """Batches that were trained on before are not decoded again, and those that are left are the same ones; the next epoch is whole."""
+    """Batches that were trained on are not decoded again, the others are the same ones.
+
+    The next epoch has all batches.
+    """
     whole, rest = Counted(9), Counted(9)
     assert len(list(Batches(whole, 2, 5, 0, torch.device("cpu")).epoch(3))) == 4
     batches = Batches(rest, 2, 5, 0, torch.device("cpu"))

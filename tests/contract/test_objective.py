@@ -1,4 +1,4 @@
-"""What every objective promises to `search`; and what segmentation promises besides."""
+"""Contract of every objective, and of segmentation in particular."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from objectives.losses.class_weights import class_weights
 from objectives.registry import OBJECTIVES
 from objectives.segmentation.train import Run
 from search.planning.plan import Plan, make_plan
-from search.pruners.signals import fired
+from search.pruners.signals import find_divergence
 from search.sampling.sampler import TrialSeededSampler, suggest_params
 from search.worker.readback import check_used
 from spaces.config import WeightsConfig
@@ -33,11 +33,11 @@ from tests.contract.training import (
     SMALL,
     Keeper,
     Kit,
+    comparable,
     machine,
     make_kit,
     segmentation,
     split,
-    told,
 )
 
 __all__ = ["machine", "segmentation"]
@@ -62,7 +62,7 @@ def kits(segmentation: Kit) -> dict[str, Kit]:
 
 @pytest.fixture(scope="module")
 def records(kit: Kit) -> list[EpochRecord]:
-    """A whole training."""
+    """Records of a training."""
     return kit.train()
 
 
@@ -138,7 +138,7 @@ class TestRecords:
         assert len(test.class_metric) == len(records[-1].class_metric)
 
     def test_loss_adds_up(self, records: list[EpochRecord]) -> None:
-        """The total is the parts at the epoch's split."""
+        """The total is the sum of the parts, with the epoch's CE/Dice weights."""
         for record in records:
             assert record.train_loss == pytest.approx(
                 record.ce_weight * record.ce_loss + record.dice_weight * (record.dice_loss or 0),
@@ -169,7 +169,7 @@ class TestDeterminism:
         """The same configuration gives the same records, whatever was trained or drawn in between."""
         kit.train({"epochs": 1, "seed": 77})
         torch.rand(3)
-        assert told(kit.train()) == told(records)
+        assert comparable(kit.train()) == comparable(records)
 
     def test_side_by_side(self, kit: Kit, records: list[EpochRecord]) -> None:
         """Two trainings that take turns do not disturb each other."""
@@ -180,7 +180,7 @@ class TestDeterminism:
                 strict=False,
             )
         )
-        assert told([ours for ours, _ in turns]) == told(records[:2])
+        assert comparable([ours for ours, _ in turns]) == comparable(records[:2])
 
     def test_seed(self, kit: Kit, records: list[EpochRecord]) -> None:
         """Another seed gives another training."""
@@ -232,30 +232,30 @@ class TestResume:
     def test_bit_for_bit(
         self, kit: Kit, tmp_path: Path, changes: dict[str, Any], epoch: int
     ) -> None:
-        """A training that is resumed goes on as if it had never stopped, after the record of its checkpoint's own epoch."""
+        """A resumed training yields its checkpoint's epoch again, then what an uninterrupted one does."""
         keeper = Keeper(tmp_path / "state", (epoch,))
         whole = kit.train(changes)
         broken_off = kit.start(kit.config(changes), keeper)
-        assert told(list(itertools.islice(broken_off, epoch))) == told(whole[:epoch])
+        assert comparable(list(itertools.islice(broken_off, epoch))) == comparable(whole[:epoch])
         broken_off.close()  # type: ignore[attr-defined]
         torch.rand(3)
-        assert told(kit.train(changes, Keeper(keeper.path))) == told(whole[epoch - 1 :])
+        assert comparable(kit.train(changes, Keeper(keeper.path))) == comparable(whole[epoch - 1 :])
 
     def test_after_the_end(self, kit: Kit, tmp_path: Path, records: list[EpochRecord]) -> None:
-        """From a checkpoint of the last epoch its record comes once more, and nothing else."""
+        """A training that is resumed after its last epoch yields that record again, and nothing else."""
         keeper = Keeper(tmp_path / "state", (3,))
         kit.train(checkpoints=keeper)
-        assert told(kit.train(checkpoints=keeper)) == told(records[-1:])
+        assert comparable(kit.train(checkpoints=keeper)) == comparable(records[-1:])
 
-    def test_written_before_told(self, kit: Kit, tmp_path: Path) -> None:
-        """The state of an epoch is in place when its record is handed out, and each epoch is asked for once."""
+    def test_written_before_yielded(self, kit: Kit, tmp_path: Path) -> None:
+        """The state of an epoch is written before its record is yielded; `due` is called once per epoch."""
         keeper = Keeper(tmp_path / "state", (1, 2))
         for record in kit.start(kit.config({"epochs": 2}), keeper):
             assert keeper.latest() is not None
             assert keeper.asked == list(range(1, record.epoch + 1))
 
     def test_no_code(self, kit: Kit, tmp_path: Path) -> None:
-        """A checkpoint holds tensors and plain data: it loads where no code may."""
+        """A checkpoint contains tensors and plain data only: it loads with `weights_only`."""
         keeper = Keeper(tmp_path / "state", (1,))
         kit.train({"epochs": 1}, keeper)
         assert torch.load(keeper.path, weights_only=True)["record"]["epoch"] == 1
@@ -334,7 +334,7 @@ class TestStudies:
         plan = self.small(name, {})
         for number, preset in enumerate(plan.spec.presets):
             params = plan.preset_params(preset)
-            record = self.first(kits, plan.config(params, number, preset))
+            record = self.first(kits, plan.make_config(params, number, preset))
             check_used(params, record.used)
             assert record.broken_step is None
 
@@ -346,7 +346,7 @@ class TestStudies:
         study = optuna.create_study(sampler=TrialSeededSampler(plan.spec))
         for number in range(3):
             params = suggest_params(study.ask(), plan)
-            check_used(params, self.first(kits, plan.config(params, number)).used)
+            check_used(params, self.first(kits, plan.make_config(params, number)).used)
 
 
 class TestEarlyStopping:
@@ -380,7 +380,7 @@ class TestKeptWeights:
     def test_last(self, segmentation: Kit, restless: list[EpochRecord]) -> None:
         """Where the last epoch is the score, those of the last are."""
         last = segmentation.train(RESTLESS | {"metric.score": "last"})
-        assert told(last)[:-1] == told(restless)[:-1]
+        assert comparable(last)[:-1] == comparable(restless)[:-1]
         assert last[-1].test != restless[-1].test
 
 
@@ -440,7 +440,7 @@ class TestBroken:
         assert record.class_metric == (None,) * 7
         assert record.test is None
         assert keeper.latest() is None
-        found = fired([record], SignalsConfig(), "maximize")
+        found = find_divergence([record], SignalsConfig(), "maximize")
         assert found is not None
         assert (found.signal, found.step) == ("nonfinite_loss", record.broken_step)
 
@@ -457,12 +457,12 @@ class TestBroken:
         before = [parameter.detach().clone() for parameter in run.model.parameters()]
         assert run.next_epoch().broken_step == 1
         assert all(
-            torch.equal(parameter, held)
-            for parameter, held in zip(run.model.parameters(), before, strict=True)
+            torch.equal(parameter, old)
+            for parameter, old in zip(run.model.parameters(), before, strict=True)
         )
 
     def test_weights_move(self, segmentation: Kit) -> None:
-        """A sound step is applied."""
+        """A step that is not broken is applied."""
         run = Run(
             segmentation.config({"batch_size": 16}),
             segmentation.prepared,
@@ -472,8 +472,8 @@ class TestBroken:
         before = [parameter.detach().clone() for parameter in run.model.parameters()]
         assert run.next_epoch().broken_step is None
         assert not all(
-            torch.equal(parameter, held)
-            for parameter, held in zip(run.model.parameters(), before, strict=True)
+            torch.equal(parameter, old)
+            for parameter, old in zip(run.model.parameters(), before, strict=True)
         )
 
     def test_later_step(
@@ -498,7 +498,7 @@ class TestBroken:
         assert record.broken_step == 1
         assert math.isfinite(record.train_loss)
         assert record.grad_norm_max > 1e-6
-        found = fired(
+        found = find_divergence(
             [record],
             SignalsConfig.model_validate({"gradient_explosion": {"max_norm": 1e-6}}),
             "maximize",
@@ -517,11 +517,11 @@ class TestBroken:
         assert len(records) == 3 or records[-1].broken_step is not None
 
     def test_mask(self, segmentation: Kit) -> None:
-        """A mask of the validation split with a value that is no class is told with the number of its pixels."""
+        """A value in a validation mask that is not a class is reported with the number of its pixels."""
         val = segmentation.prepared.val
         broken = split(val.images_NCHW, val.target_NHW.clone())
         broken.target_NHW[0, :3, :3] = 200
-        with pytest.raises(DataError, match="targets hold values that are no class") as caught:
+        with pytest.raises(DataError, match="targets contain values that are no class") as caught:
             segmentation.train(data=replace(segmentation.prepared, val=broken))
         assert (caught.value.found, caught.value.allowed) == ("9 labels", "0 … 6 or 255")
 
@@ -637,15 +637,15 @@ class TestSchedule:
             assert run.next_epoch().lr == run.optimizer.param_groups[0]["lr"]
             moved.append(
                 max(
-                    float((after.detach() - held).abs().max())
-                    for after, held in zip(run.model.parameters(), before, strict=True)
+                    float((after.detach() - old).abs().max())
+                    for after, old in zip(run.model.parameters(), before, strict=True)
                 )
             )
         assert moved[0] < 1e-9
         assert moved[1] > 1e-3
 
     def test_comparable_validation(self, segmentation: Kit) -> None:
-        """The validation loss is measured at the final split in every epoch, so that epochs can be compared."""
+        """The validation loss uses the final CE/Dice weights in every epoch, so that epochs are comparable."""
         changes = {
             "epochs": 2,
             "optimizer.lr_multiple": 1e-9,
@@ -688,7 +688,7 @@ class TestModels:
             list(segmentation.start(config, data=data)),
         )
         assert math.isfinite(first[0].metric)
-        assert told(first) == told(second)
+        assert comparable(first) == comparable(second)
 
     @pytest.mark.parametrize(
         ("model", "what", "where"),
@@ -736,7 +736,7 @@ class TestModels:
         config = OBJECTIVES["segmentation"].config.model_validate(
             SMALL["segmentation"] | {"model": model, "data": DIGITS | {"size": size}}
         )
-        with pytest.raises(ConfigError, match="the image size does not fit the model") as caught:
+        with pytest.raises(ConfigError, match="the image size does not match the model") as caught:
             segmentation.trainer.prepare(config, "cpu")
         assert (caught.value.found, caught.value.allowed) == (
             f"{size} × {size}",
@@ -768,6 +768,6 @@ class TestRegistry:
 
     @pytest.mark.parametrize("name", list(OBJECTIVES))
     def test_metrics(self, name: str) -> None:
-        """Each metric has a direction, and the training loss is none of them."""
+        """Each metric has a direction, and the training loss is not one of them."""
         assert set(OBJECTIVES[name].metrics.values()) <= {"maximize", "minimize"}
         assert "train_loss" not in OBJECTIVES[name].metrics

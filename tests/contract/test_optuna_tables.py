@@ -1,4 +1,4 @@
-"""The rows that the store writes into Optuna's tables are those that Optuna's own class writes, on SQLite and on PostgreSQL."""
+"""The store writes the same rows to Optuna's tables as Optuna's class, on each database."""
 
 from __future__ import annotations
 
@@ -29,9 +29,10 @@ from spaces.errors import LeaseLostError, StoreError
 from spaces.records import Diagnosis, EpochRecord, Evidence
 from storage.database.engine import Database
 from storage.location import StoreLocation
-from storage.rows import Claim, OptunaEnd, Outcome, Sampled, SampledParam, Waiting
+from storage.rows import Claim, EnqueuedTrial, OptunaEnd, Outcome, SampledParam, SampledTrial
 from storage.store import Store
-from storage.tables.optuna import KILLED, SCHEMA, VERSION_TABLE, OptunaTables
+from storage.tables.optuna import KILLED, SCHEMA, OptunaTables
+from storage.tables.optuna_version import VERSION_TABLE
 from tests.contract.test_store import let_lapse
 
 PARAMS: list[tuple[str, Any, BaseDistribution]] = [
@@ -68,14 +69,14 @@ ENDS = {
 
 MakeRecord = Callable[..., EpochRecord]
 PRESETS = [
-    Waiting({"rate": 0.25, "kind": None}, {"preset": "safe"}),
-    Waiting({"rate": 1.0}, {"preset": "bold", "note": "é"}),
+    EnqueuedTrial({"rate": 0.25, "kind": None}, {"preset": "safe"}),
+    EnqueuedTrial({"rate": 1.0}, {"preset": "bold", "note": "é"}),
 ]
 
 
 @pytest.fixture
 def trials(store_url: str) -> Iterator[RDBStorage]:
-    """Optuna's own class on the store's database."""
+    """Optuna's class on the store's database."""
     storage = open_trials(StoreLocation.parse(store_url))
     yield storage
     storage.remove_session()
@@ -84,64 +85,69 @@ def trials(store_url: str) -> Iterator[RDBStorage]:
 
 @pytest.fixture
 def theirs(trials: RDBStorage) -> int:
-    """A study that Optuna's class alone writes to; its id in Optuna's tables."""
+    """A study to which only Optuna's class writes; its id in Optuna's tables."""
     return trials.create_new_study([StudyDirection.MAXIMIZE], "theirs")
 
 
 @pytest.fixture
 def ours(trials: RDBStorage) -> int:
-    """A study that the store writes to; its id in Optuna's tables."""
+    """A study to which the store writes; its id in Optuna's tables."""
     return trials.create_new_study([StudyDirection.MAXIMIZE], "ours")
 
 
 @pytest.fixture
 def study_id(store: Store, ours: int) -> int:
-    """The store's own id of it."""
+    """The store's id of that study."""
     return store.studies.register_study(ours, "ours", {}).id
 
 
 def claimed(store: Store, study_id: int) -> Claim:
-    """The next trial."""
+    """Claim the next trial."""
     claim = store.leases.claim_trial(study_id, 1000, "a", 600)
     assert claim is not None
     return claim
 
 
-def bound(store: Store, claim: Claim, sampled: Sampled) -> Claim:
-    """A claim whose trial was sampled."""
+def bound(store: Store, claim: Claim, sampled: SampledTrial) -> Claim:
+    """Bind a claim to a sampled trial."""
     assert claim.number is not None
     assert claim.optuna_trial_id is not None
     return store.leases.bind_trial(claim, claim.number, claim.optuna_trial_id, {}, None, sampled)
 
 
-def params() -> Sampled:
-    """One hyperparameter of every kind, and what a sampler keeps for itself."""
-    told = (
+def params() -> SampledTrial:
+    """One hyperparameter of every kind, and an attribute of the sampler."""
+    sampled = (
         SampledParam(name, found.to_internal_repr(value), distribution_to_json(found))
         for name, value, found in PARAMS
     )
-    return Sampled(tuple(told), {"tpe:relative_params:0": json.dumps(SHARED)})
+    return SampledTrial(tuple(sampled), {"tpe:relative_params:0": json.dumps(SHARED)})
 
 
 def write_params(trials: RDBStorage, trial_id: int) -> None:
-    """The same by Optuna's class."""
+    """Write the same with Optuna's class."""
     for name, value, distribution in PARAMS:
         trials.set_trial_param(trial_id, name, distribution.to_internal_repr(value), distribution)
     trials.set_trial_system_attr(trial_id, "tpe:relative_params:0", SHARED)
 
 
 def rows(database: Database, optuna_study_id: int) -> dict[str, list[dict[str, Any]]]:
-    """Every row about a study's trials, by table: trials by their number, times by whether there is one, ids of rows left out."""
+    """Every row of a study's trials, by table.
+
+    Trials are given by number, times by whether there is one; ids of rows are left out.
+    """
     with database.reading() as connection:
-        told = (
+        listed = (
             connection.execute(
                 text(f"SELECT * FROM trials WHERE study_id = {optuna_study_id} ORDER BY trial_id")
             )
             .mappings()
             .all()
         )
-        numbers = {row["trial_id"]: row["number"] for row in told}
-        found = {"trials": [dict(row) | {"trial_id": row["number"], "study_id": 0} for row in told]}
+        numbers = {row["trial_id"]: row["number"] for row in listed}
+        found = {
+            "trials": [dict(row) | {"trial_id": row["number"], "study_id": 0} for row in listed]
+        }
         for table in sorted(
             name for name in inspect(connection).get_table_names() if name.startswith("trial_")
         ):
@@ -164,7 +170,7 @@ def _comparable(table: str, row: dict[str, Any]) -> dict[str, Any]:
 
 
 def frozen(trials: RDBStorage, optuna_study_id: int) -> list[FrozenTrial]:
-    """The trials of a study as Optuna reads them, without their ids and times, so that two studies can be compared."""
+    """The trials of a study as Optuna reads them, without ids and times."""
     found = trials.get_all_trials(optuna_study_id)
     for trial in found:
         trial._trial_id = 0
@@ -174,7 +180,7 @@ def frozen(trials: RDBStorage, optuna_study_id: int) -> list[FrozenTrial]:
 
 class TestSameRows:
     def test_all(self, store: Store, trials: RDBStorage, theirs: int, store_url: str) -> None:
-        """Waiting presets, a trial that takes one, a new one with all its parameters, and one that is given up: row by row the same."""
+        """The rows of enqueued, running, sampled and lost trials are the same."""
         for each in PRESETS:
             waiting = create_trial(
                 state=TrialState.WAITING,
@@ -217,14 +223,14 @@ class TestSameRows:
         make_record: MakeRecord,
         store_url: str,
     ) -> None:
-        """Reports of every kind of float: NaN, which is reported by Optuna's class alone, has no row of ours."""
-        told = {1: 0.1 + 0.2, 2: math.nan, 3: math.inf, 4: -math.inf, 5: 5e-324}
+        """Reports of every kind of float are the same; the store does not report NaN."""
+        metrics = {1: 0.1 + 0.2, 2: math.nan, 3: math.inf, 4: -math.inf, 5: 5e-324}
         trial_id = trials.create_new_trial(theirs)
-        for epoch, value in told.items():
+        for epoch, value in metrics.items():
             if not math.isnan(value):
                 trials.set_trial_intermediate_value(trial_id, epoch, value)
-        claim = bound(store, claimed(store, study_id), Sampled())
-        for epoch, value in told.items():
+        claim = bound(store, claimed(store, study_id), SampledTrial())
+        for epoch, value in metrics.items():
             store.epochs.append_epoch(claim, make_record(epoch, metric=value), 600)
 
         with closing(StoreLocation.parse(store_url).open_database(create=True)) as database:
@@ -240,19 +246,19 @@ class TestSameRows:
         study_id: int,
         store_url: str,
     ) -> None:
-        """A value that is reported twice is the later one, and NaN is spelled as Optuna spells it."""
+        """The later of two reports counts, and NaN is stored as Optuna stores it."""
         mine, other = claimed(store, study_id).optuna_trial_id, trials.create_new_trial(theirs)
         assert mine is not None
         with closing(StoreLocation.parse(store_url).open_database(create=True)) as database:
             for step, value in ((1, 0.5), (2, math.nan), (1, math.inf), (1, 0.25), (3, math.nan)):
                 trials.set_trial_intermediate_value(other, step, value)
                 with database.writing() as connection:
-                    OptunaTables().report(connection, mine, step, value)
+                    OptunaTables().report_value(connection, mine, step, value)
             trials.set_trial_state_values(
                 other, TrialState.PRUNED
-            )  # without a value, as the last one is no number
+            )  # without a value, because the last report is NaN
             with database.writing() as connection:
-                OptunaTables().end(connection, mine, OptunaEnd("PRUNED"))
+                OptunaTables().end_trial(connection, mine, OptunaEnd("PRUNED"))
             assert rows(database, ours) == rows(database, theirs)
 
     def test_ends(
@@ -265,18 +271,18 @@ class TestSameRows:
         make_record: MakeRecord,
         store_url: str,
     ) -> None:
-        """The end of a trial, with its value, constraint and attributes, is what `tell` makes of it."""
+        """The end of a trial is what `Study.tell` writes: value, constraints, attributes."""
         study = optuna.load_study(study_name="theirs", storage=trials)
-        for told, metrics in ENDS.values():
+        for end, metrics in ENDS.values():
             asked, claim = (
                 OptunaTrial(study, study.ask(), is_written_by_store=False),
-                bound(store, claimed(store, study_id), Sampled()),
+                bound(store, claimed(store, study_id), SampledTrial()),
             )
             for epoch, value in enumerate(metrics, 1):
                 asked.report_epoch(make_record(epoch, metric=value))
                 store.epochs.append_epoch(claim, make_record(epoch, metric=value), 600)
-            asked.finish_trial(told)
-            store.leases.finish_trial(claim, Outcome("failed"), told)
+            asked.finish_trial(end)
+            store.leases.finish_trial(claim, Outcome("failed"), end)
 
         with closing(StoreLocation.parse(store_url).open_database(create=True)) as database:
             assert rows(database, ours) == rows(database, theirs)
@@ -285,7 +291,7 @@ class TestSameRows:
     def test_time(
         self, store: Store, trials: RDBStorage, ours: int, study_id: int, theirs: int
     ) -> None:
-        """A trial begins at the time that Optuna's class would give it, in the same zone."""
+        """A trial starts at the time that Optuna's class would write, in the same time zone."""
         claimed(store, study_id)
         trials.create_new_trial(theirs)
         (one,), (other,) = trials.get_all_trials(ours), trials.get_all_trials(theirs)
@@ -294,7 +300,7 @@ class TestSameRows:
         assert abs(one.datetime_start - other.datetime_start) < timedelta(minutes=10)
 
     def test_version(self, trials: RDBStorage) -> None:
-        """The version of Optuna's that is installed here is the one that the store knows; else this file has to be gone through again."""
+        """The installed Optuna has the version of tables that the store knows."""
         assert trials.get_head_version() == SCHEMA
 
 
@@ -302,7 +308,7 @@ class TestTake:
     def test_waiting_first(
         self, store: Store, trials: RDBStorage, ours: int, study_id: int
     ) -> None:
-        """What waits is taken before anything new is made, by its number, also when it came later."""
+        """Enqueued trials are started before new ones, by number, also when enqueued later."""
         numbers = [claimed(store, study_id).number]
         study = optuna.load_study(study_name="ours", storage=trials)
         for rate in (0.1, 0.2):
@@ -320,15 +326,15 @@ class TestTake:
     def test_beside_optuna(
         self, store: Store, trials: RDBStorage, ours: int, study_id: int
     ) -> None:
-        """Trials that somebody else asks Optuna for take their turn among the numbers, and in the cache of Optuna's class."""
+        """Trials of another program get numbers in between, and are seen by Optuna's class."""
         study = optuna.load_study(study_name="ours", storage=trials)
-        told = [
+        numbers = [
             claimed(store, study_id).number,
             study.ask().number,
             claimed(store, study_id).number,
             study.ask().number,
         ]
-        assert told == [0, 1, 2, 3]
+        assert numbers == [0, 1, 2, 3]
         study.tell(1, 0.5)
         assert [(trial.number, trial.state.name) for trial in study.trials] == [
             (0, "RUNNING"),
@@ -338,7 +344,7 @@ class TestTake:
         ]
 
     def test_taken_over(self, store: Store, study_id: int) -> None:
-        """A worker that dies before it has sampled anything leaves its trial, with the same number, to the next one."""
+        """The trial of a worker that died before sampling is resumed under the same number."""
         claim = claimed(store, study_id)
         let_lapse(store, claim)
         taken = store.leases.claim_trial(study_id, 1, "b", 600)
@@ -347,7 +353,7 @@ class TestTake:
         )
 
     def test_own_study(self, store: Store, trials: RDBStorage, study_id: int, theirs: int) -> None:
-        """The trials of another study are neither counted nor taken."""
+        """The trials of another study are neither counted nor started."""
         trials.create_new_trial(theirs)
         trials.create_new_trial(theirs, create_trial(state=TrialState.WAITING))
         claim = claimed(store, study_id)
@@ -358,7 +364,7 @@ class TestTake:
         ]
 
     def test_study_gone(self, store: Store, trials: RDBStorage, ours: int, study_id: int) -> None:
-        """Where Optuna has no such study any more, the store takes nothing, and whoever asks Optuna is told."""
+        """Without the study in Optuna's tables no trial is started; Optuna raises KeyError."""
         trials.delete_study(ours)
         assert (claimed(store, study_id).number, claimed(store, study_id).optuna_trial_id) == (
             None,
@@ -368,7 +374,7 @@ class TestTake:
 
 class TestBind:
     def test_lost(self, store: Store, trials: RDBStorage, ours: int, study_id: int) -> None:
-        """A worker that lost its trial writes nothing to Optuna's tables either."""
+        """A worker that lost its trial cannot write to Optuna's tables either."""
         claim = claimed(store, study_id)
         let_lapse(store, claim)
         assert store.leases.claim_trial(study_id, 1, "b", 600)
@@ -378,7 +384,7 @@ class TestBind:
         assert (trial.params, trial.system_attrs) == ({}, {})
 
     def test_again(self, store: Store, trials: RDBStorage, ours: int, study_id: int) -> None:
-        """What a sampler kept for itself when an earlier attempt died is replaced."""
+        """The sampler's attributes of an earlier attempt are replaced."""
         claim = claimed(store, study_id)
         assert claim.optuna_trial_id is not None
         trials.set_trial_system_attr(
@@ -392,8 +398,8 @@ class TestBind:
     def test_nothing_sampled(
         self, store: Store, trials: RDBStorage, ours: int, study_id: int
     ) -> None:
-        """A trial without a hyperparameter is one, too."""
-        bound(store, claimed(store, study_id), Sampled())
+        """A trial may have no hyperparameters."""
+        bound(store, claimed(store, study_id), SampledTrial())
         assert [trial.params for trial in trials.get_all_trials(ours)] == [{}]
 
 
@@ -401,8 +407,8 @@ class TestReport:
     def test_resumed(
         self, store: Store, trials: RDBStorage, ours: int, study_id: int, make_record: MakeRecord
     ) -> None:
-        """An epoch that a newer attempt stores again replaces what was reported for it, and what came after it is gone in both books."""
-        claim = bound(store, claimed(store, study_id), Sampled())
+        """An epoch of a newer attempt replaces its report, and deletes later ones everywhere."""
+        claim = bound(store, claimed(store, study_id), SampledTrial())
         for epoch in (1, 2, 3):
             store.epochs.append_epoch(claim, make_record(epoch, metric=epoch / 10), 600)
         let_lapse(store, claim)
@@ -416,8 +422,8 @@ class TestReport:
     def test_lost(
         self, store: Store, trials: RDBStorage, ours: int, study_id: int, make_record: MakeRecord
     ) -> None:
-        """A worker that lost its trial neither reports nor ends it there."""
-        claim = bound(store, claimed(store, study_id), Sampled())
+        """A worker that lost its trial neither reports nor ends it in Optuna's tables."""
+        claim = bound(store, claimed(store, study_id), SampledTrial())
         let_lapse(store, claim)
         assert store.leases.claim_trial(study_id, 1, "b", 600)
         for write in (
@@ -432,8 +438,8 @@ class TestReport:
     def test_ended_there(
         self, store: Store, trials: RDBStorage, ours: int, study_id: int, make_record: MakeRecord
     ) -> None:
-        """A trial that has ended in Optuna's book, as by an older program, keeps what it has there while ours is written."""
-        claim = bound(store, claimed(store, study_id), Sampled())
+        """A trial that ended in Optuna's tables only keeps that end while ours is written."""
+        claim = bound(store, claimed(store, study_id), SampledTrial())
         assert claim.optuna_trial_id is not None
         trials.set_trial_intermediate_value(claim.optuna_trial_id, 1, 0.5)
         trials.set_trial_state_values(claim.optuna_trial_id, TrialState.COMPLETE, [0.5])
@@ -454,10 +460,10 @@ class TestReport:
 
 class TestRegister:
     def test_once(self, store: Store, trials: RDBStorage, ours: int) -> None:
-        """Only the one that registers the study has its presets wait; whoever comes later leaves nothing."""
+        """Only the process that registers the study enqueues its presets."""
         for _ in range(2):
             store.studies.register_study(ours, "ours", {}, PRESETS)
-        with pytest.raises(StoreError, match="clashes"):
+        with pytest.raises(StoreError, match="conflicts"):
             store.studies.register_study(ours, "other", {}, PRESETS)
         assert [trial.user_attrs["preset"] for trial in trials.get_all_trials(ours)] == [
             "safe",
@@ -467,7 +473,7 @@ class TestRegister:
 
 class TestGiveUp:
     def test_ended_there(self, store: Store, trials: RDBStorage, ours: int, study_id: int) -> None:
-        """A trial that its last worker still told Optuna the end of keeps that end."""
+        """A trial whose last worker still wrote its end to Optuna's tables keeps that end."""
         claim = claimed(store, study_id)
         assert claim.optuna_trial_id is not None
         trials.set_trial_state_values(claim.optuna_trial_id, TrialState.COMPLETE, [0.5])
@@ -480,7 +486,7 @@ class TestGiveUp:
 class TestOtherVersion:
     @pytest.fixture
     def other(self, study_id: int, store_url: str) -> None:
-        """The database as another version of Optuna would leave it."""
+        """Give Optuna's tables another version."""
         with (
             closing(StoreLocation.parse(store_url).open_database(create=True)) as database,
             database.writing() as connection,
@@ -496,7 +502,7 @@ class TestOtherVersion:
         study_id: int,
         make_record: MakeRecord,
     ) -> None:
-        """Tables of an unknown version are left to Optuna's own class."""
+        """Tables of an unknown version are written by Optuna's class only."""
         assert not store.knows_optuna()
         claim = claimed(store, study_id)
         assert (claim.number, claim.optuna_trial_id) == (None, None)
@@ -511,5 +517,5 @@ class TestOtherVersion:
         ] == [(TrialState.RUNNING, {})]
 
     def test_known(self, store: Store, study_id: int) -> None:
-        """Those of the known one are not."""
+        """Tables of the known version are written by the store."""
         assert store.knows_optuna()

@@ -1,4 +1,4 @@
-"""What every store promises, on SQLite and on PostgreSQL alike."""
+"""The contract of every store, on each kind of database."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import closing
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from spaces.errors import EpochOrderError, LeaseLostError, StoreError
 from spaces.records import ClassCounts, Diagnosis, EpochRecord, Evidence, Remedy, TestScore
@@ -16,6 +16,7 @@ from storage.location import StoreLocation
 from storage.rows import Claim, FinalState, Outcome, TrialState
 from storage.store import Store
 from storage.tables.models import Trial
+from tests.waiting import until
 
 NAN, INF = float("nan"), float("inf")
 Make = Callable[..., EpochRecord]
@@ -37,7 +38,7 @@ DIAGNOSIS = Diagnosis(
 
 @pytest.fixture
 def study_id(store: Store) -> int:
-    """A study that is registered."""
+    """A registered study."""
     return store.studies.register_study(11, "demo", {"space": {}}).id
 
 
@@ -57,18 +58,24 @@ def bound(
 
 
 def let_lapse(store: Store, claim: Claim) -> None:
-    """Waits until the lease of the claim is over, on the database's clock."""
+    """Wait until the lease of a claim has expired, on the database's clock."""
     store.leases.renew_lease(claim, 0.001)
-    while any(
-        (line.lease_left_s or 0) >= 0
+    until(lambda: lease_left_s(store, claim) < 0, "the lease has expired")
+
+
+def lease_left_s(store: Store, claim: Claim) -> float:
+    """Seconds until a lease expires, on the database's clock; negative afterwards."""
+    (left_s,) = [
+        line.lease_left_s
         for line in store.trials.list_progress(claim.study_id)
         if line.trial_id == claim.trial_id
-    ):
-        time.sleep(0.001)
+    ]
+    assert left_s is not None
+    return left_s
 
 
 def taken_over(store: Store, claim: Claim) -> Claim:
-    """The claim of worker 'b', who takes the trial over once its lease is over."""
+    """The claim of worker 'b' on the same trial, after its lease has expired."""
     let_lapse(store, claim)
     taken = store.leases.claim_trial(claim.study_id, 0, "b", 600)
     assert taken is not None
@@ -76,23 +83,21 @@ def taken_over(store: Store, claim: Claim) -> Claim:
 
 
 class TestClock:
-    @pytest.mark.timeout(20)
     def test_moves(self, store_url: str) -> None:
-        """The database's clock counts seconds since 1970, and goes on within a transaction, which may wait for a lock."""
+        """The database's clock counts seconds since 1970, also within a transaction."""
         with (
             closing(StoreLocation.parse(store_url).open_database(create=True)) as database,
             database.writing() as connection,
         ):
             start = connection.execute(select(now())).scalar_one()
-            while connection.execute(select(now())).scalar_one() <= start:
-                time.sleep(0.001)
+            until(lambda: connection.execute(select(now())).scalar_one() > start, "the clock moves")
 
         assert abs(start - time.time()) < 1800
 
 
 class TestStudies:
     def test_found_again(self, store: Store) -> None:
-        """A study comes back as it was registered, NaN and nesting included; another name finds nothing."""
+        """A study is returned as registered, with NaN and nesting; another name finds none."""
         made = store.studies.register_study(11, "demo", {"space": {"lr": [1e-5, INF]}, "n": 3})
 
         assert store.studies.find_study("demo") == made
@@ -104,14 +109,14 @@ class TestStudies:
         assert store.studies.find_study("other") is None
 
     def test_first_definition_stays(self, store: Store) -> None:
-        """Registering again finds the stored definition, so that a changed one can be compared with it."""
+        """Registering again returns the stored definition, to be compared with a changed one."""
         store.studies.register_study(11, "demo", {"epochs": 30})
 
         assert store.studies.register_study(11, "demo", {"epochs": 5}).definition == {"epochs": 30}
         assert len(store.studies.list_studies()) == 1
 
     def test_redefined(self, store: Store) -> None:
-        """A change that is meant replaces the definition of that study alone."""
+        """An accepted change replaces the definition of that study only."""
         first, second = (
             store.studies.register_study(1, "a", {"epochs": 1}),
             store.studies.register_study(2, "b", {"epochs": 2}),
@@ -126,16 +131,16 @@ class TestStudies:
 
     @pytest.mark.parametrize(("optuna_study_id", "name"), [(12, "demo"), (11, "other")])
     def test_clash(self, store: Store, optuna_study_id: int, name: str) -> None:
-        """A name, or a study of Optuna, that is registered already belongs to what it was registered with."""
+        """A registered name, or study of Optuna's, cannot be registered with another one."""
         store.studies.register_study(11, "demo", {})
 
-        with pytest.raises(StoreError, match="clashes with a stored one"):
+        with pytest.raises(StoreError, match="conflicts with a stored one"):
             store.studies.register_study(optuna_study_id, name, {})
 
 
 class TestClaim:
     def test_new_trials_up_to_the_budget(self, store: Store, study_id: int) -> None:
-        """A study hands out as many trials as its budget, then none; more once the budget grows."""
+        """A study gives out as many trials as its budget, and more once the budget grows."""
         claims = [store.leases.claim_trial(study_id, 2, "a", 600) for _ in range(3)]
 
         assert [claim and (claim.attempt, claim.resume, claim.number) for claim in claims] == [
@@ -154,7 +159,7 @@ class TestClaim:
         assert store.leases.claim_trial(other, 1, "a", 600) is None
 
     def test_paused_first(self, store: Store, claim: Claim) -> None:
-        """A trial that was given back is handed out before a new one, whole, and as the next attempt."""
+        """A released trial is claimed before a new one, complete, and as the next attempt."""
         store.leases.release_trial(claim)
         assert [line.state for line in store.trials.list_progress(claim.study_id)] == ["paused"]
 
@@ -170,7 +175,7 @@ class TestClaim:
         ] == [("running", "b", 2)]
 
     def test_lapsed_lease(self, store: Store, claim: Claim) -> None:
-        """A trial is left alone while its lease lasts, and taken over when it is over."""
+        """A trial cannot be claimed during its lease, and can be claimed after it has expired."""
         assert store.leases.claim_trial(claim.study_id, 1, "b", 600) is None
 
         taken = taken_over(store, claim)
@@ -183,7 +188,7 @@ class TestClaim:
         )
 
     def test_never_bound(self, store: Store, study_id: int) -> None:
-        """A trial whose worker vanished before it was bound starts anew: there is nothing to resume."""
+        """A trial whose worker vanished before it was bound has nothing to resume."""
         claim = store.leases.claim_trial(study_id, 1, "a", 600)
         assert claim is not None
 
@@ -200,7 +205,7 @@ class TestClaim:
     def test_database_clock(
         self, store: Store, claim: Claim, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A machine whose clock is wrong by a century neither takes over too early nor loses its own leases."""
+        """A machine with a wrong clock neither claims too early nor loses its own leases."""
         monkeypatch.setattr(time, "time", lambda: 3e9 + 3e9)
 
         assert store.leases.claim_trial(claim.study_id, 1, "b", 600) is None
@@ -209,7 +214,7 @@ class TestClaim:
         assert 0 < (line.lease_left_s or 0) <= 600
 
     def test_gives_up(self, store: Store, claim: Claim) -> None:
-        """A trial that cost as many workers their lives as it may have attempts is failed, and says so."""
+        """A trial that lost as many workers as it may have attempts is failed, with that reason."""
         taken = taken_over(store, claim)
         let_lapse(store, taken)
 
@@ -220,7 +225,7 @@ class TestClaim:
         assert trial.finished_at is not None
 
     def test_pauses_are_no_losses(self, store: Store, claim: Claim) -> None:
-        """A trial may be given back any number of times: only attempts that vanished count."""
+        """A trial may be released any number of times; only vanished workers count."""
         for _ in range(4):
             store.leases.release_trial(claim)
             again = store.leases.claim_trial(claim.study_id, 1, "a", 600, max_attempts=2)
@@ -235,7 +240,7 @@ class TestClaim:
     def test_lease_without_end(
         self, store: Store, claim: Claim, make_record: Make, lease_s: float
     ) -> None:
-        """A lease that is over at once, or never, is refused wherever one is given."""
+        """A lease of no seconds, or of NaN seconds, is refused by every method."""
         with pytest.raises(ValueError, match="more than 0 seconds"):
             store.leases.claim_trial(claim.study_id, 9, "a", lease_s)
         with pytest.raises(ValueError, match="more than 0 seconds"):
@@ -251,9 +256,8 @@ class TestClaim:
         with pytest.raises(StoreError, match="no study with id 77"):
             store.leases.claim_trial(77, 1, "a", 600)
 
-    @pytest.mark.timeout(30)
     def test_owner_at_work(self, postgresql_url: str) -> None:
-        """On PostgreSQL a claim neither waits for, nor steals, a trial whose silent owner is writing at this very moment."""
+        """On PostgreSQL a claim skips a trial whose late owner is writing at the same moment."""
         with (
             StoreLocation.parse(postgresql_url).open() as store,
             closing(StoreLocation.parse(postgresql_url).open_database(create=True)) as owner,
@@ -261,14 +265,14 @@ class TestClaim:
             claim = bound(store, store.studies.register_study(1, "a", {}).id)
             let_lapse(store, claim)
             with owner.writing() as connection:
-                connection.execute(Trial.__table__.update().values(lease_until=9e9))  # type: ignore[attr-defined]
+                connection.execute(update(Trial).values(lease_until=9e9))
                 assert store.leases.claim_trial(claim.study_id, 1, "b", 600) is None
             assert store.leases.claim_trial(claim.study_id, 1, "b", 600) is None
 
 
 class TestBind:
     def test_bound(self, store: Store, study_id: int) -> None:
-        """Binding gives the trial its number, its configuration and its start, and the claim knows them."""
+        """Binding stores number, configuration and start, and returns them in the claim."""
         claim = store.leases.claim_trial(study_id, 1, "a", 600)
         assert claim is not None
 
@@ -296,7 +300,7 @@ class TestBind:
         assert (trial.started_at or 0) >= trial.created_at
 
     def test_number_taken(self, store: Store, claim: Claim) -> None:
-        """Two trials of a study cannot have one number; the second stays unbound."""
+        """Two trials of a study cannot have the same number; the second stays unbound."""
         second = store.leases.claim_trial(claim.study_id, 2, "b", 600)
         assert second is not None
 
@@ -315,7 +319,7 @@ class TestLostLease:
             "forget_epochs_after",
             lambda store, claim, record: store.epochs.forget_epochs_after(claim, 0),
         ),
-        ("give_back", lambda store, claim, record: store.leases.release_trial(claim)),
+        ("release", lambda store, claim, record: store.leases.release_trial(claim)),
         (
             "finish",
             lambda store, claim, record: store.leases.finish_trial(
@@ -334,7 +338,7 @@ class TestLostLease:
         make_record: Make,
         write: Callable[[Store, Claim, EpochRecord], None],
     ) -> None:
-        """A worker that lost its trial changes nothing of it any more, and is told who has it."""
+        """A worker that lost its trial cannot change it; the error names the current owner."""
         store.epochs.append_epoch(claim, make_record(1), 600)
         taken_over(store, claim)
         before = (
@@ -364,7 +368,7 @@ class TestLostLease:
         make_record: Make,
         write: Callable[[Store, Claim, EpochRecord], None],
     ) -> None:
-        """Not even the attempt that ended a trial can write to it afterwards."""
+        """The attempt that ended a trial cannot write to it afterwards."""
         store.leases.finish_trial(claim, Outcome("pruned", 0.2, "worse than its peers"))
 
         with pytest.raises(LeaseLostError, match="is pruned"):
@@ -374,14 +378,14 @@ class TestLostLease:
         assert store.trials.count_by_state(claim.study_id) == {"pruned": 1}
 
     def test_paused(self, store: Store, claim: Claim) -> None:
-        """A trial that was given back has no owner, not even its last one."""
+        """A released trial has no owner; its last one cannot write to it."""
         store.leases.release_trial(claim)
 
         with pytest.raises(LeaseLostError, match="is paused"):
             store.leases.renew_lease(claim, 600)
 
     def test_late_but_not_lost(self, store: Store, claim: Claim, make_record: Make) -> None:
-        """A lease that ran out unnoticed can be extended, and written under, as long as nobody took the trial over."""
+        """An expired lease can be renewed as long as no other worker claimed the trial."""
         let_lapse(store, claim)
         store.epochs.append_epoch(claim, make_record(1), 600)
         let_lapse(store, claim)
@@ -392,7 +396,7 @@ class TestLostLease:
 
 class TestAppend:
     def test_round_trip(self, store: Store, claim: Claim, make_record: Make) -> None:
-        """A record comes back as it went in: NaN, infinities, classes without a value, tuples, and the test score."""
+        """A record is returned as written, with NaN, infinities, missing values and tuples."""
         broken = make_record(
             1,
             train_loss=NAN,
@@ -416,7 +420,7 @@ class TestAppend:
         assert repr(store.epochs.trial_records(claim.trial_id)) == repr([broken, tested])
 
     def test_used(self, store: Store, claim: Claim, make_record: Make) -> None:
-        """What was used is noted on the trial, and an epoch that says nothing about it does not wipe it out."""
+        """The values used are stored with the trial; an epoch without them does not erase them."""
         store.epochs.append_epoch(claim, make_record(1, used={"lr": 1e-5, "alpha": INF}), 600)
         store.epochs.append_epoch(claim, make_record(2), 600)
 
@@ -425,7 +429,7 @@ class TestAppend:
         ]
 
     def test_extends_the_lease(self, store: Store, claim: Claim, make_record: Make) -> None:
-        """Writing an epoch is a sign of life."""
+        """Writing an epoch renews the lease."""
         let_lapse(store, claim)
 
         store.epochs.append_epoch(claim, make_record(1), 600)
@@ -434,7 +438,7 @@ class TestAppend:
 
     @pytest.mark.parametrize("epoch", [-1, 0, 1, 2, 4])
     def test_out_of_order(self, store: Store, claim: Claim, make_record: Make, epoch: int) -> None:
-        """An attempt writes its epochs once and in order; what is refused leaves no trace, not even on the lease."""
+        """Epochs are written once and in order; a refused one changes nothing, nor the lease."""
         store.epochs.append_epoch(claim, make_record(1), 600)
         store.epochs.append_epoch(claim, make_record(2), 600)
         before = store.trials.list_trials(claim.study_id)
@@ -453,7 +457,7 @@ class TestAppend:
             store.epochs.append_epoch(claim, make_record(2), 600)
 
     def test_not_json(self, store: Store, claim: Claim, make_record: Make) -> None:
-        """A value that JSON cannot hold is named, and nothing is written."""
+        """A value that JSON cannot represent is named in the error, and nothing is written."""
         with pytest.raises(TypeError, match="object is not a JSON value"):
             store.epochs.append_epoch(claim, make_record(1, used={"model": object()}), 600)
 
@@ -463,43 +467,43 @@ class TestAppend:
 class TestResume:
     @pytest.fixture
     def second(self, store: Store, claim: Claim, make_record: Make) -> Claim:
-        """The second attempt of a trial that has three epochs of metric 0.1."""
+        """The second attempt at a trial that has three epochs of metric 0.1."""
         for epoch in (1, 2, 3):
             store.epochs.append_epoch(claim, make_record(epoch, metric=0.1), 600)
         return taken_over(store, claim)
 
-    def told(self, store: Store, claim: Claim) -> list[tuple[int, float]]:
+    def written(self, store: Store, claim: Claim) -> list[tuple[int, float]]:
         """Epoch and metric of every record."""
         return [
             (record.epoch, record.metric) for record in store.epochs.trial_records(claim.trial_id)
         ]
 
-    def test_goes_on(self, store: Store, second: Claim, make_record: Make) -> None:
-        """An attempt whose checkpoint holds the last epoch goes on after it."""
+    def test_continued(self, store: Store, second: Claim, make_record: Make) -> None:
+        """An attempt whose checkpoint has the last epoch continues after it."""
         store.epochs.append_epoch(second, make_record(4, metric=0.2), 600)
 
-        assert self.told(store, second) == [(1, 0.1), (2, 0.1), (3, 0.1), (4, 0.2)]
+        assert self.written(store, second) == [(1, 0.1), (2, 0.1), (3, 0.1), (4, 0.2)]
 
     def test_older_checkpoint(self, store: Store, second: Claim, make_record: Make) -> None:
-        """An attempt that repeats an epoch replaces it, and the later ones, which did not happen in this history."""
+        """An attempt that repeats an epoch replaces it and the later ones."""
         store.epochs.append_epoch(second, make_record(2, metric=0.2), 600)
-        assert self.told(store, second) == [(1, 0.1), (2, 0.2)]
+        assert self.written(store, second) == [(1, 0.1), (2, 0.2)]
 
         store.epochs.append_epoch(second, make_record(3, metric=0.2), 600)
         with pytest.raises(EpochOrderError, match="the next one is 4"):
             store.epochs.append_epoch(second, make_record(1), 600)
 
-        assert self.told(store, second) == [(1, 0.1), (2, 0.2), (3, 0.2)]
+        assert self.written(store, second) == [(1, 0.1), (2, 0.2), (3, 0.2)]
 
     def test_gap(self, store: Store, second: Claim, make_record: Make) -> None:
-        """An attempt cannot skip an epoch, and is told which ones it may write."""
+        """An attempt cannot skip an epoch; the error names those that it may write."""
         with pytest.raises(
             EpochOrderError, match="epoch 5 is out of order; the next one is 1 to 4"
         ):
             store.epochs.append_epoch(second, make_record(5), 600)
 
     def test_forget(self, store: Store, second: Claim, make_record: Make) -> None:
-        """Epochs that the checkpoint knows nothing of can be dropped at once; those of other trials stay."""
+        """Epochs after the checkpoint can be deleted; those of other trials stay."""
         other = bound(store, second.study_id, number=1)
         store.epochs.append_epoch(other, make_record(1), 600)
         store.epochs.append_epoch(other, make_record(2), 600)
@@ -508,13 +512,13 @@ class TestResume:
 
         assert store.epochs.last_epochs(second.study_id) == {second.trial_id: 1, other.trial_id: 2}
         store.epochs.append_epoch(second, make_record(2, metric=0.2), 600)
-        assert self.told(store, second) == [(1, 0.1), (2, 0.2)]
+        assert self.written(store, second) == [(1, 0.1), (2, 0.2)]
 
 
 class TestFinish:
     @pytest.mark.parametrize("state", ["complete", "pruned", "diverged", "failed"])
     def test_ended(self, store: Store, claim: Claim, state: FinalState) -> None:
-        """A trial that ended keeps how and why, and is never handed out again."""
+        """An ended trial keeps its state and reason, and is never claimed again."""
         store.leases.finish_trial(
             claim, Outcome(state, 0.25, "because", error="Traceback: \0 \udc80 ü")
         )
@@ -533,7 +537,7 @@ class TestFinish:
 
     @pytest.mark.parametrize("score", [None, NAN, INF, -INF, 0.1 + 0.2])
     def test_score(self, store: Store, claim: Claim, score: float | None) -> None:
-        """A score comes back to the last bit; one that is not a number is not one that is missing."""
+        """A score is returned exactly; NaN is not a missing score."""
         store.leases.finish_trial(claim, Outcome("complete", score))
 
         trial = store.trials.find_trial(claim.study_id, 0)
@@ -541,7 +545,7 @@ class TestFinish:
         assert repr(trial.score) == repr(score)
 
     def test_finding(self, store: Store, claim: Claim) -> None:
-        """Evidence and diagnosis come back as they went in, for one trial and for the study."""
+        """Evidence and diagnosis are returned as written, for a trial and for the study."""
         store.leases.finish_trial(
             claim, Outcome("diverged", evidence=EVIDENCE, diagnosis=DIAGNOSIS)
         )
@@ -558,7 +562,7 @@ class TestFinish:
 
     @pytest.mark.parametrize("state", ["running", "reserved", "paused", "done"])
     def test_no_end(self, store: Store, claim: Claim, state: FinalState) -> None:
-        """A trial cannot end in a state in which it goes on."""
+        """A trial cannot end in an open state."""
         with pytest.raises(ValueError, match="complete, pruned, diverged, failed"):
             store.leases.finish_trial(claim, Outcome(state))
 
@@ -567,7 +571,7 @@ class TestFinish:
 
 class TestReading:
     def test_progress(self, store: Store, claim: Claim, make_record: Make) -> None:
-        """The live display has a line for each trial, with its last epoch and that epoch's metric."""
+        """The live display has a line per trial, with its last epoch and that epoch's metric."""
         for epoch, metric in ((1, 0.3), (2, 0.4), (3, NAN)):
             store.epochs.append_epoch(claim, make_record(epoch, metric=metric), 600)
         done = bound(store, claim.study_id, "b", number=1)
@@ -611,7 +615,7 @@ class TestReading:
         )
 
     def test_study_records(self, store: Store, claim: Claim, make_record: Make) -> None:
-        """The epochs of a whole study come at once, by trial and in order, without those of other studies."""
+        """The epochs of a study are returned together, by trial and in order."""
         other = bound(store, claim.study_id, number=1)
         elsewhere = bound(store, store.studies.register_study(12, "other", {}).id)
         for epoch in range(1, 13):
@@ -625,7 +629,7 @@ class TestReading:
         assert store.epochs.last_epochs(claim.study_id) == {claim.trial_id: 12, other.trial_id: 12}
 
     def test_counts(self, store: Store, study_id: int) -> None:
-        """Trials are counted by state; open are those that may still write or be taken over."""
+        """Trials are counted by state; reserved, running and paused ones are open."""
         ends: tuple[TrialState, ...] = ("complete", "paused", "running", "reserved", "complete")
         for number, state in enumerate(ends):
             claim = store.leases.claim_trial(study_id, 9, "a", 600)
@@ -647,7 +651,7 @@ class TestReading:
         assert store.trials.count_open(study_id) == 3
 
     def test_unknown(self, store: Store, study_id: int) -> None:
-        """What is not there is empty, not an error."""
+        """A missing study or trial has empty results, and is no error."""
         assert store.trials.find_trial(study_id, 0) is None
         assert (
             store.trials.list_trials(study_id),
@@ -666,7 +670,7 @@ class TestClassCounts:
     COUNTS = ClassCounts(("road", "pedestrian"), (10**12, 0))
 
     def test_kept(self, store: Store) -> None:
-        """Counts come back as they went in, for that data set alone."""
+        """Counts are returned as saved, for that data set only."""
         assert store.class_counts.find_counts("abc") is None
 
         store.class_counts.save_counts("abc", self.COUNTS)
@@ -675,7 +679,7 @@ class TestClassCounts:
         assert store.class_counts.find_counts("abd") is None
 
     def test_counted_twice(self, store: Store) -> None:
-        """When two workers counted at once, both may save."""
+        """Two workers that counted at once may both save."""
         store.class_counts.save_counts("abc", self.COUNTS)
         store.class_counts.save_counts("abc", self.COUNTS)
 

@@ -1,4 +1,4 @@
-"""What copying from one store to another promises: all of a study, in both books, or nothing."""
+"""The contract of copying between stores: studies are copied completely, or not at all."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from search.maintenance import copy
+from search.maintenance import copy_store
 from search.sampling.connection import close_trials, open_trials
 from spaces.errors import StoreError
 from spaces.records import EpochRecord
@@ -29,20 +29,20 @@ Make = Callable[..., EpochRecord]
     ]
 )
 def ways(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, str]:
-    """Where from, and where to."""
+    """Source and target."""
     urls = [str(request.getfixturevalue(f"{kind}_url")) for kind in request.param.split(" → ")]
     return urls[0], urls[1]
 
 
 def stop(url: str) -> None:
-    """The worker of the running trial is interrupted: it gives the trial back."""
+    """Pause the running trial, as its worker does on a request to stop."""
     execute(
         url, "UPDATE search_trials SET state = 'paused', lease_until = NULL WHERE state = 'running'"
     )
 
 
 def execute(url: str, statement: str) -> None:
-    """Runs one statement."""
+    """Run a statement."""
     with StoreLocation.parse(url).open() as store, store._database.writing() as connection:
         connection.execute(text(statement))
 
@@ -51,8 +51,8 @@ class TestCopy:
     def test_whole(
         self, ways: tuple[str, str], make_record: Make, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A copy tells all that the original tells, number for number, in a store that held others before, and can be gone on with."""
-        monkeypatch.setattr(transfer, "TRIALS_AT_ONCE", 2)
+        """A copy has all the data of the original, and the search can be resumed in it."""
+        monkeypatch.setattr(transfer, "BATCH_SIZE", 2)
         source, target = ways
         fill(source, make_record, "other")
         fill(source, make_record)
@@ -60,19 +60,19 @@ class TestCopy:
         fill(target, make_record, "before")
         before = contents(target, "before")
 
-        made = copy(StoreLocation.parse(source), StoreLocation.parse(target), ["demo"])
+        made = copy_store(StoreLocation.parse(source), StoreLocation.parse(target), ["demo"])
 
-        assert [(study.name, study.trials, study.epochs, study.held) for study in made] == [
+        assert [(study.name, study.trials, study.epochs, study.paused) for study in made] == [
             ("demo", 6, 15, 0)
         ]
         assert repr(contents(target)) == repr(contents(source))  # NaN is not equal to itself
         assert repr(contents(target, "before")) == repr(before)
         with StoreLocation.parse(target).open() as store:
             assert [study.name for study in store.studies.list_studies()] == ["before", "demo"]
-            _go_on(store)
+            _resume_search(store)
 
     def test_all_but_others(self, sqlite_url: str, tmp_path: Path, make_record: Make) -> None:
-        """Without names every study comes along, but not one in Optuna's tables that somebody else made."""
+        """Without names every study is copied, but no study of another program."""
         source, target = sqlite_url, f"sqlite:///{tmp_path}/other.db"
         for name in ("demo", "other"):
             fill(source, make_record, name)
@@ -82,26 +82,27 @@ class TestCopy:
         close_trials(trials)
 
         assert [
-            study.name for study in copy(StoreLocation.parse(source), StoreLocation.parse(target))
+            study.name
+            for study in copy_store(StoreLocation.parse(source), StoreLocation.parse(target))
         ] == ["demo", "other"]
 
         trials = open_trials(StoreLocation.parse(target))
         assert [study.study_name for study in trials.get_all_studies()] == ["demo", "other"]
         close_trials(trials)
 
-    def test_held(self, ways: tuple[str, str], make_record: Make) -> None:
-        """While a worker holds a trial nothing is copied, unless it is said so: then that trial is paused in the copy alone."""
+    def test_running(self, ways: tuple[str, str], make_record: Make) -> None:
+        """A running trial prevents a copy, unless asked for; then it is paused in the copy only."""
         source, target = ways
         fill(source, make_record)
 
         with pytest.raises(
             StoreError,
-            match=r"cannot be copied while workers hold trials\n(.|\n)*study demo, trial 4: worker w4",
+            match=r"while workers own trials\n(.|\n)*study demo, trial 4: worker w4",
         ):
-            copy(StoreLocation.parse(source), StoreLocation.parse(target))
+            copy_store(StoreLocation.parse(source), StoreLocation.parse(target))
         assert [
-            study.held
-            for study in copy(
+            study.paused
+            for study in copy_store(
                 StoreLocation.parse(source), StoreLocation.parse(target), running=True
             )
         ] == [1]
@@ -118,7 +119,7 @@ class TestCopy:
 
     @pytest.mark.parametrize("ours", [True, False])
     def test_taken(self, sqlite_url: str, tmp_path: Path, make_record: Make, ours: bool) -> None:
-        """A study whose name the target has, be it in Optuna's tables alone, is refused by name, and nothing is copied."""
+        """A name that the target has, even in Optuna's tables only, is refused."""
         source, target = sqlite_url, f"sqlite:///{tmp_path}/other.db"
         for name in ("demo", "other"):
             fill(source, make_record, name)
@@ -131,7 +132,7 @@ class TestCopy:
         with pytest.raises(
             StoreError, match=r"the target has a study of that name\n(.|\n)*found: +demo\n"
         ):
-            copy(StoreLocation.parse(source), StoreLocation.parse(target))
+            copy_store(StoreLocation.parse(source), StoreLocation.parse(target))
 
         with StoreLocation.parse(target).open() as store:
             assert [study.name for study in store.studies.list_studies()] == (
@@ -145,7 +146,7 @@ class TestCopy:
         monkeypatch: pytest.MonkeyPatch,
         tmp_path: Path,
     ) -> None:
-        """A copy that fails in the middle leaves nothing of itself, and no file that was not there before."""
+        """A copy that fails leaves nothing in the target, and no new file."""
         source, target = ways
         fill(source, make_record)
         stop(source)
@@ -154,9 +155,9 @@ class TestCopy:
         def fail(*_: object) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(transfer, "_copy_counts", fail)
+        monkeypatch.setattr(transfer, "_copy_class_counts", fail)
         with pytest.raises(KeyboardInterrupt):
-            copy(StoreLocation.parse(source), StoreLocation.parse(target))
+            copy_store(StoreLocation.parse(source), StoreLocation.parse(target))
 
         if target.startswith("sqlite"):
             assert sorted(path.name for path in tmp_path.iterdir()) == before
@@ -168,25 +169,25 @@ class TestCopy:
             close_trials(trials)
 
     def test_unknown(self, sqlite_url: str, tmp_path: Path, make_record: Make) -> None:
-        """A study that is not there is named with the nearest that is; a store is not copied into itself."""
+        """A missing study is refused with the nearest name; so is the store itself as target."""
         fill(sqlite_url, make_record)
         stop(sqlite_url)
 
         with pytest.raises(
             StoreError, match=r"no study 'dmo' in the store \(did you mean 'demo'\?\)"
         ):
-            copy(
+            copy_store(
                 StoreLocation.parse(sqlite_url),
                 StoreLocation.parse(f"sqlite:///{tmp_path}/other.db"),
                 ["dmo"],
             )
         with pytest.raises(StoreError, match="cannot be copied into itself"):
-            copy(StoreLocation.parse(sqlite_url), StoreLocation.parse(sqlite_url))
+            copy_store(StoreLocation.parse(sqlite_url), StoreLocation.parse(sqlite_url))
         assert not (tmp_path / "other.db").exists()
 
 
-def _go_on(store: Store) -> None:
-    """The paused trials are carried on first, then the preset that waits, then a new one, under the next numbers."""
+def _resume_search(store: Store) -> None:
+    """Paused trials are resumed first, then the enqueued preset, then new ones are numbered on."""
     study = store.studies.find_study("demo")
     assert study is not None
     claims = [store.leases.claim_trial(study.id, 100, "b", 600) for _ in range(4)]

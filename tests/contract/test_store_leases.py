@@ -1,4 +1,4 @@
-"""What a store promises when workers vanish, and when device time runs out, on SQLite and on PostgreSQL alike."""
+"""The contract of leases and device time, on each kind of database."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from storage.database import engine
 from storage.location import StoreLocation
 from storage.rows import Claim, Death, Outcome
 from storage.store import Store
+from tests.contract.test_store import lease_left_s, let_lapse
+from tests.waiting import until
 
 Make = Callable[..., EpochRecord]
 FOREVER_S = 600.0
@@ -22,7 +24,7 @@ FOREVER_S = 600.0
 
 @pytest.fixture
 def study_id(store: Store) -> int:
-    """A study that is registered."""
+    """A registered study."""
     return store.studies.register_study(11, "demo", {"space": {}}).id
 
 
@@ -33,20 +35,12 @@ def bound(store: Store, study_id: int, worker: str = "a", number: int = 0) -> Cl
     return store.leases.bind_trial(claim, number, 100 + number, {"loss": {"gamma": 2.0}}, "safe")
 
 
-def let_lapse(store: Store, claim: Claim) -> None:
-    """Waits until the lease of the claim is over, on the database's clock."""
-    store.leases.renew_lease(claim, 0.001)
-    while any(
-        (line.lease_left_s or 0) >= 0
-        for line in store.trials.list_progress(claim.study_id)
-        if line.trial_id == claim.trial_id
-    ):
-        time.sleep(0.001)
-
-
 class TestStartOver:
     def test_half_the_batch(self, store: Store, study_id: int, make_record: Make) -> None:
-        """A trial that ran out of memory waits with another configuration and without its epochs; the next claim knows how often, and the last one may write no more."""
+        """A trial that ran out of memory is paused with a new configuration and without epochs.
+
+        The next claim has the number of halvings; the last one cannot write any more.
+        """
         claim = bound(store, study_id)
         assert claim.halvings == 0
         store.epochs.append_epoch(claim, make_record(1), FOREVER_S)
@@ -75,8 +69,8 @@ class TestStartOver:
 
 class TestReap:
     def test_only_expired(self, store: Store, study_id: int) -> None:
-        """Whoever looks gives back what a silent worker left, and leaves alone what is held; the worker is told when it writes again."""
-        gone, held = bound(store, study_id, "a", 0), bound(store, study_id, "b", 1)
+        """Reaping releases the trials of a silent worker only; its next write is refused."""
+        gone, kept = bound(store, study_id, "a", 0), bound(store, study_id, "b", 1)
         let_lapse(store, gone)
 
         (reaped,) = store.reaping.reap_trials(study_id)
@@ -87,12 +81,12 @@ class TestReap:
             ("paused", 1),
             ("running", 0),
         ]
-        store.leases.renew_lease(held, FOREVER_S)
+        store.leases.renew_lease(kept, FOREVER_S)
         with pytest.raises(LeaseLostError, match="is paused since attempt 1 of worker 'a'"):
             store.leases.renew_lease(gone, FOREVER_S)
 
     def test_known_to_be_dead(self, store: Store, study_id: int) -> None:
-        """The trial of a worker that is known to be dead is given back before its lease is over, and others' trials are not."""
+        """The trial of a dead worker is released before its lease has expired; others' are not."""
         bound(store, study_id, "box:1", 0)
         bound(store, study_id, "box:11", 1)
 
@@ -102,7 +96,7 @@ class TestReap:
         assert (taken.number, taken.attempt, taken.resume) == (0, 2, True)
 
     def test_third_death(self, store: Store, study_id: int) -> None:
-        """A trial that kills its third worker is failed with how that one ended and its last words, and is never handed out again."""
+        """A trial that killed three workers is failed with the last one's end and log."""
         for worker in ("box:1", "box:2", "box:3"):
             assert store.leases.claim_trial(study_id, 1, worker, FOREVER_S)
             (reaped,) = store.reaping.reap_trials(
@@ -113,14 +107,14 @@ class TestReap:
         (trial,) = store.trials.list_trials(study_id)
         assert (trial.state, trial.attempt, trial.lease_until) == ("failed", 3, None)
         assert (
-            trial.reason
-            == "given up: 3 workers vanished while they worked on it; the last one, box:3, was ended by SIGSEGV"
+            trial.reason == "given up: 3 workers vanished while they worked on it; "
+            "the last one, box:3, was ended by SIGSEGV"
         )
         assert trial.error == "loading\nFatal Python error"
         assert store.leases.claim_trial(study_id, 1, "box:4", FOREVER_S) is None
 
     def test_let_go(self, store: Store, study_id: int) -> None:
-        """What stands in the name of a worker that has no trial goes back to the study and counts for no death."""
+        """Trials that a worker owns without knowing are released, and not counted as lost."""
         bound(store, study_id, "a", 0)
         bound(store, study_id, "b", 1)
 
@@ -135,7 +129,7 @@ class TestReap:
 
 class TestSignsOfLife:
     def test_worker(self, store: Store, study_id: int, make_record: Make) -> None:
-        """Who works on a trial, where, and how long ago that was heard, is known while it is held and not afterwards."""
+        """Worker, host, device and last renewal of a trial are known only while it is running."""
         claim = bound(store, study_id, "box:1")
         store.epochs.append_epoch(claim, make_record(1), FOREVER_S)
 
@@ -147,7 +141,7 @@ class TestSignsOfLife:
         assert [line.silent_s for line in store.trials.list_progress(study_id)] == [None]
 
     def test_last_progress(self, store: Store, study_id: int, make_record: Make) -> None:
-        """A study gets on with every epoch and every end, but not with a trial that failed."""
+        """A study makes progress with every epoch and every end, but not with a failed trial."""
         assert store.reaping.last_progress(study_id) == 0
         claim = bound(store, study_id)
         store.leases.finish_trial(bound(store, study_id, number=1), Outcome("failed"))
@@ -162,7 +156,7 @@ class TestSignsOfLife:
 
 class TestDeviceTime:
     def test_charged(self, store: Store, study_id: int) -> None:
-        """A trial is charged for the time that its attempts held it, whether or not the study has a budget."""
+        """A trial is charged for the time of its attempts, with and without a budget."""
         for budget_s in (None, FOREVER_S):
             if budget_s is not None:
                 store.budget.set_device_budget(study_id, budget_s)
@@ -179,7 +173,7 @@ class TestDeviceTime:
         )
 
     def test_spent(self, store: Store, study_id: int) -> None:
-        """What is left is promised once; nothing is handed out when nothing is left, until the budget is raised."""
+        """No trial can be claimed without device time left, until the budget is raised."""
         store.budget.set_device_budget(study_id, 100.0)
         first = bound(store, study_id)  # for 100 of its 600 s
 
@@ -192,7 +186,7 @@ class TestDeviceTime:
         assert store.leases.renew_lease(first, FOREVER_S) == math.inf
 
     def test_unused(self, store: Store, study_id: int) -> None:
-        """What an attempt was promised and did not use comes back when it ends, or when its worker is known to be dead."""
+        """Unused device time is refunded when an attempt ends, or its worker has died."""
         store.budget.set_device_budget(study_id, 100.0)
         for end in (
             store.leases.release_trial,
@@ -206,22 +200,22 @@ class TestDeviceTime:
             assert not store.budget.find_device_time(study_id).spent
 
     def test_silent(self, store: Store, study_id: int) -> None:
-        """Nobody knows when a worker that fell silent stopped, so all that it was promised counts as used."""
+        """A silent worker's whole lease counts as used, because its end is unknown."""
         store.budget.set_device_budget(study_id, 100.0)
         claim = bound(store, study_id)
         let_lapse(store, claim)
         promised = store.budget.find_device_time(study_id).charged_s
-        time.sleep(0.1)
+        until(lambda: lease_left_s(store, claim) < -0.1, "time passes for the database")
         store.reaping.reap_trials(study_id)
 
         assert store.budget.find_device_time(study_id).charged_s == promised
 
     def test_overrun(self, store: Store, study_id: int) -> None:
-        """A step that ran on beyond what was left is charged as it was, and the study has nothing left."""
+        """A step that runs longer than the time left is charged completely."""
         store.budget.set_device_budget(study_id, 0.01)
         claim = store.leases.claim_trial(study_id, 9, "a", FOREVER_S)
         assert claim is not None
-        time.sleep(0.05)
+        until(lambda: lease_left_s(store, claim) < -0.04, "the lease is over")
         store.leases.release_trial(claim)
 
         taken = store.budget.find_device_time(study_id)
@@ -230,14 +224,14 @@ class TestDeviceTime:
 
     @pytest.mark.parametrize("budget_s", [0, -1, math.nan])
     def test_no_budget(self, store: Store, study_id: int, budget_s: float) -> None:
-        """A budget is more than nothing."""
+        """A budget must be positive."""
         with pytest.raises(ValueError, match="more than 0 seconds"):
             store.budget.set_device_budget(study_id, budget_s)
 
 
 class TestIsolation:
     def test_of_a_writer(self, postgresql_url: str) -> None:
-        """A count after a wait for a lock sees what the wait was for, whatever the database is set to."""
+        """A count after a wait for a lock sees the other transaction, at any isolation level."""
         url = postgresql_url.replace(
             "options=-c", "options=-cdefault_transaction_isolation%3Dserializable%20-c"
         )
@@ -255,21 +249,21 @@ class TestIsolation:
 
 class TestStoodStill:
     def test_slept(self, store: Store, study_id: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A machine that slept finds every lease over: no trial is taken from a worker before it had time to wake up, and none counts a strike."""
+        """After a machine slept, workers have time to renew leases before trials are reaped."""
         claim = bound(store, study_id)
         let_lapse(store, claim)
         slept = time.clock_gettime(time.CLOCK_BOOTTIME) + 3600
-        monkeypatch.setattr(engine, "_clock", lambda: slept)
-        store.trials.count_by_state(study_id)  # the first answer since
+        monkeypatch.setattr(engine, "_monotonic_s", lambda: slept)
+        store.trials.count_by_state(study_id)  # the first answer after it
         assert store.reaping.reap_trials(study_id) == []
         store.leases.renew_lease(claim, FOREVER_S)
 
         let_lapse(store, claim)
-        monkeypatch.setattr(engine, "_clock", lambda: slept + 4)
+        monkeypatch.setattr(engine, "_monotonic_s", lambda: slept + 4)
         store.trials.count_by_state(study_id)
         assert store.reaping.reap_trials(study_id) == []
         for later in (8, 10.5):
-            monkeypatch.setattr(engine, "_clock", lambda later=later: slept + later)
+            monkeypatch.setattr(engine, "_monotonic_s", lambda later=later: slept + later)
             store.trials.count_by_state(study_id)
         (reaped,) = store.reaping.reap_trials(study_id)
         assert (reaped.lost, reaped.ended) == (1, False)
@@ -277,7 +271,7 @@ class TestStoodStill:
 
 class TestOutage:
     def read(self, store: Store, postgres_admin: psycopg.Connection, *, cut: bool) -> None:
-        """Ask something; of a connection that the server cuts in the middle, if so wished."""
+        """Run a query, on a connection that the server cuts if asked for."""
         with store._database.reading() as connection:
             if cut:
                 own = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar()
@@ -293,11 +287,14 @@ class TestOutage:
         blip_s: float,
         was_there: bool,
     ) -> None:
-        """One that is made anew at once is no outage, so that a bad network keeps nobody from giving back what the dead left; a longer one is."""
-        monkeypatch.setattr(engine, "BLIP_S", blip_s)
+        """A cut connection is no outage if it is immediately made again; a longer one is.
+
+        So a bad network does not keep the trials of dead workers from being released.
+        """
+        monkeypatch.setattr(engine, "SHORT_OUTAGE_S", blip_s)
         with StoreLocation.parse(postgresql_url).open() as store:
             with pytest.raises(StoreUnreachableError):
                 self.read(store, postgres_admin, cut=True)
-            assert not store._database.answered_for(10)
+            assert not store._database.was_available(10)
             self.read(store, postgres_admin, cut=False)
-            assert store._database.answered_for(10) is was_there
+            assert store._database.was_available(10) is was_there

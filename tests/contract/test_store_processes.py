@@ -1,4 +1,7 @@
-"""What a store promises to many processes and threads at once. Its functions run in spawned processes, so it imports little."""
+"""The contract of a store for many processes and threads at once.
+
+Its functions run in spawned processes, so it imports little.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from spaces.records import ClassCounts, EpochRecord
 from storage.location import StoreLocation
 from storage.rows import Claim, Outcome
 from storage.store import Store
+from tests.waiting import PATIENCE_S
 
 PROCESSES = 8
 NEW, PAUSED = 40, 16
@@ -28,14 +32,14 @@ _start: Barrier  # of a spawned process
 
 
 def join(barrier: Barrier) -> None:
-    """Runs first in each process."""
+    """Initialize a process."""
     global _start
     _start = barrier
 
 
 @pytest.fixture(scope="module")
 def crew() -> Iterator[ProcessPoolExecutor]:
-    """Processes that share nothing but a barrier; starting them takes longer than anything that they do."""
+    """Processes that share only a barrier; starting them takes longer than their work."""
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(
         PROCESSES, spawn, initializer=join, initargs=(spawn.Barrier(PROCESSES),)
@@ -44,32 +48,34 @@ def crew() -> Iterator[ProcessPoolExecutor]:
 
 
 def compete(url: str, worker: int) -> list[Claimed]:
-    """One process: opens the store and registers the study together with all others, then claims whatever there is."""
+    """Open the store and register the study at the same time as the others, then claim trials."""
     try:
         return race(url, worker)
     except BaseException:
-        _start.abort()  # the others need not wait
+        _start.abort()  # the others do not have to wait
         raise
 
 
 def race(url: str, worker: int) -> list[Claimed]:
-    """What `compete` does."""
-    _start.wait(60)
+    """Do what `compete` does."""
+    _start.wait(PATIENCE_S)
     with StoreLocation.parse(url).open() as store:
         fresh = store.studies.register_study(1, "fresh", {}).id
         resumed = store.studies.register_study(2, "resumed", {}).id
         store.class_counts.save_counts("split", ClassCounts(("a",), (1,)))
         if worker == 0:
             leave_paused(store, resumed)
-        _start.wait(60)
-        claimed = [("fresh", *told) for told in claim_all(store, fresh, NEW, f"w{worker}")]
+        _start.wait(PATIENCE_S)
+        claimed = [
+            ("fresh", *claim_row) for claim_row in claim_all(store, fresh, NEW, f"w{worker}")
+        ]
         return claimed + [
-            ("resumed", *told) for told in claim_all(store, resumed, PAUSED, f"w{worker}")
+            ("resumed", *claim_row) for claim_row in claim_all(store, resumed, PAUSED, f"w{worker}")
         ]
 
 
 def leave_paused(store: Store, study_id: int) -> None:
-    """Fills the study with trials that wait to be carried on."""
+    """Fill the study with paused trials."""
     claims = [store.leases.claim_trial(study_id, PAUSED, "first", 600) for _ in range(PAUSED)]
     for number, claim in enumerate(claims):
         assert claim is not None
@@ -77,22 +83,21 @@ def leave_paused(store: Store, study_id: int) -> None:
 
 
 def claim_all(store: Store, study_id: int, budget: int, worker: str) -> list[tuple[int, int, bool]]:
-    """Claims until nothing is left, and ends every other trial."""
-    told = []
+    """Claim until nothing is left, and end every other trial."""
+    claimed = []
     while (claim := store.leases.claim_trial(study_id, budget, worker, 600)) is not None:
-        told.append((claim.trial_id, claim.attempt, claim.resume))
+        claimed.append((claim.trial_id, claim.attempt, claim.resume))
         if claim.trial_id % 2:
             store.leases.finish_trial(claim, Outcome("complete", 0.5))
-    return told
+    return claimed
 
 
 class TestProcesses:
-    @pytest.mark.timeout(120)
     def test_exact(self, store_url: str, crew: ProcessPoolExecutor) -> None:
-        """Eight processes that create the store and claim at once get every trial exactly once, and not one too many."""
+        """Eight processes that create the store and claim at once get every trial exactly once."""
         answers = [crew.submit(compete, store_url, worker) for worker in range(PROCESSES)]
 
-        errors = [answer.exception(timeout=100) for answer in answers]
+        errors = [answer.exception(timeout=PATIENCE_S) for answer in answers]
         assert [
             error
             for error in errors
@@ -110,34 +115,36 @@ class TestProcesses:
 
 
 def compete_for_device_time(url: str, worker: int) -> tuple[float, float] | None:
-    """One process: claims a trial when all others do, and extends the lease when all have claimed; the device time that was left each time."""
-    _start.wait(60)
+    """Claim a trial and renew its lease, each at the same time as the others.
+
+    Returns the device time that was left each time.
+    """
+    _start.wait(PATIENCE_S)
     with StoreLocation.parse(url).open(create=False) as store:
         study_id = store.studies.list_studies()[0].id
-        _start.wait(60)
+        _start.wait(PATIENCE_S)
         claim = store.leases.claim_trial(study_id, 100, f"w{worker}", LEASE_S)
-        _start.wait(60)
+        _start.wait(PATIENCE_S)
         left_s = (
             (claim.device_left_s, store.leases.renew_lease(claim, LEASE_S))
             if claim is not None
             else None
         )
-        _start.wait(60)
+        _start.wait(PATIENCE_S)
         if claim is not None:
             store.leases.release_trial(claim)
         return left_s
 
 
 class TestDeviceTime:
-    @pytest.mark.timeout(120)
     def test_exact(self, store_url: str, crew: ProcessPoolExecutor) -> None:
-        """Of eight processes that claim at once, as many get a trial as the device time lasts for, and none is promised more of it."""
+        """As many of eight simultaneous claims succeed as there is device time for."""
         with StoreLocation.parse(store_url).open() as store:
             study_id = store.studies.register_study(1, "demo", {}).id
             store.budget.set_device_budget(study_id, 5.5 * LEASE_S)
 
         answers = [
-            answer.result(timeout=100)
+            answer.result(timeout=PATIENCE_S)
             for answer in [
                 crew.submit(compete_for_device_time, store_url, n) for n in range(PROCESSES)
             ]
@@ -147,7 +154,7 @@ class TestDeviceTime:
         assert len(promised) == 6
         assert sorted(left for left, _ in promised)[1:] == [float("inf")] * 5
         assert min(left for left, _ in promised) == pytest.approx(LEASE_S / 2)
-        assert all(left <= LEASE_S for _, left in promised)  # nothing is left to extend them by
+        assert all(left <= LEASE_S for _, left in promised)  # no time is left to renew them with
         with StoreLocation.parse(store_url).open(create=False) as store:
             taken = store.budget.find_device_time(study_id)
             assert 0 < taken.charged_s < 5.5 * LEASE_S
@@ -156,14 +163,13 @@ class TestDeviceTime:
             ) == pytest.approx(taken.charged_s)
             claim = store.leases.claim_trial(
                 study_id, 100, "late", LEASE_S
-            )  # what was not used came back
+            )  # unused time was refunded
             assert claim is not None
 
 
 class TestThreads:
-    @pytest.mark.timeout(60)
     def test_lease_thread(self, store: Store, make_record: Callable[..., EpochRecord]) -> None:
-        """One thread may hold the lease of the trial to which another writes, through one store."""
+        """One thread may renew the lease of a trial to which another one writes."""
         claim = store.leases.claim_trial(store.studies.register_study(1, "a", {}).id, 1, "a", 600)
         assert claim is not None
         failures: list[SearchError] = []
@@ -176,9 +182,8 @@ class TestThreads:
         assert failures == []
         assert len(store.epochs.trial_records(claim.trial_id)) == 40
 
-    @pytest.mark.timeout(60)
     def test_owner_or_thief(self, store: Store, make_record: Callable[..., EpochRecord]) -> None:
-        """While owners write at the edge of their lease and others take over, every epoch belongs to who held the trial."""
+        """Every epoch belongs to the owner of the trial, even when leases expire during writes."""
         study_id = store.studies.register_study(1, "a", {}).id
         first = store.leases.claim_trial(study_id, 1, "first", 0.001)
         assert first is not None
@@ -203,7 +208,7 @@ class TestThreads:
 
 
 def extend_often(store: Store, claim: Claim, failures: list[SearchError]) -> None:
-    """What the lease thread of a worker does, faster."""
+    """Renew a lease in a loop, as a worker's thread does, but faster."""
     for _ in range(40):
         try:
             store.leases.renew_lease(claim, 600)
@@ -212,7 +217,7 @@ def extend_often(store: Store, claim: Claim, failures: list[SearchError]) -> Non
 
 
 def steal(store: Store, study_id: int, claims: list[Claim]) -> None:
-    """Takes the trial over, should its lease be over."""
+    """Claim the trial if its lease has expired."""
     claim = store.leases.claim_trial(study_id, 1, "thief", 0.001, max_attempts=1000)
     if claim is not None:
         claims.append(claim)

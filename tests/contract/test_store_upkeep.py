@@ -1,4 +1,4 @@
-"""What checking, migrating and tidying a store promise."""
+"""The contract of checking, migrating and vacuuming a store."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from search.maintenance import inspect_store, migrate, vacuum
+from search.maintenance import inspect_store, migrate_store, vacuum_store
 from search.sampling.connection import close_trials, open_any_version, open_trials
 from spaces.errors import StoreError
 from spaces.records import EpochRecord
@@ -29,14 +29,14 @@ Make = Callable[..., EpochRecord]
 def filled(
     store_url: str, make_record: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> str:
-    """The address of a store with a trial of every kind; its files go to a folder of the test's own."""
+    """The URL of a store with a trial of every kind; its files are in the test's folder."""
     monkeypatch.chdir(tmp_path)
     fill(store_url, make_record)
     return store_url
 
 
 def execute(url: str, *statements: str) -> None:
-    """Runs statements behind the store's back."""
+    """Run statements without the store's repositories."""
     with StoreLocation.parse(url).open() as store, store._database.writing() as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(
@@ -49,7 +49,7 @@ def execute(url: str, *statements: str) -> None:
 
 
 def release(url: str) -> None:
-    """Nobody works on the store any more."""
+    """Pause the running trials."""
     execute(
         url, "UPDATE search_trials SET state = 'paused', lease_until = NULL WHERE state = 'running'"
     )
@@ -57,14 +57,14 @@ def release(url: str) -> None:
 
 class TestCheck:
     def test_sound(self, filled: str) -> None:
-        """A store in which nothing is wrong says so, with its versions and what is in it; a study of somebody else's is no fault."""
+        """A consistent store has no problems; a study of another program is none."""
         trials = open_trials(StoreLocation.parse(filled))
         plain_trials(trials)
         close_trials(trials)
 
         found = inspect_store(StoreLocation.parse(filled))
 
-        assert (found.sound, found.store.faults) == (True, ())
+        assert (found.is_consistent, found.store.problems) == (True, ())
         assert (found.store.version, found.store.optuna_version) == (schema.HEAD, SCHEMA)
         assert found.store.size_bytes > 50_000
         states = dict.fromkeys(("complete", "pruned", "diverged", "failed", "running", "paused"), 1)
@@ -72,69 +72,72 @@ class TestCheck:
             ("demo", states, 15)
         ]
 
-    def test_faults(self, filled: str) -> None:
-        """Everything that is wrong is found, each thing once, and with what to do."""
+    def test_problems(self, filled: str) -> None:
+        """Every problem is found once, with what to do about it."""
         execute(
             filled,
             "UPDATE search_trials SET lease_until = lease_until - 6000 WHERE state = 'running'",
             "UPDATE trials SET state = 'RUNNING' WHERE number = 0",
             "UPDATE trials SET number = 77 WHERE number = 1",
-            "DELETE FROM search_epochs WHERE epoch = 1 AND trial_id = (SELECT id FROM search_trials WHERE number = 2)",
+            "DELETE FROM search_epochs WHERE epoch = 1"
+            " AND trial_id = (SELECT id FROM search_trials WHERE number = 2)",
             "DELETE FROM trials WHERE number = 3",
-            "UPDATE search_trials SET optuna_trial_id = (SELECT trial_id FROM trials WHERE number = 4) WHERE number = 5",
-            "INSERT INTO search_signals SELECT 999, s.signal, 9, s.step, s.severity, s.statement, s.numbers, s.diagnosis FROM search_signals s",
+            "UPDATE search_trials SET"
+            " optuna_trial_id = (SELECT trial_id FROM trials WHERE number = 4) WHERE number = 5",
+            "INSERT INTO search_signals SELECT 999, s.signal, 9, s.step, s.severity, s.statement,"
+            " s.numbers, s.diagnosis FROM search_signals s",
             "INSERT INTO studies (study_id, study_name) VALUES (900, 'begun')",
             "UPDATE study_user_attributes SET study_id = 900 WHERE study_id = 1",
         )
 
-        faults = inspect_store(StoreLocation.parse(filled)).store.faults
+        problems = inspect_store(StoreLocation.parse(filled)).store.problems
 
-        told = sorted(fault.what.split(" s after")[0] for fault in faults)
+        found = sorted(problem.what.split(" s after")[0] for problem in problems)
         expected = [
             "1 rows of search_signals belong to no row of search_trials",
-            "study begun: it was begun in Optuna's tables only",
+            "study begun: it was created in Optuna's tables only",
             "study demo, trial 0: it is complete, and RUNNING in Optuna's tables",
-            "study demo, trial 1: Optuna's tables give it the number 77",
+            "study demo, trial 1: its number in Optuna's tables is 77",
             "study demo, trial 2: 2 epochs from 2 to 3, so some are missing",
             "study demo, trial 3: it is not in Optuna's tables",
-            "study demo, trial 4: another trial has the same one of Optuna's",
-            "study demo, trial 4: worker w4 has not been heard of for",
-            "study demo, trial 5: Optuna's tables give it the number 4",
-            "study demo, trial 5: another trial has the same one of Optuna's",
+            "study demo, trial 4: another trial refers to the same trial of Optuna's",
+            "study demo, trial 4: worker w4 has not renewed its lease for",
+            "study demo, trial 5: another trial refers to the same trial of Optuna's",
             "study demo, trial 5: it is in Optuna's tables only (RUNNING)",
+            "study demo, trial 5: its number in Optuna's tables is 4",
         ]
         assert [
-            line if "not been heard" not in line else line[: len(expected[7])] for line in told
+            line if "not renewed" not in line else line[: len(expected[7])] for line in found
         ] == expected
-        assert all(fault.next_step for fault in faults)
-        assert [fault.next_step for fault in faults if fault.kind == "lease"] == [
-            "start a worker, which carries it on: search worker --study demo"
+        assert all(problem.next_step for problem in problems)
+        assert [problem.next_step for problem in problems if problem.kind == "lease"] == [
+            "start a worker, which resumes it: search worker --study demo"
         ]
 
     def test_many(self, filled: str) -> None:
-        """Of a fault that is there a hundred times the first are named, and the others counted."""
+        """Of many problems of one kind the first are listed, and the others counted."""
         lonely = [
             f"INSERT INTO trials (study_id, number, state) VALUES (1, {100 + number}, 'RUNNING')"
             for number in range(30)
         ]
         execute(filled, *lonely)
 
-        faults = inspect_store(StoreLocation.parse(filled)).store.faults
+        problems = inspect_store(StoreLocation.parse(filled)).store.problems
 
-        assert len(faults) == 21
-        assert faults[-1].what == "10 more findings of this kind (end)"
+        assert len(problems) == 21
+        assert problems[-1].what == "10 more problems of this kind (end)"
 
     def test_other_version(self, filled: str) -> None:
-        """A store of another version is told by it, and not looked at any further."""
+        """A store of another version is reported, and not checked any further."""
         execute(filled, f"UPDATE {schema.VERSION_TABLE} SET version_num = '0000'")
 
         assert [
-            (fault.kind, fault.next_step)
-            for fault in inspect_store(StoreLocation.parse(filled)).store.faults
+            (problem.kind, problem.next_step)
+            for problem in inspect_store(StoreLocation.parse(filled)).store.problems
         ] == [("version", "search store migrate")]
 
     def test_damaged(self, sqlite_url: str, make_record: Make) -> None:
-        """A file that was overwritten in part is told to be damaged."""
+        """A partly overwritten file is reported as damaged."""
         fill(sqlite_url, make_record)
         file = Path(sqlite_url.removeprefix("sqlite:///"))
         with closing(sqlite3.connect(file)) as database:
@@ -143,15 +146,15 @@ class TestCheck:
         data[4096 * 3 : 4096 * 6] = b"\x5a" * 4096 * 3
         file.write_bytes(data)
 
-        faults = inspect_store(StoreLocation.parse(sqlite_url)).store.faults
+        problems = inspect_store(StoreLocation.parse(sqlite_url)).store.problems
 
-        assert {fault.kind for fault in faults} == {"damage"}
-        assert "recover" in faults[0].next_step
+        assert {problem.kind for problem in problems} == {"damage"}
+        assert "recover" in problems[0].next_step
 
 
 class TestFiles:
     def test_leftovers(self, filled: str, tmp_path: Path) -> None:
-        """Files of trials and studies that are gone are found, and removed with their folder; others stay, and so do links."""
+        """Files of missing trials and studies are removed; other files and links stay."""
         root = StoreLocation.parse(filled).files_root
         (tmp_path / "elsewhere").mkdir()
         gone = (
@@ -176,12 +179,12 @@ class TestFiles:
 
         assert sorted(
             file.path.relative_to(root).as_posix()
-            for file in inspect_store(StoreLocation.parse(filled)).leftovers
+            for file in inspect_store(StoreLocation.parse(filled)).orphans
         ) == sorted(gone)
-        assert vacuum(StoreLocation.parse(filled), dry_run=True).removed == 0
+        assert vacuum_store(StoreLocation.parse(filled), dry_run=True).removed == 0
         shared = not filled.startswith("sqlite")
-        assert vacuum(StoreLocation.parse(filled)).removed == (0 if shared else 5)
-        assert vacuum(StoreLocation.parse(filled), shared_files=True).removed == (
+        assert vacuum_store(StoreLocation.parse(filled)).removed == (0 if shared else 5)
+        assert vacuum_store(StoreLocation.parse(filled), shared_files=True).removed == (
             5 if shared else 0
         )
 
@@ -190,7 +193,7 @@ class TestFiles:
         assert not (root / "old").exists()
 
     def test_after_the_end(self, filled: str) -> None:
-        """States of a trial whose worker died between its end and their removal are found, but not while a live worker may be at it."""
+        """Checkpoints of an ended trial are orphans once its worker would have removed them."""
         with StoreLocation.parse(filled).open(create=False) as store:
             number = next(
                 trial.number
@@ -202,33 +205,31 @@ class TestFiles:
         state.parent.mkdir(parents=True, exist_ok=True)
         state.write_text("x")
         release(filled)
-        assert inspect_store(StoreLocation.parse(filled)).leftovers == ()
+        assert inspect_store(StoreLocation.parse(filled)).orphans == ()
         execute(
             filled,
             f"UPDATE search_trials SET finished_at = finished_at - 86400 WHERE number = {number}",
         )
-        assert [file.path for file in inspect_store(StoreLocation.parse(filled)).leftovers] == [
-            state
-        ]
+        assert [file.path for file in inspect_store(StoreLocation.parse(filled)).orphans] == [state]
 
     def test_named_folder(
         self, sqlite_url: str, make_record: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """In a folder that SEARCH_FILES names for all stores, the files of another one are not taken for leftovers."""
+        """Files of another store in a shared folder are not removed."""
         monkeypatch.setenv("SEARCH_FILES", str(tmp_path / "all"))
         fill(sqlite_url, make_record)
         release(sqlite_url)
         (tmp_path / "all" / "another").mkdir(parents=True)
         (tmp_path / "all" / "another" / "trial-00000.ckpt").write_text("x")
 
-        done = vacuum(StoreLocation.parse(sqlite_url))
+        done = vacuum_store(StoreLocation.parse(sqlite_url))
 
-        assert (len(done.leftovers), done.removed, done.shared) == (1, 0, True)
+        assert (len(done.orphans), done.removed, done.files_shared) == (1, 0, True)
 
 
 class TestVacuum:
     def test_room(self, filled: str) -> None:
-        """What is in a store stays as it is, and an SQLite file gives the room of deleted rows back."""
+        """A vacuum does not change the data, and returns the space of deleted rows."""
         release(filled)
         with StoreLocation.parse(filled).open() as store, store._database.writing() as connection:
             connection.execute(text("CREATE TABLE junk (t VARCHAR(15000))"))
@@ -236,57 +237,58 @@ class TestVacuum:
         execute(filled, "DROP TABLE junk")
         before = repr(contents(filled))
 
-        done = vacuum(StoreLocation.parse(filled))
+        done = vacuum_store(StoreLocation.parse(filled))
 
         assert repr(contents(filled)) == before
         if filled.startswith("sqlite"):
             assert done.after_bytes < done.before_bytes - 900_000
 
-    def test_held(self, sqlite_url: str, make_record: Make) -> None:
-        """An SQLite store that workers write to is not locked under them."""
+    def test_running(self, sqlite_url: str, make_record: Make) -> None:
+        """An SQLite store to which workers write is not vacuumed."""
         fill(sqlite_url, make_record)
 
-        with pytest.raises(StoreError, match="cannot be vacuumed while workers hold trials"):
-            vacuum(StoreLocation.parse(sqlite_url))
+        with pytest.raises(StoreError, match="cannot be vacuumed while workers own trials"):
+            vacuum_store(StoreLocation.parse(sqlite_url))
 
 
 class TestMigrate:
     def test_current(self, filled: str) -> None:
-        """A store of this version is left alone."""
-        assert migrate(StoreLocation.parse(filled)) == []
+        """A store of this version is not changed."""
+        assert migrate_store(StoreLocation.parse(filled)) == []
 
     def test_newer(self, filled: str) -> None:
         """A store of a newer program is refused, and so are tables of a newer Optuna."""
         execute(filled, "UPDATE alembic_version SET version_num = 'v9.0.0.a'")
         with pytest.raises(
-            StoreError, match=r"made by a newer Optuna\n(.|\n)*found: +version v9.0.0.a"
+            StoreError, match=r"created by a newer Optuna\n(.|\n)*found: +version v9.0.0.a"
         ):
-            migrate(StoreLocation.parse(filled), backed_up=True)
+            migrate_store(StoreLocation.parse(filled), backed_up=True)
 
         execute(filled, f"UPDATE {schema.VERSION_TABLE} SET version_num = '0999'")
         with pytest.raises(StoreError, match="made by a newer program"):
-            migrate(StoreLocation.parse(filled), backed_up=True)
+            migrate_store(StoreLocation.parse(filled), backed_up=True)
 
     def test_optuna(self, filled: str) -> None:
-        """Optuna's tables of an older version are refused by name, and brought to the version of this Optuna after a copy."""
+        """Older tables of Optuna's are refused, and upgraded after a copy was made."""
         execute(filled, "UPDATE alembic_version SET version_num = 'v3.0.0.d'")
         with pytest.raises(
             StoreError,
             match=r"another version than the Optuna that is installed\n(.|\n)*search store migrate",
         ):
             open_trials(StoreLocation.parse(filled))
-        with pytest.raises(StoreError, match="cannot be migrated while workers hold trials"):
-            migrate(StoreLocation.parse(filled), backed_up=True)
+        with pytest.raises(StoreError, match="cannot be migrated while workers own trials"):
+            migrate_store(StoreLocation.parse(filled), backed_up=True)
         release(filled)
         before = repr(_ours(filled))
         if not filled.startswith("sqlite"):
             with pytest.raises(
                 StoreError,
-                match=r"pg_dump --format=custom --file=search.dump 'postgresql://(.|\n)*--backed-up|mysqldump",
+                match=r"pg_dump --format=custom --file=search.dump 'postgresql://(.|\n)*--backed-up"
+                "|mysqldump",
             ):
-                migrate(StoreLocation.parse(filled))
+                migrate_store(StoreLocation.parse(filled))
 
-        done = migrate(StoreLocation.parse(filled), backed_up=True)
+        done = migrate_store(StoreLocation.parse(filled), backed_up=True)
 
         assert done[-1] == f"Optuna's tables: version v3.0.0.d → {SCHEMA}"
         assert repr(_ours(filled)) == before
@@ -295,7 +297,7 @@ class TestMigrate:
         close_trials(trials)
 
     def test_first_version(self, sqlite_url: str, tmp_path: Path) -> None:
-        """A store of version 0001 is copied, and brought to this version, once no worker holds a trial of it."""
+        """A store of version 0001 is copied and upgraded, once no worker owns a trial of it."""
         with (
             closing(StoreLocation.parse(sqlite_url).open_database(create=True)) as database,
             database.writing() as connection,
@@ -308,9 +310,9 @@ class TestMigrate:
             )
         with pytest.raises(
             StoreError,
-            match=r"cannot be migrated while workers hold trials\n(.|\n)*study demo, trial 0: worker box:1",
+            match=r"migrated while workers own trials\n(.|\n)*study demo, trial 0: worker box:1",
         ):
-            migrate(StoreLocation.parse(sqlite_url))
+            migrate_store(StoreLocation.parse(sqlite_url))
         with (
             closing(StoreLocation.parse(sqlite_url).open_database(create=True)) as database,
             database.writing() as connection,
@@ -319,7 +321,7 @@ class TestMigrate:
                 text("UPDATE search_trials SET state = 'paused', lease_until = NULL")
             )
 
-        done = migrate(StoreLocation.parse(sqlite_url))
+        done = migrate_store(StoreLocation.parse(sqlite_url))
 
         assert done == [
             f"copied to {tmp_path / 'search.db.backup-0001'}",
@@ -329,13 +331,13 @@ class TestMigrate:
             assert [trial.number for trial in store.trials.list_trials(1)] == [0]
 
     def test_copy(self, sqlite_url: str, make_record: Make, tmp_path: Path) -> None:
-        """An SQLite file is copied as it was, and a copy that is there already is not written over."""
+        """An SQLite file is copied first, and an existing copy is not overwritten."""
         fill(sqlite_url, make_record)
         release(sqlite_url)
         execute(sqlite_url, "UPDATE alembic_version SET version_num = 'v3.0.0.d'")
         copy = tmp_path / f"search.db.backup-{schema.HEAD}"
 
-        assert migrate(StoreLocation.parse(sqlite_url))[0] == f"copied to {copy}"
+        assert migrate_store(StoreLocation.parse(sqlite_url))[0] == f"copied to {copy}"
 
         before = copy.read_bytes()
         umask = os.umask(0)
@@ -351,10 +353,10 @@ class TestMigrate:
             "UPDATE alembic_version SET version_num = 'v3.0.0.d'",
             "DROP INDEX trials_study_id_key",
         )
-        with pytest.raises(StoreError, match=r"the copy is there already\n(.|\n)*--no-backup"):
-            migrate(StoreLocation.parse(sqlite_url))
+        with pytest.raises(StoreError, match=r"the copy exists already\n(.|\n)*--no-backup"):
+            migrate_store(StoreLocation.parse(sqlite_url))
         assert copy.read_bytes() == before
-        assert len(migrate(StoreLocation.parse(sqlite_url), backup=False)) == 1
+        assert len(migrate_store(StoreLocation.parse(sqlite_url), backup=False)) == 1
 
 
 def _ours(url: str) -> list[object]:

@@ -1,4 +1,4 @@
-"""What text classification promises besides what every objective does: models and tokenisers by name, and clear words where there is none."""
+"""Contract of text classification: models and tokenizers by name, clear messages if there is none."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from objectives.text import hub
 from objectives.text.config import TextConfig, TextModelConfig
 from objectives.text.docstrings import load_docstrings
 from objectives.text.model import TextModel, build_model
-from objectives.text.tokens import PADDING, TokenSplit, tokenised
+from objectives.text.tokens import PADDING, TokenSplit, tokenize_texts
 from objectives.text.train import Run, fingerprint
 from search.planning.plan import make_plan
 from spaces.errors import ConfigError, StudyError
@@ -41,7 +41,7 @@ def text() -> Kit:
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a tiny BERT for three classes, and its tokeniser."""
+    """A folder with a tiny BERT for three classes, and its tokenizer."""
     folder = tmp_path_factory.mktemp("checkpoint")
     words = [
         "[PAD]",
@@ -79,7 +79,7 @@ def run_of(kit: Kit, changes: dict[str, Any], data: Any = None) -> Run:
 
 class TestTokens:
     def test_padding(self, text: Kit) -> None:
-        """What stands behind the end of a text changes nothing about it."""
+        """What follows the end of a text changes nothing."""
         model = build_model(text.config().model, text.prepared).eval()
         short, long = torch.tensor([[2, 40, 3]]), torch.tensor([[2, 40, 3, PADDING, PADDING]])
         torch.testing.assert_close(model(short), model(long), rtol=1e-5, atol=1e-6)
@@ -88,7 +88,7 @@ class TestTokens:
         )
 
     def test_batches(self) -> None:
-        """Texts of unlike length lie in one batch, as long as the longest."""
+        """Texts of different lengths are in one batch, which is as long as the longest."""
         tokens_NL, target_N = TokenSplit([[1, 2], [3, 4, 5], [6]], [0, 1, 1]).__getitems__(
             [(2, 0), (1, 0)]
         )
@@ -96,7 +96,7 @@ class TestTokens:
         assert target_N.tolist() == [1, 1]
 
     def test_trained_again(self, text: Kit) -> None:
-        """The tokeniser that is trained on the texts is the same each time: workers must agree."""
+        """The tokenizer that is trained on the texts is the same each time: workers must agree."""
         for _ in range(5):
             again = text.trainer.prepare(text.config(), "cpu")
             assert again.train.ids.tolist() == text.prepared.train.ids.tolist()
@@ -106,7 +106,7 @@ class TestTokens:
 
 class TestCheckpoint:
     def test_local(self, text: Kit, checkpoint: Path) -> None:
-        """A checkpoint of a local folder is trained with its own tokeniser, from its own weights, with a head for these classes; and resumes."""
+        """A checkpoint in a folder is trained with its tokenizer and weights, and a new head; it resumes."""
         changes = {"model": {"checkpoint": str(checkpoint), "max_length": 16}, "epochs": 1}
         config = TextConfig.model_validate(
             {key: value for key, value in SMALL["text_classification"].items() if key != "model"}
@@ -114,10 +114,10 @@ class TestCheckpoint:
         )
         data = text.trainer.prepare(config, "cpu")
         run = Run(config, data, text.counts, torch.device("cpu"))
-        held = BertForSequenceClassification.from_pretrained(checkpoint)
+        model = BertForSequenceClassification.from_pretrained(checkpoint)
         assert torch.equal(
             run.model.model.bert.embeddings.word_embeddings.weight,
-            held.bert.embeddings.word_embeddings.weight,
+            model.bert.embeddings.word_embeddings.weight,
         )  # type: ignore[union-attr]
         record = run.next_epoch()
         assert len(record.class_metric) == 4
@@ -125,9 +125,9 @@ class TestCheckpoint:
         assert "model.hidden" not in record.used
 
     def test_tokenizer_alone(self, text: Kit, checkpoint: Path) -> None:
-        """A tokeniser by name goes with the small BERT, too."""
+        """A tokenizer by name goes with the small BERT, too."""
         given = TextModelConfig(tokenizer=str(checkpoint), max_length=16, hidden=16)
-        data = tokenised(load_docstrings(text.config().data), given)
+        data = tokenize_texts(load_docstrings(text.config().data), given)
         assert data.vocabulary == 57
         assert build_model(given, data).model.config.vocab_size == 57  # type: ignore[union-attr]
 
@@ -137,16 +137,20 @@ class TestCheckpoint:
             ({"checkpoint": "./none"}, "base.model.checkpoint", "there is no folder ./none"),
             ({"tokenizer": "/none"}, "base.model.tokenizer", "there is no folder /none"),
             (
-                {"checkpoint": "nobody/nothing"},
+                {"checkpoint": "unknown/nothing"},
                 "base.model.checkpoint",
-                "is neither a folder here nor to be had from the Hugging Face hub",
+                "is neither a folder here nor available on the Hugging Face hub",
             ),
             (
                 {"checkpoint": "FOLDER", "max_length": 21},
                 "base.model.max_length",
-                "takes no texts of that length",
+                "does not accept texts of that length",
             ),
-            ({"checkpoint": "EMPTY"}, "base.model.checkpoint", "holds no such model or tokeniser"),
+            (
+                {"checkpoint": "EMPTY"},
+                "base.model.checkpoint",
+                "contains no such model or tokenizer",
+            ),
         ],
     )
     def test_refused(
@@ -200,7 +204,7 @@ class TestOptions:
         )
 
     def test_of_other_tokens(self, text: Kit) -> None:
-        """What a training says of its tokens is what they were made by, and not what its configuration asks for."""
+        """`used` has what the tokens depend on, and not what the configuration requests."""
         assert run_of(text, {"model.max_length": 12}).used["model.max_length"] == 16
         keys = {
             OBJECTIVES["text_classification"].data_key(text.config({"model.max_length": length}))
@@ -227,7 +231,7 @@ class TestOptions:
         BartForSequenceClassification(
             BartConfig(vocab_size=60, max_position_embeddings=32, **size)
         ).save_pretrained(tmp_path)
-        model = hub.classifier(str(tmp_path), "base.model.checkpoint", 3, dropout=0.4)
+        model = hub.load_classifier(str(tmp_path), "base.model.checkpoint", 3, dropout=0.4)
         rates = {
             name: module.dropout
             for name, module in model.named_modules()
@@ -249,10 +253,10 @@ class TestOptions:
         )
 
     def test_class_metric(self, text: Kit) -> None:
-        """Every class is told by its F1, whatever the metric."""
+        """The record has the F1 of every class, whatever the metric."""
         (record,) = text.train({"epochs": 1, "metric.name": "accuracy"})
-        held = [value for value in record.class_metric if value is not None]
-        assert record.metrics["macro_f1"] == pytest.approx(sum(held) / len(held))
+        known = [value for value in record.class_metric if value is not None]
+        assert record.metrics["macro_f1"] == pytest.approx(sum(known) / len(known))
         assert record.metric == record.metrics["accuracy"]
 
     def test_alpha_length(self, text: Kit) -> None:
@@ -263,7 +267,7 @@ class TestOptions:
             )
 
     def test_heads(self) -> None:
-        """A width that the heads do not divide is refused where the study is read."""
+        """A width that is not a multiple of the heads is refused when the study is read."""
         spec = {
             "name": "t",
             "objective": "text_classification",
@@ -271,7 +275,7 @@ class TestOptions:
             "space": {"loss.gamma": {"kind": "float", "low": 0, "high": 1}},
         }
         with pytest.raises(
-            StudyError, match="hidden must be a multiple of heads, but 10 is none of 4"
+            StudyError, match="hidden must be a multiple of heads, but 10 is not one of 4"
         ):
             make_plan(StudySpec.model_validate(spec))
 
@@ -299,7 +303,7 @@ class TestOptions:
 
 class TestSymptom:
     def test_overfits(self, text: Kit) -> None:
-        """The small BERT learns so few texts by heart: the training loss falls while the validation loss rises."""
+        """The small BERT overfits so few texts: the training loss falls while the validation loss rises."""
         records = text.train(
             {
                 "epochs": 14,

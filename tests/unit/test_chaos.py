@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks.chaos import checks
-from benchmarks.chaos.books import Books, EpochRow
 from benchmarks.chaos.campaign import FULL, MIX, PLANTED, QUICK, Moment, StoreKind
 from benchmarks.chaos.checks import Contents, Findings
 from benchmarks.chaos.faults import FASTEST, ThawWhen, gap_factor, schedule
+from benchmarks.chaos.store_reader import EpochRow, StoreReader
 from benchmarks.chaos.watch import Kill, Watch
 from search.sampling.trial import optuna_end
 from search.session import open_session
@@ -38,9 +38,9 @@ HARM = {
     "scores unlike the undisturbed run's": "UPDATE search_trials SET score = score + 6e-17 WHERE number = 2",
     "ends unlike the undisturbed run's": "UPDATE search_trials SET reason = 'other' WHERE number = 2",
     "configurations unlike the undisturbed run's": "UPDATE search_trials SET config = '{}' WHERE number = 2",
-    "trials that only one book has": "INSERT INTO trials (number, study_id, state) VALUES (7, 1, 'RUNNING')",
-    "ends on which the books differ": "UPDATE trials SET state = 'RUNNING' WHERE number = 2",
-    "epochs on which the books differ": "DELETE FROM trial_intermediate_values WHERE trial_id = 3 AND step = 2",
+    "trials that are only in Optuna's tables or only in ours": "INSERT INTO trials (number, study_id, state) VALUES (7, 1, 'RUNNING')",
+    "ends that differ between Optuna's tables and ours": "UPDATE trials SET state = 'RUNNING' WHERE number = 2",
+    "epochs that differ between Optuna's tables and ours": "DELETE FROM trial_intermediate_values WHERE trial_id = 3 AND step = 2",
 }
 """What can be wrong, and how it is brought about in the store of seven sound trials."""
 
@@ -83,7 +83,7 @@ def judged(sound: Path, tmp_path: Path) -> Callable[[str], Findings]:
         shutil.copy(sound, copy)
         with closing(sqlite3.connect(copy)) as database, database:
             database.execute(harm)
-        books = Books(f"sqlite:///{copy}")
+        books = StoreReader(f"sqlite:///{copy}")
         try:
             return checks.check(TRIALS, _contents(sound), _contents(copy), books)
         finally:
@@ -125,7 +125,7 @@ class TestChecks:
             f"UPDATE search_trials SET state = 'failed', score = NULL WHERE number = {PLANTED}"
         ).wrong
         assert [what for what, places in found.items() if places] == [
-            "ends on which the books differ"
+            "ends that differ between Optuna's tables and ours"
         ]
 
 
@@ -154,7 +154,7 @@ class TestWatch:
 
     def watch(self, *epochs: tuple[int, int, float, float], state_at: float | None = None) -> Watch:
         """A trial whose first attempt began at 100 s and was killed at 110 s, and whose second began at 118 s; epoch, attempt, end, seconds."""
-        held = Watch(Books("sqlite:///nowhere.db"))
+        held = Watch(StoreReader("sqlite:///nowhere.db"))
         held.taken_at = {(1, 1): 100.0, (1, 2): 118.0}
         held.kills = [Kill(1, 1, 110.0, state_at)]
         held.epochs[1] = [
@@ -164,8 +164,8 @@ class TestWatch:
 
     def test_recovery(self) -> None:
         """From the kill to the next attempt."""
-        assert self.watch().recoveries(told=False) == [8.0]
-        assert self.watch().recoveries(told=True) == []
+        assert self.watch().recoveries(supervised=False) == [8.0]
+        assert self.watch().recoveries(supervised=True) == []
 
     def test_frozen(self) -> None:
         """While a worker stood still it did no work that could be lost."""
@@ -222,7 +222,7 @@ class TestThaw:
         self, moment: Moment, taken: bool, recorded: bool, now_s: float, thaws: bool
     ) -> None:
         """A frozen worker continues at its moment of the next attempt at its trial, and not of another trial's."""
-        watch = Watch(Books("sqlite:///nowhere"))
+        watch = Watch(StoreReader("sqlite:///nowhere"))
         watch.taken_at[(8, 2)] = 1.0
         if taken:
             watch.taken_at[(7, 2)] = 5.0

@@ -12,6 +12,7 @@ import pytest
 
 from spaces.lazy_exports import lazy_exports
 from tests.unit.test_structure import HEAVY, PACKAGES
+from tests.waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 
@@ -94,10 +95,10 @@ PUBLIC = {
         "Export",
         "Plan",
         "Session",
-        "backtest",
         "load_export",
         "make_plan",
         "open_session",
+        "run_backtest",
     ],
 }
 
@@ -114,7 +115,7 @@ def loaded_by(code: str) -> set[str]:
     """The top-level modules that a fresh process has loaded after it ran the code."""
     command = [sys.executable, "-c", f"{code}\nimport sys\nprint(*sys.modules)"]
     answer = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True
+        command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=True
     )
     return {name.split(".")[0] for name in answer.stdout.split()}
 

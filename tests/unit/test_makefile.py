@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import PATIENCE_S
+
 ROOT = Path(__file__).parents[2]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 
@@ -50,7 +52,12 @@ class Checkout:
         command = ["make", "PYTHON=./python3", *arguments]
         variables = kept | {"CALLS": str(self._calls), "UV": uv}
         subprocess.run(
-            command, cwd=self.folder, env=variables, check=True, capture_output=True, timeout=60
+            command,
+            cwd=self.folder,
+            env=variables,
+            check=True,
+            capture_output=True,
+            timeout=PATIENCE_S,
         )
         return self._calls.read_text(encoding="utf-8").splitlines()
 
@@ -71,7 +78,11 @@ class TestInstall:
         ("target", "requirement", "last"),
         [
             ("demo", ".", "search run --study focal_gamma"),
-            ("test", ".[test]", "python -m pytest tests"),
+            (
+                "test",
+                ".[test]",
+                "python -m pytest tests -n 2 --dist loadgroup --no-loadscope-reorder",
+            ),
             ("docs", ".[test]", "python -m pytest -m docs tests"),
             ("check", ".[dev]", "python -m pytest tests/unit/test_structure.py"),
         ],
@@ -88,7 +99,9 @@ class TestInstall:
         """What is installed is not installed again, nor is a part of it."""
         checkout.make("check")
         assert checkout.make("demo") == ["search run --study focal_gamma"]
-        assert checkout.make("test") == ["python -m pytest tests"]
+        assert checkout.make("test") == [
+            "python -m pytest tests -n 2 --dist loadgroup --no-loadscope-reorder"
+        ]
         assert installs(checkout.make("check")) == []
 
     def test_more(self, checkout: Checkout) -> None:
@@ -114,7 +127,12 @@ class TestHelp:
     def test_default(self, checkout: Checkout) -> None:
         """Without a target, make lists every target with a line about it, and installs nothing."""
         answer = subprocess.run(
-            ["make"], cwd=checkout.folder, capture_output=True, text=True, check=True, timeout=60
+            ["make"],
+            cwd=checkout.folder,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=PATIENCE_S,
         )
         (phony,) = re.findall(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)
         listed = re.findall(r"^make (\S+) +(\S.*)$", answer.stdout, re.MULTILINE)

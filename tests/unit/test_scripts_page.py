@@ -104,7 +104,7 @@ def test_explain(store: str, capsys: pytest.CaptureFixture[str]) -> None:
         {"loss": None},
     )
     assert finding["diagnosis"]["remedies"] == [
-        {"text": "less", "patch": {"optimizer.lr_multiple": 1.0}}
+        {"title": "less", "patch": {"optimizer.lr_multiple": 1.0}}
     ]
     words = PAGE.partition("`findings`")[2].partition("\n")[0]
     assert {*finding["evidence"], *finding["diagnosis"]} <= set(re.findall(r"\w+", words))

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.waiting import PATIENCE_S
+
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("spaces", "objectives", "storage", "search")
 
@@ -230,7 +232,7 @@ class TestHelp:
         """`python -m search.cli --help` answers without loading any of the heavy libraries."""
         command = [sys.executable, "-X", "importtime", "-m", "search.cli", "--help"]
         answer = subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True
+            command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=True
         )
 
         loaded = {

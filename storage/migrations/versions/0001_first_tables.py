@@ -10,7 +10,7 @@ down_revision = None
 
 
 def upgrade() -> None:
-    """Creates the tables."""
+    """Create the tables."""
     _studies_and_trials()
     _what_trials_leave()
     op.create_table(

@@ -1,4 +1,4 @@
-"""Where a trial ran, for how much device time, and how often its batch was halved; what a study may take in all."""
+"""Device, device time and halvings of a trial; the budget of device time of a study."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,7 +8,7 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
-    """Adds the columns, and the index by which the trials that ended lately are found."""
+    """Add the columns, and the index for queries of recently ended trials."""
     op.add_column(
         "search_studies", sa.Column("device_s", sa.Double(), server_default="0", nullable=False)
     )

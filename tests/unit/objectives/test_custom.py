@@ -1,4 +1,4 @@
-"""An objective of one's own: what it may be, what it is given, and in which words it is refused."""
+"""Custom objectives: requirements, parameters, and messages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from spaces.records import EpochRecord
 from spaces.study import StudySpec
 
 HEAD = "from spaces.config import TrialConfig\nfrom spaces.frozen import Frozen\n\n\nclass Inner(Frozen):\n    decay: float = 0.0\n\n\nclass Config(TrialConfig):\n    rate: float = 0.1\n    inner: Inner = Inner()\n\n\n"
-SOUND = "def train(config: Config):\n    for epoch in range(1, config.epochs + 1):\n        yield {'epoch': epoch, 'loss': 1.0 / epoch, 'metric': 0.5}\n"
+USABLE = "def train(config: Config):\n    for epoch in range(1, config.epochs + 1):\n        yield {'epoch': epoch, 'loss': 1.0 / epoch, 'metric': 0.5}\n"
 NUMBERS = itertools.count()
 
 Made = Callable[[str], str]
@@ -72,11 +72,11 @@ def records_of(objective: str) -> list[EpochRecord]:
     )
 
 
-class TestSound:
+class TestUsable:
     def test_plan(self, made: Made) -> None:
         """Its fields, nested ones too, are dimensions, and its metric is whatever the study names."""
-        plan = plan_of(f"{made(SOUND)}:train")
-        config: Any = plan.config({"rate": 0.3, "inner.decay": 0.2}, 0)
+        plan = plan_of(f"{made(USABLE)}:train")
+        config: Any = plan.make_config({"rate": 0.3, "inner.decay": 0.2}, 0)
         assert (config.rate, config.inner.decay, config.epochs, config.metric.name) == (
             0.3,
             0.2,
@@ -86,8 +86,8 @@ class TestSound:
         assert plan.warnings == ()
 
     def test_records(self, made: Made) -> None:
-        """Mappings become records; what is not told stays unknown; without `used` the configuration counts."""
-        first, second = records_of(f"{made(SOUND)}:train")
+        """Mappings become records; missing keys stay unknown; the default of `used` is the configuration."""
+        first, second = records_of(f"{made(USABLE)}:train")
         assert (first.epoch, first.train_loss, second.train_loss, first.metrics) == (
             1,
             1.0,
@@ -98,7 +98,7 @@ class TestSound:
         assert (first.used["rate"], first.used["inner.decay"]) == (0.1, 0.0)
 
     def test_given(self, made: Made) -> None:
-        """It is given what it asks for by name: data, counts, the device."""
+        """It is given its parameters by name: data, counts, the device."""
         code = "def prepare(config: Config):\n    return [1, 2]\n\n\ndef count_classes(config: Config):\n    return {'a': 3, 'b': 4}\n\n\ndef train(config: Config, counts, data, device):\n    yield {'epoch': 1, 'loss': sum(data), 'metric': sum(counts.counts), 'test': 0.25, 'used': {'device': device}}\n"
         (record,) = records_of(f"{made(code)}:train")
         assert (
@@ -117,7 +117,7 @@ class TestSound:
         assert (record.train_loss, record.metric, record.val_loss) == (0.5, 0.25, 1.0)
 
     def test_arrays(self, made: Made) -> None:
-        """Arrays and numbers of numpy are told wherever they stand, and None is as good as nothing."""
+        """Arrays and numbers of numpy are converted wherever they occur; None counts as missing."""
         code = (
             "import numpy\n\n\ndef count_classes(config: Config):\n    return {'a': 3, 'b': 4}\n\n\ndef train(config: Config):\n"
             "    yield {'epoch': 1, 'loss': 0.5, 'metric': 0.5, 'class_metric': numpy.array([0.25, 0.75]), 'test': numpy.float32(0.5), 'used': {'rate': numpy.float64(0.1)}}\n"
@@ -132,7 +132,7 @@ class TestSound:
         assert second.class_metric == (0.5, None)
 
     def test_used_nothing(self, made: Made) -> None:
-        """One that says that it used nothing is taken at its word."""
+        """An empty `used` stays empty."""
         code = "def train(config: Config):\n    yield {'epoch': 1, 'loss': 1.0, 'metric': 0.5, 'used': {}}\n"
         (record,) = records_of(f"{made(code)}:train")
         assert "rate" not in record.used
@@ -201,7 +201,7 @@ class TestBroken:
         ],
     )
     def test_promise(self, made: Made, code: str, words: str) -> None:
-        """A training that is no sequence of records fails in words."""
+        """A training that is not a sequence of records fails with a message."""
         with pytest.raises(TrialFailedError, match=words):
             records_of(f"{made(code)}:train")
 
@@ -210,7 +210,7 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("function", "code", "words"),
         [
-            ("trian", SOUND, r"has no function 'trian' \(did you mean 'train'\?\)"),
+            ("trian", USABLE, r"has no function 'trian' \(did you mean 'train'\?\)"),
             ("train", "def train(config):\n    yield\n", "is not annotated with a configuration"),
             ("train", "def train():\n    yield\n", "is not annotated with a configuration"),
             (
@@ -235,7 +235,7 @@ class TestRefused:
         ],
     )
     def test_module(self, made: Made, function: str, code: str, words: str) -> None:
-        """What cannot be an objective is refused where the study is read, with the next step."""
+        """A function that cannot be an objective is refused when the study is read, with the next step."""
         with pytest.raises(StudyError, match=words) as caught:
             plan_of(f"{made(code)}:{function}")
         assert caught.value.next_step
@@ -279,13 +279,13 @@ class TestRefused:
         ],
     )
     def test_data(self, made: Made, code: str, words: str) -> None:
-        """What its preparations raise is told by their names."""
+        """An error in `prepare` or `count_classes` is reported with the function's name."""
         with pytest.raises(DataError, match=words) as caught:
-            records_of(f"{made(code + SOUND)}:train")
+            records_of(f"{made(code + USABLE)}:train")
         assert caught.value.where.endswith(":train")
 
     def test_absent(self) -> None:
-        """A module that is not there is told with where it is looked for."""
+        """A missing module is refused with where it is searched."""
         with pytest.raises(StudyError, match="there is no module 'nothere'") as caught:
             plan_of("nothere.deeper:train")
         assert "PYTHONPATH" in caught.value.next_step
@@ -296,5 +296,5 @@ class TestRefused:
             StudyError, match=r"unknown hyperparameter 'ratte' \(did you mean 'rate'\?\)"
         ):
             plan_of(
-                f"{made(SOUND)}:train", space={"ratte": {"kind": "float", "low": 0.0, "high": 1.0}}
+                f"{made(USABLE)}:train", space={"ratte": {"kind": "float", "low": 0.0, "high": 1.0}}
             )

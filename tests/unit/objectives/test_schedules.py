@@ -235,7 +235,7 @@ class TestLearningRate:
         assert found[15].lr == pytest.approx(0.15)
 
     def test_stage_multiple(self) -> None:
-        """A stage's multiple takes the place of the optimiser's, under the warm-up and the cosine alike."""
+        """A stage's multiple replaces the optimizer's, also in the warm-up and the cosine."""
         found = plan(
             ScheduleConfig(lr_warmup_epochs=2, stages=(Stage(before_epoch=6, lr_multiple=0.5),))
         )
@@ -391,7 +391,7 @@ class TestPlan:
         )
 
     def test_together(self) -> None:
-        """All named schedules at once: the plan's own smooth wins while it lasts, the steps go on after, the clip goes its way."""
+        """With all named schedules the plan's smooth comes first, then the steps; the clip is independent."""
         schedule = ScheduleConfig(plan="progressive", smooth_steps=True, light_clip_epochs=18)
         found = plan(schedule)
         assert [found[epoch].smooth for epoch in (1, 15, 16, 19, 20)] == [5, 5, 5, 5, 1]

@@ -26,23 +26,23 @@ def prepare(config: Config):
 
 
 def train(config: Config, data, checkpoints):
-    held = checkpoints.latest()
-    first = 1 if held is None else 1 + int(held.read_text())
+    path = checkpoints.latest()
+    first = 1 if path is None else 1 + int(path.read_text())
     if first > 1:
         yield record(config, data, first - 1)
     for epoch in range(first, config.epochs + 1):
-        told = record(config, data, epoch)
-        if checkpoints.due(told, last=epoch == config.epochs):
+        made = record(config, data, epoch)
+        if checkpoints.due(made, last=epoch == config.epochs):
             checkpoints.write(lambda path: path.write_text(str(epoch)))
-        yield told
+        yield made
 
 
 def record(config, data, epoch):
     noise = random.Random(f"{config.seed} {epoch}").random()
-    return told(epoch, config.rate * sum(data) + noise, {"rate": config.rate})
+    return as_mapping(epoch, config.rate * sum(data) + noise, {"rate": config.rate})
 
 
-def told(epoch, loss, used):
+def as_mapping(epoch, loss, used):
     from dataclasses import replace
     from spaces.record_json import make_record
     return replace(make_record({"epoch": epoch, "loss": loss, "metric": 1 - loss}, ""), used=used)
@@ -65,12 +65,12 @@ BREACHES = {
     ),
     "learns from trial to trial": (
         swapped(
-            "    held = checkpoints.latest()",
-            "    data.append(1.0)\n    held = checkpoints.latest()",
+            "    path = checkpoints.latest()",
+            "    data.append(1.0)\n    path = checkpoints.latest()",
         ),
         "test_repeatable",
     ),
-    "goes on from elsewhere": (
+    "resumes from elsewhere": (
         swapped(
             "        yield record(config, data, first - 1)",
             "        data = [9.0]\n        yield record(config, data, first - 1)",

@@ -33,10 +33,7 @@ DIAGNOSIS = Diagnosis(
     "learning rate too high",
     ("it was [30] times the base rate",),
     (
-        Remedy(
-            "clip: the norm at 1: optimizer.grad_clip_norm none → 1",
-            {"optimizer.grad_clip_norm": 1.0},
-        ),
+        Remedy("clip: the norm at 1", {"optimizer.grad_clip_norm": 1.0}),
         Remedy("look at the masks", {}),
     ),
 )
@@ -73,7 +70,7 @@ class Demo:
     ) -> Claim:
         """The next trial, with an epoch for every metric."""
         given = PARAMS | {path.replace("__", "."): value for path, value in params.items()}
-        config = self.plan.config(given, self.count, preset).model_dump(mode="json")
+        config = self.plan.make_config(given, self.count, preset).model_dump(mode="json")
         claim = self.store.leases.bind_trial(
             self.claim(worker), self.count, self.count, config, preset
         )

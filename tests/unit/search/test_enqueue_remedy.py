@@ -11,7 +11,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from search.cli.run import _stored_spec
+from search.cli.run_study import load_stored_spec
 from search.enqueue_remedy import RemedyChoice, enqueue_remedy, locate_in_space, parse_choice
 from search.planning.plan import Plan
 from search.sampling.connection import open_trials
@@ -60,7 +60,7 @@ def killed(
     store, stored = session.store, session.stored
     claim = store.leases.claim_trial(stored.id, 1000, "w", 600)
     assert claim is not None
-    config = session.plan.config(PARAMS, 0, preset).model_dump(mode="json")
+    config = session.plan.make_config(PARAMS, 0, preset).model_dump(mode="json")
     claim = store.leases.bind_trial(
         claim, claim.number or 0, claim.optuna_trial_id or 0, config, preset
     )
@@ -103,22 +103,22 @@ class TestChoice:
 class TestStoredSpec:
     def test_as_stored(self, session: Session) -> None:
         """A remedy is of the study as it stands in the store, by its name there; only the budget can be told anew."""
-        assert _stored_spec("demo", session.location, None) == session.plan.spec
-        assert _stored_spec("demo", session.location, 9) == session.plan.spec.model_copy(
+        assert load_stored_spec("demo", session.location, None) == session.plan.spec
+        assert load_stored_spec("demo", session.location, 9) == session.plan.spec.model_copy(
             update={"trials": 9}
         )
 
     def test_unknown(self, session: Session) -> None:
         """A study that the store does not have is refused with those that it has, and not made."""
         with pytest.raises(StoreError, match="no study 'lr_clip'") as caught:
-            _stored_spec("lr_clip", session.location, None)
+            load_stored_spec("lr_clip", session.location, None)
         assert caught.value.allowed == "demo"
         assert [study.name for study in session.store.studies.list_studies()] == ["demo"]
 
     def test_no_store(self, tmp_path: Path) -> None:
         """Without a store none is made."""
         with pytest.raises(StoreError):
-            _stored_spec("demo", StoreLocation.parse(f"sqlite:///{tmp_path / 'none.db'}"), None)
+            load_stored_spec("demo", StoreLocation.parse(f"sqlite:///{tmp_path / 'none.db'}"), None)
         assert list(tmp_path.iterdir()) == []
 
 
@@ -186,9 +186,9 @@ class TestEnqueue:
     def test_next(self, session: Session, make_record: Any) -> None:
         """The remedied configuration waits as the next trial, and the spent budget grows by it."""
         killed(session, slower(), make_record=make_record)
-        grown, remedy = enqueue_remedy(session, RemedyChoice(0))
+        grown, described = enqueue_remedy(session, RemedyChoice(0))
         (waiting,) = self.waiting(grown)
-        assert remedy == slower()
+        assert described == "learning rate × 0.5: optimizer.lr_multiple 30 → 0.5"
         assert waiting.system_attrs["fixed_params"] == {
             "optimizer.lr_multiple": 0.5,
             "weights.method": "uniform",
@@ -209,8 +209,8 @@ class TestEnqueue:
         """Remedies can be chosen by their place."""
         clip = Remedy("clip", {"optimizer.grad_clip_norm": 1.0})
         killed(session, slower(), clip, make_record=make_record)
-        grown, remedy = enqueue_remedy(session, RemedyChoice(0, 2))
-        assert remedy.text == "clip"
+        grown, described = enqueue_remedy(session, RemedyChoice(0, 2))
+        assert described == "clip: optimizer.grad_clip_norm none → 1"
         (waiting,) = self.waiting(grown)
         start = start_from_attributes(waiting.user_attrs)
         assert start.label == "remedy of 0"
@@ -225,7 +225,7 @@ class TestEnqueue:
         """What an earlier remedy changed outside the space is carried on."""
         clip = {"optimizer.grad_clip_norm": 1.0}
         trial = killed(session, slower(), make_record=make_record)
-        config = session.plan.config(PARAMS, 0, None, clip).model_dump(mode="json")
+        config = session.plan.make_config(PARAMS, 0, None, clip).model_dump(mode="json")
         held = replace(trial, config=config, preset="remedy of 3")
         from search.enqueue_remedy import _values_outside
 
@@ -234,7 +234,7 @@ class TestEnqueue:
     def configured(self, plan: Plan, waiting: optuna.trial.FrozenTrial) -> Any:
         """The configuration that a worker gives a trial that waits."""
         start = start_from_attributes(waiting.user_attrs)
-        return plan.config(
+        return plan.make_config(
             waiting.system_attrs["fixed_params"], waiting.number, start.preset, start.patch
         )
 
@@ -253,7 +253,7 @@ class TestEnqueue:
             claim,
             claim.number or 0,
             claim.optuna_trial_id or 0,
-            session.plan.config(PARAMS, 0).model_dump(mode="json"),
+            session.plan.make_config(PARAMS, 0).model_dump(mode="json"),
         )
         for epoch in range(1, 5):
             store.epochs.append_epoch(

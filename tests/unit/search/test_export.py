@@ -1,4 +1,4 @@
-"""best.yaml: out of a real store, into a file, and back as it was."""
+"""best.yaml: exported from a real store, written and read back unchanged."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ from typing import Any
 import pytest
 import yaml
 
-from search.export import Export, check_out, check_place, load_export, make_export, write_export
+from search.export import (
+    Export,
+    check_out,
+    check_output_path,
+    load_export,
+    make_export,
+    write_export,
+)
 from search.planning.plan import Plan, make_plan
 from search.retrain import Retraining
 from spaces.errors import ConfigError, DeviceError, StoreError
@@ -34,7 +41,7 @@ TEST = TestScore(0.36, (0.8, None, 0.1))
 
 
 class Finished:
-    """A store with a study in it, and trials that are over."""
+    """A store with a study and trials that ended."""
 
     def __init__(
         self, store: Store, make_record: Callable[..., EpochRecord], **changes: Any
@@ -53,10 +60,10 @@ class Finished:
         state: FinalState = "complete",
         preset: str | None = None,
     ) -> None:
-        """The next trial, which saw these metrics."""
+        """Add a trial with these metrics."""
         claim = self.store.leases.claim_trial(self.stored.id, 100, "box:1", 600)
         assert claim is not None
-        config = self.plan.config(
+        config = self.plan.make_config(
             {"loss.gamma": 1 / 3, "optimizer.lr_multiple": 1e-05 + 0.03}, self.count, preset
         )
         claim = self.store.leases.bind_trial(
@@ -75,7 +82,7 @@ class Finished:
         self.count += 1
 
     def export(self, number: int | None = None) -> Export:
-        """The export of a trial, or of the best."""
+        """Export a trial, or the best one."""
         return make_export(self.store, self.stored, number)
 
 
@@ -98,7 +105,7 @@ def finished(store: Store, make_record: Callable[..., EpochRecord]) -> Finished:
 
 @pytest.fixture
 def file(request: pytest.FixtureRequest, tmp_path: Path, written: dict[str, str]) -> Path:
-    """The best trial's file, as it was written the first time."""
+    """Write the export of the best trial."""
     path = tmp_path / "best.yaml"
     if not written:
         write_export(request.getfixturevalue("finished").export(), path)
@@ -109,12 +116,12 @@ def file(request: pytest.FixtureRequest, tmp_path: Path, written: dict[str, str]
 
 @pytest.fixture(scope="module")
 def written() -> dict[str, str]:
-    """The text of files that were written before: a store is slow to fill."""
+    """Cache the text of files, because filling a store is slow."""
     return {}
 
 
 def edited(file: Path, edit: Callable[[Any], object]) -> Path:
-    """The file after somebody's change."""
+    """Change the file."""
     data = yaml.safe_load(file.read_text())
     edit(data)
     file.write_text(yaml.safe_dump(data, sort_keys=False))
@@ -123,15 +130,15 @@ def edited(file: Path, edit: Callable[[Any], object]) -> Path:
 
 class TestMakeExport:
     def test_best(self, finished: Finished) -> None:
-        """The best complete trial, with its configuration as it was trained."""
+        """The best complete trial is exported, with the configuration that was trained."""
         export = finished.export()
         assert export.provenance.trial == 1
-        assert export.trial_config() == finished.plan.config(
+        assert export.trial_config() == finished.plan.make_config(
             {"loss.gamma": 1 / 3, "optimizer.lr_multiple": 1e-05 + 0.03}, 1, "safe"
         )
 
     def test_score(self, finished: Finished) -> None:
-        """The score that decided, the test score, and the classes' by name, those of validation at the best epoch."""
+        """Scores are those of validation at the best epoch and of the test, classes by name."""
         score = finished.export().score
         assert (score.metric, score.direction, score.rule, score.validation, score.test) == (
             "miou",
@@ -148,7 +155,7 @@ class TestMakeExport:
         }
 
     def test_provenance(self, finished: Finished) -> None:
-        """Where it comes from, and what trained it: the torch of the training, not the one installed here."""
+        """The origin has the torch version of the training, not the installed one."""
         source = finished.export().provenance
         assert (source.study, source.preset, source.device, source.threads) == (
             "focal_gamma",
@@ -166,20 +173,20 @@ class TestMakeExport:
         } <= source.versions.keys()
 
     def test_lowest(self, store: Store, make_record: Callable[..., EpochRecord]) -> None:
-        """Where less is better the best is the lowest, and so is its best epoch."""
+        """If lower is better, the best trial and its best epoch are the lowest."""
         made = Finished(store, make_record, metric={"name": "val_ce", "direction": "minimize"})
         made.trial(0.9, (0.9, 1.0))
         made.trial(0.4, (0.8, 0.4, 0.6))
         assert (made.export().provenance.trial, made.export().score.best_epoch) == (1, 2)
 
     def test_last(self, store: Store, make_record: Callable[..., EpochRecord]) -> None:
-        """Where the last epoch is the score, the classes are the last epoch's."""
+        """If the last epoch is the score, the classes are those of the last epoch."""
         made = Finished(store, make_record, metric={"name": "miou", "score": "last"})
         made.trial(0.3)
         assert made.export().score.classes["pedestrian"].validation == 0.3
 
     def test_numbered(self, finished: Finished) -> None:
-        """Any trial that has a score can be had, a pruned one, too."""
+        """Any trial with a score can be exported, a pruned one, too."""
         finished.trial(0.1, (0.1,), state="pruned")
         assert (finished.export(2).score.validation, finished.export(3).score.validation) == (
             0.35,
@@ -187,31 +194,31 @@ class TestMakeExport:
         )
 
     def test_only_complete(self, finished: Finished) -> None:
-        """A trial that was killed is not best, whatever it scored."""
+        """A trial that was stopped is never the best, whatever its score."""
         finished.trial(0.99, state="diverged")
         assert finished.export().provenance.trial == 1
 
     def test_none_complete(self, store: Store, make_record: Callable[..., EpochRecord]) -> None:
-        """Without a complete trial there is no best one."""
+        """Without a complete trial there is none to export."""
         made = Finished(store, make_record)
         made.trial(0.1, (0.1,), state="pruned")
         with pytest.raises(StoreError, match="no trial of the study is complete"):
             made.export()
 
     def test_unknown(self, finished: Finished) -> None:
-        """A number that no trial has is told with those that there are."""
+        """A number that no trial has is refused with those that exist."""
         with pytest.raises(StoreError, match="there is no trial 9") as caught:
             finished.export(9)
         assert (caught.value.found, caught.value.allowed) == ("9", "0, 1, 2")
 
     def test_no_score(self, finished: Finished) -> None:
-        """A trial without a score has nothing to export, and its state is told."""
+        """A trial without a score is refused, with its state."""
         finished.trial(None, (), state="failed")
         with pytest.raises(StoreError, match="trial 3 has no score: it is failed"):
             finished.export(3)
 
     def test_never_a_number(self, finished: Finished) -> None:
-        """A trial that broke in its first epoch has no number for a score, and is refused like one without."""
+        """A trial with a NaN score is refused like one without a score."""
         finished.trial(NAN, (NAN,), state="diverged")
         with pytest.raises(StoreError, match="trial 3"):
             finished.export(3)
@@ -219,7 +226,7 @@ class TestMakeExport:
 
 class TestRoundTrip:
     def test_equal(self, finished: Finished, tmp_path: Path) -> None:
-        """What is read is what was written, to the last bit of every number."""
+        """A written export is read back unchanged, to the last bit of every number."""
         export = finished.export()
         write_export(export, tmp_path / "best.yaml")
         loaded = load_export(tmp_path / "best.yaml")
@@ -229,13 +236,13 @@ class TestRoundTrip:
         assert (config.loss.gamma, config.optimizer.lr_multiple) == (1 / 3, 1e-05 + 0.03)
 
     def test_again(self, file: Path) -> None:
-        """Written once more it is the same file."""
+        """An export that is read and written again is the same file."""
         before = file.read_bytes()
         write_export(load_export(file), file)
         assert file.read_bytes() == before
 
     def test_read_by_people(self, file: Path) -> None:
-        """Its head says what it is and what to do with it."""
+        """The file starts with what it is and how to train it again."""
         assert file.read_text().splitlines()[:2] == [
             "# Trial 1 of the study focal_gamma: miou 0.3700 on validation.",
             "# Train it again and compare: search train best.yaml",
@@ -253,21 +260,21 @@ class TestWriteExport:
         ["", "precious\n", "config: 1\n", "- config\n- score\n", "a: [\n", "5\n", "- {a: 1}\n"],
     )
     def test_foreign(self, finished: Finished, tmp_path: Path, text: str) -> None:
-        """Any other file stays as it is."""
+        """Any other file is not overwritten."""
         path = tmp_path / "notes.yaml"
         path.write_text(text)
-        with pytest.raises(ConfigError, match="another file stands in the way") as caught:
+        with pytest.raises(ConfigError, match="another file has this path") as caught:
             write_export(finished.export(), path)
         assert path.read_text() == text
         assert (caught.value.where, caught.value.next_step) == (
             str(path),
-            "name another place with --out",
+            "choose another path with --out",
         )
 
     def test_binary(self, finished: Finished, tmp_path: Path) -> None:
-        """So does one that is no text."""
+        """A file that is no text is not overwritten."""
         (tmp_path / "model.pt").write_bytes(b"\xff\xfe\x00")
-        with pytest.raises(ConfigError, match="another file stands in the way"):
+        with pytest.raises(ConfigError, match="another file has this path"):
             write_export(finished.export(), tmp_path / "model.pt")
 
     @pytest.mark.parametrize(
@@ -275,13 +282,13 @@ class TestWriteExport:
         [
             ("a/b/best.yaml", "there is no folder {}/a/b", "`mkdir -p {}/a/b`, or "),
             ("", "a folder", "--out {}/NAME"),
-            ("file/best.yaml", "{}/file is no folder", "--out"),
+            ("file/best.yaml", "{}/file is not a folder", "--out"),
         ],
     )
     def test_no_place(
         self, finished: Finished, tmp_path: Path, place: str, found: str, next_step: str
     ) -> None:
-        """A place where no file can be is told, with what to do, and no folder is made."""
+        """A path where no file can be written is refused, with what to do; no folder is created."""
         (tmp_path / "file").write_text("in the way")
         with pytest.raises(ConfigError, match="the file cannot be written") as caught:
             write_export(finished.export(), tmp_path / place)
@@ -295,8 +302,8 @@ class TestWriteExport:
         ] == ["file"]
 
     def test_device(self) -> None:
-        """What is no ordinary file is never replaced by one."""
-        for check in (check_out, lambda path: check_place(path, "--save")):
+        """A device such as /dev/null is never replaced by a file."""
+        for check in (check_out, lambda path: check_output_path(path, "--save")):
             with pytest.raises(ConfigError):
                 check(Path("/dev/null"))
         assert not Path("/dev/null").is_file()
@@ -304,7 +311,7 @@ class TestWriteExport:
     def test_full(
         self, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A file that cannot be put in its place leaves nothing half-written behind."""
+        """A failed write leaves no partial file."""
 
         def full(*_: object) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
@@ -318,7 +325,7 @@ class TestWriteExport:
         ] == []
 
     def test_rights(self, file: Path, tmp_path: Path) -> None:
-        """It has the rights that any new file has here."""
+        """The file has the permissions of any new file."""
         write_export(load_export(file), tmp_path / "fresh.yaml")
         umask = os.umask(0)
         os.umask(umask)
@@ -342,14 +349,14 @@ class TestLoadExport:
         ],
     )
     def test_missing(self, file: Path, key: str) -> None:
-        """A key of the configuration that is missing is no invitation to take its default."""
+        """A missing section of the configuration is refused instead of its default."""
         with pytest.raises(ConfigError, match=f"the key '{key}' is missing") as caught:
             load_export(edited(file, lambda data: data["config"].pop(key)))
         assert str(file) in caught.value.where
         assert key in caught.value.allowed
 
     def test_missing_below(self, file: Path) -> None:
-        """Nor is one of its sections' keys."""
+        """A missing key within a section is refused as well."""
         with pytest.raises(ConfigError, match="gamma"):
             load_export(edited(file, lambda data: data["config"]["loss"].pop("gamma")))
 
@@ -392,7 +399,7 @@ class TestLoadExport:
         ],
     )
     def test_wrong(self, file: Path, edit: Callable[[Any], object], what: str, where: str) -> None:
-        """A file that somebody broke is refused, with the file, the path and what is wrong there."""
+        """A damaged file is refused, with the file, the path and what is wrong there."""
         with pytest.raises(ConfigError) as caught:
             load_export(edited(file, edit))
         assert what in caught.value.what
@@ -413,7 +420,7 @@ class TestLoadExport:
         ],
     )
     def test_no_export(self, tmp_path: Path, content: bytes, what: str) -> None:
-        """What is no export at all is one message, too, and stays where it is."""
+        """A file that is no export is refused and kept."""
         path = tmp_path / "best.yaml"
         path.write_bytes(content)
         for refused in (load_export, check_out):
@@ -424,13 +431,13 @@ class TestLoadExport:
         assert path.read_bytes() == content
 
     def test_folder(self, tmp_path: Path) -> None:
-        """So is a folder."""
+        """A folder is refused."""
         with pytest.raises(ConfigError, match="cannot read") as caught:
             load_export(tmp_path)
         assert (caught.value.where, caught.value.found) == (str(tmp_path), "Is a directory")
 
     def test_cut_off(self, file: Path) -> None:
-        """A file that was cut off within its first two thirds is refused wherever that was, by its name."""
+        """A file that was cut off within its first two thirds is refused with its name."""
         text = file.read_text(encoding="utf-8")
         for kept in range(0, len(text) * 2 // 3, 149):
             file.write_text(text[:kept], encoding="utf-8")
@@ -439,7 +446,7 @@ class TestLoadExport:
             assert caught.value.where.startswith(str(file))
 
     def test_device(self, file: Path) -> None:
-        """A device that is not here is told with the option that names another."""
+        """A device that does not exist here is refused with the option for another."""
         export = load_export(
             edited(file, lambda data: data["provenance"].update(device="cuda:99 (a card)"))
         )
@@ -450,18 +457,18 @@ class TestLoadExport:
             assert "--device" in caught.value.next_step
 
     def test_other_objective(self, file: Path) -> None:
-        """An objective that is not here is told as a mistake of the file."""
+        """An unknown objective is refused as an error in the file."""
         with pytest.raises(ConfigError, match="unknown objective 'detection'"):
             load_export(edited(file, lambda data: data["config"].update(objective="detection")))
 
     def test_study(self, tmp_path: Path) -> None:
-        """A study's YAML is no export."""
+        """A study's YAML is refused as an export."""
         path = tmp_path / "study.yaml"
         path.write_text("name: mine\n")
         with pytest.raises(ConfigError, match="unknown key 'name'"):
             load_export(path)
 
     def test_absent(self, tmp_path: Path) -> None:
-        """A file that is not there is told."""
+        """A missing file is refused."""
         with pytest.raises(ConfigError, match="cannot read"):
             load_export(tmp_path / "best.yaml")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from search.session import differences, open_session
+from search.session import find_changes, open_session
 from search.stored_study import stored_plan
 from spaces.loader import load_study
+from storage.location import StoreLocation
 
 CHANGES = {"trials": 2, "signals.loss_metric_divorce.drop": 0.4}
 
@@ -13,7 +14,7 @@ class TestFormerNames:
     def test_resumed(self, sqlite_url: str) -> None:
         """A study that is stored with a former name of a signal is resumed, under either name."""
         spec = load_study("focal_gamma", CHANGES)
-        with open_session(spec, sqlite_url).store as store:
+        with open_session(spec, StoreLocation.parse(sqlite_url)).store as store:
             stored = store.studies.find_study("focal_gamma")
             assert stored is not None
             definition = dict(stored.definition)
@@ -26,9 +27,9 @@ class TestFormerNames:
             former = store.studies.find_study("focal_gamma")
 
         assert former is not None
-        assert differences(former.definition, spec) == []
+        assert find_changes(former.definition, spec) == []
         assert stored_plan(former).spec.signals.loss_metric_decoupling.drop == 0.4
-        with open_session(spec, sqlite_url).store as store:
+        with open_session(spec, StoreLocation.parse(sqlite_url)).store as store:
             found = store.studies.find_study("focal_gamma")
             assert found is not None
             assert found.id == former.id
@@ -37,4 +38,4 @@ class TestFormerNames:
         """A threshold that differs is a change, named as the signal is called now."""
         spec = load_study("focal_gamma", CHANGES)
         stored = {**spec.definition(), "signals": {"loss_metric_divorce": {"drop": 0.1}}}
-        assert ("signals.loss_metric_decoupling.drop", "0.1", "0.4") in differences(stored, spec)
+        assert ("signals.loss_metric_decoupling.drop", "0.1", "0.4") in find_changes(stored, spec)

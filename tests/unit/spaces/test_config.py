@@ -1,4 +1,4 @@
-"""The shared sections of a configuration: what is derived, what is refused."""
+"""The shared sections of a configuration: what is derived and what is refused."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ shares = st.floats(min_value=0, max_value=1)
 class TestSplit:
     @given(share=shares)
     def test_derived(self, share: float) -> None:
-        """Naming one share makes the other the rest."""
+        """If one weight is given, the other is 1 minus it."""
         assert LossConfig(dice_weight=share).ce_weight == 1 - share
         assert LossConfig(ce_weight=share).dice_weight == 1 - share
 
     def test_default(self) -> None:
-        """Without a word about it there is no Dice."""
+        """Dice has no weight by default."""
         assert (LossConfig().ce_weight, LossConfig().dice_weight) == (1, 0)
 
     @given(share=shares)
     def test_again(self, share: float) -> None:
-        """A dump, which names both, gives the same configuration."""
+        """A dump, which has both weights, gives the same configuration."""
         loss = LossConfig(dice_weight=share)
         assert LossConfig.model_validate(loss.model_dump()) == loss
 
@@ -44,20 +44,20 @@ class TestSplit:
         ("ce", "dice", "total"), [(0.6, 0.3, "0.9"), (1, 1, "2"), (0, 0, "0"), (0.5, 0.500002, "1")]
     )
     def test_sum(self, ce: float, dice: float, total: str) -> None:
-        """Two shares that do not sum to 1 are refused, with both and their sum."""
+        """Two weights that do not sum to 1 are refused, with both and their sum."""
         with pytest.raises(
             ValidationError,
-            match=rf"must sum to 1, but ce_weight {ce:g} \+ dice_weight {dice:g} is {total}; name only one",
+            match=rf"must sum to 1, but {ce:g} \+ {dice:g} is {total}; set only one",
         ):
             LossConfig(ce_weight=ce, dice_weight=dice)
 
     def test_rounding(self) -> None:
-        """Shares as people write them may miss 1 by what rounding does."""
+        """The sum may differ from 1 by a rounding error."""
         assert LossConfig(ce_weight=0.333333, dice_weight=0.6666667).ce_weight == 0.333333
 
     @pytest.mark.parametrize("share", [-0.1, 1.1])
     def test_outside(self, share: float) -> None:
-        """A share outside 0 … 1 is refused for that, whatever the other would be."""
+        """A weight outside 0 … 1 is refused as such, whatever the other would be."""
         with pytest.raises(
             ValidationError, match=r"dice_weight\n  Input should be (greater|less) than or equal to"
         ):
@@ -66,26 +66,26 @@ class TestSplit:
 
 class TestAlpha:
     def test_two(self) -> None:
-        """A fixed alpha and one made from frequencies exclude each other."""
+        """A fixed alpha and an alpha from frequencies exclude each other."""
         with pytest.raises(ValidationError, match="alpha and alpha_tau exclude each other"):
             LossConfig(kind="focal", alpha=0.25, alpha_tau=0.5)
 
     @pytest.mark.parametrize("alpha", [-0.25, (0.5, -0.1)])
     def test_negative(self, alpha: Any) -> None:
-        """No class has a negative factor."""
+        """A negative alpha is refused."""
         with pytest.raises(ValidationError, match="alpha must not be negative, but is"):
             LossConfig(kind="focal", alpha=alpha)
 
     @pytest.mark.parametrize(
-        ("given", "held"), [(0.25, 0.25), ([0.11, 0.45], (0.11, 0.45)), (None, None), (0, 0.0)]
+        ("given", "alpha"), [(0.25, 0.25), ([0.11, 0.45], (0.11, 0.45)), (None, None), (0, 0.0)]
     )
-    def test_accepted(self, given: Any, held: Any) -> None:
-        """One factor, one a class, or none."""
-        assert LossConfig.model_validate({"kind": "focal", "alpha": given}).alpha == held
+    def test_accepted(self, given: Any, alpha: Any) -> None:
+        """Alpha is one factor, one per class, or null."""
+        assert LossConfig.model_validate({"kind": "focal", "alpha": given}).alpha == alpha
 
     @pytest.mark.parametrize("tau", [-0.01, 1.01])
     def test_tau(self, tau: float) -> None:
-        """Tau lies between uniform and inverse frequency."""
+        """Tau is between 0 (uniform) and 1 (inverse frequency)."""
         with pytest.raises(ValidationError, match="alpha_tau"):
             LossConfig(kind="focal", alpha_tau=tau)
 
@@ -117,15 +117,15 @@ class TestRanges:
         ],
     )
     def test_refused(self, section: Any, given: dict[str, Any]) -> None:
-        """A value with no meaning is refused where it stands, and the message names it."""
+        """A value without a meaning is refused, with its place and its name."""
         with pytest.raises(ValidationError, match=list(given)[-1]):
             section.model_validate(given)
 
     def test_rate(self) -> None:
-        """The peak rate is the multiple of the base rate."""
+        """The peak rate is the base rate times the multiple."""
         assert OptimizerConfig(base_lr=0.2, lr_multiple=0.5).lr == 0.1
 
     def test_frozen(self) -> None:
-        """A configuration does not change under a training."""
+        """A configuration cannot be changed."""
         with pytest.raises(ValidationError, match="frozen"):
             LossConfig().gamma = 1.0

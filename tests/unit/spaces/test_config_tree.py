@@ -116,7 +116,7 @@ class TestOverlay:
             assert merged.nested == sections
 
     def test_siblings_stay(self) -> None:
-        """What the upper tree does not name stays; a section replaces a value and a value a section."""
+        """Other leaves stay; a section replaces a value, and a value a section."""
         below = ConfigTree({"a": {"b": 1, "c": 2}, "d": {"e": 3}, "f": 4})
         above = ConfigTree({"a": {"b": 9}, "d": 5, "f": {"g": 6}})
         assert below.overlay(above).nested == {"a": {"b": 9, "c": 2}, "d": 5, "f": {"g": 6}}

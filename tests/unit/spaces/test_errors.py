@@ -54,5 +54,5 @@ class TestNearest:
         ],
     )
     def test_each(self, word: str, allowed: tuple[str, ...], found: str) -> None:
-        """The closest word is proposed, of several the one with the longest common beginning, and none where none is close."""
+        """The closest word is proposed, by its longest common prefix, or none if none is close."""
         assert nearest(word, allowed) == found

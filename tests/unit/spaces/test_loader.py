@@ -1,4 +1,4 @@
-"""YAML in, checked models out; and what a person reads when something is wrong."""
+"""The loader: from YAML to checked models, and the errors that users read."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class TestBadStudy:
     def test_study(
         self, write: Write, text: str, what: str, place: str, found: str, allowed: str
     ) -> None:
-        """A complaint says what is wrong, in which line and at which path, what was found and what could stand there."""
+        """An error has what is wrong, line and path, the value, and what is allowed."""
         path = write(text)
         error = refusal(path)
         assert what in error.what
@@ -183,9 +183,10 @@ class TestBadStudy:
     def test_dimension(
         self, write: Write, dimension: str, what: str, place: str, allowed: str
     ) -> None:
-        """A dimension keeps its dotted name in the path of a complaint, and the path holds nothing that is not in the file."""
+        """The path of an error has only keys of the file, such as a dotted dimension."""
         path = write(
-            f"name: mine\nspace:\n  weights.beta: {{kind: float, low: 0, high: 0.5}}\n  loss.gamma: {dimension}\n"
+            "name: mine\nspace:\n  weights.beta: {kind: float, low: 0, high: 0.5}\n"
+            f"  loss.gamma: {dimension}\n"
         )
         error = refusal(path)
         assert what in error.what
@@ -193,14 +194,15 @@ class TestBadStudy:
         assert allowed in error.allowed
 
     def test_deep_line(self, write: Write) -> None:
-        """The line is that of the deepest step that stands in the file."""
+        """The line is that of the deepest step that is in the file."""
         path = write(
-            "name: mine\nspace:\n  loss.gamma:\n    kind: choice\n    choices:\n      - 1\n      - [2]\n"
+            "name: mine\nspace:\n  loss.gamma:\n    kind: choice\n"
+            "    choices:\n      - 1\n      - [2]\n"
         )
         assert refusal(path).where == f"{path}, line 7, space → loss.gamma → choices → 1"
 
     def test_own_check(self) -> None:
-        """What a model's own check says is told without the validator's words before it."""
+        """The message of a model's validator is printed without pydantic's prefix."""
 
         class Even(BaseModel):
             size: int
@@ -215,13 +217,13 @@ class TestBadStudy:
         assert caught.value.what == "size: must be even"
 
     def test_several(self, write: Write) -> None:
-        """The first complaint is told, and how many may follow."""
+        """The first error is printed, and how many may follow."""
         error = refusal(write(f"name: mine\nepochs: 0\ntrials: 0\nseed: -1\n{SPACE}"))
         assert "epochs" in error.where
         assert error.next_step == "fix it; 2 more errors may follow"
 
     def test_words(self, write: Write) -> None:
-        """Printed, each part has a row of its own."""
+        """Each part of an error is printed on its own line."""
         path = write(f"name: mine\nmetric: {{score: bets}}\n{SPACE}")
         assert str(refusal(path)).splitlines() == [
             "score cannot be 'bets' (did you mean 'best'?)",
@@ -232,7 +234,7 @@ class TestBadStudy:
         ]
 
     def test_exit_code(self, write: Write) -> None:
-        """Bad input is exit code 2, and nothing of pydantic's own error is left."""
+        """Bad input has exit code 2, and no chained error of pydantic."""
         error = refusal(write("name: mine\n"))
         assert error.exit_code == 2
         assert error.__suppress_context__
@@ -262,7 +264,7 @@ class TestBadFile:
         ],
     )
     def test_syntax(self, write: Write, text: str, line: int, found: str) -> None:
-        """What is no YAML is told with the line; so is a key that is given twice."""
+        """Invalid YAML is refused with its line, and so is a key that is given twice."""
         path = write(text)
         error = refusal(path)
         assert error.what == "mine.yaml is not valid YAML"
@@ -270,7 +272,7 @@ class TestBadFile:
         assert found in error.found
 
     def test_control_character(self, write: Write) -> None:
-        """A character that YAML does not know is told without a line."""
+        """A character that YAML does not allow is refused without a line."""
         path = write("name: \x01\n")
         assert refusal(path).where == str(path)
 
@@ -279,12 +281,12 @@ class TestBadFile:
         [("", "nothing"), ("- a\n", "list"), ("5\n", "int"), ("# nothing\n", "nothing")],
     )
     def test_no_mapping(self, write: Write, text: str, found: str) -> None:
-        """A file must hold keys and values."""
+        """A file without keys and values is refused."""
         error = refusal(write(text))
         assert (error.what, error.found) == ("mine.yaml contains no mapping", found)
 
     def test_missing(self, tmp_path: Path) -> None:
-        """A file that is not there is told by its path."""
+        """A missing file is refused with its path."""
         error = refusal(tmp_path / "none.yaml")
         assert (error.what, error.found) == (
             f"cannot read {tmp_path / 'none.yaml'}",
@@ -292,24 +294,24 @@ class TestBadFile:
         )
 
     def test_folder(self, tmp_path: Path) -> None:
-        """A folder is no study."""
+        """A folder is refused."""
         assert refusal(tmp_path).found == "Is a directory"
 
     def test_not_text(self, tmp_path: Path) -> None:
-        """A file that is no UTF-8 text is no study."""
+        """A file that is not UTF-8 text is refused."""
         path = tmp_path / "mine.yaml"
         path.write_bytes(b"name: \xff\xfe\n")
         assert refusal(path).found == "not UTF-8 text"
 
     def test_other_error(self, tmp_path: Path) -> None:
-        """Who reads another kind of file has its own kind of error."""
+        """A reader of other files gives its own type of error."""
         with pytest.raises(ConfigError, match="cannot read"):
             Document(tmp_path / "best.yaml", ConfigError)
 
 
 class TestStudyFile:
     def test_nearest(self) -> None:
-        """A name that no shipped study has gets the nearest one, all of them, and what to do."""
+        """An unknown name is refused with the nearest one, all names, and what to do."""
         error = refusal("focal_gama")
         assert error.what == "unknown study 'focal_gama' (did you mean 'focal_gamma'?)"
         assert all(name in error.allowed for name in shipped_studies())
@@ -324,7 +326,7 @@ class TestStudyFile:
         assert study_file("focal_gamma").name == "focal_gamma.yaml"
 
     def test_path(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A path is a path, with or without a suffix."""
+        """A path of an existing file is accepted, with or without a suffix."""
         monkeypatch.chdir(tmp_path)
         Path("mine").write_text(STUDY)
         assert load_study("mine").name == "mine"
@@ -346,11 +348,12 @@ class TestNumbers:
         ],
     )
     def test_exponent(self, write: Write, text: str, value: object) -> None:
-        """1e-3 is a number, with or without a dot, for it will be compared with the rate that was used."""
+        """1e-3 is a number, with or without a dot."""
         choice = load_study(
             str(
                 write(
-                    f"name: mine\nspace:\n  optimizer.lr_multiple: {{kind: choice, choices: [{text}]}}\n"
+                    "name: mine\nspace:\n"
+                    f"  optimizer.lr_multiple: {{kind: choice, choices: [{text}]}}\n"
                 )
             )
         ).space["optimizer.lr_multiple"]
@@ -385,12 +388,12 @@ class TestChanges:
         ],
     )
     def test_parsed(self, assignments: list[str], changes: dict[str, Any]) -> None:
-        """What stands after the first equals sign is YAML; the last word counts."""
+        """What follows the first equals sign is YAML; of a repeated path the last value counts."""
         assert parse_changes(assignments) == changes
 
     @pytest.mark.parametrize("assignment", ["epochs", "=8", ""])
     def test_no_assignment(self, assignment: str) -> None:
-        """Without a path and an equals sign it is refused, with an example."""
+        """An assignment without a path or an equals sign is refused, with an example."""
         with pytest.raises(StudyError, match="--set takes path=value") as caught:
             parse_changes([assignment])
         assert caught.value.found == assignment
@@ -398,13 +401,13 @@ class TestChanges:
 
     @pytest.mark.parametrize("text", ["[1, 2", "{a: 1, a: 2}"])
     def test_no_yaml(self, text: str) -> None:
-        """A value that is no YAML is refused, with the path that it was for."""
+        """A value that is not YAML is refused, with its path."""
         with pytest.raises(StudyError, match="cannot read the value") as caught:
             parse_changes([f"base.x={text}"])
         assert (caught.value.where, caught.value.found) == ("--set base.x", text)
 
     def test_laid_over(self) -> None:
-        """A change replaces what the file says and leaves the rest."""
+        """A change replaces a value of the file and leaves the rest."""
         plain = load_study("focal_gamma")
         spec = load_study(
             "focal_gamma",
@@ -418,7 +421,7 @@ class TestChanges:
         assert (spec.space, spec.presets) == (plain.space, plain.presets)
 
     def test_dimension_part(self) -> None:
-        """One value of a dimension can be changed by the dimension's own dotted name."""
+        """One value of a dimension can be changed by the dimension's dotted name."""
         spec = load_study(
             "focal_gamma",
             parse_changes(
@@ -453,7 +456,7 @@ class TestChanges:
         ],
     )
     def test_does_not_fit(self, assignment: str, what: str) -> None:
-        """A change is checked as what stands in the file is."""
+        """A change is checked as a value of the file is."""
         assert what in refusal("focal_gamma", parse_changes([assignment])).what
 
 
@@ -470,14 +473,14 @@ class TestFormerSignalName:
         assert (found.drop, found.window) == (0.5, 9)
 
     def test_line(self, write: Write) -> None:
-        """A complaint has the line of the former name, and the option that used it."""
+        """An error has the line of the former name, or the option that used it."""
         path = write(f"name: mine\nsignals:\n  {self.OLD}:\n    drop: 2\n{SPACE}")
         assert refusal(path).where == f"{path}, line 4, signals → {self.NEW} → drop"
         changes = {f"signals.{self.OLD}.window": 0, f"signals.{self.OLD}.drop": 0.2}
         assert refusal(path, changes).where == f"--set signals.{self.OLD}.window"
 
     def test_both(self, write: Write) -> None:
-        """A file with both names is refused, for one of the two would be lost."""
+        """A file with both names is refused, since one of the two would be lost."""
         path = write(f"name: mine\nsignals: {{{self.OLD}: {{}}, {self.NEW}: {{}}}}\n{SPACE}")
         assert f"'{self.OLD}' is the former name of '{self.NEW}'" in refusal(path).what
 
@@ -497,11 +500,11 @@ class TestWhereChanged:
         ],
     )
     def test_option(self, changes: dict[str, Any], where: str) -> None:
-        """What came from the command line is not looked for in the file: the complaint names the option."""
+        """An error about a value from the command line names its option instead of the file."""
         assert refusal("focal_gamma", changes).where == where
 
     def test_laid_over(self, write: Write) -> None:
-        """Where a change and the file do not go together, both are named."""
+        """Where a change and the file contradict each other, both are named."""
         path = write(STUDY)
         assert (
             refusal(path, {"space.loss.gamma.low": 9}).where
@@ -509,14 +512,14 @@ class TestWhereChanged:
         )
 
     def test_file(self, write: Write) -> None:
-        """What did not still has its line."""
+        """An error about another value still has its line."""
         path = write(f"name: mine\ntrials: 0\n{SPACE}")
         assert refusal(path, {"epochs": 3}).where == f"{path}, line 2, trials"
 
 
 class TestCheck:
     def test_no_file(self) -> None:
-        """Data without a file are named by what they are."""
+        """Data without a file are named by their source."""
         with pytest.raises(InputError, match="gamma: input should be greater") as caught:
             check(LossConfig, {"gamma": -1}, "study mine in the store")
         assert caught.value.where == "study mine in the store, gamma"
@@ -529,7 +532,7 @@ class TestCheck:
         assert refusal(write(f"name: mine\nepoch: 3\n{SPACE}")).place == ("epoch",)
 
     def test_found_is_short(self) -> None:
-        """Of a long value the beginning is enough."""
+        """A long value is cut off."""
         with pytest.raises(InputError) as caught:
             check(StudySpec, {"name": "x" * 1000, "space": {}}, "here")
         assert len(caught.value.found) == 200

@@ -1,4 +1,4 @@
-"""The presets: the documented values at 30 epochs and more, and all of them reached in a shorter study."""
+"""The presets: their documented values from 30 epochs on, and all of them in shorter studies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ALL = sorted(PRESETS)
 
 
 def configured(name: str, epochs: int, *, focal: bool = False) -> Any:
-    """The preset as a whole configuration with a base rate of 1."""
+    """Make the complete configuration of a preset, with a base rate of 1."""
     config = make_preset(name, epochs, focal=focal)
     return SegmentationConfig.model_validate(
         config | {"epochs": epochs, "optimizer": {**config["optimizer"], "base_lr": 1.0}}
@@ -23,7 +23,7 @@ def configured(name: str, epochs: int, *, focal: bool = False) -> Any:
 
 
 def course(name: str, epochs: int) -> dict[int, EpochValues]:
-    """The preset's values, epoch by epoch."""
+    """Return the values of a preset, epoch by epoch."""
     config = configured(name, epochs)
     return {
         epoch: values_at(
@@ -41,7 +41,7 @@ def course(name: str, epochs: int) -> dict[int, EpochValues]:
 @pytest.mark.parametrize("epochs", [30, 31, 100])
 class TestDocumented:
     def test_safe(self, epochs: int) -> None:
-        """Square-root weights in 0.1 … 10, Dice warm-up 5 + 10 to 0.6/0.4, smooth 5 and from epoch 10 on 1, squares, lr × 0.3, clipping at 1, batches of 8."""
+        """`safe` warms Dice up over 5 + 10 epochs to 0.6/0.4, with smooth 5 until epoch 10."""
         config, values = configured("safe", epochs), course("safe", epochs)
         assert (config.weights.method, config.weights.clip_ratio) == ("sqrt_inv_freq", 100)
         assert (config.loss.kind, config.loss.square_denominator, config.batch_size) == (
@@ -64,7 +64,7 @@ class TestDocumented:
         assert {values[epoch].lr for epoch in values} == {0.3}
 
     def test_progressive(self, epochs: int) -> None:
-        """5 epochs of weighted cross entropy at lr × 0.5, 10 epochs of 0.8/0.2 with smooth 5, then 0.6/0.4 with smooth 1, both at lr × 0.3."""
+        """`progressive` has 5 epochs of cross entropy at lr × 0.5, 10 of 0.8/0.2, then 0.6/0.4."""
         config, values = configured("progressive", epochs), course("progressive", epochs)
         assert config.weights.method != "uniform"
         assert {
@@ -91,7 +91,7 @@ class TestDocumented:
         } == {(0.6, 0.4, 1, 0.3)}
 
     def test_recommended(self, epochs: int) -> None:
-        """Square-root weights in 0.1 … 10, 0.7/0.3, smooth 5, squares, lr × 0.3, clipping at 1, the same in every epoch."""
+        """`recommended` is 0.7/0.3 with smooth 5 and lr × 0.3, the same in every epoch."""
         config, values = configured("recommended", epochs), course("recommended", epochs)
         assert (
             config.weights.method,
@@ -105,7 +105,7 @@ class TestDocumented:
         } == {(0.7, 0.3, 5, 0.3, 100)}
 
     def test_untuned(self, epochs: int) -> None:
-        """Plain cross entropy at the base rate: what the others are to beat."""
+        """`untuned` is plain cross entropy at the base rate."""
         config, values = configured("untuned", epochs), course("untuned", epochs)
         assert (config.weights.method, config.loss.kind, config.optimizer.grad_clip_norm) == (
             "uniform",
@@ -119,7 +119,7 @@ class TestScaled:
     @pytest.mark.parametrize("epochs", [*range(3, 31), 60])
     @pytest.mark.parametrize("name", ALL)
     def test_settles(self, name: str, epochs: int) -> None:
-        """In any study of three epochs or more the final split, smooth and clip ratio are trained with."""
+        """From three epochs on the final CE/Dice weights, smooth and clip ratio are reached."""
         config = configured(name, epochs)
         assert (
             settled_from(config.loss, config.optimizer, config.weights, config.schedule, epochs)
@@ -128,7 +128,7 @@ class TestScaled:
 
     @pytest.mark.parametrize("epochs", range(1, 31))
     def test_proportional(self, epochs: int) -> None:
-        """Every phase keeps its share of the training, rounded down, and lasts an epoch at least."""
+        """Every phase keeps its share of the training, rounded down, and has at least one epoch."""
         schedule = make_preset("safe", epochs)["schedule"]
         assert schedule["dice_ce_only_epochs"] == max(1, 5 * epochs // 30)
         assert schedule["dice_ramp_epochs"] == max(1, 10 * epochs // 30)
@@ -146,7 +146,7 @@ class TestFocal:
     @pytest.mark.parametrize("epochs", [3, 30])
     @pytest.mark.parametrize("focal", [False, True])
     def test_text(self, epochs: int, focal: bool) -> None:
-        """The preset for text is a focal loss as it stands: gamma 2, alpha by inverse frequency, smoothed labels, cosine, patience 3."""
+        """`text` is a focal loss with gamma 2, alpha by inverse frequency and smoothed labels."""
         config = configured("text", epochs, focal=focal)
         assert (
             config.loss.kind,
@@ -163,7 +163,7 @@ class TestFocal:
 
     @pytest.mark.parametrize("name", [name for name in ALL if name != "text"])
     def test_cross_entropy(self, name: str) -> None:
-        """Written as focal loss it has gamma 0 and alpha 1 for every class, and is otherwise the same."""
+        """Written as focal loss, a preset has gamma 0 and alpha 1, and is otherwise the same."""
         plain, focal = configured(name, 30), configured(name, 30, focal=True)
         assert (focal.loss.kind, focal.loss.gamma, focal.loss.alpha, focal.loss.alpha_tau) == (
             "focal",
@@ -176,7 +176,7 @@ class TestFocal:
 
 class TestPreset:
     def test_unknown(self) -> None:
-        """A name that is no preset gets the nearest one and all of them."""
+        """An unknown name is refused with the nearest one and all names."""
         with pytest.raises(
             StudyError, match=r"unknown preset 'save' \(did you mean 'safe'\?\)"
         ) as caught:
@@ -185,6 +185,6 @@ class TestPreset:
 
     @pytest.mark.parametrize("name", ALL)
     def test_fresh(self, name: str) -> None:
-        """Each call gives a tree of its own, which a caller may change."""
+        """Each call returns a new tree, which the caller may change."""
         make_preset(name, 30)["loss"].clear()
         assert make_preset(name, 30)["loss"]

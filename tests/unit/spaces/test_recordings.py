@@ -14,7 +14,7 @@ import pytest
 
 from spaces.errors import InputError, RecordsError
 from spaces.record_json import make_record as read_row
-from spaces.record_json import told_row
+from spaces.record_json import make_row
 from spaces.recordings import (
     RecordedStudy,
     RecordedTrial,
@@ -33,7 +33,7 @@ EPOCH = {"epoch": 1, "loss": 0.8, "metric": 0.45}
 
 @pytest.fixture
 def written(tmp_path: Path) -> Write:
-    """A file with the lines given: text as it is, anything else as JSON."""
+    """Write a file with the given lines: text as it is, anything else as JSON."""
 
     def write(*lines: Any, name: str = "curves.jsonl") -> Path:
         path = tmp_path / name
@@ -47,7 +47,7 @@ def written(tmp_path: Path) -> Write:
 
 
 def trial(*metrics: float, **changes: Any) -> dict[str, Any]:
-    """A line with an epoch for every metric."""
+    """Make a line with an epoch for every metric."""
     return {
         "epochs": [
             {"epoch": epoch, "loss": 0.5, "metric": metric}
@@ -58,7 +58,7 @@ def trial(*metrics: float, **changes: Any) -> dict[str, Any]:
 
 class TestMakeRecord:
     def test_least(self) -> None:
-        """Epoch, loss and metric are enough; what is unknown is NaN, empty, or told by 0 watched steps."""
+        """Epoch, loss and metric suffice; what is unknown is NaN, empty, or 0 observed steps."""
         record = read_row(EPOCH)
         assert (
             record.epoch,
@@ -84,7 +84,7 @@ class TestMakeRecord:
         )
 
     def test_all(self, make_record: Callable[..., EpochRecord]) -> None:
-        """A whole record comes back as it was written; what was used, and the test score, are not."""
+        """A complete record is read as it was written, except `used` and the test score."""
         record = make_record(
             3,
             broken_step=4,
@@ -92,11 +92,11 @@ class TestMakeRecord:
             grad_shares={"ce": 0.7, "dice": 0.3},
             class_grad_shares=(0.2, None, 0.8),
         )
-        assert read_row(told_row(record)) == record
+        assert read_row(make_row(record)) == record
 
     @pytest.mark.parametrize("steps", [{}, {"steps": 7}])
     def test_norm(self, steps: dict[str, int]) -> None:
-        """A norm that is there was watched at a step at least; its median is itself where that is not told."""
+        """A known norm means at least one observed step; a missing median is the norm itself."""
         record = read_row(EPOCH | {"grad_norm_max": "NaN"} | steps)
         assert record.steps == steps.get("steps", 1)
         assert math.isnan(record.grad_norm_max)
@@ -104,7 +104,7 @@ class TestMakeRecord:
 
     @pytest.mark.parametrize("without", ["ce_loss", "ce_weight", "dice_weight"])
     def test_parts(self, without: str) -> None:
-        """Parts without their weights cannot be put together: the loss counts as one part."""
+        """A loss with parts but without their weights counts as one part."""
         parts = {"ce_loss": 0.7, "dice_loss": 0.9, "ce_weight": 0.6, "dice_weight": 0.4}
         whole, less = (
             read_row(EPOCH | parts),
@@ -125,7 +125,7 @@ class TestMakeRecord:
         assert read_row(EPOCH | parts | {"dice_loss": None}).dice_loss is None
 
     @pytest.mark.parametrize(
-        ("told", "value"),
+        ("given", "value"),
         [
             ("NaN", NAN),
             ("nan", NAN),
@@ -136,9 +136,9 @@ class TestMakeRecord:
             (3, 3.0),
         ],
     )
-    def test_numbers(self, told: Any, value: float) -> None:
-        """NaN and the infinities may be text, as JSON has no word for them, or Python's own words."""
-        record = read_row({"epoch": 2.0, "loss": told, "metric": None})
+    def test_numbers(self, given: Any, value: float) -> None:
+        """NaN and infinities may be text, which JSON cannot express, or Python's own numbers."""
+        record = read_row({"epoch": 2.0, "loss": given, "metric": None})
         assert record.train_loss == pytest.approx(value, nan_ok=True)
         assert (record.epoch, math.isnan(record.metric)) == (2, True)
 
@@ -163,7 +163,7 @@ class TestMakeRecord:
         ],
     )
     def test_wrong(self, changes: dict[str, Any], what: str) -> None:
-        """A value of another kind is refused, with its place, what was found and what is allowed."""
+        """A value of another type is refused, with its place, the value and what is allowed."""
         with pytest.raises(RecordsError, match=what) as found:
             read_row(EPOCH | changes, "line 3 → epochs[0]")
         assert found.value.where.startswith("line 3 → epochs[0]")
@@ -171,12 +171,12 @@ class TestMakeRecord:
 
     @pytest.mark.parametrize("key", list(EPOCH))
     def test_missing(self, key: str) -> None:
-        """Without epoch, loss or metric there is nothing to judge."""
+        """A row without epoch, loss or metric is refused."""
         with pytest.raises(RecordsError, match=f"an epoch has no {key}"):
             read_row({name: value for name, value in EPOCH.items() if name != key})
 
     def test_other_keys(self) -> None:
-        """What somebody else recorded besides is left aside."""
+        """Other keys are ignored."""
         assert repr(read_row(EPOCH | {"gpu": "hot", "used": {"x": 1}})) == repr(
             read_row(EPOCH)
         )  # NaN equals nothing
@@ -184,10 +184,11 @@ class TestMakeRecord:
 
 class TestRead:
     def test_least(self, written: Write) -> None:
-        """A line needs nothing but its epochs: trials are numbered by their lines, and count as complete."""
+        """A line with nothing but epochs is a complete trial, numbered by its line."""
         recording = read_recording(written(trial(0.1, 0.2), "", trial(0.3)))
         assert [
-            (held.number, held.state, len(held.epochs), held.params) for held in recording.trials
+            (trial.number, trial.state, len(trial.epochs), trial.params)
+            for trial in recording.trials
         ] == [(0, "complete", 2, {}), (1, "complete", 1, {})]
         assert (recording.study.name, recording.study.metric.direction, recording.study.epochs) == (
             "records",
@@ -196,13 +197,13 @@ class TestRead:
         )
 
     def test_numbers(self, written: Write) -> None:
-        """Trials come in the order of their numbers, in which the peers of a trial came before it."""
+        """Trials are sorted by their numbers."""
         recording = read_recording(
             written(
                 trial(0.1, number=7, state="pruned", params={"loss.gamma": 2}), trial(0.2, number=2)
             )
         )
-        assert [(held.number, held.state) for held in recording.trials] == [
+        assert [(trial.number, trial.state) for trial in recording.trials] == [
             (2, "complete"),
             (7, "pruned"),
         ]
@@ -210,26 +211,27 @@ class TestRead:
 
     @pytest.mark.parametrize("name", ["curves.jsonl.gz", "curves"])
     def test_compressed(self, tmp_path: Path, name: str) -> None:
-        """A compressed file is known by its content, whatever it is called."""
+        """A compressed file is recognized by its content, whatever its name."""
         path = tmp_path / name
         path.write_bytes(gzip.compress(json.dumps(trial(0.1)).encode()))
         assert len(read_recording(path).trials) == 1
 
     def test_sensible(self, written: Write) -> None:
-        """Gaps, NaN, a single epoch and none at all are what training is like: they are read as they are."""
+        """Trials with gaps, NaN, a single epoch or none are read."""
         gaps = {"epochs": [EPOCH | {"epoch": 2}, EPOCH | {"epoch": 9, "metric": NAN}]}
         trials = read_recording(written(gaps, trial(0.5), trial(state="failed"))).trials
-        assert [[record.epoch for record in held.epochs] for held in trials] == [[2, 9], [1], []]
+        assert [[record.epoch for record in trial.epochs] for trial in trials] == [[2, 9], [1], []]
 
     def test_absent_classes(self, written: Write) -> None:
-        """An epoch that was not validated may leave its classes out."""
+        """An epoch without validation may have no classes."""
         rows = [
             EPOCH | {"class_metric": [0.1, None]},
             EPOCH | {"epoch": 2},
             EPOCH | {"epoch": 3, "class_metric": [0.2, None]},
         ]
         assert [
-            held.class_metric for held in read_recording(written({"epochs": rows})).trials[0].epochs
+            record.class_metric
+            for record in read_recording(written({"epochs": rows})).trials[0].epochs
         ] == [(0.1, None), (), (0.2, None)]
 
     @pytest.mark.parametrize(
@@ -246,7 +248,7 @@ class TestRead:
                 "an epoch has no metric",
                 ", line 2 → epochs[1]",
             ),
-            ({"epochs": [EPOCH, EPOCH]}, "epoch 1 stands twice", ", line 2 → epochs[1]"),
+            ({"epochs": [EPOCH, EPOCH]}, "epoch 1 is given twice", ", line 2 → epochs[1]"),
             (
                 {"epochs": [EPOCH | {"epoch": 2}, EPOCH]},
                 "epoch 1 comes after epoch 2",
@@ -283,7 +285,7 @@ class TestRead:
         ],
     )
     def test_wrong(self, written: Write, line: Any, what: str, place: str) -> None:
-        """A line that cannot be used is one error, which names the file and the line."""
+        """A line that cannot be used is one error with the file and the line."""
         path = written(trial(0.1), line)
         with pytest.raises(RecordsError, match=what) as found:
             read_recording(path)
@@ -293,11 +295,11 @@ class TestRead:
 
     def test_nothing(self, written: Write) -> None:
         """A file without a trial is refused."""
-        with pytest.raises(RecordsError, match=r"curves.jsonl holds no trial"):
+        with pytest.raises(RecordsError, match=r"curves.jsonl contains no trial"):
             read_recording(written("", " "))
 
     def test_unreadable(self, tmp_path: Path) -> None:
-        """So is one that is not there, is no text, or is half of a compressed one."""
+        """A file that is missing, is no text or is cut off within its gzip stream is refused."""
         text, half = tmp_path / "text", tmp_path / "half.gz"
         text.write_bytes(b"\xff\xfe\xfa")
         half.write_bytes(gzip.compress(b"x" * 1000)[:-12])
@@ -317,7 +319,7 @@ class TestWrite:
     def test_round_trip(
         self, tmp_path: Path, make_record: Callable[..., EpochRecord], name: str
     ) -> None:
-        """What was written is read back, compressed by the file's name, NaN and infinity included."""
+        """A written file, compressed by its name, is read back with NaN and infinity."""
         broken = make_record(
             2,
             train_loss=NAN,
@@ -340,7 +342,7 @@ class TestWrite:
         written = Recording(RecordedStudy(name="demo", epochs=30), trials)
         write_recording(tmp_path / name, written)
         found = read_recording(tmp_path / name)
-        assert repr(found) == repr(written)  # NaN equals nothing, so compare what is told
+        assert repr(found) == repr(written)  # NaN equals nothing, so compare the texts
         assert (tmp_path / name).read_bytes().startswith(b"\x1f\x8b") == name.endswith(".gz")
 
     def test_json(self, tmp_path: Path, make_record: Callable[..., EpochRecord]) -> None:
@@ -353,17 +355,21 @@ class TestWrite:
                 (RecordedTrial(0, (make_record(1, train_loss=INF, metric=0.123456789),)),),
             ),
         )
-        told = json.loads(
+        line = json.loads(
             path.read_text(encoding="utf-8"), parse_constant=lambda word: pytest.fail(word)
         )
-        assert (told["epochs"][0]["loss"], told["epochs"][0]["metric"]) == ("Infinity", 0.12346)
+        assert (line["epochs"][0]["loss"], line["epochs"][0]["metric"]) == ("Infinity", 0.12346)
 
     @pytest.mark.parametrize(
         ("out", "found"),
-        [("nowhere/x.jsonl", "no folder"), ("", "a folder"), ("there.txt/x.jsonl", "is no folder")],
+        [
+            ("nowhere/x.jsonl", "no folder"),
+            ("", "a folder"),
+            ("there.txt/x.jsonl", "is not a folder"),
+        ],
     )
     def test_unwritable(self, tmp_path: Path, out: str, found: str) -> None:
-        """A place that cannot be written is one clear error, before the work and at its end."""
+        """A path that cannot be written is one error, before the work and at its end."""
         (tmp_path / "there.txt").write_text("")
         for write in (
             check_out,
@@ -379,9 +385,9 @@ class TestWrite:
         check_out(tmp_path / "there.txt")
 
     def test_unknown(self, tmp_path: Path) -> None:
-        """What is unknown is left out, and is unknown again to the next reader."""
+        """What is unknown is left out, and is unknown when read again."""
         record = read_row(EPOCH)
-        assert told_row(record) == EPOCH | {
+        assert make_row(record) == EPOCH | {
             "ce_loss": 0.8,
             "ce_weight": 1.0,
             "dice_weight": 0.0,
@@ -389,5 +395,5 @@ class TestWrite:
             "weight_ratio": 1.0,
             "clipped_share": 0.0,
         }
-        assert repr(read_row(told_row(record))) == repr(record)
-        assert told_row(replace(record, steps=1))["grad_norm_max"] == "NaN"
+        assert repr(read_row(make_row(record))) == repr(record)
+        assert make_row(replace(record, steps=1))["grad_norm_max"] == "NaN"

@@ -1,4 +1,4 @@
-"""Epoch records: there and back, and how they become one score."""
+"""Epoch records: conversion to a mapping and back, and how they become one score."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BROKEN = {
 
 @pytest.fixture
 def series(make_record: Make) -> Callable[..., list[EpochRecord]]:
-    """Records of the epochs 1, 2, … with these metrics."""
+    """Make records of the epochs 1, 2, … with these metrics."""
     return lambda *metrics: [
         make_record(epoch, metric=metric) for epoch, metric in enumerate(metrics, 1)
     ]
@@ -53,18 +53,18 @@ class TestAsDict:
         ],
     )
     def test_round_trip(self, make_record: Make, changes: dict[str, Any]) -> None:
-        """A record comes back the same through a dict, and through JSON, with None, NaN and infinity in their places."""
+        """A record survives a dict and JSON, with None, NaN and infinity."""
         record = make_record(7, **changes)
         assert repr(EpochRecord.from_dict(record.as_dict())) == repr(record)
         assert repr(EpochRecord.from_dict(json.loads(json.dumps(record.as_dict())))) == repr(record)
 
     def test_newer_version(self, make_record: Make) -> None:
-        """A key that this version does not know is left aside."""
+        """A key that this version does not know is ignored."""
         record = make_record(2)
         assert EpochRecord.from_dict(record.as_dict() | {"invented_later": 1}) == record
 
     def test_apart(self, make_record: Make) -> None:
-        """Who changes the dict does not change the record."""
+        """Changes of the dict do not change the record."""
         record = make_record(1, used={"loss.gamma": 2.0})
         record.as_dict()["used"].clear()
         assert record.used == {"loss.gamma": 2.0}
@@ -87,7 +87,7 @@ class TestBetter:
         ],
     )
     def test_better(self, a: float, b: float, direction: Direction, wins: bool) -> None:
-        """A tie is no win; NaN beats nothing and is beaten by every number."""
+        """Equal scores are not better; NaN is worse than every number."""
         assert better(a, b, direction) is wins
 
 
@@ -110,11 +110,11 @@ class TestBestRecord:
         direction: Direction,
         epoch: int,
     ) -> None:
-        """Of equals it is the first, and a broken epoch only where there is no other."""
+        """The first of equal records is best, and a broken one only if all are broken."""
         assert best_record(series(*metrics), direction).epoch == epoch
 
     def test_none(self) -> None:
-        """Of nothing there is no best."""
+        """Without records there is no best one."""
         with pytest.raises(ValueError, match="no epoch record"):
             best_record([], "maximize")
 
@@ -139,13 +139,13 @@ class TestScore:
         metrics: tuple[float, ...],
         result: float,
     ) -> None:
-        """Best epoch, last epoch, or the mean of the last five, or of as many as there are."""
+        """The score is the best epoch, the last, or the mean of the last five, or of fewer."""
         assert score(series(*metrics), MetricConfig(score=rule)) == pytest.approx(
             result, nan_ok=True
         )
 
     def test_minimize(self, series: Callable[..., list[EpochRecord]]) -> None:
-        """Where less is better the best is the lowest."""
+        """If lower is better, the best is the lowest."""
         assert (
             score(series(0.5, 0.3, 0.4), MetricConfig(name="val_ce", direction="minimize")) == 0.3
         )

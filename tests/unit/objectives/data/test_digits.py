@@ -226,7 +226,7 @@ class TestCache:
 
     @pytest.mark.parametrize("content", [b"", b"not an archive", b"PK\x03\x04 half an archive"])
     def test_corrupt(self, cache: Path, content: bytes) -> None:
-        """A file that is no archive is made anew."""
+        """A file that is not an archive is replaced."""
         load_scenes(SMALL)
         (file,) = cache.iterdir()
         file.write_bytes(content)
@@ -295,7 +295,7 @@ class TestBuild:
         scenes = make_scenes(SMALL)["train"]
         assert images_NCHW.shape == (2, 1, 32, 32)
         assert np.allclose(
-            images_NCHW[:, 0].numpy() * digits.STD_GREY + digits.MEAN_GREY,
+            images_NCHW[:, 0].numpy() * digits.STD_GRAY + digits.MEAN_GRAY,
             scenes.images_NHW[[3, 5]],
         )
         assert np.array_equal(target_NHW.numpy(), scenes.masks_NHW[[3, 5]])

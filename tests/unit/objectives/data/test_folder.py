@@ -20,11 +20,12 @@ from pydantic import ValidationError
 from objectives.contract import NoCheckpoints
 from objectives.data.build import build_data, count_classes, fingerprint
 from objectives.data.config import FolderData
-from objectives.data.folder import pairs, read_mask
+from objectives.data.folder import find_pairs, read_mask
 from objectives.data.loading import Batches
 from objectives.segmentation import train
 from objectives.segmentation.config import SegmentationConfig
 from spaces.errors import ConfigError, DataError
+from tests.waiting import PATIENCE_S
 
 HEIGHT, WIDTH = 32, 48
 CLASSES = ("road", "sky", "person")
@@ -96,7 +97,7 @@ def one_thread() -> Iterator[None]:
 class TestPairs:
     def test_in_order(self, configure: Configure) -> None:
         """Every image with its mask, in order of name."""
-        found = pairs(configure(), "train")
+        found = find_pairs(configure(), "train")
         assert [(pair.image.name, pair.mask.name) for pair in found] == [
             (f"scene_{index}.png",) * 2 for index in range(4)
         ]
@@ -116,7 +117,7 @@ class TestPairs:
                 image_suffix="_leftImg8bit",
                 mask_suffix="_gtFine_labelIds",
             )
-        found = pairs(
+        found = find_pairs(
             configure(root=str(root), image_suffix="_leftImg8bit", mask_suffix="_gtFine_labelIds"),
             "train",
         )
@@ -128,19 +129,19 @@ class TestPairs:
     def test_types(self, tmp_path: Path, configure: Configure, kind: str) -> None:
         """Image files of the usual types; the mask may be of another."""
         write_pair(tmp_path / "other", "train", "scene", kind=kind)
-        assert len(pairs(configure(root=str(tmp_path / "other")), "train")) == 1
+        assert len(find_pairs(configure(root=str(tmp_path / "other")), "train")) == 1
 
     def test_other_files(self, root: Path, configure: Configure) -> None:
         """What is no image is none of our business."""
         (root / "images" / "train" / "notes.txt").write_text("x")
         (root / "images" / "train" / ".DS_Store").write_bytes(b"x")
-        assert len(pairs(configure(), "train")) == 4
+        assert len(find_pairs(configure(), "train")) == 4
 
     def test_missing_mask(self, root: Path, configure: Configure) -> None:
-        """An image without a mask is told with both paths."""
+        """An image without a mask is refused with both paths."""
         (root / "masks" / "train" / "scene_2.png").unlink()
         with pytest.raises(DataError, match="an image of the split 'train' has no mask") as caught:
-            pairs(configure(), "train")
+            find_pairs(configure(), "train")
         assert caught.value.where == str(root / "images" / "train" / "scene_2.png")
         assert caught.value.allowed == str(root / "masks" / "train" / "scene_2.png")
         assert "mask_suffix" in caught.value.next_step
@@ -154,7 +155,7 @@ class TestPairs:
 
     def test_no_split(self, configure: Configure) -> None:
         """A split without a folder has no pairs."""
-        assert pairs(configure(), "test") == []
+        assert find_pairs(configure(), "test") == []
 
 
 class TestReadMask:
@@ -191,7 +192,7 @@ class TestReadMask:
 
     @pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n and no more"])
     def test_unreadable(self, tmp_path: Path, content: bytes) -> None:
-        """A file that is no image is told by its path."""
+        """A file that is not an image is refused with its path."""
         path = tmp_path / "mask.png"
         path.write_bytes(content)
         with pytest.raises(DataError, match="an image file cannot be read") as caught:
@@ -235,12 +236,12 @@ class TestCounts:
 
     @pytest.mark.parametrize("split", ["train", "val", "test"])
     def test_too_many(self, root: Path, configure: Configure, split: str) -> None:
-        """A value that is no class is told with its file, the value, its pixels and what is allowed, in every split."""
+        """A value that is not a class is refused with file, value, pixels and range, in every split."""
         mask_HW = np.zeros((HEIGHT, WIDTH))
         mask_HW[3, 5:9] = 7
         path = write_pair(root, split, "scene_9", mask_HW)
         with pytest.raises(
-            DataError, match="a mask holds more classes than the configuration names"
+            DataError, match="a mask contains more classes than the configuration names"
         ) as caught:
             count_classes(configure())
         assert (caught.value.where, caught.value.found) == (str(path), "value 7 in 4 pixels")
@@ -248,7 +249,7 @@ class TestCounts:
 
     @pytest.mark.parametrize("split", ["train", "val", "test"])
     def test_other_size(self, root: Path, configure: Configure, split: str) -> None:
-        """A mask of another size than its image's is told with both, in every split: it would be stretched over the image."""
+        """A mask of another size than its image's is refused with both sizes, in every split."""
         path = write_pair(root, split, "scene_9", np.zeros((HEIGHT, WIDTH // 2)))
         with pytest.raises(DataError, match="an image and its mask differ in size") as caught:
             count_classes(configure())
@@ -271,7 +272,7 @@ class TestCounts:
             count_classes(configure())
         assert (caught.value.where, caught.value.next_step) == (
             str(path),
-            "mend or remove the file",
+            "fix or remove the file",
         )
 
     def test_named_twice(self, configure: Configure) -> None:
@@ -338,7 +339,7 @@ class TestFingerprint:
 class TestBuild:
     @pytest.mark.parametrize("split", ["train", "val"])
     def test_needed(self, root: Path, configure: Configure, split: str) -> None:
-        """Training and validation need images; what was looked for is told."""
+        """Training and validation need images; the message has the folder."""
         shutil.rmtree(root / "images" / split)
         with pytest.raises(DataError, match=f"no images for the split '{split}'") as caught:
             build_data(configure())
@@ -352,7 +353,7 @@ class TestBuild:
         assert caught.value.found == "no image file"
 
     def test_no_root(self, configure: Configure) -> None:
-        """A root that is not there is told in the same way."""
+        """A missing root is refused in the same way."""
         with pytest.raises(DataError, match="no images for the split 'train'"):
             build_data(configure(root="/no/such/folder"))
 
@@ -402,7 +403,7 @@ class TestBuild:
 
     @pytest.mark.parametrize("workers", [0, 1])
     def test_broken_image(self, root: Path, configure: Configure, workers: int) -> None:
-        """An image that cannot be read is told when it is reached, by whichever process."""
+        """An image that cannot be read is reported when it is reached, by whichever process."""
         path = root / "images" / "val" / "scene_1.png"
         path.write_bytes(path.read_bytes()[:100])
         batches = Batches(build_data(configure()).val, 1, None, workers, torch.device("cpu")).epoch(
@@ -491,7 +492,7 @@ class TestTraining:
             assert len(set(own.children(recursive=True)) - before) == 2 * workers
             training.close()
         gc.collect()
-        psutil.wait_procs(set(own.children(recursive=True)) - before, timeout=30)
+        psutil.wait_procs(set(own.children(recursive=True)) - before, timeout=PATIENCE_S)
         assert set(own.children(recursive=True)) <= before
         (alone,), (helped,) = records
         assert (alone.train_loss, alone.val_loss, alone.metric) == (
@@ -502,5 +503,5 @@ class TestTraining:
 
     def test_crop_does_not_fit(self, configure: Configure) -> None:
         """A crop that the encoder's strides do not divide is refused like an image's size."""
-        with pytest.raises(ConfigError, match="the image size does not fit the model"):
+        with pytest.raises(ConfigError, match="the image size does not match the model"):
             train.prepare(self.config(configure(crop=(32, 34))), "cpu")

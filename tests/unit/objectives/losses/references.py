@@ -1,4 +1,4 @@
-"""What the losses are held against: the formulas in float64, written out, and batches to try them on."""
+"""References for the losses: the formulas written out in float64, and batches to compare on."""
 
 from __future__ import annotations
 

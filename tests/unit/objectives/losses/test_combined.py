@@ -102,13 +102,13 @@ class TestForward:
 
     def test_one_softmax(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """All parts share one softmax."""
-        real, calls = softmax._forward, list[Tensor]()
+        real, calls = softmax._compute_sums, list[Tensor]()
 
         def counted(logits: Tensor, *others: Any) -> tuple[Tensor, ...]:
             calls.append(logits)
             return real(logits, *others)
 
-        monkeypatch.setattr(softmax, "_forward", counted)
+        monkeypatch.setattr(softmax, "_compute_sums", counted)
         built(LOSS.model_copy(update={"kind": "focal"}))(*batch())
         assert len(calls) == 1
 
@@ -164,8 +164,8 @@ class TestMixture:
             torch.autograd.grad(found.total, logits), torch.autograd.grad(expected, logits)
         )
 
-    def test_focal_is_told(self) -> None:
-        """The focal term is told by itself, without a graph; a loss that is no mixture tells none."""
+    def test_focal_term(self) -> None:
+        """The focal term of a mixture is returned without a graph; other losses return none."""
         logits, target = batch()
         found = built(self.MIXED)(logits, target)
         expected = reference_focal(
@@ -181,7 +181,7 @@ class TestMixture:
         )
 
     def test_share_is_live(self) -> None:
-        """The share is a buffer: changed in place it changes the loss, and is told as it is there."""
+        """The share is a buffer: changed in place it changes the loss, and `used` has the new value."""
         criterion, (logits, target) = built(self.MIXED), batch()
         assert isinstance(criterion.main, FocalLoss)
         assert criterion.used()["loss.focal_share"] == 0.3
@@ -211,7 +211,7 @@ class TestCheckTargets:
         target[1, 2] = label
         left_out = built()(logits, target.masked_fill(target == label, IGNORED)).total
         assert torch.equal(criterion(logits, target).total, left_out)
-        with pytest.raises(DataError, match="a target holds a value that is no class") as caught:
+        with pytest.raises(DataError, match="a target contains a value that is no class") as caught:
             criterion.check_targets()
         assert (caught.value.found, caught.value.allowed) == (
             str(label),
@@ -229,7 +229,7 @@ class TestCheckTargets:
         criterion.check_targets()
 
     def test_any_batch(self) -> None:
-        """One bad label among many batches is enough, wherever it was; empty batches are nobody's trouble."""
+        """One bad label among many batches is found wherever it was; empty batches do not matter."""
         criterion, (logits, target) = built(), batch()
         for seed in range(3):
             criterion(*batch(seed))
@@ -410,7 +410,7 @@ class TestUsed:
         assert used["weights.clip_ratio"] == clip
 
     def test_final_throughout_a_schedule(self) -> None:
-        """In every epoch of a schedule the final values are told, before and after it has settled."""
+        """In every epoch of a schedule `used` has the final values, before and after it has settled."""
         criterion, expected = built(), built().used()
         schedule = ScheduleConfig(
             dice_ce_only_epochs=2,
@@ -433,7 +433,7 @@ class TestUsed:
 
 class TestBrokenWiring:
     def test_other_numbers(self) -> None:
-        """A number that differs in the live buffer is told as it is there."""
+        """`used` has the number of the live buffer, if it differs."""
         criterion = built(LOSS.model_copy(update={"kind": "focal", "alpha": 0.25}))
         assert isinstance(criterion.main, FocalLoss)
         assert criterion.main.alpha is not None
@@ -462,7 +462,7 @@ class TestBrokenWiring:
         assert "weights.clip_ratio" not in criterion.used()
 
     def test_other_method_or_clip(self) -> None:
-        """Weights of another method, or never clipped, are recognised as such."""
+        """Weights of another method, or never clipped, are recognized."""
         other = CombinedLoss(
             CrossEntropyLoss(weight_of(WEIGHTS.model_copy(update={"method": "inverse_freq"}))),
             DiceLoss(),
@@ -505,6 +505,6 @@ class TestBuild:
         assert criterion(*batch()).total.isfinite()
 
     def test_no_warning_for_equal_weights(self, recwarn: pytest.WarningsRecorder) -> None:
-        """Where no frequency is used, an absent class is nobody's trouble."""
+        """If no frequency is used, there is no warning of an absent class."""
         build_criterion(LOSS, EVEN, ClassCounts(("road", "ghost"), (9, 0)), IGNORED, "cpu")
         assert not recwarn.list

@@ -15,7 +15,7 @@ import yaml
 
 from objectives import losses
 from objectives.segmentation.config import SegmentationConfig
-from search.planning.plan import make_plan, searchable
+from search.planning.plan import make_plan, searchable_paths
 from spaces.study import StudySpec
 
 pytestmark = pytest.mark.docs
@@ -68,7 +68,7 @@ class TestPage:
         }
         assert missing == set()
         named = set(re.findall(r"`((?:loss|weights|schedule|optimizer|model)\.[a-z_]+)", page))
-        assert named - set(searchable(SegmentationConfig)) == set()
+        assert named - set(searchable_paths(SegmentationConfig)) == set()
 
 
 class TestStudies:

@@ -96,7 +96,7 @@ class TestByHand:
         )
 
 
-class TestTelling:
+class TestImbalance:
     def test_extreme_weights(self) -> None:
         """A class of one pixel in a hundred that weighs 500 against 0.1 carries all but all of the gradient."""
         logits, target = torch.zeros(1, 2, 10, 10), torch.zeros(1, 10, 10, dtype=torch.int64)
@@ -187,7 +187,7 @@ class TestLeavesNothing:
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
     def test_narrow(self, dtype: torch.dtype) -> None:
-        """Half logits are told apart in float32, and the norms are float64."""
+        """Half-precision logits are computed in float32, and the norms are float64."""
         logits, target = batch(12, dtype=dtype)
         found = gradient_shares(combined(), logits, target)
         assert found.parts.dtype == found.classes.dtype == torch.float64

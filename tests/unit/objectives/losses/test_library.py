@@ -246,7 +246,7 @@ class TestCombined:
         torch.testing.assert_close(found.total.detach(), 0.6 * found.ce + 0.4 * expected)
 
     def test_in_place_of_cross_entropy(self) -> None:
-        """Soft cross entropy takes the main part's place beside our Dice, and is told without class weights."""
+        """Soft cross entropy replaces the main part next to our Dice; `used` has no class weights."""
         logits, target = batch(15, dtype=torch.float32)
         criterion = self.built(kind="soft_ce", label_smoothing=0.1, dice_weight=0.4, smooth=2.0)
         found = criterion(logits, target)

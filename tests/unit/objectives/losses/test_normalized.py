@@ -79,7 +79,7 @@ class TestNormalized:
         assert torch.equal(normalised.mean_2, before)
 
     def test_checkpoint(self) -> None:
-        """The means travel in the state dict: a resumed loss goes on as if it had never stopped."""
+        """The state dict has the means: a resumed loss continues as if it had never stopped."""
         first, second = NormalizedCombinedLoss(built()), NormalizedCombinedLoss(built())
         first(*batch(0))
         second.load_state_dict(first.state_dict())
@@ -124,7 +124,7 @@ class TestNormalized:
         torch.testing.assert_close(found.total.detach(), expected)
 
     def test_momentum_is_used(self) -> None:
-        """A momentum of 0 forgets everything but the batch at hand, so every part is 1; the momentum is told."""
+        """A momentum of 0 forgets all but the current batch, so every part is 1; `used` has the momentum."""
         normalised = NormalizedCombinedLoss(built(), momentum=0.0)
         for seed in range(3):
             assert float(normalised(*batch(seed)).total.detach()) == pytest.approx(1)

@@ -159,7 +159,7 @@ class TestDice:
     @pytest.mark.parametrize("square", [False, True])
     @pytest.mark.parametrize("whole", [False, True])
     def test_monai(self, smooth: float, square: bool, whole: bool) -> None:
-        """MONAI's: per image, or over the batch when told to; absent classes stay in its mean, which is our `keep_absent`."""
+        """MONAI's: per image, or over the batch with `batch=True`; absent classes are in its mean."""
         theirs = monai.DiceLoss(
             softmax=True,
             to_onehot_y=True,

@@ -13,8 +13,14 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from objectives.losses import softmax
-from objectives.losses.functional import rows
-from objectives.losses.softmax import Power, SoftmaxSums, pieces, plain_softmax_sums, softmax_sums
+from objectives.losses.functional import label_rows
+from objectives.losses.softmax import (
+    Power,
+    SoftmaxSums,
+    iterate_pieces,
+    plain_softmax_sums,
+    softmax_sums,
+)
 from tests.unit.objectives.losses.references import IGNORED, batch, reference_softmax
 
 torch.set_num_threads(1)
@@ -93,7 +99,7 @@ def with_rows(
 ) -> tuple[Tensor, Tensor]:
     """Logits, and labels in 0 … C, where C counts for nothing."""
     logits, target = batch(seed, shape, dtype=dtype)
-    return logits, rows(target, shape[1], IGNORED)
+    return logits, label_rows(target, shape[1], IGNORED)
 
 
 def assert_sums(found: SoftmaxSums, expected: SoftmaxSums, tolerance: float) -> None:
@@ -140,7 +146,7 @@ class Storages(TorchDispatchMode):
         return result
 
     def _note(self, storage: torch.UntypedStorage) -> None:
-        seen = {self.known, *(held.data_ptr() for held in self.found)}
+        seen = {self.known, *(tensor.data_ptr() for tensor in self.found)}
         if storage.nbytes() >= self.least_bytes and storage.data_ptr() not in seen:
             self.found.append(storage)
 
@@ -338,18 +344,18 @@ class TestPieces:
         images, _, length = shape
         cut = [
             (ns.start, min(ns.stop, images), ls.start, min(ls.stop, length))
-            for ns, ls in pieces(torch.zeros(shape))
+            for ns, ls in iterate_pieces(torch.zeros(shape))
         ]
         assert cut == expected
 
     def test_more_classes_than_fit(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A piece has one element at least, however many its classes are."""
         monkeypatch.setattr(softmax, "PIECE_BYTES", 4)
-        assert len(list(pieces(torch.zeros(2, 9, 3)))) == 6
+        assert len(list(iterate_pieces(torch.zeros(2, 9, 3)))) == 6
 
     def test_whole_elsewhere(self) -> None:
         """A device without a cache to fit gets the batch in one piece."""
-        assert list(pieces(torch.zeros(4, 19, 1 << 20, device="meta"))) == [
+        assert list(iterate_pieces(torch.zeros(4, 19, 1 << 20, device="meta"))) == [
             (slice(0, 4), slice(0, 4 << 20))
         ]
 
@@ -375,7 +381,7 @@ class TestMemory:
     @pytest.mark.usefixtures("small_pieces")
     @pytest.mark.parametrize(("u_C", "power"), ASKED)
     def test_no_grad(self, u_C: Tensor | None, power: Power | None) -> None:
-        """Where nobody will ask for a gradient there is none, and the values are the same."""
+        """Without gradients the values are the same, and there is no graph."""
         logits, row_NL = with_rows(10, (4, CLASSES, 16, 32), torch.float32)
         with Storages(logits.nbytes, logits) as large, torch.no_grad():
             found = softmax_sums(logits, row_NL, u_C, power)
@@ -468,7 +474,9 @@ class TestEdges:
     def test_empty(self, shape: tuple[int, ...], u_C: Tensor | None, power: Power | None) -> None:
         """No image, or images without a pixel, give empty sums (zeros for the classes) and an empty gradient."""
         logits = torch.zeros(shape, requires_grad=True)
-        row_NL = rows(torch.zeros((shape[0], *shape[2:]), dtype=torch.int64), CLASSES, IGNORED)
+        row_NL = label_rows(
+            torch.zeros((shape[0], *shape[2:]), dtype=torch.int64), CLASSES, IGNORED
+        )
         sums = softmax_sums(logits, row_NL, u_C, power)
         assert sums.nll_NL.numel() == 0
         assert power is None or (sums.soft_NC is not None and sums.soft_NC.abs().sum() == 0)
@@ -499,7 +507,7 @@ class TestEdges:
         """An ignored label, a negative one and one beyond the classes count for nothing: all is 0 there, the gradient included."""
         logits, target = batch(20, (2, CLASSES, 3, 5), ignored=0.0)
         target[0, 1] = label
-        row_NL = rows(target, CLASSES, IGNORED)
+        row_NL = label_rows(target, CLASSES, IGNORED)
         assert row_NL.view(target.shape)[0, 1].tolist() == [CLASSES] * 5
         sums = softmax_sums(logits, row_NL, u_C, power)
         assert sums.nll_NL.view(target.shape)[0, 1].abs().sum() == 0

@@ -41,15 +41,15 @@ class TestTexts:
             shares = np.bincount(labels, minlength=4) / len(labels)
             assert np.allclose(shares, (0.065, 0.59, 0.18, 0.165), atol=0.02)
         assert sum(len(getattr(texts, split).texts) for split in SPLITS) > 2000
-        assert texts.counts().names == tuple(GROUPS)
+        assert texts.count_classes().names == tuple(GROUPS)
 
     def test_distinct(self, texts: Texts) -> None:
         """No text stands twice, in whichever split and group."""
-        told = [text.lower() for split in SPLITS for text in getattr(texts, split).texts]
-        assert len(set(told)) == len(told)
+        lowered = [text.lower() for split in SPLITS for text in getattr(texts, split).texts]
+        assert len(set(lowered)) == len(lowered)
 
     def test_masked(self, texts: Texts) -> None:
-        """No text holds the name of a package or module that would tell its group."""
+        """No text contains the name of a package or module, which would reveal its group."""
         names = {name.strip("_") for packages in GROUPS.values() for name in packages}
         pattern = re.compile(
             rf"(?<![A-Za-z0-9])({'|'.join(sorted(names))})(?![A-Za-z0-9])", re.IGNORECASE
@@ -60,10 +60,10 @@ class TestTexts:
 
     def test_no_module_in_two_splits(self) -> None:
         """The splits share no module, whatever the seed."""
-        found = docstrings._distinct(docstrings._cached())
+        found = docstrings._drop_repeats(docstrings._load_cached())
         for seed in range(3):
             for group in GROUPS:
-                splits = docstrings._split(
+                splits = docstrings._split_modules(
                     [each for each in found if each.group == group], np.random.default_rng(seed)
                 )
                 modules = [{each.module for each in splits[name]} for name in SPLITS]
@@ -73,10 +73,10 @@ class TestTexts:
 
     def test_alike(self) -> None:
         """Large modules and small ones stand in every split: validation is of the same making as test."""
-        found = docstrings._distinct(docstrings._cached())
+        found = docstrings._drop_repeats(docstrings._load_cached())
         for seed in range(3):
             for group in ("tools", "concurrency", "mail"):
-                splits = docstrings._split(
+                splits = docstrings._split_modules(
                     [each for each in found if each.group == group], np.random.default_rng(seed)
                 )
                 largest = {
@@ -91,7 +91,7 @@ class TestTexts:
         few = load_docstrings(DocstringsData(texts=200))
         assert 180 <= sum(len(getattr(few, split).texts) for split in SPLITS) <= 220
         assert set(few.train.texts) < set(texts.train.texts)
-        assert min(few.counts().counts) >= 8
+        assert min(few.count_classes().counts) >= 8
 
     def test_again(self) -> None:
         """The same each time, from the cache or not; another seed splits otherwise."""
@@ -100,7 +100,7 @@ class TestTexts:
         assert load_docstrings(DocstringsData(texts=200, seed=1)) != first
 
     def test_damaged_cache(self, cache: Path, texts: Texts) -> None:
-        """Half a cache is made anew."""
+        """An incomplete cache is replaced."""
         (path,) = (cache / "imbalance-search").glob("docstrings-*.json")
         path.write_text(path.read_text(encoding="utf-8")[:1000], encoding="utf-8")
         assert load_docstrings(DocstringsData(texts=100_000)) == texts
@@ -108,14 +108,14 @@ class TestTexts:
 
 class TestStripped:
     def test_no_docstrings(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """An installation whose sources have no docstrings is told in words, with what to do."""
+        """An installation whose sources have no docstrings is refused with the next step."""
         library = tmp_path / "lib"
         library.mkdir()
         (library / "statistics.py").write_text(
             "def mean(data):\n    return sum(data) / len(data)\n", encoding="utf-8"
         )
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-        monkeypatch.setattr(docstrings, "_library", lambda: library)
+        monkeypatch.setattr(docstrings, "_library_path", lambda: library)
         with pytest.raises(DataError, match="hardly any") as caught:
             load_docstrings(DocstringsData())
         assert caught.value.found == f"0 in the group 'markup', under {library}"

@@ -67,7 +67,7 @@ class TestRead:
         }
         texts = load_table(config(kind=kind, **files))
         assert texts.class_names == ("blame", "praise")
-        assert texts.counts().counts == (4, 12)
+        assert texts.count_classes().counts == (4, 12)
         assert texts.train.texts == tuple(text for text, _ in ROWS)
         assert texts.val == texts.test
         assert texts.val.labels == (1, 0)
@@ -160,9 +160,9 @@ class TestRead:
     def test_marks(self, write: Write) -> None:
         """What class counts belong to changes with a file."""
         given = config(train=write("train.csv", ROWS))
-        before = tables.marks(given)
+        before = tables.file_marks(given)
         write("train.csv", ROWS[:-1])
-        assert tables.marks(given) != before
+        assert tables.file_marks(given) != before
 
 
 class TestRefused:
@@ -187,8 +187,8 @@ class TestRefused:
             (
                 [row for row in ROWS if row[1] == "praise"],
                 {},
-                "there is nothing to tell apart",
-                "one class, 'praise'",
+                "there is only one class",
+                "'praise'",
             ),
             (
                 ROWS,
@@ -199,7 +199,7 @@ class TestRefused:
             (
                 ROWS,
                 {"classes": ("praise", "blam")},
-                "the label 'blame' is no class that is trained (did you mean 'blam'?)",
+                "the label 'blame' is not one of the classes (did you mean 'blam'?)",
                 "blame",
             ),
         ],
@@ -212,7 +212,7 @@ class TestRefused:
         what: str,
         found: str,
     ) -> None:
-        """What cannot be trained on is told with its place and what was found."""
+        """A row that cannot be used is refused with its place and what was found."""
         path = write("train.csv", rows)
         with pytest.raises(DataError) as caught:
             load_table(config(train=path, **changes))
@@ -228,7 +228,7 @@ class TestRefused:
             split: write(f"{split}.csv", [*VAL, ("hm", "shrug")])
         }
         with pytest.raises(
-            DataError, match="the label 'shrug' is no class that is trained"
+            DataError, match="the label 'shrug' is not one of the classes"
         ) as caught:
             load_table(config(train=write("train.csv", ROWS), **files))
         assert "row 3, column 'verdict'" in caught.value.where
@@ -258,10 +258,10 @@ class TestRefused:
         assert str(path) in caught.value.where
 
     def test_several_splits(self, tmp_path: Path) -> None:
-        """A folder of several splits is told by their names, and how to name one."""
+        """A folder of several splits is refused with their names and how to name one."""
         split = datasets.Dataset.from_dict({"review": ["x"], "verdict": ["y"]})
         datasets.DatasetDict({"train": split, "test": split}).save_to_disk(str(tmp_path))
-        with pytest.raises(DataError, match="the folder holds several splits") as caught:
+        with pytest.raises(DataError, match="the folder contains several splits") as caught:
             load_table(config(kind="datasets", train=str(tmp_path)))
         assert caught.value.found == "train, test"
         assert caught.value.next_step.startswith(f"name {tmp_path / 'train'}")
@@ -270,7 +270,7 @@ class TestRefused:
         ("name", "content"), [("a.csv", b""), ("a.csv", b"review,verdict\n"), ("a.jsonl", b"\n")]
     )
     def test_no_row(self, tmp_path: Path, name: str, content: bytes) -> None:
-        """A file without a row is told as such."""
+        """A file without a row is refused."""
         path = tmp_path / name
         path.write_bytes(content)
         with pytest.raises(DataError, match="there is no row") as caught:
@@ -278,10 +278,10 @@ class TestRefused:
         assert caught.value.where == str(path)
 
     def test_bad_line(self, tmp_path: Path) -> None:
-        """A line that is no JSON is told by its number in the file."""
+        """A line that is not valid JSON is refused with its number."""
         path = tmp_path / "a.jsonl"
         path.write_text('{"review": "x", "verdict": "y"}\n{"review": x}\n', encoding="utf-8")
-        with pytest.raises(DataError, match="a line is no JSON") as caught:
+        with pytest.raises(DataError, match="a line is not valid JSON") as caught:
             load_table(config(kind="jsonl", train=str(path)))
         assert caught.value.where == f"{path}, line 2, column 12"
 

@@ -237,7 +237,7 @@ class TestHarm:
     @pytest.mark.parametrize("label", [CLASSES, -1, 255])
     def test_no_class(self, label: int) -> None:
         """A label that is no class is an error, as with torch's own cross entropy, and is not taken for one to be ignored."""
-        with pytest.raises(ConfigError, match=f"the label {label} is no class") as caught:
+        with pytest.raises(ConfigError, match=f"the label {label} is not a class") as caught:
             FocalLossFunction()({"logits": torch.randn(3, CLASSES)}, torch.tensor([0, label, -100]))
         assert "num_labels" in caught.value.next_step
 
@@ -249,7 +249,7 @@ class TestHarm:
 
 class TestTrainer:
     def test_smoothing_takes_effect(self, tmp_path: Path) -> None:
-        """An overridden `compute_loss` forgets `label_smoothing_factor` without a word; the FocalLossTrainer does as it is told."""
+        """An overridden `compute_loss` ignores `label_smoothing_factor`; the FocalLossTrainer does not."""
         inputs = {name: torch.stack([row[name] for row in rows()]) for name in ("x", "labels")}
         found: dict[tuple[str, float], float] = {}
         for epsilon in (0.0, 0.1):

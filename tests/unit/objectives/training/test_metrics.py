@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from objectives.losses import softmax
-from objectives.training.metrics import ConfusionMatrix, _histogram, _histogram_by_scatter
+from objectives.training.metrics import ConfusionMatrix, _count_values, _count_values_by_scatter
 from spaces.errors import ConfigError
 
 IGNORED = 255
@@ -94,7 +94,7 @@ class TestCounting:
 
     @pytest.mark.parametrize("classes", [255, 256, 300])
     def test_many_classes(self, classes: int) -> None:
-        """More classes than a byte can rank are told apart as well."""
+        """More classes than a byte can rank are distinguished as well."""
         logits_NCL, target_NL = (
             torch.randn(1, classes, 7, generator=torch.Generator().manual_seed(0)),
             torch.zeros(1, 7, dtype=torch.int64),
@@ -129,7 +129,7 @@ class TestCounting:
     def test_scatter_is_histogram(self) -> None:
         """The way of counting that never waits for the device gives the same counts."""
         index_P = torch.randint(20, (1000,), generator=torch.Generator().manual_seed(0))
-        assert torch.equal(_histogram_by_scatter(index_P, 24), _histogram(index_P, 24))
+        assert torch.equal(_count_values_by_scatter(index_P, 24), _count_values(index_P, 24))
 
 
 class TestMetrics:
@@ -143,7 +143,7 @@ class TestMetrics:
         assert matrix.pixel_accuracy() == pytest.approx(0.6)
 
     def test_missed_class(self) -> None:
-        """A class that the split holds and no prediction hits has 0, not None."""
+        """A class in the split that no prediction hits has 0, not None."""
         matrix = counted([0, 0], [0, 1], 2)
         assert matrix.iou() == (0.5, 0.0)
         assert matrix.mean_iou() == 0.25

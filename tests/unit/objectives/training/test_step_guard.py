@@ -132,7 +132,7 @@ class TestHoldBack:
         assert noticed + 1 <= 10
 
     def test_scaler_decides(self, model: nn.Module) -> None:
-        """Under loss scaling the scaler leaves steps out, and the optimiser is not told twice."""
+        """With loss scaling the scaler skips steps, and the optimizer does not skip them again."""
         guard = StepGuard(model, clip_norm=None, max_norm=1000.0, loss_scaled=True)
         guard._every = CHECK_EVERY
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, fused=True)
@@ -142,7 +142,7 @@ class TestHoldBack:
 
 class TestTail:
     def test_checkpoint(self, model: nn.Module) -> None:
-        """The last steps and an odd input outlive a checkpoint, so that a resumed training tells the same of its break."""
+        """A checkpoint has the last steps and an odd input: a resumed training records the same break."""
         guard, resumed = (StepGuard(model, clip_norm=None, max_norm=1000.0) for _ in range(2))
         guard.start_epoch()
         for loss in range(12):
@@ -157,7 +157,7 @@ class TestTail:
         assert not resumed.inputs_finite()
 
     def test_left_out(self, model: nn.Module) -> None:
-        """A step that the loss scaler leaves out is counted, so that the broken step is told by its place."""
+        """A step that the loss scaler skips is counted, so that the broken step has the right number."""
         guard = StepGuard(model, clip_norm=None, max_norm=10.0, loss_scaled=True)
         guard.start_epoch()
         for gradient in (1.0, math.inf, math.inf, 1.0):

@@ -8,12 +8,12 @@ import pytest
 
 from search.cli.parsing import (
     DEFAULT_STORE,
-    blame_options,
-    pruner_config,
-    seconds,
+    load_spec,
+    naming_set_option,
+    parse_duration,
+    parse_pruner,
+    parse_signals,
     store_location,
-    study_spec,
-    thresholds,
 )
 from search.planning.plan import make_plan
 from spaces.errors import InputError, StudyError
@@ -22,7 +22,7 @@ from spaces.study import PrunerConfig
 from spaces.thresholds import SignalsConfig
 
 
-class TestSeconds:
+class TestDuration:
     @pytest.mark.parametrize(
         ("text", "duration"),
         [
@@ -39,7 +39,7 @@ class TestSeconds:
     )
     def test_duration(self, text: str | None, duration: float | None) -> None:
         """Numbers with units, one after the other; nothing is no limit."""
-        assert seconds(text) == duration
+        assert parse_duration(text) == duration
 
     @pytest.mark.parametrize(
         "text",
@@ -62,7 +62,7 @@ class TestSeconds:
     def test_refused(self, text: str) -> None:
         """Anything else is refused, with examples."""
         with pytest.raises(InputError, match="--timeout is not a duration") as caught:
-            seconds(text)
+            parse_duration(text)
         assert (caught.value.where, caught.value.found) == ("--timeout", text)
         assert "1h30m" in caught.value.allowed
 
@@ -94,11 +94,11 @@ class TestStoreLocation:
         assert store_location(None).url == DEFAULT_STORE
 
 
-class TestStudySpec:
+class TestLoadSpec:
     def test_options(self) -> None:
         """The options have the last word, also over --set; what is not given stays."""
         plain = load_study("focal_gamma")
-        spec = study_spec(
+        spec = load_spec(
             "focal_gamma",
             ["trials=7", "epochs=8", "sampler.kind=random"],
             name="mine",
@@ -116,13 +116,13 @@ class TestStudySpec:
 
     def test_zero(self) -> None:
         """A seed of 0 is a seed."""
-        assert study_spec("focal_gamma", ["seed=5"], seed=0).seed == 0
+        assert load_spec("focal_gamma", ["seed=5"], seed=0).seed == 0
 
     @pytest.mark.parametrize("options", [{"name": "a b"}, {"trials": 0}, {"seed": -1}])
     def test_refused(self, options: dict[str, Any]) -> None:
         """An option is checked as the file is."""
         with pytest.raises(StudyError, match=next(iter(options))):
-            study_spec("focal_gamma", [], **options)
+            load_spec("focal_gamma", [], **options)
 
     @pytest.mark.parametrize(
         ("assignments", "epochs", "where"),
@@ -131,11 +131,11 @@ class TestStudySpec:
     def test_named(self, assignments: list[str], epochs: int | None, where: str) -> None:
         """A complaint names the option by which the value was given."""
         with pytest.raises(StudyError) as caught:
-            study_spec("focal_gamma", assignments, epochs=epochs)
+            load_spec("focal_gamma", assignments, epochs=epochs)
         assert caught.value.where == where
 
 
-class TestBlameOptions:
+class TestNamingSetOption:
     @pytest.mark.parametrize(
         ("assignment", "where"),
         [
@@ -156,27 +156,30 @@ class TestBlameOptions:
     )
     def test_named(self, assignment: str, where: str) -> None:
         """A complaint about the study as a whole names the change that brought it about, and its place."""
-        spec = study_spec("focal_gamma", [assignment])
-        with pytest.raises(StudyError) as caught, blame_options(["trials=9", assignment]):
+        spec = load_spec("focal_gamma", [assignment])
+        with (
+            pytest.raises(StudyError) as caught,
+            naming_set_option(["trials=9", assignment]),
+        ):
             make_plan(spec)
         assert caught.value.where == f"--set {assignment.partition('=')[0]}, over {where}"
 
     def test_others(self) -> None:
         """One that no change brought about keeps its place."""
-        spec = study_spec("focal_gamma", ["base.loss.gama=1"])
+        spec = load_spec("focal_gamma", ["base.loss.gama=1"])
         with (
             pytest.raises(StudyError) as caught,
-            blame_options(["base.data.size=64", "base.loss.gamma=2"]),
+            naming_set_option(["base.data.size=64", "base.loss.gamma=2"]),
         ):
             make_plan(spec)
         assert caught.value.where == "study focal_gamma, base, loss → gama"
 
 
-class TestThresholds:
+class TestSignals:
     def test_changed(self) -> None:
         """Thresholds are changed one by one, over those that are given."""
         below = SignalsConfig.model_validate({"overfitting": {"patience": 9}})
-        found = thresholds(
+        found = parse_signals(
             ["class_collapse.epochs=8", "loss_rising.enabled=false", "grace_epochs=1"], below
         )
         assert (
@@ -185,12 +188,12 @@ class TestThresholds:
             found.grace_epochs,
             found.overfitting.patience,
         ) == (8, False, 1, 9)
-        assert thresholds([], below) == below
+        assert parse_signals([], below) == below
 
     def test_former_name(self) -> None:
         """A former name of a signal changes its thresholds, over those under the name now."""
         below = SignalsConfig.model_validate({"loss_metric_decoupling": {"window": 9}})
-        found = thresholds(["loss_metric_divorce.drop=0.4"], below).loss_metric_decoupling
+        found = parse_signals(["loss_metric_divorce.drop=0.4"], below).loss_metric_decoupling
         assert (found.drop, found.window) == (0.4, 9)
 
     @pytest.mark.parametrize(
@@ -223,16 +226,16 @@ class TestThresholds:
     def test_refused(self, given: str, what: str, where: str) -> None:
         """Unknown names and values out of range are refused, with the nearest known name."""
         with pytest.raises(StudyError, match=what) as caught:
-            thresholds([given], SignalsConfig())
+            parse_signals([given], SignalsConfig())
         assert caught.value.where == where
 
 
-class TestPrunerConfig:
+class TestPruner:
     def test_changed(self) -> None:
         """A word names the pruner, an assignment one of its settings."""
-        found = pruner_config(["hyperband", "min_epochs=3"], PrunerConfig(startup_trials=5))
+        found = parse_pruner(["hyperband", "min_epochs=3"], PrunerConfig(startup_trials=5))
         assert (found.kind, found.min_epochs, found.startup_trials) == ("hyperband", 3, 5)
-        assert pruner_config([], PrunerConfig(startup_trials=5)) == PrunerConfig(startup_trials=5)
+        assert parse_pruner([], PrunerConfig(startup_trials=5)) == PrunerConfig(startup_trials=5)
 
     @pytest.mark.parametrize(
         ("given", "what"),
@@ -245,4 +248,4 @@ class TestPrunerConfig:
     def test_refused(self, given: str, what: str) -> None:
         """Unknown pruners and settings are refused."""
         with pytest.raises(StudyError, match=what):
-            pruner_config([given], PrunerConfig())
+            parse_pruner([given], PrunerConfig())

@@ -92,14 +92,14 @@ class TestRefusal:
                 "the option --trial is missing",
                 "explain",
                 "",
-                "--trial: its number",
+                "--trial: number of the trial",
             ),
             (
                 ("train",),
                 "the argument file is missing",
                 "train",
                 "",
-                "file: a file that `search export`",
+                "file: file that `search export`",
             ),
             (
                 ("rum",),
@@ -138,7 +138,7 @@ class TestRefusal:
         assert rows["where"].strip().endswith(where)
         assert rows.get("found", "").strip() == found
         assert rows["allowed"].strip().startswith(allowed)
-        assert "--help` tells what it takes" in rows["next"]
+        assert "--help` lists the options" in rows["next"]
         assert said.count("rror") == 1
 
     def test_hidden(self, refuse: Refuse) -> None:

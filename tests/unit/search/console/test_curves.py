@@ -77,7 +77,7 @@ class TestTrial:
 
         out = self.shown(demo, capsys, 3)
 
-        assert "epoch 2 broke off at step 13 and was not validated" in out
+        assert "epoch 2 stopped at step 13 and was not validated" in out
         assert "2011" in out.partition("largest gradient norm")[2]
         assert "last: 1" in out
 
@@ -125,7 +125,7 @@ class TestTrial:
         assert "epoch 1  best: 2  last: 4    test   change" in out
         assert ["0", "road", "0.2000", "0.2000", "0.9000", "0.8000", "+0.7000"] in rows
         assert ["1", "[b]sky[/b]", "-", "-", "-", "-", "-"] in rows
-        assert "miou on the test split, by which nothing was chosen: 0.2100" in out
+        assert "miou on the test split (used for no decision): 0.2100" in out
 
     def test_failed(self, demo: Demo, capsys: pytest.CaptureFixture[str]) -> None:
         """A failed trial shows its error in full, as it is."""

@@ -61,7 +61,7 @@ class TestWatch:
 
     def lines(self, demo: Demo, capsys: pytest.CaptureFixture[str], *steps: Step) -> list[str]:
         """What is printed where nobody looks, one line an event."""
-        live.watch(demo.store, demo.stored, demo.plan, until=Script(*steps), poll_s=0)
+        live.watch_study(demo.store, demo.stored, demo.plan, until=Script(*steps), poll_s=0)
         return capsys.readouterr().out.splitlines()
 
     def test_course(self, demo: Demo, capsys: pytest.CaptureFixture[str]) -> None:
@@ -126,10 +126,10 @@ class TestWatch:
         )
 
         assert told[1:] == [
-            "trial 0 was given back after epoch 1",
-            "trial 0 goes on after epoch 1, with box:2 (attempt 2)",
-            "trial 0 was left by box:2 and goes on after epoch 1, with box:3 (attempt 3)",
-            "trial 0 was left by box:3 after epoch 1",
+            "trial 0 released after epoch 1",
+            "trial 0 resumed after epoch 1 by box:2 (attempt 2)",
+            "trial 0 resumed after epoch 1 by box:3 (attempt 3) (worker box:2 stopped responding)",
+            "trial 0 released after epoch 1: worker box:3 stopped responding",
         ]
 
     def test_found(self, demo: Demo, capsys: pytest.CaptureFixture[str]) -> None:
@@ -186,8 +186,8 @@ class TestWatch:
 
         assert told == [
             f"trial 0 started: gamma 2.5, {self.RATE}",
-            "the store does not answer, and is asked again: the disk is full",
-            "the store answers again",
+            "the store does not respond; retrying: the disk is full",
+            "the store responds again",
             "trial 0 is complete: miou 0.5000 after 0 epochs",
         ]
 
@@ -198,7 +198,7 @@ class TestWatch:
             raise SearchError("a worker is gone")
 
         with pytest.raises(SearchError, match="a worker is gone"):
-            live.watch(demo.store, demo.stored, demo.plan, until=until)
+            live.watch_study(demo.store, demo.stored, demo.plan, until=until)
 
 
 @pytest.mark.usefixtures("width")
@@ -206,11 +206,11 @@ class TestLive:
     def frame(self, demo: Demo, height: int = 24, note: str = "") -> list[str]:
         """The display as it stands."""
         watcher = live.Watcher(demo.store, demo.stored.id, demo.plan.spec)
-        watcher.events.extend(watcher.look())
+        watcher.events.extend(watcher.poll_events())
         console = Console(
             file=io.StringIO(), width=80, height=height, force_terminal=False, color_system=None
         )
-        console.print(live.frame(watcher, note, height))
+        console.print(live.build_frame(watcher, note, height))
         return console.file.getvalue().splitlines()  # type: ignore[attr-defined, no-any-return]
 
     def test_frame(self, demo: Demo) -> None:
@@ -260,7 +260,7 @@ class TestLive:
             demo.store, demo.stored.id, demo.plan.spec.model_copy(update={"metric": metric})
         )
 
-        watcher.look()
+        watcher.poll_events()
 
         assert watcher.best is not None
         assert watcher.best.number == 1
@@ -280,7 +280,7 @@ class TestLive:
         script = Script(
             lambda: held.append(demo.start([0.1])), lambda: demo.finish(held[0], "complete", 0.25)
         )
-        live.watch(
+        live.watch_study(
             demo.store, demo.stored, demo.plan, until=script, poll_s=0, note=lambda: "stopping"
         )
 

@@ -45,7 +45,7 @@ class TestStudy:
         out = capsys.readouterr().out
         assert "0 of 6 trials ended; 6 left (4 epochs each)" in out
         assert "no trial is complete yet" in out
-        assert "Kills" not in out
+        assert "Stopped trials" not in out
 
     @pytest.mark.parametrize("columns", [30, 60, 80, 140])
     def test_leaderboard(
@@ -125,7 +125,7 @@ class TestStudy:
         width(140)
         demo.filled()
 
-        tables.print_kills(study_report(demo.store, "focal_gamma"))
+        tables.print_stopped_trials(study_report(demo.store, "focal_gamma"))
 
         lines = [squeezed(line).strip() for line in capsys.readouterr().out.splitlines()]
         failed, diverged, pruned = (
@@ -151,7 +151,7 @@ class TestStudy:
             demo.claim(), Outcome("failed", reason="given up: 3 workers vanished")
         )
 
-        tables.print_kills(study_report(demo.store, "focal_gamma"))
+        tables.print_stopped_trials(study_report(demo.store, "focal_gamma"))
 
         assert re.search(
             r"^ +-  +-  error +given up: 3 workers", capsys.readouterr().out, re.MULTILINE
@@ -167,7 +167,9 @@ class TestStudies:
         out = squeezed(capsys.readouterr().out)
         assert all(name in out for name in shipped_studies())
         assert "optimizer.lr_multiple 0.03 … 30, log" in out
-        assert "24 trials × 12 epochs; tries first: recommended, untuned, safe, progressive" in out
+        assert (
+            "24 trials × 12 epochs; presets first: recommended, untuned, safe, progressive" in out
+        )
         assert "loss.gamma 0 … 5, when loss.kind is focal" in out
         assert "none · 100 · 25 · 10 · 4, when weights.method is not uniform" in out
 

@@ -63,7 +63,7 @@ class TestWords:
     )
     def test_score(self, value: float | None, told: str) -> None:
         """Scores have four digits after the point as long as they are small."""
-        assert formatting.score(value) == told
+        assert formatting.format_score(value) == told
 
     @pytest.mark.parametrize(
         ("value", "told"),
@@ -80,7 +80,7 @@ class TestWords:
     )
     def test_number(self, value: float, told: str) -> None:
         """Other numbers have the digits that matter."""
-        assert formatting.number(value) == told
+        assert formatting.format_number(value) == told
 
     @pytest.mark.parametrize(
         ("value", "told"),
@@ -96,7 +96,7 @@ class TestWords:
     )
     def test_setting(self, value: Any, told: str) -> None:
         """Values of a configuration read as people write them."""
-        assert formatting.setting(value) == told
+        assert formatting.format_setting(value) == told
 
     @pytest.mark.parametrize(
         ("seconds", "told"),
@@ -104,13 +104,13 @@ class TestWords:
     )
     def test_duration(self, seconds: float, told: str) -> None:
         """Durations have units."""
-        assert formatting.duration(seconds) == told
+        assert formatting.format_duration(seconds) == told
 
     def test_short_names(self) -> None:
         """A path is named by its last step, unless that is another's, too, or says nothing alone."""
         paths = ["loss.gamma", "loss.kind", "a.same", "b.same"]
 
-        assert list(formatting.short_names(paths).values()) == [
+        assert list(formatting.shorten_paths(paths).values()) == [
             "gamma",
             "loss.kind",
             "a.same",
@@ -119,11 +119,11 @@ class TestWords:
 
     def test_joined(self) -> None:
         """Lines break between pieces and not within them, unless a piece is too long for a line."""
-        assert formatting.joined(["gamma 2", "clip none", "lr 1"], 18) == [
+        assert formatting.wrap_pieces(["gamma 2", "clip none", "lr 1"], 18) == [
             "gamma 2,",
             "clip none, lr 1",
         ]
-        assert max(map(len, formatting.joined(["a" * 30], 10))) == 10
+        assert max(map(len, formatting.wrap_pieces(["a" * 30], 10))) == 10
 
 
 @pytest.mark.usefixtures("width")
@@ -132,8 +132,8 @@ class TestScreen:
         """Markup, emoji codes and long lines in a text are left alone."""
         text = "[red]alpha[/red] [0.11, 0.45] :smile: " + "x" * 200
 
-        screen.say(text)
-        screen.say_raw(text)
+        screen.print_line(text)
+        screen.print_raw(text)
 
         assert capsys.readouterr().out == f"{text}\n{text}\n"
 
@@ -172,7 +172,7 @@ class TestScreen:
         """A sentence breaks between words, and keeps its indentation."""
         width(12)
 
-        screen.tell("one two three four", indent=2)
+        screen.print_paragraph("one two three four", indent=2)
 
         assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == [
             "  one two",
@@ -183,8 +183,8 @@ class TestScreen:
         """What cannot be shown has a stand-in: a known one, the letter without its accents, or the number."""
         out = only_ascii(monkeypatch)
 
-        screen.say("2 × 3 → 6 … ß ü 字")
-        screen.say_raw("→")
+        screen.print_line("2 × 3 → 6 … ß ü 字")
+        screen.print_raw("→")
 
         assert out() == "2 x 3 -> 6 ... ss u \\u5b57\n->\n"
 
@@ -195,13 +195,13 @@ class TestScreen:
             sys, "stdout", io.TextIOWrapper(written, encoding="latin-1", write_through=True)
         )
 
-        screen.say("× →")
+        screen.print_line("× →")
 
         assert written.getvalue().decode("latin-1") == "× ->\n"
 
     def test_half_a_surrogate(self, capsys: pytest.CaptureFixture[str]) -> None:
         """A path that is no Unicode is shown all the same."""
-        screen.say("data/\udcff.png")
+        screen.print_line("data/\udcff.png")
 
         assert capsys.readouterr().out == "data/\\udcff.png\n"
 
@@ -218,7 +218,7 @@ class TestAscii:
         tables.print_weights(ClassCounts(("Füße",), (3,)), {"uniform": (1.0,)})
         for number in range(6):
             curves.print_trial(trial_report(demo.store, "focal_gamma", number))
-        live.watch(demo.store, demo.stored, demo.plan, until=lambda: True)
+        live.watch_study(demo.store, demo.stored, demo.plan, until=lambda: True)
 
         out = printed()
         assert "optimizer.grad_clip_norm none -> 1" in squeezed(out)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import time
 
 import pytest
 
 from search import cli
+from tests.contract.test_store import let_lapse
 from tests.unit.search.conftest import Demo, Width
 
 
@@ -55,15 +55,14 @@ class TestReap:
     def test_silent(self, demo: Demo, capsys: pytest.CaptureFixture[str], width: Width) -> None:
         """A silent worker is marked; with `--reap` its trial is given back, and its next attempt tells that a worker was lost."""
         width(120)
-        demo.store.leases.renew_lease(demo.start([0.1], worker="box:7"), 1e-9)
-        time.sleep(0.01)
+        let_lapse(demo.store, demo.start([0.1], worker="box:7"))
         assert "(silent)" in show(demo, capsys)
 
-        assert "focal_gamma: trial 0 of box:7, who fell silent, waits for another worker" in show(
+        assert "focal_gamma: trial 0 released: worker box:7 stopped responding" in show(
             demo, capsys, "--reap"
         )
         demo.claim("box:8")
 
         told = show(demo, capsys, "--reap")
-        assert "fell silent" not in told
+        assert "stopped responding" not in told
         assert "2 (1 lost)" in told

@@ -12,7 +12,7 @@ from objectives.segmentation.config import SegmentationConfig
 from search.diagnosis import diagnose
 from search.diagnosis.causes import CAUSES, SUSPECTS
 from search.diagnosis.facts import Facts
-from search.diagnosis.remedies import remedies
+from search.diagnosis.remedies import describe_remedy, find_remedies
 from search.planning.plan import make_plan
 from spaces.config_tree import ConfigTree
 from spaces.records import ClassCounts, Diagnosis, EpochRecord, Evidence
@@ -156,7 +156,7 @@ class TestCauses:
         assert patches(found)[0] == {"optimizer.grad_clip_norm": 1.0}
 
     def test_inputs(self, course: Course) -> None:
-        """A bolt out of the blue with an input that is not finite is the input's doing, whatever the rate."""
+        """A sudden break with an input that is not finite is caused by the inputs."""
         found = diagnosed(
             course(broken(CALM, inputs_finite=False), 1),
             "nonfinite_loss",
@@ -168,7 +168,7 @@ class TestCauses:
 
     @pytest.mark.parametrize(("first", "norm"), [(300.0, 400.0), (1e-4, 3e-4)])
     def test_scale(self, course: Course, first: float, norm: float) -> None:
-        """A first loss far from that of a guess tells of the loss's scale, and so do its gradients."""
+        """A first loss far from that of a guess points to the scale of the loss."""
         records = course({1: {"ce_loss": first}}, 3, grad_norm_median=norm, grad_norm_max=norm)
         found = diagnosed(
             records, loss__kind="focal", loss__alpha=200.0, optimizer__grad_clip_norm=None
@@ -280,16 +280,16 @@ class TestCauses:
         }
 
     def test_labels(self, course: Course) -> None:
-        """The loss jumps at an unchanged rate, is trained down again, and the metric never comes back."""
+        """The loss jumps at an unchanged rate and falls again, and the metric does not recover."""
         after = {
             epoch: {"metric": 0.02, "ce_loss": 3.0 * 0.7 ** (epoch - 7)} for epoch in range(7, 13)
         }
         found = diagnosed(course(after), "loss_metric_decoupling")
         assert found.cause == "labels broken"
-        assert "epoch 7" in found.remedies[0].text
+        assert "epoch 7" in found.remedies[0].title
 
     def test_split_that_moves(self, course: Course) -> None:
-        """A loss that rises because a warm-up hands the gradient to Dice tells nothing of the labels."""
+        """A loss that rises because Dice ramps up does not point to the labels."""
         after = {
             epoch: {"ce_loss": 1.6 * 0.97 ** (epoch - 6), "dice_weight": 0.8, "ce_weight": 0.2}
             for epoch in range(6, 13)
@@ -302,10 +302,10 @@ class TestCauses:
         assert found.cause != "labels broken"
 
     def test_overfitted(self, course: Course) -> None:
-        """A validation loss that rises from its minimum while the training split of eight images is learnt."""
+        """A validation loss that rises from its minimum, with eight training images."""
         rising = {epoch: {"val_loss": 0.8 + 0.03 * epoch} for epoch in range(4, 13)}
         found = diagnosed(course(rising, steps=1), "overfitting")
-        assert found.cause == "too little regularisation"
+        assert found.cause == "too little regularization"
         assert patches(found) == [
             {"loss.label_smoothing": 0.1},
             {"optimizer.weight_decay": 1e-4},
@@ -347,7 +347,7 @@ class TestCauses:
 
 class TestDiagnosis:
     def test_likelihoods(self, course: Course) -> None:
-        """The likelihoods of all causes are at most 1 in sum, in falling order, and something unknown keeps a share."""
+        """Likelihoods fall in order, and their sum leaves a share to an unknown cause."""
         found = diagnosed(course(weight_ratio=60.0), weights__method="inverse_freq")
         shares = [found.confidence, *(likelihood for _, likelihood in found.others)]
         assert shares == sorted(shares, reverse=True)
@@ -358,7 +358,7 @@ class TestDiagnosis:
         assert diagnosed(course()).confidence < 0.5
 
     def test_against(self, course: Course) -> None:
-        """What speaks against the cause is told as well."""
+        """Observations against the cause are listed as well."""
         found = diagnosed(
             course({1: {"val_ce": 300.0}}), "nonfinite_loss", optimizer__lr_multiple=0.3
         )
@@ -367,7 +367,7 @@ class TestDiagnosis:
 
     @pytest.mark.parametrize(("direction", "since"), [("maximize", 3), ("minimize", 1)])
     def test_gains(self, course: Course, direction: str, since: int) -> None:
-        """Gains and losses are told since the epoch with the best metric, by the classes' names."""
+        """Gains and losses since the best epoch are listed by the names of the classes."""
         records = course(
             {
                 1: {"class_metric": (0.9, 0.8, 0.1, 0.0), "metric": 0.1},
@@ -377,12 +377,12 @@ class TestDiagnosis:
             4,
         )
         name = "miou" if direction == "maximize" else "val_ce"
-        told = diagnosed(records, metric__name=name, metric__direction=direction).because[-1]
-        assert told.startswith(f"since epoch {since}: gained ")
-        assert "car" in told
+        gains = diagnosed(records, metric__name=name, metric__direction=direction).because[-1]
+        assert gains.startswith(f"since epoch {since}: gained ")
+        assert "car" in gains
 
     def test_no_counts(self, course: Course) -> None:
-        """Without counts classes have numbers, and what needs frequencies is left out."""
+        """Without counts classes have numbers, and observations on frequencies are left out."""
         found = diagnosed(
             course(class_metric=(0.9, 0.4, 0.0, 0.0), weight_ratio=1.0),
             "class_collapse",
@@ -394,7 +394,7 @@ class TestDiagnosis:
 
     @pytest.mark.parametrize("signal", SIGNALS)
     def test_broken_first_epoch(self, course: Course, signal: str) -> None:
-        """A trial whose first epoch broke has nothing but NaN, and is diagnosed nevertheless."""
+        """A trial that broke in its first epoch has NaN only, and gets a diagnosis."""
         found = diagnosed(course(broken(()), 1), signal)
         assert found.cause in CAUSES
         assert all(found.because)
@@ -408,7 +408,7 @@ class TestDiagnosis:
         ],
     )
     def test_curves_from_elsewhere(self, course: Course, bare: dict[str, Any]) -> None:
-        """Records that lack telemetry are diagnosed by what they have."""
+        """Records that lack numbers are diagnosed from what they have."""
         assert (
             diagnosed(
                 course({4: {"val_ce": 300.0}} if "val_ce" not in bare else {}, **bare),
@@ -418,27 +418,27 @@ class TestDiagnosis:
         )
 
     def test_suspects(self) -> None:
-        """Every signal has its usual suspects, and they are known causes."""
+        """Every signal has its suspects, all of them known causes."""
         assert set(SUSPECTS) == set(SIGNALS)
         assert {cause for causes in SUSPECTS.values() for cause in causes} <= set(CAUSES)
 
 
 class TestEffect:
     def test_reaches_the_training(self, course: Course) -> None:
-        """What no part of the configuration takes up is not prescribed: two stages without weights, a denominator without Dice."""
-        uniform = remedies(
+        """Changes without effect are left out, such as two stages without class weights."""
+        uniform = find_remedies(
             "imbalance too strong",
             facts_of(course(), weights__method="uniform", weights__clip_ratio=None),
         )
         assert {"schedule.light_clip_epochs": 20} not in [dict(remedy.patch) for remedy in uniform]
-        lovasz = remedies(
+        lovasz = find_remedies(
             "Dice unstable early",
             facts_of(course(), loss__overlap="lovasz", loss__square_denominator=False),
         )
         assert not {"loss.square_denominator", "schedule.smooth_steps"} & {
             path for remedy in lovasz for path in remedy.patch
         }
-        plain = remedies("alpha wrong for a class", facts_of(course()))
+        plain = find_remedies("alpha wrong for a class", facts_of(course()))
         assert [dict(remedy.patch) for remedy in plain] == [{}]
 
     @pytest.mark.parametrize(
@@ -446,18 +446,18 @@ class TestEffect:
         [
             ("learning rate too low", {"optimizer__lr_multiple": 0.4}, "optimizer.lr_multiple"),
             (
-                "too little regularisation",
+                "too little regularization",
                 {"optimizer__weight_decay": 0.001},
                 "optimizer.weight_decay",
             ),
         ],
     )
     def test_upwards(self, course: Course, cause: str, changes: dict[str, Any], path: str) -> None:
-        """More is more than before, and the words say by how much."""
+        """A remedy that raises a value raises it above the current one, with a title that fits."""
         facts = facts_of(course(), **changes)
         values = [
-            (remedy.text, remedy.patch[path])
-            for remedy in remedies(cause, facts)
+            (remedy.title, remedy.patch[path])
+            for remedy in find_remedies(cause, facts)
             if path in remedy.patch
         ]
         assert values
@@ -465,25 +465,27 @@ class TestEffect:
         assert all("base rate ×" not in text for text, _ in values)
 
     def test_not_less(self, course: Course) -> None:
-        """What is strong already is not made weaker, or longer, in the name of a remedy."""
+        """A remedy never weakens a setting that is strong already, nor lengthens a warm-up."""
         assert [
             dict(remedy.patch)
-            for remedy in remedies(
-                "too little regularisation",
+            for remedy in find_remedies(
+                "too little regularization",
                 facts_of(course(), loss__label_smoothing=0.3, optimizer__weight_decay=0.5),
             )
         ] == [{"early_stopping_patience": 3}]
         late = facts_of(course(), schedule__dice_ce_only_epochs=2, schedule__dice_ramp_epochs=3)
-        assert [dict(remedy.patch) for remedy in remedies("Dice too late", late)] == [
+        assert [dict(remedy.patch) for remedy in find_remedies("Dice too late", late)] == [
             {"schedule.dice_ce_only_epochs": 0, "schedule.dice_ramp_epochs": 0}
         ]
 
 
 class TestRemedies:
     def test_order_of_the_rate(self, course: Course) -> None:
-        """Back to the documented multiples of the base rate: × 0.5, × 0.3, clipping at 1, warm-up."""
+        """A high rate becomes × 0.5, then × 0.3 of the base rate; then clipping and warm-up."""
         facts = facts_of(course(), optimizer__lr_multiple=10.0, optimizer__grad_clip_norm=None)
-        assert [dict(remedy.patch) for remedy in remedies("learning rate too high", facts)] == [
+        assert [
+            dict(remedy.patch) for remedy in find_remedies("learning rate too high", facts)
+        ] == [
             {"optimizer.lr_multiple": 0.5},
             {"optimizer.lr_multiple": 0.3},
             {"optimizer.grad_clip_norm": 1.0},
@@ -491,16 +493,18 @@ class TestRemedies:
         ]
 
     def test_low_rate(self, course: Course) -> None:
-        """A rate at or under the base rate is multiplied as it is; what is clipped and warmed up is not told to be."""
+        """A rate up to the base rate is multiplied; clipping and warm-up are not repeated."""
         facts = facts_of(course(), optimizer__lr_multiple=0.4, schedule__lr_warmup_epochs=2)
-        assert [dict(remedy.patch) for remedy in remedies("learning rate too high", facts)] == [
+        assert [
+            dict(remedy.patch) for remedy in find_remedies("learning rate too high", facts)
+        ] == [
             {"optimizer.lr_multiple": pytest.approx(0.2)},
             {"optimizer.lr_multiple": pytest.approx(0.12)},
         ]
 
     def test_short_training(self, course: Course) -> None:
-        """Epoch numbers that are meant for 30 epochs are scaled down to a shorter training."""
-        found = remedies("Dice unstable early", facts_of(course(), epochs=12))
+        """Epoch numbers for 30 epochs are scaled down to a shorter training."""
+        found = find_remedies("Dice unstable early", facts_of(course(), epochs=12))
         assert {"schedule.dice_ce_only_epochs": 2, "schedule.dice_ramp_epochs": 4} in [
             dict(remedy.patch) for remedy in found
         ]
@@ -515,11 +519,13 @@ class TestRemedies:
     )
     @pytest.mark.parametrize("cause", CAUSES)
     def test_fits(self, course: Course, cause: str, changes: dict[str, Any]) -> None:
-        """Every remedy tells old and new values, changes something, and can be laid over the trial's configuration and a study's base."""
+        """A remedy shows old and new values, changes some, and fits the trial and a study."""
         facts = facts_of(course(weight_ratio=500.0), **changes)
-        for remedy in remedies(cause, facts):
-            assert all(f"{path} " in remedy.text for path in remedy.patch)
-            assert remedy.text.count(" → ") >= len(remedy.patch)
+        for remedy in find_remedies(cause, facts):
+            line = describe_remedy(remedy, ConfigTree.from_paths(facts.values).nested)
+            assert line.startswith(remedy.title)
+            assert all(f"{path} " in line for path in remedy.patch)
+            assert line.count(" → ") == len(remedy.patch)
             assert all(facts.values[path] != value for path, value in remedy.patch.items())
             tree = ConfigTree.from_paths({**facts.values, **remedy.patch})
             SegmentationConfig.model_validate(tree.nested)
@@ -532,5 +538,5 @@ class TestRemedies:
 
 
 def facts_of(records: Sequence[EpochRecord], **changes: Any) -> Facts:
-    """The facts of a trial that ended by itself."""
+    """The facts of a trial that no signal ended."""
     return Facts(records, ConfigTree(configuration(**changes)), None, COUNTS)

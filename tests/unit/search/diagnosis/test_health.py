@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from search.diagnosis.health import health, signs
+from search.diagnosis.health import check_health, describe_health
 from spaces.records import EpochRecord
 
 NAN = float("nan")
@@ -16,7 +16,7 @@ Make = Callable[..., EpochRecord]
 
 class TestHealth:
     def course(self, make_record: Make, **columns: Sequence[Any]) -> list[EpochRecord]:
-        """Records that are healthy but for what the columns say."""
+        """Healthy records, but for the given columns."""
         epochs = len(next(iter(columns.values()))) if columns else 4
         healthy: dict[str, Sequence[Any]] = {
             "train_loss": [1 - 0.1 * epoch for epoch in range(epochs)],
@@ -25,15 +25,15 @@ class TestHealth:
             "metric": [0.1 * epoch for epoch in range(epochs)],
             "class_metric": [(0.85, 0.15 + 0.05 * epoch, None) for epoch in range(epochs)],
         }
-        told = healthy | dict(columns)
+        given = healthy | dict(columns)
         return [
-            make_record(epoch + 1, **{name: values[epoch] for name, values in told.items()})
+            make_record(epoch + 1, **{name: values[epoch] for name, values in given.items()})
             for epoch in range(epochs)
         ]
 
     def test_healthy(self, make_record: Make) -> None:
         """A healthy trial shows all five signs, each a line with its numbers."""
-        lines = health(self.course(make_record), "maximize")
+        lines = describe_health(self.course(make_record), "maximize")
 
         assert len(lines) == 5
         assert all(line.startswith("present: ") for line in lines)
@@ -55,8 +55,8 @@ class TestHealth:
         ],
     )
     def test_missing(self, make_record: Make, column: str, values: list[Any], missing: int) -> None:
-        """What is not healthy is told as missing, and that alone."""
-        found = signs(self.course(make_record, **{column: values}), "maximize")
+        """A sign that is missing is reported as missing, and no other one."""
+        found = check_health(self.course(make_record, **{column: values}), "maximize")
 
         assert [index for index, sign in enumerate(found) if sign.present is False] == [missing]
 
@@ -72,28 +72,29 @@ class TestHealth:
         ],
     )
     def test_tolerated(self, make_record: Make, column: str, values: list[Any]) -> None:
-        """Ordinary noise, a loss without Dice, and a frequent class that wobbles a little, are healthy."""
+        """Usual noise, a loss without Dice, and a small change of a frequent class are healthy."""
         assert all(
-            sign.present for sign in signs(self.course(make_record, **{column: values}), "maximize")
+            sign.present
+            for sign in check_health(self.course(make_record, **{column: values}), "maximize")
         )
 
     def test_minimized(self, make_record: Make) -> None:
-        """A metric that is to be small improves by falling."""
+        """A minimized metric improves by falling."""
         records = self.course(make_record, metric=[0.9, 0.7, 0.5, 0.4])
 
-        assert signs(records, "minimize")[1].present
-        assert not signs(records, "maximize")[1].present
+        assert check_health(records, "minimize")[1].present
+        assert not check_health(records, "maximize")[1].present
 
     def test_unsettled_losses_are_left_out(self, make_record: Make) -> None:
-        """While the schedule moves the loss, its course says nothing."""
+        """Losses of epochs before the schedule has settled are left out."""
         records = self.course(
             make_record, train_loss=[0.1, 0.9, 0.8, 0.7], settled=[False, True, True, True]
         )
 
-        assert signs(records, "maximize")[0].present
+        assert check_health(records, "maximize")[0].present
 
     def test_broken_epoch_is_left_out(self, make_record: Make) -> None:
-        """The epoch in which a trial broke off has no numbers to judge."""
+        """An epoch that broke off is left out."""
         broken = make_record(
             5,
             broken_step=3,
@@ -103,12 +104,14 @@ class TestHealth:
             class_metric=(None,) * 3,
         )
 
-        assert all(sign.present for sign in signs([*self.course(make_record), broken], "maximize"))
+        assert all(
+            sign.present for sign in check_health([*self.course(make_record), broken], "maximize")
+        )
 
     @pytest.mark.parametrize("epochs", [0, 1])
     def test_too_short(self, make_record: Make, epochs: int) -> None:
-        """A trial of no epoch, or of one, is not judged by its course."""
-        found = signs(self.course(make_record)[:epochs], "maximize")
+        """A trial of fewer than two epochs is not judged by its course."""
+        found = check_health(self.course(make_record)[:epochs], "maximize")
 
         assert [sign.present for sign in found] == [
             None,

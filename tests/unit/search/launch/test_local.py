@@ -12,6 +12,7 @@ from search.launch.local import LocalWorkers
 from search.worker.options import WorkerOptions
 from spaces.errors import InputError, SearchError
 from storage.location import StoreLocation
+from tests.waiting import PATIENCE_S
 
 REPORTING = """
 import sys
@@ -41,7 +42,7 @@ def run_scripts(logs: Path, *scripts: str) -> LocalWorkers:
     with pool.running():
         for worker in pool.workers:
             assert worker.process is not None
-            worker.process.wait(60)
+            worker.process.wait(PATIENCE_S)
         assert pool.is_finished()
     return pool
 

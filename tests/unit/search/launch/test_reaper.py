@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,9 @@ from search.worker.options import WorkerOptions
 from spaces.errors import SearchError
 from spaces.exit_codes import ExitCode
 from storage.location import StoreLocation
+from tests.contract.test_store import let_lapse
 from tests.unit.search.conftest import Demo
+from tests.waiting import PATIENCE_S, until
 
 
 def make_pool(demo: Demo, logs: Path, script: str) -> LocalWorkers:
@@ -32,10 +34,7 @@ def make_pool(demo: Demo, logs: Path, script: str) -> LocalWorkers:
 
 def poll_until_finished(pool: LocalWorkers) -> None:
     """Poll the workers until they have ended."""
-    deadline = time.monotonic() + 60
-    while not pool.is_finished():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(pool.is_finished, "all workers have ended")
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +78,7 @@ class TestDeaths:
             process = pool.workers[0].process
             assert process is not None
             claim = demo.start([0.1], worker=worker_name(process.pid))
-            process.wait(60)
+            process.wait(PATIENCE_S)
             pool.is_finished()
             (line,) = demo.store.trials.list_progress(demo.stored.id)
             assert (line.trial_id, line.state, line.lost) == (claim.trial_id, "paused", 1)
@@ -104,19 +103,16 @@ class TestDeaths:
         """As long as the study makes progress, a worker is replaced however many times it dies."""
         claim = demo.start([0.1])
         pool = make_pool(demo, tmp_path, DIES)
-        deaths = 0
-        epoch = 1
-        deadline = time.monotonic() + 60
+
+        def is_replaced(pid: int) -> bool:
+            assert not pool.is_finished()
+            return pool.workers[0].process.pid != pid  # type: ignore[union-attr]
+
         with pool.running():
-            while deaths < 2 * local.MAX_DEATHS:
-                assert time.monotonic() < deadline
+            for epoch in range(2, 2 + 2 * local.MAX_DEATHS):
                 pid = pool.workers[0].process.pid  # type: ignore[union-attr]
-                epoch += 1
                 demo.epochs(claim, [0.1], first=epoch)
-                while pool.workers[0].process.pid == pid:  # type: ignore[union-attr]
-                    assert not pool.is_finished()
-                    time.sleep(0.01)
-                deaths += 1
+                until(partial(is_replaced, pid), "the worker is replaced")
             pool.workers[0].command = [sys.executable, "-c", ""]
             poll_until_finished(pool)
         pool.raise_failure()
@@ -137,8 +133,7 @@ class TestDeaths:
 class TestExpired:
     def test_others(self, demo: Demo) -> None:
         """Trials that workers of other machines left are released too."""
-        demo.store.leases.renew_lease(demo.start([0.1]), 1e-9)
-        time.sleep(0.01)
+        let_lapse(demo.store, demo.start([0.1]))
 
         TrialReaper(demo.store, demo.stored.id).reap_trials()
 

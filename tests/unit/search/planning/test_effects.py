@@ -1,4 +1,4 @@
-"""Searches over what has no effect are refused, and what is said about effects is what the live loss and optimiser say."""
+"""Effects: searches without one are refused, and requirements match what loss and optimizer use."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ EFFECTIVE: dict[str, dict[str, Any]] = {
     "weights.beta": {"weights.method": "effective_number"},
     "optimizer.momentum": {"optimizer.kind": "sgd"},
 }
-"""Hyperparameter → a configuration in which it counts. The Dice warm-up's are tested with the training itself."""
+"""Hyperparameter → a configuration in which it has an effect, except those of the Dice warm-up."""
 
 OTHERS: dict[str, tuple[Any, ...]] = {
     "loss.kind": ("ce", "focal", "ce_focal", "soft_ce"),
@@ -63,7 +63,7 @@ OTHERS: dict[str, tuple[Any, ...]] = {
 
 
 def used(values: dict[str, Any]) -> set[str]:
-    """The hyperparameters that live objects say they use, without the name of the class."""
+    """Return the hyperparameters that loss and optimizer use, without names of classes."""
     config = SegmentationConfig.model_validate(ConfigTree.from_paths(values).nested)
     criterion = build_criterion(config.loss, config.weights, COUNTS, 255, torch.device("cpu"))
     return {path.removesuffix(".person") for path in criterion.used()} | {
@@ -72,12 +72,12 @@ def used(values: dict[str, Any]) -> set[str]:
 
 
 def planned(space: dict[str, Any], **given: Any) -> object:
-    """The plan of a study with this space."""
+    """Make the plan of a study with this space."""
     return make_plan(StudySpec.model_validate({"name": "demo", "space": space, **given}))
 
 
 def refusal(space: dict[str, Any], **given: Any) -> StudyError:
-    """Why it is refused."""
+    """Return the error of a study that is refused."""
     with pytest.raises(StudyError) as caught:
         planned(space, **given)
     return caught.value
@@ -107,7 +107,7 @@ class TestTruth:
 
 class TestCheckEffects:
     def test_fixed(self) -> None:
-        """A gamma that can never reach the loss is refused with what stands in its way, what would do, and what to do."""
+        """A gamma that never reaches the loss is refused, with the reason and what to do."""
         error = refusal({"loss.gamma": GAMMA}, base={"loss.kind": "ce"})
         assert error.what == "loss.gamma has no effect where loss.kind is ce"
         assert error.where == "study demo, space → loss.gamma"
@@ -143,18 +143,18 @@ class TestCheckEffects:
     def test_schedules(
         self, path: str, dimension: dict[str, Any], idle: dict[str, Any], enough: dict[str, Any]
     ) -> None:
-        """A schedule of what takes no part is refused before anything is trained, and planned where it does."""
+        """A schedule of an unused value is refused, and accepted where the value is used."""
         assert f"{path} has no effect" in refusal({path: dimension}, base=idle).what
         assert planned({path: dimension}, base=enough)
 
     def test_searched(self) -> None:
-        """So is one that would not reach it in some trials; a condition mends that."""
+        """A gamma that only reaches the loss in some trials is refused; a condition fixes that."""
         kinds = {"kind": "choice", "choices": ["ce", "focal", "soft_ce"]}
         error = refusal({"loss.kind": kinds, "loss.gamma": GAMMA})
         assert error.what == "loss.gamma has no effect where loss.kind is ce or soft_ce"
         assert (
-            error.next_step
-            == "give loss.gamma a `when`, so that it exists only where loss.kind is focal or ce_focal"
+            error.next_step == "give loss.gamma a `when`, so that it exists only where loss.kind "
+            "is focal or ce_focal"
         )
         assert planned({"loss.kind": kinds, "loss.gamma": GAMMA | {"when": {"loss.kind": "focal"}}})
         assert (
@@ -174,7 +174,7 @@ class TestCheckEffects:
         ],
     )
     def test_range(self, share: dict[str, Any], refused: bool) -> None:
-        """A range is no hindrance for the sake of its very end; a choice that is in vain is one."""
+        """A range with one bound without effect is accepted, a choice without effect is refused."""
         space = {"loss.dice_weight": share, "loss.smooth": SMOOTH}
         if refused:
             assert "loss.smooth has no effect where loss.dice_weight is 0" in refusal(space).what
@@ -182,7 +182,7 @@ class TestCheckEffects:
             assert planned(space)
 
     def test_stage(self) -> None:
-        """Dice that takes part for a while makes its smoothing count."""
+        """Smooth has an effect if Dice has a weight in some stage."""
         stages = {"schedule": {"stages": [{"before_epoch": 5, "dice_weight": 0.3}]}}
         assert planned({"loss.smooth": SMOOTH}, base=stages)
         assert refusal(
@@ -191,12 +191,12 @@ class TestCheckEffects:
         )
 
     def test_only_under_preset(self) -> None:
-        """A dimension that the base rules out may exist under a preset alone."""
+        """A dimension that does not exist under the base may exist under a preset."""
         space = {"loss.smooth": SMOOTH | {"when": {"loss.dice_weight": 0.3}}}
         assert planned(space, presets=["recommended"])
 
     def test_preset(self) -> None:
-        """A preset under which a dimension exists without effect is named, with its value."""
+        """A preset under which a dimension has no effect is refused, with its value."""
         error = refusal(
             {"loss.smooth": SMOOTH}, base={"loss.dice_weight": 0.3}, presets=["untuned"]
         )
@@ -208,5 +208,5 @@ class TestCheckEffects:
 
     @pytest.mark.parametrize("name", shipped_studies())
     def test_shipped(self, name: str) -> None:
-        """The shipped studies are sound."""
+        """The shipped studies are accepted."""
         assert make_plan(load_study(name))

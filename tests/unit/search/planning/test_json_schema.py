@@ -1,4 +1,4 @@
-"""The JSON Schema of a study: it takes what the loader takes, and refuses what that refuses."""
+"""The JSON Schema of a study: it accepts and refuses the same as the loader."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from spaces.loader import shipped_studies
 
 @pytest.fixture(scope="module")
 def validator() -> Draft202012Validator:
-    """The schema, itself found valid."""
+    """Make a validator of the schema, which is valid itself."""
     schema = json.loads(schema_text())
     Draft202012Validator.check_schema(schema)
     return Draft202012Validator(schema)
@@ -61,7 +61,7 @@ class TestSchema:
     def test_refused(
         self, validator: Draft202012Validator, changes: dict[str, Any], complaint: str
     ) -> None:
-        """What the loader would refuse the editor marks, too."""
+        """What the loader refuses is invalid under the schema, too."""
         study = {"name": "demo", "space": {"loss.gamma": {"kind": "float", "low": 0, "high": 5}}}
         assert list(validator.iter_errors(study)) == []
         messages = [error.message for error in validator.iter_errors(study | changes)]
@@ -78,7 +78,7 @@ class TestSchema:
         assert list(validator.iter_errors(study)) == []
 
     def test_described(self) -> None:
-        """What an editor shows beside a value is in it."""
+        """The schema has the descriptions that an editor shows."""
         text = schema_text()
         assert "focusing exponent; 0 is cross entropy" in text
         assert "at an epoch" not in json.loads(text)["title"]

@@ -1,4 +1,4 @@
-"""A study checked as a whole, and the configurations of its trials."""
+"""Plans: the checks of a study, and the configurations of its trials."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from objectives.segmentation.config import SegmentationConfig
-from search.planning.plan import NO_BOUND, Plan, make_plan, searchable
+from search.planning.plan import NO_BOUND, Plan, make_plan, searchable_paths
 from spaces.config_tree import ConfigTree
 from spaces.errors import StudyError
 from spaces.study import StudySpec
@@ -20,7 +20,7 @@ SWA = "schedule.swa_from_epoch"
 
 
 def planned(**given: Any) -> Plan:
-    """The plan of a study with these keys."""
+    """Make the plan of a study with these keys."""
     return make_plan(
         StudySpec.model_validate(
             {
@@ -34,18 +34,19 @@ def planned(**given: Any) -> Plan:
 
 
 def refusal(**given: Any) -> StudyError:
-    """Why a study with these keys is refused."""
+    """Return the error of a study that is refused."""
     with pytest.raises(StudyError) as caught:
         planned(**given)
     return caught.value
 
 
 def dimensions(plan: Plan, **params: Any) -> list[str]:
-    """Which dimensions exist for these values, by dotted path with __ for the dot."""
+    """Return the dimensions that exist for these values; a keyword has __ for each dot."""
     return [
         path
-        for path, _ in plan.dimensions(
-            plan.below(None), {name.replace("__", "."): value for name, value in params.items()}
+        for path, _ in plan.active_dimensions(
+            plan.starting_tree(None),
+            {name.replace("__", "."): value for name, value in params.items()},
         )
     ]
 
@@ -255,14 +256,14 @@ class TestRefused:
                         "loss.dice_weight": {"kind": "float", "low": 0.2, "high": 0.8},
                     }
                 },
-                "must sum to 1, but ce_weight 0.2 + dice_weight 0.2 is 0.4",
+                "must sum to 1, but 0.2 + 0.2 is 0.4",
                 "study demo, trial 0, loss",
                 "",
             ),
         ],
     )
     def test_refused(self, given: dict[str, Any], what: str, where: str, allowed: str) -> None:
-        """What cannot work is refused before anything runs, with its place and what is allowed there."""
+        """A study that cannot work is refused, with the place and what is allowed there."""
         error = refusal(**given)
         assert what in error.what
         assert error.where.endswith(where)
@@ -284,7 +285,7 @@ class TestRefused:
         assert refusal(**given).place == place
 
     def test_preset_found(self) -> None:
-        """A preset outside the space is told with its own value and what to do."""
+        """A preset outside the space is refused, with its value and what to do."""
         error = refusal(presets=["safe"], space={"optimizer.lr_multiple": LR | {"low": 0.5}})
         assert (error.found, error.next_step) == (
             "0.3",
@@ -325,7 +326,7 @@ class TestAveraging:
         ],
     )
     def test_too_late(self, given: dict[str, Any], place: str) -> None:
-        """An average that would begin after the last epoch is refused, whether the base or a searched value has it so."""
+        """Averaged weights that would start after the last epoch are refused, in base and space."""
         error = refusal(**{"epochs": 8, **given})
         assert (
             error.what
@@ -350,35 +351,33 @@ class TestAveraging:
         ],
     )
     def test_in_time(self, given: dict[str, Any]) -> None:
-        """One that begins with the last epoch is in time; what is searched stands in the base's place."""
+        """An average from the last epoch on is accepted; a searched value replaces the base's."""
         assert planned(epochs=8, **given).warnings == ()
 
 
 class TestWarnings:
     def test_none(self) -> None:
-        """A sound study has none."""
+        """A study without problems has no warning."""
         assert planned().warnings == ()
 
     @pytest.mark.parametrize(("trials", "count"), [(1, 1), (2, 1), (3, 0)])
     def test_only_presets(self, trials: int, count: int) -> None:
-        """Presets that take up all trials leave nothing to search."""
+        """As many presets as trials leave nothing to search, which is a warning."""
         warnings = planned(
             presets=["safe", "recommended"], trials=trials, space={"optimizer.lr_multiple": LR}
         ).warnings
         assert warnings == (f"{trials} trials leave nothing to search after the 2 presets",) * count
 
     def test_scalar_alpha(self) -> None:
-        """Searching one alpha for all classes is only a second learning rate, and the plan says so."""
+        """Searching one alpha for all classes, a second learning rate, is a warning."""
         (warning,) = planned(
             space={"loss.alpha": {"kind": "float", "low": 0.1, "high": 1}}
         ).warnings
-        assert (
-            "only rescales the loss, like a second learning rate; loss.alpha_tau changes the balance"
-            in warning
-        )
+        assert "only rescales the loss, like a second learning rate" in warning
+        assert "loss.alpha_tau changes the balance" in warning
 
     def test_base_never_settles(self) -> None:
-        """A warm-up that outlasts the training is told with both epochs."""
+        """A warm-up that is longer than the training is a warning with both epochs."""
         (warning,) = planned(
             epochs=10,
             base={
@@ -386,13 +385,13 @@ class TestWarnings:
                 "schedule": {"dice_ce_only_epochs": 5, "dice_ramp_epochs": 10},
             },
         ).warnings
-        assert (
-            warning
-            == "the base reaches its final CE/Dice weights, smooth and clip ratio only at epoch 15 of 10"
+        assert warning == (
+            "the base reaches its final CE/Dice weights, smooth and clip ratio only at epoch 15 "
+            "of 10"
         )
 
     def test_stages_never_end(self) -> None:
-        """So is a stage that does."""
+        """A stage that is longer than the training is a warning."""
         (warning,) = planned(
             epochs=10,
             base={
@@ -404,15 +403,16 @@ class TestWarnings:
         assert "only at epoch 21 of 10" in warning
 
     def test_preset_never_settles(self) -> None:
-        """In a study too short for its phases the preset is named."""
+        """In a study that is too short for the phases of a preset, the warning names the preset."""
         assert planned(
             epochs=1, presets=["safe"], space={"optimizer.lr_multiple": LR}
         ).warnings == (
-            "the preset safe reaches its final CE/Dice weights, smooth and clip ratio only at epoch 2 of 1",
+            "the preset safe reaches its final CE/Dice weights, smooth and clip ratio only at "
+            "epoch 2 of 1",
         )
 
     def test_settles_in_time(self) -> None:
-        """Settling in the very last epoch is in time."""
+        """A schedule that settles in the last epoch is no warning."""
         assert (
             planned(
                 epochs=15,
@@ -426,18 +426,18 @@ class TestWarnings:
 
     @pytest.mark.parametrize(("epochs", "count"), [(4, 1), (5, 0)])
     def test_mean_of_few(self, epochs: int, count: int) -> None:
-        """The mean of the last five of fewer epochs is the mean of all."""
+        """A mean of the last five of fewer epochs is a warning."""
         assert len(planned(epochs=epochs, metric={"score": "mean_last_5"}).warnings) == count
 
 
 class TestConfig:
     def test_whole(self) -> None:
-        """A trial's configuration is the base with the sampled values over it, and the study's own objective, length and metric."""
+        """A configuration is the base under the sampled values, with the study's own settings."""
         config: Any = planned(
             epochs=7,
             metric={"score": "last"},
             base={"loss": {"kind": "focal", "dice_weight": 0.3}, "batch_size": 4},
-        ).config({"loss.gamma": 1.5}, 3)
+        ).make_config({"loss.gamma": 1.5}, 3)
         assert isinstance(config, SegmentationConfig)
         assert (
             config.loss.gamma,
@@ -453,13 +453,17 @@ class TestConfig:
         )
 
     def test_same(self) -> None:
-        """The same values and number give the same configuration, from a plan made anew, too."""
-        assert planned().config({"loss.gamma": 1.5}, 3) == planned().config({"loss.gamma": 1.5}, 3)
+        """The same values and number give the same configuration, also from another plan."""
+        assert planned().make_config({"loss.gamma": 1.5}, 3) == planned().make_config(
+            {"loss.gamma": 1.5}, 3
+        )
 
     def test_seeds(self) -> None:
-        """Each trial has a seed of its own, which follows from the study's seed and its number."""
+        """Each trial has its own seed, which follows from the study's seed and its number."""
         seeds = {
-            planned(seed=seed).config({}, number).seed for seed in (0, 1) for number in range(50)
+            planned(seed=seed).make_config({}, number).seed
+            for seed in (0, 1)
+            for number in range(50)
         }
         assert len(seeds) == 100
 
@@ -468,17 +472,17 @@ class TestConfig:
         [({}, 1000.0), ({"max_norm": 50}, 50.0), ({"enabled": False}, NO_BOUND)],
     )
     def test_explosion(self, signal: dict[str, Any], bound: float) -> None:
-        """The bound of the gradient norm is the signal's, and none where the signal is off."""
-        config: Any = planned(signals={"gradient_explosion": signal}).config({}, 0)
+        """The bound of the gradient norm is the signal's; without the signal there is none."""
+        config: Any = planned(signals={"gradient_explosion": signal}).make_config({}, 0)
         assert config.max_grad_norm == bound
 
     def test_preset(self) -> None:
-        """A preset lies over the base and under the sampled values."""
+        """A preset is laid over the base and under the sampled values."""
         plan = planned(
             base={"batch_size": 2, "optimizer": {"weight_decay": 0.01}},
             space={"optimizer.lr_multiple": LR},
         )
-        config: Any = plan.config({"optimizer.lr_multiple": 7.0}, 0, "safe")
+        config: Any = plan.make_config({"optimizer.lr_multiple": 7.0}, 0, "safe")
         assert (
             config.batch_size,
             config.loss.dice_weight,
@@ -487,16 +491,16 @@ class TestConfig:
         ) == (8, 0.4, 7.0, 0.01)
 
     def test_focal_preset(self) -> None:
-        """In a study of gamma a preset is written as focal loss, so that it has a place in the space."""
+        """In a study of gamma a preset is written as focal loss, so that it is in the space."""
         plan = planned(presets=["safe"])
-        config: Any = plan.config(plan.preset_params("safe"), 0, "safe")
+        config: Any = plan.make_config(plan.preset_params("safe"), 0, "safe")
         assert plan.preset_params("safe") == {"loss.gamma": 0.0}
         assert (config.loss.kind, config.loss.gamma, config.loss.alpha_tau) == ("focal", 0.0, 0.0)
 
     def test_do_not_go_together(self) -> None:
-        """Values that a configuration cannot have are an error that names study and trial."""
+        """Values that exclude each other are an error with study and trial."""
         with pytest.raises(StudyError, match="exclude each other") as caught:
-            planned(base={"loss": {"kind": "focal", "alpha": 0.25}}).config(
+            planned(base={"loss": {"kind": "focal", "alpha": 0.25}}).make_config(
                 {"loss.alpha_tau": 0.5}, 7
             )
         assert caught.value.where == "study demo, trial 7, loss"
@@ -509,22 +513,22 @@ BY_NAME: dict[str, Any] = {
 
 
 class TestNamedFactors:
-    """One alpha a class, by name: the classes are the data set's, so a study may name any."""
+    """One alpha per class, by name: classes belong to the data, so a study may name any."""
 
     def test_config(self) -> None:
-        """A sampled factor lies over those of the base."""
+        """A sampled factor is laid over those of the base."""
         plan = planned(
             space=BY_NAME,
             base={"loss": {"kind": "focal", "class_alpha": {"bus": 2.0, "rider": 3.0}}},
         )
-        config: Any = plan.config({"loss.class_alpha.rider": 7.0, "loss.gamma": 1.0}, 0)
+        config: Any = plan.make_config({"loss.class_alpha.rider": 7.0, "loss.gamma": 1.0}, 0)
         assert config.loss.class_alpha == {"bus": 2.0, "rider": 7.0}
 
     def test_preset(self) -> None:
-        """A preset knows no class by name: the factor is 1 there, and plain cross entropy stays what it is."""
+        """A preset has no class by name: its factors are 1, which changes nothing."""
         plan = planned(space=BY_NAME, presets=["untuned"])
         assert plan.preset_params("untuned") == {"loss.class_alpha.rider": 1.0, "loss.gamma": 0.0}
-        config: Any = plan.config(plan.preset_params("untuned"), 0, "untuned")
+        config: Any = plan.make_config(plan.preset_params("untuned"), 0, "untuned")
         assert (
             config.loss.kind,
             config.loss.gamma,
@@ -533,23 +537,23 @@ class TestNamedFactors:
         ) == ("focal", 0.0, 0.0, {"rider": 1.0})
 
     def test_first_config(self) -> None:
-        """What is checked before any trial holds the names that will be searched."""
+        """The first configuration has the names that are searched."""
         config: Any = planned(space=BY_NAME).first_config()
         assert config.loss.class_alpha == {"rider": 1.0}
 
     def test_whole_section(self) -> None:
-        """The section itself is no dimension, and the error shows the form."""
+        """The section itself is refused as a dimension, with the right form."""
         with pytest.raises(StudyError, match="each of them a dimension") as caught:
             planned(space={"loss.class_alpha": {"kind": "float", "low": 0.5, "high": 2}})
         assert caught.value.allowed == "loss.class_alpha.NAME"
 
     def test_below_a_value(self) -> None:
-        """What has no names has no paths below it."""
+        """A path below a value is refused."""
         with pytest.raises(StudyError, match=r"unknown hyperparameter 'loss\.gamma\.rider'"):
             planned(space={"loss.gamma.rider": GAMMA})
 
     def test_without_focal_loss(self) -> None:
-        """A factor needs what alpha needs."""
+        """A factor requires what alpha requires."""
         with pytest.raises(
             StudyError, match=r"loss\.class_alpha\.rider has no effect where loss\.kind is ce"
         ):
@@ -559,8 +563,8 @@ class TestNamedFactors:
             )
 
     def test_zero(self) -> None:
-        """A factor of 0 would drop a class: the bound is refused by the class's name."""
-        with pytest.raises(StudyError, match="factor of the class rider"):
+        """A factor of 0, which would drop a class, is refused with the class."""
+        with pytest.raises(StudyError, match="factor of class rider"):
             planned(
                 space={
                     "loss.class_alpha.rider": {"kind": "float", "low": 0, "high": 2},
@@ -585,7 +589,7 @@ WEIGHTED = {"weights.method": "inverse_freq"}
 
 class TestDimensions:
     def test_parents_first(self) -> None:
-        """A dimension comes after those that decide about it, however the file has them."""
+        """A dimension comes after those in its condition, whatever the order in the file."""
         assert planned(space=CONDITIONAL, base=WEIGHTED).order == (
             "loss.kind",
             "weights.clip_ratio",
@@ -603,7 +607,7 @@ class TestDimensions:
         assert dimensions(plan, loss__kind="ce") == ["loss.kind", "weights.clip_ratio"]
 
     def test_base(self) -> None:
-        """Where a condition asks for what is not searched, the base decides."""
+        """A condition on a value that is not searched depends on the base."""
         space = CONDITIONAL | {
             "weights.clip_ratio": CONDITIONAL["weights.clip_ratio"] | {"choices": [None, 100]}
         }
@@ -619,9 +623,9 @@ class TestDimensions:
             )
 
     def test_read_while_growing(self) -> None:
-        """Values that are added between two dimensions count for the next one."""
+        """Values that are added while iterating count for the next dimension."""
         plan, params, seen = planned(space=CONDITIONAL, base=WEIGHTED), {}, []
-        for path, _ in plan.dimensions(plan.below(None), params):
+        for path, _ in plan.active_dimensions(plan.starting_tree(None), params):
             params[path] = "focal" if path == "loss.kind" else 10
             seen.append(path)
         assert seen == ["loss.kind", "weights.clip_ratio", "loss.gamma"]
@@ -639,8 +643,8 @@ class TestDimensions:
 
 class TestSearchable:
     def test_leaves(self) -> None:
-        """Every value of the configuration has a path, at which it stands, and no section has one."""
-        paths = set(searchable(SegmentationConfig))
+        """Every value of the configuration has a path, and no section has one."""
+        paths = set(searchable_paths(SegmentationConfig))
         tree = ConfigTree(SegmentationConfig().model_dump())
         assert {
             "loss.gamma",

@@ -16,7 +16,7 @@ class TestDerive:
         [(0, 0, "training", 3221372607), (7, 12, "sampler", 1421498260)],
     )
     def test_for_ever(self, study: int, trial: int, purpose: str, seed: int) -> None:
-        """A stored study gives the same trials under every version: the first four bytes of a SHA-256."""
+        """Seeds never change between versions: they are the first four bytes of a SHA-256."""
         assert (
             derive_seed(study, trial, purpose)
             == seed
@@ -24,12 +24,12 @@ class TestDerive:
         )
 
     def test_apart(self) -> None:
-        """Studies, trials and purposes have seeds of their own, 1 and 11 as well as 11 and 1."""
+        """Studies, trials and purposes have different seeds, also 1 and 11, and 11 and 1."""
         every = list(product((0, 1, 11, 111, 2**32 - 1), range(200), ("sampler", "training")))
         assert len({derive_seed(*one) for one in every}) == len(every)
 
     def test_range(self) -> None:
-        """numpy and torch take them: whole numbers from 0 to below 2³², spread over all of it."""
+        """Seeds are whole numbers from 0 to below 2³², which NumPy and torch accept."""
         seeds = [derive_seed(0, number, "training") for number in range(500)]
         assert all(0 <= seed < 2**32 for seed in seeds)
         assert (min(seeds) < 2**26, max(seeds) > 2**32 - 2**26) == (True, True)

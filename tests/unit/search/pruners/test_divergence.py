@@ -68,7 +68,7 @@ def ended(
 
 
 def constraint(trial: FrozenTrial) -> float:
-    """What the sampler is told of the trial; 0 or less is feasible."""
+    """The constraint of the trial for the sampler; 0 or less is feasible."""
     return max(
         (value for key, value in trial.system_attrs.items() if key.startswith("constraints:")),
         default=0.0,
@@ -156,7 +156,7 @@ class TestPrune:
 
 class TestRecords:
     def test_reported_alone(self, storage: BaseStorage) -> None:
-        """Without a log the reported values are judged: whatever their first step, a metric that falls for long ends the trial."""
+        """Without a log the reported values are judged, whatever their first step."""
         study = optuna.create_study(
             storage=storage, pruner=DivergencePruner(), direction="maximize"
         )
@@ -169,7 +169,7 @@ class TestRecords:
         assert asked[-1]
 
     def test_store_log(self, sqlite_url: str, make_record: Any) -> None:
-        """The epochs that a worker recorded are read from the store, by Optuna's id of the trial."""
+        """The epochs of a worker are read from the store, by Optuna's id of the trial."""
         plan = make_plan(load_study("focal_gamma"))
         with StoreLocation.parse(sqlite_url).open() as store:
             stored = store.studies.register_study(1, "s", plan.spec.model_dump(mode="json"))
@@ -217,7 +217,7 @@ class TestBadInput:
         ],
     )
     def test_arguments(self, arguments: dict[str, Any], where: str) -> None:
-        """What is no pruner, no number of epochs or no mapping is refused at once, by the argument's name."""
+        """Arguments of the wrong type are refused at once, by name."""
         with pytest.raises(InputError) as caught:
             DivergencePruner(**arguments)
         assert caught.value.where == f"DivergencePruner, {where}"
@@ -226,7 +226,7 @@ class TestBadInput:
         ("name", "near"), [("valloss", "val_loss"), ("grad_norm", "grad_norm_max")]
     )
     def test_unknown_figure(self, name: str, near: str) -> None:
-        """A figure that no epoch has is refused with the nearest that one has: left aside, it would silence its signal."""
+        """An unknown figure is refused with the nearest name, as its signal would never judge."""
         trial = optuna.create_study().ask()
         with pytest.raises(InputError, match=f"unknown figure '{name}'.*{near}"):
             DivergencePruner().log(trial, 1, loss=1.0, metric=0.1, **{name: 3.0})
@@ -245,7 +245,7 @@ def test_is_a_pruner() -> None:
 
 @pytest.mark.docs
 def test_page(tmp_path: Path) -> None:
-    """The example of the page, of 25 lines at most, runs as it stands and kills trials of absurd rates, with the reason."""
+    """The page's example of at most 25 lines runs and stops trials of absurd rates."""
     (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     assert len([line for line in code.splitlines() if line.strip()]) <= 25
     script = tmp_path / "script.py"

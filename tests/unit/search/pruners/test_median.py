@@ -1,4 +1,4 @@
-"""The median pruner over kept curves decides what Optuna's own one decides, whatever the history and the trial."""
+"""The median pruner over stored curves has the decisions of Optuna's own one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 from optuna.trial import TrialState, create_trial
 
-from search.pruners.build import pruner_of
+from search.pruners.build import pruner_from_config
 from search.pruners.median import Peers, falls_short
 from spaces.config import Direction
 from spaces.study import PrunerConfig
@@ -29,7 +29,7 @@ CURVES = some.dictionaries(some.integers(1, 6), METRICS, max_size=6)
 def peers_of(curves: list[Mapping[int, float]]) -> Peers:
     """Complete trials with these curves."""
     peers = Peers(cast(Store, None), 1)
-    peers.add(
+    peers.add_curves(
         Complete(
             frozenset(range(len(curves))),
             [point for curve in curves for point in curve.items()],
@@ -45,8 +45,8 @@ def optunas(
     pruner: PrunerConfig,
     direction: Direction,
 ) -> bool:
-    """What Optuna decides, asked in its own way."""
-    study = optuna.create_study(direction=direction, pruner=pruner_of(pruner, 6))
+    """The decision of Optuna's pruner."""
+    study = optuna.create_study(direction=direction, pruner=pruner_from_config(pruner, 6))
     study.add_trials([create_trial(value=0.0, intermediate_values=dict(curve)) for curve in curves])
     study.add_trials(
         [
@@ -81,7 +81,7 @@ class TestFallsShort:
         warmup: int,
         noise: float,
     ) -> None:
-        """Over any history: both directions, NaN and infinity, ties, gaps, warm-up and start-up."""
+        """They agree on any history, with NaN, infinity, ties, gaps, warm-up and start-up."""
         pruner = PrunerConfig(startup_trials=startup, warmup_epochs=warmup, noise=noise)
         assert falls_short(own, peers_of(curves), pruner, direction) == optunas(
             own, curves, pruner, direction
@@ -89,7 +89,7 @@ class TestFallsShort:
 
     @pytest.mark.parametrize(("best", "prunes"), [(0.5, False), (0.4999, True)])
     def test_tie(self, best: float, prunes: bool) -> None:
-        """Who is as good as the median stays."""
+        """A trial at the median continues."""
         pruner = PrunerConfig(startup_trials=2, warmup_epochs=0, noise=0)
         assert (
             falls_short({1: best}, peers_of([{1: 0.25}, {1: 0.75}]), pruner, "maximize") is prunes

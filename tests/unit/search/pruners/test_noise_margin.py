@@ -1,4 +1,4 @@
-"""A pruner that gives noisy trials time: it asks another one about the trial as good as its noise allows."""
+"""A pruner with a margin for the noise of a trial."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from optuna.pruners import BasePruner, MedianPruner
 from optuna.trial import FrozenTrial
 
 from search.pruners.noise_margin import LenientPruner
-from search.pruners.robust_stats import noise
+from search.pruners.robust_stats import estimate_noise
 
 QUIET = [0.30, 0.30, 0.30, 0.30, 0.30, 0.30]
 NOISY = [0.20, 0.28, 0.18, 0.29, 0.20, 0.30]
@@ -16,19 +16,19 @@ NOISY = [0.20, 0.28, 0.18, 0.29, 0.20, 0.30]
 
 
 class Recorder(BasePruner):
-    """Remembers what it is asked about."""
+    """Records the values that it gets."""
 
     def __init__(self) -> None:
         self.asked: list[dict[int, float]] = []
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        """Whatever."""
+        """Prune every trial."""
         self.asked.append(dict(trial.intermediate_values))
         return True
 
 
 def study_of(pruner: BasePruner, direction: str = "maximize", *peers: float) -> optuna.Study:
-    """A study with complete trials that stood still at these values."""
+    """A study with complete trials that have these constant values."""
     study = optuna.create_study(direction=direction, pruner=pruner)
     for peer in peers:
         trial = study.ask()
@@ -50,42 +50,42 @@ def pruned_at(study: optuna.Study, values: list[float]) -> int | None:
 
 class TestLenientPruner:
     def test_quiet_and_noisy(self) -> None:
-        """Of two trials with the same best value the quiet one is pruned, for it is where it will stay; the noisy one has time."""
+        """Of two trials with the same best value only the quiet one is pruned."""
         study = study_of(LenientPruner(MedianPruner(2, 4), 2.0), "maximize", 0.35, 0.35, 0.35)
         assert pruned_at(study, QUIET) == 4
         assert pruned_at(study, NOISY) is None
         assert pruned_at(study_of(MedianPruner(2, 4), "maximize", 0.35, 0.35, 0.35), NOISY) == 4
 
     def test_far_below(self) -> None:
-        """Noise is no excuse for a trial that lies farther below its peers."""
+        """A noisy trial that is far below its peers is pruned."""
         assert (
             pruned_at(study_of(LenientPruner(MedianPruner(2, 4), 2.0), "maximize", 0.9, 0.9), NOISY)
             == 4
         )
 
     def test_minimize(self) -> None:
-        """Where less is better the margin goes down."""
+        """Where the metric is minimized the margin is subtracted."""
         study = study_of(LenientPruner(MedianPruner(2, 4), 2.0), "minimize", 0.15, 0.15)
         assert pruned_at(study, QUIET) == 4
         assert pruned_at(study, NOISY) is None
 
     @pytest.mark.parametrize(("direction", "sign"), [("maximize", 1), ("minimize", -1)])
     def test_margin(self, direction: str, sign: int) -> None:
-        """Every value is shown better by the margin times the noise; the trial itself stays as it is."""
+        """The wrapped pruner gets values improved by margin × noise; the trial does not change."""
         recorder = Recorder()
         study = study_of(LenientPruner(recorder, 3.0), direction)
         trial = study.ask()
         for step, value in enumerate(NOISY, 1):
             trial.report(value, step)
         assert trial.should_prune()
-        gain = 3.0 * noise(NOISY)
+        gain = 3.0 * estimate_noise(NOISY)
         assert recorder.asked[-1] == pytest.approx(
             {step: value + sign * gain for step, value in enumerate(NOISY, 1)}
         )
         assert study.trials[0].intermediate_values == dict(enumerate(NOISY, 1))
 
     def test_not_finite(self) -> None:
-        """A report that is no number says nothing of the noise: it does not cost a leader its life."""
+        """Reports that are not finite do not count for the noise."""
         leader = [0.80, 0.90, float("nan"), 0.90, 0.85, 0.90, 0.88, 0.92]
         assert (
             pruned_at(
@@ -98,7 +98,7 @@ class TestLenientPruner:
         for step, value in enumerate([*NOISY, float("inf")], 1):
             trial.report(value, step)
         trial.should_prune()
-        assert recorder.asked[-1][1] == pytest.approx(NOISY[0] + 3.0 * noise(NOISY))
+        assert recorder.asked[-1][1] == pytest.approx(NOISY[0] + 3.0 * estimate_noise(NOISY))
 
     def test_nothing_reported(self) -> None:
         """A trial without a report has no noise."""

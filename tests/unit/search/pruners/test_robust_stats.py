@@ -1,25 +1,25 @@
-"""How a short series moves, told from its noise."""
+"""Robust statistics of short series."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from search.pruners.robust_stats import noise, rising_share, slope, smoothed
+from search.pruners.robust_stats import estimate_noise, median_slope, rising_share, running_median
 
 
-class TestSlope:
+class TestMedianSlope:
     def test_line(self) -> None:
-        """The slope of a straight line is its own, a step a value."""
-        assert slope([5.0, 4.5, 4.0, 3.5]) == -0.5
+        """The slope of a straight line is exact, per value."""
+        assert median_slope([5.0, 4.5, 4.0, 3.5]) == -0.5
 
     def test_by_hand(self) -> None:
         """The median of all slopes: of 0, 3, 1 these are 3, 0.5 and -2."""
-        assert slope([0.0, 3.0, 1.0]) == 0.5
+        assert median_slope([0.0, 3.0, 1.0]) == 0.5
 
     def test_wild_value(self) -> None:
-        """One wild value in six does not turn it."""
-        assert slope([1.0, 2.0, 3.0, 4.0, 5.0, -100.0]) == 1.0
+        """One outlier in six does not change it."""
+        assert median_slope([1.0, 2.0, 3.0, 4.0, 5.0, -100.0]) == 1.0
 
 
 class TestRisingShare:
@@ -31,11 +31,11 @@ class TestRisingShare:
         assert rising_share(values) == share
 
 
-class TestNoise:
+class TestEstimateNoise:
     def test_trend(self) -> None:
-        """A trend is no noise, and a single jump in it is none either."""
-        assert noise([0.5 * step for step in range(12)]) == 0
-        assert noise([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 97.0, 98.0, 99.0, 100.0]) == 0
+        """A trend is no noise, and neither is a single jump in it."""
+        assert estimate_noise([0.5 * step for step in range(12)]) == 0
+        assert estimate_noise([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 97.0, 98.0, 99.0, 100.0]) == 0
 
     @pytest.mark.parametrize("deviation", [0.01, 3.0])
     def test_normal(self, deviation: float) -> None:
@@ -43,20 +43,20 @@ class TestNoise:
         values = (
             np.random.default_rng(0).normal(0, deviation, 5000) + np.arange(5000) * deviation / 10
         )
-        assert noise(list(values)) == pytest.approx(deviation, rel=0.05)
+        assert estimate_noise(list(values)) == pytest.approx(deviation, rel=0.05)
 
     @pytest.mark.parametrize("values", [[], [1.0], [1.0, 2.0], [1.0, 9.0, 2.0]])
     def test_few(self, values: list[float]) -> None:
-        """Fewer than four values show none."""
-        assert noise(values) == 0
+        """Fewer than four values have none."""
+        assert estimate_noise(values) == 0
 
 
-class TestSmoothed:
+class TestRunningMedian:
     def test_by_hand(self) -> None:
         """The median of the last three values, of fewer at the start."""
-        assert smoothed([1.0, 3.0, 2.0, 9.0, 4.0]) == [1.0, 2.0, 2.0, 3.0, 4.0]
+        assert running_median([1.0, 3.0, 2.0, 9.0, 4.0]) == [1.0, 2.0, 2.0, 3.0, 4.0]
 
     @pytest.mark.parametrize("values", [[], [1.0], [1.0, 3.0]])
     def test_few(self, values: list[float]) -> None:
         """A short series has as many values as it had."""
-        assert len(smoothed(values)) == len(values)
+        assert len(running_median(values)) == len(values)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from search.pruners.verdict import judge
-from spaces.records import GO_ON, EpochRecord
+from spaces.records import CONTINUE, EpochRecord
 from spaces.study import StudySpec
 
 Make = Callable[..., EpochRecord]
@@ -18,7 +18,7 @@ SPEC = StudySpec.model_validate(
 
 
 class Peers:
-    """The answer of the peer pruner, and how often it was asked for."""
+    """A peer pruner with a fixed answer, which counts its calls."""
 
     def __init__(self, answer: str | None = None) -> None:
         self.answer, self.asked = answer, 0
@@ -29,14 +29,14 @@ class Peers:
 
 
 class TestJudge:
-    def test_go_on(self, make_record: Make) -> None:
-        """A healthy trial among its peers goes on."""
+    def test_continue(self, make_record: Make) -> None:
+        """A healthy trial that is not worse than its peers continues."""
         peers = Peers()
-        assert judge([make_record(1)], SPEC, peers) is GO_ON
+        assert judge([make_record(1)], SPEC, peers) is CONTINUE
         assert peers.asked == 1
 
     def test_prune(self, make_record: Make) -> None:
-        """One that is worse than its peers is pruned, for the pruner's reason."""
+        """A trial that is worse than its peers is pruned, with the pruner's reason."""
         verdict = judge([make_record(5)], SPEC, Peers("median: worse"))
         assert (verdict.action, verdict.reason, verdict.evidence) == (
             "prune",
@@ -45,13 +45,13 @@ class TestJudge:
         )
 
     def test_last_epoch(self, make_record: Make) -> None:
-        """At the last epoch there is nothing left to save, so the peers are not asked."""
+        """At the last epoch no epochs are left to save, and the peers are not asked."""
         peers = Peers("median: worse")
-        assert judge([make_record(11), make_record(12)], SPEC, peers) is GO_ON
+        assert judge([make_record(11), make_record(12)], SPEC, peers) is CONTINUE
         assert peers.asked == 0
 
     def test_diverged_first(self, make_record: Make) -> None:
-        """A trial that diverged is killed for that, whatever its peers do."""
+        """A trial that diverged ends for that, and its peers are not asked."""
         peers = Peers("median: worse")
         verdict = judge([make_record(5, grad_norm_max=2000.0, broken_step=3)], SPEC, peers)
         assert (verdict.action, peers.asked) == ("diverged", 0)
@@ -74,7 +74,7 @@ class TestJudge:
         ("epoch", "severity"), [(12, 1.0), (6, 1.5), (3, 1.75), (1, 1 + 11 / 12)]
     )
     def test_severity(self, make_record: Make, epoch: int, severity: float) -> None:
-        """The earlier a trial diverged the worse: from 1 at the end to 2 at the start, always above what is feasible."""
+        """The severity is 1 at the end and rises to 2 at the start of a trial."""
         verdict = judge([make_record(epoch, grad_norm_max=2000.0)], SPEC, Peers())
         assert verdict.evidence is not None
         assert verdict.evidence.severity == pytest.approx(severity)
@@ -86,7 +86,7 @@ class TestJudge:
                 "signals": SPEC.signals.model_validate({"gradient_explosion": {"max_norm": 5000}})
             }
         )
-        assert judge([make_record(5, grad_norm_max=2000.0)], lenient, Peers()) is GO_ON
+        assert judge([make_record(5, grad_norm_max=2000.0)], lenient, Peers()) is CONTINUE
 
     def test_direction(self, make_record: Make) -> None:
         """The study's own direction counts."""
@@ -96,5 +96,5 @@ class TestJudge:
                 "metric": SPEC.metric.model_validate({"name": "val_ce", "direction": "minimize"})
             }
         )
-        assert judge(rising, SPEC, Peers()) is GO_ON
+        assert judge(rising, SPEC, Peers()) is CONTINUE
         assert judge(rising, minimizing, Peers()).reason.startswith("metric_falling")

@@ -1,4 +1,4 @@
-"""Signals and a peer pruner over recorded trials, in cases small enough to be counted by hand."""
+"""Backtests of recorded trials, small enough to count by hand."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from typing import Any
 import optuna
 import pytest
 
-from search.console.backtest import print_backtest
-from search.replay.backtest import Field, Row, backtest, cut_short, make_field, only, signal_kills
-from search.replay.pruner import Entrant, replay_peers
-from search.replay.tune import GRIDS, SPARED_SHARE, tune
+from search.console.backtest_tables import print_backtest
+from search.replay.backtest import RuleResult, find_signal_stops, only_signal, run_backtest
+from search.replay.pruner import ReplayedTrial, replay_peers
+from search.replay.ranking import RankedRecording, rank_recording, was_cut_short
+from search.replay.tune import GRIDS, SPARED_SHARE, tune_thresholds
 from spaces.config import MetricConfig
 from spaces.errors import RecordsError
 from spaces.recordings import RecordedStudy, RecordedTrial, Recording
@@ -31,12 +32,12 @@ NONE = PrunerConfig(kind="none")
 BOUND = SignalsConfig.model_validate(
     {name: {"enabled": False} for name in SIGNALS if name != "gradient_explosion"}
 )
-"""Thresholds under which a norm over 1000 kills, and nothing else."""
+"""Thresholds under which only a norm over 1000 stops a trial."""
 
 
 @pytest.fixture
 def trial(make_record: Make) -> Trial:
-    """A trial with an epoch for every metric, an hour each, whose gradient norm explodes in the epoch `bad`."""
+    """Makes trials with an epoch of an hour per metric; the norm explodes in the epoch `bad`."""
 
     def make(
         number: int,
@@ -57,69 +58,67 @@ def trial(make_record: Make) -> Trial:
     return make
 
 
-def field(*trials: RecordedTrial, epochs: int | None = None, **metric: Any) -> Field:
-    """The trials as they are judged."""
-    return make_field(
+def field(*trials: RecordedTrial, epochs: int | None = None, **metric: Any) -> RankedRecording:
+    """The trials, ranked."""
+    return rank_recording(
         Recording(RecordedStudy(name="demo", epochs=epochs, metric=MetricConfig(**metric)), trials)
     )
 
 
 def rows(
-    field: Field, signals: SignalsConfig = BOUND, pruner: PrunerConfig = NONE
-) -> dict[str, Row]:
+    field: RankedRecording, signals: SignalsConfig = BOUND, pruner: PrunerConfig = NONE
+) -> dict[str, RuleResult]:
     """The rows of a backtest, by rule."""
-    return {row.rule: row for row in backtest(field, signals, pruner).rows}
+    return {row.rule: row for row in run_backtest(field, signals, pruner).rows}
 
 
 class TestField:
     def test_ranked(self, trial: Trial) -> None:
-        """Trials rank by the study's own score; of equal ones the earlier comes first, and one without a score is left out."""
+        """Trials with a score rank by the study's rule, of equal ones the earlier first."""
         trials = [
             trial(0, [0.1, 0.3]),
             trial(1, [0.5, 0.2]),
             trial(2, [0.3, 0.1]),
             trial(3, [NAN, NAN]),
         ]
-        assert [held.number for held in field(*trials).ranked] == [1, 0, 2]
-        assert [held.number for held in field(*trials, score="last").ranked] == [0, 1, 2]
-        assert [held.number for held in field(*trials, direction="minimize").ranked] == [0, 2, 1]
+        assert [each.number for each in field(*trials).ranked] == [1, 0, 2]
+        assert [each.number for each in field(*trials, score="last").ranked] == [0, 1, 2]
+        assert [each.number for each in field(*trials, direction="minimize").ranked] == [0, 2, 1]
 
     @pytest.mark.parametrize(("trials", "best"), [(1, 1), (10, 1), (11, 2), (25, 3)])
     def test_best(self, trial: Trial, trials: int, best: int) -> None:
-        """The best tenth is rounded up, so that there always is one."""
+        """The best tenth is rounded up, so that it is never empty."""
         made = field(*(trial(number, [number / 100]) for number in range(trials)))
-        assert [held.number for held in made.best()] == list(
+        assert [each.number for each in made.best_trials()] == list(
             range(trials - 1, trials - 1 - best, -1)
         )
 
     def test_cut_short(self, trial: Trial) -> None:
-        """A killed trial would have gone on; one whose loss was not finite would not, whatever it was called."""
-        assert not cut_short(trial(0, [0.1]))
+        """A stopped trial was cut short, unless its loss was not finite."""
+        assert not was_cut_short(trial(0, [0.1]))
         assert [
-            cut_short(trial(0, [0.1], state))
+            was_cut_short(trial(0, [0.1], state))
             for state in ("pruned", "diverged", "failed", "running")
         ] == [True] * 4
-        assert not cut_short(trial(0, [NAN], "failed", train_loss=NAN, broken_step=3))
-        assert cut_short(trial(0, [0.1], "diverged", bad=1, broken_step=3))
+        assert not was_cut_short(trial(0, [NAN], "failed", train_loss=NAN, broken_step=3))
+        assert was_cut_short(trial(0, [0.1], "diverged", bad=1, broken_step=3))
 
-    def test_epochs_planned(self, trial: Trial) -> None:
-        """Trials are as long as the study says, or as the longest of them."""
-        assert field(trial(0, [0.1]), trial(1, [0.1] * 4)).epochs_planned == 4
-        assert field(trial(0, [0.1]), epochs=30).epochs_planned == 30
+    def test_planned_epochs(self, trial: Trial) -> None:
+        """The planned epochs are those of the study, or of the longest trial."""
+        assert field(trial(0, [0.1]), trial(1, [0.1] * 4)).planned_epochs == 4
+        assert field(trial(0, [0.1]), epochs=30).planned_epochs == 30
 
     def test_nothing(self, trial: Trial) -> None:
-        """Without an epoch there is nothing to replay, and without a trial that ran to its end nothing to compare with."""
+        """A study without an epoch, a complete trial or a score is an error."""
         with pytest.raises(RecordsError, match="demo has no recorded epochs"):
             field(trial(0, []))
-        with pytest.raises(RecordsError, match="no trial of demo ran to its end") as caught:
+        with pytest.raises(RecordsError, match="no trial of demo ran to completion") as caught:
             field(trial(0, [0.1], "pruned"), trial(1, []))
         assert (caught.value.where, caught.value.next_step) == (
             "study demo",
-            "run the study with its kills off",
+            "run the study without signals and pruner",
         )
-        with pytest.raises(
-            RecordsError, match="no trial of demo that ran to its end has a miou that is a number"
-        ):
+        with pytest.raises(RecordsError, match="no complete trial of demo has a finite miou"):
             field(trial(0, [NAN, NAN]), trial(1, [0.1], "pruned"))
 
     @pytest.mark.parametrize(
@@ -135,14 +134,14 @@ class TestField:
             (
                 [0.1],
                 "running",
-                "ran to its end",
+                "ran to completion",
                 "1 trials, all of them cut short",
                 '"state": "complete"',
             ),
             (
                 [NAN, NAN],
                 "complete",
-                "has a miou that is a number",
+                "has a finite miou",
                 "1 trials whose miou is NaN",
                 "record the metric of every epoch",
             ),
@@ -151,9 +150,9 @@ class TestField:
     def test_nothing_in_a_file(
         self, trial: Trial, metrics: list[float], state: Any, what: str, found: str, next_step: str
     ) -> None:
-        """Of a file it is told what to mend in it."""
+        """The error of a file says what to fix in it."""
         with pytest.raises(RecordsError, match=what) as caught:
-            make_field(
+            rank_recording(
                 Recording(
                     RecordedStudy(metric=MetricConfig(name="miou")), (trial(0, metrics, state),)
                 ),
@@ -166,11 +165,11 @@ class TestField:
 
 class TestSignals:
     def test_counted(self, trial: Trial) -> None:
-        """Killed trials, the epochs and hours after the kill, and the best that lives: 10 epochs in all, of which 3 + 1 are saved."""
+        """Of 10 epochs 3 + 1 are saved, with their hours, and the best remaining trial is found."""
         found = rows(
             field(trial(0, [0.1] * 4, bad=1), trial(1, [0.2] * 3, bad=2), trial(2, [0.15] * 3))
         )["gradient_explosion"]
-        assert [(held.number, held.epoch, held.by, held.epochs_saved) for held in found.killed] == [
+        assert [(each.number, each.epoch, each.by, each.epochs_saved) for each in found.killed] == [
             (0, 1, "gradient_explosion", 3),
             (1, 2, "gradient_explosion", 1),
         ]
@@ -180,25 +179,25 @@ class TestSignals:
         assert (found.found.number, found.found.score) == (2, 0.15)
 
     def test_last_epoch(self, trial: Trial) -> None:
-        """A kill after the last epoch saves nothing, and is one all the same."""
+        """A stop after the last epoch counts and saves nothing."""
         found = rows(field(trial(0, [0.1] * 4, bad=4), trial(1, [0.2])))["gradient_explosion"]
         assert (len(found.killed), found.epochs_saved, found.best_killed) == (1, 0, ())
 
     def test_all_killed(self, trial: Trial) -> None:
-        """Where every trial dies nothing would have been found."""
+        """Where every trial is stopped no best trial is found."""
         found = rows(field(trial(0, [0.1] * 2, bad=1)))["gradient_explosion"]
         assert (found.found, found.best_killed) == (None, (0,))
 
     def test_hours_unknown(self, trial: Trial) -> None:
-        """Records without times tell no hours."""
+        """Without times the hours are unknown."""
         made = field(trial(0, [0.1] * 2, bad=1, seconds=NAN))
         assert (
-            backtest(made, BOUND, NONE).hours,
+            run_backtest(made, BOUND, NONE).hours,
             rows(made)["gradient_explosion"].hours_saved,
         ) == (None, None)
 
     def test_each_alone(self, trial: Trial) -> None:
-        """Every signal has a row of its own, and all together one: the earliest kill counts."""
+        """Every signal has a row, and all together have one, in which the earliest stop counts."""
         made = field(
             trial(0, [0.1] * 8, bad=6, class_metric=(0.9, 0.0, 0.0)),
             trial(1, [0.2] * 8, class_metric=(0.9, 0.2, 0.2)),
@@ -206,15 +205,15 @@ class TestSignals:
         found = rows(made, SignalsConfig())
         assert list(found) == [*SIGNALS, "all signals"]
         alone = SignalsConfig().class_collapse.all_but_one_epochs
-        assert [held.epoch for held in found["class_collapse"].killed] == [alone]
-        assert [held.epoch for held in found["gradient_explosion"].killed] == [6]
-        assert [(held.epoch, held.by) for held in found["all signals"].killed] == [
+        assert [each.epoch for each in found["class_collapse"].killed] == [alone]
+        assert [each.epoch for each in found["gradient_explosion"].killed] == [6]
+        assert [(each.epoch, each.by) for each in found["all signals"].killed] == [
             (alone, "class_collapse")
         ]
 
     def test_only(self) -> None:
-        """One signal alone keeps its thresholds, and the others are off."""
-        alone = only(
+        """The one signal keeps its thresholds, and the others are disabled."""
+        alone = only_signal(
             SignalsConfig.model_validate({"gradient_explosion": {"max_norm": 5}}),
             "gradient_explosion",
         )
@@ -222,62 +221,62 @@ class TestSignals:
         assert alone.gradient_explosion.max_norm == 5
 
     def test_direction(self, trial: Trial) -> None:
-        """A metric that is to fall is judged as one."""
+        """A minimized metric may fall."""
         falling = trial(0, [0.9, 0.8, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05])
-        signals = only(SignalsConfig(), "metric_falling")
-        assert signal_kills([falling], signals, "minimize") == {}
-        assert list(signal_kills([falling], signals, "maximize")) == [0]
+        signals = only_signal(SignalsConfig(), "metric_falling")
+        assert find_signal_stops([falling], signals, "minimize") == {}
+        assert list(find_signal_stops([falling], signals, "maximize")) == [0]
 
 
 class TestUnknown:
     def test_cut_short(self, trial: Trial) -> None:
-        """A trial that was cut short is not among the best, whatever it had reached; its epochs can be saved all the same."""
+        """A trial that was cut short is not ranked, and its epochs can be saved."""
         made = field(trial(0, [0.9] * 4, "pruned", bad=1), trial(1, [0.2] * 4))
-        found = backtest(made, BOUND, NONE)
+        found = run_backtest(made, BOUND, NONE)
         assert (
-            [held.number for held in found.best],
+            [each.number for each in found.best],
             found.rows[0].epochs_saved,
             found.rows[0].best_killed,
         ) == ([1], 3, ())
         assert found.unknown[0].startswith("trial 0 was cut short in the record")
 
-    def test_told(self, trial: Trial) -> None:
-        """What was not recorded is told: epochs, and what a signal needs."""
+    def test_missing(self, trial: Trial) -> None:
+        """Missing epochs, and missing numbers of a signal, are listed."""
         made = field(
             trial(0, []), trial(1, [0.2] * 4, val_loss=NAN, class_metric=()), trial(2, [0.3])
         )
-        told = backtest(made, SignalsConfig(), PrunerConfig(kind="median")).unknown
-        assert told[0] == "1 recorded without an epoch: nothing to replay"
+        unknown = run_backtest(made, SignalsConfig(), PrunerConfig(kind="median")).unknown
+        assert unknown[0] == "1 recorded without an epoch: nothing to replay"
         assert (
-            told[1]
-            == "class_collapse: trial 1 was not judged, for want of class metrics in the record"
+            unknown[1]
+            == "class_collapse: trial 1 was not judged, as the record has no class metrics"
         )
         assert (
-            told[2]
-            == "overfitting: trial 1 was not judged, for want of validation losses in the record"
+            unknown[2]
+            == "overfitting: trial 1 was not judged, as the record has no validation losses"
         )
-        assert "a single worker" in told[3]
+        assert "a single worker" in unknown[3]
 
     def test_many(self, trial: Trial) -> None:
-        """Of many trials the first are named."""
+        """Of many trials the first are listed."""
         made = field(trial(0, [0.5]), *(trial(number, [0.2], "running") for number in range(1, 10)))
         assert (
-            backtest(made, BOUND, NONE)
+            run_backtest(made, BOUND, NONE)
             .unknown[0]
             .startswith("9 trials (1, 2, 3, 4, 5, 6 and 3 more) were cut short")
         )
 
     def test_nothing(self, trial: Trial) -> None:
-        """Where everything was recorded there is nothing to tell."""
-        assert backtest(field(trial(0, [0.5])), SignalsConfig(), NONE).unknown == ()
+        """Where everything was recorded nothing is unknown."""
+        assert run_backtest(field(trial(0, [0.5])), SignalsConfig(), NONE).unknown == ()
 
 
 class TestPeers:
     MEDIAN = PrunerConfig(kind="median", startup_trials=2, warmup_epochs=1, noise=0)
-    """The bare rule, to be counted by hand."""
+    """The rule without a margin, to count by hand."""
 
     def test_median(self, trial: Trial) -> None:
-        """By hand: with two finished trials at 0.5 and 0.3, a third is held against their median, 0.4, from epoch 2 on."""
+        """With finished trials at 0.5 and 0.3, a third is compared with 0.4 from epoch 2 on."""
         made = field(
             trial(0, [0.5] * 4),
             trial(1, [0.3] * 4),
@@ -286,15 +285,15 @@ class TestPeers:
             trial(4, [0.1, 0.45, 0.1, 0.1]),
         )
         found = rows(made, BOUND, self.MEDIAN)["median"]
-        assert [(held.number, held.epoch, held.by) for held in found.killed] == [(2, 2, "median")]
+        assert [(each.number, each.epoch, each.by) for each in found.killed] == [(2, 2, "median")]
         assert (found.epochs_saved, found.share_saved) == (2, 0.1)
 
     def test_warmup(self, trial: Trial) -> None:
-        """The setting counts as it does in a study: nobody is pruned in the warm-up, nor before enough trials are complete."""
+        """No trial is pruned in the warm-up, nor before enough trials are complete."""
         made = field(trial(0, [0.5] * 4), trial(1, [0.3] * 4), trial(2, [0.1] * 4))
         assert [
-            held.epoch
-            for held in rows(made, BOUND, PrunerConfig(startup_trials=2, warmup_epochs=2, noise=0))[
+            each.epoch
+            for each in rows(made, BOUND, PrunerConfig(startup_trials=2, warmup_epochs=2, noise=0))[
                 "median"
             ].killed
         ] == [3]
@@ -306,19 +305,19 @@ class TestPeers:
         )
 
     def test_last_epoch(self, trial: Trial) -> None:
-        """After the last epoch nobody is pruned: there is nothing to save."""
+        """No trial is pruned after its last epoch."""
         made = field(
             trial(0, [0.5] * 3), trial(1, [0.5] * 3), trial(2, [0.6, 0.1, 0.1]), trial(3, [0.1] * 3)
         )
         assert [
-            held.number
-            for held in rows(made, BOUND, PrunerConfig(startup_trials=2, warmup_epochs=2, noise=0))[
+            each.number
+            for each in rows(made, BOUND, PrunerConfig(startup_trials=2, warmup_epochs=2, noise=0))[
                 "median"
             ].killed
         ] == []
 
     def test_killed_are_no_peers(self, trial: Trial) -> None:
-        """A trial that a signal killed, or that was cut short in the record, is nobody's peer."""
+        """A trial that a signal stopped, or that was cut short in the record, is not a peer."""
         bad = trial(0, [0.9] * 4, bad=3)
         made = field(
             bad,
@@ -328,18 +327,18 @@ class TestPeers:
             trial(4, [0.9, 0.9], "pruned"),
         )
         found = rows(made, BOUND, self.MEDIAN)
-        assert [held.number for held in found["median"].killed] == [2, 3]
-        assert [(held.number, held.by) for held in found["all signals + median"].killed] == [
+        assert [each.number for each in found["median"].killed] == [2, 3]
+        assert [(each.number, each.by) for each in found["all signals + median"].killed] == [
             (0, "gradient_explosion"),
             (3, "median"),
         ]
 
     def test_signal_first(self, trial: Trial) -> None:
-        """Where both would kill, the signal does, as in a running study."""
+        """Where both would stop a trial the signal does, as in a running study."""
         made = field(trial(0, [0.5] * 4), trial(1, [0.5] * 4), trial(2, [0.1] * 4, bad=2))
         assert [
-            (held.number, held.by)
-            for held in rows(made, BOUND, self.MEDIAN)["all signals + median"].killed
+            (each.number, each.by)
+            for each in rows(made, BOUND, self.MEDIAN)["all signals + median"].killed
         ] == [(2, "gradient_explosion")]
 
     @pytest.mark.parametrize(
@@ -376,7 +375,7 @@ class TestPeers:
             study_name="demo", direction=direction, pruner=kinds[pruner.kind]
         ).optimize(objective, 40)
         entrants = [
-            Entrant(
+            ReplayedTrial(
                 number,
                 trial(number, curve).epochs,
                 None,
@@ -388,28 +387,29 @@ class TestPeers:
         assert replay_peers(entrants, pruner, 12, direction, "demo") == ended
 
     def test_noise(self, trial: Trial) -> None:
-        """As in a study, a noisy trial is held for better than it is: by default it lives where a quiet one with the same best dies."""
+        """By default a noisy trial continues where a quiet one with the same best is pruned."""
         peers = [trial(number, [0.5] * 8) for number in range(8)]
         made = field(*peers, trial(8, [0.4] * 8), trial(9, [0.3, 0.4] * 4))
         assert [
-            (held.number, held.epoch) for held in rows(made, BOUND, PrunerConfig())["median"].killed
+            (each.number, each.epoch) for each in rows(made, BOUND, PrunerConfig())["median"].killed
         ] == [(8, 4)]
         assert [
-            held.number for held in rows(made, BOUND, PrunerConfig(noise=0))["median"].killed
+            each.number for each in rows(made, BOUND, PrunerConfig(noise=0))["median"].killed
         ] == [8, 9]
 
     def test_gaps(self, trial: Trial) -> None:
-        """Hyperband deals its brackets by number: trials that are missing in the record keep theirs."""
+        """Hyperband assigns brackets by number, and missing trials keep theirs."""
         curves = {number: [((number * 37) % 11) / 11] * 9 for number in range(30)}
         kept = [number for number in curves if number % 3]
         pruner = PrunerConfig(kind="hyperband")
         entrants = [
-            Entrant(number, trial(number, curves[number]).epochs, None, None) for number in kept
+            ReplayedTrial(number, trial(number, curves[number]).epochs, None, None)
+            for number in kept
         ]
         found = replay_peers(entrants, pruner, 9, "maximize", "demo")
         assert set(found) <= set(kept)
         assert found != replay_peers(
-            [Entrant(at, held.records, None, None) for at, held in enumerate(entrants)],
+            [ReplayedTrial(at, each.records, None, None) for at, each in enumerate(entrants)],
             pruner,
             9,
             "maximize",
@@ -417,7 +417,7 @@ class TestPeers:
         )
 
     def test_nan(self, trial: Trial) -> None:
-        """An epoch that was not validated is not reported, and a trial without a score is no peer."""
+        """An epoch without a metric is not reported, and a trial without a score is not a peer."""
         made = field(
             trial(0, [NAN] * 4),
             trial(1, [0.5] * 4),
@@ -425,11 +425,11 @@ class TestPeers:
             trial(3, [NAN, NAN, 0.1, 0.1]),
         )
         assert [
-            (held.number, held.epoch) for held in rows(made, BOUND, self.MEDIAN)["median"].killed
+            (each.number, each.epoch) for each in rows(made, BOUND, self.MEDIAN)["median"].killed
         ] == [(3, 3)]
 
     def test_verbosity(self, trial: Trial) -> None:
-        """Optuna is as talkative afterwards as it was before."""
+        """Optuna's verbosity is restored afterwards."""
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         replay_peers([], self.MEDIAN, 4, "maximize", "demo")
         assert optuna.logging.get_verbosity() == optuna.logging.WARNING
@@ -437,7 +437,7 @@ class TestPeers:
 
 class TestTune:
     def test_spares_the_best(self, trial: Trial) -> None:
-        """What is proposed kills none of the best fifth, saves epochs, and says what it would have done."""
+        """The proposal stops none of the best fifth, saves epochs, and has its rows."""
         good = [
             trial(
                 number, [0.1 * epoch for epoch in range(1, 21)], class_metric=(0.9, 0.4, 0.3, None)
@@ -448,8 +448,8 @@ class TestTune:
             trial(number, [0.2] * 20, class_metric=(0.9, 0.0, 0.0, None)) for number in range(4, 12)
         ]
         made = field(*good, *sleepy)
-        found = tune(made, SignalsConfig())
-        assert {held.number for held in found.spared} == {0, 1, 2}
+        found = tune_thresholds(made, SignalsConfig())
+        assert {each.number for each in found.spared} == {0, 1, 2}
         assert len(found.spared) == math.ceil(SPARED_SHARE * 12)
         assert found.signals["class_collapse"]["enabled"]
         last = found.rows[-1]
@@ -457,12 +457,12 @@ class TestTune:
         assert last.share_saved > 0.4
 
     def test_off(self, trial: Trial) -> None:
-        """A signal that kills one of the best whatever its thresholds is switched off; one that was off is not tuned."""
+        """A signal that always stops one of the best is disabled; a disabled one is not tuned."""
         made = field(
             *(trial(number, [0.1] * 8, class_metric=(0.9, 0.0, 0.0)) for number in range(6))
         )
         base = SignalsConfig.model_validate({"overfitting": {"enabled": False}})
-        found = tune(made, base).signals
+        found = tune_thresholds(made, base).signals
         assert found["class_collapse"]["enabled"] is False
         assert "overfitting" not in found
         assert (
@@ -471,17 +471,17 @@ class TestTune:
         )
 
     def test_no_occasion(self, trial: Trial) -> None:
-        """A signal that these trials gave no occasion for is no danger to the best, and keeps its thresholds."""
+        """A signal that fires on none of the trials keeps its thresholds."""
         made = field(
             *(trial(number, [0.1 * epoch for epoch in range(1, 9)]) for number in range(6))
         )
         base = SignalsConfig.model_validate({"loss_rising": {"epochs": 7, "rise": 0.3}})
-        found = tune(made, base).signals
+        found = tune_thresholds(made, base).signals
         assert found["loss_rising"] == base.loss_rising.model_dump()
         assert all(found[name]["enabled"] for name in found)
 
     def test_strictest(self, trial: Trial) -> None:
-        """Of thresholds that save as much and kill as many the strictest are proposed, though others come first."""
+        """Of thresholds that save as much and stop as many the strictest are proposed."""
         good = [
             trial(number, [0.1 * epoch for epoch in range(1, 21)], class_metric=(0.9, 0.4, 0.3))
             for number in range(4)
@@ -489,7 +489,7 @@ class TestTune:
         sleepy = [
             trial(number, [0.2] * 20, class_metric=(0.9, 0.01, 0.01)) for number in range(4, 12)
         ]
-        found = tune(
+        found = tune_thresholds(
             field(*good, *sleepy), SignalsConfig.model_validate({"class_collapse": {"level": 0.0}})
         ).signals["class_collapse"]
         grid = GRIDS["class_collapse"]
@@ -502,7 +502,7 @@ class TestTune:
         }
 
     def test_fewest(self, trial: Trial, make_record: Make) -> None:
-        """A trial whose death saves nothing is spared, also by the thresholds that are set; those that do as well stay."""
+        """Stops that save nothing are avoided; given thresholds that do as well stay."""
         good = [
             trial(number, [0.1 * epoch for epoch in range(1, 21)], class_metric=(0.9, 0.4, 0.3))
             for number in range(4)
@@ -514,25 +514,28 @@ class TestTune:
         late = RecordedTrial(
             12,
             tuple(
-                make_record(epoch, metric=0.3, class_metric=held)
-                for epoch, held in enumerate(classes, 1)
+                make_record(epoch, metric=0.3, class_metric=each)
+                for epoch, each in enumerate(classes, 1)
             ),
         )
         made = field(*good, *sleepy, late)
         happy = {"grace_epochs": 4, "epochs": 3, "all_but_one_epochs": 4}
-        proposed = tune(made, SignalsConfig.model_validate({"class_collapse": happy}))
+        proposed = tune_thresholds(made, SignalsConfig.model_validate({"class_collapse": happy}))
         row = next(row for row in proposed.rows if row.rule == "class_collapse")
         assert (
-            {held.number for held in row.killed},
+            {each.number for each in row.killed},
             proposed.signals["class_collapse"]["epochs"] > 3,
         ) == (set(range(4, 12)), True)
         calm = SignalsConfig.model_validate({"class_collapse": happy | {"epochs": 5}})
-        assert tune(made, calm).signals["class_collapse"] == calm.class_collapse.model_dump()
+        assert (
+            tune_thresholds(made, calm).signals["class_collapse"]
+            == calm.class_collapse.model_dump()
+        )
 
     def test_cannot_judge(self, trial: Trial) -> None:
-        """A signal that lacks its numbers in every trial is not tuned on them."""
+        """A signal whose numbers all trials lack is not tuned."""
         made = field(trial(0, [0.1] * 8, class_metric=(), val_loss=NAN))
-        assert set(tune(made, SignalsConfig()).signals) == {
+        assert set(tune_thresholds(made, SignalsConfig()).signals) == {
             "loss_rising",
             "metric_falling",
             "loss_metric_decoupling",
@@ -541,13 +544,13 @@ class TestTune:
 
 class TestJson:
     def test_plain(self, trial: Trial) -> None:
-        """Both results are JSON as it is, without NaN."""
+        """Both results are JSON without NaN."""
         made = field(trial(0, [0.1] * 4, bad=1), trial(1, [0.2] * 4))
-        for told in (
-            backtest(made, SignalsConfig(), PrunerConfig()).as_dict(),
-            tune(made, SignalsConfig()).as_dict(),
+        for payload in (
+            run_backtest(made, SignalsConfig(), PrunerConfig()).as_dict(),
+            tune_thresholds(made, SignalsConfig()).as_dict(),
         ):
-            assert json.loads(json.dumps(told, allow_nan=False)) == told
+            assert json.loads(json.dumps(payload, allow_nan=False)) == payload
 
 
 class TestTable:
@@ -561,12 +564,12 @@ class TestTable:
         columns: int,
         kind: Any,
     ) -> None:
-        """At any usual width nothing is cut: every rule with its figures in one line, and the best that it kills by number."""
+        """At any usual width nothing is truncated, and each rule has one line."""
         trials = [
             trial(number, [0.1] * 3 + [0.5 - number / 1000] * 9, bad=3)
             for number in range(100, 220)
         ]
-        result = backtest(field(*trials), SignalsConfig(), PrunerConfig(kind=kind))
+        result = run_backtest(field(*trials), SignalsConfig(), PrunerConfig(kind=kind))
         width(columns)
         print_backtest(result)
         said = capsys.readouterr().out

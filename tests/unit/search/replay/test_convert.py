@@ -1,4 +1,4 @@
-"""Curves from elsewhere: tables with a row for every log call become trials that can be judged."""
+"""Tables with a row for every log call become recorded trials."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from search.replay.convert import convert, read_rows
+from search.replay.convert import convert_tables
+from search.replay.table_files import read_rows
 from search.worker.tracker import flatten_record
 from spaces.errors import RecordsError
 from spaces.record_json import make_record as read_row
@@ -30,7 +31,7 @@ WANDB_CSV = """,_step,epoch,train/loss,grad_norm,val/loss,val/miou,val/iou_road,
 3,3,1,0.5,2.0,,,,
 4,4,1,,,0.65,0.40,0.7,0.1
 """
-"""As `run.history().to_csv()` writes it: losses of steps and figures of epochs in rows of their own, epochs from 0."""
+"""As `run.history().to_csv()` writes it: rows of steps and rows of epochs, counted from 0."""
 
 
 def rows_of(*rows: dict[str, Any]) -> str:
@@ -52,8 +53,8 @@ def table(tmp_path: Path) -> Callable[..., Path]:
 
 class TestConvert:
     def test_wandb_csv(self, table: Callable[..., Path]) -> None:
-        """Rows of one epoch are one epoch, counted from 1: losses are means, a largest norm the largest, figures the last."""
-        (trial,) = convert(
+        """Rows of an epoch are merged: the mean loss, the largest norm, the last other value."""
+        (trial,) = convert_tables(
             [table(WANDB_CSV)], COLUMNS | {"grad_norm_max": "grad_norm"}, "maximize"
         ).trials
         first, second = trial.epochs
@@ -68,7 +69,7 @@ class TestConvert:
         assert (trial.state, trial.params) == ("complete", {"run": "run"})
 
     def test_json(self, table: Callable[..., Path]) -> None:
-        """JSON Lines and a JSON array are the same to it, and so are null, a missing cell, and a NaN beside a number."""
+        """JSON Lines and an array are equal, and so are null, a missing cell and NaN."""
         rows = [
             {"epoch": 1, "train/loss": 0.5, "val/miou": None},
             {
@@ -80,24 +81,27 @@ class TestConvert:
             },
         ]
         lines, array = table(rows_of(*rows), "lines.jsonl"), table(json.dumps(rows), "array.json")
-        told = [convert([path], COLUMNS, "maximize").trials[0].epochs for path in (lines, array)]
-        assert repr(told[0]) == repr(told[1])
-        assert (told[0][0].train_loss, told[0][0].metric) == (0.5, 0.25)
+        runs = [
+            convert_tables([path], COLUMNS, "maximize").trials[0].epochs for path in (lines, array)
+        ]
+        assert repr(runs[0]) == repr(runs[1])
+        assert (runs[0][0].train_loss, runs[0][0].metric) == (0.5, 0.25)
 
     def test_nan(self, table: Callable[..., Path]) -> None:
-        """An epoch whose losses are all NaN has diverged; one without a metric was not validated."""
+        """An epoch with NaN losses diverged; one without a metric was not validated."""
         path = table(
-            '{"epoch": 1, "loss": 0.5, "metric": 0.2}\n{"epoch": 2, "loss": NaN}\n{"epoch": 3, "metric": 0.1}',
+            '{"epoch": 1, "loss": 0.5, "metric": 0.2}\n{"epoch": 2, "loss": NaN}\n'
+            '{"epoch": 3, "metric": 0.1}',
             "run.jsonl",
         )
-        epochs = convert([path], {}, "maximize").trials[0].epochs
+        epochs = convert_tables([path], {}, "maximize").trials[0].epochs
         assert [record.epoch for record in epochs] == [1, 2]
         assert (math.isnan(epochs[1].train_loss), math.isnan(epochs[1].metric)) == (True, True)
 
     def test_fractions(self, table: Callable[..., Path]) -> None:
-        """Fractional epochs, as some trainers log them, belong to the epoch that they are part of."""
+        """Fractional epochs, as some trainers log them, belong to the epoch that contains them."""
         path = table("epoch,loss,metric\n0.5,3,\n1.0,1,\n1.0,,0.2\n1.5,1,\n2.0,,0.3\n")
-        epochs = convert([path], {}, "maximize").trials[0].epochs
+        epochs = convert_tables([path], {}, "maximize").trials[0].epochs
         assert [(record.epoch, record.train_loss, record.metric) for record in epochs] == [
             (1, 2.0, 0.2),
             (2, 1.0, 0.3),
@@ -107,21 +111,21 @@ class TestConvert:
         ("whole", "states"), [(False, ["complete", "pruned"]), (True, ["complete", "complete"])]
     )
     def test_short(self, table: Callable[..., Path], whole: bool, states: list[str]) -> None:
-        """A run that is shorter than the longest may have been killed, so its future is unknown unless said otherwise."""
+        """A run that is shorter than the longest counts as cut short, unless declared complete."""
         files = [
             table("epoch,loss,metric\n1,1,0.1\n2,1,0.1\n", "a.csv"),
             table("epoch,loss,metric\n1,1,0.1\n", "b.csv"),
         ]
-        recording = convert(files, {}, "minimize", whole=whole)
+        recording = convert_tables(files, {}, "minimize", whole=whole)
         assert [trial.state for trial in recording.trials] == states
         assert [trial.params["run"] for trial in recording.trials] == ["a", "b"]
         assert recording.study.metric.direction == "minimize"
 
     def test_own(self, table: Callable[..., Path], make_record: Callable[..., EpochRecord]) -> None:
-        """What `search run --wandb` logged needs one column named."""
+        """Runs of `search run --wandb` need one named column."""
         record = make_record(1, grad_shares={}, class_metric=(0.9, 0.2, 0.0))
         path = table(rows_of(flatten_record(record, ("road", "car", "sign"))), "run.jsonl")
-        (epoch,) = convert([path], {"loss": "train_loss"}, "maximize").trials[0].epochs
+        (epoch,) = convert_tables([path], {"loss": "train_loss"}, "maximize").trials[0].epochs
         known = read_row(
             {
                 "epoch": 1,
@@ -145,7 +149,7 @@ class TestConvert:
         )
 
     def test_classes(self, table: Callable[..., Path]) -> None:
-        """A class keeps its place in every epoch and every run, whatever order the keys come in and whichever are missing."""
+        """A class has the same place in every epoch and run, whatever the order of the keys."""
         rows = [
             {"class/road": 0.9, "class/car": 0.5, "class/sign": 0.1},
             {"class/sign": 0.2, "class/road": 0.8},
@@ -157,7 +161,7 @@ class TestConvert:
             "a.jsonl",
         )
         second = table("epoch,loss,metric,class/sign,class/car\n1,0.5,0.2,0.4,0.6\n", "b.csv")
-        trials = convert([first, second], {}, "maximize").trials
+        trials = convert_tables([first, second], {}, "maximize").trials
         assert [record.class_metric for record in trials[0].epochs] == [
             (0.9, 0.5, 0.1),
             (0.8, None, 0.2),
@@ -172,16 +176,16 @@ class TestConvert:
             (WANDB_CSV, COLUMNS | {"val_ce": "val/ce"}, "has no column 'val/ce' for val_ce"),
             (WANDB_CSV, {"los": "train/loss"}, r"unknown key 'los' \(did you mean 'loss'\?\)"),
             ("epoch,loss,metric\n1,low,0.1\n", {}, r"loss \(column 'loss'\) cannot be 'low'"),
-            ("epoch,loss,metric\n,0.1,0.1\n", {}, "holds no epoch with a loss"),
+            ("epoch,loss,metric\n,0.1,0.1\n", {}, "has no epoch with a loss"),
             ("", {}, "has no column 'epoch'"),
         ],
     )
     def test_refused(
         self, table: Callable[..., Path], text: str, columns: dict[str, str], what: str
     ) -> None:
-        """A column that is not there, a key that nobody knows, or a cell that is no number is one clear error."""
+        """A missing column, an unknown key, or a cell without a number is an error."""
         with pytest.raises(RecordsError, match=what) as found:
-            convert([table(text)], columns, "maximize")
+            convert_tables([table(text)], columns, "maximize")
         assert found.value.allowed
 
     @pytest.mark.parametrize(
@@ -193,53 +197,54 @@ class TestConvert:
                 "loss (column 'train/loss')",
             ),
             (
-                '{"epoch": 1, "train/loss": 1, "metric": 1}\n{"epoch": "low", "train/loss": 1, "metric": 1}',
+                '{"epoch": 1, "train/loss": 1, "metric": 1}\n'
+                '{"epoch": "low", "train/loss": 1, "metric": 1}',
                 "run.jsonl",
                 "epoch (column 'epoch')",
             ),
         ],
     )
     def test_row(self, table: Callable[..., Path], text: str, name: str, column: str) -> None:
-        """Of a cell that is no number the file, the row and the column are told."""
+        """The error of a bad cell has the file, the row and the column."""
         path = table(text, name)
         with pytest.raises(RecordsError) as caught:
-            convert([path], {"loss": "train/loss"}, "maximize")
+            convert_tables([path], {"loss": "train/loss"}, "maximize")
         assert (caught.value.what, caught.value.where) == (
             f"{column} cannot be 'low'",
             f"{path}, row 2",
         )
 
     def test_twice(self, table: Callable[..., Path]) -> None:
-        """A table that is given twice, however it is spelled, is refused."""
+        """A table given twice, under any spelling, is refused."""
         path = table("epoch,loss,metric\n1,0.5,0.1\n")
         for again in (path, path.parent / ".." / path.parent.name / path.name):
             with pytest.raises(RecordsError, match="is given twice") as caught:
-                convert([path, again], {}, "maximize")
+                convert_tables([path, again], {}, "maximize")
             assert caught.value.found == f"{path}, {again}"
 
 
 class TestReadRows:
     def test_line(self, table: Callable[..., Path]) -> None:
-        """A line that is no JSON is named by its number."""
+        """The error of a line that is not JSON has its number."""
         with pytest.raises(RecordsError, match=r"a line of run\.jsonl is not JSON") as caught:
             read_rows(table('{"epoch": 1}\n\n{"epoch": \n', "run.jsonl"))
         assert caught.value.where.endswith("run.jsonl, line 3")
 
     @pytest.mark.parametrize("text", ["{", "[1]", "3"])
     def test_refused(self, table: Callable[..., Path], text: str) -> None:
-        """What is no table is refused."""
+        """A file that is not a table is refused."""
         with pytest.raises(RecordsError):
             read_rows(table(text, "run.jsonl"))
 
     @pytest.mark.parametrize("row", ["1,0.5,0.1,9", "1,0.5"])
     def test_ragged(self, table: Callable[..., Path], row: str) -> None:
-        """A row with more or fewer cells than the first line is refused with its line and both numbers."""
+        """A row with another number of cells than the first line is refused with its line."""
         with pytest.raises(RecordsError, match=f"has {row.count(',') + 1} cells") as caught:
             read_rows(table(f"epoch,loss,metric\n0,1,1\n{row}\n", "x.csv"))
         assert caught.value.where.endswith("line 3")
         assert caught.value.allowed.startswith("3 cells")
 
     def test_absent(self, tmp_path: Path) -> None:
-        """So is what is not there."""
+        """A missing file is refused."""
         with pytest.raises(RecordsError, match="cannot read"):
             read_rows(tmp_path / "none.csv")

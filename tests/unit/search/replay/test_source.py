@@ -1,4 +1,4 @@
-"""Recordings out of the store, and what they are judged by."""
+"""Recordings of studies and files, and their thresholds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from search.replay.source import source, study_recording
+from search.replay.source import load_source, study_recording
 from spaces.config import Direction
 from spaces.errors import InputError, StoreError
 from spaces.recordings import RecordedStudy, read_recording, write_recording
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 class TestStudyRecording:
     def test_states(self, demo: Demo) -> None:
-        """Every trial that has a number, in its state, with its epochs and what was sampled; one that has not ended runs."""
+        """Every numbered trial has its state, epochs and sampled values; an open one is running."""
         demo.filled()
         found = study_recording(demo.store, "focal_gamma")
         assert [(trial.number, trial.state, len(trial.epochs)) for trial in found.trials] == [
@@ -40,7 +40,7 @@ class TestStudyRecording:
         )
 
     def test_file(self, demo: Demo, tmp_path: Path) -> None:
-        """It can be written to a file and read again."""
+        """A recording can be written to a file and read again."""
         demo.filled()
         found = study_recording(demo.store, "focal_gamma")
         write_recording(tmp_path / "out.jsonl.gz", found)
@@ -49,14 +49,14 @@ class TestStudyRecording:
         assert [trial.params for trial in again.trials] == [trial.params for trial in found.trials]
 
     def test_unknown(self, demo: Demo) -> None:
-        """A study that is not there is named."""
+        """An unknown study is an error with its name."""
         with pytest.raises(StoreError, match="there is no study 'focal_gama'"):
             study_recording(demo.store, "focal_gama")
 
 
 class TestSource:
     def test_study(self, demo: Demo) -> None:
-        """A study is judged by its own thresholds and pruner, every signal on: run without kills, it would be silent otherwise."""
+        """A study has its own thresholds and pruner, with every signal enabled."""
         spec = demo.plan.spec
         signals = {name: {"enabled": False} for name in SIGNALS} | {
             "class_collapse": {"enabled": False, "epochs": 7}
@@ -65,27 +65,27 @@ class TestSource:
             demo.stored.id,
             spec.model_dump(mode="json") | {"signals": signals, "pruner": {"kind": "none"}},
         )
-        found = source("focal_gamma", None, None, lambda: demo.store)
+        found = load_source("focal_gamma", None, None, lambda: demo.store)
         assert all(getattr(found.signals, name).enabled for name in SIGNALS)
         assert (found.signals.class_collapse.epochs, found.pruner.kind) == (7, "none")
 
     def test_file(self, tmp_path: Path) -> None:
-        """A file is judged by the defaults, and the command line may say which way its metric goes."""
+        """A file has the default thresholds, and a direction from the command line."""
         path = tmp_path / "curves.jsonl"
         path.write_text('{"epochs": [{"epoch": 1, "loss": 0.8, "metric": 0.45}]}')
-        found = source(None, path, "minimize", lambda: pytest.fail("no store is needed"))
+        found = load_source(None, path, "minimize", lambda: pytest.fail("no store is needed"))
         assert (found.signals, found.pruner, found.recording.study.metric.direction) == (
             SignalsConfig(),
             PrunerConfig(),
             "minimize",
         )
         assert (
-            source(None, path, None, lambda: pytest.fail("no store is needed")).recording.study
+            load_source(None, path, None, lambda: pytest.fail("no store is needed")).recording.study
             == RecordedStudy()
         )
 
     @pytest.mark.parametrize(
-        ("told", "asked", "used"),
+        ("metric", "asked", "used"),
         [
             ({}, "minimize", "minimize"),
             ({"name": "ce"}, "minimize", "minimize"),
@@ -93,38 +93,39 @@ class TestSource:
         ],
     )
     def test_direction(
-        self, tmp_path: Path, told: dict[str, str], asked: Direction, used: str
+        self, tmp_path: Path, metric: dict[str, str], asked: Direction, used: str
     ) -> None:
-        """A direction on the command line is for a file that does not tell it, be its metric named or not."""
+        """A direction on the command line is for a file that has none, with or without a metric."""
         path = tmp_path / "curves.jsonl"
-        study = {"metric": told}
+        study = {"metric": metric}
         path.write_text(
             json.dumps({"study": study, "epochs": [{"epoch": 1, "loss": 0.8, "metric": 0.45}]})
         )
         assert (
-            source(
+            load_source(
                 None, path, asked, lambda: pytest.fail("no store is needed")
             ).recording.study.metric.direction
             == used
         )
 
-    def test_direction_told(self, tmp_path: Path) -> None:
-        """What is recorded is not turned around: a file that says otherwise is an error, and so is any direction for a study."""
+    def test_other_direction(self, tmp_path: Path) -> None:
+        """Another direction than the recorded one is an error, and so is any for a study."""
         path = tmp_path / "curves.jsonl"
         path.write_text(
-            '{"study": {"metric": {"direction": "maximize"}}, "epochs": [{"epoch": 1, "loss": 0.8, "metric": 0.45}]}'
+            '{"study": {"metric": {"direction": "maximize"}}, '
+            '"epochs": [{"epoch": 1, "loss": 0.8, "metric": 0.45}]}'
         )
-        with pytest.raises(InputError, match=r"curves.jsonl says that its metric is to maximize"):
-            source(None, path, "minimize", lambda: pytest.fail("no store is needed"))
-        with pytest.raises(InputError, match="a study in the store says itself"):
-            source("demo", None, "maximize", lambda: pytest.fail("nothing is opened"))
+        with pytest.raises(InputError, match=r"curves.jsonl has a metric to maximize"):
+            load_source(None, path, "minimize", lambda: pytest.fail("no store is needed"))
+        with pytest.raises(InputError, match="a study in the store has its own direction"):
+            load_source("demo", None, "maximize", lambda: pytest.fail("nothing is opened"))
 
     @pytest.mark.parametrize(
         ("study", "records", "found"),
         [(None, None, "neither"), ("demo", Path("curves.jsonl"), "both")],
     )
     def test_one(self, study: str | None, records: Path | None, found: str) -> None:
-        """Exactly one thing is replayed."""
-        with pytest.raises(InputError, match="name one thing to replay") as problem:
-            source(study, records, None, lambda: pytest.fail("nothing is opened"))
+        """Exactly one of study and file is replayed."""
+        with pytest.raises(InputError, match="give either a study or a file to replay") as problem:
+            load_source(study, records, None, lambda: pytest.fail("nothing is opened"))
         assert problem.value.found == found

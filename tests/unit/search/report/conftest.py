@@ -1,4 +1,4 @@
-"""A study as the tests of the reports need it: a real store, and trials as a test makes them."""
+"""A study in a real store, with trials as a test makes them."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class Demo:
         return claim
 
     def report(self) -> StudyReport:
-        """How it stands."""
+        """The report on the study."""
         return study_report(self.store, "demo")
 
 

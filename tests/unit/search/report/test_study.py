@@ -1,4 +1,4 @@
-"""What a study amounts to, read from a real store."""
+"""The report on a study, read from a real store."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def numbers(rows: Sequence[LeaderboardRow]) -> list[int]:
 
 class TestStudyReport:
     def test_empty(self, demo: Demo) -> None:
-        """A study that has not begun has its whole budget left, and neither leaderboard nor kills."""
+        """A study that has not begun has all of its budget left, and no leaderboard."""
         report = demo.report()
 
         assert (report.name, report.metric, report.direction, report.score_rule, report.epochs) == (
@@ -78,7 +78,7 @@ class TestStudyReport:
         }
 
     def test_budget_overspent(self, demo: Demo) -> None:
-        """A budget that was lowered below what is done leaves nothing, not less than nothing."""
+        """A budget below the number of trials leaves 0."""
         for _ in range(2):
             demo.start()
         demo.store.studies.redefine_study(
@@ -88,12 +88,12 @@ class TestStudyReport:
         assert demo.report().states["left"] == 0
 
     def test_unknown(self, demo: Demo) -> None:
-        """An unknown study is an error that names the nearest."""
+        """An unknown study is an error with the nearest name."""
         with pytest.raises(StoreError, match="did you mean 'demo'"):
             study_report(demo.store, "dmeo")
 
     def test_few_queries(self, demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
-        """However many trials there are, none is asked for by itself."""
+        """The report needs no query per trial."""
         demo.complete(0.2)
         for method in (
             "epochs.EpochRepository.trial_records",
@@ -105,7 +105,7 @@ class TestStudyReport:
         assert len(demo.report().leaderboard) == 1
 
     def test_json(self, demo: Demo) -> None:
-        """A report is JSON as it is: NaN, which JSON does not know, is null; tuples are lists."""
+        """A report is JSON: NaN is null, and tuples are lists."""
         claim = demo.start([0.1, NAN])
         demo.store.leases.finish_trial(
             claim,
@@ -113,15 +113,15 @@ class TestStudyReport:
         )
         demo.complete(0.2)
 
-        told = json.loads(json.dumps(demo.report().as_dict(), allow_nan=False))
+        payload = json.loads(json.dumps(demo.report().as_dict(), allow_nan=False))
 
-        assert told["kills"][0]["severity"] is None
-        assert told["leaderboard"][0]["params"] == {
+        assert payload["kills"][0]["severity"] is None
+        assert payload["leaderboard"][0]["params"] == {
             "loss.kind": "focal",
             "loss.gamma": 2.0,
             "optimizer.lr_multiple": 0.5,
         }
-        assert told["states"]["complete"] == 1
+        assert payload["states"]["complete"] == 1
 
 
 class TestLeaderboard:
@@ -136,7 +136,7 @@ class TestLeaderboard:
         assert [row.rank for row in rows] == [1, 2, 3, 4]
 
     def test_minimized(self, store: Store, make_record: Make) -> None:
-        """Where the metric is to be small, the smallest comes first, and the best epoch is the smallest one."""
+        """A minimized metric ranks ascending, and its best epoch is the lowest one."""
         demo = Demo(store, make_record, metric=MetricConfig(name="val_ce", direction="minimize"))
         demo.complete(0.5, [0.7, 0.5, 0.6])
         demo.complete(0.4, [0.4, 0.5, 0.6])
@@ -147,7 +147,7 @@ class TestLeaderboard:
         assert [(row.best_epoch, row.epochs) for row in rows] == [(1, 3), (2, 3)]
 
     def test_complete_only(self, demo: Demo) -> None:
-        """A trial that was killed, runs, or has no score has no place, however good its epochs were."""
+        """A trial that was stopped, is running, or has no score is not ranked."""
         demo.complete(0.2)
         demo.complete(NAN)
         demo.complete(None)
@@ -158,7 +158,7 @@ class TestLeaderboard:
         assert numbers(demo.report().leaderboard) == [0]
 
     def test_params(self, demo: Demo) -> None:
-        """What was sampled is shown by path, without dimensions that do not exist under its choices, and the rate beside its multiple."""
+        """A row has the sampled values without excluded dimensions, and the rate of a multiple."""
         demo.complete(0.4, config=FOCAL)
         demo.complete(0.3, config=PLAIN)
 
@@ -180,7 +180,7 @@ class TestLeaderboard:
         assert demo.report().leaderboard[0].lr is None
 
     def test_preset_and_test(self, demo: Demo) -> None:
-        """A preset is named; the test metric is that of the last epoch that has one."""
+        """A row has the preset, and the test metric of the last epoch with one."""
         claim = demo.start([0.1, 0.3], preset="safe")
         demo.store.epochs.append_epoch(
             claim, demo.make(3, metric=0.2, test=TestScore(0.25, ())), 600
@@ -197,7 +197,7 @@ class TestLeaderboard:
 
     @pytest.mark.parametrize(("behind", "tied"), [(0.036, True), (0.037, False)])
     def test_tied(self, demo: Demo, behind: float, tied: bool) -> None:
-        """A row is tied when it lies within the noise of its own run and the first row's, put together."""
+        """A row is tied within the combined noise of its own run and the first row's."""
         noisy, calm = [0.30, 0.33] * 3, [0.1] * 6  # noise 0.0363 and 0
         demo.complete(0.4, noisy)
         demo.complete(0.4 - behind, calm)
@@ -218,7 +218,7 @@ class TestLeaderboard:
 
 class TestNoise:
     def test_by_hand(self, make_record: Make) -> None:
-        """Second differences of 0.06 throughout are those of noise of 0.06 / (0.6745·√6); a NaN is left out, and what is long past."""
+        """Constant second differences give a known noise; NaN and old epochs are left out."""
         metrics = [0, 9] * 20 + [0.30, 0.33, NAN] + [0.30, 0.33] * 9
         records = [make_record(epoch, metric=metric) for epoch, metric in enumerate(metrics, 1)]
 
@@ -232,7 +232,7 @@ class TestNoise:
 
     @pytest.mark.parametrize("metrics", [[], [0.1], [0.1, 0.2, 0.4], [0.1, 0.2, NAN, 0.3]])
     def test_too_few(self, make_record: Make, metrics: list[float]) -> None:
-        """Fewer than two second differences say nothing."""
+        """Fewer than two second differences give no noise."""
         assert (
             metric_noise(
                 [make_record(epoch, metric=metric) for epoch, metric in enumerate(metrics, 1)]
@@ -243,7 +243,7 @@ class TestNoise:
 
 class TestKills:
     def test_diverged(self, demo: Demo) -> None:
-        """A diverged trial tells its signal, place, cause and first remedy."""
+        """A diverged trial has its signal, place, cause and first remedy."""
         claim = demo.start([0.1, NAN])
         demo.store.leases.finish_trial(
             claim,
@@ -269,11 +269,11 @@ class TestKills:
         assert (kill.reason, kill.cause, kill.remedy) == (
             "gradient_explosion: the gradient norm was 2011",
             "learning rate too high",
-            "halve it",
+            "halve it: optimizer.lr_multiple 0.5 → 15",
         )
 
     def test_pruned(self, demo: Demo) -> None:
-        """A pruned trial names its pruner and its last epoch; its cause lies in its peers."""
+        """A pruned trial has its pruner and its last epoch; its cause is its peers."""
         demo.store.leases.finish_trial(
             demo.start([0.1, 0.1, 0.1]),
             Outcome("pruned", 0.1, "median: best metric 0.1 by epoch 3", "median"),
@@ -290,7 +290,7 @@ class TestKills:
         )
 
     def test_failed(self, demo: Demo) -> None:
-        """A failed trial names the kind of error; it need not have an epoch."""
+        """A failed trial has the type of its error, with or without an epoch."""
         demo.store.leases.finish_trial(
             demo.start(),
             Outcome(
@@ -312,7 +312,7 @@ class TestKills:
         )
 
     def test_causes(self, demo: Demo) -> None:
-        """Causes are counted, the most frequent first; complete trials are no kills."""
+        """Causes are counted, the most frequent first; complete trials do not count."""
         demo.complete(0.3)
         demo.store.leases.finish_trial(
             demo.start([0.1]), Outcome("pruned", 0.1, "median: …", "median")
@@ -337,7 +337,7 @@ class TestKills:
 
 class TestStudyHealth:
     def test_of_a_study(self, demo: Demo) -> None:
-        """A study tells how many complete trials show each sign, and which do not."""
+        """Each sign has the number of complete trials that show it, and those that do not."""
         demo.complete(0.4, [0.1, 0.4])
         demo.complete(0.4, [0.4, 0.1])
         demo.store.leases.finish_trial(demo.start([0.4, 0.1]), Outcome("pruned"))

@@ -1,4 +1,4 @@
-"""What a trial amounts to, read from a real store."""
+"""The report on a trial, read from a real store."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.unit.search.report.conftest import DIAGNOSIS, EVIDENCE, FOCAL, INF, N
 
 class TestTrialReport:
     def test_whole(self, demo: Demo) -> None:
-        """Everything that the store knows of a trial is in its report."""
+        """A report has everything that the store has of a trial."""
         claim = demo.start(
             [0.1],
             preset="safe",
@@ -59,7 +59,7 @@ class TestTrialReport:
         assert (report.worker, report.reason) == ("box:1", "gradient_explosion: …")
 
     def test_former_signal(self, demo: Demo) -> None:
-        """Evidence that was stored under a former name of its signal is shown under the name now."""
+        """Evidence stored under a former name of its signal has the name of now."""
         evidence = replace(EVIDENCE, signal="loss_metric_divorce")
         demo.store.leases.finish_trial(
             demo.start([0.1]),
@@ -75,7 +75,7 @@ class TestTrialReport:
         assert [kill.signal for kill in demo.report().kills] == ["loss_metric_decoupling"]
 
     def test_failed(self, demo: Demo) -> None:
-        """The whole text of an error is kept."""
+        """A report has the full text of an error."""
         demo.store.leases.finish_trial(
             demo.start(),
             Outcome("failed", reason="ValueError: x", error="Traceback\nValueError: x"),
@@ -84,7 +84,7 @@ class TestTrialReport:
         assert trial_report(demo.store, "demo", 0).error == "Traceback\nValueError: x"
 
     def test_just_started(self, demo: Demo) -> None:
-        """A trial without an epoch can be looked at."""
+        """A trial without an epoch has a report."""
         demo.start()
 
         report = trial_report(demo.store, "demo", 0)
@@ -97,31 +97,34 @@ class TestTrialReport:
         )
 
     def test_nameless_classes(self, demo: Demo) -> None:
-        """Classes whose names nobody told are numbered."""
+        """Classes without recorded names are numbered."""
         demo.start([0.1])
 
         assert trial_report(demo.store, "demo", 0).class_names == ("0", "1", "2")
 
     def test_json(self, demo: Demo) -> None:
-        """A report is JSON as it is, records, evidence and remedies included; NaN and infinity are null."""
+        """A report is JSON with records, evidence and remedies; NaN and infinity are null."""
         claim = demo.start([0.1, NAN], grad_norm_max=INF)
         demo.store.leases.finish_trial(
             claim, Outcome("diverged", 0.1, "…", evidence=EVIDENCE, diagnosis=DIAGNOSIS)
         )
 
-        told = json.loads(
+        payload = json.loads(
             json.dumps(trial_report(demo.store, "demo", 0).as_dict(), allow_nan=False)
         )
 
-        assert [record["metric"] for record in told["records"]] == [0.1, None]
-        assert told["records"][0]["grad_norm_max"] is None
-        assert told["findings"][0]["evidence"]["numbers"] == {"grad_norm_max": 2011.0, "lr": None}
-        assert told["findings"][0]["diagnosis"]["remedies"][0]["patch"] == {
+        assert [record["metric"] for record in payload["records"]] == [0.1, None]
+        assert payload["records"][0]["grad_norm_max"] is None
+        assert payload["findings"][0]["evidence"]["numbers"] == {
+            "grad_norm_max": 2011.0,
+            "lr": None,
+        }
+        assert payload["findings"][0]["diagnosis"]["remedies"][0]["patch"] == {
             "optimizer.lr_multiple": 15.0
         }
 
     def test_unknown_number(self, demo: Demo) -> None:
-        """A number that no trial has is an error that says which there are, and what to do."""
+        """An unknown number is an error with the known ones and the next step."""
         demo.start()
 
         with pytest.raises(StoreError) as caught:
@@ -132,7 +135,7 @@ class TestTrialReport:
         assert "search show --study demo" in caught.value.next_step
 
     def test_noise_is_finite(self, demo: Demo) -> None:
-        """A record whose metric is no number does not spoil the noise of a complete trial."""
+        """A metric that is NaN does not count for the noise of a complete trial."""
         demo.complete(0.3, [0.1, 0.1, 0.1, 0.2, 0.3, 0.2, NAN])
 
         (row,) = demo.report().leaderboard

@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from search.sampling.buffered_storage import BufferedStorage
 from search.sampling.connection import open_trials
 from storage.location import StoreLocation
-from storage.rows import Sampled, SampledParam
+from storage.rows import SampledParam, SampledTrial
 
 RATE = FloatDistribution(1e-3, 1.0, log=True)
 KIND = CategoricalDistribution(("ce", "focal"))
@@ -49,7 +49,7 @@ class TestBuffered:
             SampledParam("rate", 0.5, distribution_to_json(RATE)),
             SampledParam("kind", 1, distribution_to_json(KIND)),
         )
-        assert pending.to_sampled() == Sampled(params, {"shared": json.dumps({"rate": 0.5})})
+        assert pending.to_sampled() == SampledTrial(params, {"shared": json.dumps({"rate": 0.5})})
         assert (database.get_trial(trial_id).params, database.get_trial(trial_id).system_attrs) == (
             {},
             {},

@@ -194,7 +194,7 @@ class TestSuggest:
         plan = make_plan(load_study("combined"))
         for number, params in enumerate(run_trials(in_memory(plan), plan, 25)):
             assert all(plan.spec.space[path].contains(value) for path, value in params.items())
-            assert plan.config(params, number)
+            assert plan.make_config(params, number)
 
     @pytest.mark.filterwarnings("error")
     def test_presets_first(self, trials: RDBStorage) -> None:
@@ -215,7 +215,9 @@ class TestSuggest:
             plan.preset_params(name) for name in plan.spec.presets
         ]
         assert "loss.gamma" not in asked[0].params
-        assert all(plan.config(suggest_params(trial, plan), trial.number) for trial in asked[4:])
+        assert all(
+            plan.make_config(suggest_params(trial, plan), trial.number) for trial in asked[4:]
+        )
 
     def test_presets_once(self, trials: RDBStorage) -> None:
         """A start that was cut short and made again enqueues only what is missing."""

@@ -20,18 +20,18 @@ from search.worker.stop import StopRequest, StopTraining
 from search.worker.watchdog import Watchdog
 from spaces.errors import InputError, LeaseLostError
 from spaces.records import EpochRecord
-from storage.files.best_weights import Artifacts
-from storage.files.checkpoints import TrialStates
-from storage.files.study_files import CheckpointFiles
+from storage.files.best_weights import BestWeights
+from storage.files.checkpoints import StoredCheckpoints
+from storage.files.study_files import StudyFiles
 from tests.conftest import RECORD
 
 OWNER = {"study": "demo", "trial": 3}
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> CheckpointFiles:
+def files(tmp_path: Path) -> StudyFiles:
     """Files in a folder that does not exist yet."""
-    return CheckpointFiles(tmp_path)
+    return StudyFiles(tmp_path)
 
 
 def record(epoch: int) -> EpochRecord:
@@ -40,7 +40,7 @@ def record(epoch: int) -> EpochRecord:
 
 
 def make(
-    files: CheckpointFiles,
+    files: StudyFiles,
     attempt: int = 1,
     stored_epochs: int = 0,
     stop: StopRequest | None = None,
@@ -51,7 +51,7 @@ def make(
     confirm_lease: Callable[[], None] = lambda: None,
 ) -> TrialCheckpoints:
     """The checkpoints of an attempt at trial 3."""
-    states = TrialStates(files, files.path("demo", 3))
+    states = StoredCheckpoints(files, files.trial_stem("demo", 3))
     return TrialCheckpoints(
         states=states,
         attempt=attempt,
@@ -72,9 +72,9 @@ def write(checkpoints: TrialCheckpoints, epoch: int, content: bytes = b"state") 
     checkpoints.write(lambda path: path.write_bytes(content) and None)
 
 
-def following(files: CheckpointFiles, stored_epochs: int) -> TrialCheckpoints:
+def following(files: StudyFiles, stored_epochs: int) -> TrialCheckpoints:
     """The checkpoints of the next attempt, in a copy of the files, so that several can resume from the same ones."""
-    copy = CheckpointFiles(files.root / f"after-{stored_epochs}")
+    copy = StudyFiles(files.root / f"after-{stored_epochs}")
     shutil.copytree(files.root / "demo", copy.root / "demo")
     return make(copy, 2, stored_epochs)
 
@@ -86,7 +86,7 @@ def content(checkpoints: TrialCheckpoints) -> bytes | None:
 
 
 class TestLatest:
-    def test_newest(self, files: CheckpointFiles) -> None:
+    def test_newest(self, files: StudyFiles) -> None:
         """The next attempt resumes from the newest state, and knows its epoch."""
         for epoch in (1, 2, 3):
             write(make(files), epoch, b"%d" % epoch)
@@ -94,21 +94,21 @@ class TestLatest:
         assert content(following) == b"3"
         assert following.epoch == 3
 
-    def test_broken(self, files: CheckpointFiles, caplog: pytest.LogCaptureFixture) -> None:
+    def test_broken(self, files: StudyFiles, caplog: pytest.LogCaptureFixture) -> None:
         """A broken state is named in the log, and the one before is used; without that, none."""
         first = make(files)
         write(first, 1, b"older")
         write(first, 2, b"newer")
-        newest, older = first.states.newest_first()
+        newest, older = first.states.list_newest_first()
         newest.path.write_bytes(b"newe")
         assert content(make(files, 2, 2)) == b"older"
         assert f"the checkpoint {newest.path} is broken" in caplog.text
-        for state in first.states.newest_first():
+        for state in first.states.list_newest_first():
             state.path.write_bytes(b"cut")
         assert content(make(files, 3, 2)) is None
         assert older.order == (1, 1)
 
-    def test_newer_than_the_store(self, files: CheckpointFiles) -> None:
+    def test_newer_than_the_store(self, files: StudyFiles) -> None:
         """A state that is newer than the epochs in the store is passed over for an older one."""
         write(make(files), 4, b"4")
         write(make(files), 6, b"6")
@@ -119,7 +119,7 @@ class TestLatest:
             b"6",
         ]
 
-    def test_unconfirmed(self, files: CheckpointFiles) -> None:
+    def test_unconfirmed(self, files: StudyFiles) -> None:
         """Epochs that the store may lack are in the state's note, and come from there; with a gap it is not used."""
         unconfirmed = [record(3), record(4), replace(record(5), metric=math.nan)]
         first = make(files, unconfirmed=unconfirmed)
@@ -138,13 +138,13 @@ class TestLatest:
         assert found[2].resume_point.missing[:2] == (record(3), record(4))
         assert math.isnan(found[2].resume_point.missing[2].metric)
 
-    def test_another_owner(self, files: CheckpointFiles) -> None:
+    def test_another_owner(self, files: StudyFiles) -> None:
         """A state of another trial with the same file name is not used."""
         other = make(files, owner={"study": "demo", "trial": 99})
         write(other, 1)
         assert content(make(files, 2, 1)) is None
 
-    def test_decided_once(self, files: CheckpointFiles) -> None:
+    def test_decided_once(self, files: StudyFiles) -> None:
         """An attempt keeps the state that it resumed from, whatever an earlier attempt writes or removes later."""
         first = make(files)
         write(first, 1, b"1")
@@ -156,19 +156,19 @@ class TestLatest:
         first.remove_states()
         assert content(second) == b"1"
 
-    def test_none_yet(self, files: CheckpointFiles) -> None:
+    def test_none_yet(self, files: StudyFiles) -> None:
         """An attempt without a state stays without one, and keeps unusable ones until it has written its own."""
         first = make(files)
         write(first, 4, b"4")
         second = make(files, 2)
         write(first, 5, b"5")
         assert content(second) is None
-        assert [state.order for state in second.states.newest_first()] == [(1, 2), (1, 1)]
+        assert [state.order for state in second.states.list_newest_first()] == [(1, 2), (1, 1)]
         for epoch in (1, 2):
             write(second, epoch)
-        assert [state.order for state in second.states.newest_first()] == [(2, 2), (2, 1)]
+        assert [state.order for state in second.states.list_newest_first()] == [(2, 2), (2, 1)]
 
-    def test_lost(self, files: CheckpointFiles) -> None:
+    def test_lost(self, files: StudyFiles) -> None:
         """An attempt that has lost its trial writes no state, and raises that."""
         owners = [1]
 
@@ -181,18 +181,18 @@ class TestLatest:
         owners.append(2)
         with pytest.raises(LeaseLostError):
             write(checkpoints, 2)
-        assert [state.note["epoch"] for state in checkpoints.states.newest_first()] == [1]
+        assert [state.note["epoch"] for state in checkpoints.states.list_newest_first()] == [1]
 
 
 class TestStep:
-    def test_not_due(self, files: CheckpointFiles) -> None:
+    def test_not_due(self, files: StudyFiles) -> None:
         """No state is due soon after the last one."""
         checkpoints = make(files)
         assert not checkpoints.step()
         assert not checkpoints.due(record(1), last=True)
         assert checkpoints.declined_epoch == 1
 
-    def test_old(self, files: CheckpointFiles) -> None:
+    def test_old(self, files: StudyFiles) -> None:
         """A state is due when the last one is old, and less often if it takes long to write."""
         checkpoints = make(files)
         checkpoints.last_written -= 1000
@@ -201,7 +201,7 @@ class TestStep:
         checkpoints.every_s = 2000
         assert not checkpoints.step()
 
-    def test_configured(self, files: CheckpointFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_configured(self, files: StudyFiles, monkeypatch: pytest.MonkeyPatch) -> None:
         """The environment sets another time between two states, after the first one too."""
         monkeypatch.setenv("SEARCH_CHECKPOINT_S", "100")
         checkpoints = make(files, at_least_s=checkpoint_every_s())
@@ -219,14 +219,14 @@ class TestStep:
         with pytest.raises(InputError, match="SEARCH_CHECKPOINT_S"):
             checkpoint_every_s()
 
-    def test_promising(self, files: CheckpointFiles) -> None:
+    def test_promising(self, files: StudyFiles) -> None:
         """The last state of a trial that may be the best is due, however recent the one before."""
         checkpoints = make(files, is_promising=lambda last: last.epoch == 2)
         assert not checkpoints.due(record(2), last=False)
         assert not checkpoints.due(record(1), last=True)
         assert checkpoints.due(record(2), last=True)
 
-    def test_interrupted(self, files: CheckpointFiles) -> None:
+    def test_interrupted(self, files: StudyFiles) -> None:
         """Ctrl-C waits for the end of the epoch, and its state does not end the training."""
         stop = StopRequest()
         checkpoints = make(files, stop=stop)
@@ -235,7 +235,7 @@ class TestStep:
         assert checkpoints.due(record(1), last=False)
         checkpoints.write(lambda path: path.write_bytes(b"x") and None)
 
-    def test_urgent(self, files: CheckpointFiles) -> None:
+    def test_urgent(self, files: StudyFiles) -> None:
         """After SIGTERM a state is due at the next step, and ends the training when it is written."""
         stop = StopRequest()
         checkpoints = make(files, stop=stop)
@@ -245,7 +245,7 @@ class TestStep:
             checkpoints.write(lambda path: path.write_bytes(b"midway") and None)
         assert content(make(files, 2)) == b"midway"
 
-    def test_urgent_without_a_state(self, files: CheckpointFiles) -> None:
+    def test_urgent_without_a_state(self, files: StudyFiles) -> None:
         """A training that writes no state within an epoch ends at the step after."""
         stop = StopRequest()
         checkpoints = make(files, stop=stop)
@@ -254,7 +254,7 @@ class TestStep:
         with pytest.raises(StopTraining):
             checkpoints.step()
 
-    def test_urgent_at_the_end_of_an_epoch(self, files: CheckpointFiles) -> None:
+    def test_urgent_at_the_end_of_an_epoch(self, files: StudyFiles) -> None:
         """The state after an epoch does not end the training: its record still has to be reported."""
         stop = StopRequest()
         checkpoints = make(files, stop=stop)
@@ -265,7 +265,7 @@ class TestStep:
 
 
 class TestDisk:
-    def test_full(self, files: CheckpointFiles, caplog: pytest.LogCaptureFixture) -> None:
+    def test_full(self, files: StudyFiles, caplog: pytest.LogCaptureFixture) -> None:
         """On a full disk the trial continues, with a warning, and both earlier states stay."""
         checkpoints = make(files, stored_epochs=9)
         for epoch in (1, 2):
@@ -281,7 +281,7 @@ class TestDisk:
         write(checkpoints, 4, b"4")
         assert content(following(files, 9)) == b"4"
 
-    def test_full_and_urgent(self, files: CheckpointFiles) -> None:
+    def test_full_and_urgent(self, files: StudyFiles) -> None:
         """A full disk does not delay a stop."""
         stop = StopRequest()
         checkpoints = make(files, stop=stop)
@@ -296,21 +296,21 @@ class TestDisk:
 
     def test_no_room_for_the_best(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         """When the best weights cannot be stored, the trial is complete all the same."""
-        checkpoints = make(CheckpointFiles(tmp_path))
+        checkpoints = make(StudyFiles(tmp_path))
         write(checkpoints, 1)
         (tmp_path / "demo" / "artifacts").write_text("in the way")
-        checkpoints.keep_best(Artifacts(CheckpointFiles(tmp_path), "demo", 1.0), 3, 0.5, "maximize")
+        checkpoints.keep_best(BestWeights(StudyFiles(tmp_path), "demo", 1.0), 3, 0.5, "maximize")
         assert "the best weights were not kept" in caplog.text
 
 
 class TestKeepBest:
     @pytest.mark.parametrize(("stale", "kept"), [(False, True), (True, False)])
-    def test_last_epoch(self, files: CheckpointFiles, stale: bool, kept: bool) -> None:
+    def test_last_epoch(self, files: StudyFiles, stale: bool, kept: bool) -> None:
         """The state of the last epoch is kept, an older one is not."""
-        checkpoints, artifacts = make(files), Artifacts(files, "demo", 1.0)
+        checkpoints, artifacts = make(files), BestWeights(files, "demo", 1.0)
         write(checkpoints, 1)
         if stale:
             checkpoints.due(record(2), last=True)
         checkpoints.keep_best(artifacts, 3, 0.5, "maximize")
         checkpoints.remove_states()
-        assert (artifacts.best() is not None) == kept
+        assert (artifacts.find_best() is not None) == kept

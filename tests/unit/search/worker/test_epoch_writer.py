@@ -20,6 +20,7 @@ from spaces.records import EpochRecord
 from storage.location import StoreLocation
 from storage.rows import Claim, Outcome
 from storage.store import Store
+from tests.waiting import PATIENCE_S
 
 Make = Callable[..., EpochRecord]
 LEASE_S = 600.0
@@ -57,9 +58,8 @@ class Fixture:
 
     def _allow(self, value: str) -> None:
         self.admin.execute(f"ALTER DATABASE {self.database} ALLOW_CONNECTIONS {value}")
-        self.admin.execute(
-            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{self.database}'"
-        )
+        cut = "SELECT count(pg_terminate_backend(pid, %s)) FROM pg_stat_activity WHERE datname = %s"
+        self.admin.execute(cut, (int(1000 * PATIENCE_S), self.database))
 
     def epochs(self) -> list[int]:
         """The epochs in the store."""

@@ -6,12 +6,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
+from search.worker import stop as module
 from search.worker.stop import StopNow, StopRequest, StopTraining
+from tests.waiting import until
 
 ORPHAN = """
 import os, sys, time
@@ -25,7 +27,7 @@ print("gone" if stop.is_urgent else "asked to stop after the epoch", flush=True)
 """
 """A worker that waits for the death of its parent."""
 
-PARENT = "import subprocess, sys, os, time; subprocess.Popen([sys.executable, '-c', sys.argv[1], str(os.getpid())]); time.sleep(60)"
+PARENT = "import subprocess, sys, os, signal; subprocess.Popen([sys.executable, '-c', sys.argv[1], str(os.getpid())]); signal.pause()"
 
 
 @pytest.fixture
@@ -46,12 +48,15 @@ class TestStopRequest:
         assert stop.is_requested
         assert stop.is_requested
 
-    def test_deadline(self) -> None:
+    def test_deadline(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A stop is requested once the deadline has passed."""
-        assert not StopRequest(3600).is_requested
+        now = [1000.0]
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
         assert StopRequest(0).is_requested
-        stop = StopRequest(0.01)
-        time.sleep(0.02)
+        stop = StopRequest(3600)
+        now[0] += 3599
+        assert not stop.is_requested
+        now[0] += 1
         assert stop.is_requested
 
     @pytest.mark.usefixtures("handlers")
@@ -112,10 +117,7 @@ class TestWatchParent:
         """A parent that was gone before the worker looked is noticed too."""
         stop = StopRequest()
         stop.watch_parent(os.getpid())  # a process is never its own parent
-        deadline = time.monotonic() + 30
-        while not stop.is_requested and time.monotonic() < deadline:
-            time.sleep(0.001)
-        assert stop.is_requested
+        until(lambda: stop.is_requested, "a stop is requested")
 
 
 class TestDeviceTime:

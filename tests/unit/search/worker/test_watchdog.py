@@ -24,21 +24,28 @@ from spaces.errors import LeaseLostError, WorkerRestartRequired
 from spaces.loader import load_study
 from storage.location import StoreLocation
 from storage.rows import Claim, Death
+from tests.waiting import PATIENCE_S
 
 HANGING = """
 import sys, time
+from types import SimpleNamespace
 from objectives.segmentation.train import Run
-original = Run.accumulate_gradients
+from search.worker import watchdog
+original, hours = Run.accumulate_gradients, 0
+watchdog.time = SimpleNamespace(monotonic=lambda: time.monotonic() + 3600 * hours)
 def never_ends(self, group, means):
-    while self.epoch == 2 and means.steps == 1:
-        time.sleep(1)
+    global hours
+    if self.epoch == 2 and means.steps == 1:
+        hours = 1
+        while True:
+            time.sleep(1)
     return original(self, group, means)
 Run.accumulate_gradients = never_ends
 from search.cli import main
 sys.argv = ["search", "worker", "--study", sys.argv[1]]
 main()
 """
-"""A worker whose second epoch hangs in its second step."""
+"""A worker whose second epoch hangs in its second step, and whose watchdog sees an hour of it pass at once."""
 
 
 class Clock:
@@ -149,7 +156,7 @@ def test_hung_after_a_loss(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def training() -> Iterator[bool]:
         watchdog.record_step()
-        yield ended.wait(30)
+        yield ended.wait(PATIENCE_S)
 
     with lease.Lease(
         cast(Any, SimpleNamespace(leases=LostLeases())),
@@ -168,7 +175,7 @@ def test_hung_worker(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'search.db'}"
     data = {"train_scenes": 16, "val_scenes": 8, "test_scenes": 8, "size": 32}
     spec = load_study(
-        "lr_clip", {"epochs": 3, "trials": 1, "presets": [], "hang_after_s": 6, "base.data": data}
+        "lr_clip", {"epochs": 3, "trials": 1, "presets": [], "hang_after_s": 600, "base.data": data}
     )
     session = open_session(spec, StoreLocation.parse(url))
     with session.store as store:
@@ -179,7 +186,7 @@ def test_hung_worker(tmp_path: Path) -> None:
             text=True,
             env=os.environ | {"SEARCH_STORE": url},
         )
-        said, _ = worker.communicate(timeout=200)
+        said, _ = worker.communicate(timeout=PATIENCE_S)
 
         assert worker.returncode == WorkerRestartRequired.exit_code, said
         last = said.splitlines()[-1]
@@ -187,7 +194,7 @@ def test_hung_worker(tmp_path: Path) -> None:
             "error: trial 0 hangs: step 2 (validation steps included) after 1 complete epochs has taken "
         )
         assert last.endswith(
-            "where 6 s are allowed (hang_after_s); this process ends, the stacks of its threads are above"
+            "where 600 s are allowed (hang_after_s); this process ends, the stacks of its threads are above"
         )
         assert "in never_ends" in said
         assert "Thread 0x" in said

@@ -1,4 +1,4 @@
-"""A server that fell silent without closing its connections is given up in good time, by MySQL's driver as by PostgreSQL's."""
+"""Timeouts for a server that stopped responding without closing its connections."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from types import SimpleNamespace
 
 import pytest
 
-from storage.database.engine import PATIENCE, _give_up_in_time
+from storage.database.connections import SERVER_TIMEOUTS, _set_socket_timeouts
 
 
 @pytest.mark.skipif(
     not hasattr(socket, "TCP_USER_TIMEOUT"), reason="this system has no such option of TCP"
 )
 def test_options() -> None:
-    """The options of libpq are those of the driver's socket, read back from the kernel."""
+    """MySQL's socket gets the timeouts that libpq has options for."""
     with (
         socket.create_server(("127.0.0.1", 0)) as server,
         socket.create_connection(server.getsockname()) as client,
     ):
-        _give_up_in_time(SimpleNamespace(_sock=client), None)
+        _set_socket_timeouts(SimpleNamespace(_sock=client), None)
         found = {
             name: client.getsockopt(socket.IPPROTO_TCP, option)
             for name, option in (
@@ -29,12 +29,12 @@ def test_options() -> None:
                 ("tcp_user_timeout", socket.TCP_USER_TIMEOUT),
             )
         }
-        assert found == PATIENCE
+        assert found == SERVER_TIMEOUTS
 
 
 def test_no_network() -> None:
-    """A connection through a file has none of them."""
+    """A connection through a Unix socket gets none of them."""
     ours, theirs = socket.socketpair(socket.AF_UNIX)
     with ours, theirs:
-        _give_up_in_time(SimpleNamespace(_sock=ours), None)
+        _set_socket_timeouts(SimpleNamespace(_sock=ours), None)
         assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0

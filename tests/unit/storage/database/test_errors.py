@@ -1,4 +1,4 @@
-"""What a failing database says, in words that help."""
+"""Translation of database errors."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import pytest
 from sqlalchemy.exc import IntegrityError, OperationalError, PendingRollbackError, StatementError
 
 from spaces.errors import StoreError, StoreUnreachableError
-from storage.database.errors import is_fault, spoken
+from storage.database.errors import is_database_error, translate_errors
 
 
-class TestSpoken:
+class TestTranslateErrors:
     @pytest.mark.parametrize(
         ("said", "statement", "what", "next_step"),
         [
@@ -20,9 +20,9 @@ class TestSpoken:
                 "check user and password",
             ),
             (
-                'FATAL:  role "nobody" does not exist',
+                'FATAL:  role "guest" does not exist',
                 None,
-                "does not let that user in",
+                "does not accept the user",
                 "check the user",
             ),
             ("connection refused", None, "cannot be reached", "check that the server runs"),
@@ -33,12 +33,20 @@ class TestSpoken:
                 "choose another place",
             ),
             ("no such table: search_trials", "SELECT 1", "the store failed", "look at `found`"),
-            ("disk I/O error: No space left on device", "INSERT", "the disk is full", "make room"),
+            (
+                "disk I/O error: No space left on device",
+                "INSERT",
+                "the disk is full",
+                "free some space",
+            ),
         ],
     )
     def test_words(self, said: str, statement: str | None, what: str, next_step: str) -> None:
-        """A failure becomes one message with the place, what the driver said, and what to do."""
-        with pytest.raises(StoreError, match=what) as caught, spoken("postgresql://host/db", None):
+        """An error becomes one message: where, what the driver reported, and what to do."""
+        with (
+            pytest.raises(StoreError, match=what) as caught,
+            translate_errors("postgresql://host/db", None),
+        ):
             raise OperationalError(statement, {}, Exception(said))
 
         assert caught.value.where == "postgresql://host/db"
@@ -46,29 +54,32 @@ class TestSpoken:
         assert next_step in caught.value.next_step
 
     def test_cut_in_the_middle(self) -> None:
-        """A transaction whose connection was cut is one that may succeed later, in whatever words."""
+        """A transaction whose connection was cut may succeed later, whatever the message."""
         cut = PendingRollbackError("Can't reconnect until invalid transaction is rolled back.")
-        assert is_fault(cut)
+        assert is_database_error(cut)
         with (
             pytest.raises(StoreUnreachableError, match="cannot be reached"),
-            spoken("postgresql://host/db", None),
+            translate_errors("postgresql://host/db", None),
         ):
             raise cut
 
     def test_password(self) -> None:
-        """A driver that repeats the password is not repeated."""
-        with pytest.raises(StoreError) as caught, spoken("postgresql://host/db", "s3cret"):
+        """A password in the driver's message is hidden."""
+        with (
+            pytest.raises(StoreError) as caught,
+            translate_errors("postgresql://host/db", "s3cret"),
+        ):
             raise OperationalError(None, {}, Exception("could not\n log in with s3cret"))
 
         assert caught.value.found == "could not log in with ***"
 
     def test_left_alone(self) -> None:
-        """A broken constraint and a mistake of ours are not the store's failure; a value of the wrong type is a TypeError."""
+        """A violated constraint and a wrong statement or value are not errors of the store."""
         for error in (
             IntegrityError("INSERT", {}, Exception("unique")),
             StatementError("a bind is missing", "INSERT", {}, KeyError("x")),
         ):
-            with pytest.raises(type(error)), spoken("sqlite:///x", None):
+            with pytest.raises(type(error)), translate_errors("sqlite:///x", None):
                 raise error
-        with pytest.raises(TypeError, match="no JSON"), spoken("sqlite:///x", None):
+        with pytest.raises(TypeError, match="no JSON"), translate_errors("sqlite:///x", None):
             raise StatementError("wrapped", "INSERT", {}, TypeError("no JSON"))

@@ -1,4 +1,4 @@
-"""The last two states of a trial, and the best of a study."""
+"""The last two checkpoints of a trial, and the best weights of a study."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from pathlib import Path
 
 import pytest
 
-from storage.files.best_weights import Artifacts
-from storage.files.checkpoints import TrialState, TrialStates, checksum
-from storage.files.study_files import CheckpointFiles
+from storage.files.best_weights import BestWeights
+from storage.files.checkpoints import StoredCheckpoint, StoredCheckpoints, hash_file
+from storage.files.study_files import StudyFiles
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> CheckpointFiles:
+def files(tmp_path: Path) -> StudyFiles:
     """Files in a folder that does not exist yet."""
-    return CheckpointFiles(tmp_path / "files")
+    return StudyFiles(tmp_path / "files")
 
 
 @pytest.fixture
-def states(files: CheckpointFiles) -> TrialStates:
-    """Those of trial 3."""
-    return TrialStates(files, files.path("demo", 3))
+def states(files: StudyFiles) -> StoredCheckpoints:
+    """The checkpoints of trial 3."""
+    return StoredCheckpoints(files, files.trial_stem("demo", 3))
 
 
 def holding(content: bytes) -> Callable[[Path], None]:
-    """What saves this content."""
+    """A function that saves this content."""
 
     def save(draft: Path) -> None:
         draft.write_bytes(content)
@@ -35,27 +35,27 @@ def holding(content: bytes) -> Callable[[Path], None]:
     return save
 
 
-def names(files: CheckpointFiles) -> list[str]:
-    """Every file."""
+def names(files: StudyFiles) -> list[str]:
+    """The names of all files."""
     return sorted(path.name for path in files.root.rglob("*") if path.is_file())
 
 
-def found(states: TrialStates) -> list[tuple[bytes, int]]:
-    """What can be gone on from, the newest first: content and noted epoch."""
-    return [(state.path.read_bytes(), state.note["epoch"]) for state in states.newest_first()]
+def found(states: StoredCheckpoints) -> list[tuple[bytes, int]]:
+    """The checkpoints to resume from, newest first: content and epoch of the note."""
+    return [(state.path.read_bytes(), state.note["epoch"]) for state in states.list_newest_first()]
 
 
 class TestTrialStates:
-    def test_none(self, files: CheckpointFiles, states: TrialStates) -> None:
-        """A trial that never wrote one has nothing to go on from, and nothing to remove."""
-        assert states.newest_first() == []
-        states.remove(1)
+    def test_none(self, files: StudyFiles, states: StoredCheckpoints) -> None:
+        """A trial without a checkpoint has nothing to resume from, and nothing to remove."""
+        assert states.list_newest_first() == []
+        states.remove_up_to(1)
         assert not files.root.exists()
 
-    def test_last_two(self, files: CheckpointFiles, states: TrialStates) -> None:
-        """Two are kept, the newest first; a later attempt counts on from its own, and goes before what an earlier one still writes."""
+    def test_last_two(self, files: StudyFiles, states: StoredCheckpoints) -> None:
+        """Two are kept, newest first; a later attempt's come before an earlier one's late ones."""
         for epoch in range(1, 5):
-            states.write(1, holding(b"%d" % epoch), {"epoch": epoch})
+            states.save_checkpoint(1, holding(b"%d" % epoch), {"epoch": epoch})
         assert found(states) == [(b"4", 4), (b"3", 3)]
         assert names(files) == [
             "trial-00003.1.3.ckpt",
@@ -63,80 +63,84 @@ class TestTrialStates:
             "trial-00003.1.4.ckpt",
             "trial-00003.1.4.json",
         ]
-        states.write(2, holding(b"two"), {"epoch": 4})
+        states.save_checkpoint(2, holding(b"two"), {"epoch": 4})
         assert found(states) == [(b"two", 4), (b"4", 4)]
-        states.write(1, holding(b"late"), {"epoch": 9})
+        states.save_checkpoint(1, holding(b"late"), {"epoch": 9})
         assert found(states)[0] == (b"two", 4)
-        assert states.newest_first()[0].whole()
-        states.write(12, holding(b"twelve"), {"epoch": 5})
-        states.write(12, holding(b"thirteen"), {"epoch": 5})
+        assert states.list_newest_first()[0].is_intact()
+        states.save_checkpoint(12, holding(b"twelve"), {"epoch": 5})
+        states.save_checkpoint(12, holding(b"thirteen"), {"epoch": 5})
         assert [content for content, _ in found(states)] == [b"thirteen", b"twelve"]
 
     @pytest.mark.parametrize("harm", ["cut", "flipped", "gone"])
-    def test_broken(self, states: TrialStates, harm: str) -> None:
-        """A state that is cut off, has a bit flipped, or is gone, is not whole; the one before it is."""
-        states.write(1, holding(b"older"), {"epoch": 1})
-        path = states.write(1, holding(b"newer"), {"epoch": 2}).path
-        assert all(state.whole() for state in states.newest_first())
+    def test_broken(self, states: StoredCheckpoints, harm: str) -> None:
+        """A truncated, changed or missing checkpoint is not intact; the one before it is."""
+        states.save_checkpoint(1, holding(b"older"), {"epoch": 1})
+        path = states.save_checkpoint(1, holding(b"newer"), {"epoch": 2}).path
+        assert all(state.is_intact() for state in states.list_newest_first())
         if harm == "gone":
             path.unlink()
         else:
             path.write_bytes(b"newe" if harm == "cut" else b"neweR")
-        assert [state.whole() for state in states.newest_first()] == [False, True]
+        assert [state.is_intact() for state in states.list_newest_first()] == [False, True]
 
     @pytest.mark.parametrize("note", ["", "{", "[]", '"x"'])
-    def test_broken_note(self, states: TrialStates, note: str) -> None:
-        """A note that is broken makes its state count for nothing."""
-        states.write(1, holding(b"older"), {"epoch": 1})
-        states.write(1, holding(b"newer"), {"epoch": 2}).path.with_suffix(".json").write_text(note)
+    def test_broken_note(self, states: StoredCheckpoints, note: str) -> None:
+        """A checkpoint with a broken note does not count."""
+        states.save_checkpoint(1, holding(b"older"), {"epoch": 1})
+        states.save_checkpoint(1, holding(b"newer"), {"epoch": 2}).path.with_suffix(
+            ".json"
+        ).write_text(note)
         assert found(states) == [(b"older", 1)]
 
-    def test_left_by_a_killed_process(self, files: CheckpointFiles, states: TrialStates) -> None:
-        """A state without its note does not count, and goes with the next ones; drafts go with the trial, whose neighbours keep theirs."""
-        neighbour = TrialStates(files, files.path("demo", 31))
-        neighbour.write(1, holding(b"x"), {"epoch": 1})
-        states.write(1, holding(b"whole"), {"epoch": 1})
+    def test_left_by_a_killed_process(self, files: StudyFiles, states: StoredCheckpoints) -> None:
+        """A checkpoint without a note does not count; drafts are removed with the trial's files."""
+        neighbour = StoredCheckpoints(files, files.trial_stem("demo", 31))
+        neighbour.save_checkpoint(1, holding(b"x"), {"epoch": 1})
+        states.save_checkpoint(1, holding(b"whole"), {"epoch": 1})
         (states.stem.parent / "trial-00003.1.2.ckpt").write_bytes(b"without a note")
         (states.stem.parent / ".trial-00003.1.3.ckpt.99-abcd").write_bytes(b"half")
         assert found(states) == [(b"whole", 1)]
-        states.write(1, holding(b"next"), {"epoch": 2})
+        states.save_checkpoint(1, holding(b"next"), {"epoch": 2})
         assert found(states) == [(b"next", 2), (b"whole", 1)]
         assert not (states.stem.parent / "trial-00003.1.2.ckpt").exists()
-        states.remove(1)
+        states.remove_up_to(1)
         assert names(files) == ["trial-00031.1.1.ckpt", "trial-00031.1.1.json"]
 
     @pytest.mark.parametrize("limit", [1000, 20])
-    def test_too_large(self, files: CheckpointFiles, states: TrialStates, limit: int) -> None:
-        """When the system refuses to write more of the state, or of its note, both former states stay, and nothing of the new one."""
+    def test_too_large(self, files: StudyFiles, states: StoredCheckpoints, limit: int) -> None:
+        """A write that fails in the file or its note leaves only the two earlier checkpoints."""
         for epoch in (1, 2):
-            states.write(1, holding(b"%d" % epoch), {"epoch": epoch})
+            states.save_checkpoint(1, holding(b"%d" % epoch), {"epoch": epoch})
         before, (soft, hard) = names(files), resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
         try:
             with pytest.raises(OSError, match="File too large"):
-                states.write(1, holding(b"x" * (2000 if limit == 1000 else 10)), {"epoch": 3})
+                states.save_checkpoint(
+                    1, holding(b"x" * (2000 if limit == 1000 else 10)), {"epoch": 3}
+                )
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         assert names(files) == before
         assert found(states) == [(b"2", 2), (b"1", 1)]
-        assert all(state.whole() for state in states.newest_first())
+        assert all(state.is_intact() for state in states.list_newest_first())
 
 
 class TestArtifacts:
     @pytest.fixture
-    def artifacts(self, files: CheckpointFiles) -> Artifacts:
-        """Those of a study that was registered at second 1."""
-        return Artifacts(files, "demo", 1.0)
+    def artifacts(self, files: StudyFiles) -> BestWeights:
+        """The best weights of a study that was registered at second 1."""
+        return BestWeights(files, "demo", 1.0)
 
-    def state(self, files: CheckpointFiles, number: int) -> TrialState:
-        """The state of a trial, which tells its number."""
-        return TrialStates(files, files.path("demo", number)).write(
+    def state(self, files: StudyFiles, number: int) -> StoredCheckpoint:
+        """A checkpoint of a trial, with its number as content."""
+        return StoredCheckpoints(files, files.trial_stem("demo", number)).save_checkpoint(
             1, holding(b"trial %d" % number), {"epoch": 1}
         )
 
-    def test_best_alone(self, files: CheckpointFiles, artifacts: Artifacts) -> None:
-        """The state of the best trial alone is kept, under its content's hash, also when the trial's own files go."""
-        assert artifacts.best() is None
+    def test_best_alone(self, files: StudyFiles, artifacts: BestWeights) -> None:
+        """Only the best trial's weights are kept, also after its other files are removed."""
+        assert artifacts.find_best() is None
         for number, score, kept in [
             (0, 0.3, True),
             (1, 0.2, False),
@@ -145,27 +149,29 @@ class TestArtifacts:
             (3, float("nan"), False),
         ]:
             state = self.state(files, number)
-            assert artifacts.beats(number, score, "maximize") == kept
-            assert artifacts.keep(number, score, "maximize", state) == kept
-            TrialStates(files, files.path("demo", number)).remove(1)
-        best = artifacts.best()
+            assert artifacts.is_better(number, score, "maximize") == kept
+            assert artifacts.save_if_better(number, score, "maximize", state) == kept
+            StoredCheckpoints(files, files.trial_stem("demo", number)).remove_up_to(1)
+        best = artifacts.find_best()
         assert best is not None
         assert (best.trial, best.score) == (2, 0.5)
-        assert artifacts.path(best).read_bytes() == b"trial 2"
-        assert checksum(artifacts.path(best)) == artifacts.path(best).name
+        assert artifacts.weights_path(best).read_bytes() == b"trial 2"
+        assert hash_file(artifacts.weights_path(best)) == artifacts.weights_path(best).name
         assert names(files) == sorted([".lock", "best.json", best.sha256])
 
-    def test_of_equals(self, files: CheckpointFiles, artifacts: Artifacts) -> None:
-        """Of equal trials the earlier one is the best, as in the leaderboard, whichever ends first."""
+    def test_of_equals(self, files: StudyFiles, artifacts: BestWeights) -> None:
+        """Of equal trials the earlier one is the best, in any order of ending."""
         for number, kept in [(5, True), (2, True), (3, False)]:
-            assert artifacts.keep(number, 0.5, "minimize", self.state(files, number)) == kept
+            assert (
+                artifacts.save_if_better(number, 0.5, "minimize", self.state(files, number)) == kept
+            )
 
-    def test_another_study(self, files: CheckpointFiles, artifacts: Artifacts) -> None:
-        """What a study of a deleted store left does not count, and is replaced."""
-        artifacts.keep(7, 0.9, "maximize", self.state(files, 7))
-        later = Artifacts(files, "demo", 2.0)
-        assert later.best() is None
-        assert later.keep(0, 0.1, "maximize", self.state(files, 0))
+    def test_another_study(self, files: StudyFiles, artifacts: BestWeights) -> None:
+        """Weights of a deleted study of the same name do not count, and are replaced."""
+        artifacts.save_if_better(7, 0.9, "maximize", self.state(files, 7))
+        later = BestWeights(files, "demo", 2.0)
+        assert later.find_best() is None
+        assert later.save_if_better(0, 0.1, "maximize", self.state(files, 0))
         assert len([name for name in names(files) if len(name) == 64]) == 1
 
     @pytest.mark.parametrize(
@@ -173,10 +179,10 @@ class TestArtifacts:
         [{"sha256": "../../../../etc/passwd"}, {"sha256": 7}, {"score": "high"}, {"more": 1}],
     )
     def test_note_not_trusted(
-        self, files: CheckpointFiles, artifacts: Artifacts, change: dict[str, object]
+        self, files: StudyFiles, artifacts: BestWeights, change: dict[str, object]
     ) -> None:
-        """A note that was tampered with leads nowhere."""
-        artifacts.keep(7, 0.9, "maximize", self.state(files, 7))
+        """A manipulated note leads to no file."""
+        artifacts.save_if_better(7, 0.9, "maximize", self.state(files, 7))
         note = artifacts.folder / "best.json"
         note.write_text(json.dumps(json.loads(note.read_text()) | change))
-        assert artifacts.best() is None
+        assert artifacts.find_best() is None

@@ -1,4 +1,4 @@
-"""The spelling of JSON values that JSON has no words for."""
+"""JSON encoding of NaN and the infinities."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ values = st.recursive(
 class TestDumps:
     @given(value=values)
     def test_round_trip(self, value: Any) -> None:
-        """Any JSON value, with NaN and infinity anywhere in it, comes back the same, even one that looks like our own marker."""
+        """Any value with NaN and infinity is decoded as it was, even one like our marker."""
         assert repr(loads(dumps(value))) == repr(value)
 
     @given(value=values)
     def test_strict_json(self, value: Any) -> None:
-        """The text is JSON that any reader understands: it has no bare NaN in it."""
+        """The text is standard JSON, without a bare NaN."""
 
         def refuse(word: str) -> None:
             raise AssertionError(f"a bare {word}")
@@ -45,7 +45,7 @@ class TestDumps:
         json.loads(dumps(value), parse_constant=refuse)
 
     def test_spelling(self) -> None:
-        """NaN is spelled as a marker, in lists and mappings of any kind; tuples are lists."""
+        """NaN is encoded as a marker, in lists and mappings of any kind; tuples become lists."""
         assert (
             dumps(MappingProxyType({"a": (math.nan, -math.inf)}))
             == '{"a":[{"$float":"nan"},{"$float":"-inf"}]}'
@@ -53,6 +53,6 @@ class TestDumps:
         assert dumps({"a": MappingProxyType({"b": 1})}) == '{"a":{"b":1}}'
 
     def test_not_json(self) -> None:
-        """What JSON cannot hold is named."""
+        """A value that JSON cannot represent is named in the error."""
         with pytest.raises(TypeError, match="complex is not a JSON value: 1j"):
             dumps({"z": 1j})

@@ -1,4 +1,4 @@
-"""A campaign's store, read by plain SQL and on its own connection: what is there is told by the database and not by our own code."""
+"""Read a campaign's store by plain SQL on its own connection, independently of our own code."""
 
 from __future__ import annotations
 
@@ -10,10 +10,16 @@ import psycopg
 
 from storage.tables.columns import loads
 
-HELD = ("reserved", "running")
+CLAIMED_STATES = ("reserved", "running")
 
-_TRIALS = "SELECT id, number, state, attempt, lost, pid, lease_until, optuna_trial_id, score FROM search_trials ORDER BY id"
-_EPOCHS_SINCE = "SELECT trial_id, epoch, attempt, at, record FROM search_epochs WHERE at >= {since!r} ORDER BY at"
+_TRIALS = (
+    "SELECT id, number, state, attempt, lost, pid, lease_until, optuna_trial_id, score "
+    "FROM search_trials ORDER BY id"
+)
+_EPOCHS_SINCE = (
+    "SELECT trial_id, epoch, attempt, at, record FROM search_epochs "
+    "WHERE at >= {since!r} ORDER BY at"
+)
 
 
 @dataclass(frozen=True)
@@ -31,14 +37,14 @@ class TrialRow:
     score: Any
 
     @property
-    def held(self) -> bool:
+    def running(self) -> bool:
         """Whether a worker works on it, or did when it vanished."""
-        return self.state in HELD
+        return self.state in CLAIMED_STATES
 
 
 @dataclass(frozen=True)
 class EpochRow:
-    """An epoch as our table has it; `seconds` is what the worker's clock said of it, so that a second training tells another."""
+    """An epoch of our table. `seconds` was measured by the worker, so a second training differs."""
 
     trial_id: int
     epoch: int
@@ -47,11 +53,12 @@ class EpochRow:
     seconds: float
 
 
-class Books:
-    """Both books of one store: our tables, and Optuna's beside them.
+class StoreReader:
+    """Our tables and Optuna's of one store.
 
     Args:
-        url: an SQLite file, or a PostgreSQL server that is asked directly, past whatever cuts the workers' connections.
+        url: an SQLite file, or a PostgreSQL server that is asked directly, past whatever cuts the
+            workers' connections.
     """
 
     def __init__(self, url: str) -> None:

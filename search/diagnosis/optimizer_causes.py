@@ -1,0 +1,156 @@
+"""Causes in the optimizer: learning rate, gradient clipping, batch size and weight decay."""
+
+from __future__ import annotations
+
+import math
+
+from search.diagnosis.facts import Facts
+from search.diagnosis.observation import (
+    DIVERGED_CE,
+    FAST_GROWTH,
+    FOREIGN_SCALE,
+    LARGE_NORM,
+    NOTHING_LEARNED,
+    VANISHING_NORM,
+    Observation,
+    Observations,
+)
+
+
+def learning_rate_too_high(facts: Facts) -> Observations:
+    """Steps so large that the weights diverge, or the loss never settles."""
+    rate = facts.lr_multiple
+    text = f"the learning rate was {facts.last_record.lr:.4g}, {rate:.3g} times the base rate"
+    if rate > 1:
+        yield Observation(min(3.0, math.log2(rate)), text)
+    elif rate <= 0.5:
+        yield Observation(-1.5, text)
+    if facts.worst_val_ce > DIVERGED_CE:
+        yield Observation(
+            2.5,
+            f"validation cross entropy reached {facts.worst_val_ce * facts.guess_loss:.3g} where"
+            f" a guess has {facts.guess_loss:.2f}: the weights diverged",
+        )
+    yield from _large_gradients(facts)
+    if facts.loss_scale > FOREIGN_SCALE:
+        yield Observation(
+            -2.0,
+            f"the first loss was {facts.loss_scale:.3g} times that of a guess:"
+            " the scale of the loss explains large gradients",
+        )
+    clip = facts.grad_clip_norm
+    norm = facts.median_norm
+    if not facts.broke_off and clip is not None and norm > 0 and clip < 0.05 * norm:
+        yield Observation(-2.0, "clipping removed nearly all of each gradient")
+
+
+def _large_gradients(facts: Facts) -> Observations:
+    """Observations about gradients and predictions that a high learning rate explains."""
+    if facts.broke_off and facts.norm_growth > FAST_GROWTH:
+        yield Observation(
+            1.5, f"the gradient norm grew {facts.norm_growth:.3g}-fold in the last steps"
+        )
+    if facts.peak_norm > LARGE_NORM:
+        yield Observation(
+            1.0, f"the gradient norm reached {facts.peak_norm:.3g} (healthy: 0.1 to 10)"
+        )
+    if facts.is_collapsed and facts.lr_multiple > 1:
+        yield Observation(1.0, "only one class is predicted, as after the weights diverged")
+
+
+def exploding_gradient(facts: Facts) -> Observations:
+    """Gradients that grow on their own, at a rate that would work if they were clipped."""
+    if facts.grad_clip_norm is not None:
+        yield Observation(-4.0, f"gradients were clipped at {facts.grad_clip_norm:g}")
+    else:
+        yield Observation(0.5, "gradients were not clipped")
+    at_a_step = facts.signal_name in ("gradient_explosion", "nonfinite_loss")
+    if at_a_step and facts.norm_growth > FAST_GROWTH:
+        yield Observation(
+            2.0,
+            f"the gradient norm grew {facts.norm_growth:.3g}-fold in the last steps,"
+            f" to {facts.peak_norm:.3g}",
+        )
+    elif not facts.peak_norm > LARGE_NORM:
+        yield Observation(-3.0, f"the gradient norm never exceeded {facts.peak_norm:.3g}")
+    if facts.lr_multiple > 1:
+        yield Observation(
+            -min(2.0, math.log2(facts.lr_multiple)),
+            f"the learning rate was {facts.lr_multiple:.3g} times the base rate,"
+            " which explains it better",
+        )
+    if facts.loss_scale > FOREIGN_SCALE:
+        yield Observation(
+            -2.0,
+            f"the scale of the loss, {facts.loss_scale:.3g} times that of a guess,"
+            " explains it better",
+        )
+
+
+def batch_too_small(facts: Facts) -> Observations:
+    """Gradients of so few samples that each step contradicts the one before."""
+    samples = facts.samples_per_step
+    if samples >= 4:
+        yield Observation(-4.0, f"an optimizer step uses {samples} samples")
+        return
+    yield Observation(1.0, f"an optimizer step uses {samples} sample{'s' if samples > 1 else ''}")
+    if facts.dice_share > 0.3:
+        yield Observation(
+            0.5,
+            f"Dice has {facts.dice_share:.0%} of the gradient, and is unstable below 4 samples",
+        )
+    if facts.norm_noise > 3:
+        yield Observation(
+            1.5, f"the largest gradient norm of an epoch is {facts.norm_noise:.3g} times its median"
+        )
+
+
+def learning_rate_too_low(facts: Facts) -> Observations:
+    """Steps so small that the budget ends before anything is learned."""
+    if facts.loss_fall < NOTHING_LEARNED:
+        yield _loss_hardly_fell(facts)
+    elif math.isnan(facts.loss_fall):
+        yield Observation(-3.0, "too few epochs to see whether the loss falls")
+    else:
+        yield Observation(-3.0, f"cross entropy fell by {facts.loss_fall:.0%}")
+    rate = facts.lr_multiple
+    if rate < 0.03:
+        yield Observation(2.0, f"the learning rate was {rate:.2g} times the base rate")
+    else:
+        yield Observation(-2.0, f"the learning rate was {rate:.3g} times the base rate")
+    if facts.median_norm < VANISHING_NORM:
+        yield Observation(-2.0, f"the gradient norm itself was {facts.median_norm:.2g}")
+
+
+def gradient_clipped_away(facts: Facts) -> Observations:
+    """Clipping far below the usual norm, so that each step has the same tiny length."""
+    clip = facts.grad_clip_norm
+    norm = facts.median_norm
+    if clip is None or not norm > 0 or clip > 0.1 * norm:
+        yield Observation(-4.0, "gradients were not clipped to a small part of their norm")
+        return
+    yield Observation(
+        2.5,
+        f"gradients of norm {norm:.3g} were clipped at {clip:g},"
+        f" in {facts.clipped_share:.0%} of the steps",
+    )
+    if facts.loss_fall < NOTHING_LEARNED:
+        yield _loss_hardly_fell(facts)
+
+
+def _loss_hardly_fell(facts: Facts) -> Observation:
+    epochs = len(facts.complete_epochs)
+    return Observation(3.0, f"cross entropy fell by {facts.loss_fall:.1%} in {epochs} epochs")
+
+
+def weight_decay_too_strong(facts: Facts) -> Observations:
+    """Weight decay that removes more of the weights than the gradient adds."""
+    decay = float(facts.values.get("optimizer.weight_decay", 0.0))
+    if decay < 0.01:
+        yield Observation(-5.0, f"weight decay {decay:g}")
+        return
+    yield Observation(min(3.5, 1 + 1.5 * math.log10(decay / 0.01)), f"weight decay {decay:g}")
+    present = len(facts.present_classes)
+    dead = len(facts.dead_classes)
+    if facts.is_collapsed or dead >= present // 2:
+        yield Observation(1.0, f"{dead} of {present} classes at 0")
