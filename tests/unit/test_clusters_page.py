@@ -1,4 +1,4 @@
-"""docs/clusters.md: what it tells people to run can be run."""
+"""docs/clusters.md: its commands can be run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def parse(words: list[str]) -> dict[str, Any]:
         return dict(context.params)
 
 
-def told() -> list[list[str]]:
+def page_commands() -> list[list[str]]:
     """Every `search …` of the indented blocks."""
     lines = re.findall(r"^ {4}.*?\b(search (?:run|worker) [^#>\n]*)", PAGE, re.MULTILINE)
     return [shlex.split(line) for line in lines]
@@ -40,7 +40,7 @@ def manifest() -> dict[str, Any]:
     return made
 
 
-@pytest.mark.parametrize("words", told(), ids=" ".join)
+@pytest.mark.parametrize("words", page_commands(), ids=" ".join)
 def test_commands(words: list[str]) -> None:
     """Every command of the page has options that exist, and values that fit."""
     assert parse(words)["study"] == "focal_gamma"
@@ -48,12 +48,12 @@ def test_commands(words: list[str]) -> None:
 
 def test_all_seen() -> None:
     """The blocks were found."""
-    assert {words[1] for words in told()} == {"run", "worker"}
-    assert len(told()) == 5
+    assert {words[1] for words in page_commands()} == {"run", "worker"}
+    assert len(page_commands()) == 5
 
 
 def test_manifest() -> None:
-    """The Job runs a real worker on one GPU, finds the store in a secret, and has time to give a trial back."""
+    """The Job runs a real worker on one GPU, finds the store in a secret, and has time to release a trial."""
     job = manifest()["spec"]
     pod = job["template"]["spec"]
     (container,) = pod["containers"]

@@ -102,7 +102,7 @@ class TestChoice:
 
 class TestStoredSpec:
     def test_as_stored(self, session: Session) -> None:
-        """A remedy is of the study as it stands in the store, by its name there; only the budget can be told anew."""
+        """A remedy uses the study as stored, found by its name in the store; only the budget may change."""
         assert load_stored_spec("demo", session.location, None) == session.plan.spec
         assert load_stored_spec("demo", session.location, 9) == session.plan.spec.model_copy(
             update={"trials": 9}
@@ -132,7 +132,7 @@ class TestPlace:
         assert patch == {}
 
     def test_outside(self, session: Session, make_record: Any) -> None:
-        """A change of what is not searched lies beside it."""
+        """A change of what is not searched is next to it."""
         params, patch = locate_in_space(
             session.plan,
             killed(session, make_record=make_record),
@@ -226,10 +226,10 @@ class TestEnqueue:
         clip = {"optimizer.grad_clip_norm": 1.0}
         trial = killed(session, slower(), make_record=make_record)
         config = session.plan.make_config(PARAMS, 0, None, clip).model_dump(mode="json")
-        held = replace(trial, config=config, preset="remedy of 3")
+        changed = replace(trial, config=config, preset="remedy of 3")
         from search.enqueue_remedy import _values_outside
 
-        assert _values_outside(session.plan, held, None) == clip
+        assert _values_outside(session.plan, changed, None) == clip
 
     def configured(self, plan: Plan, waiting: optuna.trial.FrozenTrial) -> Any:
         """The configuration that a worker gives a trial that waits."""
