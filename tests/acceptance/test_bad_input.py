@@ -327,7 +327,7 @@ CASES = [
         "--devices",
         "gpu",
         "auto, cpu",
-        "name a device",
+        "name an available device",
         study(),
     ),
     Case(
@@ -337,7 +337,7 @@ CASES = [
         "--devices",
         "cuda:99",
         "auto, cpu",
-        "name a device",
+        "name an available device",
         study(),
     ),
     Case(
