@@ -84,9 +84,9 @@ def tune_sqlite(engine: Engine) -> None:
 def switch_to_wal(connection: DBAPIConnection, where: str) -> None:
     """Switch an SQLite file to write-ahead logging, outside of any transaction.
 
-    SQLite does not wait here: the switch fails immediately while another connection is busy. So it
-    is retried. It uses the driver's connection, because SQLAlchemy would begin a transaction, in
-    which the mode cannot change.
+    SQLite does not always wait here: the switch may fail immediately while another connection is
+    busy. So it is retried. It uses the driver's connection, because SQLAlchemy would begin a
+    transaction, in which the mode cannot change.
 
     Raises:
         StoreError: when the file stays busy for longer than 30 s.

@@ -25,7 +25,7 @@ from sqlalchemy import Connection, inspect, text
 from sqlalchemy.schema import SchemaItem
 
 from spaces.errors import StoreBusyError, StoreError, StoreUnreachableError
-from storage.database import connections
+from storage.database import connections, engine
 from storage.database.connections import tune_sqlite
 from storage.database.engine import Database
 from storage.location import StoreLocation
@@ -183,13 +183,13 @@ class TestOpen:
     def test_switched_while_read(self, sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """The switch to a write-ahead log waits for a program that is reading the file."""
         StoreLocation.parse(sqlite_url).open().close()
-        waits, sleep = threading.Event(), time.sleep
+        begins, switch = threading.Event(), engine.switch_to_wal
 
-        def noted(seconds: float) -> None:
-            waits.set()
-            sleep(seconds)
+        def noted(connection: Any, where: str) -> None:
+            begins.set()
+            switch(connection, where)
 
-        monkeypatch.setattr(time, "sleep", noted)
+        monkeypatch.setattr(engine, "switch_to_wal", noted)
         with (
             closing(
                 sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)
@@ -200,7 +200,9 @@ class TestOpen:
             reader.execute("BEGIN")
             reader.execute("SELECT * FROM search_studies").fetchall()
             opened = pool.submit(StoreLocation.parse(sqlite_url).open)
-            assert waits.wait(PATIENCE_S)
+            assert begins.wait(PATIENCE_S)
+            time.sleep(0.3)
+            assert not opened.done()
             reader.execute("COMMIT")
             with opened.result() as store, store._database.reading() as connection:
                 assert connection.execute(text("PRAGMA journal_mode")).scalar() == "wal"
