@@ -323,7 +323,7 @@ CASES = [
     Case(
         "unknown_device",
         ("run", "--study", "tiny.yaml", "--devices", "gpu"),
-        "there is no device 'gpu' here",
+        "this machine has no device 'gpu'",
         "--devices",
         "gpu",
         "auto, cpu",
@@ -333,7 +333,7 @@ CASES = [
     Case(
         "absent_device",
         ("run", "--study", "tiny.yaml", "--devices", "cuda:99"),
-        "there is no device 'cuda:99' here",
+        "this machine has no device 'cuda:99'",
         "--devices",
         "cuda:99",
         "auto, cpu",

@@ -292,7 +292,7 @@ def server() -> Iterator[PostgresServer]:
     made.cleanup()
 
 
-GOES_ON = "the training goes on, and what it tells is written later"
+TRAINS_ON = "training continues, its epochs are written later"
 
 
 class TestLostStore:
@@ -313,7 +313,7 @@ class TestLostStore:
         start(server)
         server.stop()
         gate.open()
-        until(lambda: GOES_ON in logs(tmp_path), "the training goes on without the server")
+        until(lambda: TRAINS_ON in logs(tmp_path), "the training goes on without the server")
         time.sleep(self.AWAY_S)  # the outage itself: a lease ends by the database's clock
         start(server)
         answer = job.wait()
@@ -330,7 +330,7 @@ class TestLostStore:
         )  # the other one may have been claimed at the moment at which the server stopped
         assert [trial.score for trial in trials] == [trial.score for trial in unbroken.trials]
         assert repeatable(records) == repeatable(unbroken.records)
-        assert GOES_ON in answer.text
+        assert TRAINS_ON in answer.text
 
 
 def test_job_ends(terminal: Terminal, tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ class TestWrong:
         )
         answer = terminal.run("run", "--study", "mine.yaml", "--workers", "1", folder=folder)
         assert answer.code == 1, answer.text
-        assert "3 trials failed one after the other" in answer.text
+        assert "3 trials in a row failed" in answer.text
         assert (
             "KeyError: 'lost'"
             in terminal.run("explain", "--study", "mine", "--trial", "0", folder=folder).text
