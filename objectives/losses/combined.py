@@ -10,8 +10,15 @@ from torch import Tensor, nn
 
 from objectives.losses import checks, functional
 from objectives.losses.balance import Balance
+from objectives.losses.batch_sums import (
+    Batch,
+    Others,
+    combine_sums,
+    count_elements,
+    label_rows,
+    prepare_batch,
+)
 from objectives.losses.class_weights import Floats
-from objectives.losses.functional import Batch, Others
 from objectives.losses.library import LibraryLoss
 from objectives.losses.modules import CrossEntropyLoss, DiceLoss, FocalLoss, Terms
 from objectives.schedules import EpochValues
@@ -159,7 +166,7 @@ class CombinedLoss(nn.Module):
     def _prepare_batch(self, logits: Tensor, target: Tensor) -> Batch:
         """Compute what the parts share."""
         main, dice = self.main, self.dice
-        return functional.prepare_batch(
+        return prepare_batch(
             logits,
             target,
             main.ignore_index,
@@ -196,9 +203,9 @@ class CombinedLoss(nn.Module):
                 counts.append(sums[-1][-1])
             else:
                 classes = logits.shape[1]
-                row_NL = functional.label_rows(target, classes, self.main.ignore_index)
-                counts.append(functional.count_elements(row_NL, classes))
-        return functional.combine_sums(counts, sums, self._class_weight())
+                row_NL = label_rows(target, classes, self.main.ignore_index)
+                counts.append(count_elements(row_NL, classes))
+        return combine_sums(counts, sums, self._class_weight())
 
     @torch.no_grad()
     def _track_labels(self, target: Tensor, classes: int) -> None:

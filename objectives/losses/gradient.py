@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from objectives.losses import functional
+from objectives.losses.batch_sums import label_rows
 from objectives.losses.combined import CombinedLoss
 from objectives.losses.normalized import NormalizedCombinedLoss
 from objectives.losses.softmax import compute_dtype
@@ -71,7 +71,7 @@ def gradient_shares(
             norms.append(pull.abs().sum(dtype=torch.float64))
             total = total + pull
     classes = logits.shape[1]
-    row_P = functional.label_rows(target, classes, combined.main.ignore_index).flatten()
+    row_P = label_rows(target, classes, combined.main.ignore_index).flatten()
     norm_P = total.abs().sum(1, dtype=torch.float64).flatten()
     by_class = torch.zeros(classes + 1, dtype=torch.float64, device=logits.device).scatter_add(
         0, row_P, norm_P

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from objectives.losses import checks, functional
+from objectives.losses import checks
+from objectives.losses.batch_sums import label_rows
 from objectives.losses.softmax import flatten_elements
 
 OVERLAPS = ("jaccard", "tversky", "lovasz")
@@ -75,7 +76,7 @@ class LibraryLoss(nn.Module):
         z_NCL1 = (
             flatten_elements(logits).float().unsqueeze(3)
         )  # images, as some losses accept nothing else
-        row_NL1 = functional.label_rows(target, classes, self.ignore_index).unsqueeze(2)
+        row_NL1 = label_rows(target, classes, self.ignore_index).unsqueeze(2)
         nothing = z_NCL1.sum() * 0
         if classes == 1 or target.numel() == 0:
             return nothing

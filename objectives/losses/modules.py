@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from objectives.losses import checks, functional
-from objectives.losses.functional import Batch, Others, Reduction
+from objectives.losses.batch_sums import Batch, Others, prepare_batch
+from objectives.losses.functional import Reduction
 from objectives.losses.softmax import Power
 from spaces.errors import ConfigError
 
@@ -70,7 +71,7 @@ class CrossEntropyLoss(nn.Module):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Compute the scalar loss of logits (N, C, …) and target (N, …)."""
-        batch = functional.prepare_batch(
+        batch = prepare_batch(
             logits, target, self.ignore_index, weight=self.weight, smoothed=self.smoothed
         )
         return self.terms_of(batch).value
@@ -143,7 +144,7 @@ class FocalLoss(nn.Module):
                 weight=self.weight,
                 label_smoothing=smoothing,
             )
-        batch = functional.prepare_batch(
+        batch = prepare_batch(
             logits, target, self.ignore_index, weight=self.weight, smoothed=self.smoothed
         )
         return self.terms_of(batch).value
@@ -203,9 +204,7 @@ class DiceLoss(nn.Module):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Compute the scalar loss of logits (N, C, …) and target (N, …)."""
-        return self.loss_of(
-            functional.prepare_batch(logits, target, self.ignore_index, power=self.power)
-        )
+        return self.loss_of(prepare_batch(logits, target, self.ignore_index, power=self.power))
 
     def loss_of(self, batch: Batch, others: Others | None = None) -> Tensor:
         """Compute the same of a batch that several losses share."""

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from objectives.losses import checks
+from objectives.losses.batch_sums import Others
 from objectives.losses.combined import CombinedLoss, LossParts
-from objectives.losses.functional import Others
 from objectives.schedules import EpochValues
 
 

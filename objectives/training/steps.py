@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from objectives.data.loading import Batch
 from objectives.losses import Criterion, GradientShares, LossParts
-from objectives.losses.functional import Others
+from objectives.losses.batch_sums import Others
 
 SHARES_OF = 4
 """Steps per epoch whose gradient shares are computed: enough to compare classes, and cheap."""

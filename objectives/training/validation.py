@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from objectives.data.loading import Batch
-from objectives.losses import CombinedLoss, Criterion, functional
+from objectives.losses import CombinedLoss, Criterion
+from objectives.losses.batch_sums import prepare_batch
 from objectives.training.metrics import ConfusionMatrix
 from spaces.errors import DataError
 
@@ -82,7 +83,7 @@ def validate(
     for inputs, target in batches:
         logits = model(inputs).float()
         matrix.update(logits, target)
-        batch = functional.prepare_batch(logits, target, ignore_index)
+        batch = prepare_batch(logits, target, ignore_index)
         ce_sum += batch.nll_NL.sum(dtype=torch.float64)
         valid += batch.count_NC.sum()
         loss_sum += plain(logits, target).total.double() * len(target)

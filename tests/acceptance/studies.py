@@ -66,19 +66,19 @@ class Finished:
 
 
 CLOCK = {"seconds", "samples_per_s", "peak_mib"}
-"""What two runs of the same training may tell differently."""
+"""What two runs of the same training may record differently."""
 
 
 def write_study(folder: Path, **changes: Any) -> Path:
     """`tiny.yaml` in the folder, with some of its keys replaced, or taken out where the value is None."""
     path = folder / "tiny.yaml"
-    told = {key: value for key, value in (TINY | changes).items() if value is not None}
-    path.write_text(yaml.safe_dump(told, sort_keys=False), encoding="utf-8")
+    reported = {key: value for key, value in (TINY | changes).items() if value is not None}
+    path.write_text(yaml.safe_dump(reported, sort_keys=False), encoding="utf-8")
     return path
 
 
 def url_in(folder: Path) -> str:
-    """The store that a command in this folder uses unless it is told otherwise."""
+    """The store that a command in this folder uses by default."""
     return f"sqlite:///{folder / 'search.db'}"
 
 
@@ -109,12 +109,12 @@ def stored_records(url: str, study: str = "tiny") -> dict[int, list[EpochRecord]
 
 def repeatable(records: dict[int, list[EpochRecord]]) -> dict[int, list[dict[str, Any]]]:
     """The records without what the clock decides."""
-    told = {number: [asdict(record) for record in epochs] for number, epochs in records.items()}
+    reported = {number: [asdict(record) for record in epochs] for number, epochs in records.items()}
     return {
         number: [
             {key: value for key, value in epoch.items() if key not in CLOCK} for epoch in epochs
         ]
-        for number, epochs in told.items()
+        for number, epochs in reported.items()
     }
 
 

@@ -60,7 +60,7 @@ class Job:
         self.arguments, self._mark = arguments, uuid.uuid4().hex
         kept = {name: value for name, value in os.environ.items() if not name.startswith(PRIVATE)}
         own = CALM | {MARK: self._mark, "XDG_CACHE_HOME": str(cache), "COLUMNS": "120"}
-        # Files, because a pipe that nobody empties stops whoever writes into it; closed by `end`.
+        # Files, because a process that writes into a full pipe stops; closed by `end`.
         self._out, self._err = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
             [COMMAND, *arguments],

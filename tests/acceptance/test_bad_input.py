@@ -100,12 +100,12 @@ def newer(folder: Path) -> None:
 
 
 def exported(change: Callable[[dict[str, Any]], object]) -> Arrange:
-    """An export that somebody edited."""
+    """An export that was edited."""
 
     def edit(folder: Path) -> None:
-        told = yaml.safe_load((folder / "best.yaml").read_text())
-        change(told)
-        (folder / "best.yaml").write_text(yaml.safe_dump(told, sort_keys=False))
+        reported = yaml.safe_load((folder / "best.yaml").read_text())
+        change(reported)
+        (folder / "best.yaml").write_text(yaml.safe_dump(reported, sort_keys=False))
 
     return copied(edit)
 
@@ -327,7 +327,7 @@ CASES = [
         "--devices",
         "gpu",
         "auto, cpu",
-        "name a device",
+        "name an available device",
         study(),
     ),
     Case(
@@ -337,7 +337,7 @@ CASES = [
         "--devices",
         "cuda:99",
         "auto, cpu",
-        "name a device",
+        "name an available device",
         study(),
     ),
     Case(
@@ -609,7 +609,7 @@ CASES = [
         "",
         "loss, optimizer",
         "export the trial again",
-        exported(lambda told: told["config"].pop("loss")),
+        exported(lambda reported: reported["config"].pop("loss")),
     ),
     Case(
         "export_without_score",
@@ -619,7 +619,7 @@ CASES = [
         "",
         "score",
         "fix it",
-        exported(lambda told: told.pop("score")),
+        exported(lambda reported: reported.pop("score")),
     ),
     Case(
         "export_bad_value",
@@ -629,7 +629,7 @@ CASES = [
         "-1",
         "",
         "fix it",
-        exported(lambda told: told["config"]["loss"].update(gamma=-1.0)),
+        exported(lambda reported: reported["config"]["loss"].update(gamma=-1.0)),
     ),
     Case(
         "export_broken",
@@ -729,7 +729,7 @@ def parts(message: str) -> dict[str, str]:
         r"^  (where|found|allowed|next|log): +", message.partition("error: ")[2], flags=re.MULTILINE
     )
     return {"what": what[0]} | {
-        name: told.strip() for name, told in zip(rest[1::2], rest[2::2], strict=True)
+        name: reported.strip() for name, reported in zip(rest[1::2], rest[2::2], strict=True)
     }
 
 
@@ -737,7 +737,7 @@ def parts(message: str) -> dict[str, str]:
 def test_refused(case: Case, attempts: Attempts) -> None:
     """Bad input ends with exit code 2 and one message that says what, where, what was found, what is allowed and what to do."""
     outcome = attempts.begin(case).result()
-    told = parts(outcome.answer.err)
+    reported = parts(outcome.answer.err)
 
     assert outcome.answer.code == BAD_INPUT
     assert "Traceback" not in outcome.answer.text
@@ -745,7 +745,7 @@ def test_refused(case: Case, attempts: Attempts) -> None:
     for part in ("what", "where", "found", "allowed", "next"):
         words = getattr(case, part)
         if words:
-            assert words in told.get(part, ""), f"{part} in {outcome.answer.err}"
+            assert words in reported.get(part, ""), f"{part} in {outcome.answer.err}"
     assert outcome.answer.out == ""
     assert outcome.after == outcome.before
 
@@ -759,14 +759,14 @@ def test_port_taken(terminal: Terminal, finished: Finished) -> None:
         answer = terminal.run(
             "dashboard", "--study", "tiny", "--port", str(port), folder=finished.folder
         )
-    told = parts(answer.err)
+    reported = parts(answer.err)
     assert (answer.code, answer.out) == (BAD_INPUT, "")
-    assert (told["where"], told["found"]) == ("--port", f"{port}: Address already in use")
-    assert "--port" in told["next"]
+    assert (reported["where"], reported["found"]) == ("--port", f"{port}: Address already in use")
+    assert "--port" in reported["next"]
 
 
 def test_accept_change(terminal: Terminal, finished: Finished, tmp_path: Path) -> None:
-    """A changed definition goes on under the study's name once somebody says that the change is meant."""
+    """A changed definition is accepted under the study's name with --accept-change."""
     copied()(tmp_path, finished)
     answer = terminal.run(
         *RUN, "--trials", "7", "--set", "epochs=2", "--accept-change", folder=tmp_path

@@ -18,14 +18,14 @@ HOURS = 1e-6
 
 
 def test_spent_and_raised(terminal: Terminal, tmp_path: Path) -> None:
-    """When the device time is spent the workers checkpoint and stop, and say so; with more of it the same study goes on to its end."""
+    """When the device time is spent the workers checkpoint and stop, and say so; with more of it the same study resumes and ends."""
     write_study(tmp_path, trials=2, presets=[], signals=QUIET)
     stopped = terminal.run(*RUN, "--device-hours", str(HOURS), folder=tmp_path)
     left = stored_trials(url_in(tmp_path))
     with StoreLocation.parse(url_in(tmp_path)).open(create=False) as store:
         taken = store.budget.find_device_time(store.studies.list_studies()[0].id)
     shown = terminal.run("show", "--study", "tiny", folder=tmp_path)
-    told = json.loads(terminal.run("show", "--study", "tiny", "--json", folder=tmp_path).out)
+    reported = json.loads(terminal.run("show", "--study", "tiny", "--json", folder=tmp_path).out)
     raised = terminal.run(*RUN, "--workers", "1", "--device-hours", "1", folder=tmp_path)
 
     assert (stopped.code, stopped.err) == (0, "")
@@ -34,7 +34,7 @@ def test_spent_and_raised(terminal: Terminal, tmp_path: Path) -> None:
     assert taken.spent
     assert sum(trial.device_s for trial in left) == pytest.approx(taken.charged_s)
     assert "device time: " in shown.out
-    assert (told["device_budget_s"], told["device_s"], told["workers"]) == (
+    assert (reported["device_budget_s"], reported["device_s"], reported["workers"]) == (
         HOURS * 3600,
         taken.charged_s,
         [],

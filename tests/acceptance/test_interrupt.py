@@ -1,4 +1,4 @@
-"""A search that is interrupted, or whose processes are killed, goes on as if nothing had happened."""
+"""A search that is interrupted, or whose processes are killed, resumes as if nothing had happened."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def logs(folder: Path) -> str:
 
 @dataclass(frozen=True)
 class Undisturbed:
-    """The study as it is when nobody interrupts it. It runs beside the first test that asks for it."""
+    """The study without an interruption. It runs in parallel with the first test that needs it."""
 
     job: Job
     folder: Path
@@ -106,8 +106,8 @@ def undisturbed(
 
 
 class TestInterrupt:
-    def test_goes_on(self, terminal: Terminal, tmp_path: Path, undisturbed: Undisturbed) -> None:
-        """After Ctrl-C the trial at hand waits with its checkpoint; the same command ends the study with the scores of an unbroken one."""
+    def test_resumes(self, terminal: Terminal, tmp_path: Path, undisturbed: Undisturbed) -> None:
+        """After Ctrl-C the current trial waits with its checkpoint; the same command ends the study with the scores of an unbroken one."""
         write_study(tmp_path, **LONG)
         gate = Gate(tmp_path / "gate", training=2, epoch=5)
         job = terminal.start(*RUN, "--workers", "1", folder=tmp_path, **gate.variables)
@@ -155,7 +155,7 @@ class TestInterrupt:
         assert checkpoints(tmp_path) == []
 
     def test_terminated(self, terminal: Terminal, tmp_path: Path, undisturbed: Undisturbed) -> None:
-        """After SIGTERM the trial at hand waits with its checkpoint, in the midst of an epoch or not; it goes on to the scores of an unbroken one."""
+        """After SIGTERM the current trial waits with its checkpoint, within an epoch or not; it resumes and reaches the scores of an unbroken one."""
         write_study(tmp_path, **LONG | {"trials": 1})
         gate = Gate(tmp_path / "gate", epoch=5)
         job = terminal.start(*RUN, "--workers", "1", folder=tmp_path, **gate.variables)
@@ -230,7 +230,7 @@ class TestKill:
         }
 
     def test_worker(self, terminal: Terminal, tmp_path: Path, undisturbed: Undisturbed) -> None:
-        """A killed worker is replaced, its trial is given back at once and carried on, and the budget stays exact."""
+        """A killed worker is replaced, its trial is released and resumed immediately, and the budget stays exact."""
         write_study(tmp_path, **LONG)
         gate = Gate(tmp_path / "gate", epoch=5)
         job = terminal.start(*RUN, "--workers", "1", folder=tmp_path, **gate.variables)
@@ -292,7 +292,7 @@ def server() -> Iterator[PostgresServer]:
     made.cleanup()
 
 
-TRAINS_ON = "training continues, its epochs are written later"
+CONTINUES = "training continues, its epochs are written later"
 
 
 class TestLostStore:
@@ -313,7 +313,7 @@ class TestLostStore:
         start(server)
         server.stop()
         gate.open()
-        until(lambda: TRAINS_ON in logs(tmp_path), "the training goes on without the server")
+        until(lambda: CONTINUES in logs(tmp_path), "training continues without the server")
         time.sleep(self.AWAY_S)  # the outage itself: a lease ends by the database's clock
         start(server)
         answer = job.wait()
@@ -330,7 +330,7 @@ class TestLostStore:
         )  # the other one may have been claimed at the moment at which the server stopped
         assert [trial.score for trial in trials] == [trial.score for trial in unbroken.trials]
         assert repeatable(records) == repeatable(unbroken.records)
-        assert TRAINS_ON in answer.text
+        assert CONTINUES in answer.text
 
 
 def test_job_ends(terminal: Terminal, tmp_path: Path) -> None:

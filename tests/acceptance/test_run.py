@@ -182,7 +182,7 @@ class TestRun:
         data, counts = train.prepare(config, "cpu"), train.count_classes(config)  # type: ignore[arg-type]
         training = train.Run(config, data, counts, torch.device("cpu"))  # type: ignore[arg-type]
         training.model.load_state_dict(state["best_weights"])
-        told = terminal.run(
+        reported = terminal.run(
             "export", "--study", "tiny", "--out", str(fresh), folder=finished.folder
         )
         shown = json.loads(
@@ -191,37 +191,36 @@ class TestRun:
         fresh.unlink()
 
         assert hashlib.sha256(file.read_bytes()).hexdigest() == file.name
-        assert training.validate().metrics["miou"] == pytest.approx(
-            export.score.validation, abs=1e-6
-        )
+        validation = training.measure_split(training.model, training.val_batches.epoch(0))
+        assert validation.metrics["miou"] == pytest.approx(export.score.validation, abs=1e-6)
         assert export.provenance.weights == shown["weights"] == str(file)
-        assert f"its trained state: {file}" in told.out.replace("\n", "")
+        assert f"its trained weights: {file}" in reported.out.replace("\n", "")
 
 
 class TestShow:
     def test_json(self, finished: Finished, terminal: Terminal) -> None:
         """`show --json` is JSON without NaN, and agrees with the store."""
         answer = terminal.run("show", "--study", "tiny", "--json", folder=finished.folder)
-        told: dict[str, Any] = json.loads(answer.out, parse_constant=refuse_nan)
+        reported: dict[str, Any] = json.loads(answer.out, parse_constant=refuse_nan)
 
         assert (answer.code, answer.err) == (0, "")
-        assert {row["number"]: row["score"] for row in told["leaderboard"]} == {
+        assert {row["number"]: row["score"] for row in reported["leaderboard"]} == {
             trial.number: trial.score for trial in finished.trials if trial.state == "complete"
         }
-        assert {kill["number"]: kill["state"] for kill in told["kills"]} == {
+        assert {kill["number"]: kill["state"] for kill in reported["kills"]} == {
             trial.number: trial.state for trial in finished.trials if trial.state != "complete"
         }
-        assert (told["budget"], told["states"]["left"]) == (6, 0)
+        assert (reported["budget"], reported["states"]["left"]) == (6, 0)
 
     def test_all(self, finished: Finished, terminal: Terminal) -> None:
-        """Without a name `show` tells of every study of the store."""
+        """Without a name `show` lists every study of the store."""
         answer = terminal.run("show", folder=finished.folder)
         assert answer.code == 0
         assert "Study tiny: segmentation, miou" in answer.out
         assert "6 of 6 trials ended" in answer.out
 
     def test_explain(self, finished: Finished, terminal: Terminal) -> None:
-        """`explain` tells a trial's configuration, its curves and its classes by name."""
+        """`explain` shows a trial's configuration, its curves and its classes by name."""
         answer = terminal.run("explain", "--study", "tiny", "--trial", "0", folder=finished.folder)
         assert (answer.code, answer.err) == (0, "")
         for words in (
@@ -238,7 +237,7 @@ class TestShow:
     def test_export(
         self, finished: Finished, terminal: Terminal, tmp_path: Path, trial: int
     ) -> None:
-        """`export --trial` writes that trial, be it the best or not, where it is told to."""
+        """`export --trial` writes that trial, be it the best or not, to the given path."""
         answer = terminal.run(
             "export",
             "--study",
@@ -404,7 +403,7 @@ class TestKills:
         statement: str,
         cause: str,
     ) -> None:
-        """A killed trial is kept with its evidence, and `explain` tells what fired, with the cause."""
+        """A killed trial is kept with its evidence, and `explain` shows what fired, with the cause."""
         killed = next(
             trial
             for trial in stored_trials(url_in(kills), study)
@@ -416,9 +415,9 @@ class TestKills:
 
         assert killed.state == state
         assert answer.code == 0
-        told = answer.out.partition("Why it ")[2]
+        reported = answer.out.partition("Why it ")[2]
         for words in (signal, statement, cause):
-            assert words in " ".join(told.split())
+            assert words in " ".join(reported.split())
         with StoreLocation.parse(url_in(kills)).open(create=False) as store:
             evidence = [found for found, _ in store.findings.trial_evidence(killed.id)]
         assert [found.signal for found in evidence] == ([signal] if state == "diverged" else [])
@@ -439,26 +438,26 @@ class TestKills:
         assert found
         for stored in found:
             assert stored.number is not None
-            held = trials[stored.number]
-            assert held.state == optuna.trial.TrialState.PRUNED
-            assert held.user_attrs["killed"] == stored.reason
+            kept = trials[stored.number]
+            assert kept.state == optuna.trial.TrialState.PRUNED
+            assert kept.user_attrs["killed"] == stored.reason
             if state == "diverged":
-                assert held.constraints["diverged"] > 0
+                assert kept.constraints["diverged"] > 0
             else:
-                assert held.constraints == {}
+                assert kept.constraints == {}
 
-    def test_told(self, kills: Path, terminal: Terminal) -> None:
+    def test_reported(self, kills: Path, terminal: Terminal) -> None:
         """The report names every kill with its cause, and says how often each cause came up."""
         answer = terminal.run("show", "--study", "mixed", "--json", folder=kills)
-        told = json.loads(answer.out, parse_constant=refuse_nan)
+        reported = json.loads(answer.out, parse_constant=refuse_nan)
         killed = [
             trial.number
             for trial in stored_trials(url_in(kills), "mixed")
             if trial.state in ("pruned", "diverged")
         ]
-        assert [kill["number"] for kill in told["kills"]] == killed
-        assert sum(told["causes"].values()) == len(killed)
-        assert all(kill["cause"] and kill["reason"] for kill in told["kills"])
+        assert [kill["number"] for kill in reported["kills"]] == killed
+        assert sum(reported["causes"].values()) == len(killed)
+        assert all(kill["cause"] and kill["reason"] for kill in reported["kills"])
 
     def test_none_complete(self, kills: Path, terminal: Terminal) -> None:
         """A study in which every trial was killed has no best configuration, and says so."""

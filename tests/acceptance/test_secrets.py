@@ -32,20 +32,20 @@ LOOKING = (
 """Every command that opens a store, some with what the store has not got."""
 
 
-def tells(text: str) -> bool:
+def reveals(text: str) -> bool:
     """Whether the password, or a part of it, can be read in it."""
     return "hunter2" in text
 
 
 def command_lines(job: Job) -> str:
     """What a list of processes shows of a command and of all that it started."""
-    told = []
+    reported = []
     for process in job.alive():
         try:
-            told.append(" ".join([process.name(), *process.cmdline()]))
+            reported.append(" ".join([process.name(), *process.cmdline()]))
         except psutil.NoSuchProcess:
             continue
-    return "\n".join(told)
+    return "\n".join(reported)
 
 
 def written(folder: Path) -> list[str]:
@@ -76,7 +76,7 @@ class TestPassword:
             answer = job.wait()
             assert answer.code == 2, answer.text
             assert f"{kind}://user:***@127.0.0.1:1/db" in answer.text
-            assert not tells(answer.text), answer.text
+            assert not reveals(answer.text), answer.text
         assert written(tmp_path) == []
 
     def test_server(
@@ -104,18 +104,18 @@ class TestPassword:
         answer = run.wait()
         assert answer.code == 0, answer.text
         assert any("worker" in line for line in lines)
-        assert [line for line in lines if tells(line)] == []
-        assert not tells(answer.text), answer.text
+        assert [line for line in lines if reveals(line)] == []
+        assert not reveals(answer.text), answer.text
 
         for job in [
             terminal.start(*command, folder=tmp_path, SEARCH_STORE=url)
             for command in (*LOOKING, ("store", "copy", "--to", "copy.db"))
         ]:
-            assert not tells(command_lines(job))
-            told = job.wait().text
-            assert not tells(told), told
+            assert not reveals(command_lines(job))
+            reported = job.wait().text
+            assert not reveals(reported), reported
         into_itself = terminal.run("store", "copy", "--to", url, folder=tmp_path, SEARCH_STORE=url)
-        assert (into_itself.code, tells(into_itself.text)) == (2, False)
+        assert (into_itself.code, reveals(into_itself.text)) == (2, False)
         assert (tmp_path / "best.yaml").exists()
         assert (tmp_path / "copy.db").exists()
         assert written(tmp_path) == []

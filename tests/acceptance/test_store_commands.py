@@ -20,10 +20,10 @@ from tests.acceptance.terminal import Terminal
 
 
 class TestStore:
-    def test_copied_and_gone_on_with(
+    def test_copied_and_resumed(
         self, terminal: Terminal, finished: Finished, tmp_path: Path
     ) -> None:
-        """A finished study is copied, both stores are sound, and the same command with more trials goes on in the copy alone."""
+        """A finished study is copied, both stores are consistent, and the same command with more trials resumes in the copy alone."""
         shutil.copytree(finished.folder, tmp_path, dirs_exist_ok=True)
         copy = f"sqlite:///{tmp_path / 'copy.db'}"
 
@@ -66,12 +66,12 @@ class TestStore:
         (tmp_path / "search.files" / "gone").mkdir(parents=True)
         (tmp_path / "search.files" / "gone" / "worker-0.log").write_text("x")
 
-        told = terminal.run("store", "check", folder=tmp_path)
+        reported = terminal.run("store", "check", folder=tmp_path)
         listed = terminal.run("store", "check", "--json", folder=tmp_path)
         tidied = terminal.run("store", "vacuum", folder=tmp_path)
 
-        lines = [line for line in told.out.splitlines() if line.startswith("problem: ")]
-        assert (told.code, len(lines), told.err) == (1, 3, "")
+        lines = [line for line in reported.out.splitlines() if line.startswith("problem: ")]
+        assert (reported.code, len(lines), reported.err) == (1, 3, "")
         assert "trial 0: worker" in lines[0]
         assert "search worker --study tiny" in lines[0]
         assert lines[2].endswith(
@@ -106,7 +106,7 @@ class TestStore:
 
 
 def _hold(url: str) -> None:
-    """Trial 0 as a worker left it that died long ago, before the end was told."""
+    """Trial 0 as a worker left it that died long ago, before it recorded the end."""
 
     with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as database, database:
         database.execute(

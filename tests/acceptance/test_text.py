@@ -31,7 +31,7 @@ STUDY: dict[str, Any] = {
 
 
 def test_search(terminal: Terminal, tmp_path: Path) -> None:
-    """A search that is interrupted and gone on with: each trial has the tokens that it asked for, and the best one trains again to its very score."""
+    """A search that is interrupted and resumed: each trial has the tokens that it asked for, and the best one trains again to its very score."""
     path = str(write_study(tmp_path, **STUDY))
     gate = Gate(tmp_path / "gate", epoch=2)
     job = terminal.start(

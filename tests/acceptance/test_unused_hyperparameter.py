@@ -11,7 +11,7 @@ from tests.acceptance.terminal import Terminal
 RATE = "optimizer.lr_multiple"
 
 
-def test_not_taken_up(terminal: Terminal, tmp_path: Path) -> None:
+def test_unused(terminal: Terminal, tmp_path: Path) -> None:
     """A study that searches class weights under a loss that takes none fails at its first trial, and names the path."""
     idle = {"weights.method": {"kind": "choice", "choices": ["sqrt_inv_freq", "inverse_freq"]}}
     write_study(

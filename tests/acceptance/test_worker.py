@@ -58,7 +58,7 @@ class Team:
         self.joined, self.run = joined.wait(), run.wait()
 
     def _watch(self, *jobs: Job) -> bool:
-        """Note what a list of processes tells of the commands and of all that they started."""
+        """Record what a list of processes shows of the commands and of all that they started."""
         for process in (process for job in jobs for process in job.alive()):
             with suppress(psutil.Error):
                 self.titles.add(" ".join(process.cmdline()))
@@ -96,8 +96,10 @@ def test_shared(team: Team) -> None:
 def test_no_password(team: Team) -> None:
     """The store's password stands in no list of processes, no output, no log and no best.yaml."""
     assert any(" worker --study tiny " in title for title in team.titles)  # the list was looked at
-    told = [*team.titles, team.run.text, team.joined.text]
-    told += [path.read_text(errors="replace") for path in team.folder.rglob("*") if path.is_file()]
+    reported = [*team.titles, team.run.text, team.joined.text]
+    reported += [
+        path.read_text(errors="replace") for path in team.folder.rglob("*") if path.is_file()
+    ]
     assert (team.folder / "best.yaml").exists()
     assert (team.folder / "search.files" / "tiny" / "worker-0.log").exists()
-    assert [text for text in told if PASSWORD in text] == []
+    assert [text for text in reported if PASSWORD in text] == []

@@ -154,7 +154,9 @@ class TestSameTrials:
         with session.store as store:
             context = context_of(session, sqlite_url)
             with monkeypatch.context() as patched:
-                patched.setattr(Plan, "make_config", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+                patched.setattr(
+                    Plan, "make_config", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+                )
                 with pytest.raises(KeyboardInterrupt):
                     ask(context)
             (line,) = store.trials.list_progress(session.stored.id)

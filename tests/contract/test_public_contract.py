@@ -21,7 +21,7 @@ class TestSegmentation(ObjectiveContract):
 
 
 class TestText(ObjectiveContract):
-    """With few texts; other tokens are prepared anew."""
+    """With few texts; other tokens are prepared again."""
 
     objective = "text_classification"
     config = SMALL["text_classification"]

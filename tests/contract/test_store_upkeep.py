@@ -273,7 +273,7 @@ class TestMigrate:
         execute(filled, "UPDATE alembic_version SET version_num = 'v3.0.0.d'")
         with pytest.raises(
             StoreError,
-            match=r"another version than the Optuna that is installed\n(.|\n)*search store migrate",
+            match=r"another version than the installed Optuna\n(.|\n)*search store migrate",
         ):
             open_trials(StoreLocation.parse(filled))
         with pytest.raises(StoreError, match="cannot be migrated while workers own trials"):
@@ -328,7 +328,7 @@ class TestMigrate:
             f"our tables: version 0001 → {schema.HEAD}",
         ]
         with StoreLocation.parse(sqlite_url).open() as store:
-            assert [trial.number for trial in store.trials.list_trials(1)] == [0]
+            assert [trial.number for trial in store.trials.list_trials(1)] == [0, 1]
 
     def test_copy(self, sqlite_url: str, make_record: Make, tmp_path: Path) -> None:
         """An SQLite file is copied first, and an existing copy is not overwritten."""

@@ -29,7 +29,7 @@ class Served:
 
 
 def free_port() -> int:
-    """A port that nobody listened on a moment ago."""
+    """A port that no process listened on a moment ago."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -108,7 +108,7 @@ def test_pages(served: Served, page: Page, runs: dict[str, Ended], tmp_path: Pat
 
 
 def test_loopback(served: Served) -> None:
-    """It listens on 127.0.0.1 and nowhere else, for it asks nobody for a password."""
+    """It listens on 127.0.0.1 and nowhere else, because it asks for no password."""
     listening = [
         tuple(connection.laddr)
         for process in served.job.alive()
@@ -119,7 +119,7 @@ def test_loopback(served: Served) -> None:
 
 
 def test_end(served: Served) -> None:
-    """Ctrl-C ends it, as its first line says, and nobody takes that for a failure."""
+    """Ctrl-C ends it, as its first line says, and that is no failure."""
     served.job.interrupt()
     answer = served.job.wait()
     assert answer.code == 0

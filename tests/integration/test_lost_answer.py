@@ -24,9 +24,9 @@ def between(own_postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> It
     monkeypatch.setattr(module, "ANSWER_S", PATIENCE_S)
     with (
         tempfile.TemporaryDirectory() as folder,
-        proxy(own_postgres.get_uri(), Path(folder)) as held,
+        proxy(own_postgres.get_uri(), Path(folder)) as kept,
     ):
-        yield held
+        yield kept
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_passes_on(between: Proxy, table: str, own_postgres_admin: psycopg.Conne
 
 
 def test_answer_lost(between: Proxy, table: str, own_postgres_admin: psycopg.Connection) -> None:
-    """On request a transaction takes place, and whoever sent it sees a cut connection; the next one is left alone."""
+    """On request a transaction takes place, and the client that sent it sees a cut connection; the next one is left alone."""
     asked: list[bool] = []
     thread = threading.Thread(target=lambda: asked.append(between.lose_an_answer()))
     connection = psycopg.connect(between.url)

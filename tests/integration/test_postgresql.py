@@ -53,10 +53,10 @@ def test_show(ended: Ended, terminal: Terminal) -> None:
     answer = terminal.run(
         "show", "--study", "tiny", "--json", folder=ended.folder, SEARCH_STORE=ended.url
     )
-    told = json.loads(answer.out)
+    reported = json.loads(answer.out)
     assert (answer.code, answer.err) == (0, "")
     complete = {trial.number: trial.score for trial in ended.trials if trial.state == "complete"}
-    assert {row["number"]: row["score"] for row in told["leaderboard"]} == complete
+    assert {row["number"]: row["score"] for row in reported["leaderboard"]} == complete
 
 
 def test_explain(ended: Ended, terminal: Terminal) -> None:
@@ -82,11 +82,11 @@ def test_export(ended: Ended, terminal: Terminal, tmp_path: Path) -> None:
 def test_optuna(ended: Ended) -> None:
     """Optuna opens the study by itself, with the scores that the store has."""
     study = optuna.load_study(study_name="tiny", storage=StoreLocation.parse(ended.url).optuna_url)
-    held = {
+    kept = {
         trial.number: trial.value
         for trial in study.get_trials(states=[optuna.trial.TrialState.COMPLETE])
     }
-    assert held == {
+    assert kept == {
         trial.number: trial.score for trial in ended.trials if trial.state == "complete"
     }
 

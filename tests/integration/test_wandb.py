@@ -56,18 +56,18 @@ def read(path: Path) -> Run:
 def pieces(log: bytes) -> Iterator[bytes]:
     """The records of a .wandb file, which is framed as LevelDB's log: blocks of 32 KiB, in them pieces with checksum, length and kind."""
     assert log.startswith(b":W&B")
-    place, held = HEADER.size, b""
+    place, kept = HEADER.size, b""
     while place + HEADER.size <= len(log):
         room = BLOCK - place % BLOCK
         if room < HEADER.size:
             place += room  # no piece begins in the last bytes of a block
             continue
         _, length, kind = HEADER.unpack_from(log, place)
-        held += log[place + HEADER.size : place + HEADER.size + length]
+        kept += log[place + HEADER.size : place + HEADER.size + length]
         place += HEADER.size + length
         if kind in (WHOLE, LAST):
-            yield held
-            held = b""
+            yield kept
+            kept = b""
 
 
 def values(items: Any) -> dict[str, Any]:
@@ -98,9 +98,9 @@ class TestOffline:
     def test_config(self, runs: dict[str, Ended], tracked: dict[str, Run]) -> None:
         """A run's configuration is the trial's, and its preset."""
         for trial in runs["sqlite"].trials:
-            told = tracked[f"tiny-{trial.number}"].config
-            assert {key: told.get(key) for key in trial.config or {}} == trial.config
-            assert told["preset"] == trial.preset
+            reported = tracked[f"tiny-{trial.number}"].config
+            assert {key: reported.get(key) for key in trial.config or {}} == trial.config
+            assert reported["preset"] == trial.preset
 
     def test_figures(self, runs: dict[str, Ended], tracked: dict[str, Run]) -> None:
         """Every epoch is a step with all of its figures, the IoU of a class under the class's name."""

@@ -54,7 +54,7 @@ class TestPage:
         assert answer.stdout.splitlines() == [said, "0.0"]
 
     def test_keys(self) -> None:
-        """Every key that an epoch can have is told, and so is every state of a trial."""
+        """Every key that an epoch can have is documented, and so is every state of a trial."""
         for key in (*REQUIRED, *PARTS, *WRITTEN, *COLUMNS, *STATES):
             assert f"`{key}`" in PAGE, key
 
@@ -78,7 +78,7 @@ class TestDepartures:
         return len(kills), sum(each.number in kills for each in self.FIELD.best_trials())
 
     def test_rows(self) -> None:
-        """Every departure from a plain rule is told with what the recorded trials say of both."""
+        """Every departure from a plain rule is documented with what the recorded trials show of both."""
         assert {row[0] for row in ROW.findall(STUDIES)} == {
             "loss_rising",
             "class_collapse",
@@ -89,14 +89,14 @@ class TestDepartures:
     @pytest.mark.parametrize("row", ROW.findall(STUDIES), ids=lambda row: row[0])
     def test_numbers(self, row: tuple[str, ...]) -> None:
         """The numbers of the plain rule and of the signal are those of the recorded campaign."""
-        signal, words, *told = row
+        signal, words, *reported = row
         plain = {
             key: float(value) for key, _, value in (word.partition("=") for word in words.split())
         }
-        assert (*self.killed(signal, plain), *self.killed(signal, {})) == tuple(map(int, told))
+        assert (*self.killed(signal, plain), *self.killed(signal, {})) == tuple(map(int, reported))
 
     def test_promises(self) -> None:
-        """Five falls in a row kill nobody of the campaign; the signals spare its best tenth and save a fifth, with the pruner a half, and not its best trial."""
+        """Five falls in a row stop no trial of the campaign; the signals spare its best tenth and save a fifth, with the pruner a half, and not its best trial."""
         assert self.killed("metric_falling", {"agreement": 1, "drop": 0, "noise": 0}) == (0, 0)
         found = {
             row.rule: row for row in run_backtest(self.FIELD, SignalsConfig(), PrunerConfig()).rows

@@ -83,11 +83,11 @@ def judged(sound: Path, tmp_path: Path) -> Callable[[str], Findings]:
         shutil.copy(sound, copy)
         with closing(sqlite3.connect(copy)) as database, database:
             database.execute(harm)
-        books = StoreReader(f"sqlite:///{copy}")
+        reader = StoreReader(f"sqlite:///{copy}")
         try:
-            return checks.check(TRIALS, _contents(sound), _contents(copy), books)
+            return checks.check(TRIALS, _contents(sound), _contents(copy), reader)
         finally:
-            books.close()
+            reader.close()
 
     return judge
 
@@ -97,7 +97,7 @@ def _contents(path: Path) -> Contents:
 
 
 class TestChecks:
-    """Both books against the undisturbed run."""
+    """Optuna's tables and ours against the undisturbed run."""
 
     def test_sound(self, judged: Callable[[str], Findings]) -> None:
         """Nothing is found where nothing is wrong, and everything that could be is named."""
@@ -107,7 +107,7 @@ class TestChecks:
 
     @pytest.mark.parametrize("what", HARM)
     def test_harm(self, judged: Callable[[str], Findings], what: str) -> None:
-        """Each kind of harm is found by its name, and its place is told."""
+        """Each kind of harm is found by its name, and its place is reported."""
         places = judged(HARM[what]).wrong[what]
         assert places
         assert all("trial" in place for place in places)
@@ -154,13 +154,13 @@ class TestWatch:
 
     def watch(self, *epochs: tuple[int, int, float, float], state_at: float | None = None) -> Watch:
         """A trial whose first attempt began at 100 s and was killed at 110 s, and whose second began at 118 s; epoch, attempt, end, seconds."""
-        held = Watch(StoreReader("sqlite:///nowhere.db"))
-        held.taken_at = {(1, 1): 100.0, (1, 2): 118.0}
-        held.kills = [Kill(1, 1, 110.0, state_at)]
-        held.epochs[1] = [
+        kept = Watch(StoreReader("sqlite:///nowhere.db"))
+        kept.taken_at = {(1, 1): 100.0, (1, 2): 118.0}
+        kept.kills = [Kill(1, 1, 110.0, state_at)]
+        kept.epochs[1] = [
             EpochRow(1, epoch, attempt, at, seconds) for epoch, attempt, at, seconds in epochs
         ]
-        return held
+        return kept
 
     def test_recovery(self) -> None:
         """From the kill to the next attempt."""
@@ -169,38 +169,38 @@ class TestWatch:
 
     def test_frozen(self) -> None:
         """While a worker stood still it did no work that could be lost."""
-        held = self.watch(
+        kept = self.watch(
             (1, 1, 103.0, 3.0), (2, 1, 106.0, 2.9), (2, 2, 119.0, 2.9), (3, 2, 122.0, 3.0)
         )
-        held.kills = [replace(held.kills[0], frozen=((90.0, 95.0), (105.0, 108.5)))]
-        assert held.losses() == [1.5]
+        kept.kills = [replace(kept.kills[0], frozen=((90.0, 95.0), (105.0, 108.5)))]
+        assert kept.losses() == [1.5]
 
-    def test_anew(self) -> None:
-        """A trial that starts anew lost all that was done."""
+    def test_starts_over(self) -> None:
+        """A trial that starts over lost all that was done."""
         assert self.watch((1, 1, 103.0, 3.0), (2, 1, 106.0, 2.9), (1, 2, 121.0, 3.1)).losses() == [
             10.0
         ]
 
     def test_checkpoint(self) -> None:
-        """One that goes on from the state after epoch 2, whose record comes once more, lost what followed it."""
+        """One that resumes from the state after epoch 2, whose record comes once more, lost what followed it."""
         assert self.watch(
             (1, 1, 103.0, 3.0), (2, 1, 106.0, 2.9), (2, 2, 119.0, 2.9), (3, 2, 122.0, 3.0)
         ).losses() == [4.0]
 
     def test_midst(self) -> None:
-        """One that goes on from a state in the midst of epoch 3 lost what followed that."""
+        """One that resumes from a state within epoch 3 lost what followed that."""
         assert self.watch(
             (1, 1, 103.0, 3.0), (2, 1, 106.0, 2.9), (3, 2, 122.0, 3.0), state_at=109.0
         ).losses() == [1.0]
 
     def test_state_not_taken(self) -> None:
-        """A state from which it did not go on saved nothing."""
+        """A state from which it did not resume saved nothing."""
         assert self.watch(
             (1, 1, 103.0, 3.0), (2, 1, 106.0, 2.9), (1, 2, 121.0, 3.1), state_at=109.0
         ).losses() == [10.0]
 
     def test_between(self) -> None:
-        """One that goes on after epoch 1 lost epoch 2 as well."""
+        """One that resumes after epoch 1 lost epoch 2 as well."""
         assert self.watch(
             (1, 1, 103.0, 3.0), (2, 1, 106.0, 2.9), (1, 2, 119.0, 3.0), (2, 2, 122.0, 3.0)
         ).losses() == [7.0]

@@ -30,7 +30,7 @@ def documented(command: str) -> set[str]:
     return keys
 
 
-def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
+def reported(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
     """What a command prints, read as strict JSON."""
     with pytest.raises(SystemExit) as ended:
         main([*arguments, "--json"])
@@ -48,17 +48,17 @@ def store(sqlite_url: str, make_record: Any) -> str:
             "space": {"optimizer.lr_multiple": {"kind": "float", "low": 0.1, "high": 9}},
         }
     )
-    with StoreLocation.parse(sqlite_url).open() as held:
-        stored = held.studies.register_study(1, "demo", spec.model_dump(mode="json"))
-        claim = held.leases.claim_trial(stored.id, budget=9, worker="w", lease_s=600)
+    with StoreLocation.parse(sqlite_url).open() as kept:
+        stored = kept.studies.register_study(1, "demo", spec.model_dump(mode="json"))
+        claim = kept.leases.claim_trial(stored.id, budget=9, worker="w", lease_s=600)
         assert claim is not None
-        claim = held.leases.bind_trial(
+        claim = kept.leases.bind_trial(
             claim, 0, 1, {"optimizer": {"lr_multiple": 2.0, "base_lr": 0.1}}, None
         )
         record: EpochRecord = make_record(1, metric=NAN, train_loss=NAN, grad_norm_max=float("inf"))
-        held.epochs.append_epoch(claim, record, 600)
+        kept.epochs.append_epoch(claim, record, 600)
         evidence = Evidence("nonfinite_loss", 1, 3, "the loss was NaN", {"loss": NAN}, NAN)
-        held.leases.finish_trial(
+        kept.leases.finish_trial(
             claim,
             Outcome(
                 "diverged",
@@ -75,7 +75,7 @@ def store(sqlite_url: str, make_record: Any) -> str:
 
 def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     """`list --json` has every shipped study with the documented keys, and loads again as what it was."""
-    studies = told(capsys, "list")
+    studies = reported(capsys, "list")
     assert {"focal_gamma", "combined"} <= {study["name"] for study in studies}
     for study in studies:
         assert documented("list") <= set(study)
@@ -84,12 +84,12 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_show(store: str, capsys: pytest.CaptureFixture[str]) -> None:
     """`show --json` has the documented keys, too."""
-    assert documented("show") <= set(told(capsys, "show", "--study", "demo", "--store", store))
+    assert documented("show") <= set(reported(capsys, "show", "--study", "demo", "--store", store))
 
 
 def test_explain(store: str, capsys: pytest.CaptureFixture[str]) -> None:
     """`explain --json` has the documented keys; what is no number is null."""
-    trial = told(capsys, "explain", "--study", "demo", "--trial", "0", "--store", store)
+    trial = reported(capsys, "explain", "--study", "demo", "--trial", "0", "--store", store)
     assert documented("explain") <= set(trial)
     assert (trial["state"], trial["score"], trial["params"], trial["lr"]) == (
         "diverged",

@@ -1,4 +1,4 @@
-"""The rules of the code itself: who may import whom, how long things may be, and what a help text may load."""
+"""The rules of the code itself: which module may import which, how long things may be, and what a help text may load."""
 
 from __future__ import annotations
 

@@ -79,6 +79,6 @@ if "worker" in sys.orig_argv and "GATE" in os.environ:
     place = [int(part) for part in os.environ["GATE_PLACE"].split(",")]
     try:
         install(Gate(Path(os.environ["GATE"]), *place[:3], signal_opens=bool(place[3])))
-    except Exception:  # Python would go on without a gate, and the test would wait for it
+    except Exception:  # Python would continue without a gate, and the test would wait for it
         traceback.print_exc()
         sys.exit(1)

@@ -171,7 +171,7 @@ class TestLongTail:
         assert all((masks == label).any(axis=(1, 2)).sum() >= 2 for label in range(7))
 
     def test_border(self, default: dict[str, Scenes]) -> None:
-        """A strip along the border is ignored, and nothing else is."""
+        """A strip along the border is ignored, and no other text is."""
         masks = default["train"].masks_NHW
         assert (masks[:, 2:-2, 2:-2] != IGNORE).all()
         inner = np.zeros(masks.shape[1:], bool)

@@ -19,7 +19,7 @@ from objectives.losses import (
     LossParts,
     NormalizedCombinedLoss,
 )
-from objectives.losses.functional import Others
+from objectives.losses.batch_sums import Others
 from tests.unit.objectives.losses.references import ALPHA_4, IGNORED, WEIGHT_4, batch
 
 torch.set_num_threads(1)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from objectives.losses import softmax
-from objectives.losses.functional import label_rows
+from objectives.losses.batch_sums import label_rows
 from objectives.losses.softmax import (
     Power,
     SoftmaxSums,

@@ -43,7 +43,7 @@ class TestTrial:
         assert ", dice_weight 0.4," in out
 
     def test_why(self, demo: Demo, capsys: pytest.CaptureFixture[str]) -> None:
-        """A kill tells its numbers, the likely cause, what speaks for it, and each remedy with old and new value, once."""
+        """A stopped trial shows its numbers, the likely cause, what speaks for it, and each remedy with old and new value, once."""
         demo.filled()
 
         out = squeezed(self.shown(demo, capsys, 3))
@@ -140,21 +140,21 @@ class TestTrial:
         assert "no epoch is recorded yet" in out
 
     @pytest.mark.parametrize(
-        ("metrics", "told"),
+        ("metrics", "reported"),
         [
             ([], "no epoch is recorded yet"),
             ([0.1], "miou 0.1000, gradient norm 1.5 (median), 9 (largest)"),
         ],
     )
     def test_young(
-        self, demo: Demo, capsys: pytest.CaptureFixture[str], metrics: list[float], told: str
+        self, demo: Demo, capsys: pytest.CaptureFixture[str], metrics: list[float], reported: str
     ) -> None:
         """A trial that has hardly begun is shown with what there is; it has not ended, so there is no why."""
         demo.start(metrics)
 
         out = squeezed(self.shown(demo, capsys, 0))
 
-        assert told in out
+        assert reported in out
         assert "Why it" not in out
 
     def test_attempts(self, demo: Demo, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,7 +23,7 @@ Step = Callable[[], object]
 
 
 class Terminal(io.StringIO):
-    """Somebody who looks."""
+    """An interactive terminal."""
 
     encoding = "utf-8"
 
@@ -60,28 +60,28 @@ class TestWatch:
     RATE = "lr 3.0e-02 (0.3 × base), grad_clip_norm none"
 
     def lines(self, demo: Demo, capsys: pytest.CaptureFixture[str], *steps: Step) -> list[str]:
-        """What is printed where nobody looks, one line an event."""
+        """What is printed without a terminal, one line per event."""
         live.watch_study(demo.store, demo.stored, demo.plan, until=Script(*steps), poll_s=0)
         return capsys.readouterr().out.splitlines()
 
     def test_course(self, demo: Demo, capsys: pytest.CaptureFixture[str]) -> None:
         """Start with preset and values, end with score or reason; each once, in the order of the trials, however often it looks."""
-        held: list[Claim] = []
+        kept: list[Claim] = []
 
-        told = self.lines(
+        reported = self.lines(
             demo,
             capsys,
             nothing,
-            lambda: held.extend([demo.start(preset="safe"), demo.start()]),
+            lambda: kept.extend([demo.start(preset="safe"), demo.start()]),
             nothing,
-            lambda: demo.epochs(held[0], [0.1, 0.3712]),
-            lambda: demo.finish(held[0], "complete", 0.3712),
-            lambda: demo.epochs(held[1], [0.1, 0.2]),
-            lambda: demo.finish(held[1], "diverged", 0.1, f"gradient_explosion: {demo.statement}"),
+            lambda: demo.epochs(kept[0], [0.1, 0.3712]),
+            lambda: demo.finish(kept[0], "complete", 0.3712),
+            lambda: demo.epochs(kept[1], [0.1, 0.2]),
+            lambda: demo.finish(kept[1], "diverged", 0.1, f"gradient_explosion: {demo.statement}"),
             nothing,
         )
 
-        assert told == [
+        assert reported == [
             f"trial 0 started (preset safe): gamma 2.5, {self.RATE}",
             f"trial 1 started: gamma 2.5, {self.RATE}",
             "trial 0 is complete: miou 0.3712 after 2 epochs",
@@ -89,43 +89,43 @@ class TestWatch:
         ]
 
     def test_between_two_looks(self, demo: Demo, capsys: pytest.CaptureFixture[str]) -> None:
-        """A trial that starts and ends between two looks is told with both; so is what happens before the last look."""
-        told = self.lines(
+        """A trial that starts and ends between two refreshes is reported with both; so is what happens before the last look."""
+        reported = self.lines(
             demo,
             capsys,
             nothing,
             lambda: demo.finish(demo.start([0.1]), "pruned", 0.1, "median: worse"),
         )
 
-        assert [line.partition(":")[0] for line in told] == [
+        assert [line.partition(":")[0] for line in reported] == [
             "trial 0 started",
             "trial 0 was pruned at epoch 1",
         ]
 
     def test_changing_hands(self, demo: Demo, capsys: pytest.CaptureFixture[str]) -> None:
-        """Given back, carried on, left by a vanished worker: each is told with the epoch."""
-        held: list[Claim] = []
+        """Released, resumed, left by a lost worker: each is reported with the epoch."""
+        kept: list[Claim] = []
 
         def vanish() -> None:
-            demo.store.leases.renew_lease(held[-1], 0.001)
+            demo.store.leases.renew_lease(kept[-1], 0.001)
             while not any(
                 (line.lease_left_s or 0) < 0
                 for line in demo.store.trials.list_progress(demo.stored.id)
             ):
                 pass
 
-        told = self.lines(
+        reported = self.lines(
             demo,
             capsys,
-            lambda: held.append(demo.start([0.1])),
-            lambda: demo.store.leases.release_trial(held[0]),
-            lambda: held.append(demo.claim("box:2")),
+            lambda: kept.append(demo.start([0.1])),
+            lambda: demo.store.leases.release_trial(kept[0]),
+            lambda: kept.append(demo.claim("box:2")),
             vanish,
-            lambda: held.append(demo.claim("box:3")),
+            lambda: kept.append(demo.claim("box:3")),
             lambda: demo.store.reaping.reap_trials(demo.stored.id, Death("box:3")),
         )
 
-        assert told[1:] == [
+        assert reported[1:] == [
             "trial 0 released after epoch 1",
             "trial 0 resumed after epoch 1 by box:2 (attempt 2)",
             "trial 0 resumed after epoch 1 by box:3 (attempt 3) (worker box:2 stopped responding)",
@@ -133,12 +133,12 @@ class TestWatch:
         ]
 
     def test_found(self, demo: Demo, capsys: pytest.CaptureFixture[str]) -> None:
-        """What an earlier run did is summed up in one line; what runs already is told as running."""
+        """What an earlier run did is summed up in one line; what runs already is reported as running."""
         demo.filled()
 
-        told = self.lines(demo, capsys, nothing)
+        reported = self.lines(demo, capsys, nothing)
 
-        assert told == [
+        assert reported == [
             "found in the store: 2 complete, 1 pruned, 1 diverged, 1 failed",
             f"trial 5 is running, 2 epochs done: gamma 2.5, {self.RATE}",
         ]
@@ -147,7 +147,7 @@ class TestWatch:
         """A trial without a number is no news, until it fails."""
         claims: list[Claim] = []
 
-        told = self.lines(
+        reported = self.lines(
             demo,
             capsys,
             nothing,
@@ -155,7 +155,7 @@ class TestWatch:
             lambda: demo.finish(claims[0], "failed", reason="given up"),
         )
 
-        assert told == ["a trial failed at epoch 0"]
+        assert reported == ["a trial failed at epoch 0"]
 
     @pytest.mark.parametrize("method", ["list_progress", "find_trial"])
     def test_store_fails(
@@ -165,26 +165,26 @@ class TestWatch:
         monkeypatch: pytest.MonkeyPatch,
         method: str,
     ) -> None:
-        """A store that fails is told once and asked again; nothing that happened meanwhile is lost or told twice."""
-        held: list[Claim] = []
+        """A store that fails is reported once and queried again; nothing that happened meanwhile is lost or reported twice."""
+        kept: list[Claim] = []
 
         def fail(*_: object) -> None:
             raise StoreError("the disk is full")
 
         with monkeypatch.context() as broken:
-            told = self.lines(
+            reported = self.lines(
                 demo,
                 capsys,
-                lambda: held.append(demo.start()),
+                lambda: kept.append(demo.start()),
                 lambda: broken.setattr(
                     f"storage.repositories.trials.TrialRepository.{method}", fail
                 ),
-                lambda: demo.finish(held[0], "complete", 0.5),
+                lambda: demo.finish(kept[0], "complete", 0.5),
                 nothing,
                 broken.undo,
             )
 
-        assert told == [
+        assert reported == [
             f"trial 0 started: gamma 2.5, {self.RATE}",
             "the store does not respond; retrying: the disk is full",
             "the store responds again",
@@ -236,7 +236,7 @@ class TestLive:
         assert "no trial is complete yet" in lines
 
     def test_silent_worker(self, demo: Demo) -> None:
-        """A worker whose lease is over is told as silent."""
+        """A worker whose lease has expired is reported as silent."""
         claim = demo.start([0.1])
         demo.store.leases.renew_lease(claim, 1e-9)
 
@@ -266,7 +266,7 @@ class TestLive:
         assert watcher.best.number == 1
 
     def test_redrawn(self, demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
-        """On a terminal the display is drawn anew at each look, and its last state stays."""
+        """On a terminal the display is redrawn at each refresh, and its last state stays."""
         terminal = Terminal()
         monkeypatch.setattr(sys, "stdout", terminal)
         monkeypatch.setenv("TERM", "xterm")
@@ -275,10 +275,10 @@ class TestLive:
             "_out",
             Console(width=80, height=24, force_terminal=True, markup=False, highlight=False),
         )
-        held: list[Claim] = []
+        kept: list[Claim] = []
 
         script = Script(
-            lambda: held.append(demo.start([0.1])), lambda: demo.finish(held[0], "complete", 0.25)
+            lambda: kept.append(demo.start([0.1])), lambda: demo.finish(kept[0], "complete", 0.25)
         )
         live.watch_study(
             demo.store, demo.stored, demo.plan, until=script, poll_s=0, note=lambda: "stopping"

@@ -26,7 +26,7 @@ def squeezed(text: str) -> str:
 @pytest.mark.usefixtures("width")
 class TestStudy:
     def test_states(self, demo: Demo, capsys: pytest.CaptureFixture[str]) -> None:
-        """The heading tells the metric and how many trials are in which state; states without a trial are left out."""
+        """The heading shows the metric and how many trials are in which state; states without a trial are left out."""
         demo.filled()
 
         tables.print_study(study_report(demo.store, "focal_gamma"))
@@ -60,8 +60,8 @@ class TestStudy:
         out = squeezed(capsys.readouterr().out)
         first, second = out.index("0.3712"), out.index("0.2500")
         assert first < second
-        for told in ("3/4", "2.5", "3.0e-02", "none", "safe"):
-            assert told in out[first:second]
+        for reported in ("3/4", "2.5", "3.0e-02", "none", "safe"):
+            assert reported in out[first:second]
         assert re.search(r"3\.0e-02 (\()?0\.3", out[first:second])
         assert "a suggestion, not a verdict" in out
 
@@ -161,7 +161,7 @@ class TestStudy:
 @pytest.mark.usefixtures("width")
 class TestStudies:
     def test_all(self, capsys: pytest.CaptureFixture[str]) -> None:
-        """Every shipped study is told with its ranges, its length, its presets and its conditions."""
+        """Every shipped study is shown with its ranges, its length, its presets and its conditions."""
         tables.print_studies([load_study(name) for name in shipped_studies()])
 
         out = squeezed(capsys.readouterr().out)

@@ -26,7 +26,7 @@ NAN, INF = float("nan"), float("inf")
 
 
 class Terminal(io.StringIO):
-    """Somebody who looks."""
+    """An interactive terminal."""
 
     encoding = "utf-8"
 
@@ -51,7 +51,7 @@ def squeezed(text: str) -> str:
 
 class TestWords:
     @pytest.mark.parametrize(
-        ("value", "told"),
+        ("value", "reported"),
         [
             (0.37124, "0.3712"),
             (-0.5, "-0.5000"),
@@ -61,12 +61,12 @@ class TestWords:
             (None, "-"),
         ],
     )
-    def test_score(self, value: float | None, told: str) -> None:
+    def test_score(self, value: float | None, reported: str) -> None:
         """Scores have four digits after the point as long as they are small."""
-        assert formatting.format_score(value) == told
+        assert formatting.format_score(value) == reported
 
     @pytest.mark.parametrize(
-        ("value", "told"),
+        ("value", "reported"),
         [
             (3e-5, "3.0e-05"),
             (0.347, "0.347"),
@@ -78,12 +78,12 @@ class TestWords:
             (NAN, "nan"),
         ],
     )
-    def test_number(self, value: float, told: str) -> None:
+    def test_number(self, value: float, reported: str) -> None:
         """Other numbers have the digits that matter."""
-        assert formatting.format_number(value) == told
+        assert formatting.format_number(value) == reported
 
     @pytest.mark.parametrize(
-        ("value", "told"),
+        ("value", "reported"),
         [
             (None, "none"),
             (True, "true"),
@@ -94,17 +94,17 @@ class TestWords:
             ({"a": 1, "b": None}, "a 1"),
         ],
     )
-    def test_setting(self, value: Any, told: str) -> None:
+    def test_setting(self, value: Any, reported: str) -> None:
         """Values of a configuration read as people write them."""
-        assert formatting.format_setting(value) == told
+        assert formatting.format_setting(value) == reported
 
     @pytest.mark.parametrize(
-        ("seconds", "told"),
+        ("seconds", "reported"),
         [(0.9, "0 s"), (59.9, "59 s"), (65, "1 min 05 s"), (7620, "2 h 07 min")],
     )
-    def test_duration(self, seconds: float, told: str) -> None:
+    def test_duration(self, seconds: float, reported: str) -> None:
         """Durations have units."""
-        assert formatting.format_duration(seconds) == told
+        assert formatting.format_duration(seconds) == reported
 
     def test_short_names(self) -> None:
         """A path is named by its last step, unless that is another's, too, or says nothing alone."""
@@ -145,7 +145,7 @@ class TestScreen:
                 where="a.yaml, line 3",
                 found="gama",
                 allowed="gamma",
-                next_step="mend it",
+                next_step="fix it",
             )
         )
 
@@ -153,11 +153,11 @@ class TestScreen:
         assert out == ""
         assert (
             err
-            == "error: no [b]such[/b] key\n  where:   a.yaml, line 3\n  found:   gama\n  allowed: gamma\n  next:    mend it\n"
+            == "error: no [b]such[/b] key\n  where:   a.yaml, line 3\n  found:   gama\n  allowed: gamma\n  next:    fix it\n"
         )
 
     def test_error_in_red(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """On a terminal the word is red, and nothing else is."""
+        """On a terminal the word is red, and no other text is."""
         terminal = Terminal()
         monkeypatch.setattr(sys, "stderr", terminal)
         monkeypatch.setattr(
@@ -168,7 +168,7 @@ class TestScreen:
 
         assert re.fullmatch(r"\x1b\[[\d;]*31[\d;]*merror:\x1b\[0m it broke\n", terminal.getvalue())
 
-    def test_tell(self, width: Width, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_paragraph(self, width: Width, capsys: pytest.CaptureFixture[str]) -> None:
         """A sentence breaks between words, and keeps its indentation."""
         width(12)
 

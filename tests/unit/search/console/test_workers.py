@@ -1,4 +1,4 @@
-"""Who works on what, as `search show` tells it, and the trials that it gives back when it is asked to."""
+"""Active workers, as `search show` lists them, and the trials that it releases on request."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def show(demo: Demo, capsys: pytest.CaptureFixture[str], *options: str) -> str:
 
 class TestWorkers:
     def test_table(self, demo: Demo, capsys: pytest.CaptureFixture[str], width: Width) -> None:
-        """A worker is told with its host, device, trial, epoch, last sign of life and attempts, while it holds a trial and not afterwards."""
+        """A worker is listed with its host, device, trial, epoch, last sign of life and attempts, while it has a trial and not afterwards."""
         width(120)
         claim = demo.start([0.1, 0.2], worker="box:7")
 
         lines = [line.split() for line in show(demo, capsys).splitlines()]
-        (told,) = [line for line in lines if line and line[0] == "box:7"]
-        assert told[2:5] == ["-", "0", "2/4"]
-        assert told[-2:] == ["ago", "1"]
+        (reported,) = [line for line in lines if line and line[0] == "box:7"]
+        assert reported[2:5] == ["-", "0", "2/4"]
+        assert reported[-2:] == ["ago", "1"]
 
         demo.finish(claim, "complete", 0.2)
         assert "box:7" not in show(demo, capsys)
@@ -36,11 +36,11 @@ class TestWorkers:
         """Scripts get the same."""
         demo.start([0.1, 0.2], worker="box:7")
 
-        (told,) = json.loads(show(demo, capsys, "--json"))["workers"]
+        (reported,) = json.loads(show(demo, capsys, "--json"))["workers"]
 
-        assert 0 <= told.pop("silent_s") < 600
-        assert told.pop("host")
-        assert told == {
+        assert 0 <= reported.pop("silent_s") < 600
+        assert reported.pop("host")
+        assert reported == {
             "worker": "box:7",
             "device": "",
             "trial": 0,
@@ -53,7 +53,7 @@ class TestWorkers:
 
 class TestReap:
     def test_silent(self, demo: Demo, capsys: pytest.CaptureFixture[str], width: Width) -> None:
-        """A silent worker is marked; with `--reap` its trial is given back, and its next attempt tells that a worker was lost."""
+        """A silent worker is marked; with `--reap` its trial is released, and its next attempt shows that a worker was lost."""
         width(120)
         let_lapse(demo.store, demo.start([0.1], worker="box:7"))
         assert "(silent)" in show(demo, capsys)
@@ -63,6 +63,6 @@ class TestReap:
         )
         demo.claim("box:8")
 
-        told = show(demo, capsys, "--reap")
-        assert "stopped responding" not in told
-        assert "2 (1 lost)" in told
+        reported = show(demo, capsys, "--reap")
+        assert "stopped responding" not in reported
+        assert "2 (1 lost)" in reported
