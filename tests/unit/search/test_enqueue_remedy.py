@@ -1,4 +1,4 @@
-"""Trying what was prescribed: where a remedied trial lies in the space, what lies outside, and that it is tried next."""
+"""Enqueuing a remedy: its place in the search space, its changes outside, and that it is tried next."""
 
 from __future__ import annotations
 
