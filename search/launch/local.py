@@ -91,7 +91,7 @@ class WorkerProcess:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         for file in (self.log, self.events):
             self._began_at.setdefault(file, file.stat().st_size if file.exists() else 0)
-        with self.log.open("ab") as output, _unblocked_interrupts():
+        with self.log.open("ab") as output, _blocked_interrupts():
             self.process = subprocess.Popen(
                 self.command,
                 stdin=subprocess.DEVNULL,
@@ -142,12 +142,13 @@ class WorkerProcess:
 
 
 @contextmanager
-def _unblocked_interrupts() -> Iterator[None]:
-    """Processes that are started in this block receive SIGINT.
+def _blocked_interrupts() -> Iterator[None]:
+    """Processes that are started in this block receive SIGINT when they unblock it.
 
-    Some processes, such as Ray's, block it, and their children would inherit that.
+    A SIGINT that comes while a worker imports its modules would end it with a traceback, or get
+    lost where an import catches every exception. `StopRequest.handle_signals` unblocks it.
     """
-    before = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:

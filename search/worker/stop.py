@@ -82,9 +82,13 @@ class StopRequest:
         self._requested.wait(seconds)
 
     def handle_signals(self) -> None:
-        """Treat SIGINT and SIGTERM as requests; only the main thread may call this."""
+        """Treat SIGINT and SIGTERM as requests; only the main thread may call this.
+
+        A supervisor starts its workers with SIGINT blocked. One that came meanwhile arrives here.
+        """
         signal.signal(signal.SIGINT, self._on_interrupt)
         signal.signal(signal.SIGTERM, self._on_termination)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
     @contextmanager
     def without_trial(self) -> Iterator[None]:

@@ -51,5 +51,5 @@ def test_none(terminal: Terminal, tmp_path: Path) -> None:
     answer = terminal.run(*RUN, "--device-hours", "0", folder=tmp_path)
 
     assert answer.code == InputError.exit_code
-    assert "--device-hours is no budget" in answer.err
+    assert "--device-hours must be a positive number" in answer.err
     assert not (tmp_path / "search.db").exists()

@@ -276,10 +276,8 @@ class TestKill:
 
         assert (answer.code, answer.err) == (0, "")
         assert ended.trials[0].pid == other.pid
-        logs = "".join(
-            log.read_text() for log in (tmp_path / "search.files" / "tiny").glob("worker-*.log")
-        )
-        assert "attempt 1 may not write to it any more; continuing with other work" in logs
+        lost = "attempt 1 may not write to it any more; continuing with other work"
+        assert lost in logs(tmp_path)
         assert [trial.score for trial in ended.trials] == [trial.score for trial in unbroken.trials]
         assert repeatable(ended.records) == repeatable(unbroken.records)
 

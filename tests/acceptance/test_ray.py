@@ -77,7 +77,7 @@ def test_stop(terminal: Terminal, tmp_path: Path, postgresql_url: str, ray_folde
     assert {trial.state for trial in stored_trials(url)} <= {"complete", "paused"}
     assert all(trial.attempt == 1 for trial in stored_trials(url))
     assert any("raylet" in title for title in titles)
-    assert any(" worker --study tiny " in title for title in titles)
+    assert any(" worker --study=tiny " in title for title in titles)
     assert any("WorkerActor" in text for text in reported)  # Ray's own files were looked at
     assert [text for text in reported if PASSWORD in text] == []
     until(lambda: job.alive() == [], "nothing is left")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from search.launch.local import LocalWorkers
 from search.worker.options import WorkerOptions
 from spaces.errors import InputError, SearchError
 from storage.location import StoreLocation
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, until
 
 REPORTING = """
 import sys
@@ -23,6 +24,21 @@ with log_worker_events(Path(sys.argv[1])):
     {}
 """
 """A script that reports its events to the file in its argument."""
+
+
+IMPORTING = """
+import sys, time
+from pathlib import Path
+from search.worker.stop import StopRequest
+folder = Path(sys.argv[1])
+(folder / "started").touch()
+while not (folder / "interrupted").exists():
+    time.sleep(0.01)
+stop = StopRequest()
+stop.handle_signals()
+print(stop.was_interrupted)
+"""
+"""A script that handles signals when it was sent one, as a worker does that imports its modules until then."""
 
 
 @pytest.fixture
@@ -45,6 +61,22 @@ def run_scripts(logs: Path, *scripts: str) -> LocalWorkers:
             worker.process.wait(PATIENCE_S)
         assert pool.is_finished()
     return pool
+
+
+class TestStart:
+    def test_interrupted(self, logs: Path, tmp_path: Path) -> None:
+        """A SIGINT that comes before a worker handles signals arrives as soon as it does."""
+        location = StoreLocation.parse("sqlite:///search.db")
+        pool = LocalWorkers([Slot("cpu", 1)], WorkerOptions("demo"), location, logs)
+        (worker,) = pool.workers
+        worker.command = [sys.executable, "-c", IMPORTING, str(tmp_path)]
+        with pool.running():
+            until((tmp_path / "started").exists, "the worker imports its modules")
+            worker.send_signal(signal.SIGINT)
+            (tmp_path / "interrupted").touch()
+            assert worker.process is not None
+            worker.process.wait(PATIENCE_S)
+        assert worker.read_log() == ["True"]
 
 
 class TestRaiseFailure:
