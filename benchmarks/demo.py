@@ -15,7 +15,7 @@ from benchmarks import readme_sample, report
 from benchmarks.commands import environment, finish, script, started
 from benchmarks.report import Figure, Result
 from search.report.models import StudyReport
-from search.report.study import study_report
+from search.report.study_report import study_report
 from spaces.errors import StoreError
 from storage.location import StoreLocation
 from storage.store import Store

@@ -28,8 +28,8 @@ from benchmarks.stopwatch import Stopwatch
 from objectives.contract import Checkpoints
 from search.planning.plan import Plan, make_plan
 from search.pruners import verdict
+from search.sampling.optuna_trial import OptunaTrial
 from search.sampling.sampler import to_distribution
-from search.sampling.trial import OptunaTrial
 from search.session import open_session
 from search.worker import trial
 from search.worker.context import WorkerContext, make_context

@@ -25,7 +25,7 @@ from objectives.data.build import SceneSplit
 from objectives.data.loading import SegmentationData, _EpochOrder
 from objectives.segmentation import train as segmentation
 from objectives.segmentation.config import SegmentationConfig
-from search.diagnosis import diagnose
+from search.diagnosis.rank_causes import diagnose
 from search.pruners.verdict import judge
 from spaces.config_tree import ConfigTree
 from spaces.loader import load_study

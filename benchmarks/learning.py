@@ -19,7 +19,7 @@ from unittest import mock
 
 from benchmarks import report
 from benchmarks.report import Figure, Result
-from search.sampling.trial import optuna_end
+from search.sampling.optuna_trial import optuna_end
 from search.session import open_session
 from search.worker import ending
 from search.worker.context import make_context

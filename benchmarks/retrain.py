@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks import report
 from benchmarks.commands import environment, run, script
 from benchmarks.report import Figure, Result
-from search.report.study import study_report
+from search.report.study_report import study_report
 from storage.location import StoreLocation
 
 STUDY = "focal_gamma"

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from search.diagnosis.remedies import describe_remedy
 from search.planning.plan import Params, Plan, complete_config, make_plan
-from search.report.trial import trial_report
+from search.report.trial_report import trial_report
 from search.session import Session
 from spaces.config_tree import ConfigTree
 from spaces.errors import InputError, StudyError
@@ -61,8 +61,9 @@ def enqueue_remedy(session: Session, choice: RemedyChoice) -> tuple[Session, str
             search space has.
     """
     from search.sampling.connection import close_trials, open_trials
+    from search.sampling.first_trials import enqueue_trials
     from search.sampling.sampler import REMEDY
-    from search.sampling.study import WorkerStudy, enqueue_trials
+    from search.sampling.worker_study import WorkerStudy
 
     trial, remedy = _find_remedy(session, choice)
     params, patch = locate_in_space(session.plan, trial, remedy)

@@ -13,16 +13,16 @@ from storage.database.engine import Database
 from storage.location import StoreLocation
 from storage.maintenance.check import CheckReport, check_database
 from storage.maintenance.copy import CopiedStudy, copy_studies
-from storage.maintenance.migrate import upgrade_store
-from storage.maintenance.orphans import OrphanFile, find_orphans, remove_orphans
-from storage.maintenance.vacuum import (
+from storage.maintenance.database_upkeep import (
     back_up,
     database_kind,
     free_space,
     refuse_active,
     size_bytes,
 )
-from storage.tables import schema
+from storage.maintenance.migrate import upgrade_store
+from storage.maintenance.orphans import OrphanFile, find_orphans, remove_orphans
+from storage.tables import schema_version
 from storage.tables.optuna_version import optuna_version
 
 
@@ -94,7 +94,7 @@ def inspect_store(location: StoreLocation) -> Inspection:
     with closing(location.open_database()) as database:
         report = check_database(database)
     orphans: list[OrphanFile] = []
-    if report.version == schema.HEAD:
+    if report.version == schema_version.HEAD:
         orphans = _find_orphans(location)
     return Inspection(report, location.files_root, tuple(orphans))
 
@@ -116,17 +116,17 @@ def migrate_store(
     """
     with closing(location.open_database()) as database:
         with database.reading() as connection:
-            found = schema.check_upgradable(connection, database.where)
+            found = schema_version.check_upgradable(connection, database.where)
             theirs = optuna_version(connection)
         head = _check_optuna_upgradable(location, theirs) if theirs else None
-        if found == schema.HEAD and theirs == head:
+        if found == schema_version.HEAD and theirs == head:
             return []
         with database.reading() as connection:
             refuse_active(connection, database.where, "migrated")
         done = _back_up(location, database, found, backup=backup, backed_up=backed_up)
-    if found != schema.HEAD:
+    if found != schema_version.HEAD:
         upgrade_store(location)
-        done.append(f"our tables: version {found} → {schema.HEAD}")
+        done.append(f"our tables: version {found} → {schema_version.HEAD}")
     if theirs != head:
         _upgrade_optuna(location)
         done.append(f"Optuna's tables: version {theirs} → {head}")

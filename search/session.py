@@ -179,12 +179,8 @@ def _suggest_options(changes: Sequence[Change]) -> str:
 def _create_study(store: Store, plan: Plan, location: StoreLocation) -> StoredStudy:
     # Imports Optuna, which a command that resumes a study does not need.
     from search.sampling.connection import close_trials, open_trials
-    from search.sampling.study import (
-        belongs_to_other_program,
-        enqueue_trials,
-        make_study,
-        waiting_presets,
-    )
+    from search.sampling.first_trials import enqueue_trials, waiting_presets
+    from search.sampling.optuna_study import belongs_to_other_program, make_study
 
     trials = open_trials(location)
     try:

@@ -21,7 +21,7 @@ from storage.database.url import (
 )
 from storage.files.study_files import ROOT_VARIABLE, StudyFiles, choose_root
 from storage.store import Store
-from storage.tables.schema import ensure_tables
+from storage.tables.schema_version import ensure_tables
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from objectives.losses.functional import cross_entropy, dice, focal
 from objectives.losses.gradient import GradientShares, gradient_shares
 from objectives.losses.library import LibraryLoss
 from objectives.losses.modules import CrossEntropyLoss, DiceLoss, FocalLoss
-from objectives.losses.normalized import NormalizedCombinedLoss
+from objectives.losses.normalized_combined import NormalizedCombinedLoss
 
 __all__ = [
     "Balance",

@@ -12,7 +12,7 @@ from objectives.losses.class_weights import absent_classes, class_weights, focal
 from objectives.losses.combined import CombinedLoss
 from objectives.losses.library import LibraryLoss
 from objectives.losses.modules import CrossEntropyLoss, DiceLoss, FocalLoss
-from objectives.losses.normalized import NormalizedCombinedLoss
+from objectives.losses.normalized_combined import NormalizedCombinedLoss
 from spaces.config import LossConfig, WeightsConfig
 from spaces.errors import ConfigError
 from spaces.records import ClassCounts

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from objectives.losses.batch_sums import label_rows
 from objectives.losses.combined import CombinedLoss
-from objectives.losses.normalized import NormalizedCombinedLoss
+from objectives.losses.normalized_combined import NormalizedCombinedLoss
 from objectives.losses.softmax import compute_dtype
 
 

@@ -20,13 +20,13 @@ from objectives.data.loading import Batch, Batches, Data
 from objectives.losses import build_criterion, gradient_shares
 from objectives.schedules import EpochValues, values_at
 from objectives.training.best_epoch import BestEpoch
-from objectives.training.checkpoint import State
 from objectives.training.device import choose_amp_dtype, read_peak_mib
 from objectives.training.metrics import PerClass
 from objectives.training.optimizer import build_optimizer
 from objectives.training.out_of_memory import translate_out_of_memory
 from objectives.training.readback import read_back
 from objectives.training.snapshot import EpochProgress, RandomState, TrainingSnapshot
+from objectives.training.state_file import State
 from objectives.training.step_guard import StepGuard
 from objectives.training.steps import SHARES_OF, Means, group_batches, pool_batches
 from objectives.training.validation import Metrics, Validation, validate

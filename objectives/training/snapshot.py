@@ -14,7 +14,7 @@ from torch.amp import GradScaler
 
 from objectives.losses import Criterion
 from objectives.training.best_epoch import BestEpoch
-from objectives.training.checkpoint import State, load_state, save_state
+from objectives.training.state_file import State, load_state, save_state
 from objectives.training.step_guard import StepGuard
 from objectives.training.steps import Means
 from objectives.training.validation import plain_loss

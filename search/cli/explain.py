@@ -24,7 +24,7 @@ def explain(
     """Explain one trial: configuration, curves, why it was stopped."""
     from search.cli.parsing import store_location
     from search.console import curves, terminal
-    from search.report.trial import trial_report
+    from search.report.trial_report import trial_report
 
     location = store_location(store)
     with location.open(create=False) as opened:

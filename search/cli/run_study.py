@@ -24,7 +24,7 @@ from search.export import check_out, make_export, write_export
 from search.launch.placement import Placement, PoolFactory, resolve_placement
 from search.launch.reaper import TrialReaper
 from search.report.models import StudyReport
-from search.report.study import study_report
+from search.report.study_report import study_report
 from search.session import Session, discard_untried, open_session
 from search.stored_study import find_study
 from search.worker.options import WorkerOptions

@@ -37,7 +37,7 @@ def show(
     """
     from search.cli.parsing import store_location
     from search.console import tables, terminal
-    from search.report.study import study_report
+    from search.report.study_report import study_report
 
     location = store_location(store)
     with location.open(create=False) as opened:

@@ -24,7 +24,7 @@ from search.console.formatting import (
 )
 from search.console.tables import STATE_STYLES
 from search.console.workers import format_attempts, format_last_seen
-from search.report.study import active_workers
+from search.report.study_report import active_workers
 from search.stored_study import sampled_values
 from spaces.errors import StoreError
 from spaces.records import better

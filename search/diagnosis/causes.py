@@ -1,9 +1,8 @@
 """The causes for which a trial can fail, and the signals that point to them.
 
 Each cause is a function from the facts of a trial to the observations for and against it, from its
-records first and from its configuration second. The sum of their weights ranks the causes and, set
-against that of all others, gives the confidence. `benchmarks/faults.py` checks the ranking on
-planted faults.
+records first and from its configuration second. `rank_causes` ranks the causes by the sum of these
+weights; `benchmarks/faults.py` checks the ranking on planted faults.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from objectives.contract import Objective
 from objectives.registry import objective
 from objectives.schedules import settled_from
 from search.planning.effects import check_effects, check_preset_effects, check_weight_averaging
-from search.planning.seeds import derive_seed
+from search.planning.random_seeds import derive_seed
 from search.planning.study_error import study_error
 from spaces.config import MetricConfig, TrialConfig
 from spaces.config_tree import ConfigTree

@@ -17,7 +17,7 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from search.planning.plan import Params, Plan
-from search.planning.seeds import derive_seed
+from search.planning.random_seeds import derive_seed
 from search.sampling.history import DistinctGroups
 from spaces.parameters import Choice, FloatRange, Parameter
 from spaces.study import StudySpec

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from search.sampling.trial import OptunaTrial
+from search.sampling.optuna_trial import OptunaTrial
 from search.worker.checkpoints import ResumePoint, TrialCheckpoints, find_resume_point
 from search.worker.context import WorkerContext
 from search.worker.epoch_writer import EpochWriter

@@ -13,7 +13,7 @@ from search.planning.plan import Plan
 from search.pruners.median import Peers
 from search.sampling.connection import open_trials
 from search.sampling.history import History
-from search.sampling.study import WorkerStudy
+from search.sampling.worker_study import WorkerStudy
 from search.stored_study import stored_plan
 from search.worker.checkpoints import CHECKPOINT_EVERY_S, checkpoint_every_s
 from search.worker.options import WorkerOptions

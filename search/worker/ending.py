@@ -7,8 +7,8 @@ import math
 import traceback
 from typing import Literal
 
-from search.diagnosis import diagnose
-from search.sampling.trial import optuna_end
+from search.diagnosis.rank_causes import diagnose
+from search.sampling.optuna_trial import optuna_end
 from search.worker import out_of_memory
 from search.worker.attempt import Attempt, open_artifacts
 from search.worker.lease import LEASE_S

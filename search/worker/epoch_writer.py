@@ -16,21 +16,23 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from search.worker.retry import (
+from search.worker.stop import StopRequest
+from search.worker.store_retry import (
     STOP_PATIENCE_S,
     STORE_PATIENCE_S,
     Backoff,
     RetryTimer,
     translating_store_errors,
 )
-from search.worker.stop import StopRequest
 from spaces.errors import StoreUnreachableError
 from spaces.records import EpochRecord
 from storage.rows import Claim, TrialState
 from storage.store import Store
 
 if TYPE_CHECKING:
-    from search.sampling.trial import OptunaTrial  # imports Optuna, which a supervisor does without
+    from search.sampling.optuna_trial import (
+        OptunaTrial,  # imports Optuna, which a supervisor does without
+    )
 
 logger = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ from search.worker.ending import Ending
 from search.worker.identity import worker_name
 from search.worker.lease import LEASE_S
 from search.worker.options import WorkerOptions
-from search.worker.retry import OutageTracker, retry_until_available
 from search.worker.stop import StopNow, StopRequest
+from search.worker.store_retry import OutageTracker, retry_until_available
 from search.worker.trial import run_trial
 from spaces.errors import LeaseLostError, StoreError, TrialFailedError, WorkerRestartRequired
 from storage.location import StoreLocation

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from search.sampling.optuna_trial import OptunaTrial
 from search.sampling.sampler import start_from_attributes, suggest_params
-from search.sampling.trial import OptunaTrial
 from search.worker.context import WorkerContext
-from search.worker.retry import translating_store_errors
+from search.worker.store_retry import translating_store_errors
 from spaces.errors import LeaseLostError, StoreError
 from storage.rows import Claim
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import partial
 
 from search.pruners.verdict import judge
-from search.sampling.trial import OptunaTrial
+from search.sampling.optuna_trial import OptunaTrial
 from search.worker import out_of_memory
 from search.worker.attempt import STARTS, Attempt, start_attempt
 from search.worker.context import WorkerContext
@@ -22,8 +22,8 @@ from search.worker.epoch_writer import EpochWriter
 from search.worker.lease import Lease
 from search.worker.readback import check_used
 from search.worker.registration import register_trial
-from search.worker.retry import translating_store_errors
 from search.worker.stop import StopNow, StopTraining
+from search.worker.store_retry import translating_store_errors
 from search.worker.watchdog import Watchdog
 from spaces.config import TrialConfig
 from spaces.errors import (

@@ -12,9 +12,9 @@ from sqlalchemy import Connection, Row, column, func, select
 
 from storage.database.engine import Database, now
 from storage.database.url import find_sqlite_file
-from storage.maintenance.vacuum import find_damage, size_bytes
+from storage.maintenance.database_upkeep import find_damage, size_bytes
 from storage.rows import ACTIVE_STATES, FINAL_STATES
-from storage.tables import schema
+from storage.tables import schema_version
 from storage.tables.models import Epoch, Signal, Study, Trial
 from storage.tables.optuna import SCHEMA
 from storage.tables.optuna_version import MADE_BY, optuna_version
@@ -127,12 +127,12 @@ def check_database(database: Database) -> CheckReport:
         problems = tuple(Problem("damage", line, step) for line in damage)
         return CheckReport(database.where, "unknown", None, _file_size(database), (), problems)
     with database.snapshot() as connection:
-        version = schema.read_version(connection)
+        version = schema_version.read_version(connection)
         if version is None:
-            raise schema.make_no_tables_error(database.where)
+            raise schema_version.make_no_tables_error(database.where)
         theirs = optuna_version(connection)
         size = size_bytes(connection)
-        if version != schema.HEAD:
+        if version != schema_version.HEAD:
             problem = _other_version(version)
             return CheckReport(database.where, version, theirs, size, (), (problem,))
         tables = _read_tables(connection, with_optuna=theirs == SCHEMA)
@@ -154,15 +154,15 @@ def _file_size(database: Database) -> int:
 
 
 def _other_version(found: str) -> Problem:
-    if found > schema.HEAD:
+    if found > schema_version.HEAD:
         return Problem(
             "version",
-            f"the store is of version {found}, newer than this program's {schema.HEAD}",
+            f"the store is of version {found}, newer than this program's {schema_version.HEAD}",
             "install the newer program",
         )
     return Problem(
         "version",
-        f"the store is of version {found}, older than this program's {schema.HEAD}",
+        f"the store is of version {found}, older than this program's {schema_version.HEAD}",
         "search store migrate",
     )
 

@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError
 
 from spaces.errors import StoreError, nearest
 from storage.database.engine import Database
-from storage.maintenance.vacuum import refuse_active
+from storage.maintenance.database_upkeep import refuse_active
 from storage.rows import ACTIVE_STATES
 from storage.tables.columns import Json
 from storage.tables.models import ClassCount, Epoch, Signal, Study, Table, Trial

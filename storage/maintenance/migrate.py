@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import closing
 
 from storage.location import StoreLocation
-from storage.maintenance.vacuum import lock_against_claims, refuse_active
-from storage.tables.schema import check_upgradable, upgrade_tables
+from storage.maintenance.database_upkeep import lock_against_claims, refuse_active
+from storage.tables.schema_version import check_upgradable, upgrade_tables
 
 
 def upgrade_store(location: StoreLocation) -> None:

@@ -1,9 +1,9 @@
-"""Run the migrations within the transaction that `storage.tables.schema` opened."""
+"""Run the migrations within the transaction that `storage.tables.schema_version` opened."""
 
 from alembic import context
 
 from storage.tables.models import Table
-from storage.tables.schema import VERSION_TABLE
+from storage.tables.schema_version import VERSION_TABLE
 
 context.configure(
     connection=context.config.attributes["connection"],

@@ -19,8 +19,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.planning.plan import Plan
 from search.sampling.connection import open_trials
+from search.sampling.optuna_trial import OptunaTrial
 from search.sampling.sampler import PRESET
-from search.sampling.trial import OptunaTrial
 from search.session import Session, open_session
 from search.worker.attempt import Attempt
 from search.worker.context import WorkerContext, open_worker_study

@@ -13,8 +13,9 @@ from optuna.trial import TrialState, create_trial
 
 from search.planning.plan import Params, Plan, make_plan
 from search.sampling.connection import close_trials, open_trials
+from search.sampling.optuna_study import make_study
 from search.sampling.sampler import to_distribution
-from search.sampling.study import WorkerStudy, make_study
+from search.sampling.worker_study import WorkerStudy
 from search.worker.context import open_worker_study
 from spaces.loader import load_study
 from spaces.parameters import Choice

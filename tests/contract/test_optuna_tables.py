@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy import inspect, text
 
 from search.sampling.connection import open_trials
-from search.sampling.trial import OptunaTrial, optuna_end
+from search.sampling.optuna_trial import OptunaTrial, optuna_end
 from spaces.errors import LeaseLostError, StoreError
 from spaces.records import Diagnosis, EpochRecord, Evidence
 from storage.database.engine import Database

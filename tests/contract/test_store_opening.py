@@ -31,7 +31,7 @@ from storage.database.engine import Database
 from storage.location import StoreLocation
 from storage.maintenance.migrate import upgrade_store
 from storage.rows import Outcome
-from storage.tables import schema
+from storage.tables import schema_version
 from storage.tables.models import PREFIX, Table
 from tests.mariadb import MariaDB
 from tests.waiting import PATIENCE_S, until
@@ -76,18 +76,21 @@ def set_version(url: str, version: str) -> None:
         database.writing() as connection,
     ):
         connection.execute(
-            text(f"UPDATE {schema.VERSION_TABLE} SET version_num = :version"), {"version": version}
+            text(f"UPDATE {schema_version.VERSION_TABLE} SET version_num = :version"),
+            {"version": version},
         )
 
 
 def _is_ours(item: SchemaItem, name: str | None, kind: str, *_: object) -> bool:
-    return kind != "table" or (str(name).startswith(PREFIX) and name != schema.VERSION_TABLE)
+    return kind != "table" or (
+        str(name).startswith(PREFIX) and name != schema_version.VERSION_TABLE
+    )
 
 
 OURS: dict[str, Any] = {
     "compare_type": True,
     "include_object": _is_ours,
-    "version_table": schema.VERSION_TABLE,
+    "version_table": schema_version.VERSION_TABLE,
 }
 """What Alembic compares with the models: our own tables, with the types of their columns."""
 
@@ -123,13 +126,13 @@ class TestOpen:
             StoreLocation.parse("sqlite:///search.db").open_database(create=True)
         ) as database:
             monkeypatch.chdir(tmp_path / "elsewhere")
-            schema.ensure_tables(database)
+            schema_version.ensure_tables(database)
 
         assert sorted(path.name for path in tmp_path.rglob("*")) == ["elsewhere", "search.db"]
 
     def test_created_by_two(self, store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """A process that opens a store while another one creates it waits for it."""
-        migrate, halfway, another = schema._migrate, threading.Event(), threading.Event()
+        migrate, halfway, another = schema_version._migrate, threading.Event(), threading.Event()
 
         def stop_halfway(connection: Connection) -> None:
             migrate(connection)
@@ -144,12 +147,12 @@ class TestOpen:
 
             return call
 
-        monkeypatch.setattr(schema, "_migrate", stop_halfway)
+        monkeypatch.setattr(schema_version, "_migrate", stop_halfway)
         for step in (
             "_create_tables",
             "_read_version_locked",
         ):  # both wait for a process that creates the tables
-            monkeypatch.setattr(schema, step, noted(getattr(schema, step)))
+            monkeypatch.setattr(schema_version, step, noted(getattr(schema_version, step)))
         with ThreadPoolExecutor() as pool:
             first = pool.submit(StoreLocation.parse(store_url).open)
             assert halfway.wait(PATIENCE_S)
@@ -218,8 +221,8 @@ class TestOpen:
                 compare_metadata(MigrationContext.configure(connection, opts=OURS), Table.metadata)
                 == []
             )
-            assert tables(connection) == {*Table.metadata.tables, schema.VERSION_TABLE}
-        assert ScriptDirectory(str(schema.MIGRATIONS)).get_heads() == [schema.HEAD]
+            assert tables(connection) == {*Table.metadata.tables, schema_version.VERSION_TABLE}
+        assert ScriptDirectory(str(schema_version.MIGRATIONS)).get_heads() == [schema_version.HEAD]
 
 
 class TestUpgrade:
@@ -240,7 +243,7 @@ class TestUpgrade:
             closing(StoreLocation.parse(store_url).open_database(create=True)) as database,
             database.writing() as connection,
         ):
-            schema._migrate(connection, "0001")
+            schema_version._migrate(connection, "0001")
             for row in self.OLD:
                 connection.execute(text(row))
         with pytest.raises(StoreError, match="older program"):
@@ -368,7 +371,7 @@ class TestRefused:
             with pytest.raises(
                 StoreError,
                 match=rf"newer program\n(.|\n)*found: +version 0999\n"
-                rf" +allowed: version {schema.HEAD},.*\n +next: +install",
+                rf" +allowed: version {schema_version.HEAD},.*\n +next: +install",
             ):
                 attempt(StoreLocation.parse(store_url))
 
@@ -376,7 +379,7 @@ class TestRefused:
             closing(StoreLocation.parse(store_url).open_database(create=True)) as database,
             database.reading() as connection,
         ):
-            assert schema.read_version(connection) == "0999"
+            assert schema_version.read_version(connection) == "0999"
 
     def test_older(self, store_url: str) -> None:
         """A store of an older program is refused with both versions and the upgrade command."""
@@ -386,7 +389,7 @@ class TestRefused:
         with pytest.raises(
             StoreError,
             match=rf"older program\n(.|\n)*found: +version 0000\n"
-            rf" +allowed: version {schema.HEAD},(.|\n)*search store migrate",
+            rf" +allowed: version {schema_version.HEAD},(.|\n)*search store migrate",
         ):
             StoreLocation.parse(store_url).open()
 
@@ -637,14 +640,14 @@ class TestOptuna:
             database.reading() as connection,
         ):
             names = tables(connection)
-            assert schema.read_version(connection) == schema.HEAD
+            assert schema_version.read_version(connection) == schema_version.HEAD
             assert (
                 connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
-                != schema.HEAD
+                != schema_version.HEAD
             )
         assert {name for name in names if name.startswith(PREFIX)} == {
             *Table.metadata.tables,
-            schema.VERSION_TABLE,
+            schema_version.VERSION_TABLE,
         }
         assert {"studies", "trials", "alembic_version"} <= names
         for each in (storage, again._storage._backend):  # type: ignore[attr-defined]

@@ -17,7 +17,7 @@ from search.sampling.connection import close_trials, open_any_version, open_tria
 from spaces.errors import StoreError
 from spaces.records import EpochRecord
 from storage.location import StoreLocation
-from storage.tables import schema
+from storage.tables import schema_version
 from storage.tables.optuna import SCHEMA
 from tests.contract.filled import contents, fill, plain_trials
 from tests.contract.test_store_opening import TestUpgrade as Upgrade
@@ -65,7 +65,7 @@ class TestCheck:
         found = inspect_store(StoreLocation.parse(filled))
 
         assert (found.is_consistent, found.store.problems) == (True, ())
-        assert (found.store.version, found.store.optuna_version) == (schema.HEAD, SCHEMA)
+        assert (found.store.version, found.store.optuna_version) == (schema_version.HEAD, SCHEMA)
         assert found.store.size_bytes > 50_000
         states = dict.fromkeys(("complete", "pruned", "diverged", "failed", "running", "paused"), 1)
         assert [(study.name, study.trials, study.epochs) for study in found.store.studies] == [
@@ -129,7 +129,7 @@ class TestCheck:
 
     def test_other_version(self, filled: str) -> None:
         """A store of another version is reported, and not checked any further."""
-        execute(filled, f"UPDATE {schema.VERSION_TABLE} SET version_num = '0000'")
+        execute(filled, f"UPDATE {schema_version.VERSION_TABLE} SET version_num = '0000'")
 
         assert [
             (problem.kind, problem.next_step)
@@ -264,7 +264,7 @@ class TestMigrate:
         ):
             migrate_store(StoreLocation.parse(filled), backed_up=True)
 
-        execute(filled, f"UPDATE {schema.VERSION_TABLE} SET version_num = '0999'")
+        execute(filled, f"UPDATE {schema_version.VERSION_TABLE} SET version_num = '0999'")
         with pytest.raises(StoreError, match="made by a newer program"):
             migrate_store(StoreLocation.parse(filled), backed_up=True)
 
@@ -302,7 +302,7 @@ class TestMigrate:
             closing(StoreLocation.parse(sqlite_url).open_database(create=True)) as database,
             database.writing() as connection,
         ):
-            schema._migrate(connection, "0001")
+            schema_version._migrate(connection, "0001")
             for row in Upgrade.OLD:
                 connection.execute(text(row))
             connection.execute(
@@ -325,7 +325,7 @@ class TestMigrate:
 
         assert done == [
             f"copied to {tmp_path / 'search.db.backup-0001'}",
-            f"our tables: version 0001 → {schema.HEAD}",
+            f"our tables: version 0001 → {schema_version.HEAD}",
         ]
         with StoreLocation.parse(sqlite_url).open() as store:
             assert [trial.number for trial in store.trials.list_trials(1)] == [0, 1]
@@ -335,7 +335,7 @@ class TestMigrate:
         fill(sqlite_url, make_record)
         release(sqlite_url)
         execute(sqlite_url, "UPDATE alembic_version SET version_num = 'v3.0.0.d'")
-        copy = tmp_path / f"search.db.backup-{schema.HEAD}"
+        copy = tmp_path / f"search.db.backup-{schema_version.HEAD}"
 
         assert migrate_store(StoreLocation.parse(sqlite_url))[0] == f"copied to {copy}"
 

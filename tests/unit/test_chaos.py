@@ -18,7 +18,7 @@ from benchmarks.chaos.checks import Contents, Findings
 from benchmarks.chaos.faults import FASTEST, ThawWhen, gap_factor, schedule
 from benchmarks.chaos.store_reader import EpochRow, StoreReader
 from benchmarks.chaos.watch import Kill, Watch
-from search.sampling.trial import optuna_end
+from search.sampling.optuna_trial import optuna_end
 from search.session import open_session
 from spaces.records import EpochRecord
 from storage.location import StoreLocation

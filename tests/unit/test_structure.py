@@ -145,7 +145,7 @@ class TestImports:
             ("storage/a.py", "from torch import nn", ["torch"]),
             ("search/a.py", "import torch, sqlalchemy.orm", ["sqlalchemy", "torch"]),
             ("search/worker/trial.py", "import typer", ["typer"]),
-            ("search/report/study.py", "from rich.table import Table", ["rich"]),
+            ("search/report/study_report.py", "from rich.table import Table", ["rich"]),
             ("storage/a.py", "import optuna", ["optuna"]),
             ("search/console/a.py", "import rich, plotext", []),
             ("search/worker/a.py", "def f():\n    import optuna", ["optuna"]),

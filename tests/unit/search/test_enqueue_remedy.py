@@ -16,7 +16,7 @@ from search.enqueue_remedy import RemedyChoice, enqueue_remedy, locate_in_space,
 from search.planning.plan import Plan
 from search.sampling.connection import open_trials
 from search.sampling.sampler import start_from_attributes
-from search.sampling.study import WorkerStudy
+from search.sampling.worker_study import WorkerStudy
 from search.session import Session, open_session
 from spaces.errors import InputError, StoreError, StudyError
 from spaces.records import Diagnosis, Evidence, Remedy

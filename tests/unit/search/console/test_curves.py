@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from search.console import curves
-from search.report.trial import trial_report
+from search.report.trial_report import trial_report
 from spaces.records import TestScore
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import pytest
 
 from search.console import tables
-from search.report.study import study_report
+from search.report.study_report import study_report
 from spaces.loader import load_study, shipped_studies
 from spaces.records import ClassCounts
 from storage.rows import Outcome

@@ -13,8 +13,8 @@ from rich.console import Console
 
 from search.console import curves, formatting, live, tables
 from search.console import terminal as screen
-from search.report.study import study_report
-from search.report.trial import trial_report
+from search.report.study_report import study_report
+from search.report.trial_report import trial_report
 from spaces.errors import InputError, SearchError
 from spaces.loader import load_study, shipped_studies
 from spaces.records import ClassCounts

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from objectives.segmentation.config import SegmentationConfig
-from search.diagnosis import diagnose
 from search.diagnosis.causes import CAUSES, SUSPECTS
 from search.diagnosis.facts import Facts
+from search.diagnosis.rank_causes import diagnose
 from search.diagnosis.remedies import describe_remedy, find_remedies
 from search.planning.plan import make_plan
 from spaces.config_tree import ConfigTree

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from search.report.models import StudyReport
-from search.report.study import study_report
+from search.report.study_report import study_report
 from spaces.config_tree import ConfigTree
 from spaces.records import Diagnosis, EpochRecord, Evidence, Remedy
 from spaces.study import StudySpec

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from sqlalchemy import make_url
 
-from search.worker import epoch_writer, retry
+from search.worker import epoch_writer, store_retry
 from search.worker.epoch_writer import EpochWriter
 from search.worker.stop import StopRequest
 from spaces.errors import EpochOrderError, LeaseLostError, StoreUnreachableError
@@ -69,7 +69,7 @@ class Fixture:
 @pytest.fixture
 def desk(postgres_admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fixture]:
     """A trial in its own database."""
-    monkeypatch.setattr(retry, "FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr(store_retry, "FIRST_WAIT_S", 0.001)
     name = f"log_{os.getpid()}_{next(_names)}"
     postgres_admin.execute(f"CREATE DATABASE {name}")
     info = postgres_admin.info

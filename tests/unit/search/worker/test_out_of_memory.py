@@ -36,7 +36,7 @@ from search.worker.options import WorkerOptions
 from spaces.errors import WorkerRestartRequired
 from spaces.loader import load_study
 from search.export import make_export
-from search.report.study import study_report
+from search.report.study_report import study_report
 from storage.location import StoreLocation
 
 url, policy, limits = sys.argv[1], sys.argv[2], [{"0": None, "1": 200, "2": 40}[char] for char in sys.argv[3]]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from objectives.training.checkpoint import load_state, save_state
+from objectives.training.state_file import load_state, save_state
 
 
 class Planted:

@@ -15,7 +15,7 @@ from spaces.errors import StoreError
 from storage.database.engine import Database, now
 from storage.database.errors import translate_errors
 from storage.rows import ACTIVE_STATES
-from storage.tables import schema
+from storage.tables import schema_version
 from storage.tables.models import PREFIX, Study, Trial
 from storage.tables.optuna_version import TABLES
 
@@ -180,7 +180,7 @@ def lock_against_claims(database: Database, connection: Connection) -> None:
     On SQLite writers run one at a time anyway.
     """
     database.lock_schema(connection)
-    if schema.read_version(connection) is not None:
+    if schema_version.read_version(connection) is not None:
         connection.execute(select(Study.id).with_for_update()).all()
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from search.report.models import LeaderboardRow, metric_noise
-from search.report.study import study_report
+from search.report.study_report import study_report
 from spaces.config import MetricConfig
 from spaces.errors import StoreError
 from spaces.records import Evidence, TestScore

@@ -8,7 +8,7 @@ from optuna.trial import TrialState
 from search.planning.plan import Plan
 from search.pruners.build import explain_pruning
 from search.pruners.median import falls_short
-from search.sampling.study import WorkerStudy
+from search.sampling.worker_study import WorkerStudy
 from spaces.parameters import Scalar
 from spaces.records import EpochRecord
 from storage.rows import OptunaEnd, Outcome

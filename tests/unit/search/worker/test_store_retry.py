@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from search.worker import retry
-from search.worker.retry import OutageTracker, RetryTimer, retry_until_available
+from search.worker import store_retry
 from search.worker.stop import StopRequest
+from search.worker.store_retry import OutageTracker, RetryTimer, retry_until_available
 from spaces.errors import StoreBusyError, StoreError, StoreUnreachableError
 
 WHERE = "postgresql://host/db"
@@ -35,7 +35,7 @@ def succeeds_after(failures: int) -> Callable[[], int]:
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time, which a test sets."""
     now = [1000.0]
-    monkeypatch.setattr(retry, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(store_retry, "time", SimpleNamespace(monotonic=lambda: now[0]))
     return now
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from search.diagnosis import diagnose
 from search.diagnosis.health import check_health, describe_health
+from search.diagnosis.rank_causes import diagnose
 from search.report.models import TrialReport
 from search.stored_study import find_study, sampled_values
 from spaces.config import Direction

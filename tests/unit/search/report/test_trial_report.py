@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from search.report.trial import trial_report
+from search.report.trial_report import trial_report
 from spaces.config_tree import ConfigTree
 from spaces.errors import StoreError
 from storage.rows import Outcome

@@ -18,8 +18,10 @@ from optuna.trial import Trial, TrialState
 
 from search.planning.plan import Params, Plan, make_plan
 from search.sampling.connection import open_trials
+from search.sampling.first_trials import enqueue_trials, waiting_presets
+from search.sampling.optuna_study import make_study
 from search.sampling.sampler import PRESET, TrialSeededSampler, suggest_params, to_distribution
-from search.sampling.study import WorkerStudy, enqueue_trials, make_study, waiting_presets
+from search.sampling.worker_study import WorkerStudy
 from spaces.errors import StoreError
 from spaces.loader import load_study
 from spaces.parameters import Choice, FloatRange, IntRange, Parameter

@@ -7,7 +7,7 @@ from itertools import product
 
 import pytest
 
-from search.planning.seeds import derive_seed
+from search.planning.random_seeds import derive_seed
 
 
 class TestDerive:

@@ -1,8 +1,7 @@
-"""Optuna studies of a plan: creating and marking them, enqueuing trials, and a worker's study."""
+"""The Optuna study of a worker: it resumes the store's trials, and reads past ones rarely."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Container, Sequence
 from typing import cast
 
@@ -15,14 +14,8 @@ from search.pruners.build import build_pruner
 from search.pruners.median import Peers
 from search.sampling.buffered_storage import BufferedStorage
 from search.sampling.history import History
-from search.sampling.sampler import PRESET, TrialSeededSampler, suggest_params
-from storage.rows import EnqueuedTrial, SampledTrial
-from storage.tables.optuna_version import MADE_BY
-
-MARKING_TRIES = 20
-MARKING_S = 2.0
-"""A study is created and then marked as ours, in two commits; how long, and how many times, another
-process checks for the mark."""
+from search.sampling.sampler import TrialSeededSampler, suggest_params
+from storage.rows import SampledTrial
 
 
 class WorkerStudy(optuna.Study):
@@ -105,41 +98,3 @@ class WorkerStudy(optuna.Study):
         if self._complete is None or self._complete[0] != completed:
             self._complete = (completed, super().get_trials(deepcopy=False, states=states))
         return self._complete[1]
-
-
-def make_study(storage: RDBStorage, plan: Plan, name: str) -> optuna.Study:
-    """The Optuna study called `name`, created if there is none, and marked as ours."""
-    study = optuna.create_study(
-        storage=storage, study_name=name, direction=plan.spec.metric.direction, load_if_exists=True
-    )
-    study.set_user_attr(MADE_BY, True)
-    return study
-
-
-def belongs_to_other_program(trials: RDBStorage, name: str) -> bool:
-    """Whether an Optuna study of that name was created by another program.
-
-    A study that another process of ours is creating has no mark yet; wait for it.
-    """
-    for _ in range(MARKING_TRIES):
-        attributes = {study.study_name: study.user_attrs for study in trials.get_all_studies()}
-        if name not in attributes or MADE_BY in attributes[name]:
-            return False
-        time.sleep(MARKING_S / MARKING_TRIES)
-    return True
-
-
-def waiting_presets(study: optuna.Study, plan: Plan) -> list[EnqueuedTrial]:
-    """The presets to enqueue, without those that an earlier, interrupted start has enqueued."""
-    enqueued = {trial.user_attrs.get(PRESET) for trial in study.get_trials(deepcopy=False)}
-    return [
-        EnqueuedTrial(plan.preset_params(name), {PRESET: name})
-        for name in plan.spec.presets
-        if name not in enqueued
-    ]
-
-
-def enqueue_trials(study: optuna.Study, waiting: Sequence[EnqueuedTrial]) -> None:
-    """Enqueue configurations with Optuna, so that they are tried before anything is sampled."""
-    for trial in waiting:
-        study.enqueue_trial(dict(trial.params), user_attrs=dict(trial.user_attrs))
