@@ -121,6 +121,10 @@ class Verdict:
 CONTINUE = Verdict("continue")
 
 
+CLEAR_CONFIDENCE = 0.4
+"""Confidence from which on a cause is named; below it every place says `no clear cause`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
     """The likely cause of a trial's problem and what to try, in this order.
@@ -138,6 +142,11 @@ class Diagnosis:
     confidence: float = 1.0
     against: tuple[str, ...] = ()
     others: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the cause is likely enough to be named and acted on."""
+        return self.confidence >= CLEAR_CONFIDENCE
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,9 @@
 
 It is an ordinary `search run` in that folder, for each of the campaign's seeds: Ctrl-C stops it,
 and the same command resumes it. Further options are passed to it, such as `--trials 12 --epochs 8`
-for a small campaign.
+for a small campaign. The campaigns on real images read them from the folder given by `--root`:
+
+    python -m benchmarks.campaign camvid --folder FOLDER --root CAMVID
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.campaign import SEEDS, records, study
+from benchmarks.campaign.real_images import REDUCTIONS, reduce_images
 from benchmarks.commands import environment, script
 from search.replay.source import study_recording
 from spaces.recordings import Recording, write_recording
@@ -84,11 +87,14 @@ def main() -> int:
     )
     made.add_argument("name", choices=list(SEEDS))
     made.add_argument("--folder", type=Path, required=True, help="where the store is, or will be")
+    made.add_argument("--root", type=Path, help="the data set, of camvid and nuclei")
     made.add_argument(
         "--out", type=Path, help="where the records go; default: benchmarks/campaign/NAME.jsonl.gz"
     )
     made.add_argument("--export", action="store_true", help="run nothing, export what is there")
     options, more = made.parse_known_args()
+    if options.root is not None and options.name in REDUCTIONS:
+        reduce_images(options.name, options.root, options.folder / "images")
     code = 0 if options.export else run(options.name, options.folder, more)
     if code:
         return code
