@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from objectives.registry import objective
 from search.diagnosis.health import describe_health
@@ -63,6 +63,7 @@ class Provenance(Frozen):
     store: str
     exported: str
     device: str
+    device_name: str | None = None
     threads: int = Field(ge=0, le=10_000)
     host: str
     machine: str
@@ -71,6 +72,12 @@ class Provenance(Frozen):
         default=None,
         description="file of the trained state, if it was kept; its `best_weights` are the model's",
     )
+
+    @field_validator("device")
+    @classmethod
+    def _drop_name(cls, device: str) -> str:
+        """Exports up to version 0.1 have `cuda:0 (NVIDIA …)`."""
+        return device.partition(" (")[0]
 
 
 class Export(Frozen):
@@ -165,6 +172,7 @@ def make_export(
             store=store.where,
             exported=datetime.now(UTC).isoformat(timespec="seconds"),
             device=str(used.get("environment.device", "unknown")),
+            device_name=used.get("environment.device_name"),
             threads=int(used.get("environment.threads", 0)),
             host=trial.host,
             machine=platform.processor() or platform.machine(),

@@ -85,7 +85,7 @@ class Retraining:
 
         self.export = export
         self.config: TrialConfig = export.trial_config()
-        self.device = device or export.provenance.device.split(" ")[0]
+        self.device = device or export.provenance.device
         self.threads = threads or export.provenance.threads or 1
         try:
             use_device(self.device, self.threads)
@@ -125,6 +125,9 @@ class Retraining:
         used = self.records[-1].used if self.records else {}
         if str(used.get("environment.device")) != then.device:
             yield f"device {then.device} → {used.get('environment.device')}"
+        name = used.get("environment.device_name")
+        if then.device_name is not None and name != then.device_name:
+            yield f"device {then.device_name} → {name}"
         if used.get("environment.threads") != then.threads:
             yield f"threads {then.threads} → {used.get('environment.threads')}"
         if used.get("environment.torch") != then.versions.get("torch") and "torch" in then.versions:

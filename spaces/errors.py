@@ -113,6 +113,10 @@ class StoreError(InputError):
     """The store cannot be used."""
 
 
+class StoreDamagedError(StoreError):
+    """The database file is damaged."""
+
+
 class StoreUnreachableError(StoreError):
     """The database is unavailable, as during a restart; a retry may succeed later."""
 
@@ -152,7 +156,7 @@ class OutOfMemoryError(SearchError):
     def __init__(self, device: str, asked: str = "") -> None:
         self.device, self.asked = device, asked
         super().__init__(
-            f"out of memory on {device}{f', where {asked} more were asked for' if asked else ''}"
+            f"out of memory on {device}{f' while allocating {asked}' if asked else ''}"
         )
 
 

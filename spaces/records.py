@@ -9,7 +9,7 @@ from typing import Any, Literal
 from spaces.config import Direction, MetricConfig
 
 Used = Mapping[str, Any]
-"""Dotted path of a hyperparameter → the value read back from the live loss, optimiser or model."""
+"""Dotted path of a hyperparameter → the value read back from the live loss, optimizer or model."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,8 @@ def read_back(
     used |= _used_schedule(config, used)
     device = guard.parameters[0].device
     used |= {
-        "environment.device": _device_name(device),
+        "environment.device": str(device),
+        "environment.device_name": _device_name(device),
         "environment.threads": torch.get_num_threads(),
         "environment.torch": str(torch.__version__),
     }
@@ -71,7 +72,5 @@ def used_dropout(rate: float | None, model: nn.Module) -> dict[str, Any]:
     return {"model.dropout": rate} if rate is None or rates == {rate} else {}
 
 
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return f"{device} ({torch.cuda.get_device_name(device)})"
-    return str(device)
+def _device_name(device: torch.device) -> str | None:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else None

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import typer
 
@@ -33,6 +34,9 @@ from spaces.exit_codes import ExitCode
 from spaces.loader import check, load_study
 from spaces.study import StudySpec
 from storage.location import StoreLocation
+
+RunEnd = Literal["done", "interrupted", "expired"]
+"""What ended a run: its workers, a stop request, or `--timeout`."""
 
 
 @dataclass(frozen=True)
@@ -152,9 +156,9 @@ def run_study(
             session = _enqueue_remedy(session, choice.remedy)
         for warning in (*session.plan.warnings, *warnings):
             terminal.print_warning(warning)
-        stops = _run_workers(session, make_pool, options, timeout_s)
-        _print_result(session, out, interrupted=stops > 0)
-    return stops > 0
+        run_end = _run_workers(session, make_pool, options, timeout_s)
+        _print_result(session, out, run_end)
+    return run_end == "interrupted"
 
 
 def _enqueue_remedy(session: Session, text: str) -> Session:
@@ -166,11 +170,11 @@ def _enqueue_remedy(session: Session, text: str) -> Session:
 
 def _run_workers(
     session: Session, make_pool: PoolFactory, options: WorkerOptions, timeout_s: float | None
-) -> int:
+) -> RunEnd:
     """Run the workers under the live display.
 
     Returns:
-        How many times a stop was requested.
+        What ended the run.
     """
     logs = session.location.files_root / session.stored.name
     reaper = TrialReaper(session.store, session.stored.id)
@@ -191,15 +195,17 @@ def _run_workers(
         if discard_untried(session):
             pool.remove_logs()
         raise
-    return pool.stops
+    if pool.stops:
+        return "interrupted"
+    return "expired" if pool.is_expired else "done"
 
 
-def _print_result(session: Session, out: Path, *, interrupted: bool) -> None:
+def _print_result(session: Session, out: Path, run_end: RunEnd) -> None:
     """Print the study, write the best configuration, and print what to run next."""
     report = study_report(session.store, session.stored.name, session.files)
     tables.print_study(report)
-    if interrupted or report.states["left"] or report.states["paused"]:
-        terminal.print_line(f"\n{_describe_stop(report, interrupted=interrupted)}")
+    if run_end == "interrupted" or report.states["left"] or report.states["paused"]:
+        terminal.print_line(f"\n{_describe_stop(report, run_end)}")
     if not report.leaderboard:
         terminal.print_line(f"\nno trial is complete, so {out} was not written")
         if report.states["failed"]:
@@ -218,10 +224,12 @@ def _print_result(session: Session, out: Path, *, interrupted: bool) -> None:
         terminal.print_line(f"  {command:<60}  # {purpose}")
 
 
-def _describe_stop(report: StudyReport, *, interrupted: bool) -> str:
+def _describe_stop(report: StudyReport, run_end: RunEnd) -> str:
     """Say why a study is not finished, and how to continue it."""
-    if interrupted:
+    if run_end == "interrupted":
         return "interrupted; run the same command again to continue"
     if is_device_time_spent(report):
         return "device-hour budget exhausted; raise --device-hours to continue"
-    return "time limit reached; run the same command again to continue"
+    if run_end == "expired":
+        return "time limit reached; run the same command again to continue"
+    return "the workers ended before all trials were done; run the same command again to continue"

@@ -67,8 +67,9 @@ def _wrong_value(problem: Any, command: str) -> InputError:
     name = _name_param(problem.param)
     complaints: list[Any] = getattr(problem.__cause__, "errors", list)()
     found = str(complaints[0]["input"]) if complaints else ""
-    allowed = _describe_allowed(problem.param, complaints[0] if complaints else {})
-    near = nearest(found, allowed.split(", ")) if "," in allowed else ""
+    choices = _list_choices(complaints[0] if complaints else {})
+    allowed = ", ".join(choices) or _describe_range(problem.param)
+    near = nearest(found, choices) if choices else ""
     return InputError(
         f"{name} cannot be {found!r}{near}",
         where=name,
@@ -78,11 +79,13 @@ def _wrong_value(problem: Any, command: str) -> InputError:
     )
 
 
-def _describe_allowed(param: Any, complaint: Any) -> str:
-    """Describe the range of a number, or list the words of a choice."""
-    listed = re.findall(r"'([^']*)'", complaint.get("msg", "").partition(" is not one of ")[2])
-    if listed:
-        return ", ".join(listed)
+def _list_choices(complaint: Any) -> list[str]:
+    """List the words of a choice from click's complaint; none for another type."""
+    return re.findall(r"'([^']*)'", complaint.get("msg", "").partition(" is not one of ")[2])
+
+
+def _describe_range(param: Any) -> str:
+    """Describe the range of a number."""
     info = param.type_descriptor.parameter_info
     kind = "a whole number" if "int" in str(param.type_descriptor.annotation) else "a number"
     if info.min is not None and info.max is not None:

@@ -25,7 +25,7 @@ STORE_VARIABLE = "SEARCH_STORE"
 """Environment variable for the store's address: a list of processes must not show a password."""
 
 MAX_DEATHS = 6
-"""A slot is abandoned after this many deaths in a row during which the study made no progress."""
+"""A slot is abandoned after more deaths in a row during which the study made no progress."""
 
 BACKOFF_S = 1.0
 MAX_BACKOFF_S = 30.0
@@ -77,8 +77,11 @@ class WorkerProcess:
     deaths: int = 0
     start_at: float | None = None
     process: subprocess.Popen[bytes] | None = None
-    _began_at: dict[Path, int] = field(default_factory=dict)
+    _run_began_at: dict[Path, int] = field(default_factory=dict)
     """Sizes of log and events when this run began: both are kept from run to run."""
+
+    _process_began_at: dict[Path, int] = field(default_factory=dict)
+    """Their sizes when the current process was started."""
 
     def __post_init__(self) -> None:
         self.events = events_path(self.log)
@@ -90,7 +93,9 @@ class WorkerProcess:
         self.start_at = None
         self.log.parent.mkdir(parents=True, exist_ok=True)
         for file in (self.log, self.events):
-            self._began_at.setdefault(file, file.stat().st_size if file.exists() else 0)
+            size = file.stat().st_size if file.exists() else 0
+            self._run_began_at.setdefault(file, size)
+            self._process_began_at[file] = size
         with self.log.open("ab") as output, _blocked_interrupts():
             self.process = subprocess.Popen(
                 self.command,
@@ -118,23 +123,24 @@ class WorkerProcess:
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(number)
 
-    def read_log(self) -> list[str]:
-        """The lines of its log from this run."""
-        with self.log.open("rb") as file:
-            file.seek(self._began_at.get(self.log, 0))
-            return file.read().decode(errors="replace").splitlines()
-
     def read_events(self) -> list[WorkerEvent]:
-        """Its events from this run."""
-        return read_events(self.events, self._began_at.get(self.events, 0))
+        """Its events from this run, of all its processes."""
+        return read_events(self.events, self._run_began_at.get(self.events, 0))
 
     def describe_end(self) -> WorkerEnd:
-        """How it ended."""
-        return WorkerEnd(self.exit_code, self.read_events(), self.read_log(), str(self.log))
+        """How the current process ended."""
+        events = read_events(self.events, self._process_began_at.get(self.events, 0))
+        return WorkerEnd(self.exit_code, events, self.read_log(), str(self.log))
+
+    def read_log(self) -> list[str]:
+        """The lines of its log from the current process."""
+        with self.log.open("rb") as file:
+            file.seek(self._process_began_at.get(self.log, 0))
+            return file.read().decode(errors="replace").splitlines()
 
     def remove_log(self) -> None:
         """Remove its log and events of this run."""
-        for file, size in self._began_at.items():
+        for file, size in self._run_began_at.items():
             if size == 0:
                 file.unlink(missing_ok=True)
             else:

@@ -38,7 +38,7 @@ class WorkerEnd:
 
     Attributes:
         exit_code: negative when a signal ended it; None if unknown.
-        events: reported in this run.
+        events: reported by this process.
         log_tail: the last lines of its log.
         log: where its log is.
     """

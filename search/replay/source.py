@@ -84,7 +84,7 @@ def _with_direction(recording: Recording, path: Path, direction: Direction | Non
         return recording
     if "direction" in metric.model_fields_set:
         raise InputError(
-            f"{path.name} has a metric to {metric.direction}",
+            f"the metric in {path.name} is to be {metric.direction}d",
             where="--direction",
             found=direction,
             allowed=metric.direction,

@@ -100,8 +100,8 @@ def find_resume_point(
         if adopted is not None:
             return ResumePoint(adopted, missing)
         logger.warning(
-            "the checkpoint %s is broken: its checksum is not the one in its note; "
-            "the checkpoint before it is used",
+            "the checkpoint %s cannot be used, because it is damaged or was removed; "
+            "continuing with the one before it",
             state.path,
         )
     return ResumePoint()

@@ -98,11 +98,13 @@ class EpochWriter:
 
     def _raise_problem(self) -> None:
         """Raise what ended the writing, once: the end of a failed trial still has to be written."""
-        problem = self._problem
-        self._problem = None
-        if problem is not None:
+        with self._lock:  # the lease thread may be writing
+            problem = self._problem
+            if problem is None:
+                return
             self._pending.clear()
-            raise problem
+            self._problem = None
+        raise problem
 
     def flush_pending(self) -> None:
         """Write what is pending, unless it is too early to retry or another thread is writing.

@@ -2,7 +2,7 @@
 
 Both sides of the JSON lines are in this module: the worker's logging handler writes them, the
 supervisor reads them with `read_events`. Only a worker process of ours installs handlers. A script
-that calls `work` itself gets the records from the logger `search` and decides where they go.
+that calls `run_worker` itself gets the records from the logger `search` and decides where they go.
 """
 
 from __future__ import annotations

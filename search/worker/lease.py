@@ -25,23 +25,9 @@ RETRY_S = 1.0
 """Seconds until a failed renewal is tried again, plus or minus half of it."""
 
 SUSPENDED_S = 5.0
-"""When a short wait takes this much longer, the whole process was suspended, as by SIGSTOP or a
-paused machine."""
-
-
-def wait_for_end(done: threading.Event, seconds: float, watchdog: Watchdog) -> bool:
-    """Wait, but not past the end of the trial.
-
-    When the process was suspended meanwhile, the watchdog times the current step from now on.
-
-    Returns:
-        Whether the trial has ended.
-    """
-    began = time.monotonic()
-    over = done.wait(seconds)
-    if time.monotonic() - began > seconds + SUSPENDED_S:
-        watchdog.restart_step()
-    return over
+"""When the time from one renewal to the next is this much longer than the wait between them, the
+whole process was suspended, as by SIGSTOP or a paused machine. The watchdog then times the current
+step from the beginning."""
 
 
 class Lease:
@@ -95,7 +81,14 @@ class Lease:
     def _renew_until_over(self) -> None:
         wait_s = self._lease_s / RENEWALS
         is_lost = False
-        while not wait_for_end(self._over, wait_s, self._watchdog):
+        began = time.monotonic()
+        while not self._over.wait(wait_s):
+            # A suspension counts wherever it hit this thread, in the wait or in the renewal. A
+            # database that does not answer looks the same; a hung step is then noticed later.
+            now = time.monotonic()
+            if now - began > wait_s + SUSPENDED_S:
+                self._watchdog.restart_step()
+            began = now
             if self._watchdog.is_hung:
                 exit_hung_process(self._trial_name(), self._watchdog)
             if is_lost:

@@ -160,8 +160,8 @@ def _check_failures(context: WorkerContext, stored: StoredStudy, failures: int) 
     """
     if failures and context.device != "cpu":
         raise WorkerRestartRequired(
-            "a trial failed on the device; a fresh process continues, "
-            "because the device's memory is in an unknown state"
+            "a trial failed on the device, whose memory is then in an unknown state, so the process"
+            f" is replaced; `search show --study {stored.name}` shows why the trial failed"
         )
     if failures >= MAX_FAILURES:
         raise TrialFailedError(

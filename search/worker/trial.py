@@ -96,7 +96,7 @@ class TrialRun:
             except EpochOrderError as problem:
                 self._context.tracker.finish_trial("left", str(problem))
                 logger.warning(
-                    "%s; the trial starts again from the epochs that store and files agree on",
+                    "%s; restarting from the last epoch on which the store and the checkpoint agree",
                     problem,
                 )
         raise AssertionError("the last start ends the trial")

@@ -90,12 +90,9 @@ class Watchdog:
 
     def describe_step(self) -> str:
         """Which step runs, for how long, and how long it may take."""
-        place = (
-            f"step {self.steps + 1} (validation steps included) after {self.epochs} complete epochs"
-        )
         return (
-            f"{place} has taken {self.elapsed_s:.0f} s, "
-            f"where {self.limit_s:.0f} s are allowed (hang_after_s)"
+            f"step {self.steps + 1} of epoch {self.epochs + 1} (validation included) has taken"
+            f" {self.elapsed_s:.0f} s; the limit is {self.limit_s:.0f} s (hang_after_s)"
         )
 
 

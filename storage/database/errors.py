@@ -14,7 +14,7 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from spaces.errors import StoreBusyError, StoreError, StoreUnreachableError
+from spaces.errors import StoreBusyError, StoreDamagedError, StoreError, StoreUnreachableError
 
 CREATE_STEP = (
     "CREATE DATABASE name CHARACTER SET utf8mb4 COLLATE utf8mb4_bin, or check the name in the URL"
@@ -182,6 +182,6 @@ def _choose_kind(error: SQLAlchemyError, found: str, *, is_known: bool) -> type[
     if state in BUSY_STATES or code in BUSY_CODES or "database is locked" in found:
         return StoreBusyError
     if is_known:
-        return StoreError
+        return StoreDamagedError if "malformed" in found else StoreError
     is_away = state.startswith(AWAY_STATES) or code in AWAY_CODES or error.connection_invalidated
     return StoreUnreachableError if is_away or error.statement is None else StoreError

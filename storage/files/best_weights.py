@@ -5,10 +5,12 @@ from __future__ import annotations
 import fcntl
 import json
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TextIO
 
 from spaces.config import Direction
 from spaces.records import better
@@ -18,6 +20,10 @@ from storage.files.study_files import StudyFiles, link_or_copy
 FOLDER = "artifacts"
 NOTE = "best.json"
 LOCK = ".lock"
+LOCK_WAIT_S = 10.0
+"""How long a worker waits for another one that replaces the weights; it may be suspended."""
+
+LOCK_POLL_S = 0.05
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
@@ -95,7 +101,8 @@ class BestWeights:
             Whether the weights were replaced.
 
         Raises:
-            OSError: when the disk is full or cannot be written; the earlier weights stay.
+            OSError: when the disk is full or cannot be written, or another worker keeps the lock; the
+                earlier weights stay.
         """
         with self._locked():
             noted = self._read_note()
@@ -132,8 +139,28 @@ class BestWeights:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Let one worker at a time compare and replace the best weights."""
+        """Let one worker at a time compare and replace the best weights.
+
+        Raises:
+            TimeoutError: when another worker keeps the lock, because it is suspended. Without the
+                limit it would stop all workers of the study.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / LOCK).open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            deadline = time.monotonic() + LOCK_WAIT_S
+            while not _try_lock(file):
+                if time.monotonic() >= deadline:
+                    raise TimeoutError(
+                        f"another worker has kept {self.folder / LOCK} for {LOCK_WAIT_S:g} s"
+                    )
+                time.sleep(LOCK_POLL_S)
             yield
+
+
+def _try_lock(file: TextIO) -> bool:
+    """Lock a file for this process until it is closed; False while another process has it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -114,12 +114,13 @@ class StoredCheckpoints:
             path = self._make_path((attempt, 0))
             try:
                 self.files.write_file(path, lambda draft: link_or_copy(checkpoint.path, draft))
-                self.files.write_json(path.with_suffix(".json"), checkpoint.note)
                 own = StoredCheckpoint((attempt, 0), path, checkpoint.note)
+                # Only later attempts need the note.
+                self.files.write_json(path.with_suffix(".json"), checkpoint.note)
             except FileNotFoundError:  # the attempt that wrote it has just removed it
                 return None
             except OSError:
-                path.unlink(missing_ok=True)
+                pass
         return own if own.is_intact() else None
 
     def remove_up_to(self, attempt: int) -> None:

@@ -276,7 +276,7 @@ def _is_abandoned(trial: _Row) -> bool:
 def _describe_lease(trial: _Row) -> str:
     if trial.lease_left_s is None:
         return "has no lease"
-    return f"has not renewed its lease for {-trial.lease_left_s:.0f} s after it expired"
+    return f"lost its lease {-trial.lease_left_s:.0f} s ago"
 
 
 def _compare_trial(trial: _Row, theirs: _Row | None, label: str, resume: str) -> Iterator[Problem]:

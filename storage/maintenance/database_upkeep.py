@@ -11,7 +11,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy import Connection, inspect, select
 
-from spaces.errors import StoreError
+from spaces.errors import StoreDamagedError, StoreError
 from storage.database.engine import Database, now
 from storage.database.errors import translate_errors
 from storage.rows import ACTIVE_STATES
@@ -65,9 +65,7 @@ def find_damage(database: Database) -> list[str]:
     try:
         with database.reading() as connection:
             found = connection.exec_driver_sql("PRAGMA integrity_check(20)").scalars().all()
-    except StoreError as problem:
-        if "damaged" not in problem.what:
-            raise
+    except StoreDamagedError as problem:
         found = [problem.found]
     if found == ["ok"]:
         return []
@@ -128,10 +126,10 @@ def back_up(database: Database, file: Path) -> None:
     try:
         os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except OSError as problem:
-        what = "the copy cannot be written"
+        what = "the backup cannot be written"
         next_step = "free some space, or use --no-backup"
         if isinstance(problem, FileExistsError):
-            what = "the copy exists already"
+            what = "the backup file already exists"
             next_step = f"move {file} away, or use --no-backup"
         found = f"{file}: {problem.strerror}"
         raise StoreError(what, where=database.where, found=found, next_step=next_step) from None
@@ -144,7 +142,7 @@ def back_up(database: Database, file: Path) -> None:
     except sqlite3.Error as problem:
         file.unlink(missing_ok=True)
         raise StoreError(
-            "the copy cannot be written",
+            "the backup cannot be written",
             where=database.where,
             found=str(problem),
             next_step="free some space, and try again",

@@ -18,7 +18,7 @@ CLEANUP_S = 600.0
 checkpoints, even if the clocks of both machines differ."""
 
 _TRIAL_FILE = re.compile(r"\.?trial-(\d+)(?!\d).*")
-_WORKER_LOG = re.compile(r"worker-.*\.log")
+_WORKER_LOG = re.compile(r"worker-.*\.(log|events\.jsonl)")
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ from storage.repositories.device_time import (
     settle_charge,
 )
 from storage.repositories.findings import save_finding
-from storage.repositories.reaping import MAX_ATTEMPTS, reap_lost
+from storage.repositories.reaping import MAX_LOST_WORKERS, reap_lost
 from storage.rows import ACTIVE_STATES, FINAL_STATES, Claim, OptunaEnd, Outcome, SampledTrial
 from storage.tables.models import Study, Trial
 
@@ -48,14 +48,14 @@ class LeaseRepository(Repository):
         budget: int,
         worker: str,
         lease_s: float,
-        max_attempts: int = MAX_ATTEMPTS,
+        max_lost: int = MAX_LOST_WORKERS,
         device: str | None = None,
     ) -> Claim | None:
         """Claim a trial for `lease_s` seconds; exact with any number of processes.
 
         A trial that was paused, or whose worker stopped responding, comes first. Then, while the
         study has fewer than `budget` trials, a new one; it also runs in Optuna's tables if the
-        store knows them. A trial that lost `max_attempts` workers is failed instead.
+        store knows them. A trial that lost `max_lost` workers is failed instead.
 
         Returns:
             None when there is nothing left to do, or the study's device time is exhausted.
@@ -74,7 +74,7 @@ class LeaseRepository(Repository):
         }
         with self._assigning_number() as connection:
             optuna_study_id, device_time = _lock_study(connection, study_id, self._database.where)
-            reap_lost(self._database, connection, self._optuna, study_id, None, max_attempts)
+            reap_lost(self._database, connection, self._optuna, study_id, None, max_lost)
             if device_time is not None and device_time.spent:
                 return None
             owner["charged_until"] = now() if device_time is None else null()
@@ -317,11 +317,13 @@ def make_lost_error(connection: Connection, claim: Claim) -> LeaseLostError:
         select(Trial.attempt, Trial.state, Trial.worker).where(Trial.id == claim.trial_id)
     ).one_or_none()
     trial = f"trial {claim.trial_id if claim.number is None else claim.number}"
-    refusal = f"attempt {claim.attempt} may not write to it any more"
+    refusal = f"attempt {claim.attempt} can no longer write to it"
     if row is None:
-        return LeaseLostError(f"{trial} is not in the store any more; {refusal}")
-    owner = f"attempt {row.attempt} of worker {row.worker!r}"
-    return LeaseLostError(f"{trial} is {row.state} since {owner}; {refusal}")
+        return LeaseLostError(f"{trial} is no longer in the store; {refusal}")
+    if row.attempt == claim.attempt:
+        return LeaseLostError(f"{trial} was released because its lease expired; {refusal}")
+    owner = f"attempt {row.attempt} on worker {row.worker!r}"
+    return LeaseLostError(f"{trial} is now {row.state} as {owner}; {refusal}")
 
 
 def end_attempt(connection: Connection, claim: Claim, **values: Any) -> None:

@@ -19,16 +19,16 @@ from storage.rows import ACTIVE_STATES, FINAL_STATES, OPEN_STATES, Death, Reaped
 from storage.tables.models import Epoch, Study, Trial
 from storage.tables.optuna import OptunaTables
 
-MAX_ATTEMPTS = 3
+MAX_LOST_WORKERS = 3
 """A trial that lost this many workers is failed."""
 
-GIVEN_UP = "given up"
+ABANDONED = "abandoned"
 """Signal of a trial that ended for that."""
 
 GRACE_S = 10.0
 """Every lease has expired after an outage of the database; workers have this long to renew it."""
 
-MAX_WORDS = 10_000
+MAX_ERROR_CHARACTERS = 10_000
 """How many characters of the end of a worker's log are stored."""
 
 
@@ -36,7 +36,7 @@ class ReapingRepository(Repository):
     """Find and release the trials that a worker abandoned."""
 
     def reap_trials(
-        self, study_id: int, death: Death | None = None, max_attempts: int = MAX_ATTEMPTS
+        self, study_id: int, death: Death | None = None, max_lost: int = MAX_LOST_WORKERS
     ) -> list[Reaped]:
         """Release the trials whose lease has expired, or fail those that lost too many workers.
 
@@ -44,13 +44,11 @@ class ReapingRepository(Repository):
             study_id: of the trials.
             death: of a worker that is known to be dead: only its trials are released, and
                 immediately.
-            max_attempts: a trial that lost this many workers is failed.
+            max_lost: a trial that lost this many workers is failed.
         """
         with self._database.writing() as connection:
             connection.execute(select(Study.id).where(Study.id == study_id).with_for_update())
-            return reap_lost(
-                self._database, connection, self._optuna, study_id, death, max_attempts
-            )
+            return reap_lost(self._database, connection, self._optuna, study_id, death, max_lost)
 
     def release_worker(self, study_id: int, worker: str) -> int:
         """Pause the trials that a worker owns according to the store, but does not work on.
@@ -104,7 +102,7 @@ def reap_lost(
     optuna: OptunaTables,
     study_id: int,
     death: Death | None,
-    max_attempts: int,
+    max_lost: int,
 ) -> list[Reaped]:
     """Do what `reap_trials` does, within a transaction that has locked the study.
 
@@ -122,14 +120,14 @@ def reap_lost(
     failed = []
     for row in rows:
         lost = row.lost + 1
-        each = Reaped(row.number, row.worker, lost, lost >= max_attempts)
+        each = Reaped(row.number, row.worker, lost, lost >= max_lost)
         values = _make_values(each, death)
         connection.execute(update(Trial).where(Trial.id == row.id).values(values))
         _charge_lost(connection, row.id, budget, is_known=death is not None)
         reaped.append(each)
         if each.ended and row.optuna_trial_id is not None:
             failed.append(row.optuna_trial_id)
-    _fail_in_optuna(connection, optuna, failed, max_attempts)
+    _fail_in_optuna(connection, optuna, failed, max_lost)
     return reaped
 
 
@@ -144,12 +142,12 @@ def _make_values(reaped: Reaped, death: Death | None) -> dict[str, Any]:
     """The values to write to a trial that lost its worker."""
     values: dict[str, Any] = {"lost": reaped.lost, "lease_until": None, "state": "paused"}
     if death is not None:
-        values["error"] = death.last_words[-MAX_WORDS:]
+        values["error"] = death.last_words[-MAX_ERROR_CHARACTERS:]
     if reaped.ended:
         reason = _make_reason(reaped.lost)
         if death is not None and death.how:
             reason += f"; the last one, {death.worker}, {death.how}"
-        values |= {"state": "failed", "reason": reason, "signal": GIVEN_UP, "finished_at": now()}
+        values |= {"state": "failed", "reason": reason, "signal": ABANDONED, "finished_at": now()}
     return values
 
 
@@ -169,7 +167,7 @@ def _charge_lost(
 
 
 def _make_reason(lost: int) -> str:
-    return f"{GIVEN_UP}: {lost} workers vanished while they worked on it"
+    return f"{ABANDONED}: {lost} workers died or stopped responding while training it"
 
 
 def _fail_in_optuna(

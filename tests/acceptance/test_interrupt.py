@@ -276,7 +276,7 @@ class TestKill:
 
         assert (answer.code, answer.err) == (0, "")
         assert ended.trials[0].pid == other.pid
-        lost = "attempt 1 may not write to it any more; continuing with other work"
+        lost = "attempt 1 can no longer write to it; continuing with other work"
         assert lost in logs(tmp_path)
         assert [trial.score for trial in ended.trials] == [trial.score for trial in unbroken.trials]
         assert repeatable(ended.records) == repeatable(unbroken.records)

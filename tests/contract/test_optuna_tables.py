@@ -197,7 +197,7 @@ class TestSameRows:
         write_params(trials, trials.create_new_trial(theirs))
         lost = trials.create_new_trial(theirs)
         trials.set_trial_user_attr(
-            lost, KILLED, "given up: 1 workers vanished while they worked on it"
+            lost, KILLED, "abandoned: 1 workers died or stopped responding while training it"
         )
         trials.set_trial_state_values(lost, TrialState.FAIL)
 
@@ -207,7 +207,7 @@ class TestSameRows:
         bound(store, claims[0], params())
         bound(store, claims[2], params())
         let_lapse(store, claims[3])
-        assert store.leases.claim_trial(study_id, 0, "b", 600, max_attempts=1) is None
+        assert store.leases.claim_trial(study_id, 0, "b", 600, max_lost=1) is None
 
         with closing(StoreLocation.parse(store_url).open_database(create=True)) as database:
             assert rows(database, ours) == rows(database, theirs)
@@ -478,7 +478,7 @@ class TestGiveUp:
         assert claim.optuna_trial_id is not None
         trials.set_trial_state_values(claim.optuna_trial_id, TrialState.COMPLETE, [0.5])
         let_lapse(store, claim)
-        assert store.leases.claim_trial(study_id, 0, "b", 600, max_attempts=1) is None
+        assert store.leases.claim_trial(study_id, 0, "b", 600, max_lost=1) is None
         (trial,) = trials.get_all_trials(ours)
         assert (trial.state, trial.value, trial.user_attrs) == (TrialState.COMPLETE, 0.5, {})
 
@@ -510,7 +510,7 @@ class TestOtherVersion:
         claim = store.leases.record_optuna_trial(claim, asked.number, asked._trial_id)
         store.epochs.append_epoch(claim, make_record(1), 600)
         let_lapse(store, claim)
-        assert store.leases.claim_trial(study_id, 0, "b", 600, max_attempts=1) is None
+        assert store.leases.claim_trial(study_id, 0, "b", 600, max_lost=1) is None
         store.leases.finish_trial(claimed(store, study_id), Outcome("failed"), OptunaEnd("FAIL"))
         assert [
             (trial.state, trial.intermediate_values) for trial in trials.get_all_trials(ours)

@@ -218,23 +218,23 @@ class TestClaim:
         taken = taken_over(store, claim)
         let_lapse(store, taken)
 
-        assert store.leases.claim_trial(claim.study_id, 1, "c", 600, max_attempts=2) is None
+        assert store.leases.claim_trial(claim.study_id, 1, "c", 600, max_lost=2) is None
         (trial,) = store.trials.list_trials(claim.study_id)
         assert (trial.state, trial.attempt, trial.lease_until) == ("failed", 2, None)
-        assert "2 workers vanished" in trial.reason
+        assert "2 workers died or stopped responding" in trial.reason
         assert trial.finished_at is not None
 
     def test_pauses_are_no_losses(self, store: Store, claim: Claim) -> None:
         """A trial may be released any number of times; only vanished workers count."""
         for _ in range(4):
             store.leases.release_trial(claim)
-            again = store.leases.claim_trial(claim.study_id, 1, "a", 600, max_attempts=2)
+            again = store.leases.claim_trial(claim.study_id, 1, "a", 600, max_lost=2)
             assert again is not None
             claim = again
 
         assert claim.attempt == 5
         let_lapse(store, claim)
-        assert store.leases.claim_trial(claim.study_id, 1, "b", 600, max_attempts=2) is not None
+        assert store.leases.claim_trial(claim.study_id, 1, "b", 600, max_lost=2) is not None
 
     @pytest.mark.parametrize("lease_s", [0, -1, NAN])
     def test_lease_without_end(
@@ -348,7 +348,7 @@ class TestLostLease:
 
         with pytest.raises(
             LeaseLostError,
-            match="trial 0 is running since attempt 2 of worker 'b'; attempt 1 may not write",
+            match="trial 0 is now running as attempt 2 on worker 'b'; attempt 1 can no longer write",
         ):
             write(store, claim, make_record(2, used={"lr": 1.0}))
 

@@ -107,7 +107,7 @@ class TestReap:
         (trial,) = store.trials.list_trials(study_id)
         assert (trial.state, trial.attempt, trial.lease_until) == ("failed", 3, None)
         assert (
-            trial.reason == "given up: 3 workers vanished while they worked on it; "
+            trial.reason == "abandoned: 3 workers died or stopped responding while training it; "
             "the last one, box:3, was ended by SIGSEGV"
         )
         assert trial.error == "loading\nFatal Python error"

@@ -218,6 +218,6 @@ def extend_often(store: Store, claim: Claim, failures: list[SearchError]) -> Non
 
 def steal(store: Store, study_id: int, claims: list[Claim]) -> None:
     """Claim the trial if its lease has expired."""
-    claim = store.leases.claim_trial(study_id, 1, "thief", 0.001, max_attempts=1000)
+    claim = store.leases.claim_trial(study_id, 1, "thief", 0.001, max_lost=1000)
     if claim is not None:
         claims.append(claim)

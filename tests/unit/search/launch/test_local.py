@@ -105,6 +105,20 @@ class TestRaiseFailure:
             pool.raise_failure()
         assert str(caught.value).endswith(f"log:     {logs / 'worker-0.log'}")
 
+    def test_earlier_process(self, logs: Path) -> None:
+        """What an earlier process of the slot reported does not explain how the current one ended."""
+        script = REPORTING.format("LOGGER.error('out of memory'); sys.exit(1)")
+        (worker,) = run_scripts(logs, script).workers
+        assert worker.describe_end().is_explained
+        worker.command = [sys.executable, "-c", "print('a library ends it'); raise SystemExit(1)"]
+        worker.start_process()
+        assert worker.process is not None
+        worker.process.wait(PATIENCE_S)
+        end = worker.describe_end()
+        assert not end.is_explained
+        assert (end.exit_code, list(end.log_tail)) == (1, ["a library ends it"])
+        assert [event.message for event in worker.read_events()] == ["out of memory"]
+
     def test_text_is_not_read(self, logs: Path) -> None:
         """What a library prints is never taken for a warning or an error of the worker."""
         pool = run_scripts(logs, "print('warning: mind'); print('error: no data')")

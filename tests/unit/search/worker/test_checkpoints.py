@@ -102,7 +102,7 @@ class TestLatest:
         newest, older = first.states.list_newest_first()
         newest.path.write_bytes(b"newe")
         assert content(make(files, 2, 2)) == b"older"
-        assert f"the checkpoint {newest.path} is broken" in caplog.text
+        assert f"the checkpoint {newest.path} cannot be used" in caplog.text
         for state in first.states.list_newest_first():
             state.path.write_bytes(b"cut")
         assert content(make(files, 3, 2)) is None

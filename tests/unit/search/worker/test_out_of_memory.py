@@ -238,5 +238,5 @@ class TestDiagnosis:
         }
         assert (
             late.statement
-            == "out of memory on cuda:0, where 2 GiB more were asked for, even with half of its batch"
+            == "out of memory on cuda:0 while allocating 2 GiB, even with half of its batch"
         )

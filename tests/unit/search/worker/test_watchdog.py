@@ -102,7 +102,7 @@ class TestWatchdog:
         assert seen == [False, True] * 6
         assert (
             described[-1]
-            == "step 3 (validation steps included) after 1 complete epochs has taken 11 s, where 10 s are allowed (hang_after_s)"
+            == "step 3 of epoch 2 (validation included) has taken 11 s; the limit is 10 s (hang_after_s)"
         )
 
     def test_longest_step(self, clock: Clock) -> None:
@@ -120,26 +120,39 @@ class TestWatchdog:
         assert seen == [HANG_AFTER_S, HANG_AFTER_S, 1200, 1200]
 
     def test_suspended(self, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A process that was suspended for an hour is not hung when it continues, and that step is not a long one."""
+        """A process that was suspended for an hour is not hung when it continues, and that step is not a long one.
+
+        It is suspended within a renewal of the lease; after that the step takes 4 s per renewal.
+        """
         monkeypatch.setattr(lease, "time", clock)
-        watchdog = Watchdog(10)
+        watchdog, renewals, hung_after, ended = Watchdog(10), [], [], threading.Event()
 
-        class Wait(threading.Event):
-            def wait(self, timeout: float | None = None) -> bool:
-                clock.now += 3600 if timeout == 3 else timeout or 0
-                return False
+        class Leases:
+            def renew_lease(self, claim: Claim, lease_s: float) -> float:
+                renewals.append(lease_s)
+                clock.now += 3600 if len(renewals) == 1 else 4
+                return math.inf
 
-        def training() -> Iterator[int]:
+        def note_hung(trial: str, watchdog: Watchdog) -> None:
+            hung_after.append(len(renewals))
+            ended.set()
+
+        def training() -> Iterator[bool]:
             watchdog.record_step()
-            assert not lease.wait_for_end(Wait(), 3, watchdog)
-            assert not watchdog.is_hung
-            assert not lease.wait_for_end(Wait(), 11, watchdog)
-            assert watchdog.is_hung
-            watchdog.record_step()
-            yield 1
+            yield ended.wait(PATIENCE_S)
 
-        list(watchdog.watch_training(training()))
-        assert watchdog.longest_s == 11
+        monkeypatch.setattr(lease, "exit_hung_process", note_hung)
+        with lease.Lease(
+            cast(Any, SimpleNamespace(leases=Leases())),
+            cast(Any, SimpleNamespace(trial_id=1, number=0, device_left_s=math.inf)),
+            StopRequest(),
+            watchdog,
+            flush_epochs=lambda: None,
+            lease_s=0.01,
+        ):
+            assert list(watchdog.watch_training(training())) == [True]
+        assert hung_after[0] == 4
+        assert watchdog.longest_s < 3600
 
 
 def test_hung_after_a_loss(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,10 +204,10 @@ def test_hung_worker(tmp_path: Path) -> None:
         assert worker.returncode == WorkerRestartRequired.exit_code, said
         last = said.splitlines()[-1]
         assert last.startswith(
-            "error: trial 0 hangs: step 2 (validation steps included) after 1 complete epochs has taken "
+            "error: trial 0 hangs: step 2 of epoch 2 (validation included) has taken "
         )
         assert last.endswith(
-            "where 600 s are allowed (hang_after_s); this process ends, the stacks of its threads are above"
+            "the limit is 600 s (hang_after_s); this process ends, the stacks of its threads are above"
         )
         assert "in never_ends" in said
         assert "Thread 0x" in said

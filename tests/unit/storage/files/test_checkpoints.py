@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import resource
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from storage.files import best_weights
 from storage.files.best_weights import BestWeights
 from storage.files.checkpoints import StoredCheckpoint, StoredCheckpoints, hash_file
 from storage.files.study_files import StudyFiles
@@ -173,6 +175,21 @@ class TestArtifacts:
         assert later.find_best() is None
         assert later.save_if_better(0, 0.1, "maximize", self.state(files, 0))
         assert len([name for name in names(files) if len(name) == 64]) == 1
+
+    def test_suspended_holder(
+        self, files: StudyFiles, artifacts: BestWeights, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A worker that is suspended while it has the lock does not stop the others for ever."""
+        monkeypatch.setattr(best_weights, "LOCK_WAIT_S", 0.1)
+        artifacts.save_if_better(7, 0.5, "maximize", self.state(files, 7))
+        with (artifacts.folder / ".lock").open("a") as suspended:
+            fcntl.flock(suspended, fcntl.LOCK_EX)
+            with pytest.raises(TimeoutError, match="another worker has kept"):
+                artifacts.save_if_better(8, 0.9, "maximize", self.state(files, 8))
+        best = artifacts.find_best()
+        assert best is not None
+        assert best.trial == 7
+        assert artifacts.save_if_better(8, 0.9, "maximize", self.state(files, 8))
 
     @pytest.mark.parametrize(
         "change",
