@@ -48,8 +48,7 @@ class Inspection:
     def as_dict(self) -> dict[str, Any]:
         """Return a mapping of JSON values, under the keys that scripts rely on."""
         store = asdict(self.store)
-        store["faults"] = store.pop("problems")
-        leftovers = [
+        orphans = [
             {
                 "path": str(file.path),
                 "study": file.study,
@@ -59,10 +58,14 @@ class Inspection:
             for file in self.orphans
         ]
         return {
-            "sound": self.is_consistent,
+            "consistent": self.is_consistent,
             **store,
             "files": str(self.files),
-            "leftovers": leftovers,
+            "orphans": orphans,
+            # Their names in version 0.1.
+            "sound": self.is_consistent,
+            "faults": store["problems"],
+            "leftovers": orphans,
         }
 
 

@@ -25,7 +25,7 @@ app.add_typer(store_app, name="store")
 @store_app.command(
     epilog=(
         "Examples: search store check · "
-        "search store check --store postgresql://user@host/db --json | jq .faults"
+        "search store check --store postgresql://user@host/db --json | jq .problems"
     )
 )
 def check(

@@ -79,7 +79,12 @@ class TestStore:
             "remove it with: search store vacuum"
         )
         found = json.loads(listed.out)
-        assert (listed.code, found["sound"], len(found["faults"]), len(found["leftovers"])) == (
+        assert (
+            listed.code,
+            found["consistent"],
+            len(found["problems"]),
+            len(found["orphans"]),
+        ) == (
             1,
             False,
             2,

@@ -298,7 +298,7 @@ def test_refused_epoch(
     assert [record.epoch for record in store.epochs.trial_records(trial.id)] == list(
         range(1, EPOCHS + 1)
     )
-    assert "epoch 4 is out of order; the next one is 3; the trial starts again" in caplog.text
+    assert "epoch 4 is out of order; the next one is 3; restarting from the last" in caplog.text
 
 
 def test_best_of_a_later_study(tmp_path: Path) -> None:

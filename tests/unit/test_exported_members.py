@@ -95,10 +95,17 @@ PUBLIC = {
         "Export",
         "Plan",
         "Session",
+        "StoreLocation",
+        "WorkerOptions",
+        "find_divergence",
         "load_export",
         "make_plan",
         "open_session",
+        "rank_recording",
         "run_backtest",
+        "run_worker",
+        "study_report",
+        "trial_report",
     ],
 }
 
