@@ -27,8 +27,8 @@ class Reduction(NamedTuple):
 
 
 REDUCTIONS = {
-    "camvid": Reduction((72, 96), {"train": 160, "val": 64}),
-    "nuclei": Reduction((64, 64), {"train": 160, "val": 50}),
+    "camvid": Reduction((48, 64), {"train": 128, "val": 64}),
+    "nuclei": Reduction((48, 48), {"train": 128, "val": 50}),
 }
 """Name of the campaign and of its data set → how its images are reduced."""
 

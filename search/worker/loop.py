@@ -118,6 +118,7 @@ def _train_next(context: WorkerContext, stored: StoredStudy, outage: OutageTrack
         StoreError: when the database failed.
     """
     worker = worker_name(os.getpid())
+    claim = None
     try:
         if outage.last_request_failed:
             # A claim may have been granted whose answer was lost.
@@ -134,6 +135,9 @@ def _train_next(context: WorkerContext, stored: StoredStudy, outage: OutageTrack
         outage.record_trial_end()
     except LeaseLostError as lost:
         logger.info("%s; continuing with other work", lost)
+        if claim is not None:
+            with suppress(StoreError):
+                context.store.reaping.retract_loss(claim)
         return "lost"
     return step
 

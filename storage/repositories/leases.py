@@ -321,7 +321,7 @@ def make_lost_error(connection: Connection, claim: Claim) -> LeaseLostError:
     if row is None:
         return LeaseLostError(f"{trial} is no longer in the store; {refusal}")
     if row.attempt == claim.attempt:
-        return LeaseLostError(f"{trial} was released because its lease expired; {refusal}")
+        return LeaseLostError(f"{trial} was released and is now {row.state}; {refusal}")
     owner = f"attempt {row.attempt} on worker {row.worker!r}"
     return LeaseLostError(f"{trial} is now {row.state} as {owner}; {refusal}")
 

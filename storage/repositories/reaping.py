@@ -15,12 +15,12 @@ from storage.repositories.device_time import (
     lock_budget,
     settle_charge,
 )
-from storage.rows import ACTIVE_STATES, FINAL_STATES, OPEN_STATES, Death, Reaped
+from storage.rows import ACTIVE_STATES, FINAL_STATES, OPEN_STATES, Claim, Death, Reaped
 from storage.tables.models import Epoch, Study, Trial
 from storage.tables.optuna import OptunaTables
 
 MAX_LOST_WORKERS = 3
-"""A trial that lost this many workers is failed."""
+"""A trial that lost this many workers is failed. Workers that respond again do not count."""
 
 ABANDONED = "abandoned"
 """Signal of a trial that ended for that."""
@@ -49,6 +49,21 @@ class ReapingRepository(Repository):
         with self._database.writing() as connection:
             connection.execute(select(Study.id).where(Study.id == study_id).with_for_update())
             return reap_lost(self._database, connection, self._optuna, study_id, death, max_lost)
+
+    def retract_loss(self, claim: Claim) -> None:
+        """Count one lost worker less, because it lost the trial and responds again.
+
+        It was suspended, or its network was away. A trial is failed because it kills its workers,
+        and a machine that is suspended again and again must not look like that.
+        """
+        lost_and_open = and_(
+            Trial.id == claim.trial_id,
+            Trial.attempt >= claim.attempt,
+            Trial.lost > 0,
+            Trial.state.in_(OPEN_STATES),
+        )
+        with self._database.writing() as connection:
+            connection.execute(update(Trial).where(lost_and_open).values(lost=Trial.lost - 1))
 
     def release_worker(self, study_id: int, worker: str) -> int:
         """Pause the trials that a worker owns according to the store, but does not work on.

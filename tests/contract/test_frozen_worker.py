@@ -6,6 +6,7 @@ named point, the other one claims the trial, and the first continues at a named 
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -16,7 +17,9 @@ import pytest
 
 from search.session import open_session
 from search.worker import checkpoints as trial_checkpoints
+from search.worker import loop
 from search.worker.context import WorkerContext, make_context
+from search.worker.identity import worker_name
 from search.worker.options import WorkerOptions
 from search.worker.stop import StopRequest
 from search.worker.trial import run_trial
@@ -299,6 +302,28 @@ def test_refused_epoch(
         range(1, EPOCHS + 1)
     )
     assert "epoch 4 is out of order; the next one is 3; restarting from the last" in caplog.text
+
+
+def test_suspended_often(workers: tuple[Worker, Worker], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trial whose worker is suspended and responds again five times is not failed for that."""
+    _, worker = workers
+    context, store, stored = worker.context, worker.context.store, worker.context.stored
+    suspensions = iter(range(5))
+    install(Gates())
+
+    def lose_and_return(context: WorkerContext, claim: Claim) -> object:
+        if next(suspensions, None) is None:
+            return run_trial(context, claim)
+        store.reaping.reap_trials(stored.id, Death(worker_name(os.getpid())))
+        raise LeaseLostError("another worker may own it")
+
+    monkeypatch.setattr(loop, "run_trial", lose_and_return)
+    monkeypatch.setattr(loop, "_read_budget", lambda *_: 1)
+    loop.train_trials(context, stored)
+
+    (trial,) = store.trials.list_trials(stored.id)
+    assert (trial.state, trial.attempt) == ("complete", 6)
+    assert [line.lost for line in store.trials.list_progress(stored.id)] == [0]
 
 
 def test_best_of_a_later_study(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ class TestStartOver:
             None,
         )
         assert store.epochs.trial_records(trial.id) == []
-        with pytest.raises(LeaseLostError, match="is paused"):
+        with pytest.raises(LeaseLostError, match="was released and is now paused"):
             store.epochs.append_epoch(claim, make_record(2), FOREVER_S)
         again = store.leases.claim_trial(study_id, 1, "b", FOREVER_S)
         assert again is not None
@@ -82,7 +82,7 @@ class TestReap:
             ("running", 0),
         ]
         store.leases.renew_lease(kept, FOREVER_S)
-        with pytest.raises(LeaseLostError, match="is paused since attempt 1 of worker 'a'"):
+        with pytest.raises(LeaseLostError, match="was released and is now paused"):
             store.leases.renew_lease(gone, FOREVER_S)
 
     def test_known_to_be_dead(self, store: Store, study_id: int) -> None:
@@ -112,6 +112,23 @@ class TestReap:
         )
         assert trial.error == "loading\nFatal Python error"
         assert store.leases.claim_trial(study_id, 1, "box:4", FOREVER_S) is None
+
+    def test_responds_again(self, store: Store, study_id: int) -> None:
+        """A lost worker that responds again is not counted, once; an ended trial stays as it is."""
+        claims = []
+        for worker in ("a", "b", "c"):
+            claims.append(store.leases.claim_trial(study_id, 1, worker, FOREVER_S))
+            assert claims[-1] is not None
+            store.reaping.reap_trials(study_id, Death(worker), max_lost=10)
+        store.reaping.retract_loss(claims[0])
+        store.reaping.retract_loss(claims[1])
+        assert [line.lost for line in store.trials.list_progress(study_id)] == [1]
+        assert store.leases.claim_trial(study_id, 1, "d", FOREVER_S) is not None
+        store.reaping.reap_trials(study_id, Death("d"), max_lost=2)
+        store.reaping.retract_loss(claims[2])
+        (trial,) = store.trials.list_trials(study_id)
+        assert trial.state == "failed"
+        assert [line.lost for line in store.trials.list_progress(study_id)] == [2]
 
     def test_let_go(self, store: Store, study_id: int) -> None:
         """Trials that a worker owns without knowing are released, and not counted as lost."""
