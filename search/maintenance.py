@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from spaces.errors import StoreError
-from storage.database.engine import Database
+from storage.database.database import Database
 from storage.location import StoreLocation
 from storage.maintenance.check import CheckReport, check_database
 from storage.maintenance.copy import CopiedStudy, copy_studies
@@ -23,7 +23,7 @@ from storage.maintenance.database_upkeep import (
 from storage.maintenance.migrate import upgrade_store
 from storage.maintenance.orphans import OrphanFile, find_orphans, remove_orphans
 from storage.tables import schema_version
-from storage.tables.optuna_version import optuna_version
+from storage.tables.optuna_names import optuna_version
 
 
 @dataclass(frozen=True)

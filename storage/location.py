@@ -9,7 +9,7 @@ from typing import Self
 
 from sqlalchemy import URL
 
-from storage.database.engine import Database
+from storage.database.database import Database
 from storage.database.sqlite_file import check_file
 from storage.database.url import (
     explain_local_only,

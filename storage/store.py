@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
-from storage.database.engine import Database
+from storage.database.database import Database
 from storage.repositories.class_counts import ClassCountRepository
 from storage.repositories.device_time import DeviceTimeRepository
 from storage.repositories.epochs import EpochRepository
@@ -17,7 +17,7 @@ from storage.repositories.sampler_history import SamplerHistoryRepository
 from storage.repositories.studies import StudyRepository
 from storage.repositories.trials import TrialRepository
 from storage.tables.models import Study
-from storage.tables.optuna import OptunaTables
+from storage.tables.optuna_tables import OptunaTables
 
 
 class Store:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from spaces.records import EpochRecord
-from storage.database import engine
+from storage.database import database as database_module
 from storage.location import StoreLocation
 from storage.store import Store
 from tests import parallel
@@ -27,7 +27,7 @@ settings.register_profile("search", deadline=None, suppress_health_check=[Health
 settings.load_profile("search")
 
 # A busy machine may let a test stand still for seconds, which is no outage of its database.
-engine.SHORT_OUTAGE_S = PATIENCE_S
+database_module.SHORT_OUTAGE_S = PATIENCE_S
 
 _names = count()
 

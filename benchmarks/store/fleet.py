@@ -29,7 +29,7 @@ from storage.location import StoreLocation
 from storage.rows import Claim, StoredStudy
 from storage.store import Store
 from storage.tables.models import Trial
-from storage.tables.optuna import OptunaTables
+from storage.tables.optuna_tables import OptunaTables
 
 P99_MS = 100.0
 PROCESSES, CONNECTIONS = 4, 4

@@ -117,7 +117,7 @@ def run(
     failed; 2: bad input; 130: interrupted.
     """
     from search.cli.run_study import StudyChoice, run_study
-    from search.launch.placement import Placement
+    from search.launch.launcher_choice import Placement
 
     choice = StudyChoice(study, name, trials, epochs, seed, change or [], accept_change, remedy)
     place = Placement(

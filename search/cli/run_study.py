@@ -22,7 +22,7 @@ from search.console import live, tables, terminal
 from search.console.workers import is_device_time_spent
 from search.enqueue_remedy import enqueue_remedy, parse_choice
 from search.export import check_out, make_export, write_export
-from search.launch.placement import Placement, PoolFactory, resolve_placement
+from search.launch.launcher_choice import Placement, PoolFactory, resolve_placement
 from search.launch.reaper import TrialReaper
 from search.report.models import StudyReport
 from search.report.study_report import study_report

@@ -31,7 +31,7 @@ def worker(
 ) -> None:
     """Join a running study from another shell or machine."""
     from search.cli.parsing import parse_duration, store_location
-    from search.launch.devices import resolve_device
+    from search.launch.device_slots import resolve_device
     from search.worker.events import log_worker_events
     from search.worker.loop import run_worker
     from search.worker.options import WorkerOptions

@@ -19,10 +19,10 @@ from typing import Any
 import ray
 from ray.exceptions import ActorUnavailableError, RayActorError, RayError
 
-from search.launch.devices import Slot
-from search.launch.local import REPLACEABLE, STORE_VARIABLE, WorkerProcess, thread_variables
-from search.launch.pool import StopLevel, WorkerEnd, WorkerPool
+from search.launch.device_slots import Slot
+from search.launch.local_workers import REPLACEABLE, STORE_VARIABLE, WorkerProcess, thread_variables
 from search.launch.reaper import TrialReaper
+from search.launch.worker_pool import StopLevel, WorkerEnd, WorkerPool
 from search.worker.events import WorkerEvent, events_path
 from search.worker.options import WorkerOptions
 from spaces.errors import SearchError

@@ -10,7 +10,7 @@ from typing import Any
 
 import ray
 
-from search.launch.devices import MAX_CPU_WORKERS, Slot
+from search.launch.device_slots import MAX_CPU_WORKERS, Slot
 from search.launch.ray import Share
 from spaces.errors import DeviceError, LauncherError
 

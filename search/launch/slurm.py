@@ -19,10 +19,10 @@ import submitit
 from submitit.core.utils import FailedJobError
 
 from search.launch import slurm_queue as queue
-from search.launch.local import PYTHON, STORE_VARIABLE, thread_variables
-from search.launch.pool import StopLevel, WorkerEnd, WorkerPool
+from search.launch.local_workers import PYTHON, STORE_VARIABLE, thread_variables
 from search.launch.reaper import TrialReaper
 from search.launch.slurm_task import ADDRESS, STOP_MARK, SlurmTask, TaskEnd, task_events_path
+from search.launch.worker_pool import StopLevel, WorkerEnd, WorkerPool
 from search.worker.events import WorkerEvent, read_events
 from search.worker.options import WorkerOptions
 from spaces.errors import LauncherError, SearchError

@@ -126,7 +126,7 @@ class SlurmTask:
             return ExitCode.FAILED
 
     def _run_worker(self) -> int:
-        from search.launch.devices import resolve_device
+        from search.launch.device_slots import resolve_device
 
         location = StoreLocation.parse((self.folder / ADDRESS).read_text(encoding="utf-8"))
         options = replace(self.options, device=resolve_device(self.options.device))

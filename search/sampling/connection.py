@@ -9,7 +9,7 @@ import optuna
 from optuna.storages import RDBStorage
 
 from spaces.errors import StoreError
-from storage.database.connections import tune_sqlite
+from storage.database.engines import tune_sqlite
 from storage.location import StoreLocation
 
 CREATE_TRIES = 50

@@ -11,7 +11,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from storage.repositories.sampler_history import PastTrial
-from storage.tables.optuna import CONSTRAINTS
+from storage.tables.optuna_tables import CONSTRAINTS
 
 SAMPLED_STATES = {
     "COMPLETE": TrialState.COMPLETE,

@@ -8,7 +8,7 @@ import optuna
 from optuna.storages import RDBStorage
 
 from search.planning.plan import Plan
-from storage.tables.optuna_version import MADE_BY
+from storage.tables.optuna_names import MADE_BY
 
 MARKING_TRIES = 20
 MARKING_S = 2.0

@@ -12,7 +12,7 @@ from search.sampling.worker_study import WorkerStudy
 from spaces.parameters import Scalar
 from spaces.records import EpochRecord
 from storage.rows import OptunaEnd, Outcome
-from storage.tables.optuna import KILLED
+from storage.tables.optuna_tables import KILLED
 
 
 class OptunaTrial:

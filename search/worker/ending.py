@@ -9,7 +9,7 @@ from typing import Literal
 
 from search.diagnosis.rank_causes import diagnose
 from search.sampling.optuna_trial import optuna_end
-from search.worker import out_of_memory
+from search.worker import batch_halving
 from search.worker.attempt import Attempt, open_artifacts
 from search.worker.lease import LEASE_S
 from spaces.errors import OutOfMemoryError, SearchError, TrialFailedError
@@ -89,7 +89,7 @@ def end_out_of_memory(attempt: Attempt, problem: OutOfMemoryError) -> None:
     claim = attempt.claim
     smaller = None
     if context.plan.spec.on_out_of_memory == "halve_batch" and claim.halvings == 0:
-        smaller = out_of_memory.halve_batch(claim.config or {})
+        smaller = batch_halving.halve_batch(claim.config or {})
     if smaller is None:
         write_outcome(attempt, _infeasible_outcome(attempt, problem))
     else:
@@ -106,14 +106,14 @@ def _infeasible_outcome(attempt: Attempt, problem: OutOfMemoryError) -> Outcome:
     spec = attempt.context.plan.spec
     config = attempt.claim.config or {}
     halvings = attempt.claim.halvings
-    evidence = out_of_memory.make_evidence(problem, config, attempt.records, halvings, spec.epochs)
+    evidence = batch_halving.make_evidence(problem, config, attempt.records, halvings, spec.epochs)
     return Outcome(
         "diverged",
         score(attempt.records, spec.metric) if attempt.records else None,
         f"{evidence.signal}: {evidence.statement}",
         evidence.signal,
         evidence,
-        out_of_memory.make_diagnosis(problem, config, halvings),
+        batch_halving.make_diagnosis(problem, config, halvings),
     )
 
 

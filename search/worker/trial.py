@@ -8,7 +8,7 @@ from functools import partial
 
 from search.pruners.verdict import judge
 from search.sampling.optuna_trial import OptunaTrial
-from search.worker import out_of_memory
+from search.worker import batch_halving
 from search.worker.attempt import STARTS, Attempt, start_attempt
 from search.worker.context import WorkerContext
 from search.worker.ending import (
@@ -172,7 +172,7 @@ def _judge_epoch(attempt: Attempt, record: EpochRecord) -> Verdict:
     """
     claim = attempt.claim
     _check_order(attempt, record)
-    sampled = out_of_memory.expected_values(
+    sampled = batch_halving.expected_values(
         attempt.trial.params, claim.config or {}, claim.halvings
     )
     check_used(sampled, record.used)

@@ -10,14 +10,14 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection, Row, column, func, select
 
-from storage.database.engine import Database, now
+from storage.database.database import Database, now
 from storage.database.url import find_sqlite_file
 from storage.maintenance.database_upkeep import find_damage, size_bytes
 from storage.rows import ACTIVE_STATES, FINAL_STATES
 from storage.tables import schema_version
 from storage.tables.models import Epoch, Signal, Study, Trial
-from storage.tables.optuna import SCHEMA
-from storage.tables.optuna_version import MADE_BY, optuna_version
+from storage.tables.optuna_names import MADE_BY, optuna_version
+from storage.tables.optuna_tables import SCHEMA
 
 ENDS = {
     "complete": ("COMPLETE",),

@@ -14,13 +14,13 @@ from sqlalchemy import Connection, TableClause, Text, column, select
 from sqlalchemy.exc import IntegrityError
 
 from spaces.errors import StoreError, nearest
-from storage.database.engine import Database
+from storage.database.database import Database
 from storage.maintenance.database_upkeep import refuse_active
 from storage.rows import ACTIVE_STATES
 from storage.tables.columns import Json
 from storage.tables.models import ClassCount, Epoch, Signal, Study, Table, Trial
-from storage.tables.optuna import SCHEMA
-from storage.tables.optuna_version import OF_STUDIES, OF_TRIALS, optuna_version
+from storage.tables.optuna_names import OF_STUDIES, OF_TRIALS, optuna_version
+from storage.tables.optuna_tables import SCHEMA
 
 BATCH_SIZE = 200
 """Trials whose rows are in memory at once; each has a row of 1 or 2 KB per epoch."""

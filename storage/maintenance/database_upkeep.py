@@ -12,12 +12,12 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, inspect, select
 
 from spaces.errors import StoreDamagedError, StoreError
-from storage.database.engine import Database, now
+from storage.database.database import Database, now
 from storage.database.errors import translate_errors
 from storage.rows import ACTIVE_STATES
 from storage.tables import schema_version
 from storage.tables.models import PREFIX, Study, Trial
-from storage.tables.optuna_version import TABLES
+from storage.tables.optuna_names import TABLES
 
 MAX_SHOWN = 5
 """Trials that are listed when they prevent an operation; the others are counted."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from storage.database.engine import Database
-from storage.tables.optuna import OptunaTables
+from storage.database.database import Database
+from storage.tables.optuna_tables import OptunaTables
 
 
 class Repository:

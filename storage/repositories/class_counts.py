@@ -6,7 +6,7 @@ from sqlalchemy import insert, select
 from sqlalchemy.exc import IntegrityError
 
 from spaces.records import ClassCounts
-from storage.database.engine import now
+from storage.database.database import now
 from storage.repositories.base import Repository
 from storage.tables.models import ClassCount
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select, update
 
-from storage.database.engine import now
+from storage.database.database import now
 from storage.repositories.base import Repository
 from storage.rows import DeviceTime
 from storage.tables.models import Study, Trial

@@ -26,7 +26,7 @@ from sqlalchemy import (
 
 from spaces.errors import EpochOrderError
 from spaces.records import EpochRecord
-from storage.database.engine import now
+from storage.database.database import now
 from storage.repositories.base import Repository
 from storage.repositories.leases import (
     check_lease,

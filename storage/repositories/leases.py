@@ -24,7 +24,7 @@ from sqlalchemy import ColumnElement, Connection, and_, func, insert, null, sele
 from sqlalchemy.exc import IntegrityError
 
 from spaces.errors import LeaseLostError, StoreError
-from storage.database.engine import inserted_id, now
+from storage.database.database import inserted_id, now
 from storage.repositories.base import Repository
 from storage.repositories.device_time import (
     Budget,

@@ -9,7 +9,7 @@ from sqlalchemy import bindparam, select
 
 from storage.repositories.base import Repository
 from storage.tables.models import Trial
-from storage.tables.optuna import decode_float, reports
+from storage.tables.optuna_tables import decode_float, reports
 
 OVERLAP_S = 60.0
 """How far a query looks back before the newest end that the previous one saw.

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, func, select, update
 
-from storage.database.engine import Database, now
+from storage.database.database import Database, now
 from storage.repositories.base import Repository
 from storage.repositories.device_time import (
     Budget,
@@ -17,7 +17,7 @@ from storage.repositories.device_time import (
 )
 from storage.rows import ACTIVE_STATES, FINAL_STATES, OPEN_STATES, Claim, Death, Reaped
 from storage.tables.models import Epoch, Study, Trial
-from storage.tables.optuna import OptunaTables
+from storage.tables.optuna_tables import OptunaTables
 
 MAX_LOST_WORKERS = 3
 """A trial that lost this many workers is failed. Workers that respond again do not count."""

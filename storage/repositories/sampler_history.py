@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, and_, bindparam, func, or_, select
 
 from storage.repositories.base import Repository
-from storage.tables.optuna import (
+from storage.tables.optuna_tables import (
     CONSTRAINTS,
     decode_float,
     params,

@@ -9,7 +9,7 @@ from sqlalchemy import Row, Select, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from spaces.errors import StoreError
-from storage.database.engine import now
+from storage.database.database import now
 from storage.repositories.base import Repository
 from storage.rows import EnqueuedTrial, StoredStudy
 from storage.tables.models import Study, Trial

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Row, Select, case, func, null, select
 
 from spaces.thresholds import rename_former_signals
-from storage.database.engine import now
+from storage.database.database import now
 from storage.repositories.base import Repository
 from storage.rows import ACTIVE_STATES, OPEN_STATES, Claim, Progress, StoredTrial, TrialState
 from storage.tables.models import Epoch, Trial

@@ -7,7 +7,7 @@ from pathlib import Path
 from sqlalchemy import Connection, inspect, text
 
 from spaces.errors import StoreError
-from storage.database.engine import Database
+from storage.database.database import Database
 from storage.database.sqlite_file import no_store
 
 HEAD = "0003"

@@ -17,7 +17,7 @@ from spaces.records import ClassCounts, Diagnosis, EpochRecord, Evidence, Remedy
 from storage.location import StoreLocation
 from storage.rows import Claim, EnqueuedTrial, FinalState, Outcome
 from storage.store import Store
-from storage.tables.optuna_version import MADE_BY
+from storage.tables.optuna_names import MADE_BY
 
 NAN = float("nan")
 STATES: tuple[FinalState, ...] = ("complete", "pruned", "diverged", "failed")

@@ -129,7 +129,7 @@ class TestSameTrials:
     ) -> None:
         """The store and Optuna's class produce exactly the same trials, presets first."""
         given, kept = asked_alone(sqlite_url)
-        monkeypatch.setattr("storage.tables.optuna.SCHEMA", "v9.9.9.a")
+        monkeypatch.setattr("storage.tables.optuna_tables.SCHEMA", "v9.9.9.a")
         given_by_class, kept_by_class = asked_alone(f"sqlite:///{tmp_path / 'other.db'}")
 
         assert given == given_by_class
@@ -149,7 +149,7 @@ class TestSameTrials:
         self, sqlite_url: str, monkeypatch: pytest.MonkeyPatch, schema: str
     ) -> None:
         """The trial of a worker that died while sampling is resumed with the same preset."""
-        monkeypatch.setattr("storage.tables.optuna.SCHEMA", schema)
+        monkeypatch.setattr("storage.tables.optuna_tables.SCHEMA", schema)
         session = open_session(spec(), StoreLocation.parse(sqlite_url))
         with session.store as store:
             context = context_of(session, sqlite_url)

@@ -27,12 +27,12 @@ from search.sampling.connection import open_trials
 from search.sampling.optuna_trial import OptunaTrial, optuna_end
 from spaces.errors import LeaseLostError, StoreError
 from spaces.records import Diagnosis, EpochRecord, Evidence
-from storage.database.engine import Database
+from storage.database.database import Database
 from storage.location import StoreLocation
 from storage.rows import Claim, EnqueuedTrial, OptunaEnd, Outcome, SampledParam, SampledTrial
 from storage.store import Store
-from storage.tables.optuna import KILLED, SCHEMA, OptunaTables
-from storage.tables.optuna_version import VERSION_TABLE
+from storage.tables.optuna_names import VERSION_TABLE
+from storage.tables.optuna_tables import KILLED, SCHEMA, OptunaTables
 from tests.contract.test_store import let_lapse
 
 PARAMS: list[tuple[str, Any, BaseDistribution]] = [

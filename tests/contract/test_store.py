@@ -11,7 +11,7 @@ from sqlalchemy import select, update
 
 from spaces.errors import EpochOrderError, LeaseLostError, StoreError
 from spaces.records import ClassCounts, Diagnosis, EpochRecord, Evidence, Remedy, TestScore
-from storage.database.engine import now
+from storage.database.database import now
 from storage.location import StoreLocation
 from storage.rows import Claim, FinalState, Outcome, TrialState
 from storage.store import Store

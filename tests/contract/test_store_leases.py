@@ -11,7 +11,7 @@ import pytest
 
 from spaces.errors import LeaseLostError, StoreUnreachableError
 from spaces.records import EpochRecord
-from storage.database import engine
+from storage.database import database as database_module
 from storage.location import StoreLocation
 from storage.rows import Claim, Death, Outcome
 from storage.store import Store
@@ -275,17 +275,17 @@ class TestStoodStill:
         claim = bound(store, study_id)
         let_lapse(store, claim)
         slept = time.clock_gettime(time.CLOCK_BOOTTIME) + 3600
-        monkeypatch.setattr(engine, "_monotonic_s", lambda: slept)
+        monkeypatch.setattr(database_module, "_monotonic_s", lambda: slept)
         store.trials.count_by_state(study_id)  # the first answer after it
         assert store.reaping.reap_trials(study_id) == []
         store.leases.renew_lease(claim, FOREVER_S)
 
         let_lapse(store, claim)
-        monkeypatch.setattr(engine, "_monotonic_s", lambda: slept + 4)
+        monkeypatch.setattr(database_module, "_monotonic_s", lambda: slept + 4)
         store.trials.count_by_state(study_id)
         assert store.reaping.reap_trials(study_id) == []
         for later in (8, 10.5):
-            monkeypatch.setattr(engine, "_monotonic_s", lambda later=later: slept + later)
+            monkeypatch.setattr(database_module, "_monotonic_s", lambda later=later: slept + later)
             store.trials.count_by_state(study_id)
         (reaped,) = store.reaping.reap_trials(study_id)
         assert (reaped.lost, reaped.ended) == (1, False)
@@ -313,7 +313,7 @@ class TestOutage:
 
         So a bad network does not keep the trials of dead workers from being released.
         """
-        monkeypatch.setattr(engine, "SHORT_OUTAGE_S", blip_s)
+        monkeypatch.setattr(database_module, "SHORT_OUTAGE_S", blip_s)
         with StoreLocation.parse(postgresql_url).open() as store:
             with pytest.raises(StoreUnreachableError):
                 self.read(store, postgres_admin, cut=True)

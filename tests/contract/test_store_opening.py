@@ -25,9 +25,10 @@ from sqlalchemy import Connection, inspect, text
 from sqlalchemy.schema import SchemaItem
 
 from spaces.errors import StoreBusyError, StoreError, StoreUnreachableError
-from storage.database import connections, engine
-from storage.database.connections import tune_sqlite
-from storage.database.engine import Database
+from storage.database import database as database_module
+from storage.database import engines
+from storage.database.database import Database
+from storage.database.engines import tune_sqlite
 from storage.location import StoreLocation
 from storage.maintenance.migrate import upgrade_store
 from storage.rows import Outcome
@@ -186,13 +187,13 @@ class TestOpen:
     def test_switched_while_read(self, sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """The switch to a write-ahead log waits for a program that is reading the file."""
         StoreLocation.parse(sqlite_url).open().close()
-        begins, switch = threading.Event(), engine.switch_to_wal
+        begins, switch = threading.Event(), database_module.switch_to_wal
 
         def noted(connection: Any, where: str) -> None:
             begins.set()
             switch(connection, where)
 
-        monkeypatch.setattr(engine, "switch_to_wal", noted)
+        monkeypatch.setattr(database_module, "switch_to_wal", noted)
         with (
             closing(
                 sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)
@@ -424,7 +425,7 @@ class TestRefused:
 
     def test_silent_server(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A server that never answers is an error after a timeout."""
-        monkeypatch.setattr(connections, "CONNECT_TIMEOUT_S", 2)
+        monkeypatch.setattr(engines, "CONNECT_TIMEOUT_S", 2)
         with socket.create_server(("127.0.0.1", 0)) as silent:
             port = silent.getsockname()[1]
             with pytest.raises(
@@ -542,7 +543,7 @@ class TestTrouble:
 
     def test_busy(self, sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """A store that another program locks for too long is reported, and usable afterwards."""
-        monkeypatch.setattr(connections, "BUSY_TIMEOUT_S", 0)
+        monkeypatch.setattr(engines, "BUSY_TIMEOUT_S", 0)
         with StoreLocation.parse(sqlite_url).open() as store:
             with closing(
                 sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)
@@ -654,7 +655,7 @@ class TestOptuna:
             each.engine.dispose()
 
     def test_tuned(self, sqlite_url: str) -> None:
-        """Every connection of a tuned engine, also an earlier one, waits for 30 s for a lock."""
+        """Every connection of a tuned database_module, also an earlier one, waits for 30 s for a lock."""
         storage = optuna.storages.RDBStorage(StoreLocation.parse(sqlite_url).optuna_url)
 
         tune_sqlite(storage.engine)

@@ -18,7 +18,7 @@ from spaces.errors import StoreError
 from spaces.records import EpochRecord
 from storage.location import StoreLocation
 from storage.tables import schema_version
-from storage.tables.optuna import SCHEMA
+from storage.tables.optuna_tables import SCHEMA
 from tests.contract.filled import contents, fill, plain_trials
 from tests.contract.test_store_opening import TestUpgrade as Upgrade
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from search.launch import local
-from search.launch.devices import Slot
-from search.launch.local import LocalWorkers
+from search.launch import local_workers
+from search.launch.device_slots import Slot
+from search.launch.local_workers import LocalWorkers
 from search.launch.reaper import TrialReaper, describe_exit
 from search.worker.identity import worker_name
 from search.worker.options import WorkerOptions
@@ -40,7 +40,7 @@ def poll_until_finished(pool: LocalWorkers) -> None:
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """No wait between two workers."""
-    monkeypatch.setattr(local, "BACKOFF_S", 0.001)
+    monkeypatch.setattr(local_workers, "BACKOFF_S", 0.001)
 
 
 DIES = "import os; print('last words', flush=True); os.abort()"
@@ -95,7 +95,7 @@ class TestDeaths:
         with pool.running():
             poll_until_finished(pool)
 
-        assert pool.workers[0].deaths == local.MAX_DEATHS + 1
+        assert pool.workers[0].deaths == local_workers.MAX_DEATHS + 1
         with pytest.raises(SearchError, match="last words"):
             pool.raise_failure()
 
@@ -109,7 +109,7 @@ class TestDeaths:
             return pool.workers[0].process.pid != pid  # type: ignore[union-attr]
 
         with pool.running():
-            for epoch in range(2, 2 + 2 * local.MAX_DEATHS):
+            for epoch in range(2, 2 + 2 * local_workers.MAX_DEATHS):
                 pid = pool.workers[0].process.pid  # type: ignore[union-attr]
                 demo.epochs(claim, [0.1], first=epoch)
                 until(partial(is_replaced, pid), "the worker is replaced")

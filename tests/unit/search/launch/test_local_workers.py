@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from search.launch.devices import Slot
-from search.launch.local import LocalWorkers
+from search.launch.device_slots import Slot
+from search.launch.local_workers import LocalWorkers
 from search.worker.options import WorkerOptions
 from spaces.errors import InputError, SearchError
 from storage.location import StoreLocation

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from objectives.training.out_of_memory import translate_out_of_memory
-from search.worker import out_of_memory
+from search.worker import batch_halving
 from spaces.errors import OutOfMemoryError
 from tests.conftest import RECORD
 
@@ -101,7 +101,7 @@ class TestReal:
         (first, fits, again, infeasible), kills, state, constraints, exported = child(
             tmp_path, "halve_batch", "1012", 2
         )
-        assert first[0].startswith("trial 0: out of memory on cpu, where ")
+        assert first[0].startswith("trial 0: out of memory on cpu while allocating ")
         assert first[1:] == again[1:] == ["paused", 1, [12, 2], None, 0]
         assert fits == ["done", "complete", 1, [12, 2], [12, 2], 1]
         assert exported == 12
@@ -175,7 +175,7 @@ class TestMessages:
 class TestHalveBatch:
     def test_batch(self) -> None:
         """Half the batch, rounded down, and twice the batches per step; nothing else changes."""
-        assert out_of_memory.halve_batch(CONFIG) == CONFIG | {
+        assert batch_halving.halve_batch(CONFIG) == CONFIG | {
             "batch_size": 4,
             "optimizer": {"accumulate": 4, "kind": "sgd"},
         }
@@ -192,13 +192,13 @@ class TestHalveBatch:
     )
     def test_none(self, config: dict[str, Any]) -> None:
         """A single sample cannot be halved, nor can what has no batch."""
-        assert out_of_memory.halve_batch(config) is None
+        assert batch_halving.halve_batch(config) is None
 
     def test_expected(self) -> None:
         """A halved batch is expected as halved; other dimensions as they were sampled."""
         params = {"batch_size": 18, "optimizer.kind": "adamw"}
-        assert out_of_memory.expected_values(params, CONFIG, 0) == params
-        assert out_of_memory.expected_values(params, CONFIG, 1) == {
+        assert batch_halving.expected_values(params, CONFIG, 0) == params
+        assert batch_halving.expected_values(params, CONFIG, 1) == {
             "batch_size": 9,
             "optimizer.kind": "adamw",
         }
@@ -207,7 +207,7 @@ class TestHalveBatch:
 class TestDiagnosis:
     def test_remedies(self) -> None:
         """Half the batch, a smaller crop, and advice; what the configuration lacks is left out."""
-        found = out_of_memory.make_diagnosis(OutOfMemoryError("cuda:0", "2 GiB"), CONFIG, 1)
+        found = batch_halving.make_diagnosis(OutOfMemoryError("cuda:0", "2 GiB"), CONFIG, 1)
         assert [remedy.patch for remedy in found.remedies] == [
             {"batch_size": 4, "optimizer.accumulate": 4},
             {"data.crop": [128, 160]},
@@ -215,14 +215,14 @@ class TestDiagnosis:
         ]
         assert found.cause == "out of memory"
         assert (
-            len(out_of_memory.make_diagnosis(OutOfMemoryError("cpu"), {"seed": 1}, 0).remedies) == 1
+            len(batch_halving.make_diagnosis(OutOfMemoryError("cpu"), {"seed": 1}, 0).remedies) == 1
         )
 
     def test_evidence(self) -> None:
         """The evidence names the device and the numbers; a trial that failed at its start is more severe."""
         problem = OutOfMemoryError("cuda:0", "2 GiB")
         first, late = (
-            out_of_memory.make_evidence(problem, CONFIG, records, 1, 10)
+            batch_halving.make_evidence(problem, CONFIG, records, 1, 10)
             for records in ([], [replace(RECORD, epoch=8, peak_mib=70.0)])
         )
         assert (first.epoch, late.epoch) == (1, 9)

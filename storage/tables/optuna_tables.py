@@ -21,7 +21,7 @@ from sqlalchemy import Connection, TableClause, bindparam, column
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from storage.rows import EnqueuedTrial, OptunaEnd, SampledTrial
-from storage.tables.optuna_version import optuna_version
+from storage.tables.optuna_names import optuna_version
 
 SCHEMA = "v3.2.0.a"
 """Optuna's migration that made the tables as this file knows them."""

@@ -9,8 +9,13 @@ from typing import Any
 import pytest
 
 from search.launch import ray_cluster, slurm_queue
-from search.launch.devices import Slot
-from search.launch.placement import Placement, _check_reach, resolve_placement, slurm_parameters
+from search.launch.device_slots import Slot
+from search.launch.launcher_choice import (
+    Placement,
+    _check_reach,
+    resolve_placement,
+    slurm_parameters,
+)
 from search.launch.ray import Share
 from spaces.errors import DeviceError, InputError, LauncherError
 from storage.location import StoreLocation

@@ -8,7 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from search.launch.devices import MAX_CPU_WORKERS, Slot, list_devices, plan_slots, resolve_device
+from search.launch.device_slots import (
+    MAX_CPU_WORKERS,
+    Slot,
+    list_devices,
+    plan_slots,
+    resolve_device,
+)
 from spaces.errors import DeviceError
 
 HERE = ("cpu", "cuda:0", "cuda:1")

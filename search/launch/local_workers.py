@@ -12,9 +12,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from search.launch.devices import Slot
-from search.launch.pool import StopLevel, WorkerEnd, WorkerPool
+from search.launch.device_slots import Slot
 from search.launch.reaper import TrialReaper
+from search.launch.worker_pool import StopLevel, WorkerEnd, WorkerPool
 from search.worker.events import WorkerEvent, events_path, read_events
 from search.worker.identity import worker_name
 from search.worker.options import WorkerOptions

@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from search.launch.pool import WorkerPool
 from search.launch.reaper import TrialReaper
+from search.launch.worker_pool import WorkerPool
 from search.worker.options import WorkerOptions
 from spaces.errors import LauncherError, nearest
 from storage.location import StoreLocation
@@ -130,8 +130,8 @@ def resolve_placement(
 
 
 def _resolve_local(placement: Placement) -> PoolFactory:
-    from search.launch.devices import Slot, plan_slots
-    from search.launch.local import LocalWorkers
+    from search.launch.device_slots import Slot, plan_slots
+    from search.launch.local_workers import LocalWorkers
 
     slots = plan_slots(placement.devices, placement.workers, placement.per_device)
     if placement.cpus is not None:

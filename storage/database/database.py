@@ -16,7 +16,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from spaces.errors import StoreBusyError, StoreError, StoreUnreachableError
-from storage.database.connections import BUSY_TIMEOUT_S, WRITES, build_engine, switch_to_wal
+from storage.database.engines import BUSY_TIMEOUT_S, WRITES, build_engine, switch_to_wal
 from storage.database.errors import translate_errors
 from storage.database.url import find_password
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from storage.database.connections import SERVER_TIMEOUTS, _set_socket_timeouts
+from storage.database.engines import SERVER_TIMEOUTS, _set_socket_timeouts
 
 
 @pytest.mark.skipif(
