@@ -17,7 +17,14 @@ TRIALS, EPOCHS = 4, 40
 CLOCK = {"seconds", "samples_per_s", "peak_mib"}
 """Fields that may differ between two runs of the same training."""
 
-OFF = ("loss_rising", "metric_falling", "class_collapse", "overfitting", "loss_metric_decoupling")
+OFF = (
+    "loss_rising",
+    "metric_falling",
+    "class_collapse",
+    "not_learning",
+    "overfitting",
+    "loss_metric_decoupling",
+)
 
 STUDY: dict[str, Any] = {
     "name": "placed",

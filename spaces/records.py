@@ -97,9 +97,17 @@ class EpochRecord:
         return cls(**values)
 
 
+SPARED = "spared"
+"""Key in the numbers of a warning's evidence: why the signal did not end the trial."""
+
+
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Why a signal fired: the epoch, the step, and the numbers."""
+    """Why a signal fired, or a peer pruner ended a trial: the epoch, the step, and the numbers.
+
+    The severity is above 0 for a signal that ended the trial, and 0 for a warning and for a peer
+    pruner.
+    """
 
     signal: str
     epoch: int
@@ -108,10 +116,20 @@ class Evidence:
     numbers: Mapping[str, Any]
     severity: float
 
+    @property
+    def is_warning(self) -> bool:
+        """Whether the signal spared the trial, which continued."""
+        return SPARED in self.numbers
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What follows from an epoch: continue, prune (worse than peers), or diverged."""
+    """What follows from an epoch: continue, prune, or diverged.
+
+    Evidence comes with a signal that fired: with `diverged`, with `prune` if the trial is slow
+    rather than diverged, and with `continue` if the signal spared the trial, which is a warning.
+    `prune` without evidence is that of the peer pruner.
+    """
 
     action: Literal["continue", "prune", "diverged"]
     reason: str = ""

@@ -1,4 +1,4 @@
-"""The thresholds of the divergence signals, with defaults and ranges; a study can set them.
+"""The thresholds of the signals that end trials, with defaults and ranges; a study can set them.
 
 The rules are those of the problem's description, made robust: "falls 5 epochs in a row" misses bad
 trials because of noise, and with fewer epochs it fires on good ones. The defaults were tuned on 160
@@ -104,14 +104,13 @@ class MetricFalling(Frozen):
     )
 
 
-class ClassCollapse(Frozen):
-    """Classes of the validation split have a metric near zero and are not recovering.
+class DeadClasses(Frozen):
+    """When classes count as dead: near zero for a few epochs, and not recovering.
 
-    Either more than half of them after a grace period, or all but one for a few epochs. Epochs in
-    which Dice or the learning rate warms up do not count, since classes may be near zero then. One
-    rare class at 0 is no collapse, because in good trials it recovers late, and a class that gains
-    is recovering, however low it still is. Classes recover by steps rather than by epochs, so the
-    grace period has both.
+    Epochs in which Dice or the learning rate warms up do not count, since classes may be near zero
+    then. One rare class near zero is no failure, because in good trials it is found late, and a
+    class that gains is recovering, however low it still is. Classes recover by steps rather than by
+    epochs, so the grace period has both.
     """
 
     enabled: bool = True
@@ -162,6 +161,53 @@ class ClassCollapse(Frozen):
         ge=1,
         description="epochs in a row, also in the grace period, with at most one class above level",
     )
+    found_level: float = Field(
+        default=0.2,
+        gt=0,
+        lt=1,
+        description="class metric above which a class has been found, in two epochs in a row",
+    )
+
+
+class ClassCollapse(DeadClasses):
+    """Classes that were found are lost, or dead ones stay dead in a trial that learns nothing more.
+
+    Lost: a class was clearly above zero, is near zero now, and is not recovering. Dead for good: a
+    `share` of the classes, or all but one, was never found, long after the schedule has settled,
+    and the training loss has stopped falling as well. Where it still falls, the trial is slow
+    rather than collapsed, which `not_learning` judges.
+    """
+
+    lost_share: float = Field(
+        default=0.3,
+        gt=0,
+        le=1,
+        description=(
+            "share of the classes that were found that must be lost, unless a share of all classes "
+            "is near zero: then a single one that was found is enough"
+        ),
+    )
+    settled_epochs: int = Field(
+        default=10,
+        ge=2,
+        description="epochs after the schedule has settled, for classes that were never found",
+    )
+    loss_noise: float = Field(
+        default=3.0,
+        ge=0,
+        description=(
+            "the training loss still falls if it falls by more than this over these epochs, in "
+            "units of its own noise"
+        ),
+    )
+
+
+class NotLearning(DeadClasses):
+    """Most classes have never been found, and the metric has stopped improving.
+
+    The trial is slow, or stuck from its start; it has not diverged. So it is pruned and stays
+    feasible, and the sampler does not take a low learning rate for a divergence.
+    """
 
 
 class Overfitting(Frozen):
@@ -224,8 +270,61 @@ FORMER_SIGNALS: Mapping[str, str] = {"loss_metric_divorce": "loss_metric_decoupl
 """Former name of a signal → its name now."""
 
 
+class Sparing(Frozen):
+    """Which trials a signal only warns about: ending them would save little, or lose much.
+
+    Signals on single steps, `nonfinite_loss` and `gradient_explosion`, end every trial.
+    """
+
+    enabled: bool = True
+    least_epochs_left: int = Field(
+        default=2, ge=0, description="a trial with fewer epochs left is spared"
+    )
+    least_share_left: float = Field(
+        default=0.15,
+        ge=0,
+        lt=1,
+        description="a trial with a smaller share of its epochs left is spared",
+    )
+    best_share: float = Field(
+        default=1 / 3,
+        ge=0,
+        le=1,
+        description=(
+            "a trial whose score so far is within this best share of its peers' metrics at that "
+            "epoch is spared; 0: none is"
+        ),
+    )
+    least_peers: int = Field(
+        default=3,
+        ge=1,
+        description=(
+            "complete trials with a metric at that epoch that such a comparison needs; with fewer "
+            "of them not_learning spares every trial, since what is slow shows in comparison only"
+        ),
+    )
+    improving_epochs: int = Field(
+        default=3,
+        ge=1,
+        description=(
+            "a trial is improving when its mean metric over these epochs is above that of as many "
+            "epochs before, or when the best metric is among them"
+        ),
+    )
+    improving_noise: float = Field(
+        default=2.0,
+        ge=0,
+        description="least improvement that counts, in units of the metric's own noise",
+    )
+    improving_gain: float = Field(
+        default=0.03,
+        ge=0,
+        description="least improvement that counts, as a share of the best metric so far",
+    )
+
+
 class SignalsConfig(Frozen):
-    """All divergence signals and their thresholds."""
+    """All signals, their thresholds, and which trials they spare."""
 
     former_keys = FORMER_SIGNALS
 
@@ -234,17 +333,27 @@ class SignalsConfig(Frozen):
         ge=0,
         description="epochs before the epoch-wise signals can fire; step-wise ones always can",
     )
+    sparing: Sparing = Sparing()
     nonfinite_loss: NonfiniteLoss = NonfiniteLoss()
     gradient_explosion: GradientExplosion = GradientExplosion()
     loss_rising: LossRising = LossRising()
     metric_falling: MetricFalling = MetricFalling()
     class_collapse: ClassCollapse = ClassCollapse()
+    not_learning: NotLearning = NotLearning()
     overfitting: Overfitting = Overfitting()
     loss_metric_decoupling: LossMetricDecoupling = LossMetricDecoupling()
 
 
-SIGNALS = tuple(name for name in SignalsConfig.model_fields if name != "grace_epochs")
+SIGNALS = tuple(
+    name for name in SignalsConfig.model_fields if name not in ("grace_epochs", "sparing")
+)
 """Names of the signals, step-wise ones first."""
+
+STEP_SIGNALS = ("nonfinite_loss", "gradient_explosion")
+"""Signals that judge single steps: no trial is spared, as it cannot continue usefully."""
+
+SLOW_SIGNALS = ("not_learning",)
+"""Signals on slowness: a trial that they end is pruned and stays feasible for the sampler."""
 
 
 def rename_former_signals(text: str) -> str:

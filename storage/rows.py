@@ -20,7 +20,10 @@ OPEN_STATES: tuple[TrialState, ...] = (*ACTIVE_STATES, "paused")
 FINAL_STATES: tuple[TrialState, ...] = ("complete", "pruned", "diverged", "failed")
 
 Finding = tuple[Evidence, Diagnosis | None]
-"""A signal that fired, and its diagnosis."""
+"""A signal that fired, or the pruner that ended the trial, and the diagnosis.
+
+A warning has none.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +121,8 @@ class Outcome:
         reason: why it did not complete, for people.
         signal: what ended it: a divergence signal, the kind of a pruner, or the type of an error;
             empty for a complete trial.
-        evidence: of a divergence.
-        diagnosis: made from the evidence.
+        evidence: of the signal or the peer pruner that ended the trial.
+        diagnosis: made from the evidence and the trial's records.
         error: text of an error in full.
     """
 

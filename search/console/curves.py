@@ -279,15 +279,21 @@ def _print_end(report: TrialReport, store: str) -> None:
     if report.trouble is not None:
         terminal.print_heading("Problem")
         _print_diagnosis(report.trouble, report, store)
-    if not report.reason and not report.error and not report.findings:
+    warnings = [evidence for evidence, _ in report.findings if evidence.is_warning]
+    if warnings:
+        terminal.print_heading("Warnings")
+    for warning in warnings:
+        _print_evidence(warning)
+    ended = [finding for finding in report.findings if not finding[0].is_warning]
+    if not report.reason and not report.error and not ended:
         return
     was = "was " if report.state == "pruned" else ""
     terminal.print_heading(f"Why it {was}{report.state}")
-    for evidence, diagnosis in report.findings:
+    for evidence, diagnosis in ended:
         _print_evidence(evidence)
         if diagnosis is not None:
             _print_diagnosis(diagnosis, report, store)
-    if not report.findings:
+    if not ended:
         terminal.print_line(f"  {report.reason}")
     if report.error:
         terminal.print_line()

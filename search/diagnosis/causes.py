@@ -41,6 +41,12 @@ SUSPECTS: dict[str, tuple[str, ...]] = {
         "alpha wrong for a class",
         "learning rate too high",
     ),
+    "not_learning": (
+        "learning rate too low",
+        "gradient clipped away",
+        "imbalance too strong",
+        "alpha wrong for a class",
+    ),
     "overfitting": ("too little regularization", "extreme class weights"),
     "loss_metric_decoupling": ("extreme class weights", "labels broken"),
 }

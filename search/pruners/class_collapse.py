@@ -1,117 +1,80 @@
-"""The signal `class_collapse`: most classes have near-zero metrics and are not recovering."""
+"""The signal `class_collapse`: classes are lost, or dead for good in a trial that learns no more."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from statistics import fmean
-
-from search.pruners.epoch_windows import Records, make_evidence
-from spaces.records import EpochRecord, Evidence
+from search.pruners.dead_classes import FoundDead, find_dead, select_found
+from search.pruners.epoch_windows import (
+    LEAST_SEVERITY,
+    Records,
+    last_comparable,
+    make_evidence,
+    recombined_losses,
+)
+from search.pruners.robust_stats import estimate_noise, median_slope
+from spaces.records import Evidence
 from spaces.thresholds import ClassCollapse
 
 
 def class_collapse(records: Records, rule: ClassCollapse) -> Evidence | None:
-    """Many classes of the validation split have near-zero IoU and are not recovering.
+    """Classes that were found are lost, or most classes are dead for good.
 
-    It fires for many classes after a grace, or for all but one class over a few epochs. No epoch of
-    the window may be in a warm-up of Dice or of the learning rate, where classes may stay at 0.
+    A class that was never found has not collapsed while the trial still learns; see
+    `not_learning`.
     """
-    present = [index for index, value in enumerate(records[-1].class_metric) if value is not None]
-    if not rule.enabled or not present:
+    found = find_dead(records, rule) if rule.enabled else None
+    if found is None:
         return None
-    judged = _epochs_after_warm_up(
-        records, max(rule.epochs, rule.all_but_one_epochs), rule.grace_epochs
-    )
-    window = rule.all_but_one_epochs
-    dead = _dead_classes(records, present, window, rule) if judged >= window else []
-    if len(present) < 3 or len(dead) < len(present) - 1:
-        window = rule.epochs
-        if judged < window or _in_grace(records, rule):
-            return None
-        dead = _dead_classes(records, present, window, rule)
-        if len(dead) < rule.share * len(present):
-            return None
-    epochs = [record.epoch for record in records[-window:]]
+    lost = select_found(records, found.dead, rule)
+    if lost and (found.are_most or _lost_enough(records, found, lost, rule)):
+        return _make_evidence(records, rule, found, lost)
+    if not lost and found.are_most and _is_stuck(records, found, rule):
+        return _make_evidence(records, rule, found, lost)
+    return None
+
+
+def _lost_enough(records: Records, found: FoundDead, lost: list[int], rule: ClassCollapse) -> bool:
+    """Whether enough of the classes that were found are lost."""
+    alive = [index for index in found.present if index not in found.dead]
+    known = len(lost) + len(select_found(records, alive, rule))
+    return len(lost) >= rule.lost_share * known
+
+
+def _is_stuck(records: Records, found: FoundDead, rule: ClassCollapse) -> bool:
+    """Whether the classes were dead long after the schedule settled, with a loss that is flat."""
+    window = records[-rule.settled_epochs :]
+    if len(window) < rule.settled_epochs or not window[0].settled:
+        return False
+    for record in window:
+        values = [record.class_metric[index : index + 1] for index in found.dead]
+        if any(value and value[0] is not None and value[0] > rule.level for value in values):
+            return False
+    losses = recombined_losses(last_comparable(records, rule.settled_epochs))
+    if len(losses) < rule.settled_epochs:
+        return False
+    fall = -median_slope(losses) * (len(losses) - 1)
+    return fall <= rule.loss_noise * estimate_noise(losses)
+
+
+def _make_evidence(
+    records: Records, rule: ClassCollapse, found: FoundDead, lost: list[int]
+) -> Evidence:
+    epochs = [record.epoch for record in records[-found.epochs :]]
     level = f"{rule.level:g} or less" if rule.level else "0"
+    count = f"{len(found.dead)} of {len(found.present)} classes"
+    statement = f"{count} stayed at {level} from epoch {epochs[0]} to {epochs[-1]}"
+    if lost:
+        statement += f"; {len(lost)} of them had been above {rule.found_level:g}"
+    else:
+        statement += f", and the loss has not fallen for {rule.settled_epochs} epochs"
     return make_evidence(
         "class_collapse",
         records[-1],
-        f"{len(dead)} of {len(present)} classes stayed at {level}"
-        f" from epoch {epochs[0]} to {epochs[-1]}",
-        {"dead_classes": dead, "present_classes": present, "epochs": epochs},
-        len(dead) / len(present),
+        statement,
+        {
+            "dead_classes": found.dead,
+            "lost_classes": lost,
+            "present_classes": found.present,
+            "epochs": epochs,
+        },
+        max(LEAST_SEVERITY, len(found.dead) / len(found.present)),
     )
-
-
-def _in_grace(records: Records, rule: ClassCollapse) -> bool:
-    """Whether the window begins in the grace, or the trial has made too few optimizer steps.
-
-    Where every epoch has one step the steps were not recorded, and do not count.
-    """
-    if records[-rule.epochs].epoch <= rule.grace_epochs:
-        return True
-    steps = [record.steps for record in records]
-    return max(steps) > 1 and sum(steps) < rule.grace_steps
-
-
-def _dead_classes(
-    records: Records, present: Sequence[int], epochs: int, rule: ClassCollapse
-) -> list[int]:
-    """The classes at the level or below in each of the last epochs that are not recovering."""
-    window = records[-epochs:]
-    low = [
-        index for index in present if all(_is_low(record, index, rule.level) for record in window)
-    ]
-    return [index for index in low if not _is_recovering(records, index, epochs, rule)]
-
-
-def _is_low(record: EpochRecord, index: int, level: float) -> bool:
-    value = _class_value(record, index)
-    return value is not None and value <= level
-
-
-def _class_value(record: EpochRecord, index: int) -> float | None:
-    return record.class_metric[index] if index < len(record.class_metric) else None
-
-
-def _is_recovering(records: Records, index: int, epochs: int, rule: ClassCollapse) -> bool:
-    """Whether a class's mean over the last epochs is far above that of as many epochs before.
-
-    Epochs without a value count as 0.
-    """
-    earlier = [_class_value(record, index) for record in records[-2 * epochs : -epochs]]
-    before = [value for value in earlier if value is not None]
-    now = fmean(_class_value(record, index) or 0.0 for record in records[-epochs:])
-    return now > max(rule.waking_level, rule.waking_gain * (fmean(before) if before else 0.0))
-
-
-def _epochs_after_warm_up(records: Records, most: int, grace_epochs: int) -> int:
-    """The number of latest epochs after the warm-ups of Dice and the rate, at most `most`."""
-    dice_epochs = (at for at, record in enumerate(records) if record.dice_weight > 0)
-    first_dice = next(dice_epochs, None)
-    most = min(most, len(records))
-    for count in range(most):
-        at = len(records) - 1 - count
-        if first_dice is None:
-            waiting = _may_wait_for_dice(records[at], grace_epochs)
-        else:
-            waiting = at < first_dice and not records[at].settled
-        if waiting or (at and _warming_up(records[at], records[at - 1])):
-            return count
-    return most
-
-
-def _may_wait_for_dice(record: EpochRecord, grace_epochs: int) -> bool:
-    """Whether Dice, which has had no weight so far, may still be to come.
-
-    The schedule has not settled. With equal class weights Dice alone can be the reason. Otherwise
-    the reason may be the clip ratio of a trial that never uses Dice, which the records cannot show,
-    so Dice is assumed to come during the grace only.
-    """
-    return not record.settled and (record.weight_ratio == 1 or record.epoch <= grace_epochs)
-
-
-def _warming_up(record: EpochRecord, before: EpochRecord) -> bool:
-    """Whether the learning rate is rising, or the weight of Dice is rising to its final value."""
-    dice_rising = not record.settled and record.dice_weight > before.dice_weight
-    return record.lr > before.lr or dice_rising

@@ -10,11 +10,12 @@ from typing import Any
 import optuna
 from optuna.pruners import BasePruner, NopPruner
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, Trial
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from search.pruners.signals import find_divergence
-from search.pruners.verdict import grade_severity
-from spaces.config import Direction
+from search.pruners.sparing import score_so_far, spare_by_course, spare_by_peers
+from search.pruners.verdict import end_trial
+from spaces.config import Direction, MetricConfig
 from spaces.errors import ConfigError, RecordsError, nearest
 from spaces.loader import check
 from spaces.record_json import make_record
@@ -22,7 +23,7 @@ from spaces.records import EpochRecord, Evidence
 from spaces.thresholds import SignalsConfig
 
 KILLED = "killed"
-"""User attribute of a trial that diverged: the signal that fired, and its numbers."""
+"""User attribute of a trial that a signal ended: the signal, and its numbers."""
 
 Key = tuple[str, int]
 """Name of a study, which is unique in a storage and random in memory, and number of a trial."""
@@ -38,18 +39,20 @@ EpochLog = Callable[[int], Sequence[EpochRecord]]
 
 
 class DivergencePruner(BasePruner):
-    """Prunes trials that diverge and asks a wrapped pruner about all others.
+    """Prunes trials that diverge or learn nothing, and asks a wrapped pruner about all others.
 
     A trial that diverges is PRUNED, with a constraint above 0 under the name `diverged`: TPE learns
-    that its region is infeasible, where it would rank a plainly pruned trial by its last step. The
-    user attribute `killed` has the reason. A signal does not judge where the numbers that it needs
-    were not recorded.
+    that its region is infeasible, where it would rank a plainly pruned trial by its last step. A
+    trial that is slow (`not_learning`) gets no constraint. The user attribute `killed` has the
+    reason. A trial that is almost over, still improving, or among the best of the study's complete
+    trials at that epoch is spared (`sparing` in the signals); the wrapped pruner decides about it.
+    A signal does not judge where the numbers that it needs were not recorded.
 
     Args:
         wrapped: the pruner for trials that do not diverge; None: they are never pruned.
         signals: thresholds by signal, as under `signals:` in a study's YAML, defaults left out.
-        epochs: of a complete trial: the earlier a trial diverges, the higher the constraint. None:
-            the epoch has no effect.
+        epochs: of a complete trial: the earlier a trial diverges, the higher the constraint, and one
+            that is almost over is spared. None: neither applies.
         epoch_log: another source of epochs, such as `store_log(url)`, for trials of which `log`
             recorded nothing.
 
@@ -132,19 +135,44 @@ class DivergencePruner(BasePruner):
         if key in self._killed or KILLED in trial.user_attrs:
             return True  # a constraint can be set only once
         evidence = self.find_evidence(study, trial)
-        if evidence is None:
+        if evidence is None or self._spare_trial(study, trial, evidence) is not None:
             return self.wrapped.prune(study, trial)
+        verdict = end_trial(evidence, self.epochs)
         live = Trial(study, trial._trial_id)  # noqa: SLF001
-        live.set_constraint("diverged", grade_severity(evidence, self.epochs))
-        live.set_user_attr(KILLED, f"{evidence.signal}: {evidence.statement}")
+        if verdict.action == "diverged" and verdict.evidence is not None:
+            live.set_constraint("diverged", verdict.evidence.severity)
+        live.set_user_attr(KILLED, verdict.reason)
         self._killed.add(key)
         return True
 
+    def _spare_trial(
+        self, study: optuna.Study, trial: FrozenTrial, evidence: Evidence
+    ) -> str | None:
+        """Why the signal spares the trial; None where it ends it."""
+        records = self.find_records(study, trial)
+        sparing = self.signals.sparing
+        direction = _find_direction(study)
+        spared = spare_by_course(evidence.signal, records, sparing, self.epochs, direction)
+        if spared is not None:
+            return spared
+        best = score_so_far(records, MetricConfig(direction=direction))
+        complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        step = trial.last_step
+        peers = [
+            peer.intermediate_values[step]
+            for peer in complete
+            if step is not None and step in peer.intermediate_values
+        ]
+        return spare_by_peers(evidence.signal, best, peers, sparing, direction)
+
     def find_evidence(self, study: optuna.Study, trial: FrozenTrial) -> Evidence | None:
-        """The evidence of the signal that fires on the trial; None where none does."""
-        minimized = study.direction == StudyDirection.MINIMIZE
-        direction: Direction = "minimize" if minimized else "maximize"
-        return find_divergence(self.find_records(study, trial), self.signals, direction)
+        """The evidence of the signal that fires on the trial; None where none does.
+
+        A trial in which one fires may be spared nevertheless.
+        """
+        return find_divergence(
+            self.find_records(study, trial), self.signals, _find_direction(study)
+        )
 
     def find_records(self, study: optuna.Study, trial: FrozenTrial) -> Sequence[EpochRecord]:
         """The trial's epochs from `log`, else from the epoch log, else from Optuna's reports."""
@@ -159,6 +187,10 @@ class DivergencePruner(BasePruner):
             make_record({"epoch": epoch, "loss": 0.0, "metric": value})
             for epoch, value in enumerate(reports, 1)
         ]
+
+
+def _find_direction(study: optuna.Study) -> Direction:
+    return "minimize" if study.direction == StudyDirection.MINIMIZE else "maximize"
 
 
 def _checked_signals(signals: SignalsConfig | Mapping[str, Any] | None) -> SignalsConfig:

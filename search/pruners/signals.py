@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from search.pruners.class_collapse import class_collapse
 from search.pruners.epoch_windows import Records
+from search.pruners.not_learning import not_learning
 from search.pruners.step_signals import gradient_explosion, nonfinite_loss
 from search.pruners.trend_signals import (
     loss_metric_decoupling,
@@ -42,11 +43,14 @@ class Need:
     are_in: Callable[[EpochRecord], bool]
 
 
+CLASS_METRICS = Need(
+    "class metrics", lambda record: any(value is not None for value in record.class_metric)
+)
+
 NEEDS: Mapping[str, Need] = {
     "gradient_explosion": Need("gradient norms", lambda record: bool(record.steps)),
-    "class_collapse": Need(
-        "class metrics", lambda record: any(value is not None for value in record.class_metric)
-    ),
+    "class_collapse": CLASS_METRICS,
+    "not_learning": CLASS_METRICS,
     "overfitting": Need("validation losses", lambda record: math.isfinite(record.val_loss)),
 }
 """Name of a signal → what it needs beyond epoch, loss and metric, which every record has."""
@@ -76,6 +80,7 @@ def find_divergence(
         lambda: loss_metric_decoupling(records, config.loss_metric_decoupling, sign),
         lambda: overfitting(records, config.overfitting, sign),
         lambda: class_collapse(records, config.class_collapse),
+        lambda: not_learning(records, config.not_learning, config.sparing, sign),
     )
     return next((evidence for rule in rules if (evidence := rule()) is not None), None)
 

@@ -1,24 +1,23 @@
 """Backtest: which recorded trials the signals and a peer pruner would have stopped.
 
-Signals judge the records of a trial one epoch after the other, as `search.pruners.verdict` did
-while it ran; the pruner is Optuna's own over a study in memory. The score of a trial is known where
-it ran to completion. Of a trial that was cut short only its epochs are known: a rule can save some
+Signals judge the records of a trial one epoch after the other and spare it for the same reasons as
+`search.pruners.verdict` does while it runs; the pruner is Optuna's own over a study in memory. The
+score of a trial is known where it ran to completion. Of a trial that was cut short only its epochs are known: a rule can save some
 of them, and what the trial would have become counts neither for the rule nor against it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
-from search.pruners.signals import NEEDS, find_divergence, lacks_numbers
-from search.replay.pruner import ReplayedTrial, replay_peers
+from search.pruners.signals import NEEDS, lacks_numbers
+from search.replay.pruner import Stops
 from search.replay.ranking import RankedRecording, RankedTrial, was_cut_short
+from search.replay.stops import Firing, ReplayedTrial, find_firings, replay_trials
 from search.report.models import JsonReport
 from spaces.config import Direction, ScoreRule
-from spaces.recordings import RecordedTrial
 from spaces.records import EpochRecord
 from spaces.study import PrunerConfig
 from spaces.thresholds import SIGNALS, SignalsConfig
@@ -27,22 +26,6 @@ LISTED_TRIALS = 6
 """Numbers of trials that a sentence lists."""
 
 ALL_SIGNALS = "all signals"
-
-
-class Stop(NamedTuple):
-    """Where a rule stops a trial.
-
-    Attributes:
-        seen: number of the trial's records up to the stop.
-        by: the signal or the pruner.
-    """
-
-    seen: int
-    by: str
-
-
-Stops = dict[int, Stop]
-"""Number of a stopped trial → where it is stopped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,15 +95,16 @@ def run_backtest(
         pruner: configuration of the peer pruner.
     """
     rows = _signal_results(recorded, signals)
-    together = find_signal_stops(recorded.trials, signals, recorded.direction)
+    firings = find_all_firings(recorded, signals)
+    together = find_stops(recorded, firings, signals)
     if len(rows) > 1:
         rows.append(summarize_rule(recorded, ALL_SIGNALS, together))
     if pruner.kind != "none":
-        alone = find_peer_stops(recorded, pruner, {})
+        alone = find_peer_stops(recorded, pruner)
         has_signals = bool(rows)
         rows.append(summarize_rule(recorded, pruner.kind, alone))
         if has_signals:
-            everything = together | find_peer_stops(recorded, pruner, together)
+            everything = find_stops(recorded, firings, signals, pruner)
             rows.append(summarize_rule(recorded, f"{ALL_SIGNALS} + {pruner.kind}", everything))
     study = recorded.recording.study
     records = [record for trial in recorded.trials for record in trial.epochs]
@@ -145,7 +129,7 @@ def _signal_results(recorded: RankedRecording, signals: SignalsConfig) -> list[R
     for name in SIGNALS:
         if not getattr(signals, name).enabled:
             continue
-        stops = find_signal_stops(recorded.trials, only_signal(signals, name), recorded.direction)
+        stops = find_signal_stops(recorded, only_signal(signals, name))
         unjudged = [trial.number for trial in recorded.trials if lacks_numbers(name, trial.epochs)]
         rows.append(summarize_rule(recorded, name, stops, unjudged))
     return rows
@@ -161,31 +145,77 @@ def only_signal(signals: SignalsConfig, name: str) -> SignalsConfig:
     return signals.model_copy(update=disabled)
 
 
+Firings = Mapping[int, Iterable[Firing]]
+"""Number of a trial → where the signals fire in it, before it is compared with its peers."""
+
+NO_PRUNER = PrunerConfig(kind="none")
+
+
+def find_all_firings(recorded: RankedRecording, signals: SignalsConfig) -> dict[int, list[Firing]]:
+    """Find where the signals fire in every trial, which does not depend on the trials' order."""
+    return {number: list(found) for number, found in _iter_firings(recorded, signals).items()}
+
+
+JudgedAfter = Mapping[int, Sequence[int]]
+"""Number of a trial → the numbers of records after which it is judged."""
+
+
+def _iter_firings(
+    recorded: RankedRecording, signals: SignalsConfig, judged_after: JudgedAfter | None = None
+) -> dict[int, Iterator[Firing]]:
+    metric = recorded.recording.study.metric
+    epochs = recorded.planned_epochs
+    judged = judged_after or {}
+    return {
+        trial.number: find_firings(trial.epochs, signals, metric, epochs, judged.get(trial.number))
+        for trial in recorded.trials
+    }
+
+
 def find_signal_stops(
-    trials: Collection[RecordedTrial], signals: SignalsConfig, direction: Direction
+    recorded: RankedRecording, signals: SignalsConfig, judged_after: JudgedAfter | None = None
 ) -> Stops:
-    """Find the trials that the signals stop, judged after every epoch as in a running study."""
-    stops: Stops = {}
-    for trial in trials:
-        for seen in range(1, len(trial.epochs) + 1):
-            evidence = find_divergence(trial.epochs[:seen], signals, direction)
-            if evidence is not None:
-                stops[trial.number] = Stop(seen, evidence.signal)
-                break
-    return stops
+    """Find the trials that the signals stop, judged after every epoch as in a running study.
+
+    Args:
+        recorded: the trials.
+        signals: which signals are enabled, and their thresholds.
+        judged_after: from `stops.find_unspared`, if it is known and no signal on steps is enabled;
+            it saves time where many thresholds are tried.
+    """
+    return find_stops(recorded, _iter_firings(recorded, signals, judged_after), signals)
 
 
-def find_peer_stops(recorded: RankedRecording, pruner: PrunerConfig, signal_stops: Stops) -> Stops:
-    """Find the trials that the pruner stops, of those that no signal stops before."""
+def find_peer_stops(recorded: RankedRecording, pruner: PrunerConfig) -> Stops:
+    """Find the trials that the pruner stops on its own."""
+    return find_stops(recorded, {}, SignalsConfig(), pruner)
+
+
+def find_stops(
+    recorded: RankedRecording,
+    firings: Firings,
+    signals: SignalsConfig,
+    pruner: PrunerConfig = NO_PRUNER,
+) -> Stops:
+    """Find the trials that the signals and the pruner stop, in the order of the recording.
+
+    Args:
+        recorded: the trials.
+        firings: of the signals; a trial that is left out has none.
+        signals: which trials are spared.
+        pruner: configuration of the peer pruner.
+    """
     scores = recorded.scores
-    ends = {number: stop.seen for number, stop in signal_stops.items()}
     trials = [
-        ReplayedTrial(trial.number, trial.epochs, ends.get(trial.number), scores.get(trial.number))
+        ReplayedTrial(
+            trial.number, trial.epochs, firings.get(trial.number, ()), scores.get(trial.number)
+        )
         for trial in recorded.trials
     ]
     name = recorded.recording.study.name
-    pruned = replay_peers(trials, pruner, recorded.planned_epochs, recorded.direction, name)
-    return {number: Stop(seen, pruner.kind) for number, seen in pruned.items()}
+    return replay_trials(
+        trials, signals.sparing, pruner, recorded.planned_epochs, recorded.direction, name
+    )
 
 
 def summarize_rule(

@@ -10,13 +10,15 @@ from typing import Any
 from search.pruners.signals import lacks_numbers
 from search.replay.backtest import (
     ALL_SIGNALS,
+    JudgedAfter,
     RuleResult,
-    Stops,
     find_signal_stops,
     only_signal,
     summarize_rule,
 )
+from search.replay.pruner import Stops
 from search.replay.ranking import RankedRecording, RankedTrial
+from search.replay.stops import find_unspared
 from search.report.models import JsonReport
 from spaces.thresholds import SignalsConfig
 
@@ -35,6 +37,13 @@ GRIDS: Mapping[str, Mapping[str, tuple[float, ...]]] = {
         "noise": (3.0, 5.0),
     },
     "class_collapse": {
+        "grace_epochs": (4, 7, 10),
+        "epochs": (3, 4, 6),
+        "level": (0.1, 0.05, 0.02),
+        "found_level": (0.15, 0.2, 0.3),
+        "lost_share": (0.3, 0.5, 1.0),
+    },
+    "not_learning": {
         "grace_epochs": (4, 6, 8, 10, 15),
         "epochs": (3, 4, 6, 8),
         "share": (0.4, 0.55, 0.7),
@@ -86,8 +95,14 @@ def tune_thresholds(recorded: RankedRecording, base: SignalsConfig) -> Tuned:
         recorded: the trials; a signal whose numbers they lack is not tuned.
         base: the thresholds to start from.
     """
+    judged_after = {
+        trial.number: find_unspared(
+            trial.epochs, base.sparing, recorded.direction, recorded.planned_epochs
+        )
+        for trial in recorded.trials
+    }
     proposed = {
-        name: _tune_signal(recorded, base, name)
+        name: _tune_signal(recorded, base, name, judged_after)
         for name in GRIDS
         if getattr(base, name).enabled and _can_judge(recorded, name)
     }
@@ -98,7 +113,7 @@ def tune_thresholds(recorded: RankedRecording, base: SignalsConfig) -> Tuned:
 
 
 def _summarize_signals(recorded: RankedRecording, signals: SignalsConfig, rule: str) -> RuleResult:
-    stops = find_signal_stops(recorded.trials, signals, recorded.direction)
+    stops = find_signal_stops(recorded, signals)
     return summarize_rule(recorded, rule, stops)
 
 
@@ -106,7 +121,9 @@ def _can_judge(recorded: RankedRecording, name: str) -> bool:
     return not all(lacks_numbers(name, trial.epochs) for trial in recorded.trials)
 
 
-def _tune_signal(recorded: RankedRecording, base: SignalsConfig, name: str) -> dict[str, Any]:
+def _tune_signal(
+    recorded: RankedRecording, base: SignalsConfig, name: str, judged_after: JudgedAfter
+) -> dict[str, Any]:
     """The best thresholds of one signal.
 
     Of several that save as many epochs, those that stop the fewest trials; of these the given ones,
@@ -118,7 +135,7 @@ def _tune_signal(recorded: RankedRecording, base: SignalsConfig, name: str) -> d
     for thresholds in ({}, *_strictest_first(name)):
         wanted = given | thresholds
         signals = SignalsConfig.model_validate(base.model_dump() | {name: wanted})
-        stops = _stops_without_best(recorded, only_signal(signals, name))
+        stops = _stops_without_best(recorded, only_signal(signals, name), judged_after)
         if stops is None:
             continue
         merit = (_epochs_saved(recorded, stops), -len(stops))
@@ -142,10 +159,10 @@ def _epochs_saved(recorded: RankedRecording, stops: Stops) -> int:
     )
 
 
-def _stops_without_best(recorded: RankedRecording, signals: SignalsConfig) -> Stops | None:
-    """Where the signals stop which trials; None where they stop one of the best, tried first."""
+def _stops_without_best(
+    recorded: RankedRecording, signals: SignalsConfig, judged_after: JudgedAfter
+) -> Stops | None:
+    """Where the signals stop which trials; None where they stop one of the best."""
     spared = {trial.number for trial in recorded.best_trials(SPARED_SHARE)}
-    best = [trial for trial in recorded.trials if trial.number in spared]
-    if find_signal_stops(best, signals, recorded.direction):
-        return None
-    return find_signal_stops(recorded.trials, signals, recorded.direction)
+    stops = find_signal_stops(recorded, signals, judged_after)
+    return None if spared & set(stops) else stops

@@ -204,7 +204,8 @@ def _collect_kills(
     for trial in trials:
         if trial.state not in KILLED_STATES:
             continue
-        found = findings.get(trial.id, ())
+        # Severity 0: a warning, or the peer pruner, which `_ended_trial` describes.
+        found = [each for each in findings.get(trial.id, ()) if each[0].severity > 0]
         if found:
             kills.append(_diverged_trial(trial, found[-1]))
         else:

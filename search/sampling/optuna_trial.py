@@ -108,13 +108,15 @@ class OptunaTrial:
 def optuna_end(outcome: Outcome) -> OptunaEnd:
     """The end of a trial in Optuna's tables.
 
-    A diverged trial is PRUNED and infeasible, so that the sampler learns to stay away.
+    A diverged trial is PRUNED and infeasible, so that the sampler learns to stay away; one that was
+    pruned as slow, or by its peers, stays feasible.
     """
     constraints: dict[str, float] = {}
     attributes: dict[str, str] = {}
     if outcome.evidence is not None and outcome.diagnosis is not None:
-        constraints["diverged"] = float(outcome.evidence.severity)
         attributes["cause"] = outcome.diagnosis.cause
+        if outcome.state == "diverged":
+            constraints["diverged"] = float(outcome.evidence.severity)
     if outcome.state == "complete":
         return OptunaEnd("COMPLETE", outcome.score, constraints, attributes)
     attributes[KILLED] = outcome.reason

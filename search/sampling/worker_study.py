@@ -72,6 +72,16 @@ class WorkerStudy(optuna.Study):
         if self._engine.dialect.name != "sqlite":
             self._engine.dispose()
 
+    def read_peers_at(self, epoch: int) -> Sequence[float]:
+        """Read the trials that have completed since, then return `peers_at`.
+
+        Raises:
+            StoreError: when the database fails.
+        """
+        if self.peers is not None:
+            self.peers.refresh()
+        return self.peers_at(epoch)
+
     def peers_at(self, epoch: int) -> Sequence[float]:
         """The metrics of the complete trials at one epoch, where they have one."""
         if self.peers is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
@@ -33,6 +33,7 @@ class Attempt:
     Attributes:
         records: the epochs of the trial so far, in order.
         last_epoch: the epoch that the objective yielded last; None before the first one.
+        warned: signals that warned about this trial.
     """
 
     context: WorkerContext
@@ -42,6 +43,7 @@ class Attempt:
     records: list[EpochRecord]
     writer: EpochWriter
     last_epoch: int | None = None
+    warned: set[str] = field(default_factory=set)
 
     def add_record(self, record: EpochRecord) -> None:
         """Add the record of an epoch in place of earlier ones of that epoch and later epochs."""
@@ -81,7 +83,18 @@ def start_attempt(
         confirm_lease=partial(_confirm_lease, context, claim),
         at_least_s=context.checkpoint_s,
     )
-    return Attempt(context, claim, trial, checkpoints, records, writer)
+    warned = set() if is_first else _find_warned(context, claim, len(records))
+    return Attempt(context, claim, trial, checkpoints, records, writer, warned=warned)
+
+
+def _find_warned(context: WorkerContext, claim: Claim, epochs: int) -> set[str]:
+    """The signals that warned in the epochs that this attempt does not repeat."""
+    findings = context.store.findings.trial_evidence(claim.trial_id)
+    return {
+        evidence.signal
+        for evidence, _ in findings
+        if evidence.is_warning and evidence.epoch <= epochs
+    }
 
 
 def open_states(context: WorkerContext, claim: Claim) -> StoredCheckpoints:

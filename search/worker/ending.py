@@ -13,7 +13,7 @@ from search.worker import batch_halving
 from search.worker.attempt import Attempt, open_artifacts
 from search.worker.lease import LEASE_S
 from spaces.errors import OutOfMemoryError, SearchError, TrialFailedError
-from spaces.records import Verdict, score
+from spaces.records import Evidence, Verdict, score
 from storage.rows import FinalState, Outcome
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ def pause_trial(attempt: Attempt) -> Ending:
 
 
 def finish_trial(attempt: Attempt, verdict: Verdict) -> FinalState:
-    """Write the end of a trial to Optuna and to the store, with the evidence of a divergence.
+    """Write the end of a trial to Optuna and to the store, with its evidence and its diagnosis.
 
     Raises:
         TrialFailedError: when the objective yielded no epoch, or a metric without a finite value.
@@ -71,13 +71,19 @@ def _judge_outcome(attempt: Attempt, verdict: Verdict) -> Outcome:
     if state == "complete" and not math.isfinite(reached):
         found = "never a number" if math.isnan(reached) else "infinite"
         raise TrialFailedError(f"{name}: the metric {spec.metric.name} was {found}")
-    if verdict.evidence is None:
-        signal: str = "" if state == "complete" else spec.pruner.kind
-        return Outcome(state, reached, verdict.reason, signal)
+    if state == "complete":
+        return Outcome(state, reached)
     config = attempt.claim.config or {}
     diagnosis = diagnose(verdict.evidence, attempt.records, config, context.counts)
     evidence = verdict.evidence
+    if evidence is None:
+        evidence = _peer_evidence(spec.pruner.kind, verdict.reason, attempt.records[-1].epoch)
     return Outcome(state, reached, verdict.reason, evidence.signal, evidence, diagnosis)
+
+
+def _peer_evidence(pruner: str, reason: str, epoch: int) -> Evidence:
+    """The evidence of a trial that the peer pruner ended: it did not diverge, so severity 0."""
+    return Evidence(pruner, epoch, None, reason.removeprefix(f"{pruner}: "), {}, 0.0)
 
 
 def end_out_of_memory(attempt: Attempt, problem: OutOfMemoryError) -> None:

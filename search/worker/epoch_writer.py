@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from search.worker.stop import StopRequest
 from search.worker.store_retry import (
@@ -25,7 +25,7 @@ from search.worker.store_retry import (
     translating_store_errors,
 )
 from spaces.errors import StoreUnreachableError
-from spaces.records import EpochRecord
+from spaces.records import EpochRecord, Evidence
 from storage.rows import Claim, TrialState
 from storage.store import Store
 
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     )
 
 logger = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
 
 DURABLE_AFTER_S = 60.0
 """After this time a commit is on the disk, whatever happens to the machine."""
@@ -63,6 +65,7 @@ class EpochWriter:
         self._stop = stop
         self._lease_s = lease_s
         self._pending: deque[EpochRecord] = deque()
+        self._warnings: deque[Evidence] = deque()
         self._recent: deque[tuple[float, EpochRecord]] = deque(maxlen=MAX_RECENT)
         self._lock = threading.Lock()
         self._backoff = Backoff()
@@ -72,7 +75,7 @@ class EpochWriter:
     @property
     def is_flushed(self) -> bool:
         """Whether the store has all epochs."""
-        return not self._pending
+        return not self._pending and not self._warnings
 
     def unconfirmed_records(self) -> list[EpochRecord]:
         """The epochs that a power cut may take from the store: pending ones and the last minute's.
@@ -96,6 +99,17 @@ class EpochWriter:
         self.flush_pending()
         self._raise_problem()
 
+    def append_warning(self, warning: Evidence) -> None:
+        """Add a warning about the last epoch, and write it if the store answers.
+
+        Raises:
+            LeaseLostError: when another attempt owns the trial, or the trial ended.
+            StoreError: when the store refuses it.
+        """
+        self._warnings.append(warning)
+        self.flush_pending()
+        self._raise_problem()
+
     def _raise_problem(self) -> None:
         """Raise what ended the writing, once: the end of a failed trial still has to be written."""
         with self._lock:  # the lease thread may be writing
@@ -103,6 +117,7 @@ class EpochWriter:
             if problem is None:
                 return
             self._pending.clear()
+            self._warnings.clear()
             self._problem = None
         raise problem
 
@@ -111,7 +126,7 @@ class EpochWriter:
 
         Raises nothing: `append_record` and `write_end` raise what failed here.
         """
-        is_due = self._pending and self._problem is None and self._backoff.is_over
+        is_due = not self.is_flushed and self._problem is None and self._backoff.is_over
         if not is_due or not self._lock.acquire(blocking=False):
             return
         try:
@@ -143,7 +158,22 @@ class EpochWriter:
                 raise
             self._recent.append((time.monotonic(), record))
             self._pending.popleft()
+        self._write_warnings()
         self._backoff.reset()
+
+    def _write_warnings(self) -> None:
+        """Write the pending warnings; a warning that the store has already is replaced.
+
+        Raises:
+            StoreUnreachableError: when the store does not answer.
+        """
+        while self._warnings:
+            try:
+                self._store.epochs.append_warning(self._claim, self._warnings[0])
+            except StoreUnreachableError as problem:
+                self._backoff.record_failure(problem)
+                raise
+            self._warnings.popleft()
 
     def _is_written(self, record: EpochRecord) -> bool:
         """Whether the store has the epoch from an attempt whose answer was lost."""
@@ -157,12 +187,12 @@ class EpochWriter:
         if self._backoff.record_failure(problem) and is_first:
             logger.warning("%s; training continues, its epochs are written later", problem.what)
 
-    def compare_with_peers(self, compare: Callable[[], str | None]) -> str | None:
-        """The peer pruner's reason to end the trial; None while the store is unavailable."""
+    def ask_peers(self, ask: Callable[[], Answer | None]) -> Answer | None:
+        """What the store's other trials answer; None while the store is unavailable."""
         if not self.is_flushed:
             return None
         with suppress(StoreUnreachableError), translating_store_errors(self._store.where):
-            return compare()
+            return ask()
         return None
 
     def write_end(self, state: TrialState, write: Callable[[], None]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -152,6 +153,7 @@ def _train_trial(attempt: Attempt) -> Ending:
     try:
         for record in attempt.checkpoints.watchdog.watch_training(training):
             verdict = _judge_epoch(attempt, record)
+            _report_warning(attempt, verdict)
             if verdict.action != "continue":
                 return finish_trial(attempt, verdict)
             if _should_pause(attempt, record, config.epochs):
@@ -178,8 +180,20 @@ def _judge_epoch(attempt: Attempt, record: EpochRecord) -> Verdict:
     check_used(sampled, record.used)
     attempt.add_record(record)
     _report_record(attempt, record)
-    ask_peers = partial(_compare_with_peers, attempt, record.epoch)
-    return judge(attempt.records, attempt.context.plan.spec, ask_peers)
+    compare = partial(_compare_with_peers, attempt, record.epoch)
+    return judge(
+        attempt.records, attempt.context.plan.spec, compare, partial(_read_peers_at, attempt)
+    )
+
+
+def _report_warning(attempt: Attempt, verdict: Verdict) -> None:
+    """Log and store the first warning of each signal that spared the trial."""
+    warning = verdict.evidence
+    if verdict.action != "continue" or warning is None or warning.signal in attempt.warned:
+        return
+    attempt.warned.add(warning.signal)
+    logger.warning("trial %s, epoch %d: %s", attempt.claim.number, warning.epoch, verdict.reason)
+    attempt.writer.append_warning(warning)
 
 
 def _report_record(attempt: Attempt, record: EpochRecord) -> None:
@@ -220,4 +234,9 @@ def _check_order(attempt: Attempt, record: EpochRecord) -> None:
 
 def _compare_with_peers(attempt: Attempt, epoch: int) -> str | None:
     plan = attempt.context.plan
-    return attempt.writer.compare_with_peers(lambda: attempt.trial.worse_than_peers(plan, epoch))
+    return attempt.writer.ask_peers(lambda: attempt.trial.worse_than_peers(plan, epoch))
+
+
+def _read_peers_at(attempt: Attempt, epoch: int) -> Sequence[float] | None:
+    """The metrics of the complete trials at an epoch; None while the store is unavailable."""
+    return attempt.writer.ask_peers(lambda: attempt.trial.study.read_peers_at(epoch))

@@ -25,9 +25,10 @@ from sqlalchemy import (
 )
 
 from spaces.errors import EpochOrderError
-from spaces.records import EpochRecord
+from spaces.records import EpochRecord, Evidence
 from storage.database.database import now
 from storage.repositories.base import Repository
+from storage.repositories.findings import forget_warnings_after, save_finding
 from storage.repositories.leases import (
     check_lease,
     end_attempt,
@@ -40,7 +41,7 @@ from storage.tables.models import Epoch, Trial
 
 
 class EpochRepository(Repository):
-    """Append and read epoch records."""
+    """Append and read epoch records, and append the warnings about them."""
 
     def append_epoch(self, claim: Claim, record: EpochRecord, lease_s: float) -> None:
         """Store an epoch and the values that were used, and renew the lease for `lease_s` seconds.
@@ -84,8 +85,20 @@ class EpochRepository(Repository):
                     connection, claim.optuna_trial_id, record.epoch, record.metric
                 )
 
+    def append_warning(self, claim: Claim, warning: Evidence) -> None:
+        """Store that a signal fired and spared the trial.
+
+        Raises:
+            LeaseLostError: when another attempt owns the trial, or it ended.
+        """
+        with self._database.writing() as connection:
+            update_owned(connection, claim, attempt=claim.attempt)
+            save_finding(connection, claim.trial_id, warning, None)
+
     def forget_epochs_after(self, claim: Claim, epoch: int) -> None:
         """Delete the epochs after the checkpoint from which an attempt resumes; 0 deletes all.
+
+        The warnings about them are deleted, too.
 
         Raises:
             LeaseLostError: when another attempt owns the trial, or it ended.
@@ -110,6 +123,7 @@ class EpochRepository(Repository):
 
     def _delete_after(self, connection: Connection, claim: Claim, epoch: int) -> None:
         connection.execute(_DELETE, {"b_trial": claim.trial_id, "b_after": epoch})
+        forget_warnings_after(connection, claim.trial_id, epoch)
         if claim.optuna_trial_id is not None and self._optuna.check_version(connection):
             self._optuna.delete_reports_after(connection, claim.optuna_trial_id, epoch)
 

@@ -1,4 +1,4 @@
-"""The signals that fired, with their diagnoses."""
+"""Why trials ended, with the diagnoses, and warnings of signals that spared a trial."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, insert, select
+from sqlalchemy import Connection, Row, Select, delete, insert, select
 
 from spaces.records import Diagnosis, Evidence, Remedy
 from spaces.thresholds import rename_former_signals
@@ -19,18 +19,21 @@ _Columns = Row[int, str, int, int | None, str, Any, float, Any]
 
 
 class FindingRepository(Repository):
-    """Read evidence and diagnoses; they are written when a trial ends."""
+    """Read evidence and diagnoses, which are written when a trial ends or a signal warns."""
 
     def trial_evidence(self, trial_id: int) -> list[Finding]:
-        """Return the signals that fired in a trial, ordered by epoch."""
+        """Return the signals and the peer pruner that judged a trial, ordered by epoch.
+
+        Warnings are among them; see `Evidence.is_warning`.
+        """
         with self._database.reading() as connection:
             rows = connection.execute(_select_signals().where(Signal.trial_id == trial_id)).all()
         return [_make_finding(row) for row in rows]
 
     def study_evidence(self, study_id: int) -> dict[int, list[Finding]]:
-        """Return the signals that fired in a study, by id of the trial.
+        """Return the same for all trials of a study, by id of the trial.
 
-        A trial in which none fired is left out.
+        A trial without any is left out.
         """
         with self._database.reading() as connection:
             rows = connection.execute(
@@ -47,13 +50,28 @@ class FindingRepository(Repository):
 def save_finding(
     connection: Connection, trial_id: int, evidence: Evidence, diagnosis: Diagnosis | None
 ) -> None:
-    """Write a finding, within the transaction that ends the trial."""
+    """Write a finding, within a transaction, in place of the same signal's at that epoch.
+
+    An earlier attempt may have written that, if this one repeats the epoch.
+    """
     row = {
         "trial_id": trial_id,
         "diagnosis": None if diagnosis is None else asdict(diagnosis),
         **asdict(evidence),
     }
+    connection.execute(
+        delete(Signal).where(
+            Signal.trial_id == trial_id,
+            Signal.signal == evidence.signal,
+            Signal.epoch == evidence.epoch,
+        )
+    )
     connection.execute(insert(Signal).values(row))
+
+
+def forget_warnings_after(connection: Connection, trial_id: int, epoch: int) -> None:
+    """Delete the warnings about epochs that are deleted; a trial that is open has no others."""
+    connection.execute(delete(Signal).where(Signal.trial_id == trial_id, Signal.epoch > epoch))
 
 
 def _select_signals() -> Select[int, str, int, int | None, str, Any, float, Any]:

@@ -39,6 +39,7 @@ QUIET = {
         "loss_rising",
         "metric_falling",
         "class_collapse",
+        "not_learning",
         "overfitting",
         "loss_metric_decoupling",
     )

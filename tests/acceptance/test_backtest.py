@@ -72,7 +72,7 @@ class TestBacktest:
             answer.out,
             re.MULTILINE,
         )
-        assert re.search(r"^class_collapse +8 ", answer.out, re.MULTILINE)
+        assert re.search(r"^not_learning +8 ", answer.out, re.MULTILINE)
         assert (
             "overfitting: 12 trials (0, 1, 2, 3, 4, 5 and 6 more) were not judged,"
             " as the record has no validation losses" in answer.out
@@ -89,16 +89,16 @@ class TestBacktest:
         text = answer.out[answer.out.index("\nsignals:\n") :]
         proposed = yaml.safe_load(text)["signals"]
         SignalsConfig.model_validate(proposed)
-        announced = re.findall(r"^class_collapse +(\d+) +(\d+)", answer.out, re.MULTILINE)[-1]
+        announced = re.findall(r"^not_learning +(\d+) +(\d+)", answer.out, re.MULTILINE)[-1]
         changes = [
             part
-            for key, value in proposed["class_collapse"].items()
-            for part in ("--signals", f"class_collapse.{key}={json.dumps(value)}")
+            for key, value in proposed["not_learning"].items()
+            for part in ("--signals", f"not_learning.{key}={json.dumps(value)}")
         ]
         again = terminal.run(
             "backtest", "--records", path.name, "--pruner", "none", *changes, folder=tmp_path
         )
-        assert re.findall(r"^class_collapse +(\d+) +(\d+)", again.out, re.MULTILINE) == [announced]
+        assert re.findall(r"^not_learning +(\d+) +(\d+)", again.out, re.MULTILINE) == [announced]
 
     def test_json(self, terminal: Terminal, tmp_path: Path) -> None:
         """`--json` prints JSON only, with the tuned thresholds where they were requested."""
@@ -122,13 +122,13 @@ class TestBacktest:
             "all signals + median",
         ]
         assert (result["trials"], result["ranked"], result["best"][0]["number"]) == (12, 12, 0)
-        assert result["rows"][4]["killed"][0] == {
+        assert result["rows"][5]["killed"][0] == {
             "number": 4,
-            "epoch": result["rows"][4]["killed"][0]["epoch"],
-            "by": "class_collapse",
-            "epochs_saved": result["rows"][4]["killed"][0]["epochs_saved"],
+            "epoch": result["rows"][5]["killed"][0]["epoch"],
+            "by": "not_learning",
+            "epochs_saved": result["rows"][5]["killed"][0]["epochs_saved"],
         }
-        assert "class_collapse" in result["tuned"]["signals"]
+        assert "not_learning" in result["tuned"]["signals"]
 
 
 class TestConvert:
@@ -171,11 +171,13 @@ class TestConvert:
             "--records",
             "all.jsonl.gz",
             "--signals",
-            "class_collapse.share=0.5",
+            "not_learning.share=0.5",
+            "--signals",
+            "sparing.enabled=false",
             folder=tmp_path,
         )
         assert answer.code == 0
-        assert re.search(r"^class_collapse +1 +3 ", answer.out, re.MULTILINE)
+        assert re.search(r"^not_learning +1 +3 ", answer.out, re.MULTILINE)
         assert "trial 2 was cut short in the record" in answer.out
 
     def test_refused(self, terminal: Terminal, tmp_path: Path) -> None:
@@ -214,7 +216,7 @@ class TestConvert:
         (("--records", "empty.jsonl"), ("records has no recorded epochs", "1 trials")),
         (
             ("--records", "curves.jsonl", "--signals", "class_colapse.epochs=3"),
-            ("unknown key 'class_colapse'", "did you mean 'class_collapse'?"),
+            ("unknown key 'class_colapse'", "did you mean 'not_learning'?"),
         ),
         (
             ("--records", "curves.jsonl", "--signals", "overfitting.rise=-1"),

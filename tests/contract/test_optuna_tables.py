@@ -63,6 +63,12 @@ ENDS = {
         ),
         [0.25],
     ),
+    "pruned, with a diagnosis": (
+        optuna_end(
+            Outcome("pruned", 0.5, "é", evidence=FALLING, diagnosis=Diagnosis("slow", (), ()))
+        ),
+        [0.25],
+    ),
     "failed": (optuna_end(Outcome("failed", None, "ValueError: what")), [0.25]),
 }
 """How a trial ends, and the metrics of its epochs."""

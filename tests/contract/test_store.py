@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import select, update
@@ -29,6 +30,7 @@ EVIDENCE = Evidence(
     {"slope": -0.02, "losses": [1.0, NAN, -INF]},
     severity=0.5,
 )
+WARNING = Evidence("loss_rising", 2, None, "it rose", {"spared": "1 of 3 epochs"}, severity=0.0)
 DIAGNOSIS = Diagnosis(
     "extreme class weights",
     ("ratio 500", "road lost 0.4"),
@@ -316,6 +318,10 @@ class TestLostLease:
         ("extend", lambda store, claim, record: store.leases.renew_lease(claim, 600)),
         ("append", lambda store, claim, record: store.epochs.append_epoch(claim, record, 600)),
         (
+            "append_warning",
+            lambda store, claim, record: store.epochs.append_warning(claim, WARNING),
+        ),
+        (
             "forget_epochs_after",
             lambda store, claim, record: store.epochs.forget_epochs_after(claim, 0),
         ),
@@ -559,6 +565,35 @@ class TestFinish:
         assert repr(found[claim.trial_id]) == repr([(EVIDENCE, DIAGNOSIS)])
         (evidence, diagnosis) = found[other.trial_id][0]
         assert (evidence.step, evidence.statement, diagnosis) == (None, "NaN at \\x00", None)
+
+    def test_warning(self, store: Store, claim: Claim, make_record: Make) -> None:
+        """A warning is stored while the trial runs, and stays next to what ends it."""
+        for epoch in (1, 2):
+            store.epochs.append_epoch(claim, make_record(epoch), 600)
+        store.epochs.append_warning(claim, WARNING)
+        store.epochs.append_warning(claim, WARNING)  # its answer was lost
+        assert store.findings.trial_evidence(claim.trial_id) == [(WARNING, None)]
+        assert store.findings.study_evidence(claim.study_id) == {claim.trial_id: [(WARNING, None)]}
+
+        ended = replace(WARNING, numbers={}, severity=0.5)
+        store.leases.finish_trial(claim, Outcome("diverged", evidence=ended))
+        assert store.findings.trial_evidence(claim.trial_id) == [(ended, None)]
+
+    def test_warning_forgotten(self, store: Store, claim: Claim, make_record: Make) -> None:
+        """A warning about an epoch that is deleted or replaced goes with it."""
+        for epoch in (1, 2):
+            store.epochs.append_epoch(claim, make_record(epoch), 600)
+        store.epochs.append_warning(claim, WARNING)
+        store.epochs.forget_epochs_after(claim, 2)
+        assert store.findings.trial_evidence(claim.trial_id) == [(WARNING, None)]
+        store.epochs.forget_epochs_after(claim, 1)
+        assert store.findings.trial_evidence(claim.trial_id) == []
+
+        store.epochs.append_epoch(claim, make_record(2), 600)
+        store.epochs.append_warning(claim, WARNING)
+        newer = taken_over(store, claim)
+        store.epochs.append_epoch(newer, make_record(2), 600)
+        assert store.findings.trial_evidence(claim.trial_id) == []
 
     @pytest.mark.parametrize("state", ["running", "reserved", "paused", "done"])
     def test_no_end(self, store: Store, claim: Claim, state: FinalState) -> None:

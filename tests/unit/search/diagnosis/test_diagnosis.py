@@ -17,12 +17,11 @@ from search.planning.plan import make_plan
 from spaces.config_tree import ConfigTree
 from spaces.records import ClassCounts, Diagnosis, EpochRecord, Evidence
 from spaces.study import StudySpec
-from spaces.thresholds import SignalsConfig
+from spaces.thresholds import SIGNALS
 
 NAN = math.nan
 Make = Callable[..., EpochRecord]
 
-SIGNALS = [name for name in SignalsConfig.model_fields if name != "grace_epochs"]
 COUNTS = ClassCounts(("road", "car", "person", "rider"), (8800, 900, 250, 50))
 
 HEALTHY: dict[str, Any] = {

@@ -1,8 +1,6 @@
-"""The signal on classes that stay near 0."""
+"""The signal on classes that were found and lost, or stay dead in a trial that learns no more."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import pytest
 
@@ -11,163 +9,122 @@ from search.pruners.signals import lacks_numbers
 from spaces.thresholds import ClassCollapse
 from tests.unit.search.pruners.conftest import Series, signal
 
+RULE = ClassCollapse(grace_epochs=4, grace_steps=0, epochs=4, all_but_one_epochs=5)
 
-class TestClassCollapse:
-    HALF = (0.8, 0.3, 0.0, 0.004, None)
-    RULE = ClassCollapse(grace_epochs=8, epochs=5, share=0.4, level=0.01, all_but_one_epochs=5)
+FOUND = (0.9, 0.5, 0.4, 0.3, 0.0, None)
+LOST = (0.9, 0.5, 0.0, 0.3, 0.0, None)
+HALF = (0.9, 0.5, 0.0, 0.0, 0.0, None)
 
-    def test_for_long(self, series: Series) -> None:
-        """It fires on two classes at 0 for five epochs after a grace of eight, and not earlier."""
-        records = series(classes=[self.HALF] * 13)
-        assert signal(class_collapse(records[:12], self.RULE)) is None
-        found = class_collapse(records, self.RULE)
+
+class TestLost:
+    def test_one(self, series: Series) -> None:
+        """A class that was found and is dead for the window has collapsed: one of three or four."""
+        records = series(classes=[FOUND] * 4 + [LOST] * 4)
+        assert class_collapse(records[:-1], RULE) is None
+        assert class_collapse(records, RULE) is None  # a quarter of those that were found
+        found = class_collapse(records, RULE.model_copy(update={"lost_share": 0.25}))
         assert found is not None
-        assert (
-            found.numbers["dead_classes"],
-            found.numbers["present_classes"],
-            found.numbers["epochs"],
-        ) == ([2, 3], [0, 1, 2, 3], list(range(9, 14)))
-        assert found.statement == "2 of 4 classes stayed at 0.01 or less from epoch 9 to 13"
-
-    @pytest.mark.parametrize(
-        "last",
-        [
-            [(0.8, 0.3, 0.1, 0.0, None)] * 5,
-            [(0.8, 0.3, None, 0.0, None)] * 5,
-            [HALF] * 2 + [(0.8, 0.3, 0.02, 0.0, None)] + [HALF] * 2,
-            [HALF] * 4 + [(None,) * 5],
-            [HALF] * 2 + [()] + [HALF] * 2,
-        ],
-    )
-    def test_silent(self, series: Series, last: list[tuple[float | None, ...]]) -> None:
-        """It is silent on one rare class, and on a class that is absent or above the level."""
-        assert signal(class_collapse(series(classes=[self.HALF] * 8 + last), self.RULE)) is None
-
-    @pytest.mark.parametrize(
-        "changes",
-        [
-            {"dice_weight": [*[0.0] * 9, *[0.4] * 4], "settled": [*[False] * 9, *[True] * 4]},
-            {"dice_weight": [0.04 * epoch for epoch in range(1, 14)], "settled": False},
-            {"lr": [0.01 * min(epoch, 9) for epoch in range(1, 14)]},
-        ],
-    )
-    def test_warm_up(self, series: Series, changes: dict[str, Any]) -> None:
-        """While Dice or the learning rate warms up, classes at 0 do not count."""
-        assert (
-            signal(class_collapse(series(classes=[self.HALF] * 13, **changes), self.RULE)) is None
+        assert found.statement == (
+            "2 of 5 classes stayed at 0.1 or less from epoch 5 to 8; 1 of them had been above 0.2"
         )
-        alone = series(classes=[(0.8, 0.0, 0.0, 0.0, None)] * 13, **changes)
-        assert signal(class_collapse(alone, self.RULE)) is None
+        assert (found.numbers["lost_classes"], found.numbers["dead_classes"]) == ([2], [2, 4])
+        assert found.numbers["epochs"] == [5, 6, 7, 8]
+        assert found.severity == pytest.approx(0.4)
 
-    def test_no_dice(self, series: Series) -> None:
-        """After the grace, two stages of class weights are no warm-up of Dice."""
-        given = {
-            "classes": [self.HALF] * 13,
-            "dice_weight": 0.0,
-            "ce_weight": 1.0,
-            "settled": False,
-        }
+    def test_most(self, series: Series) -> None:
+        """Where most classes are dead, a single one that had been found is enough."""
+        classes = [(0.9, 0.5, 0.3, 0.0, 0.0, None)] * 4 + [HALF] * 4
+        rule = RULE.model_copy(update={"lost_share": 1.0})
+        found = class_collapse(series(classes=classes), rule)
+        assert found is not None
+        assert found.numbers["lost_classes"] == [2]
+
+    @pytest.mark.parametrize("peak", [[0.21], [0.21, 0.15, 0.21], [0.2, 0.2]])
+    def test_never_found(self, series: Series, peak: list[float]) -> None:
+        """A class has been found once it was above the level in two epochs in a row."""
+        rule = RULE.model_copy(update={"lost_share": 0.1})
+        peaks = [(0.9, 0.5, value, 0.3, 0.0, None) for value in peak]
+        records = series(classes=[LOST] * 4 + peaks + [LOST] * 4)
+        assert class_collapse(records, rule) is None
+        twice = [(0.9, 0.5, 0.21, 0.3, 0.0, None)] * 2
         assert (
-            signal(class_collapse(series(**given, weight_ratio=4.0), self.RULE)) == "class_collapse"
-        )
-        assert signal(class_collapse(series(**given, weight_ratio=1.0), self.RULE)) is None
-        sleepy = given | {"classes": [(0.8, 0.0, 0.0, 0.0, None)] * 13}
-        assert [
-            signal(class_collapse(series(**sleepy, weight_ratio=4.0)[:epochs], self.RULE))
-            for epochs in (8, 12, 13)
-        ] == [None, None, "class_collapse"]
-
-    def test_dice_gone(self, series: Series) -> None:
-        """After epochs with Dice, an epoch without it is no warm-up."""
-        weights = [*[0.0] * 3, *[0.4] * 2, *[0.0] * 8]
-        records = series(classes=[self.HALF] * 13, dice_weight=weights, settled=False)
-        assert signal(class_collapse(records, self.RULE)) == "class_collapse"
-
-    @pytest.mark.parametrize(
-        "changes",
-        [
-            {"settled": False},
-            {"weight_ratio": [*[4.0] * 12, 25.0]},
-            {"lr": [1.0 / epoch for epoch in range(1, 14)]},
-        ],
-    )
-    def test_other_schedules(self, series: Series, changes: dict[str, Any]) -> None:
-        """Other schedules, of smooth, class weights or a falling rate, are no warm-up."""
-        assert (
-            signal(class_collapse(series(classes=[self.HALF] * 13, **changes), self.RULE))
+            signal(class_collapse(series(classes=[*[LOST] * 4, *twice, *[LOST] * 4]), rule))
             == "class_collapse"
         )
 
-    @pytest.mark.parametrize("alone", [(0.8, 0.0, 0.0, 0.0, None), (0.0, 0.0, 0.0, 0.0, None)])
-    def test_one_alone(self, series: Series, alone: tuple[float | None, ...]) -> None:
-        """A single class, or none, above the level for five epochs fires even within the grace."""
-        assert signal(class_collapse(series(classes=[alone] * 4), self.RULE)) is None
-        found = class_collapse(series(classes=[alone] * 5), self.RULE)
+    def test_all_but_one(self, series: Series) -> None:
+        """All classes but one lost counts within the grace, too."""
+        alone = (0.9, 0.0, 0.0, 0.0, 0.0, None)
+        rule = RULE.model_copy(update={"grace_epochs": 20})
+        records = series(classes=[FOUND] * 2 + [alone] * 5)
+        assert class_collapse(records[:-1], rule) is None
+        assert signal(class_collapse(records, rule)) == "class_collapse"
+        assert class_collapse(series(classes=[alone] * 7), rule) is None
+
+    def test_recovering(self, series: Series) -> None:
+        """A class that is recovering is not lost."""
+        rule = RULE.model_copy(update={"lost_share": 0.1})
+        course = [0.3, 0.3, 0.0, 0.0, 0.0, 0.0, 0.03, 0.05, 0.06, 0.08]
+        records = series(classes=[(0.9, 0.5, value, 0.3, 0.0, None) for value in course])
+        assert signal(class_collapse(records[:-4], rule)) is None  # within the grace
+        assert class_collapse(records, rule) is None
+        flat = [*course[:6], *[0.0] * 4]
+        records = series(classes=[(0.9, 0.5, value, 0.3, 0.0, None) for value in flat])
+        assert signal(class_collapse(records, rule)) == "class_collapse"
+
+
+FLAT = [1.0, 1.01, 0.99, 1.0, 1.01, 0.99, 1.0, 1.01, 0.99, 1.0]
+FALLING = [1.0 - 0.01 * epoch for epoch in range(10)]
+
+
+class TestStuck:
+    def test_flat_loss(self, series: Series) -> None:
+        """Classes that were never found are dead for good once the loss has stopped falling."""
+        found = class_collapse(series(classes=[HALF] * 10, loss=FLAT), RULE)
         assert found is not None
-        assert found.numbers["epochs"] == [1, 2, 3, 4, 5]
-
-    def test_two_classes(self, series: Series) -> None:
-        """Of two classes, one at 0 counts as a single rare class, with the grace."""
-        assert signal(class_collapse(series(classes=[(0.8, 0.0)] * 12), self.RULE)) is None
-        assert (
-            signal(class_collapse(series(classes=[(0.8, 0.0)] * 13), self.RULE)) == "class_collapse"
+        assert found.statement == (
+            "3 of 5 classes stayed at 0.1 or less from epoch 7 to 10, and the loss has not fallen"
+            " for 10 epochs"
         )
+        assert found.numbers["lost_classes"] == []
 
-    @pytest.mark.parametrize("nothing", [(None, None), ()])
-    def test_no_classes(self, series: Series, nothing: tuple[None, ...]) -> None:
+    def test_slow(self, series: Series) -> None:
+        """A trial whose loss still falls beyond its noise is slow, and has not collapsed."""
+        assert class_collapse(series(classes=[HALF] * 10, loss=FALLING), RULE) is None
+
+    def test_not_settled(self, series: Series) -> None:
+        """It takes the epochs after the schedule has settled, all with the same loss."""
+        late = [False, *[True] * 9]
+        assert class_collapse(series(classes=[HALF] * 10, loss=FLAT, settled=late), RULE) is None
+        shorter = RULE.model_copy(update={"settled_epochs": 9})
+        records = series(classes=[HALF] * 10, loss=FLAT, settled=late)
+        assert signal(class_collapse(records, shorter)) == "class_collapse"
+        weights = [4.0, *[25.0] * 9]
+        changed = series(classes=[HALF] * 10, loss=FLAT, weight_ratio=weights)
+        assert class_collapse(changed, RULE) is None
+
+    def test_alive_before(self, series: Series) -> None:
+        """The classes have been dead for all of these epochs."""
+        alive = (0.9, 0.5, 0.15, 0.0, 0.0, None)
+        records = series(classes=[alive, *[HALF] * 9], loss=FLAT)
+        assert class_collapse(records, RULE) is None
+        records = series(classes=[(), *[HALF] * 9], loss=FLAT)
+        assert signal(class_collapse(records, RULE)) == "class_collapse"
+
+    def test_few(self, series: Series) -> None:
+        """A smaller share of dead classes is none: rare ones are near zero in good trials."""
+        few = (0.9, 0.5, 0.3, 0.0, 0.0, None)
+        assert class_collapse(series(classes=[few] * 20, loss=FLAT * 2), RULE) is None
+
+
+class TestBoth:
+    def test_no_classes(self, series: Series) -> None:
         """Without known class metrics nothing collapses."""
-        records = series(classes=[nothing] * 40)
-        assert signal(class_collapse(records, self.RULE)) is None
+        records = series(classes=[(None, None)] * 40)
+        assert class_collapse(records, RULE) is None
         assert lacks_numbers("class_collapse", records)
 
-    @pytest.mark.parametrize(
-        ("course", "found"),
-        [
-            ((0.002, 0.012), None),
-            ((0.002, 0.006), "class_collapse"),
-            ((0.012, 0.016), "class_collapse"),
-            ((0.03, 0.0), "class_collapse"),
-        ],
-    )
-    def test_waking(self, series: Series, course: tuple[float, float], found: str | None) -> None:
-        """A class that gains by half and exceeds 1% is recovering; a smaller gain is none."""
-        before, now = course
-        classes = [(0.8, 0.3, 0.0, before, None)] * 8 + [(0.8, 0.3, 0.0, now, None)] * 5
-        rule = self.RULE.model_copy(update={"level": 0.1})
-        assert signal(class_collapse(series(classes=classes), rule)) == found
-
-    def test_waking_at_once(self, series: Series) -> None:
-        """Without earlier epochs, a class above the lowest level is recovering."""
-        classes = [(0.8, 0.02, 0.0, 0.03, None)] * 5
-        rule = self.RULE.model_copy(update={"level": 0.1})
-        assert signal(class_collapse(series(classes=classes), rule)) is None
-        assert (
-            signal(
-                class_collapse(
-                    series(classes=classes), rule.model_copy(update={"waking_level": 0.05})
-                )
-            )
-            == "class_collapse"
-        )
-
-    def test_few_steps(self, series: Series) -> None:
-        """A trial of few steps is judged for a single class only, where steps are recorded."""
-        rule = self.RULE.model_copy(update={"grace_steps": 200})
-        assert [
-            signal(class_collapse(series(classes=[self.HALF] * 13, steps=steps), rule))
-            for steps in (15, 16, 1, 0)
-        ] == [None, *["class_collapse"] * 3]
-        assert (
-            signal(class_collapse(series(classes=[(0.8, 0.0, 0.0, 0.0, None)] * 5, steps=15), rule))
-            == "class_collapse"
-        )
-
-    def test_thresholds(self, series: Series) -> None:
-        """Share, level, window and grace can be set."""
-        records = series(classes=[self.HALF] * 13)
-        for changes in ({"share": 0.75}, {"level": 0.0}, {"epochs": 6}, {"grace_epochs": 9}):
-            assert signal(class_collapse(records, self.RULE.model_copy(update=changes))) is None
-        assert (
-            signal(class_collapse(records[:3], ClassCollapse(grace_epochs=0, epochs=3, share=0.4)))
-            == "class_collapse"
-        )
+    def test_disabled(self, series: Series) -> None:
+        """A disabled signal does not fire."""
+        rule = RULE.model_copy(update={"enabled": False})
+        assert class_collapse(series(classes=[FOUND] * 4 + [HALF] * 4), rule) is None

@@ -75,6 +75,51 @@ def constraint(trial: FrozenTrial) -> float:
     )
 
 
+FALLING = [0.5, 0.49, 0.45, 0.4, 0.35, 0.3, 0.29]
+
+
+class TestSparing:
+    def end_after(
+        self, peers: list[float], metrics: list[float], epochs: int | None = None, **figures: Any
+    ) -> FrozenTrial:
+        """A trial that logs these metrics after complete ones with constant metrics."""
+        pruner = DivergencePruner(epochs=epochs)
+        study = optuna.create_study(storage=InMemoryStorage(), pruner=pruner, direction="maximize")
+        for peer in peers:
+            done = optuna.trial.create_trial(
+                value=peer, intermediate_values=dict.fromkeys(range(1, len(metrics) + 1), peer)
+            )
+            study.add_trial(done)
+        trial = study.ask()
+        for epoch, metric in enumerate(metrics, 1):
+            pruner.log(trial, epoch, loss=1.0, metric=metric, **figures)
+            if trial.should_prune():
+                study.tell(trial, state=TrialState.PRUNED)
+                return study.trials[-1]
+        study.tell(trial, metrics[-1])
+        return study.trials[-1]
+
+    def test_almost_over(self) -> None:
+        """A trial with fewer than two epochs left is spared, where the number is known."""
+        assert self.end_after([], FALLING, None).state == TrialState.PRUNED
+        assert self.end_after([], FALLING, 7).state == TrialState.COMPLETE
+        assert self.end_after([], FALLING, 8).state == TrialState.PRUNED
+
+    def test_among_the_best(self) -> None:
+        """A trial that is among the best of the complete ones is spared."""
+        assert self.end_after([0.4, 0.3, 0.2], FALLING).state == TrialState.COMPLETE
+        assert self.end_after([0.9, 0.8, 0.2], FALLING).state == TrialState.PRUNED
+
+    def test_slow(self) -> None:
+        """A trial that learns nothing is pruned without a constraint, once there are peers."""
+        dead = {"class_metric": [0.9, 0.0, 0.0]}
+        found = self.end_after([0.5] * 3, [0.3] * 7, **dead)
+        assert found.state == TrialState.PRUNED
+        assert found.user_attrs["killed"].startswith("not_learning: 2 of 3 classes")
+        assert constraint(found) <= 0
+        assert self.end_after([0.5] * 2, [0.3] * 7, **dead).state == TrialState.COMPLETE
+
+
 class TestPrune:
     def test_diverged(self, storage: BaseStorage) -> None:
         """A loss that is NaN ends the trial as pruned and infeasible, with the reason in words."""

@@ -44,7 +44,8 @@ COURSES: dict[str, dict[str, Any]] = {
         "val_loss": [1.0, 0.9, *(1 + 0.1 * epoch for epoch in range(10))],
         "metric": [0.4, 0.5, 0.5, *[0.3] * 9],
     },
-    "class_collapse": {"classes": [(0.8, 0.0, 0.0)] * 5},
+    "class_collapse": {"classes": [*[(0.8, 0.5, 0.5)] * 2, *[(0.8, 0.0, 0.0)] * 5]},
+    "not_learning": {"classes": [(0.8, 0.0, 0.0)] * 5},
 }
 """Name of a signal → the shortest course that fires it."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -69,6 +70,57 @@ class TestJudge:
     def test_diverged_at_the_end(self, make_record: Make) -> None:
         """A trial can diverge in its last epoch, too."""
         assert judge([make_record(12, train_loss=float("nan"))], SPEC, Peers()).action == "diverged"
+
+    def fall(self, make_record: Make, **changes: Any) -> list[EpochRecord]:
+        """Records of a metric that falls five times in a row."""
+        return [make_record(epoch, metric=0.5 - 0.02 * epoch, **changes) for epoch in range(1, 7)]
+
+    def test_warning(self, make_record: Make) -> None:
+        """A signal that spares the trial is a warning, and the peer pruner decides."""
+        records = self.fall(make_record)
+        peers = Peers()
+        verdict = judge(records, SPEC, peers, lambda epoch: [0.1, 0.2, 0.3])
+        assert (verdict.action, peers.asked) == ("continue", 1)
+        assert verdict.evidence is not None
+        assert (verdict.evidence.is_warning, verdict.evidence.severity) == (True, 0.0)
+        reason = "its score so far, 0.4800, is among the best 33% of 3 peers"
+        assert verdict.evidence.numbers["spared"] == reason
+        assert verdict.reason.startswith("metric_falling: the metric got worse over 5 epochs")
+        assert verdict.reason.endswith(f"; spared: {reason}")
+        pruned = judge(records, SPEC, Peers("median: worse"), lambda epoch: [0.1, 0.2, 0.3])
+        assert (pruned.action, pruned.reason, pruned.evidence) == ("prune", "median: worse", None)
+
+    def test_peers_at(self, make_record: Make) -> None:
+        """The peers are read at the epoch of the signal, and only where one fires."""
+        asked: list[int] = []
+
+        def peers_at(epoch: int) -> list[float]:
+            asked.append(epoch)
+            return [0.9] * 3
+
+        assert judge([make_record(1)], SPEC, Peers(), peers_at) is CONTINUE
+        assert asked == []
+        verdict = judge(self.fall(make_record), SPEC, Peers(), peers_at)
+        assert (verdict.action, asked) == ("diverged", [6])
+        assert verdict.evidence is not None
+        assert not verdict.evidence.is_warning
+
+    def test_almost_over(self, make_record: Make) -> None:
+        """A trial with fewer than two epochs left continues, and its peers are not read."""
+        records = self.fall(make_record)
+        short = SPEC.model_copy(update={"epochs": 7})
+        verdict = judge(records, short, Peers(), lambda epoch: pytest.fail("read"))
+        assert verdict.evidence is not None
+        assert verdict.evidence.numbers["spared"] == "1 of 7 epochs are left"
+
+    def test_slow(self, make_record: Make) -> None:
+        """A trial that learns nothing is pruned with evidence; it has not diverged."""
+        records = [make_record(epoch, class_metric=(0.9, 0.0, 0.0)) for epoch in range(1, 6)]
+        verdict = judge(records, SPEC, Peers(), lambda epoch: [0.9] * 3)
+        assert verdict.action == "prune"
+        assert verdict.evidence is not None
+        assert verdict.evidence.signal == "not_learning"
+        assert verdict.reason == f"not_learning: {verdict.evidence.statement}"
 
     @pytest.mark.parametrize(
         ("epoch", "severity"), [(12, 1.0), (6, 1.5), (3, 1.75), (1, 1 + 11 / 12)]

@@ -14,15 +14,16 @@ import pytest
 
 from search.console.backtest_tables import print_backtest
 from search.replay.backtest import RuleResult, find_signal_stops, only_signal, run_backtest
-from search.replay.pruner import ReplayedTrial, replay_peers
+from search.replay.pruner import Stop
 from search.replay.ranking import RankedRecording, rank_recording, was_cut_short
+from search.replay.stops import ReplayedTrial, replay_trials
 from search.replay.tune import GRIDS, SPARED_SHARE, tune_thresholds
 from spaces.config import MetricConfig
 from spaces.errors import RecordsError
 from spaces.recordings import RecordedStudy, RecordedTrial, Recording
 from spaces.records import EpochRecord
 from spaces.study import PrunerConfig
-from spaces.thresholds import SIGNALS, SignalsConfig
+from spaces.thresholds import SIGNALS, SignalsConfig, Sparing
 
 NAN = math.nan
 Make = Callable[..., EpochRecord]
@@ -33,6 +34,8 @@ BOUND = SignalsConfig.model_validate(
     {name: {"enabled": False} for name in SIGNALS if name != "gradient_explosion"}
 )
 """Thresholds under which only a norm over 1000 stops a trial."""
+
+UNSPARING = {"sparing": {"enabled": False}}
 
 
 @pytest.fixture
@@ -202,13 +205,13 @@ class TestSignals:
             trial(0, [0.1] * 8, bad=6, class_metric=(0.9, 0.0, 0.0)),
             trial(1, [0.2] * 8, class_metric=(0.9, 0.2, 0.2)),
         )
-        found = rows(made, SignalsConfig())
+        found = rows(made, SignalsConfig.model_validate(UNSPARING))
         assert list(found) == [*SIGNALS, "all signals"]
-        alone = SignalsConfig().class_collapse.all_but_one_epochs
-        assert [each.epoch for each in found["class_collapse"].killed] == [alone]
+        alone = SignalsConfig().not_learning.all_but_one_epochs
+        assert [each.epoch for each in found["not_learning"].killed] == [alone]
         assert [each.epoch for each in found["gradient_explosion"].killed] == [6]
         assert [(each.epoch, each.by) for each in found["all signals"].killed] == [
-            (alone, "class_collapse")
+            (alone, "not_learning")
         ]
 
     def test_only(self) -> None:
@@ -224,8 +227,35 @@ class TestSignals:
         """A minimized metric may fall."""
         falling = trial(0, [0.9, 0.8, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05])
         signals = only_signal(SignalsConfig(), "metric_falling")
-        assert find_signal_stops([falling], signals, "minimize") == {}
-        assert list(find_signal_stops([falling], signals, "maximize")) == [0]
+        assert find_signal_stops(field(falling, epochs=30, direction="minimize"), signals) == {}
+        assert list(find_signal_stops(field(falling, epochs=30), signals)) == [0]
+
+    def test_spared(self, trial: Trial) -> None:
+        """As in a running study, no trial is stopped that is almost over or among the best."""
+        falling = [0.5, 0.49, 0.45, 0.4, 0.35, 0.3, 0.25, 0.2]
+        signals = only_signal(SignalsConfig(), "metric_falling")
+        assert find_signal_stops(field(trial(0, falling), epochs=30), signals) == {
+            0: Stop(6, "metric_falling")
+        }
+        assert find_signal_stops(field(trial(0, falling[:6]), epochs=7), signals) == {}
+        worse = [trial(number, [0.4] * 8) for number in range(3)]
+        better = [trial(number, [0.6] * 8) for number in range(3)]
+        assert find_signal_stops(field(*worse, trial(3, falling), epochs=30), signals) == {}
+        assert list(find_signal_stops(field(*better, trial(3, falling), epochs=30), signals)) == [3]
+        late = [trial(number + 4, [0.4] * 8) for number in range(3)]
+        found = find_signal_stops(field(trial(3, falling), *late, epochs=30), signals)
+        assert list(found) == [3]  # its peers finish after it
+
+    def test_no_peers(self, trial: Trial) -> None:
+        """A trial that a signal stopped, or that was cut short, is no peer of another."""
+        falling = [0.5, 0.49, 0.45, 0.4, 0.35, 0.3, 0.25, 0.2]
+        signals = SignalsConfig.model_validate({"overfitting": {"enabled": False}})
+        cut = [trial(number, [0.4] * 8, "pruned") for number in range(3)]
+        bad = [trial(number, [0.4] * 8, bad=8) for number in range(3, 6)]
+        found = find_signal_stops(
+            field(*cut, *bad, trial(6, falling), trial(7, [0.1] * 8)), signals
+        )
+        assert set(found) == {3, 4, 5, 6}
 
 
 class TestUnknown:
@@ -252,10 +282,13 @@ class TestUnknown:
             == "class_collapse: trial 1 was not judged, as the record has no class metrics"
         )
         assert (
-            unknown[2]
+            unknown[2] == "not_learning: trial 1 was not judged, as the record has no class metrics"
+        )
+        assert (
+            unknown[3]
             == "overfitting: trial 1 was not judged, as the record has no validation losses"
         )
-        assert "a single worker" in unknown[3]
+        assert "a single worker" in unknown[4]
 
     def test_many(self, trial: Trial) -> None:
         """Of many trials the first are listed."""
@@ -378,13 +411,14 @@ class TestPeers:
             ReplayedTrial(
                 number,
                 trial(number, curve).epochs,
-                None,
+                (),
                 (max if direction == "maximize" else min)(curve),
             )
             for number, curve in enumerate(curves)
         ]
         assert len(ended) > 5
-        assert replay_peers(entrants, pruner, 12, direction, "demo") == ended
+        found = replay_trials(entrants, Sparing(), pruner, 12, direction, "demo")
+        assert {number: stop.seen for number, stop in found.items()} == ended
 
     def test_noise(self, trial: Trial) -> None:
         """By default a noisy trial continues where a quiet one with the same best is pruned."""
@@ -403,13 +437,13 @@ class TestPeers:
         kept = [number for number in curves if number % 3]
         pruner = PrunerConfig(kind="hyperband")
         entrants = [
-            ReplayedTrial(number, trial(number, curves[number]).epochs, None, None)
-            for number in kept
+            ReplayedTrial(number, trial(number, curves[number]).epochs, (), None) for number in kept
         ]
-        found = replay_peers(entrants, pruner, 9, "maximize", "demo")
+        found = replay_trials(entrants, Sparing(), pruner, 9, "maximize", "demo")
         assert set(found) <= set(kept)
-        assert found != replay_peers(
-            [ReplayedTrial(at, each.records, None, None) for at, each in enumerate(entrants)],
+        assert found != replay_trials(
+            [ReplayedTrial(at, each.records, (), None) for at, each in enumerate(entrants)],
+            Sparing(),
             pruner,
             9,
             "maximize",
@@ -431,7 +465,7 @@ class TestPeers:
     def test_verbosity(self, trial: Trial) -> None:
         """Optuna's verbosity is restored afterwards."""
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        replay_peers([], self.MEDIAN, 4, "maximize", "demo")
+        replay_trials([], Sparing(), self.MEDIAN, 4, "maximize", "demo")
         assert optuna.logging.get_verbosity() == optuna.logging.WARNING
 
 
@@ -451,7 +485,7 @@ class TestTune:
         found = tune_thresholds(made, SignalsConfig())
         assert {each.number for each in found.spared} == {0, 1, 2}
         assert len(found.spared) == math.ceil(SPARED_SHARE * 12)
-        assert found.signals["class_collapse"]["enabled"]
+        assert found.signals["not_learning"]["enabled"]
         last = found.rows[-1]
         assert (last.rule, last.best_killed, len(last.killed)) == ("all signals", (), 8)
         assert last.share_saved > 0.4
@@ -461,12 +495,12 @@ class TestTune:
         made = field(
             *(trial(number, [0.1] * 8, class_metric=(0.9, 0.0, 0.0)) for number in range(6))
         )
-        base = SignalsConfig.model_validate({"overfitting": {"enabled": False}})
+        base = SignalsConfig.model_validate({"overfitting": {"enabled": False}} | UNSPARING)
         found = tune_thresholds(made, base).signals
-        assert found["class_collapse"]["enabled"] is False
+        assert found["not_learning"]["enabled"] is False
         assert "overfitting" not in found
         assert (
-            SignalsConfig.model_validate(base.model_dump() | dict(found)).class_collapse.enabled
+            SignalsConfig.model_validate(base.model_dump() | dict(found)).not_learning.enabled
             is False
         )
 
@@ -490,9 +524,10 @@ class TestTune:
             trial(number, [0.2] * 20, class_metric=(0.9, 0.01, 0.01)) for number in range(4, 12)
         ]
         found = tune_thresholds(
-            field(*good, *sleepy), SignalsConfig.model_validate({"class_collapse": {"level": 0.0}})
-        ).signals["class_collapse"]
-        grid = GRIDS["class_collapse"]
+            field(*good, *sleepy),
+            SignalsConfig.model_validate({"not_learning": {"level": 0.0}} | UNSPARING),
+        ).signals["not_learning"]
+        grid = GRIDS["not_learning"]
         assert (found["level"], found["all_but_one_epochs"]) == (
             min(level for level in grid["level"] if level >= 0.01),
             min(grid["all_but_one_epochs"]),
@@ -520,17 +555,16 @@ class TestTune:
         )
         made = field(*good, *sleepy, late)
         happy = {"grace_epochs": 4, "epochs": 3, "all_but_one_epochs": 4}
-        proposed = tune_thresholds(made, SignalsConfig.model_validate({"class_collapse": happy}))
-        row = next(row for row in proposed.rows if row.rule == "class_collapse")
+        proposed = tune_thresholds(
+            made, SignalsConfig.model_validate({"not_learning": happy} | UNSPARING)
+        )
+        row = next(row for row in proposed.rows if row.rule == "not_learning")
         assert (
             {each.number for each in row.killed},
-            proposed.signals["class_collapse"]["epochs"] > 3,
+            proposed.signals["not_learning"]["epochs"] > 3,
         ) == (set(range(4, 12)), True)
-        calm = SignalsConfig.model_validate({"class_collapse": happy | {"epochs": 5}})
-        assert (
-            tune_thresholds(made, calm).signals["class_collapse"]
-            == calm.class_collapse.model_dump()
-        )
+        calm = SignalsConfig.model_validate({"not_learning": happy | {"epochs": 5}} | UNSPARING)
+        assert tune_thresholds(made, calm).signals["not_learning"] == calm.not_learning.model_dump()
 
     def test_cannot_judge(self, trial: Trial) -> None:
         """A signal whose numbers all trials lack is not tuned."""

@@ -289,6 +289,27 @@ class TestKills:
             "",
         )
 
+    def test_severity_zero(self, demo: Demo) -> None:
+        """Neither a warning nor the evidence of the peer pruner counts as a divergence."""
+        claim = demo.start([0.1, 0.1, 0.1])
+        warning = Evidence("loss_rising", 2, None, "it rose", {"spared": "…"}, 0.0)
+        demo.store.epochs.append_warning(claim, warning)
+        demo.store.leases.finish_trial(
+            claim,
+            Outcome(
+                "pruned",
+                0.1,
+                "median: …",
+                "median",
+                evidence=Evidence("median", 3, None, "…", {}, 0.0),
+                diagnosis=DIAGNOSIS,
+            ),
+        )
+
+        (kill,) = demo.report().kills
+
+        assert (kill.signal, kill.severity, kill.cause) == ("median", None, "worse than its peers")
+
     def test_failed(self, demo: Demo) -> None:
         """A failed trial has the type of its error, with or without an epoch."""
         demo.store.leases.finish_trial(

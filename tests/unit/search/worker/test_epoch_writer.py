@@ -16,7 +16,7 @@ from search.worker import epoch_writer, store_retry
 from search.worker.epoch_writer import EpochWriter
 from search.worker.stop import StopRequest
 from spaces.errors import EpochOrderError, LeaseLostError, StoreUnreachableError
-from spaces.records import EpochRecord
+from spaces.records import EpochRecord, Evidence
 from storage.location import StoreLocation
 from storage.rows import Claim, Outcome
 from storage.store import Store
@@ -153,16 +153,36 @@ class TestUnreachable:
 
     def test_peers(self, desk: Fixture, make_record: Make) -> None:
         """While the store is unreachable no trial is compared with its peers."""
-        assert desk.writer.compare_with_peers(lambda: "worse") == "worse"
+        assert desk.writer.ask_peers(lambda: "worse") == "worse"
         with desk.unreachable():
             assert (
-                desk.writer.compare_with_peers(
-                    lambda: desk.store.studies.find_study("demo") and "worse"
-                )
+                desk.writer.ask_peers(lambda: desk.store.studies.find_study("demo") and "worse")
                 is None
             )
             desk.writer.append_record(make_record(1))
-            assert desk.writer.compare_with_peers(lambda: "worse") is None
+            assert desk.writer.ask_peers(lambda: "worse") is None
+
+    def test_warning(self, desk: Fixture, make_record: Make) -> None:
+        """A warning waits for the store, and is written after the epoch that it is about."""
+        warning = Evidence("loss_rising", 2, None, "it rose", {"spared": "1 of 3"}, 0.0)
+        desk.writer.append_record(make_record(1))
+        with desk.unreachable():
+            desk.writer.append_record(make_record(2))
+            desk.writer.append_warning(warning)
+            assert not desk.writer.is_flushed
+        desk.writer.write_end("paused", lambda: desk.store.leases.release_trial(desk.claim))
+
+        assert desk.writer.is_flushed
+        assert len(desk.store.epochs.trial_records(desk.claim.trial_id)) == 2
+        assert desk.store.findings.trial_evidence(desk.claim.trial_id) == [(warning, None)]
+
+    def test_warning_lost(self, desk: Fixture) -> None:
+        """A worker that lost its trial cannot warn about it; the error is raised once."""
+        desk.store.leases.release_trial(desk.claim)
+        warning = Evidence("loss_rising", 2, None, "it rose", {"spared": "1 of 3"}, 0.0)
+        with pytest.raises(LeaseLostError):
+            desk.writer.append_warning(warning)
+        assert desk.writer.is_flushed
 
     def test_patience(
         self, desk: Fixture, make_record: Make, monkeypatch: pytest.MonkeyPatch
