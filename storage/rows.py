@@ -156,6 +156,27 @@ class EnqueuedTrial:
 
 
 @dataclass(frozen=True, slots=True)
+class TriedRemedy:
+    """A trial that tries another trial's remedy.
+
+    Attributes:
+        number: of the trial.
+        of: number of the other trial.
+        choice: which of its remedies, counted from 1; None where version 0.1.0 enqueued it.
+        title: of the remedy; empty likewise.
+        cause: of the diagnosis that gave the remedy; empty likewise.
+        by_sampler: whether the sampler chose it.
+    """
+
+    number: int
+    of: int
+    choice: int | None = None
+    title: str = ""
+    cause: str = ""
+    by_sampler: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class StoredStudy:
     """A study as it was registered."""
 

@@ -22,7 +22,7 @@ from search.console.formatting import (
     list_param_pairs,
     shorten_paths,
 )
-from search.console.tables import STATE_STYLES
+from search.console.table_layout import STATE_STYLES
 from search.console.workers import format_attempts, format_last_seen
 from search.report.study_report import active_workers
 from search.stored_study import sampled_values

@@ -113,8 +113,9 @@ def optuna_end(outcome: Outcome) -> OptunaEnd:
     constraints: dict[str, float] = {}
     attributes: dict[str, str] = {}
     if outcome.evidence is not None and outcome.diagnosis is not None:
-        constraints["diverged"] = float(outcome.evidence.severity)
-        attributes["cause"] = outcome.diagnosis.cause
+        attributes["cause"] = outcome.diagnosis.withhold_unclear().cause
+        if outcome.state == "diverged":
+            constraints["diverged"] = float(outcome.evidence.severity)
     if outcome.state == "complete":
         return OptunaEnd("COMPLETE", outcome.score, constraints, attributes)
     attributes[KILLED] = outcome.reason

@@ -32,6 +32,14 @@ CONSTRAINTS = "constraints"
 KILLED = "killed"
 """User attribute of a trial that did not complete: why."""
 
+REMEDY = "remedy"
+"""User attribute of a trial that tries another trial's remedy.
+
+The number of that trial (`of`), its `preset`, the `patch` outside the search space, and, but for
+trials of version 0.1.0, which of its remedies (`choice`), the `title`, the `cause`, and whether the
+sampler chose it (`by_sampler`).
+"""
+
 _STATE = sa.Enum("RUNNING", "COMPLETE", "PRUNED", "FAIL", "WAITING", name="trialstate")
 studies = sa.table("studies", column("study_id", sa.Integer))
 trials = sa.table(

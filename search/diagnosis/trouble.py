@@ -1,0 +1,40 @@
+"""The problem of a complete trial: what it lacks of a healthy training, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from search.diagnosis.health import check_health
+from search.diagnosis.rank_causes import diagnose
+from spaces.config import Direction
+from spaces.records import ClassCounts, Diagnosis, EpochRecord
+
+
+def diagnose_complete(
+    records: Sequence[EpochRecord],
+    config: Mapping[str, Any],
+    direction: Direction,
+    names: tuple[str, ...],
+) -> Diagnosis | None:
+    """Diagnose a complete trial that lacks a sign of health; None where no cause is clear.
+
+    Args:
+        records: of the trial.
+        config: of the trial, nested.
+        direction: of the metric.
+        names: of the classes.
+    """
+    if all(sign.present is not False for sign in check_health(records, direction)):
+        return None
+    counts = ClassCounts(names, (0,) * len(names))  # the names alone
+    found = diagnose(None, records, config, counts)
+    return found if found.is_clear else None
+
+
+def list_class_names(used: Mapping[str, Any], records: Sequence[EpochRecord]) -> tuple[str, ...]:
+    """The class names that the objective recorded, else the indices of the classes."""
+    recorded = used.get("environment.classes")
+    if recorded:
+        return tuple(map(str, recorded))
+    return tuple(map(str, range(len(records[0].class_metric)))) if records else ()
