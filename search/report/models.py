@@ -201,7 +201,7 @@ class StudyReport(JsonReport):
 
     Attributes:
         states: number of trials in each state; `left` are those of the budget that have not begun.
-        lessons: the regions of the search space in which trials diverged, as text.
+        lessons: the regions of the search space in which trials diverged or ended early, as text.
         health: the signs of health, each with the number of complete trials that show it.
         warnings: what was found in complete trials without ending them.
         remedies: what each remedy did wherever it was tried, the most often tried first.

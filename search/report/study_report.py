@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from search.diagnosis.failure_regions import find_failure_regions
+from search.diagnosis.failure_regions import Trial, find_failure_regions
 from search.diagnosis.health import check_health
 from search.export import best_weights
 from search.report.models import ActiveWorker, LeaderboardRow, StudyReport, metric_noise
@@ -74,7 +74,7 @@ def study_report(store: Store, name: str, files: StudyFiles | None = None) -> St
         leaderboard=leaderboard,
         kills=kills,
         causes=dict(Counter(kill.cause for kill in kills).most_common()),
-        lessons=_failure_regions(trials, spec),
+        lessons=_describe_regions(trials, spec),
         health=_study_health(complete, records, spec.metric),
         workers=active_workers(store.trials.list_progress(stored.id)),
         device_s=device_time.charged_s,
@@ -127,10 +127,10 @@ def _study_health(
     return tuple(lines)
 
 
-def _failure_regions(trials: Sequence[StoredTrial], spec: StudySpec) -> tuple[str, ...]:
+def _describe_regions(trials: Sequence[StoredTrial], spec: StudySpec) -> tuple[str, ...]:
     """The failure regions of the trials that ended without an error, as text."""
-    ended = [
-        (sampled_values(spec, trial.config or {})[0], trial.state == "diverged")
+    ended: list[Trial] = [
+        (sampled_values(spec, trial.config or {})[0], trial.state)
         for trial in trials
         if trial.state in ("complete", "pruned", "diverged")
     ]
