@@ -121,8 +121,10 @@ def _print_rows(report: StudyReport, rows: Sequence[LeaderboardRow]) -> None:
     names = shorten_paths(dict.fromkeys(path for row in rows for path in row.params))
     preset = {"preset": [row.preset for row in rows]} if any(row.preset for row in rows) else {}
     words = _dimensions(rows, names) | preset
-    for gap in (2, 1):
-        table = _leaderboard(figures, words, gap)
+    narrow = {**figures, "worst class": [_format_worst_class(row, named=False) for row in rows]}
+    narrow = {name: cells for name, cells in narrow.items() if any(cells)}
+    for columns, gap in ((figures, 2), (figures, 1), (narrow, 1)):
+        table = _leaderboard(columns, words, gap)
         if fits_screen(table):
             terminal.print_renderable(table)
             return
@@ -141,8 +143,21 @@ def _figures(report: StudyReport, rows: Sequence[LeaderboardRow]) -> dict[str, l
         report.metric: [format_score(row.score) for row in rows],
         "±": ["" if row.noise is None else f"{row.noise:.3f}" for row in rows],
         "best epoch": [f"{row.best_epoch}/{row.epochs}" for row in rows],
+        "worst class": [_format_worst_class(row) for row in rows],
         "test": ["" if row.test is None else format_score(row.test) for row in rows],
     }
+
+
+def _format_worst_class(row: LeaderboardRow, *, named: bool = True) -> str:
+    """Format the worst class: `digit_4 0.000 +2`, with the number of others never found."""
+    if row.worst_class is None:
+        return ""
+    name, metric = row.worst_class
+    if not named:
+        return f"{metric:.3f}"
+    others = len(set(row.never_found) - {name})
+    more = f" +{others}" if others else ""
+    return terminal.to_printable(f"{name} {metric:.3f}{more}")
 
 
 def _dimensions(rows: Sequence[LeaderboardRow], names: Mapping[str, str]) -> dict[str, list[str]]:

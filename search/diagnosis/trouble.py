@@ -25,7 +25,7 @@ def diagnose_complete(
         direction: of the metric.
         names: of the classes.
     """
-    if all(sign.present is not False for sign in check_health(records, direction)):
+    if all(sign.present is not False for sign in check_health(records, direction, names)):
         return None
     counts = ClassCounts(names, (0,) * len(names))  # the names alone
     found = diagnose(None, records, config, counts)

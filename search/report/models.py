@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from search.pruners.robust_stats import NOISE_EPOCHS, estimate_noise
 from spaces.config import Direction, ScoreRule
@@ -24,6 +24,13 @@ class JsonReport:
         return payload
 
 
+class ClassScore(NamedTuple):
+    """The metric of one class."""
+
+    name: str
+    metric: float
+
+
 @dataclass(frozen=True, slots=True)
 class LeaderboardRow:
     """A complete trial on the leaderboard.
@@ -36,6 +43,9 @@ class LeaderboardRow:
         lr: the learning rate that a sampled multiple amounts to.
         test: the metric on the test split, which nothing was chosen by.
         tied: whether noise alone may explain the distance to the first row; never of the first row.
+        worst_class: of the best epoch; None where there is one class at most.
+        never_found: the classes of which no epoch found anything.
+        lost: the classes that were learned, and of which the last epoch finds nothing.
     """
 
     rank: int
@@ -49,6 +59,9 @@ class LeaderboardRow:
     lr: float | None
     test: float | None
     tied: bool
+    worst_class: ClassScore | None = None
+    never_found: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +215,7 @@ class StudyReport(JsonReport):
     Attributes:
         states: number of trials in each state; `left` are those of the budget that have not begun.
         lessons: the regions of the search space in which trials diverged or ended early, as text.
-        health: the signs of health, each with the number of complete trials that show it.
+        health: the signs of health by which complete trials differ, and classes never found.
         warnings: what was found in complete trials without ending them.
         remedies: what each remedy did wherever it was tried, the most often tried first.
         remedy_trials: the trials that tried one.
@@ -295,6 +308,8 @@ def metric_noise(records: Sequence[EpochRecord]) -> float | None:
 
 
 def _to_json(value: Any) -> Any:
+    if hasattr(value, "_asdict"):  # a named tuple
+        value = value._asdict()
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):

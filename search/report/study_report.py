@@ -13,13 +13,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from search.diagnosis.failure_regions import Trial, find_failure_regions
-from search.diagnosis.health import check_health
+from search.diagnosis.health import find_dead_classes, name_classes
+from search.diagnosis.trouble import list_class_names
 from search.export import best_weights
-from search.report.models import ActiveWorker, LeaderboardRow, StudyReport, metric_noise
+from search.report.models import ActiveWorker, ClassScore, LeaderboardRow, StudyReport, metric_noise
 from search.report.remedy_outcomes import measure_remedies, summarize_remedies
 from search.report.stopped_trials import collect_kills, collect_warnings
+from search.report.study_health import describe_study_health
 from search.stored_study import find_study, sampled_values
-from spaces.config import MetricConfig
 from spaces.loader import check
 from spaces.records import EpochRecord, best_record
 from spaces.study import StudySpec
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
 
 Records = Mapping[int, list[EpochRecord]]
 """Id of a trial → its records."""
-
-LISTED_TRIALS = 8
-"""Numbers of trials that a line about health lists."""
 
 
 def study_report(store: Store, name: str, files: StudyFiles | None = None) -> StudyReport:
@@ -75,7 +73,7 @@ def study_report(store: Store, name: str, files: StudyFiles | None = None) -> St
         kills=kills,
         causes=dict(Counter(kill.cause for kill in kills).most_common()),
         lessons=_describe_regions(trials, spec),
-        health=_study_health(complete, records, spec.metric),
+        health=describe_study_health(complete, records, spec.metric.direction),
         workers=active_workers(store.trials.list_progress(stored.id)),
         device_s=device_time.charged_s,
         device_budget_s=device_time.budget_s,
@@ -103,28 +101,6 @@ def active_workers(lines: Sequence[Progress]) -> tuple[ActiveWorker, ...]:
         for line in lines
         if line.state in ACTIVE_STATES
     )
-
-
-def _study_health(
-    complete: Sequence[StoredTrial], records: Records, metric: MetricConfig
-) -> tuple[str, ...]:
-    """A line for each sign of health: how many complete trials show it, and which do not."""
-    signs = {
-        trial.number: check_health(records.get(trial.id, []), metric.direction)
-        for trial in complete
-    }
-    lines = []
-    for column in zip(*signs.values(), strict=True):
-        found = dict(zip(signs, column, strict=True))
-        missing = [str(number) for number, sign in found.items() if sign.present is False]
-        judged = sum(sign.present is not None for sign in column)
-        line = f"{column[0].name}: {judged - len(missing)} of {judged} complete trials"
-        if missing:
-            line += f"; missing in trial {', '.join(missing[:LISTED_TRIALS])}"
-        if len(missing) > LISTED_TRIALS:
-            line += " …"
-        lines.append(line)
-    return tuple(lines)
 
 
 def _describe_regions(trials: Sequence[StoredTrial], spec: StudySpec) -> tuple[str, ...]:
@@ -173,16 +149,34 @@ def _leaderboard_row(
     """The row of a trial, not ranked yet."""
     params, lr = sampled_values(spec, trial.config or {})
     tests = [record.test.metric for record in records if record.test is not None]
+    best = best_record(records, spec.metric.direction)
+    names = list_class_names(trial.used or {}, records)
+    dead = find_dead_classes(records)
     return LeaderboardRow(
         rank=1,
         number=trial.number or 0,
         score=score,
         noise=metric_noise(records),
-        best_epoch=best_record(records, spec.metric.direction).epoch,
+        best_epoch=best.epoch,
         epochs=records[-1].epoch,
         preset=trial.preset or "",
         params=params,
         lr=lr,
         test=tests[-1] if tests else None,
         tied=False,
+        worst_class=_find_worst_class(best, names),
+        never_found=name_classes(dead.never_found, names),
+        lost=name_classes(dead.lost, names),
     )
+
+
+def _find_worst_class(record: EpochRecord, names: Sequence[str]) -> ClassScore | None:
+    """The first class with the lowest metric in an epoch; None where there is one class at most."""
+    found = {
+        index: metric for index, metric in enumerate(record.class_metric) if metric is not None
+    }
+    if len(found) < 2:
+        return None
+    worst = min(found, key=lambda index: found[index])
+    (name,) = name_classes([worst], names)
+    return ClassScore(name, found[worst])

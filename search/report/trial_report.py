@@ -73,7 +73,7 @@ def trial_report(store: Store, name: str, number: int) -> TrialReport:
         error=trial.error,
         records=records,
         findings=findings,
-        health=describe_health(records, spec.metric.direction),
+        health=describe_health(records, spec.metric.direction, names),
         class_names=names,
         trouble=trouble,
         attempts=trial.attempt,

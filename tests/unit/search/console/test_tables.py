@@ -65,7 +65,7 @@ class TestStudy:
         assert re.search(r"3\.0e-02 (\()?0\.3", out[first:second])
         assert "a suggestion, not a verdict" in out
 
-    @pytest.mark.parametrize(("columns", "lines"), [(50, 3), (64, 1), (80, 1)])
+    @pytest.mark.parametrize(("columns", "lines"), [(50, 3), (64, 2), (80, 1)])
     def test_packed(
         self, demo: Demo, width: Width, capsys: pytest.CaptureFixture[str], columns: int, lines: int
     ) -> None:
@@ -81,6 +81,31 @@ class TestStudy:
             - next(i for i, line in enumerate(shown) if "0.3712" in line)
             == lines
         )
+
+    @pytest.mark.parametrize(
+        ("columns", "shown"), [(120, "digit_4 0.000 +1"), (64, "0.000"), (50, "digit_4 0.000 +1")]
+    )
+    def test_worst_class(
+        self,
+        demo: Demo,
+        width: Width,
+        capsys: pytest.CaptureFixture[str],
+        columns: int,
+        shown: str,
+    ) -> None:
+        """The worst class has a column: without its name where only that fits next to the values."""
+        width(columns)
+        used = {"environment.classes": ["digit_1", "digit_4", "digit_0"]}
+        claim = demo.start([0.1, 0.2])
+        demo.epochs(claim, [0.3], first=3, class_metric=(0.5, 0.0, 0.0), used=used)
+        demo.epochs(claim, [0.2], first=4, class_metric=(0.5, 0.0, 0.0), used=used)
+        demo.finish(claim, "complete", 0.3)
+
+        tables.print_leaderboard(study_report(demo.store, "focal_gamma"))
+
+        out = squeezed(capsys.readouterr().out)
+        assert shown in out
+        assert ("digit_4" in out) == ("digit_4" in shown)
 
     @pytest.mark.parametrize("columns", [60, 80, 140])
     def test_within_the_width(
