@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError
 
 from objectives.registry import objective
 from search.diagnosis.health import describe_health
-from search.diagnosis.trouble import list_class_names
+from search.diagnosis.stored_diagnosis import list_class_names
 from spaces.config import Direction, ScoreRule, TrialConfig
 from spaces.config_tree import ConfigTree
 from spaces.errors import ConfigError, StoreError, StudyError, nearest

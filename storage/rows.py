@@ -175,6 +175,24 @@ class TriedRemedy:
     cause: str = ""
     by_sampler: bool = False
 
+    def is_same_remedy(self, other: TriedRemedy) -> bool:
+        """Whether both try the same remedy; one that version 0.1.0 enqueued may be any."""
+        is_unknown = self.choice is None or other.choice is None
+        return self.of == other.of and (is_unknown or self.choice == other.choice)
+
+
+@dataclass(frozen=True, slots=True)
+class SuggestedRemedies:
+    """Remedies that a sampler suggests in place of a sampled configuration.
+
+    Attributes:
+        trials: that try them, the first choice first; each has the user attribute `remedy`.
+        most: how many trials of a study may come from its sampler in this way.
+    """
+
+    trials: Sequence[EnqueuedTrial]
+    most: int
+
 
 @dataclass(frozen=True, slots=True)
 class StoredStudy:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from search.diagnosis.remedies import describe_remedy
+from search.diagnosis.stored_diagnosis import find_ending
 from search.report.models import Kill, TrialWarning
 from spaces.records import Diagnosis, EpochRecord
 from storage.rows import FINAL_STATES, Finding, StoredTrial
@@ -51,19 +52,6 @@ def collect_warnings(
         for trial in complete
         for evidence, diagnosis in findings.get(trial.id, ())
     )
-
-
-def find_ending(trial: StoredTrial, found: Sequence[Finding]) -> Finding | None:
-    """The finding that ended a trial; the others are warnings.
-
-    Stores before version 0003 did not record what ended a trial; there it is the last finding.
-    """
-    if trial.state not in ("diverged", "pruned"):
-        return None
-    named = [finding for finding in found if finding[0].signal == trial.signal]
-    if named or trial.state == "pruned":
-        return named[-1] if named else None
-    return found[-1] if found else None
 
 
 def _make_kill(

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
 from search.diagnosis.health import DeadClasses, check_health, find_dead_classes, name_classes
-from search.diagnosis.trouble import list_class_names
+from search.diagnosis.stored_diagnosis import list_class_names
 from spaces.config import Direction
 from spaces.records import EpochRecord
 from storage.rows import StoredTrial

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from search.diagnosis.failure_regions import Trial, find_failure_regions
 from search.diagnosis.health import find_dead_classes, name_classes
-from search.diagnosis.trouble import list_class_names
+from search.diagnosis.stored_diagnosis import list_class_names
 from search.export import best_weights
 from search.report.models import ActiveWorker, ClassScore, LeaderboardRow, StudyReport, metric_noise
 from search.report.remedy_outcomes import measure_remedies, summarize_remedies
@@ -54,7 +54,7 @@ def study_report(store: Store, name: str, files: StudyFiles | None = None) -> St
     kills = collect_kills(trials, records, findings)
     device_time = store.budget.find_device_time(stored.id)
     leaderboard = _rank_complete(complete, records, spec)
-    tried = store.remedies.list_tried(stored.optuna_study_id)
+    tried = store.remedies.list_tried(stored.id)
     remedy_trials = measure_remedies(tried, trials, records, spec.metric)
     weights = None
     if files is not None and leaderboard:

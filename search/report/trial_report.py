@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from search.diagnosis.health import describe_health
-from search.diagnosis.trouble import diagnose_complete, list_class_names
+from search.diagnosis.stored_diagnosis import diagnose_complete, find_ending, list_class_names
 from search.planning.plan import make_plan
 from search.report.models import TrialReport
 from search.report.remedy_offers import offer_remedies
 from search.report.remedy_outcomes import measure_remedy
-from search.report.stopped_trials import find_ending
 from search.stored_study import find_study, sampled_values
 from spaces.errors import StoreError
 from spaces.loader import check
@@ -54,7 +53,7 @@ def trial_report(store: Store, name: str, number: int) -> TrialReport:
     if trial.state == "complete":
         trouble = diagnose_complete(records, trial.config or {}, direction, names)
     diagnosis = _choose_diagnosis(trial, findings, trouble)
-    tried = store.remedies.list_tried(stored.optuna_study_id)
+    tried = store.remedies.list_tried(stored.id)
     return TrialReport(
         study=name,
         number=number,

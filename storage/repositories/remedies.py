@@ -1,4 +1,4 @@
-"""The trials that try another trial's remedy."""
+"""The trials that try another trial's remedy, and those that a sampler suggests."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, select
 
 from storage.repositories.base import Repository
-from storage.rows import TriedRemedy
-from storage.tables.optuna import REMEDY, trials, user_attributes
+from storage.rows import SuggestedRemedies, TriedRemedy
+from storage.tables.models import Study
+from storage.tables.optuna import REMEDY, OptunaTables, trials, user_attributes
 
 
 class RemedyRepository(Repository):
     """Read which trials try a remedy; Optuna's user attributes record it."""
 
-    def list_tried(self, optuna_study_id: int) -> list[TriedRemedy]:
+    def list_tried(self, study_id: int) -> list[TriedRemedy]:
         """Return the trials of a study that try a remedy or wait to, ordered by number.
 
         They are unknown, so that the list is empty, where the store does not know the version of
@@ -25,11 +26,33 @@ class RemedyRepository(Repository):
         with self._database.reading() as connection:
             if not self._optuna.check_version(connection):
                 return []
-            return read_tried(connection, optuna_study_id)
+            optuna_id = select(Study.optuna_study_id).where(Study.id == study_id)
+            return _read_tried(connection, connection.execute(optuna_id).scalar() or 0)
 
 
-def read_tried(connection: Connection, optuna_study_id: int) -> list[TriedRemedy]:
-    """Read the trials that try a remedy or wait to, within a transaction."""
+def enqueue_suggested(
+    connection: Connection,
+    optuna: OptunaTables,
+    optuna_study_id: int,
+    suggested: SuggestedRemedies,
+) -> None:
+    """Enqueue the first suggested remedy that no trial tries, unless some trial waits already.
+
+    The caller has locked the study, so that of several workers only one enqueues a remedy.
+    """
+    if not optuna.check_version(connection) or optuna.has_waiting(connection, optuna_study_id):
+        return
+    tried = _read_tried(connection, optuna_study_id)
+    if sum(each.by_sampler for each in tried) >= suggested.most:
+        return
+    for trial in suggested.trials:
+        own = _make_tried(0, trial.user_attrs[REMEDY])
+        if not any(own.is_same_remedy(each) for each in tried):
+            optuna.enqueue_trials(connection, optuna_study_id, [trial])
+            return
+
+
+def _read_tried(connection: Connection, optuna_study_id: int) -> list[TriedRemedy]:
     rows = connection.execute(_TRIED, {"b_study": optuna_study_id}).all()
     return [_make_tried(row.number, json.loads(row.value_json)) for row in rows]
 

@@ -109,6 +109,10 @@ class OptunaTables:
         connection.execute(_START, {"b_trial": enqueued.trial_id, "b_started": _utc_now()})
         return enqueued.trial_id, enqueued.number
 
+    def has_waiting(self, connection: Connection, study_id: int) -> bool:
+        """Whether a configuration is enqueued that no worker has started."""
+        return connection.execute(_ANY_WAITING, {"b_study": study_id}).first() is not None
+
     def enqueue_trials(
         self, connection: Connection, study_id: int, enqueued: Iterable[EnqueuedTrial]
     ) -> None:
@@ -254,6 +258,7 @@ _FIRST_WAITING = (
     .limit(1)
     .with_for_update(skip_locked=True)
 )
+_ANY_WAITING = sa.select(trials.c.trial_id).where(_OF_STUDY, trials.c.state == "WAITING").limit(1)
 _START = (
     sa.update(trials)
     .where(trials.c.trial_id == bindparam("b_trial"))

@@ -228,7 +228,7 @@ class TestEnqueue:
         """What is tried is recorded with its origin, title and cause."""
         killed(session, slower(), make_record=make_record)
         enqueue_remedy(session, RemedyChoice(0))
-        (tried,) = session.store.remedies.list_tried(session.stored.optuna_study_id)
+        (tried,) = session.store.remedies.list_tried(session.stored.id)
         assert tried == TriedRemedy(1, 0, 1, "learning rate × 0.5", "learning rate too high")
 
     def test_not_searched_there(self, session: Session, make_record: Any) -> None:

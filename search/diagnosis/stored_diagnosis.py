@@ -1,4 +1,4 @@
-"""The problem of a complete trial: what it lacks of a healthy training, and why."""
+"""The diagnosis of a trial in the store: of what ended it, or of a complete trial's problem."""
 
 from __future__ import annotations
 
@@ -9,6 +9,20 @@ from search.diagnosis.health import check_health
 from search.diagnosis.rank_causes import diagnose
 from spaces.config import Direction
 from spaces.records import ClassCounts, Diagnosis, EpochRecord
+from storage.rows import Finding, StoredTrial
+
+
+def find_ending(trial: StoredTrial, found: Sequence[Finding]) -> Finding | None:
+    """The finding that ended a trial; the others are warnings.
+
+    Stores before version 0003 did not record what ended a trial; there it is the last finding.
+    """
+    if trial.state not in ("diverged", "pruned"):
+        return None
+    named = [finding for finding in found if finding[0].signal == trial.signal]
+    if named or trial.state == "pruned":
+        return named[-1] if named else None
+    return found[-1] if found else None
 
 
 def diagnose_complete(
