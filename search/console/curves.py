@@ -22,7 +22,7 @@ from search.console.formatting import (
     format_setting,
     wrap_pieces,
 )
-from search.console.remedies import format_remedy_trial
+from search.console.remedy_tables import format_remedy_trial
 from search.console.table_layout import STATE_STYLES
 from search.report.models import TrialReport
 from search.stored_study import BASE_LR, LR_MULTIPLE

@@ -22,7 +22,7 @@ from search.console.formatting import (
     list_param_pairs,
     shorten_paths,
 )
-from search.console.remedies import format_remedy_trial
+from search.console.remedy_tables import format_remedy_trial
 from search.console.table_layout import STATE_STYLES
 from search.console.workers import format_attempts, format_last_seen
 from search.report.remedy_outcomes import measure_remedy

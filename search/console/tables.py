@@ -18,8 +18,8 @@ from search.console.formatting import (
     shorten_paths,
     wrap_pieces,
 )
-from search.console.remedies import print_remedies
-from search.console.stopped_trials import print_stopped_trials, print_warnings
+from search.console.remedy_tables import print_remedies
+from search.console.stopped_tables import print_stopped_trials, print_warnings
 from search.console.table_layout import STATE_STYLES, break_header, fits_screen, make_table
 from search.console.workers import format_device_time, print_workers
 from search.report.models import LeaderboardRow, StudyReport

@@ -1,4 +1,4 @@
-"""What remedies did: each trial that tries one, compared with the trial that it is the remedy of."""
+"""What remedies did: trials that try one, compared with those that they are the remedies of."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, bindparam, select
 from storage.repositories.base import Repository
 from storage.rows import SuggestedRemedies, TriedRemedy
 from storage.tables.models import Study
-from storage.tables.optuna import REMEDY, OptunaTables, trials, user_attributes
+from storage.tables.optuna import REMEDY, OptunaTables, has_waiting, trials, user_attributes
 
 
 class RemedyRepository(Repository):
@@ -40,7 +40,7 @@ def enqueue_suggested(
 
     The caller has locked the study, so that of several workers only one enqueues a remedy.
     """
-    if not optuna.check_version(connection) or optuna.has_waiting(connection, optuna_study_id):
+    if not optuna.check_version(connection) or has_waiting(connection, optuna_study_id):
         return
     tried = _read_tried(connection, optuna_study_id)
     if sum(each.by_sampler for each in tried) >= suggested.most:

@@ -109,10 +109,6 @@ class OptunaTables:
         connection.execute(_START, {"b_trial": enqueued.trial_id, "b_started": _utc_now()})
         return enqueued.trial_id, enqueued.number
 
-    def has_waiting(self, connection: Connection, study_id: int) -> bool:
-        """Whether a configuration is enqueued that no worker has started."""
-        return connection.execute(_ANY_WAITING, {"b_study": study_id}).first() is not None
-
     def enqueue_trials(
         self, connection: Connection, study_id: int, enqueued: Iterable[EnqueuedTrial]
     ) -> None:
@@ -182,6 +178,11 @@ def decode_float(value: float | None, kind: str) -> float:
     if value is not None:
         return value
     return {"INF_POS": math.inf, "INF_NEG": -math.inf}.get(kind, math.nan)
+
+
+def has_waiting(connection: Connection, study_id: int) -> bool:
+    """Whether a configuration is enqueued that no worker has started."""
+    return connection.execute(_ANY_WAITING, {"b_study": study_id}).first() is not None
 
 
 def _insert_trial(
