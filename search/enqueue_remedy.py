@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import replace
-from typing import Any, NamedTuple
-
-from pydantic import ValidationError
+from typing import NamedTuple
 
 from search.diagnosis.remedies import describe_remedy
-from search.planning.plan import Params, Plan, complete_config, make_plan
+from search.planning.plan import Plan, make_plan
+from search.planning.remedied_config import locate_in_space, make_remedy_trial
 from search.report.trial_report import trial_report
 from search.session import Session
-from spaces.config_tree import ConfigTree
 from spaces.errors import InputError, StudyError
-from spaces.loader import explain
-from spaces.parameters import is_active
-from spaces.records import Remedy
-from storage.rows import EnqueuedTrial, StoredTrial
+from spaces.records import CLEAR_CONFIDENCE, Diagnosis, Remedy
+from storage.rows import StoredTrial
 
 CHOICE = re.compile(r"(?P<trial>\d+)(?::(?P<remedy>[1-9]\d*))?")
 
@@ -62,23 +59,17 @@ def enqueue_remedy(session: Session, choice: RemedyChoice) -> tuple[Session, str
     """
     from search.sampling.connection import close_trials, open_trials
     from search.sampling.first_trials import enqueue_trials
-    from search.sampling.sampler import REMEDY
     from search.sampling.worker_study import WorkerStudy
 
-    trial, remedy = _find_remedy(session, choice)
-    params, patch = locate_in_space(session.plan, trial, remedy)
-    preset = trial.preset if trial.preset in session.plan.spec.presets else None
-    attributes = {
-        REMEDY: {
-            "of": choice.trial,
-            "preset": preset,
-            "patch": {**_values_outside(session.plan, trial, preset), **patch},
-        }
-    }
+    trial, diagnosis = _find_diagnosis(session, choice)
+    remedy = diagnosis.remedies[choice.remedy - 1]
+    enqueued = make_remedy_trial(session.plan, trial, choice.remedy, diagnosis)
+    if enqueued is None:
+        raise _explain_place(session.plan, trial, remedy)
     trials = open_trials(session.location)
     try:
         study = WorkerStudy(trials, session.plan, session.stored.name, lambda: 0)
-        enqueue_trials(study, [EnqueuedTrial(params, attributes)])
+        enqueue_trials(study, [enqueued])
         waiting = sum(
             not other.state.is_finished() and other.state.name == "WAITING"
             for other in study.get_trials(deepcopy=False)
@@ -90,59 +81,47 @@ def enqueue_remedy(session: Session, choice: RemedyChoice) -> tuple[Session, str
     return _with_budget(session, trials_in_all), described
 
 
-def locate_in_space(
-    plan: Plan, trial: StoredTrial, remedy: Remedy
-) -> tuple[Params, dict[str, Any]]:
-    """Split the remedied configuration into values in the search space and changes outside.
+def _explain_place(plan: Plan, trial: StoredTrial, remedy: Remedy) -> InputError:
+    """The error for a remedy outside the search space, or whose values do not fit together."""
+    place = locate_in_space(plan, trial.config or {}, remedy)
+    if place.problem is not None:
+        problem = place.problem
+        return problem.relocated(where=f"{OPTION}, trial {trial.number}: {problem.where}")
+    path, value = next(iter(place.excluded.items()))
+    options = " ".join(f"--set {shlex.quote(each.assignment)}" for each in place.widenings)
+    wider = f" with {options}" if options else ""
+    return StudyError(
+        "the remedy is outside the study's search space",
+        where=f"{OPTION}, {path}",
+        found=str(value),
+        allowed=str(plan.spec.space[path]),
+        next_step="choose another remedy (N:2 is the second), "
+        f"or start a new study{wider} and --name NAME",
+    )
 
-    A dimension that exists only with the remedy, so that the trial has no value for it, is sampled.
+
+def _find_diagnosis(session: Session, choice: RemedyChoice) -> tuple[StoredTrial, Diagnosis]:
+    """Find the trial, and the diagnosis whose remedies `explain` lists for it.
 
     Raises:
-        StudyError: when the remedy's value for a dimension is not in the search space, or the
-            values do not fit together.
+        StoreError: when there is no such trial.
+        StudyError: when it has no such remedy, or one that is no change of the configuration.
     """
-    patch = ConfigTree.from_paths(remedy.patch)
-    try:
-        values = complete_config(plan.objective, ConfigTree(trial.config or {}).overlay(patch))
-    except ValidationError as problem:
-        raise explain(problem, f"trial {trial.number} with its remedy", StudyError) from None
-    params: Params = {}
-    for path in plan.order:
-        dimension = plan.spec.space[path]
-        if not is_active(dimension.when, values):
-            continue
-        if dimension.contains(values[path]):
-            params[path] = values[path]
-        elif path in remedy.patch:
-            raise StudyError(
-                "the remedy is outside the study's search space",
-                where=f"{OPTION}, {path}",
-                found=str(values[path]),
-                allowed=str(dimension),
-                next_step="choose another remedy (N:2 is the second), "
-                "or start a new study with a wider dimension",
-            )
-    return params, {path: value for path, value in remedy.patch.items() if path not in params}
-
-
-def _find_remedy(session: Session, choice: RemedyChoice) -> tuple[StoredTrial, Remedy]:
-    """Find the trial, and the remedy that `explain` lists for it."""
     name = session.stored.name
     command = f"`search explain --study {name} --trial {choice.trial}`"
     report = trial_report(session.store, name, choice.trial)
     trial = session.store.trials.find_trial(session.stored.id, choice.trial)
-    found = next(
-        (diagnosis for _, diagnosis in reversed(report.findings) if diagnosis is not None),
-        report.trouble,
-    )
+    found = report.diagnosis
     if trial is None or found is None:
         raise StudyError(
             f"trial {choice.trial} has no remedies",
             where=f"study {name}",
             found=f"it is {report.state}",
-            allowed="a trial that diverged, or a complete one with a problem",
+            allowed="a trial that was stopped, or a complete one with a problem",
             next_step=f"{command} shows it",
         )
+    if not found.is_clear:
+        raise _unclear_cause(choice.trial, name, found, command)
     remedies = found.remedies
     if not 1 <= choice.remedy <= len(remedies):
         raise StudyError(
@@ -160,20 +139,18 @@ def _find_remedy(session: Session, choice: RemedyChoice) -> tuple[StoredTrial, R
             found=f"likely cause: {found.cause}",
             next_step=remedy.title,
         )
-    return trial, remedy
+    return trial, found
 
 
-def _values_outside(plan: Plan, trial: StoredTrial, preset: str | None) -> dict[str, Any]:
-    """The values that a trial has from an earlier remedy, outside of base, preset and space."""
-    sampled = set(plan.spec.space)
-    given = ConfigTree(trial.config or {})
-    params = {path: given[path] for path in sampled if path in given}
-    usual = ConfigTree(plan.make_config(params, trial.number or 0, preset).model_dump(mode="json"))
-    return {
-        path: value
-        for path, value in given.items()
-        if path not in sampled and usual.get(path) != value
-    }
+def _unclear_cause(number: int, study: str, found: Diagnosis, command: str) -> StudyError:
+    likeliest, likelihood = found.others[0]
+    return StudyError(
+        f"trial {number} has no remedies: it has no clear cause",
+        where=f"study {study}",
+        found=f"the likeliest cause: {likeliest} ({likelihood:.0%} sure)",
+        allowed=f"a trial whose cause is at least {CLEAR_CONFIDENCE:.0%} sure",
+        next_step=f"{command} shows the possible causes",
+    )
 
 
 def _with_budget(session: Session, trials: int) -> Session:

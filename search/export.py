@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from objectives.registry import objective
 from search.diagnosis.health import describe_health
+from search.diagnosis.stored_diagnosis import list_class_names
 from spaces.config import Direction, ScoreRule, TrialConfig
 from spaces.config_tree import ConfigTree
 from spaces.errors import ConfigError, StoreError, StudyError, nearest
@@ -164,7 +165,7 @@ def make_export(
     return Export(
         config=dict(trial.config or {}),
         score=_make_score(spec, trial, records, used),
-        health=describe_health(records, spec.metric.direction),
+        health=describe_health(records, spec.metric.direction, list_class_names(used, records)),
         provenance=Provenance(
             study=stored.name,
             trial=trial.number or 0,

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+from pydantic import ValidationError
+
 from search.planning.plan import Plan, make_plan
 from spaces.config_tree import ConfigTree
 from spaces.errors import StudyError
@@ -107,7 +109,7 @@ def discard_untried(session: Session) -> bool:
 
 def find_changes(stored: Mapping[str, Any], spec: StudySpec) -> list[Change]:
     """Compare the stored definition with the given one. Fields that may change do not count."""
-    current = StudySpec.rename_former_keys(stored)
+    current = _fill_defaults(stored)
     old = ConfigTree({key: value for key, value in current.items() if key not in MUTABLE_FIELDS})
     new = ConfigTree(spec.definition())
     paths = [*old, *(path for path in new if path not in old)]
@@ -116,6 +118,15 @@ def find_changes(stored: Mapping[str, Any], spec: StudySpec) -> list[Change]:
         for path in paths
         if old.get(path, ABSENT) != new.get(path, ABSENT)
     ]
+
+
+def _fill_defaults(stored: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The stored definition with the fields that its version did not have yet."""
+    renamed = StudySpec.rename_former_keys(stored)
+    try:
+        return StudySpec.model_validate(renamed).model_dump(mode="json")
+    except ValidationError:
+        return renamed
 
 
 def _find_or_create(

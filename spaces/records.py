@@ -142,6 +142,9 @@ CONTINUE = Verdict("continue")
 CLEAR_CONFIDENCE = 0.4
 """Confidence from which on a cause is named; below it every place says `no clear cause`."""
 
+UNCLEAR_CAUSE = "no clear cause"
+"""The cause of a diagnosis below that confidence."""
+
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
@@ -151,7 +154,8 @@ class Diagnosis:
         because: what supports the cause, the strongest first.
         confidence: likelihood of the cause among all known causes and an unknown one, in 0 … 1.
         against: what speaks against it.
-        others: the next likely causes, each with its likelihood.
+        others: the next likely causes, each with its likelihood; all possible ones where the cause
+            is not clear.
     """
 
     cause: str
@@ -165,6 +169,17 @@ class Diagnosis:
     def is_clear(self) -> bool:
         """Whether the cause is likely enough to be named and acted on."""
         return self.confidence >= CLEAR_CONFIDENCE
+
+    def withhold_unclear(self) -> Diagnosis:
+        """Return the diagnosis as people and programs get it.
+
+        Where the cause is not clear, none is named and nothing is prescribed, as a remedy for
+        another cause can do harm. The likeliest cause is then the first of the possible ones.
+        """
+        if self.is_clear:
+            return self
+        possible = ((self.cause, self.confidence), *self.others)
+        return Diagnosis(UNCLEAR_CAUSE, (), (), self.confidence, (), possible)
 
 
 @dataclass(frozen=True, slots=True)

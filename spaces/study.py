@@ -20,6 +20,14 @@ class SamplerConfig(Frozen):
         default=10, ge=1, description="random trials before TPE starts, presets included"
     )
     candidates: int = Field(default=24, ge=1, description="tpe only: candidates drawn per trial")
+    remedies: int = Field(
+        default=0,
+        ge=0,
+        description=(
+            "number of trials that may be remedies of the study's own trials: where a trial's "
+            "cause is clear, its first remedy is tried instead of a sampled configuration"
+        ),
+    )
 
 
 class PrunerConfig(Frozen):

@@ -159,6 +159,45 @@ class EnqueuedTrial:
 
 
 @dataclass(frozen=True, slots=True)
+class TriedRemedy:
+    """A trial that tries another trial's remedy.
+
+    Attributes:
+        number: of the trial.
+        of: number of the other trial.
+        choice: which of its remedies, counted from 1; None where version 0.1.0 enqueued it.
+        title: of the remedy; empty likewise.
+        cause: of the diagnosis that gave the remedy; empty likewise.
+        by_sampler: whether the sampler chose it.
+    """
+
+    number: int
+    of: int
+    choice: int | None = None
+    title: str = ""
+    cause: str = ""
+    by_sampler: bool = False
+
+    def is_same_remedy(self, other: TriedRemedy) -> bool:
+        """Whether both try the same remedy; one that version 0.1.0 enqueued may be any."""
+        is_unknown = self.choice is None or other.choice is None
+        return self.of == other.of and (is_unknown or self.choice == other.choice)
+
+
+@dataclass(frozen=True, slots=True)
+class SuggestedRemedies:
+    """Remedies that a sampler suggests in place of a sampled configuration.
+
+    Attributes:
+        trials: that try them, the first choice first; each has the user attribute `remedy`.
+        most: how many trials of a study may come from its sampler in this way.
+    """
+
+    trials: Sequence[EnqueuedTrial]
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
 class StoredStudy:
     """A study as it was registered."""
 

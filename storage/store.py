@@ -13,6 +13,7 @@ from storage.repositories.findings import FindingRepository
 from storage.repositories.leases import LeaseRepository
 from storage.repositories.peer_curves import PeerCurveRepository
 from storage.repositories.reaping import ReapingRepository
+from storage.repositories.remedies import RemedyRepository
 from storage.repositories.sampler_history import SamplerHistoryRepository
 from storage.repositories.studies import StudyRepository
 from storage.repositories.trials import TrialRepository
@@ -35,6 +36,7 @@ class Store:
         budget: the device time of a study.
         epochs: the record of every epoch.
         findings: the signals that fired, with their diagnoses.
+        remedies: the trials that try a remedy of another one.
         class_counts: counted once for each training split.
         peer_curves: the curves of complete trials.
         sampler_history: what the sampler knows about past trials.
@@ -50,6 +52,7 @@ class Store:
         self.epochs = EpochRepository(database, self._optuna)
         self.trials = TrialRepository(database, self._optuna)
         self.findings = FindingRepository(database, self._optuna)
+        self.remedies = RemedyRepository(database, self._optuna)
         self.class_counts = ClassCountRepository(database, self._optuna)
         self.peer_curves = PeerCurveRepository(database, self._optuna)
         self.sampler_history = SamplerHistoryRepository(database, self._optuna)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import typer
@@ -71,7 +72,9 @@ def format_store_option(location: StoreLocation) -> str:
     """Return the `--store` option for a printed command; empty for the default store."""
     from search.cli.parsing import DEFAULT_STORE
 
-    return "" if location.safe_url == DEFAULT_STORE else f" --store {location.safe_url}"
+    if location.safe_url == DEFAULT_STORE:
+        return ""
+    return f" --store {shlex.quote(location.safe_url)}"
 
 
 def open_existing_store(store: str | None) -> Store:

@@ -11,7 +11,8 @@ from rich.table import Table
 
 from search.console import terminal
 from search.console.formatting import format_count, format_score
-from search.console.tables import SCORE_RULES, fits_screen
+from search.console.table_layout import fits_screen
+from search.console.tables import SCORE_RULES
 from search.replay.backtest import Backtest, RuleResult
 from search.replay.tune import Tuned
 

@@ -1,4 +1,4 @@
-"""Print one trial: its configuration, its curves, its classes, and why it was stopped."""
+"""Print one trial: its configuration, its curves and its classes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from search.console import terminal
+from search.console.explanation import print_end
 from search.console.formatting import (
     format_count,
     format_number,
@@ -21,12 +22,12 @@ from search.console.formatting import (
     format_setting,
     wrap_pieces,
 )
-from search.console.tables import STATE_STYLES
-from search.diagnosis.remedies import describe_remedy
+from search.console.remedy_tables import format_remedy_trial
+from search.console.table_layout import STATE_STYLES
 from search.report.models import TrialReport
 from search.stored_study import BASE_LR, LR_MULTIPLE
 from spaces.config_tree import ConfigTree
-from spaces.records import Diagnosis, EpochRecord, Evidence, best_record
+from spaces.records import EpochRecord, best_record
 
 CHART_WIDTH, CHART_HEIGHT = 100, 13
 """Largest size of a chart: columns, and lines including its frame."""
@@ -67,11 +68,12 @@ def print_trial(report: TrialReport, store: str = "") -> None:
         terminal.print_heading("Signs of health")
         for line in report.health:
             terminal.print_paragraph(line, indent=2)
-    _print_end(report, store)
+    print_end(report, store)
 
 
 def _print_head(report: TrialReport) -> None:
-    preset = f" (preset {report.preset})" if report.preset else ""
+    is_remedy = report.remedy_of is not None
+    preset = f" (preset {report.preset})" if report.preset and not is_remedy else ""
     terminal.print_heading(f"Trial {report.number} of {report.study}{preset}")
     done = report.records[-1].epoch if report.records else 0
     reached = f", {report.metric} {format_score(report.score)}" if report.score is not None else ""
@@ -79,6 +81,8 @@ def _print_head(report: TrialReport) -> None:
         f"{report.state} after {done} of {format_count(report.epochs, 'epoch')}{reached}",
         style=STATE_STYLES.get(report.state, ""),
     )
+    if report.remedy_of is not None:
+        terminal.print_paragraph(format_remedy_trial(report.remedy_of))
     tests = [record.test.metric for record in report.records if record.test]
     if tests:
         score = format_score(tests[-1])
@@ -272,69 +276,3 @@ def _format_change(records: Sequence[EpochRecord], index: int) -> str:
     """Format the change of a class's metric from the first to the last epoch."""
     first, last = records[0].class_metric[index], records[-1].class_metric[index]
     return "-" if first is None or last is None else f"{last - first:+.4f}"
-
-
-def _print_end(report: TrialReport, store: str) -> None:
-    """Print why the trial was stopped, or the problem of a complete trial, and what to try."""
-    if report.trouble is not None:
-        terminal.print_heading("Problem")
-        _print_diagnosis(report.trouble, report, store)
-    warnings = [evidence for evidence, _ in report.findings if evidence.is_warning]
-    if warnings:
-        terminal.print_heading("Warnings")
-    for warning in warnings:
-        _print_evidence(warning)
-    ended = [finding for finding in report.findings if not finding[0].is_warning]
-    if not report.reason and not report.error and not ended:
-        return
-    was = "was " if report.state == "pruned" else ""
-    terminal.print_heading(f"Why it {was}{report.state}")
-    for evidence, diagnosis in ended:
-        _print_evidence(evidence)
-        if diagnosis is not None:
-            _print_diagnosis(diagnosis, report, store)
-    if not ended:
-        terminal.print_line(f"  {report.reason}")
-    if report.error:
-        terminal.print_line()
-        terminal.print_line(
-            "\n".join(f"  {line}" for line in report.error.splitlines()), style="dim"
-        )
-
-
-def _print_evidence(evidence: Evidence) -> None:
-    place = f"epoch {evidence.epoch}"
-    if evidence.step is not None:
-        place += f", step {evidence.step}"
-    terminal.print_paragraph(
-        f"{evidence.signal} at {place}: {evidence.statement}", indent=2, style="red"
-    )
-    width = max((len(name) for name in evidence.numbers), default=0)
-    for name, value in evidence.numbers.items():
-        terminal.print_paragraph(f"{name:<{width}}  {format_setting(value)}", indent=4)
-
-
-def _print_diagnosis(diagnosis: Diagnosis, report: TrialReport, store: str) -> None:
-    terminal.print_line()
-    terminal.print_line(
-        f"  likely cause: {diagnosis.cause} ({diagnosis.confidence:.0%} sure)", style="bold"
-    )
-    for because in diagnosis.because:
-        terminal.print_paragraph(f"+ {because}", indent=4)
-    for against in diagnosis.against:
-        terminal.print_paragraph(f"- {against}", indent=4)
-    if diagnosis.others:
-        others = [f"{cause} ({likelihood:.0%})" for cause, likelihood in diagnosis.others]
-        terminal.print_paragraph(f"less likely: {', '.join(others)}", indent=4)
-    terminal.print_line()
-    terminal.print_line("  to try, in this order:", style="bold")
-    for place, remedy in enumerate(diagnosis.remedies, 1):
-        described = describe_remedy(remedy, report.config)
-        terminal.print_paragraph(f"{place}. {described}", indent=4)
-    if any(remedy.patch for remedy in diagnosis.remedies):
-        terminal.print_line()
-        terminal.print_paragraph(
-            f"try the first with: search run --study {report.study} "
-            f"--enqueue-remedy {report.number}{store}",
-            indent=2,
-        )

@@ -22,8 +22,10 @@ from search.console.formatting import (
     list_param_pairs,
     shorten_paths,
 )
-from search.console.tables import STATE_STYLES
+from search.console.remedy_tables import format_remedy_trial
+from search.console.table_layout import STATE_STYLES
 from search.console.workers import format_attempts, format_last_seen
+from search.report.remedy_outcomes import measure_remedy
 from search.report.study_report import active_workers
 from search.stored_study import sampled_values
 from spaces.errors import StoreError
@@ -172,10 +174,11 @@ class Watcher:
             yield Event(f"trial {now.number} released after epoch {now.epochs}{reason}")
         elif now.state in FINAL_STATES:
             yield self._describe_end(now)
+            yield from self._describe_remedy(now)
 
     def _describe_start(self, now: Progress) -> Event:
         trial = self.store.trials.find_trial(self.study_id, now.number or 0)
-        preset = f" (preset {now.preset})" if now.preset else ""
+        preset = f" ({self._name_start(now.preset)})" if now.preset else ""
         began = "started"
         if now.epochs > 0 and not self.polled:
             began = f"is running, {_count_epochs(now)} done"
@@ -189,6 +192,22 @@ class Watcher:
             return Event(f"{name} is complete: {score} after {_count_epochs(now)}", style)
         verb = "was pruned" if now.state == "pruned" else now.state
         return Event(f"{name} {verb} at epoch {now.epochs}{reason}", style)
+
+    def _name_start(self, label: str) -> str:
+        """Name what a trial starts from: `preset safe`, or `remedy of 7`."""
+        return f"preset {label}" if label in self.spec.presets else label
+
+    def _describe_remedy(self, now: Progress) -> Iterator[Event]:
+        """Find what the remedy did that an ended trial tried, if any."""
+        if not now.preset or now.preset in self.spec.presets or now.number is None:
+            return
+        trial = self.store.trials.find_trial(self.study_id, now.number)
+        if trial is None:
+            return
+        tried = self.store.remedies.list_tried(self.study_id)
+        outcome = measure_remedy(self.store, self.study_id, self.spec.metric, trial, tried)
+        if outcome is not None and outcome.verdict is not None:
+            yield Event(format_remedy_trial(outcome))
 
     def _find_reason(self, now: Progress) -> str:
         """Find why a trial ended, after a colon; empty if there is no reason."""

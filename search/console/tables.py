@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 
-from rich import box
-from rich.measure import Measurement
 from rich.table import Table
-from rich.text import Text
 
 from search.console import terminal
 from search.console.formatting import (
@@ -21,8 +18,11 @@ from search.console.formatting import (
     shorten_paths,
     wrap_pieces,
 )
+from search.console.remedy_tables import print_remedies
+from search.console.stopped_tables import print_stopped_trials, print_warnings
+from search.console.table_layout import STATE_STYLES, break_header, fits_screen, make_table
 from search.console.workers import format_device_time, print_workers
-from search.report.models import Kill, LeaderboardRow, StudyReport
+from search.report.models import LeaderboardRow, StudyReport
 from spaces.parameters import Choice, Condition, Parameter, Scalar
 from spaces.records import ClassCounts
 from spaces.study import StudySpec
@@ -33,19 +33,8 @@ SCORE_RULES = {
     "mean_last_5": "mean of the last five epochs",
 }
 
-STATE_STYLES = {"complete": "green", "pruned": "yellow", "diverged": "red", "failed": "red"}
-
-STOPPED_ORDER = ("failed", "diverged", "pruned")
-"""The order of stopped trials by state: what needs attention is listed first."""
-
-LONG_NAME = 9
-"""Column names with more characters are broken into two lines."""
-
 INDENT = 4
 """Indentation of the text below a row, columns."""
-
-UNBOUNDED = 10_000
-"""A width that no table reaches, columns."""
 
 
 def print_study(report: StudyReport, top: int = 10) -> None:
@@ -62,6 +51,8 @@ def print_study(report: StudyReport, top: int = 10) -> None:
         best = report.leaderboard[0].number
         terminal.print_paragraph(f"trained weights of trial {best}: {report.weights}")
     print_stopped_trials(report)
+    print_warnings(report)
+    print_remedies(report)
     if report.health:
         terminal.print_heading("Signs of health")
         for line in report.health:
@@ -130,8 +121,10 @@ def _print_rows(report: StudyReport, rows: Sequence[LeaderboardRow]) -> None:
     names = shorten_paths(dict.fromkeys(path for row in rows for path in row.params))
     preset = {"preset": [row.preset for row in rows]} if any(row.preset for row in rows) else {}
     words = _dimensions(rows, names) | preset
-    for gap in (2, 1):
-        table = _leaderboard(figures, words, gap)
+    narrow = {**figures, "worst class": [_format_worst_class(row, named=False) for row in rows]}
+    narrow = {name: cells for name, cells in narrow.items() if any(cells)}
+    for columns, gap in ((figures, 2), (figures, 1), (narrow, 1)):
+        table = _leaderboard(columns, words, gap)
         if fits_screen(table):
             terminal.print_renderable(table)
             return
@@ -150,8 +143,21 @@ def _figures(report: StudyReport, rows: Sequence[LeaderboardRow]) -> dict[str, l
         report.metric: [format_score(row.score) for row in rows],
         "±": ["" if row.noise is None else f"{row.noise:.3f}" for row in rows],
         "best epoch": [f"{row.best_epoch}/{row.epochs}" for row in rows],
+        "worst class": [_format_worst_class(row) for row in rows],
         "test": ["" if row.test is None else format_score(row.test) for row in rows],
     }
+
+
+def _format_worst_class(row: LeaderboardRow, *, named: bool = True) -> str:
+    """Format the worst class: `digit_4 0.000 +2`, with the number of others never found."""
+    if row.worst_class is None:
+        return ""
+    name, metric = row.worst_class
+    if not named:
+        return f"{metric:.3f}"
+    others = len(set(row.never_found) - {name})
+    more = f" +{others}" if others else ""
+    return terminal.to_printable(f"{name} {metric:.3f}{more}")
 
 
 def _dimensions(rows: Sequence[LeaderboardRow], names: Mapping[str, str]) -> dict[str, list[str]]:
@@ -164,9 +170,9 @@ def _dimensions(rows: Sequence[LeaderboardRow], names: Mapping[str, str]) -> dic
 def _leaderboard(
     figures: Mapping[str, Sequence[str]], words: Mapping[str, Sequence[str]], gap: int
 ) -> Table:
-    table = _table(*map(_header, figures), gap=gap)
+    table = make_table(*map(break_header, figures), gap=gap)
     for name in words:
-        table.add_column(terminal.to_printable(_header(name)), no_wrap=True)
+        table.add_column(terminal.to_printable(break_header(name)), no_wrap=True)
     for cells in zip(*figures.values(), *words.values(), strict=True):
         table.add_row(*map(terminal.to_printable, cells))
     return table
@@ -186,59 +192,6 @@ def _lines(columns: Mapping[str, Sequence[str]]) -> list[str]:
         "  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths.values(), strict=True))
         for row in rows
     ]
-
-
-def _header(name: str) -> str:
-    """Break a long column name into two lines, because the values below it are short."""
-    breaks = [place for place, character in enumerate(name) if character in "_. "]
-    if len(name) <= LONG_NAME or not breaks:
-        return name
-    middle = min(breaks, key=lambda place: max(place + 1, len(name) - place - 1)) + 1
-    return f"{name[:middle].strip()}\n{name[middle:]}"
-
-
-def print_stopped_trials(report: StudyReport, top: int | None = None) -> None:
-    """Print the trials that were stopped or failed, why, and what to try.
-
-    The causes follow with how often each occurred, and what the stopped trials have in common.
-    """
-    if not report.kills:
-        return
-    kills = sorted(report.kills, key=lambda kill: STOPPED_ORDER.index(kill.state))
-    terminal.print_heading("Stopped trials")
-    table = _table("trial", "epoch")
-    table.add_column("stopped by", no_wrap=True)
-    table.add_column("why, and what to try", overflow="fold", ratio=1)
-    for kill in kills[:top]:
-        name = "-" if kill.number is None else str(kill.number)
-        epoch = "-" if kill.epoch is None else str(kill.epoch)
-        table.add_row(
-            name,
-            epoch,
-            Text(kill.signal, style=STATE_STYLES[kill.state]),
-            terminal.to_printable(_why(kill)),
-        )
-    terminal.print_renderable(table)
-    if top is not None and len(kills) > top:
-        terminal.print_paragraph(
-            f"{len(kills) - top} more in `search show --study {report.name} --json`"
-        )
-    causes = [f"{amount} × {cause}" for cause, amount in report.causes.items()]
-    terminal.print_paragraph(f"By cause: {', '.join(causes)}")
-    for lesson in report.lessons:
-        terminal.print_paragraph(f"Learned: {lesson}")
-
-
-def _why(kill: Kill) -> str:
-    """Format the reason with its numbers, then the cause and the first remedy, if any."""
-    lines = [kill.reason.removeprefix(f"{kill.signal}: ")]
-    if kill.state == "diverged" and kill.confidence is None:
-        lines.append(f"likely cause: {kill.cause}")
-    elif kill.state == "diverged":
-        lines.append(f"likely cause: {kill.cause} ({kill.confidence:.0%} sure)")
-    if kill.remedy:
-        lines.append(f"try: {kill.remedy}")
-    return "\n".join(lines)
 
 
 def print_studies(specs: Iterable[StudySpec]) -> None:
@@ -311,10 +264,10 @@ def _print_methods(counts: ClassCounts, table: Mapping[str, Sequence[float]]) ->
 
 def _weights(counts: ClassCounts, table: Mapping[str, Sequence[float]], gap: int) -> Table:
     total = sum(counts.counts) or 1
-    shown = _table(gap=gap)
+    shown = make_table(gap=gap)
     shown.add_column("class", overflow="fold")
     for name in ("pixels", "share %", *table):
-        shown.add_column(terminal.to_printable(_header(name)), justify="right", no_wrap=True)
+        shown.add_column(terminal.to_printable(break_header(name)), justify="right", no_wrap=True)
     for index, (name, pixels) in enumerate(zip(counts.names, counts.counts, strict=True)):
         weights = [_weight(method[index]) for method in table.values()]
         shown.add_row(
@@ -333,24 +286,3 @@ def _weights(counts: ClassCounts, table: Mapping[str, Sequence[float]], gap: int
 
 def _weight(value: float) -> str:
     return f"{value:.4f}" if 0.01 <= value < 100 else format_number(value)
-
-
-def fits_screen(table: Table) -> bool:
-    """Check whether the screen is wide enough for every cell of a table in one line."""
-    console = terminal.get_console()
-    options = console.options.update(max_width=UNBOUNDED)
-    return Measurement.get(console, options, table).maximum <= console.width
-
-
-def _table(*right: str, gap: int = 2) -> Table:
-    """Make a plain table that begins with columns of figures, with `gap` spaces between columns."""
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        padding=(0, gap - 1, 0, 0),
-        pad_edge=False,
-        header_style="bold",
-        show_edge=False,
-    )
-    for name in right:
-        table.add_column(terminal.to_printable(name), justify="right", no_wrap=True)
-    return table

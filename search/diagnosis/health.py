@@ -19,6 +19,27 @@ STEADY_SHARE = 2 / 3
 FREQUENT_LOSS = 0.02
 """Drop of the frequent classes' mean metric that still counts as none: the noise of two epochs."""
 
+FOUND_LEVEL = 0.01
+"""Metric of a class up to which nothing of it is found."""
+
+LEARNED_LEVEL = 0.1
+"""Metric of a class from which on it was learned, so that it can be lost again."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadClasses:
+    """The classes of which a trial finds nothing in its last epoch, by index.
+
+    Attributes:
+        never_found: not found in any epoch.
+        lost: learned before.
+        judged: number of classes that the validation split contains.
+    """
+
+    never_found: tuple[int, ...]
+    lost: tuple[int, ...]
+    judged: int
+
 
 @dataclass(frozen=True, slots=True)
 class HealthSign:
@@ -39,16 +60,25 @@ class HealthSign:
         return f"{verdict}: {self.name} ({self.detail})"
 
 
-def describe_health(records: Sequence[EpochRecord], direction: Direction) -> tuple[str, ...]:
+def describe_health(
+    records: Sequence[EpochRecord], direction: Direction, names: Sequence[str] = ()
+) -> tuple[str, ...]:
     """The signs of health of a trial as text, a line for each."""
-    return tuple(map(str, check_health(records, direction)))
+    return tuple(map(str, check_health(records, direction, names)))
 
 
-def check_health(records: Sequence[EpochRecord], direction: Direction) -> tuple[HealthSign, ...]:
+def check_health(
+    records: Sequence[EpochRecord], direction: Direction, names: Sequence[str] = ()
+) -> tuple[HealthSign, ...]:
     """Check the signs of health of a trial.
 
     Epochs that broke off are left out. Losses are compared among the epochs after the schedule has
     settled.
+
+    Args:
+        records: of the trial.
+        direction: of the metric.
+        names: of the classes; those without a name are numbered.
     """
     complete = [record for record in records if record.broken_step is None]
     settled = [record for record in complete if record.settled]
@@ -58,7 +88,49 @@ def check_health(records: Sequence[EpochRecord], direction: Direction) -> tuple[
         _check_norm(complete),
         _check_parts(settled),
         _check_classes(complete),
+        _check_dead_classes(complete, names),
     )
+
+
+def find_dead_classes(records: Sequence[EpochRecord]) -> DeadClasses:
+    """Find the classes of which a trial finds nothing in its last epoch."""
+    complete = [record for record in records if record.broken_step is None]
+    never_found = []
+    lost = []
+    judged = 0
+    for index, last in enumerate(complete[-1].class_metric if complete else ()):
+        if last is None:
+            continue
+        judged += 1
+        # The number of classes may change in records of older versions.
+        course = [
+            record.class_metric[index] or 0.0
+            for record in complete
+            if index < len(record.class_metric)
+        ]
+        if max(course) <= FOUND_LEVEL:
+            never_found.append(index)
+        elif last <= FOUND_LEVEL and max(course) >= LEARNED_LEVEL:
+            lost.append(index)
+    return DeadClasses(tuple(never_found), tuple(lost), judged)
+
+
+def name_classes(indices: Sequence[int], names: Sequence[str]) -> tuple[str, ...]:
+    """The names of classes; those without a name are numbered."""
+    return tuple(names[index] if index < len(names) else str(index) for index in indices)
+
+
+def _check_dead_classes(records: Sequence[EpochRecord], names: Sequence[str]) -> HealthSign:
+    name = "every class is found"
+    dead = find_dead_classes(records)
+    if len(records) < 2 or dead.judged < 2:
+        return HealthSign(name, None, "fewer than 2 epochs, or 2 classes")
+    details = [
+        f"{len(indices)} of {dead.judged} classes {what}: {', '.join(name_classes(indices, names))}"
+        for what, indices in (("never found", dead.never_found), ("found and lost", dead.lost))
+        if indices
+    ]
+    return HealthSign(name, not details, "; ".join(details) or f"all {dead.judged} classes")
 
 
 def _check_loss(records: Sequence[EpochRecord]) -> HealthSign:

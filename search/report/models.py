@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from search.pruners.robust_stats import NOISE_EPOCHS, estimate_noise
 from spaces.config import Direction, ScoreRule
-from spaces.records import Diagnosis, EpochRecord
+from spaces.records import CLEAR_CONFIDENCE, Diagnosis, EpochRecord
 from storage.rows import Finding, TrialState
 
 
@@ -24,6 +24,13 @@ class JsonReport:
         return payload
 
 
+class ClassScore(NamedTuple):
+    """The metric of one class."""
+
+    name: str
+    metric: float
+
+
 @dataclass(frozen=True, slots=True)
 class LeaderboardRow:
     """A complete trial on the leaderboard.
@@ -36,6 +43,9 @@ class LeaderboardRow:
         lr: the learning rate that a sampled multiple amounts to.
         test: the metric on the test split, which nothing was chosen by.
         tied: whether noise alone may explain the distance to the first row; never of the first row.
+        worst_class: of the best epoch; None where there is one class at most.
+        never_found: the classes of which no epoch found anything.
+        lost: the classes that were learned, and of which the last epoch finds nothing.
     """
 
     rank: int
@@ -49,6 +59,9 @@ class LeaderboardRow:
     lr: float | None
     test: float | None
     tied: bool
+    worst_class: ClassScore | None = None
+    never_found: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +70,10 @@ class Kill:
 
     Attributes:
         signal: a divergence signal, a pruner, or `error`.
-        remedy: the first remedy as text; empty where there is none.
+        reason: the name of what ended the trial, and what it found.
+        statement: what the signal or the pruner found; empty where the store has no evidence.
+        cause: of the diagnosis if it is clear.
+        remedy: the first remedy of a clear diagnosis, as text; empty where there is none.
         confidence: of the diagnosis; None where there is no diagnosis.
     """
 
@@ -71,6 +87,101 @@ class Kill:
     remedy: str
     severity: float | None
     confidence: float | None = None
+    statement: str = ""
+
+    @property
+    def is_diagnosed(self) -> bool:
+        """Whether `cause` is that of a clear diagnosis."""
+        return self.confidence is not None and self.confidence >= CLEAR_CONFIDENCE
+
+
+@dataclass(frozen=True, slots=True)
+class TrialWarning:
+    """What was found in a trial that nevertheless became complete.
+
+    Attributes:
+        cause: of the diagnosis if it is clear, else empty.
+    """
+
+    number: int | None
+    signal: str
+    epoch: int
+    statement: str
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class RemedyTrial:
+    """A trial that tries another trial's remedy, and what the remedy did.
+
+    Attributes:
+        of: number of the trial whose remedy it is.
+        title: of the remedy; empty where the store does not have it.
+        cause: of the diagnosis that gave the remedy; empty likewise.
+        before: score of the other trial.
+        after: score of this trial.
+        epochs: over how many epochs the two are compared; None for each trial's own epochs.
+        verdict: whether the score changed beyond noise; None while it is unknown.
+        by_sampler: whether the sampler chose it.
+    """
+
+    number: int
+    of: int
+    title: str
+    cause: str
+    before: float | None
+    after: float | None
+    epochs: int | None
+    verdict: Literal["helped", "worse", "same"] | None
+    by_sampler: bool = False
+
+    @property
+    def change(self) -> float | None:
+        """How much higher the score is than that of the other trial."""
+        if self.before is None or self.after is None:
+            return None
+        return self.after - self.before
+
+
+@dataclass(frozen=True, slots=True)
+class RemedyRecord:
+    """What a remedy did wherever it was tried.
+
+    Attributes:
+        tried: number of trials whose outcome is known.
+        median_change: of the score; None where no trial has two scores to compare.
+    """
+
+    title: str
+    tried: int
+    helped: int
+    worse: int
+    median_change: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class RemedyOffer:
+    """A remedy of a trial, and how the study can try it.
+
+    Attributes:
+        choice: which of the trial's remedies, counted from 1.
+        description: title and changes as text.
+        in_space: whether the study can try it.
+        command: that tries it; empty where the study cannot.
+        widenings: changes of the space after which it would contain the remedy.
+        options: the same as options of `search run`, for a new study.
+        tried: the trials that tried it.
+    """
+
+    choice: int
+    title: str
+    description: str
+    patch: Mapping[str, Any]
+    in_space: bool
+    command: str
+    widenings: tuple[str, ...]
+    options: tuple[str, ...]
+    tried: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +214,11 @@ class StudyReport(JsonReport):
 
     Attributes:
         states: number of trials in each state; `left` are those of the budget that have not begun.
-        lessons: the regions of the search space in which trials diverged, as text.
-        health: the signs of health, each with the number of complete trials that show it.
+        lessons: the regions of the search space in which trials diverged or ended early, as text.
+        health: the signs of health by which complete trials differ, and classes never found.
+        warnings: what was found in complete trials without ending them.
+        remedies: what each remedy did wherever it was tried, the most often tried first.
+        remedy_trials: the trials that tried one.
         workers: the workers that are working on a trial.
         device_s: device time of all trials, as charged, in seconds.
         device_budget_s: limit of the device time, in seconds; None for no limit.
@@ -129,6 +243,9 @@ class StudyReport(JsonReport):
     device_s: float
     device_budget_s: float | None
     weights: str | None = None
+    warnings: tuple[TrialWarning, ...] = ()
+    remedies: tuple[RemedyRecord, ...] = ()
+    remedy_trials: tuple[RemedyTrial, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +255,9 @@ class TrialReport(JsonReport):
     Attributes:
         findings: evidence and diagnosis of every signal that fired.
         trouble: diagnosis of a complete trial that lacks a sign of health.
+        diagnosis: the one of these that the remedies are from.
+        remedies: what to try, in order.
+        remedy_of: what this trial's remedy did, if it tries one of another trial.
         attempts: number of workers that have claimed the trial.
     """
 
@@ -164,6 +284,9 @@ class TrialReport(JsonReport):
     attempts: int
     worker: str
     host: str
+    diagnosis: Diagnosis | None = None
+    remedies: tuple[RemedyOffer, ...] = ()
+    remedy_of: RemedyTrial | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """A mapping of JSON values, in which a finding has the keys `evidence` and `diagnosis`."""
@@ -185,6 +308,8 @@ def metric_noise(records: Sequence[EpochRecord]) -> float | None:
 
 
 def _to_json(value: Any) -> Any:
+    if hasattr(value, "_asdict"):  # a named tuple
+        value = value._asdict()
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):

@@ -12,17 +12,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from search.diagnosis.failure_regions import find_failure_regions
-from search.diagnosis.health import check_health
-from search.diagnosis.remedies import describe_remedy
+from search.diagnosis.failure_regions import Trial, find_failure_regions
+from search.diagnosis.health import find_dead_classes, name_classes
+from search.diagnosis.stored_diagnosis import list_class_names
 from search.export import best_weights
-from search.report.models import ActiveWorker, Kill, LeaderboardRow, StudyReport, metric_noise
+from search.report.models import ActiveWorker, ClassScore, LeaderboardRow, StudyReport, metric_noise
+from search.report.remedy_outcomes import measure_remedies, summarize_remedies
+from search.report.stopped_trials import collect_kills, collect_warnings
+from search.report.study_health import describe_study_health
 from search.stored_study import find_study, sampled_values
-from spaces.config import MetricConfig
 from spaces.loader import check
 from spaces.records import EpochRecord, best_record
 from spaces.study import StudySpec
-from storage.rows import ACTIVE_STATES, FINAL_STATES, Finding, Progress, StoredTrial
+from storage.rows import ACTIVE_STATES, FINAL_STATES, Progress, StoredTrial
 
 if TYPE_CHECKING:
     from storage.files.study_files import StudyFiles
@@ -30,19 +32,6 @@ if TYPE_CHECKING:
 
 Records = Mapping[int, list[EpochRecord]]
 """Id of a trial → its records."""
-
-KILLED_STATES = tuple(state for state in FINAL_STATES if state != "complete")
-
-WORSE_THAN_PEERS = "worse than its peers"
-"""The cause of every pruned trial, which itself may be healthy."""
-
-CLEAR_CONFIDENCE = 0.3
-"""Confidence below which a diagnosis counts as unclear."""
-
-UNCLEAR_CAUSE = "no clear cause"
-
-LISTED_TRIALS = 8
-"""Numbers of trials that a line about health lists."""
 
 
 def study_report(store: Store, name: str, files: StudyFiles | None = None) -> StudyReport:
@@ -61,9 +50,12 @@ def study_report(store: Store, name: str, files: StudyFiles | None = None) -> St
     trials = store.trials.list_trials(stored.id)
     records = store.epochs.study_records(stored.id)
     complete = [trial for trial in trials if trial.state == "complete"]
-    kills = _collect_kills(trials, records, store.findings.study_evidence(stored.id))
+    findings = store.findings.study_evidence(stored.id)
+    kills = collect_kills(trials, records, findings)
     device_time = store.budget.find_device_time(stored.id)
     leaderboard = _rank_complete(complete, records, spec)
+    tried = store.remedies.list_tried(stored.id)
+    remedy_trials = measure_remedies(tried, trials, records, spec.metric)
     weights = None
     if files is not None and leaderboard:
         weights = best_weights(files, stored, leaderboard[0].number)
@@ -79,13 +71,16 @@ def study_report(store: Store, name: str, files: StudyFiles | None = None) -> St
         states=_count_states(trials, spec.trials),
         leaderboard=leaderboard,
         kills=kills,
-        causes=dict(Counter(map(_counted_cause, kills)).most_common()),
-        lessons=_failure_regions(trials, spec),
-        health=_study_health(complete, records, spec.metric),
+        causes=dict(Counter(kill.cause for kill in kills).most_common()),
+        lessons=_describe_regions(trials, spec),
+        health=describe_study_health(complete, records, spec.metric.direction),
         workers=active_workers(store.trials.list_progress(stored.id)),
         device_s=device_time.charged_s,
         device_budget_s=device_time.budget_s,
         weights=weights,
+        warnings=collect_warnings(complete, findings),
+        remedies=summarize_remedies(remedy_trials),
+        remedy_trials=remedy_trials,
     )
 
 
@@ -108,38 +103,10 @@ def active_workers(lines: Sequence[Progress]) -> tuple[ActiveWorker, ...]:
     )
 
 
-def _study_health(
-    complete: Sequence[StoredTrial], records: Records, metric: MetricConfig
-) -> tuple[str, ...]:
-    """A line for each sign of health: how many complete trials show it, and which do not."""
-    signs = {
-        trial.number: check_health(records.get(trial.id, []), metric.direction)
-        for trial in complete
-    }
-    lines = []
-    for column in zip(*signs.values(), strict=True):
-        found = dict(zip(signs, column, strict=True))
-        missing = [str(number) for number, sign in found.items() if sign.present is False]
-        judged = sum(sign.present is not None for sign in column)
-        line = f"{column[0].name}: {judged - len(missing)} of {judged} complete trials"
-        if missing:
-            line += f"; missing in trial {', '.join(missing[:LISTED_TRIALS])}"
-        if len(missing) > LISTED_TRIALS:
-            line += " …"
-        lines.append(line)
-    return tuple(lines)
-
-
-def _counted_cause(kill: Kill) -> str:
-    """The cause under which a trial is counted; a diagnosis without much confidence is unclear."""
-    is_clear = kill.confidence is None or kill.confidence >= CLEAR_CONFIDENCE
-    return kill.cause if is_clear else UNCLEAR_CAUSE
-
-
-def _failure_regions(trials: Sequence[StoredTrial], spec: StudySpec) -> tuple[str, ...]:
+def _describe_regions(trials: Sequence[StoredTrial], spec: StudySpec) -> tuple[str, ...]:
     """The failure regions of the trials that ended without an error, as text."""
-    ended = [
-        (sampled_values(spec, trial.config or {})[0], trial.state == "diverged")
+    ended: list[Trial] = [
+        (sampled_values(spec, trial.config or {})[0], trial.state)
         for trial in trials
         if trial.state in ("complete", "pruned", "diverged")
     ]
@@ -182,69 +149,34 @@ def _leaderboard_row(
     """The row of a trial, not ranked yet."""
     params, lr = sampled_values(spec, trial.config or {})
     tests = [record.test.metric for record in records if record.test is not None]
+    best = best_record(records, spec.metric.direction)
+    names = list_class_names(trial.used or {}, records)
+    dead = find_dead_classes(records)
     return LeaderboardRow(
         rank=1,
         number=trial.number or 0,
         score=score,
         noise=metric_noise(records),
-        best_epoch=best_record(records, spec.metric.direction).epoch,
+        best_epoch=best.epoch,
         epochs=records[-1].epoch,
         preset=trial.preset or "",
         params=params,
         lr=lr,
         test=tests[-1] if tests else None,
         tied=False,
+        worst_class=_find_worst_class(best, names),
+        never_found=name_classes(dead.never_found, names),
+        lost=name_classes(dead.lost, names),
     )
 
 
-def _collect_kills(
-    trials: Sequence[StoredTrial], records: Records, findings: Mapping[int, Sequence[Finding]]
-) -> tuple[Kill, ...]:
-    kills = []
-    for trial in trials:
-        if trial.state not in KILLED_STATES:
-            continue
-        # Severity 0: a warning, or the peer pruner, which `_ended_trial` describes.
-        found = [each for each in findings.get(trial.id, ()) if each[0].severity > 0]
-        if found:
-            kills.append(_diverged_trial(trial, found[-1]))
-        else:
-            kills.append(_ended_trial(trial, records.get(trial.id, ())))
-    return tuple(kills)
-
-
-def _ended_trial(trial: StoredTrial, records: Sequence[EpochRecord]) -> Kill:
-    """A trial that no signal ended: pruned by its peers, or failed with an error."""
-    ended_by = trial.signal or ""
-    pruned = trial.state == "pruned"
-    return Kill(
-        number=trial.number,
-        state=trial.state,
-        signal=ended_by if pruned else "error",
-        epoch=records[-1].epoch if records else None,
-        step=None,
-        reason=trial.reason,
-        cause=WORSE_THAN_PEERS if pruned else ended_by,
-        remedy="",
-        severity=None,
-    )
-
-
-def _diverged_trial(trial: StoredTrial, finding: Finding) -> Kill:
-    """A trial that a signal ended, with what its diagnosis found."""
-    evidence, diagnosis = finding
-    remedy = ""
-    if diagnosis is not None and diagnosis.remedies:
-        remedy = describe_remedy(diagnosis.remedies[0], trial.config or {})
-    return Kill(
-        number=trial.number,
-        state=trial.state,
-        signal=evidence.signal,
-        epoch=evidence.epoch,
-        step=evidence.step,
-        reason=trial.reason,
-        cause="unknown" if diagnosis is None else diagnosis.cause,
-        remedy=remedy,
-        severity=evidence.severity,
-        confidence=None if diagnosis is None else diagnosis.confidence,
-    )
+def _find_worst_class(record: EpochRecord, names: Sequence[str]) -> ClassScore | None:
+    """The first class with the lowest metric in an epoch; None where there is one class at most."""
+    found = {
+        index: metric for index, metric in enumerate(record.class_metric) if metric is not None
+    }
+    if len(found) < 2:
+        return None
+    worst = min(found, key=lambda index: found[index])
+    (name,) = name_classes([worst], names)
+    return ClassScore(name, found[worst])

@@ -5,22 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from search.diagnosis.health import check_health, describe_health
-from search.diagnosis.rank_causes import diagnose
+from search.diagnosis.health import describe_health
+from search.diagnosis.stored_diagnosis import diagnose_complete, find_ending, list_class_names
+from search.planning.plan import make_plan
 from search.report.models import TrialReport
+from search.report.remedy_offers import offer_remedies
+from search.report.remedy_outcomes import measure_remedy
 from search.stored_study import find_study, sampled_values
-from spaces.config import Direction
 from spaces.errors import StoreError
 from spaces.loader import check
-from spaces.records import ClassCounts, Diagnosis, EpochRecord
+from spaces.records import Diagnosis
 from spaces.study import StudySpec
-from storage.rows import StoredStudy, StoredTrial
+from storage.rows import Finding, StoredStudy, StoredTrial
 
 if TYPE_CHECKING:
     from storage.store import Store
-
-CLEAR_CONFIDENCE = 0.5
-"""Confidence above which a complete trial's cause is reported: likelier than all others."""
 
 LISTED_TRIALS = 20
 """Numbers of trials that an error lists."""
@@ -44,7 +43,17 @@ def trial_report(store: Store, name: str, number: int) -> TrialReport:
         raise _unknown_trial(store, stored, number)
     records = tuple(store.epochs.trial_records(trial.id))
     params, lr = sampled_values(spec, trial.config or {})
-    names = _class_names(trial, records)
+    names = list_class_names(trial.used or {}, records)
+    findings = tuple(
+        (evidence, None if diagnosis is None else diagnosis.withhold_unclear())
+        for evidence, diagnosis in store.findings.trial_evidence(trial.id)
+    )
+    direction = spec.metric.direction
+    trouble = None
+    if trial.state == "complete":
+        trouble = diagnose_complete(records, trial.config or {}, direction, names)
+    diagnosis = _choose_diagnosis(trial, findings, trouble)
+    tried = store.remedies.list_tried(stored.id)
     return TrialReport(
         study=name,
         number=number,
@@ -62,35 +71,28 @@ def trial_report(store: Store, name: str, number: int) -> TrialReport:
         reason=trial.reason,
         error=trial.error,
         records=records,
-        findings=tuple(store.findings.trial_evidence(trial.id)),
-        health=describe_health(records, spec.metric.direction),
+        findings=findings,
+        health=describe_health(records, spec.metric.direction, names),
         class_names=names,
-        trouble=_diagnose_complete(trial, records, spec.metric.direction, names),
+        trouble=trouble,
         attempts=trial.attempt,
         worker=trial.worker,
         host=trial.host,
+        diagnosis=diagnosis,
+        remedies=offer_remedies(make_plan(spec), trial, diagnosis, tried),
+        remedy_of=measure_remedy(store, stored.id, spec.metric, trial, tried),
     )
 
 
-def _diagnose_complete(
-    trial: StoredTrial, records: Sequence[EpochRecord], direction: Direction, names: tuple[str, ...]
+def _choose_diagnosis(
+    trial: StoredTrial, findings: Sequence[Finding], trouble: Diagnosis | None
 ) -> Diagnosis | None:
-    """Diagnose a complete trial that lacks a sign of health; None where no cause is clear."""
-    if trial.state != "complete":
-        return None
-    if all(sign.present is not False for sign in check_health(records, direction)):
-        return None
-    counts = ClassCounts(names, (0,) * len(names))  # the names alone
-    found = diagnose(None, records, trial.config or {}, counts)
-    return found if found.confidence > CLEAR_CONFIDENCE else None
-
-
-def _class_names(trial: StoredTrial, records: Sequence[EpochRecord]) -> tuple[str, ...]:
-    """The class names that the objective recorded, else the indices of the classes."""
-    recorded = (trial.used or {}).get("environment.classes")
-    if recorded:
-        return tuple(map(str, recorded))
-    return tuple(map(str, range(len(records[0].class_metric)))) if records else ()
+    """The diagnosis of what ended the trial, else of its last warning, else of its problem."""
+    ending = find_ending(trial, findings)
+    for _, diagnosis in [ending] if ending is not None else [*reversed(findings)]:
+        if diagnosis is not None:
+            return diagnosis
+    return trouble
 
 
 def _unknown_trial(store: Store, stored: StoredStudy, number: int) -> StoreError:

@@ -114,7 +114,7 @@ def optuna_end(outcome: Outcome) -> OptunaEnd:
     constraints: dict[str, float] = {}
     attributes: dict[str, str] = {}
     if outcome.evidence is not None and outcome.diagnosis is not None:
-        attributes["cause"] = outcome.diagnosis.cause
+        attributes["cause"] = outcome.diagnosis.withhold_unclear().cause
         if outcome.state == "diverged":
             constraints["diverged"] = float(outcome.evidence.severity)
     if outcome.state == "complete":

@@ -21,13 +21,10 @@ from search.planning.random_seeds import derive_seed
 from search.sampling.history import DistinctGroups
 from spaces.parameters import Choice, FloatRange, Parameter
 from spaces.study import StudySpec
+from storage.tables.optuna_tables import REMEDY
 
 PRESET = "preset"
 """User attribute of an enqueued trial: the name of its preset."""
-
-REMEDY = "remedy"
-"""User attribute of a trial that tries another trial's remedy: the number of that trial (`of`), its
-`preset`, and the `patch` outside the search space."""
 
 
 class TrialSeededSampler(BaseSampler):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from search.sampling.worker_study import WorkerStudy
 from search.stored_study import stored_plan
 from search.worker.checkpoints import CHECKPOINT_EVERY_S, checkpoint_every_s
 from search.worker.options import WorkerOptions
+from search.worker.remedy_suggestions import RemedySuggester
 from search.worker.stop import StopRequest
 from search.worker.tracker import Tracker, make_tracker
 from spaces.config import TrialConfig
@@ -119,6 +120,11 @@ class WorkerContext:
     tracker: Tracker
     checkpoint_s: float = CHECKPOINT_EVERY_S
     data_key: str | None = None
+
+    @cached_property
+    def remedies(self) -> RemedySuggester:
+        """Suggests remedies where the study's sampler may try some."""
+        return RemedySuggester(self.store, self.stored.id, self.plan)
 
     def load_data(self, config: TrialConfig) -> None:
         """Load the data of a configuration, unless they are still loaded from the last trial."""

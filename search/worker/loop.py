@@ -129,6 +129,7 @@ def _train_next(context: WorkerContext, stored: StoredStudy, outage: OutageTrack
             worker=worker,
             lease_s=LEASE_S,
             device=context.device,
+            remedies=context.remedies.suggest_remedies(),
         )
         outage.record_answer()
         step = _train_claimed(context, stored, claim)

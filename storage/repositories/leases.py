@@ -35,7 +35,16 @@ from storage.repositories.device_time import (
 )
 from storage.repositories.findings import save_finding
 from storage.repositories.reaping import MAX_LOST_WORKERS, reap_lost
-from storage.rows import ACTIVE_STATES, FINAL_STATES, Claim, OptunaEnd, Outcome, SampledTrial
+from storage.repositories.remedies import enqueue_suggested
+from storage.rows import (
+    ACTIVE_STATES,
+    FINAL_STATES,
+    Claim,
+    OptunaEnd,
+    Outcome,
+    SampledTrial,
+    SuggestedRemedies,
+)
 from storage.tables.models import Study, Trial
 
 
@@ -50,12 +59,14 @@ class LeaseRepository(Repository):
         lease_s: float,
         max_lost: int = MAX_LOST_WORKERS,
         device: str | None = None,
+        remedies: SuggestedRemedies | None = None,
     ) -> Claim | None:
         """Claim a trial for `lease_s` seconds; exact with any number of processes.
 
         A trial that was paused, or whose worker stopped responding, comes first. Then, while the
         study has fewer than `budget` trials, a new one; it also runs in Optuna's tables if the
-        store knows them. A trial that lost `max_lost` workers is failed instead.
+        store knows them, and tries the first of `remedies` that no trial has tried, if nothing else
+        is enqueued. A trial that lost `max_lost` workers is failed instead.
 
         Returns:
             None when there is nothing left to do, or the study's device time is exhausted.
@@ -80,8 +91,12 @@ class LeaseRepository(Repository):
             owner["charged_until"] = now() if device_time is None else null()
             claim = self._claim_paused(connection, study_id, owner)
             if claim is None:
-                claim = self._create_trial(connection, study_id, optuna_study_id, budget, owner)
-            if claim is None or device_time is None:
+                if _count_trials(connection, study_id) >= budget:
+                    return None
+                if remedies is not None:
+                    enqueue_suggested(connection, self._optuna, optuna_study_id, remedies)
+                claim = self._create_trial(connection, study_id, optuna_study_id, owner)
+            if device_time is None:
                 return claim
             left_s = charge_lease(connection, claim.trial_id, device_time, lease_s)
             return replace(claim, device_left_s=left_s)
@@ -242,12 +257,9 @@ class LeaseRepository(Repository):
         connection: Connection,
         study_id: int,
         optuna_study_id: int,
-        budget: int,
         owner: Mapping[str, Any],
-    ) -> Claim | None:
-        """Create a trial, None when the study has as many as its budget."""
-        if _count_trials(connection, study_id) >= budget:
-            return None
+    ) -> Claim:
+        """Create a trial, which runs in Optuna's tables too if the store knows them."""
         started = self._optuna.start_trial(connection, optuna_study_id)
         optuna_trial_id, number = started or (None, None)
         values = {

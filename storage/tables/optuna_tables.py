@@ -32,6 +32,14 @@ CONSTRAINTS = "constraints"
 KILLED = "killed"
 """User attribute of a trial that did not complete: why."""
 
+REMEDY = "remedy"
+"""User attribute of a trial that tries another trial's remedy.
+
+The number of that trial (`of`), its `preset`, the `patch` outside the search space, and, but for
+trials of version 0.1.0, which of its remedies (`choice`), the `title`, the `cause`, and whether the
+sampler chose it (`by_sampler`).
+"""
+
 _STATE = sa.Enum("RUNNING", "COMPLETE", "PRUNED", "FAIL", "WAITING", name="trialstate")
 studies = sa.table("studies", column("study_id", sa.Integer))
 trials = sa.table(
@@ -172,6 +180,11 @@ def decode_float(value: float | None, kind: str) -> float:
     return {"INF_POS": math.inf, "INF_NEG": -math.inf}.get(kind, math.nan)
 
 
+def has_waiting(connection: Connection, study_id: int) -> bool:
+    """Whether a configuration is enqueued that no worker has started."""
+    return connection.execute(_ANY_WAITING, {"b_study": study_id}).first() is not None
+
+
 def _insert_trial(
     connection: Connection, study_id: int, *, state: str, started: datetime | None
 ) -> tuple[int, int]:
@@ -246,6 +259,7 @@ _FIRST_WAITING = (
     .limit(1)
     .with_for_update(skip_locked=True)
 )
+_ANY_WAITING = sa.select(trials.c.trial_id).where(_OF_STUDY, trials.c.state == "WAITING").limit(1)
 _START = (
     sa.update(trials)
     .where(trials.c.trial_id == bindparam("b_trial"))

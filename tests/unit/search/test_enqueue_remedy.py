@@ -12,7 +12,7 @@ import pytest
 from optuna.trial import TrialState
 
 from search.cli.run_study import load_stored_spec
-from search.enqueue_remedy import RemedyChoice, enqueue_remedy, locate_in_space, parse_choice
+from search.enqueue_remedy import RemedyChoice, enqueue_remedy, parse_choice
 from search.planning.plan import Plan
 from search.sampling.connection import open_trials
 from search.sampling.sampler import start_from_attributes
@@ -22,7 +22,7 @@ from spaces.errors import InputError, StoreError, StudyError
 from spaces.records import Diagnosis, Evidence, Remedy
 from spaces.study import StudySpec
 from storage.location import StoreLocation
-from storage.rows import Outcome, StoredTrial
+from storage.rows import Outcome, StoredTrial, TriedRemedy
 
 SPACE = {
     "optimizer.lr_multiple": {"kind": "float", "low": 0.01, "high": 100, "log": True},
@@ -54,7 +54,11 @@ def session(sqlite_url: str) -> Iterator[Session]:
 
 
 def killed(
-    session: Session, *remedies: Remedy, preset: str | None = None, make_record: Any = None
+    session: Session,
+    *remedies: Remedy,
+    preset: str | None = None,
+    make_record: Any = None,
+    confidence: float = 1.0,
 ) -> StoredTrial:
     """Trial 0, which diverged, with these remedies."""
     store, stored = session.store, session.stored
@@ -65,7 +69,7 @@ def killed(
         claim, claim.number or 0, claim.optuna_trial_id or 0, config, preset
     )
     store.epochs.append_epoch(claim, make_record(1), 600)
-    diagnosis = Diagnosis("learning rate too high", ("it was",), remedies)
+    diagnosis = Diagnosis("learning rate too high", ("it was",), remedies, confidence)
     store.leases.finish_trial(
         claim,
         Outcome(
@@ -122,57 +126,6 @@ class TestStoredSpec:
         assert list(tmp_path.iterdir()) == []
 
 
-class TestPlace:
-    def test_inside(self, session: Session, make_record: Any) -> None:
-        """A change of a dimension is a place in the space, and nothing lies outside."""
-        params, patch = locate_in_space(
-            session.plan, killed(session, make_record=make_record), slower()
-        )
-        assert params == {"optimizer.lr_multiple": 0.5, "weights.method": "uniform"}
-        assert patch == {}
-
-    def test_outside(self, session: Session, make_record: Any) -> None:
-        """A change of what is not searched is next to it."""
-        params, patch = locate_in_space(
-            session.plan,
-            killed(session, make_record=make_record),
-            Remedy("clip", {"optimizer.grad_clip_norm": 1.0}),
-        )
-        assert params == PARAMS
-        assert patch == {"optimizer.grad_clip_norm": 1.0}
-
-    def test_wakes_a_dimension(self, session: Session, make_record: Any) -> None:
-        """A dimension that exists only now takes the remedy's value, or is left to the sampler where it names none."""
-        trial = killed(session, make_record=make_record)
-        weigh = {"weights.method": "sqrt_inv_freq"}
-        assert (
-            locate_in_space(
-                session.plan, trial, Remedy("weigh", {**weigh, "weights.clip_ratio": 100.0})
-            )[0]["weights.clip_ratio"]
-            == 100
-        )
-        assert (
-            "weights.clip_ratio"
-            not in locate_in_space(session.plan, trial, Remedy("weigh", weigh))[0]
-        )
-
-    def test_not_searched_there(self, session: Session, make_record: Any) -> None:
-        """A value outside its dimension is refused with the dimension's range."""
-        with pytest.raises(StudyError, match="outside the study's search space") as caught:
-            locate_in_space(session.plan, killed(session, make_record=make_record), slower(1e-6))
-        assert "0.01" in caught.value.allowed
-
-    def test_no_configuration(self, session: Session, make_record: Any) -> None:
-        """A patch that does not go with the rest of the configuration is refused by its path."""
-        with pytest.raises(StudyError) as caught:
-            locate_in_space(
-                session.plan,
-                killed(session, make_record=make_record),
-                Remedy("odd", {"loss.gamma": -1.0}),
-            )
-        assert "gamma" in caught.value.where
-
-
 class TestEnqueue:
     def waiting(self, session: Session) -> list[optuna.trial.FrozenTrial]:
         """Optuna's trials that wait."""
@@ -221,16 +174,6 @@ class TestEnqueue:
             config.loss.dice_weight,
         ) == (1.0, 30.0, 0.2)
 
-    def test_of_a_remedy(self, session: Session, make_record: Any) -> None:
-        """What an earlier remedy changed outside the space is carried on."""
-        clip = {"optimizer.grad_clip_norm": 1.0}
-        trial = killed(session, slower(), make_record=make_record)
-        config = session.plan.make_config(PARAMS, 0, None, clip).model_dump(mode="json")
-        changed = replace(trial, config=config, preset="remedy of 3")
-        from search.enqueue_remedy import _values_outside
-
-        assert _values_outside(session.plan, changed, None) == clip
-
     def configured(self, plan: Plan, waiting: optuna.trial.FrozenTrial) -> Any:
         """The configuration that a worker gives a trial that waits."""
         start = start_from_attributes(waiting.user_attrs)
@@ -272,6 +215,36 @@ class TestEnqueue:
         with pytest.raises(StudyError, match="trial 0 has no remedies") as caught:
             enqueue_remedy(session, RemedyChoice(0))
         assert caught.value.found == f"it is {state}"
+
+    def test_unclear(self, session: Session, make_record: Any) -> None:
+        """A trial without a clear cause has nothing to enqueue."""
+        killed(session, slower(), make_record=make_record, confidence=0.39)
+        with pytest.raises(StudyError, match="no clear cause") as caught:
+            enqueue_remedy(session, RemedyChoice(0))
+        assert caught.value.found == "the likeliest cause: learning rate too high (39% sure)"
+        assert self.waiting(session) == []
+
+    def test_recorded(self, session: Session, make_record: Any) -> None:
+        """What is tried is recorded with its origin, title and cause."""
+        killed(session, slower(), make_record=make_record)
+        enqueue_remedy(session, RemedyChoice(0))
+        (tried,) = session.store.remedies.list_tried(session.stored.id)
+        assert tried == TriedRemedy(1, 0, 1, "learning rate × 0.5", "learning rate too high")
+
+    def test_not_searched_there(self, session: Session, make_record: Any) -> None:
+        """A value outside its dimension is refused with the range and how to widen it."""
+        killed(session, slower(1e-6), make_record=make_record)
+        with pytest.raises(StudyError, match="outside the study's search space") as caught:
+            enqueue_remedy(session, RemedyChoice(0))
+        assert "0.01" in caught.value.allowed
+        assert "--set space.optimizer.lr_multiple.low=1.0e-06" in caught.value.next_step
+
+    def test_no_configuration(self, session: Session, make_record: Any) -> None:
+        """A patch that does not fit the rest of the configuration is refused by its path."""
+        killed(session, Remedy("odd", {"loss.gamma": -1.0}), make_record=make_record)
+        with pytest.raises(StudyError) as caught:
+            enqueue_remedy(session, RemedyChoice(0))
+        assert "gamma" in caught.value.where
 
     def test_too_many(self, session: Session, make_record: Any) -> None:
         """A remedy that the trial does not have is refused with how many it has."""

@@ -39,3 +39,14 @@ class TestFormerNames:
         spec = load_study("focal_gamma", CHANGES)
         stored = {**spec.definition(), "signals": {"loss_metric_divorce": {"drop": 0.1}}}
         assert ("signals.loss_metric_decoupling.drop", "0.1", "0.4") in find_changes(stored, spec)
+
+
+class TestNewFields:
+    def test_resumed(self) -> None:
+        """A study that was stored before a field existed is resumed with the field's default."""
+        spec = load_study("focal_gamma", CHANGES)
+        stored = spec.definition()
+        del stored["sampler"]["remedies"]
+        assert find_changes(stored, spec) == []
+        wanted = load_study("focal_gamma", CHANGES | {"sampler.remedies": 3})
+        assert find_changes(stored, wanted) == [("sampler.remedies", "0", "3")]

@@ -9,7 +9,8 @@ import pytest
 
 from search.console import curves
 from search.report.trial_report import trial_report
-from spaces.records import TestScore
+from spaces.records import Diagnosis, Evidence, Remedy, TestScore
+from storage.rows import Outcome
 
 if TYPE_CHECKING:
     from tests.unit.search.conftest import Demo
@@ -57,9 +58,54 @@ class TestTrial:
             in out
         )
         assert (
-            "1. clip: the norm at 1: optimizer.grad_clip_norm none → 1 2. look at the masks" in out
+            "1. clip: the norm at 1: optimizer.grad_clip_norm none → 1 "
+            "search run --study focal_gamma --enqueue-remedy 3:1 2. look at the masks"
+        ) in out
+
+    def test_outside_the_space(self, demo: Demo, capsys: pytest.CaptureFixture[str]) -> None:
+        """A remedy outside the space is offered with what the space lacks, and not as a command."""
+        remedy = Remedy("a low rate", {"optimizer.lr_multiple": 0.01})
+        evidence = Evidence("loss_rising", 1, None, "it rose", {}, 1.0)
+        diagnosis = Diagnosis("learning rate too high", (), (remedy,))
+        demo.store.leases.finish_trial(
+            demo.start([0.1]),
+            Outcome("diverged", 0.1, "…", "loss_rising", evidence, diagnosis),
         )
-        assert "try the first with: search run --study focal_gamma --enqueue-remedy 3" in out
+
+        out = squeezed(self.shown(demo, capsys, 0))
+
+        assert "--set space.optimizer.lr_multiple.low=0.01" in out
+        assert "(space.optimizer.lr_multiple: low 0.03 → 0.01)" in out
+        assert "--enqueue-remedy" not in out
+
+    def test_unclear(self, demo: Demo, capsys: pytest.CaptureFixture[str]) -> None:
+        """Without a clear cause the possible ones are listed, and nothing is prescribed."""
+        evidence = Evidence("loss_rising", 1, None, "it rose", {}, 1.0)
+        remedy = Remedy("a lower rate", {"optimizer.lr_multiple": 0.5})
+        unclear = Diagnosis(
+            "learning rate too high", ("it was",), (remedy,), 0.39, (), (("labels broken", 0.2),)
+        )
+        demo.store.leases.finish_trial(
+            demo.start([0.1]), Outcome("diverged", 0.1, "…", "loss_rising", evidence, unclear)
+        )
+
+        out = squeezed(self.shown(demo, capsys, 0))
+
+        assert ("no clear cause possible: learning rate too high (39%), labels broken (20%)") in out
+        assert "to try" not in out
+        assert "likely cause" not in out
+
+    def test_warning(self, demo: Demo, capsys: pytest.CaptureFixture[str]) -> None:
+        """What was found in a complete trial is a warning, not why it ended."""
+        evidence = Evidence("loss_rising", 1, None, "spared: it rose", {}, 0.0)
+        demo.store.leases.finish_trial(
+            demo.start([0.1]), Outcome("complete", 0.1, evidence=evidence)
+        )
+
+        out = squeezed(self.shown(demo, capsys, 0))
+
+        assert "Warnings loss_rising at epoch 1: spared: it rose" in out
+        assert "Why it" not in out
 
     def test_curves(self, demo: Demo, capsys: pytest.CaptureFixture[str]) -> None:
         """A letter marks every epoch of a curve: both losses together, the metric, the gradient norm."""

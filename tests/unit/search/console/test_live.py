@@ -15,6 +15,7 @@ from search.console import live
 from search.console import terminal as screen
 from spaces.errors import SearchError, StoreError
 from storage.rows import Claim, Death
+from tests.unit.search.conftest import PARAMS
 
 if TYPE_CHECKING:
     from tests.unit.search.conftest import Demo
@@ -251,6 +252,16 @@ class TestLive:
 
         assert len(lines) <= 24
         assert "and 30 more running" in lines
+
+    def test_remedy(self, demo: Demo) -> None:
+        """A trial that tries a remedy is announced as such, and not as a preset."""
+        config = demo.plan.make_config(PARAMS, 0).model_dump(mode="json")
+        claim = demo.store.leases.bind_trial(demo.claim(), 0, 0, config, "remedy of 7")
+        demo.epochs(claim, [0.1])
+
+        lines = self.frame(demo)
+
+        assert any("is running, 1 epoch done (remedy of 7)" in line for line in lines)
 
     def test_minimized(self, demo: Demo) -> None:
         """The best is the smallest where the metric is to be small."""

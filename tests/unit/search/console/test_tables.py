@@ -11,7 +11,7 @@ import pytest
 from search.console import tables
 from search.report.study_report import study_report
 from spaces.loader import load_study, shipped_studies
-from spaces.records import ClassCounts
+from spaces.records import ClassCounts, Diagnosis, Evidence, Remedy
 from storage.rows import Outcome
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class TestStudy:
         assert re.search(r"3\.0e-02 (\()?0\.3", out[first:second])
         assert "a suggestion, not a verdict" in out
 
-    @pytest.mark.parametrize(("columns", "lines"), [(50, 3), (64, 1), (80, 1)])
+    @pytest.mark.parametrize(("columns", "lines"), [(50, 3), (64, 2), (80, 1)])
     def test_packed(
         self, demo: Demo, width: Width, capsys: pytest.CaptureFixture[str], columns: int, lines: int
     ) -> None:
@@ -81,6 +81,31 @@ class TestStudy:
             - next(i for i, line in enumerate(shown) if "0.3712" in line)
             == lines
         )
+
+    @pytest.mark.parametrize(
+        ("columns", "shown"), [(120, "digit_4 0.000 +1"), (64, "0.000"), (50, "digit_4 0.000 +1")]
+    )
+    def test_worst_class(
+        self,
+        demo: Demo,
+        width: Width,
+        capsys: pytest.CaptureFixture[str],
+        columns: int,
+        shown: str,
+    ) -> None:
+        """The worst class has a column: without its name where only that fits next to the values."""
+        width(columns)
+        used = {"environment.classes": ["digit_1", "digit_4", "digit_0"]}
+        claim = demo.start([0.1, 0.2])
+        demo.epochs(claim, [0.3], first=3, class_metric=(0.5, 0.0, 0.0), used=used)
+        demo.epochs(claim, [0.2], first=4, class_metric=(0.5, 0.0, 0.0), used=used)
+        demo.finish(claim, "complete", 0.3)
+
+        tables.print_leaderboard(study_report(demo.store, "focal_gamma"))
+
+        out = squeezed(capsys.readouterr().out)
+        assert shown in out
+        assert ("digit_4" in out) == ("digit_4" in shown)
 
     @pytest.mark.parametrize("columns", [60, 80, 140])
     def test_within_the_width(
@@ -139,11 +164,63 @@ class TestStudy:
             "likely cause: learning rate too high (100% sure)",
             "try: clip: the norm at 1: optimizer.grad_clip_norm none → 1",
         ]
-        assert lines[pruned] == "2 1 median best metric 0.1 by epoch 1"
+        assert lines[pruned] == "2 1 pruned median: best metric 0.1 by epoch 1"
         assert (
             lines[-1]
             == "By cause: 1 × worse than its peers, 1 × learning rate too high, 1 × ValueError"
         )
+
+    def test_pruned_with_evidence(
+        self, demo: Demo, width: Width, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """A pruned trial with evidence has its pruner, a clear cause and a remedy."""
+        width(140)
+        evidence = Evidence("median", 1, None, "best metric 0.1 by epoch 1", {}, 0.0)
+        remedy = Remedy("the base rate", {"optimizer.lr_multiple": 1.0})
+        diagnosis = Diagnosis("learning rate too low", (), (remedy,), 0.7)
+        demo.store.leases.finish_trial(
+            demo.start([0.1]), Outcome("pruned", 0.1, "…", "median", evidence, diagnosis)
+        )
+
+        tables.print_stopped_trials(study_report(demo.store, "focal_gamma"))
+
+        out = squeezed(capsys.readouterr().out)
+        assert "0 1 median best metric 0.1 by epoch 1 likely cause: learning rate too low" in out
+        assert "(70% sure) try: the base rate: optimizer.lr_multiple 0.3 → 1" in out
+
+    @pytest.mark.parametrize(("confidence", "named"), [(0.39, False), (0.4, True)])
+    def test_clear_from_40_percent(
+        self, demo: Demo, capsys: pytest.CaptureFixture[str], confidence: float, named: bool
+    ) -> None:
+        """Below 40% neither a row nor the totals name a cause, and nothing is prescribed."""
+        evidence = Evidence("loss_rising", 1, None, "it rose", {}, 1.0)
+        remedy = Remedy("a lower rate", {"optimizer.lr_multiple": 0.1})
+        diagnosis = Diagnosis("learning rate too high", (), (remedy,), confidence)
+        demo.store.leases.finish_trial(
+            demo.start([0.1]), Outcome("diverged", 0.1, "…", "loss_rising", evidence, diagnosis)
+        )
+
+        tables.print_study(study_report(demo.store, "focal_gamma"))
+
+        out = squeezed(capsys.readouterr().out)
+        cause = "learning rate too high" if named else "no clear cause"
+        assert f"By cause: 1 × {cause}" in out
+        assert ("learning rate too high" in out, "try:" in out) == (named, named)
+
+    def test_warnings(self, demo: Demo, capsys: pytest.CaptureFixture[str]) -> None:
+        """What was found in a complete trial is listed with its likely cause."""
+        evidence = Evidence("class_collapse", 3, None, "spared: 4 of 7 classes", {}, 0.0)
+        cause = Diagnosis("imbalance too strong", (), ())
+        demo.store.leases.finish_trial(
+            demo.start([0.1]), Outcome("complete", 0.1, evidence=evidence, diagnosis=cause)
+        )
+
+        tables.print_study(study_report(demo.store, "focal_gamma"))
+
+        assert (
+            "Warnings trial 0, epoch 3: class_collapse: spared: 4 of 7 classes; "
+            "likely cause: imbalance too strong"
+        ) in squeezed(capsys.readouterr().out)
 
     def test_unnumbered_kill(self, demo: Demo, capsys: pytest.CaptureFixture[str]) -> None:
         """A trial that failed before it was given a number is listed without one."""

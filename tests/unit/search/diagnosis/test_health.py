@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from search.diagnosis.health import check_health, describe_health
+from search.diagnosis.health import check_health, describe_health, find_dead_classes
 from spaces.records import EpochRecord
 
 NAN = float("nan")
@@ -32,10 +32,10 @@ class TestHealth:
         ]
 
     def test_healthy(self, make_record: Make) -> None:
-        """A healthy trial shows all five signs, each a line with its numbers."""
+        """A healthy trial shows all six signs, each a line with its numbers."""
         lines = describe_health(self.course(make_record), "maximize")
 
-        assert len(lines) == 5
+        assert len(lines) == 6
         assert all(line.startswith("present: ") for line in lines)
         assert "1 → 0.7" in lines[0]
 
@@ -119,5 +119,50 @@ class TestHealth:
             True if epochs else None,
             None,
             None,
+            None,
         ]
         assert "not judged" in str(found[0])
+
+
+class TestDeadClasses:
+    @pytest.mark.parametrize(
+        ("course", "never_found", "lost"),
+        [
+            ([0.0, 0.0, 0.0], (1,), ()),
+            ([0.0, 0.01, 0.0], (1,), ()),
+            ([0.0, 0.02, 0.0], (), ()),  # found a little, and never learned
+            ([0.0, 0.1, 0.0], (), (1,)),
+            ([0.1, 0.0, 0.02], (), ()),
+            ([0.3, 0.2, 0.1], (), ()),
+        ],
+    )
+    def test_course(
+        self,
+        make_record: Make,
+        course: list[float],
+        never_found: tuple[int, ...],
+        lost: tuple[int, ...],
+    ) -> None:
+        """A class at 0 in every epoch was never found; one that was learned before is lost."""
+        records = [
+            make_record(epoch, class_metric=(0.8, metric, None))
+            for epoch, metric in enumerate(course, 1)
+        ]
+        dead = find_dead_classes(records)
+        assert (dead.never_found, dead.lost, dead.judged) == (never_found, lost, 2)
+
+    def test_named(self, make_record: Make) -> None:
+        """The sign names the classes; one without a name is numbered."""
+        records = [
+            make_record(epoch, class_metric=(0.8, 0.0, metric, 0.0))
+            for epoch, metric in enumerate([0.2, 0.0], 1)
+        ]
+        sign = check_health(records, "maximize", ("road", "sky", "car"))[-1]
+        assert str(sign) == (
+            "missing: every class is found (2 of 4 classes never found: sky, 3; "
+            "1 of 4 classes found and lost: car)"
+        )
+
+    def test_none(self) -> None:
+        """Without records no class is judged."""
+        assert find_dead_classes([]).judged == 0

@@ -357,13 +357,53 @@ class TestKills:
 
 
 class TestStudyHealth:
-    def test_of_a_study(self, demo: Demo) -> None:
-        """Each sign has the number of complete trials that show it, and those that do not."""
-        demo.complete(0.4, [0.1, 0.4])
-        demo.complete(0.4, [0.4, 0.1])
+    def test_distinguishing(self, demo: Demo) -> None:
+        """A sign that some trials lack has their numbers; the others are in one line."""
+        demo.complete(0.4, [0.1, 0.4], grad_norm_median=50.0)
+        demo.complete(0.4, [0.4, 0.1], grad_norm_median=50.0)
         demo.store.leases.finish_trial(demo.start([0.4, 0.1]), Outcome("pruned"))
 
-        assert (
-            demo.report().health[1]
-            == "an improving metric: 1 of 2 complete trials; missing in trial 1"
+        first, *_, last = demo.report().health
+
+        assert first == "an improving metric: 1 of 2 complete trials; missing in trial 1"
+        assert last == (
+            "none of 2 shows: a steadily falling training loss, a gradient norm within 0.1 to 10, "
+            "cross entropy and Dice both fall, rare classes gain while frequent ones hold"
         )
+
+    def test_common(self, demo: Demo) -> None:
+        """What all trials show takes one line."""
+        for _ in range(2):
+            demo.complete(0.4, [0.1, 0.4])
+
+        line = demo.report().health[-1]
+
+        assert line.startswith("all 2 complete trials show: an improving metric, a gradient norm")
+
+    def test_dead_classes(self, demo: Demo) -> None:
+        """Classes that were never found are named with their trials."""
+        used = {"environment.classes": ["road", "sky", "car"]}
+        for classes in ((0.5, 0.0, 0.0), (0.5, 0.0, 0.3)):
+            demo.complete(0.4, [0.1, 0.4], class_metric=classes, used=used)
+
+        report = demo.report()
+
+        assert "never found: sky (in all 2 complete trials), car (in trial 0)" in report.health
+        first, second = report.leaderboard
+        assert (first.worst_class, first.never_found) == (("sky", 0.0), ("sky", "car"))
+        assert (second.worst_class, second.never_found) == (("sky", 0.0), ("sky",))
+        assert report.as_dict()["leaderboard"][0]["worst_class"] == {"name": "sky", "metric": 0.0}
+
+    def test_lost_classes(self, demo: Demo) -> None:
+        """A class that was learned and lost is named; the worst class is that of the best epoch."""
+        claim = demo.start([0.4], class_metric=(0.5, 0.3, 0.2))
+        demo.store.epochs.append_epoch(
+            claim, demo.make(2, metric=0.2, class_metric=(0.4, 0.0, 0.2)), 600
+        )
+        demo.store.leases.finish_trial(claim, Outcome("complete", score=0.4))
+
+        report = demo.report()
+
+        assert "found and lost: 1 (in trial 0)" in report.health
+        assert report.leaderboard[0].worst_class == ("2", 0.2)
+        assert report.leaderboard[0].lost == ("1",)

@@ -1,0 +1,100 @@
+"""Print why a trial ended: the evidence, the likely cause, and how to try each remedy."""
+
+from __future__ import annotations
+
+from search.console import terminal
+from search.console.formatting import format_setting
+from search.report.models import RemedyOffer, TrialReport
+from spaces.records import Diagnosis, Evidence
+
+INDENT = 7
+"""Indentation of the lines below a remedy, columns."""
+
+
+def print_end(report: TrialReport, store: str) -> None:
+    """Print why the trial was stopped, or the problem of a complete trial, and what to try.
+
+    Args:
+        report: on the trial.
+        store: the `--store` option for the commands that are printed.
+    """
+    if report.reason or report.error or report.findings:
+        _print_findings(report)
+    if report.trouble is not None:
+        terminal.print_heading("Problem")
+        _print_diagnosis(report.trouble)
+    if report.remedies:
+        _print_remedies(report, store)
+    if report.error:
+        terminal.print_line()
+        terminal.print_line(
+            "\n".join(f"  {line}" for line in report.error.splitlines()), style="dim"
+        )
+
+
+def _print_findings(report: TrialReport) -> None:
+    was = "was " if report.state == "pruned" else ""
+    is_complete = report.state == "complete"
+    terminal.print_heading("Warnings" if is_complete else f"Why it {was}{report.state}")
+    for evidence, diagnosis in report.findings:
+        _print_evidence(evidence)
+        if diagnosis is not None:
+            _print_diagnosis(diagnosis)
+    if not report.findings and report.reason:
+        terminal.print_paragraph(report.reason, indent=2)
+
+
+def _print_evidence(evidence: Evidence) -> None:
+    place = f"epoch {evidence.epoch}"
+    if evidence.step is not None:
+        place += f", step {evidence.step}"
+    terminal.print_paragraph(
+        f"{evidence.signal} at {place}: {evidence.statement}", indent=2, style="red"
+    )
+    width = max((len(name) for name in evidence.numbers), default=0)
+    for name, value in evidence.numbers.items():
+        terminal.print_paragraph(f"{name:<{width}}  {format_setting(value)}", indent=4)
+
+
+def _print_diagnosis(diagnosis: Diagnosis) -> None:
+    others = ", ".join(f"{cause} ({likelihood:.0%})" for cause, likelihood in diagnosis.others)
+    terminal.print_line()
+    if not diagnosis.is_clear:
+        terminal.print_line(f"  {diagnosis.cause}", style="bold")
+        terminal.print_paragraph(f"possible: {others}", indent=4)
+        return
+    terminal.print_line(
+        f"  likely cause: {diagnosis.cause} ({diagnosis.confidence:.0%} sure)", style="bold"
+    )
+    for because in diagnosis.because:
+        terminal.print_paragraph(f"+ {because}", indent=4)
+    for against in diagnosis.against:
+        terminal.print_paragraph(f"- {against}", indent=4)
+    if others:
+        terminal.print_paragraph(f"less likely: {others}", indent=4)
+
+
+def _print_remedies(report: TrialReport, store: str) -> None:
+    """Print every remedy with the command that tries it, or with what the space lacks for it."""
+    terminal.print_line()
+    terminal.print_line("  to try, in this order:", style="bold")
+    for offer in report.remedies:
+        terminal.print_paragraph(f"{offer.choice}. {offer.description}", indent=4)
+        if offer.in_space:
+            # A long command is left to the terminal to wrap, so that it can be copied.
+            terminal.print_line(f"{'':{INDENT}}{offer.command}{store}", style="dim")
+        elif offer.patch:
+            terminal.print_paragraph(_describe_place(offer), indent=INDENT, style="dim")
+        if offer.tried:
+            numbers = ", ".join(map(str, offer.tried))
+            terminal.print_paragraph(f"tried in trial {numbers}", indent=INDENT, style="dim")
+
+
+def _describe_place(offer: RemedyOffer) -> str:
+    """Say what a study's space lacks for a remedy."""
+    if not offer.widenings:
+        return "outside the study's space"
+    return (
+        f"outside the study's space; a new study with {' '.join(offer.options)} contains it "
+        f"({', '.join(offer.widenings)})"
+    )

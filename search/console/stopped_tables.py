@@ -1,0 +1,75 @@
+"""Print the stopped trials of a study: what ended them, the likely cause, and what to try."""
+
+from __future__ import annotations
+
+from rich.text import Text
+
+from search.console import terminal
+from search.console.table_layout import STATE_STYLES, make_table
+from search.report.models import Kill, StudyReport
+
+STOPPED_ORDER = ("failed", "diverged", "pruned")
+"""The order of stopped trials by state: what needs attention is listed first."""
+
+
+def print_stopped_trials(report: StudyReport, top: int | None = None) -> None:
+    """Print the trials that were stopped or failed, why, and what to try.
+
+    The causes follow with how often each occurred, and what the stopped trials have in common.
+    """
+    if not report.kills:
+        return
+    kills = sorted(report.kills, key=lambda kill: STOPPED_ORDER.index(kill.state))
+    terminal.print_heading("Stopped trials")
+    table = make_table("trial", "epoch")
+    table.add_column("stopped by", no_wrap=True)
+    table.add_column("why, and what to try", overflow="fold", ratio=1)
+    for kill in kills[:top]:
+        name = "-" if kill.number is None else str(kill.number)
+        epoch = "-" if kill.epoch is None else str(kill.epoch)
+        table.add_row(
+            name,
+            epoch,
+            Text(_name_end(kill), style=STATE_STYLES[kill.state]),
+            terminal.to_printable(_explain_end(kill)),
+        )
+    terminal.print_renderable(table)
+    if top is not None and len(kills) > top:
+        terminal.print_paragraph(
+            f"{len(kills) - top} more in `search show --study {report.name} --json`"
+        )
+    causes = [f"{amount} × {cause}" for cause, amount in report.causes.items()]
+    terminal.print_paragraph(f"By cause: {', '.join(causes)}")
+    for lesson in report.lessons:
+        terminal.print_paragraph(f"Learned: {lesson}")
+
+
+def _name_end(kill: Kill) -> str:
+    """Name what ended a trial; without evidence the reason next to it begins with that name."""
+    return kill.state if kill.state == "pruned" and not kill.statement else kill.signal
+
+
+def _explain_end(kill: Kill) -> str:
+    """Format the evidence with its numbers, then a clear cause and its first remedy."""
+    lines = [kill.statement or kill.reason]
+    if kill.is_diagnosed and kill.confidence is not None:
+        lines.append(f"likely cause: {kill.cause} ({kill.confidence:.0%} sure)")
+    elif kill.state == "diverged":
+        lines.append(kill.cause if kill.confidence is not None else f"likely cause: {kill.cause}")
+    if kill.remedy:
+        lines.append(f"try: {kill.remedy}")
+    return "\n".join(lines)
+
+
+def print_warnings(report: StudyReport) -> None:
+    """Print what was found in complete trials, which nevertheless ran to their end."""
+    if not report.warnings:
+        return
+    terminal.print_heading("Warnings")
+    for warning in report.warnings:
+        cause = f"; likely cause: {warning.cause}" if warning.cause else ""
+        terminal.print_paragraph(
+            f"trial {warning.number}, epoch {warning.epoch}: {warning.signal}: "
+            f"{warning.statement}{cause}",
+            indent=2,
+        )
