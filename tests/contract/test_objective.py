@@ -122,7 +122,8 @@ class TestRecords:
             assert sum(record.target_shares) == pytest.approx(1)
             assert record.skipped_steps == 0
             if kit.name == "segmentation":
-                assert record.inputs is not None and record.val_inputs is not None
+                assert record.inputs is not None
+                assert record.val_inputs is not None
                 assert 0.5 < record.inputs.deviation[0] < 2
                 assert record.inputs.constant == 0
                 assert record.batch_norm_samples == kit.config().batch_size

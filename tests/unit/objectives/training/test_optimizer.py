@@ -31,7 +31,7 @@ def test_skipped_first_step(kind: str) -> None:
     plain.step()
     layer, optimizer = made(kind)
     scaler = GradScaler("cpu", init_scale=1.0)
-    # Memory that is given back with these values would become the momentum.
+    # Freed memory with these values would become the momentum.
     torch.full((200, 300), 1e30)
     for gradient in (torch.inf, 1.0):
         for parameter in layer.parameters():
