@@ -5,8 +5,8 @@ after every epoch by the default signals as a worker would, and diagnosed where 
 at its end. Presets without a fault are trained as well: no signal may stop one. The thresholds of
 the diagnosis were set with other seeds (those from 100 on).
 
-Trained trials are kept in a file, so that an interrupted run continues. With `--kinds` or
-`--models` only a part is measured, and no result is written.
+Trained trials are kept in a file, so that an interrupted run continues. With `--kinds`, `--models`
+or `--from` only a part is measured, and no result is written.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks import report
 from benchmarks.planted import BASE, FAULTS, MODELS, SPOILT
@@ -36,6 +36,7 @@ HEALTHY, QUICK_HEALTHY = 90, 2
 TO_REACH = 0.9
 TO_REACH_PER_KIND = 0.6
 LARGEST_GAP = 0.1
+BINS = 5
 FEWEST_IN_BIN = 10
 """Trials in a bin below which its share says nothing."""
 
@@ -79,12 +80,12 @@ def make_result(outcomes: Sequence[Outcome]) -> Result:
     rows = [_describe_kind(kind, planted) for kind in kinds]
     _print_table(("planted", "cause", "named first", "named instead", "stopped by"), rows)
     bins = make_bins(planted)
-    _print_table(("stated confidence", "trials", "mean", "right"), [_bin_row(*b) for b in bins])
+    _print_table(("stated confidence", "trials", "mean", "right"), [each.cells() for each in bins])
     stopped = [outcome for outcome in healthy if outcome.signal]
     for outcome in stopped:
         print(f"a healthy trial was stopped: {outcome}")
     shares = [_share_right([each for each in planted if each.job.kind == kind]) for kind in kinds]
-    gaps = [abs(stated - right) for _, count, stated, right in bins if count >= FEWEST_IN_BIN]
+    gaps = [abs(each.stated - each.right) for each in bins if each.trials >= FEWEST_IN_BIN]
     figures = [
         Figure("kinds of planted faults", len(kinds), "", 30, at_least=True),
         Figure("trials with a planted fault", len(planted)),
@@ -131,24 +132,47 @@ def _describe_kind(kind: str, planted: Sequence[Outcome]) -> tuple[str, ...]:
     return kind, expected, f"{hits} of {len(own)}", missed, stops
 
 
-def make_bins(outcomes: Sequence[Outcome]) -> list[tuple[float, int, float, float]]:
-    """Group trials by their stated confidence: 0 to 0.2, …, 0.8 to 1.
+class Bin(NamedTuple):
+    """Trials of similar confidence.
 
-    Returns:
-        The lower limit of each bin, its number of trials, their mean confidence, and the share in
-        which the planted cause was named first.
+    Attributes:
+        name: range of the confidence.
+        trials: how many.
+        stated: their mean confidence.
+        right: share in which the planted cause was named first.
+    """
+
+    name: str
+    trials: int
+    stated: float
+    right: float
+
+    def cells(self) -> tuple[str, ...]:
+        """The row of a table."""
+        if not self.trials:
+            return self.name, "0", "", ""
+        return self.name, str(self.trials), f"{self.stated:.0%}", f"{self.right:.0%}"
+
+
+def make_bins(outcomes: Sequence[Outcome]) -> list[Bin]:
+    """Group trials by confidence: five bins of equal width, then five of equal numbers.
+
+    Most diagnoses are sure, so the first five have few trials in their lower bins.
     """
     bins = []
-    for number in range(5):
-        own = [each for each in outcomes if min(4, int(5 * each.confidence)) == number]
-        stated = sum(each.confidence for each in own) / len(own) if own else 0.0
-        bins.append((number / 5, len(own), stated, _share_right(own)))
+    for number in range(BINS):
+        own = [each for each in outcomes if min(4, int(BINS * each.confidence)) == number]
+        bins.append(_make_bin(f"{number / BINS:.0%} to {(number + 1) / BINS:.0%}", own))
+    ranked = sorted(outcomes, key=lambda each: each.confidence)
+    for number in range(BINS):
+        own = ranked[len(ranked) * number // BINS : len(ranked) * (number + 1) // BINS]
+        bins.append(_make_bin(f"fifth {number + 1} of the trials", own))
     return bins
 
 
-def _bin_row(low: float, count: int, stated: float, right: float) -> tuple[str, ...]:
-    name = f"{low:.0%} to {low + 0.2:.0%}"
-    return (name, str(count), f"{stated:.0%}", f"{right:.0%}") if count else (name, "0", "", "")
+def _make_bin(name: str, outcomes: Sequence[Outcome]) -> Bin:
+    stated = sum(each.confidence for each in outcomes) / len(outcomes) if outcomes else 0.0
+    return Bin(name, len(outcomes), stated, _share_right(outcomes))
 
 
 def _share_right(outcomes: Sequence[Outcome]) -> float:
@@ -201,7 +225,7 @@ def main() -> int:
     jobs += healthy_jobs(healthy, options.start)
     trials = train_missing(jobs, options.trials, options.workers)
     result = make_result([diagnose_trial(trial) for trial in trials])
-    if options.kinds or len(options.models) < len(MODELS):
+    if options.kinds or len(options.models) < len(MODELS) or options.start:
         print("a part of the benchmark: no result is written")
         return 0
     return report.publish("faults", result, quick=options.quick)

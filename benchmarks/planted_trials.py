@@ -174,7 +174,7 @@ def load_trials(path: Path) -> dict[str, PlantedTrial]:
     found: dict[str, PlantedTrial] = {}
     if not path.exists():
         return found
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in filter(None, path.read_text(encoding="utf-8").splitlines()):
         try:
             row = json.loads(line)
         except json.JSONDecodeError:
@@ -197,6 +197,7 @@ def train_missing(jobs: Sequence[Job], path: Path, workers: int) -> list[Planted
         path.open("a", encoding="utf-8") as file,
         ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool,
     ):
+        file.write("\n")  # ends a line that an interrupted run left incomplete
         for done, future in enumerate(as_completed(pool.submit(train_trial, j) for j in missing)):
             file.write(json.dumps(future.result()) + "\n")
             file.flush()
