@@ -7,13 +7,13 @@ import math
 from search.diagnosis.facts import FAST_GROWTH, Facts
 from search.diagnosis.observation import (
     EARLY_EPOCHS,
-    FEW_SAMPLES,
     JUMP,
     NOTHING_LEARNED,
     TINY_BATCH,
     Observation,
     Observations,
 )
+from search.diagnosis.trial_facts import FEW_SAMPLES
 
 
 def inputs_not_finite(facts: Facts) -> Observations:
@@ -81,7 +81,7 @@ def validation_unlike_training(facts: Facts) -> Observations:
         yield Observation(0.5, f"the training loss fell by {facts.loss_fall:.0%}")
     if (facts.data.batch_norm_samples or math.inf) <= TINY_BATCH:
         yield Observation(-2.0, "tiny batches under batch norm have such a gap, too")
-    if facts.samples_per_epoch < FEW_SAMPLES:
+    if facts.has_few_samples:
         yield Observation(-2.0, f"an epoch has {facts.samples_per_epoch} samples")
 
 
@@ -142,6 +142,6 @@ def _memorized_samples(facts: Facts) -> Observations:
         yield Observation(
             1.0, f"validation loss is {facts.generalization_gap:.3g} times the training loss"
         )
-    if facts.samples_per_epoch < FEW_SAMPLES and not facts.broke_off:
+    if facts.has_few_samples and not facts.broke_off:
         weight = 3.5 if facts.samples_per_epoch < FEW_SAMPLES / 3 else 2.0
         yield Observation(weight, f"an epoch has {facts.samples_per_epoch} samples")

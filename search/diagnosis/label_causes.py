@@ -77,7 +77,7 @@ def _loss_at_its_floor(facts: Facts) -> Observations:
         yield Observation(-2.0, f"the training loss fell by {facts.loss_fall:.0%}")
         return
     low, high = USUAL_RATES
-    if low <= facts.lr_multiple <= high:
+    if "optimizer.lr_multiple" in facts.values and low <= facts.lr_multiple <= high:
         yield Observation(1.5, f"{facts.rate_text}, at which other images are learned")
     if facts.val_ce_fall < 0.15 and last.val_ce < facts.guess_loss:
         yield Observation(

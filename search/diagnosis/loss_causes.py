@@ -7,7 +7,6 @@ import math
 from search.diagnosis.facts import Facts
 from search.diagnosis.observation import (
     EARLY_EPOCHS,
-    FEW_SAMPLES,
     FOREIGN_SCALE,
     LARGE_NORM,
     NOTHING_LEARNED,
@@ -72,7 +71,7 @@ def imbalance_too_strong(facts: Facts) -> Observations:
         yield Observation(1.5, f"class weights differ by a factor of {ratio:.3g} only")
     if ratio > 10:
         yield Observation(-1.0, f"class weights differ by a factor of {ratio:.3g}")
-    if 0 < facts.samples_per_epoch < FEW_SAMPLES:
+    if facts.has_few_samples:
         yield Observation(-1.0, f"an epoch has {facts.samples_per_epoch} samples of any class")
     if facts.dice_share < 0.1:
         yield Observation(0.5, "the loss contains little or no Dice")

@@ -46,6 +46,3 @@ JUMP = 1.4
 
 TINY_BATCH = 2
 """Samples up to which the statistics of batch normalization are noise."""
-
-FEW_SAMPLES = 50
-"""Samples per epoch below which a training split is easily memorized."""

@@ -12,6 +12,9 @@ from search.diagnosis.data_facts import DataFacts
 from spaces.config import Direction
 from spaces.records import ClassCounts, EpochRecord, Evidence, best_record
 
+FEW_SAMPLES = 50
+"""Samples per epoch below which a training split is easily memorized."""
+
 
 @dataclass(frozen=True)
 class TrialFacts:
@@ -106,6 +109,8 @@ class TrialFacts:
     @property
     def rate_text(self) -> str:
         """The configured learning rate, and its multiple of the base rate, in words."""
+        if "optimizer.lr_multiple" not in self.values:
+            return "no multiple of a base rate is configured"
         times = f"{self.lr_multiple:.3g} times the base rate"
         base = self.values.get("optimizer.base_lr")
         if base is None:
@@ -125,8 +130,14 @@ class TrialFacts:
 
     @property
     def samples_per_epoch(self) -> int:
-        """Samples that an epoch trained on."""
-        return self.last_record.steps * self.samples_per_step
+        """Samples that an epoch trained on; 0 where steps or batch size are not known."""
+        known = "batch_size" in self.values
+        return self.last_record.steps * self.samples_per_step if known else 0
+
+    @property
+    def has_few_samples(self) -> bool:
+        """Whether an epoch has so few samples that a model easily memorizes them."""
+        return 0 < self.samples_per_epoch < FEW_SAMPLES
 
     @property
     def dice_weight(self) -> float:

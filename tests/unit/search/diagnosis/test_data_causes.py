@@ -10,6 +10,7 @@ import pytest
 
 from search.diagnosis.causes import CAUSES
 from search.diagnosis.data_facts import DataFacts
+from search.diagnosis.facts import Facts
 from spaces.records import ClassCounts, InputFigures
 from tests.unit.search.diagnosis.trials import COUNTS, Course, diagnosed, facts_of, patches
 
@@ -122,6 +123,15 @@ class TestLabels:
             course(**MEASURED | often), weights__method="uniform", weights__clip_ratio=None
         )
         assert found.cause != "rare classes corrected twice"
+
+
+class TestUnknown:
+    def test_own_objective(self, course: Course) -> None:
+        """Where batch size, steps and rate are not known, nothing is concluded from defaults."""
+        facts = Facts(course(steps=0, **UNMATCHED), {"momentum": 0.5})
+        assert facts.samples_per_epoch == 0
+        assert not facts.has_few_samples
+        assert facts.rate_text == "no multiple of a base rate is configured"
 
 
 class TestDataFacts:
