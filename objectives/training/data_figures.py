@@ -91,7 +91,8 @@ def measure_images(images_NCHW: Tensor) -> Tensor:
     low_N, high_N = x_NCHW.amin((1, 2, 3)), x_NCHW.amax((1, 2, 3))
     low_C = x_NCHW.amin((0, 2, 3), keepdim=True)
     high_C = x_NCHW.amax((0, 2, 3), keepdim=True)
-    means = [x_NCHW, x_NCHW.square(), x_NCHW == low_C, x_NCHW == high_C]
+    # Squares in float64, as the deviation of a constant channel would not be 0 otherwise.
+    means = [x_NCHW, x_NCHW.double().square(), x_NCHW == low_C, x_NCHW == high_C]
     per_channel = [mean.mean((0, 2, 3), dtype=torch.float64) for mean in means]
     constant = (low_N == high_N).double().mean()
     return torch.cat([torch.stack(per_channel, 1).flatten(), constant.unsqueeze(0)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from search.diagnosis.data_facts import OTHER_CONTRAST, SHIFTED
 from search.diagnosis.facts import FAST_GROWTH, Facts
 from search.diagnosis.observation import (
     EARLY_EPOCHS,
@@ -62,7 +63,7 @@ def _saturated_pixels(facts: Facts) -> Observations:
         yield Observation(
             2.0, f"{at_minimum:.0%} of the pixels are at the lowest value of their batch"
         )
-    elif not facts.data.constant_channels:
+    elif facts.data.carries_information:
         yield Observation(-3.0, "few pixels are at the limits of the values")
 
 
@@ -91,18 +92,18 @@ def _compare_images(facts: Facts) -> Observations:
     if math.isnan(shift) and math.isnan(contrast):
         yield Observation(-1.5, "the records have no figures of the images in both splits")
         return
-    if abs(shift) > 0.4:
+    if abs(shift) > SHIFTED:
         yield Observation(
             min(4.0, 5 * abs(shift)),
             f"the mean of the validation images is {shift:+.2g} standard deviations from that of"
             " training",
         )
-    if not 0.6 < contrast < 1.7:
+    if contrast > OTHER_CONTRAST or contrast < 1 / OTHER_CONTRAST:
         yield Observation(
             2.0,
             f"the validation images have {contrast:.2g} times the standard deviation of training",
         )
-    if abs(shift) <= 0.4 and 0.6 < contrast < 1.7:
+    if not facts.data.splits_differ:
         yield Observation(-2.5, "images of both splits have the same mean and deviation")
 
 
@@ -111,7 +112,7 @@ def too_little_regularization(facts: Facts) -> Observations:
     yield from _memorized_samples(facts)
     if facts.last_record.weight_ratio > 30:
         yield Observation(
-            -2.5,
+            -3.5,
             f"class weights that differ by a factor of {facts.last_record.weight_ratio:.3g}"
             " let a few rare pixels determine both losses",
         )
@@ -123,9 +124,13 @@ def too_little_regularization(facts: Facts) -> Observations:
     if jump.epoch > EARLY_EPOCHS and jump.ratio > JUMP:
         yield Observation(-2.0, f"the training loss jumped at epoch {jump.epoch}")
     if facts.uses_focal_loss and float(facts.values.get("loss.gamma", 0.0)) > 4:
-        yield Observation(-1.5, "at a gamma this large few pixels determine the validation loss")
-    if abs(facts.data.val_shift) > 0.75 or facts.data.missing_classes:
+        yield Observation(-2.5, "at a gamma this large few pixels determine the validation loss")
+    if facts.data.splits_differ or facts.data.missing_classes:
         yield Observation(-1.5, "validation differs from training in other ways")
+    if (facts.data.batch_norm_samples or math.inf) <= TINY_BATCH:
+        yield Observation(-1.0, "statistics of tiny batches explain a high validation loss")
+    if facts.data.constant_channels:
+        yield Observation(-1.0, "a channel of the images never varies")
 
 
 def _memorized_samples(facts: Facts) -> Observations:

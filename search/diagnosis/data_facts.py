@@ -14,7 +14,16 @@ from statistics import median
 from spaces.records import ClassCounts, EpochRecord, InputFigures
 
 ONE_VALUE = 1e-6
-"""Deviation up to which a channel counts as constant: below what float32 resolves."""
+"""Deviation up to which a channel counts as constant: it is then rounding of float32."""
+
+OVERSAMPLED = 1.4
+"""Share of a class in training over that in the data above which it is sampled more often."""
+
+SHIFTED = 0.4
+"""Difference of two splits' means, in standard deviations, above which they differ."""
+
+OTHER_CONTRAST = 1.7
+"""Ratio of two splits' deviations above which, or below its inverse, they differ."""
 
 
 @dataclass(frozen=True)
@@ -84,16 +93,31 @@ class DataFacts:
         ratios = [val / train for train, val in channels if min(train, val) > ONE_VALUE]
         return max(ratios, key=lambda ratio: abs(math.log(ratio)), default=math.nan)
 
+    @property
+    def splits_differ(self) -> bool:
+        """Whether the images of validation have another mean or deviation than in training."""
+        shift, contrast = self.val_shift, self.val_contrast
+        return abs(shift) > SHIFTED or contrast > OTHER_CONTRAST or contrast < 1 / OTHER_CONTRAST
+
+    @cached_property
+    def _epoch_shares(self) -> list[tuple[float, ...]]:
+        """The shares of classes in each complete epoch: a few steps are no fair sample."""
+        return [
+            record.target_shares
+            for record in self.records
+            if record.target_shares and record.broken_step is None
+        ]
+
     @cached_property
     def target_shares(self) -> tuple[float, ...]:
         """Each class's share of the targets that were trained on, in the median epoch."""
-        measured = [record.target_shares for record in self.records if record.target_shares]
+        measured = self._epoch_shares
         return tuple(median(column) for column in zip(*measured, strict=True))
 
     @cached_property
     def missing_classes(self) -> tuple[int, ...]:
         """Classes that validation contains and that no training target had in any epoch."""
-        measured = [record.target_shares for record in self.records if record.target_shares]
+        measured = self._epoch_shares
         present = self.records[-1].class_metric
         for record in self.records:
             if any(value is not None for value in record.class_metric):
@@ -135,10 +159,6 @@ class DataFacts:
         """Smallest number of samples that batch normalization normalized; None if unknown."""
         known = [each.batch_norm_samples for each in self.records if each.batch_norm_samples]
         return min(known, default=None)
-
-
-OVERSAMPLED = 1.4
-"""Share of a class in training over that in the data above which it is sampled more often."""
 
 
 def _largest_share(inputs: InputFigures | None, name: str) -> float:

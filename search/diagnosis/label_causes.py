@@ -101,9 +101,9 @@ def _other_reasons(facts: Facts) -> Observations:
     if facts.lr_multiple > USUAL_RATES[1]:
         yield Observation(-2.5, f"{facts.rate_text}, which explains it as well")
     if clip is not None and clip < 0.05 * facts.median_norm:
-        yield Observation(-3.0, "clipping removed nearly all of each gradient")
+        yield Observation(-4.0, "clipping removed nearly all of each gradient")
     if float(facts.values.get("optimizer.weight_decay", 0.0)) > 0.01:
-        yield Observation(-3.0, "the weight decay explains it as well")
+        yield Observation(-4.5, "the weight decay explains it as well")
     if facts.data.skipped_share > 0.1:
         yield Observation(-2.0, "many steps were skipped")
     if facts.uses_focal_loss and float(facts.values.get("loss.gamma", 0.0)) > 4:
@@ -113,7 +113,9 @@ def _other_reasons(facts: Facts) -> Observations:
     if facts.last_record.weight_ratio < 4:
         yield Observation(-1.5, "there are no class weights that would make rare classes count")
     if not 0.03 < facts.loss_scale < 10:
-        yield Observation(-2.0, "the scale of the loss is unusual")
+        yield Observation(-3.5, "the scale of the loss is unusual")
+    if facts.data.splits_differ:
+        yield Observation(-3.0, "the validation images are unlike those of training")
 
 
 def class_missing(facts: Facts) -> Observations:

@@ -72,7 +72,7 @@ def imbalance_too_strong(facts: Facts) -> Observations:
     if ratio > 10:
         yield Observation(-1.0, f"class weights differ by a factor of {ratio:.3g}")
     if facts.has_few_samples:
-        yield Observation(-1.0, f"an epoch has {facts.samples_per_epoch} samples of any class")
+        yield Observation(-2.0, f"an epoch has {facts.samples_per_epoch} samples of any class")
     if facts.dice_share < 0.1:
         yield Observation(0.5, "the loss contains little or no Dice")
     if facts.loss_fall < NOTHING_LEARNED:

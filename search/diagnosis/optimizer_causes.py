@@ -45,10 +45,8 @@ def _better_explanations(facts: Facts) -> Observations:
     norm = facts.median_norm
     if not facts.broke_off and clip is not None and norm > 0 and clip < 0.05 * norm:
         yield Observation(-2.0, "clipping removed nearly all of each gradient")
-    if facts.lr_multiple <= 1 and facts.data.inputs is not None:
-        differs = abs(facts.data.val_shift) > 0.4 or not 0.6 < facts.data.val_contrast < 1.7
-        if differs:
-            yield Observation(-3.0, "the validation images are unlike those of training")
+    if facts.lr_multiple <= 1 and facts.data.splits_differ:
+        yield Observation(-3.0, "the validation images are unlike those of training")
     if facts.lr_multiple <= 1 and (facts.data.batch_norm_samples or math.inf) <= TINY_BATCH:
         yield Observation(-2.0, "statistics of tiny batches explain a poor validation")
 

@@ -33,7 +33,7 @@ def learning_rate_too_low(facts: Facts) -> Observations:
     if facts.diverged:
         yield Observation(-5.0, "the weights diverged, which takes large steps")
     if rate > 0.05 and facts.planned_epochs < 8:
-        yield Observation(-1.5, f"the trial had {facts.planned_epochs} epochs only")
+        yield Observation(-2.5, f"the trial had {facts.planned_epochs} epochs only")
 
 
 def gradient_clipped_away(facts: Facts) -> Observations:
@@ -125,7 +125,7 @@ def batch_norm_tiny(facts: Facts) -> Observations:
     if samples > TINY_BATCH:
         yield Observation(-5.0, text)
         return
-    yield Observation(3.0, text)
+    yield Observation(4.0, text)
     if int(facts.values.get("optimizer.accumulate", 1)) > 1:
         yield Observation(0.5, "accumulating batches for a step does not change that")
     if facts.val_ce_swing > 0.15:

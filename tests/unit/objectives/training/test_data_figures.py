@@ -45,6 +45,12 @@ class TestInputs:
         found = figures_of(torch.zeros(2, 1, 2, 2), torch.ones(2, 1, 2, 2))
         assert found == InputFigures((0.5,), (0.5,), (1.0,), (1.0,), 1.0)
 
+    def test_constant_channel(self) -> None:
+        """A channel of one value has no deviation, whatever the value."""
+        found = figures_of(*(torch.full((8, 1, 40, 40), -75 / 45) for _ in range(4)))
+        assert found is not None
+        assert found.deviation[0] < 1e-6
+
     @pytest.mark.parametrize("odd", [torch.tensor([[1, 2]]), torch.full((1, 1, 2, 2), math.nan)])
     def test_none(self, odd: Tensor) -> None:
         """Texts, and images that are not finite, have no figures."""
