@@ -49,12 +49,20 @@ def rank_trial(trial: PlantedTrial) -> Ranked:
 
 
 def log_loss(ranked: Sequence[Ranked], temperature: float, unknown: float) -> float:
-    """Mean log loss of the stated confidence that the first cause is right."""
+    """Mean log loss of the stated confidence that the first cause is right.
+
+    With Platt's targets (1999): of n right ones each counts as right by (n + 1)/(n + 2), as other
+    seeds than those that were fitted will not all be right.
+    """
     total = 0.0
+    right = sum(each.first == each.planted for each in ranked)
+    target = (right + 1) / (right + 2)
+    target_wrong = 1 / (len(ranked) - right + 2)
     for each in ranked:
         stated = weigh_likelihoods(each.totals, temperature, unknown)[each.first]
         stated = min(max(stated, 1e-6), 1 - 1e-6)
-        total -= math.log(stated if each.first == each.planted else 1 - stated)
+        likely = target if each.first == each.planted else target_wrong
+        total -= likely * math.log(stated) + (1 - likely) * math.log(1 - stated)
     return total / len(ranked)
 
 

@@ -148,5 +148,5 @@ def _memorized_samples(facts: Facts) -> Observations:
             1.0, f"validation loss is {facts.generalization_gap:.3g} times the training loss"
         )
     if facts.has_few_samples and not facts.broke_off:
-        weight = 3.5 if facts.samples_per_epoch < FEW_SAMPLES / 3 else 2.0
+        weight = 4.5 if facts.samples_per_epoch < FEW_SAMPLES / 3 else 2.0
         yield Observation(weight, f"an epoch has {facts.samples_per_epoch} samples")

@@ -45,6 +45,9 @@ def extreme_class_weights(facts: Facts) -> Observations:
         max(-3.0, min(3.0, 2 * (math.log10(max(ratio, 1.0)) - 1.4))),
         f"class weights differ by a factor of {ratio:.4g}",
     )
+    method = facts.values.get("weights.method")
+    if method == "inverse_freq" and facts.values.get("weights.clip_ratio") is None and ratio > 30:
+        yield Observation(1.5, "weights by inverse frequency are not clipped")
     pull = f"frequent classes have {facts.frequent_pull:.2g} of the gradient that they would have"
     if facts.frequent_pull < 0.13:
         yield Observation(1.5, f"{pull} without class weights")
@@ -183,7 +186,7 @@ def focusing_too_strong(facts: Facts) -> Observations:
     if gamma < 4:
         yield Observation(-4.0, f"gamma {gamma:g}")
         return
-    yield Observation(min(3.0, gamma / 3), f"gamma {gamma:g}")
+    yield Observation(min(4.0, gamma / 3), f"gamma {gamma:g}")
     if facts.val_ce_fall < 0.1:
         yield Observation(
             1.5,

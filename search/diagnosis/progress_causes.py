@@ -87,7 +87,7 @@ def too_few_epochs(facts: Facts) -> Observations:
     epochs = facts.planned_epochs
     if facts.ended_early:
         yield Observation(-5.0, "the trial was stopped before its last epoch")
-    yield Observation(max(-2.0, min(2.0, 2.5 - epochs / 4)), f"the trial had {epochs} epochs")
+    yield Observation(max(-2.0, min(2.5, 4.5 - epochs / 2)), f"the trial had {epochs} epochs")
     if facts.best_is_last:
         yield from _still_improving(facts)
     else:
