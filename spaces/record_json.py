@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from spaces.errors import RecordsError
-from spaces.records import EpochRecord
+from spaces.records import EpochRecord, InputFigures
 
 DIGITS = 5
 """Significant digits of a written float; the rest is below any noise."""
@@ -48,8 +49,13 @@ WRITTEN = (
     "settled",
     "class_metric",
     "class_grad_shares",
+    "target_shares",
     "metrics",
     "grad_shares",
+    "skipped_steps",
+    "batch_norm_samples",
+    "inputs",
+    "val_inputs",
 )
 """Fields of a record that are written to a row, besides epoch and loss."""
 
@@ -110,9 +116,45 @@ def make_record(row: Mapping[str, Any], place: str = "an epoch") -> EpochRecord:
         class_grad_shares=_read_list(row, "class_grad_shares", place),
         metrics=_read_mapping(row, "metrics", place),
         grad_shares=_read_mapping(row, "grad_shares", place),
+        **_read_data_figures(row, place),
         **known,
         **_read_loss_parts(row, train_loss, place),
     )
+
+
+def _read_data_figures(row: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """Read what was recorded of inputs, targets, skipped steps and batch normalization."""
+    samples = row.get("batch_norm_samples")
+    return {
+        "target_shares": tuple(
+            0.0 if share is None else share for share in _read_list(row, "target_shares", place)
+        ),
+        "skipped_steps": read_whole_number(
+            row.get("skipped_steps") or 0, place, "skipped_steps", 0
+        ),
+        "batch_norm_samples": None
+        if samples is None
+        else read_whole_number(samples, place, "batch_norm_samples", 1),
+        "inputs": _read_inputs(row, "inputs", place),
+        "val_inputs": _read_inputs(row, "val_inputs", place),
+    }
+
+
+def _read_inputs(row: Mapping[str, Any], key: str, place: str) -> InputFigures | None:
+    """Read figures of images, of which each channel has four."""
+    given = row.get(key)
+    if given is None:
+        return None
+    names = ("mean", "deviation", "at_minimum", "at_maximum")
+    if not isinstance(given, Mapping) or not {*names, "constant"} <= set(given):
+        raise value_error(given, place, key, f"a mapping with {', '.join(names)} and constant")
+    inside = f"{place} → {key}"
+    channels = (_read_list(given, name, inside) for name in names)
+    mean, deviation, at_minimum, at_maximum = (
+        tuple(math.nan if value is None else value for value in values) for values in channels
+    )
+    constant = read_number(given["constant"], inside, "constant")
+    return InputFigures(mean, deviation, at_minimum, at_maximum, constant)
 
 
 def _read_optional(row: Mapping[str, Any], key: str, place: str, unknown: float) -> float:
@@ -233,6 +275,11 @@ def make_row(record: EpochRecord) -> dict[str, Any]:
         del values["steps"]
     if record.settled:
         del values["settled"]
+    if not record.skipped_steps:
+        del values["skipped_steps"]
+    for name in ("inputs", "val_inputs"):
+        figures = getattr(record, name)
+        values[name] = None if figures is None else asdict(figures)
     row: dict[str, Any] = to_json_value(
         {
             name: value

@@ -31,6 +31,36 @@ class TestScore:
 
 
 @dataclass(frozen=True, slots=True)
+class InputFigures:
+    """Figures of the images of some batches, as the model receives them.
+
+    Attributes:
+        mean: of each channel.
+        deviation: standard deviation of each channel.
+        at_minimum: share of each channel's pixels that have the lowest value of their batch.
+        at_maximum: likewise for the highest value.
+        constant: share of the images whose pixels all have one value.
+    """
+
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+    at_minimum: tuple[float, ...]
+    at_maximum: tuple[float, ...]
+    constant: float
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> InputFigures:
+        """Invert `dataclasses.asdict`."""
+        return cls(
+            mean=tuple(data["mean"]),
+            deviation=tuple(data["deviation"]),
+            at_minimum=tuple(data["at_minimum"]),
+            at_maximum=tuple(data["at_maximum"]),
+            constant=data["constant"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class EpochRecord:
     """Everything that is recorded of one epoch; losses are means over its steps, times in seconds.
 
@@ -46,6 +76,13 @@ class EpochRecord:
     `class_grad_shares` has the share of each class's elements. Both are empty where an objective
     does not measure them. `last_steps` of a broken epoch are loss and gradient norm of the steps up
     to the broken one, and `inputs_finite` says whether its inputs were finite.
+
+    `inputs` and `val_inputs` are figures of the images of the first steps of training and of
+    validation; None where inputs are no images. `target_shares` has the share of each class among
+    the valid targets of the epoch, as they were sampled; empty where it was not measured.
+    `skipped_steps` counts the optimizer steps that the loss scaler of float16 skipped because a
+    gradient overflowed. `batch_norm_samples` is the smallest number of samples over which batch
+    normalization normalized; None for a model without it.
     """
 
     epoch: int
@@ -75,6 +112,11 @@ class EpochRecord:
     class_grad_shares: tuple[float | None, ...] = ()
     last_steps: tuple[tuple[float, float], ...] = ()
     inputs_finite: bool = True
+    inputs: InputFigures | None = None
+    val_inputs: InputFigures | None = None
+    target_shares: tuple[float, ...] = ()
+    skipped_steps: int = 0
+    batch_norm_samples: int | None = None
     used: Used = field(default_factory=dict)
     test: TestScore | None = None
 
@@ -89,6 +131,10 @@ class EpochRecord:
         values = {key: value for key, value in data.items() if key in known}
         values["class_metric"] = tuple(values["class_metric"])
         values["class_grad_shares"] = tuple(values.get("class_grad_shares", ()))
+        values["target_shares"] = tuple(values.get("target_shares", ()))
+        for name in ("inputs", "val_inputs"):
+            if values.get(name) is not None:
+                values[name] = InputFigures.from_dict(values[name])
         values["last_steps"] = tuple((loss, norm) for loss, norm in values.get("last_steps", ()))
         if values.get("test") is not None:
             values["test"] = TestScore(

@@ -20,6 +20,7 @@ from objectives.data.loading import Batch, Batches, Data
 from objectives.losses import build_criterion, gradient_shares
 from objectives.schedules import EpochValues, values_at
 from objectives.training.best_epoch import BestEpoch
+from objectives.training.data_figures import DataFigures, read_figures
 from objectives.training.device import choose_amp_dtype, read_peak_mib
 from objectives.training.metrics import PerClass
 from objectives.training.optimizer import build_optimizer
@@ -28,7 +29,13 @@ from objectives.training.readback import read_back
 from objectives.training.snapshot import EpochProgress, RandomState, TrainingSnapshot
 from objectives.training.state_file import State
 from objectives.training.step_guard import StepGuard
-from objectives.training.steps import SHARES_OF, Means, group_batches, pool_batches
+from objectives.training.steps import (
+    SHARES_OF,
+    Means,
+    group_batches,
+    has_batch_norm,
+    pool_batches,
+)
 from objectives.training.validation import Metrics, Validation, validate
 from objectives.training.weight_averaging import Averager
 from spaces.records import ClassCounts, EpochRecord, TestScore
@@ -118,6 +125,8 @@ class Training:
         # torch's generators are global: drawing from them between two epochs must change nothing.
         self.random_state = RandomState.capture(device)
         self.best = BestEpoch(config.metric.direction)
+        self.has_batch_norm = has_batch_norm(model)
+        self.val_figures = DataFigures()
         self.epoch = 0
         self.last_record: EpochRecord | None = None
         self.interrupted: State | None = None
@@ -204,6 +213,9 @@ class Training:
             self.scaler.scale(parts.total).backward()
             loss = loss + parts.total.detach()
             means.add_parts(parts, len(target))
+            if means.steps < SHARES_OF:
+                means.data.add_inputs(inputs)
+            means.data.add_targets(target, len(self.data.class_names), self.data.ignore_index)
         means.steps += 1
         return loss, logits.detach(), target
 
@@ -224,12 +236,14 @@ class Training:
         Args:
             trained: of before the validation, to write if the training is interrupted meanwhile.
         """
+        self.val_figures = DataFigures()
         if self.guard.broken_step is not None:
             return Validation.missing(self.metrics, len(self.data.class_names))
         self.criterion.check_targets()
         # Its final values: the losses of two epochs are then comparable.
         self.criterion.set_epoch(self.values_of(self.config.epochs))
         batches = self.report_steps(self.val_batches.epoch(0), trained)
+        batches = self.val_figures.watch_inputs(batches, SHARES_OF)
         return self.measure_split(self.averager.model_of(self.epoch), batches)
 
     def remember_epoch(self, validation: Validation) -> None:
@@ -252,6 +266,7 @@ class Training:
         means = progress.means
         norms = self.guard.summarize_norms()
         broken_step = self.guard.broken_step
+        inputs, val_inputs, target_shares = read_figures(means.data, self.val_figures)
         return EpochRecord(
             epoch=self.epoch,
             train_loss=float(means.total),
@@ -280,6 +295,11 @@ class Training:
             class_grad_shares=means.class_shares(),
             last_steps=self.guard.last_steps(),
             inputs_finite=broken_step is None or self.guard.inputs_finite(),
+            inputs=inputs,
+            val_inputs=val_inputs,
+            target_shares=target_shares,
+            skipped_steps=self.guard.skipped_steps,
+            batch_norm_samples=means.smallest_batch if self.has_batch_norm else None,
             used=self.used,
             test=self.score_test_split(trained) if broken_step is None and self.has_ended else None,
         )

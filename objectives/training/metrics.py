@@ -67,7 +67,7 @@ class ConfusionMatrix:
         known_P = (target_P >= 0) & (target_P < self.classes)
         row_P = torch.where(known_P, target_P, self.classes + 1)
         row_P = torch.where(target_P == self.ignore_index, self.classes, row_P)
-        self._counts += _count_values(row_P * self.classes + prediction_P, len(self._counts))
+        self._counts += count_values(row_P * self.classes + prediction_P, len(self._counts))
 
     def matrix(self) -> Tensor:
         """Return (C, C) counts on the CPU, int64: rows are true classes, columns predicted ones."""
@@ -136,7 +136,7 @@ def _largest_class(z_nCl: Tensor) -> Tensor:
     return classes - highest.clamp_min_(1)  # 0 where NaN equals nothing
 
 
-def _count_values(index_P: Tensor, bins: int) -> Tensor:
+def count_values(index_P: Tensor, bins: int) -> Tensor:
     """Count how often each of 0 … bins−1 occurs."""
     if index_P.is_cuda:  # bincount would read the largest index and so wait for the device
         return _count_values_by_scatter(index_P, bins)

@@ -13,13 +13,18 @@ from spaces.config import OptimizerConfig
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
     """Build SGD with momentum or AdamW (Loshchilov & Hutter 2019), in torch's fused form."""
     if config.kind == "sgd":
-        return torch.optim.SGD(
+        sgd = torch.optim.SGD(
             model.parameters(),
             lr=config.lr,
             momentum=config.momentum,
             weight_decay=config.weight_decay,
             fused=True,
         )
+        if config.momentum:
+            # Left alone, a first step that the loss scaler skips leaves uninitialized momentum.
+            for parameter in sgd.param_groups[0]["params"]:
+                sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return sgd
     return torch.optim.AdamW(
         model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
     )

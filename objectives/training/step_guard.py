@@ -117,6 +117,11 @@ class StepGuard:
                     self.broken_step = self._steps
         self._unread = []
 
+    @property
+    def skipped_steps(self) -> int:
+        """Steps of this epoch that the loss scaler skipped, because a gradient overflowed."""
+        return self._steps - len(self.norms)
+
     def summarize_norms(self) -> NormSummary:
         """Return median and largest norm before clipping, and the share of clipped steps."""
         if not self.norms:

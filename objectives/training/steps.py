@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from objectives.data.loading import Batch
 from objectives.losses import Criterion, GradientShares, LossParts
 from objectives.losses.batch_sums import Others
+from objectives.training.data_figures import DataFigures
 
 SHARES_OF = 4
 """Steps per epoch whose gradient shares are computed: enough to compare classes, and cheap."""
@@ -84,6 +85,8 @@ class Means:
         samples: samples so far.
         weight_ratio: largest over smallest class weight.
         shares: gradient shares of the first steps.
+        smallest_batch: samples of the smallest batch; 0 before the first one.
+        data: figures of inputs and targets.
     """
 
     total: Tensor
@@ -93,6 +96,8 @@ class Means:
     samples: int = 0
     weight_ratio: float = 1.0
     shares: list[GradientShares] = field(default_factory=list)
+    smallest_batch: int = 0
+    data: DataFigures = field(default_factory=DataFigures)
 
     @classmethod
     def zero(cls, device: torch.device) -> Means:
@@ -107,6 +112,7 @@ class Means:
         if parts.dice is not None:
             self.dice += parts.dice.double()
         self.samples += samples
+        self.smallest_batch = min(samples, self.smallest_batch or samples)
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint within an epoch stores."""
@@ -117,6 +123,8 @@ class Means:
             "steps": self.steps,
             "samples": self.samples,
             "shares": [list(shares) for shares in self.shares],
+            "smallest_batch": self.smallest_batch,
+            "data": self.data.state(),
         }
 
     @classmethod
@@ -129,6 +137,9 @@ class Means:
             steps=state["steps"],
             samples=state["samples"],
             shares=[_to_device(shares, device) for shares in state["shares"]],
+            # Checkpoints of an earlier version lack the next two.
+            smallest_batch=state.get("smallest_batch", 0),
+            data=DataFigures.from_state(state.get("data", {}), device),
         )
 
     def divide_by_steps(self, weight_ratio: float) -> None:
@@ -148,6 +159,11 @@ class Means:
         """Return the same for the elements of every class."""
         shares = _normalize_shares([shares.classes for shares in self.shares])
         return () if shares is None else tuple(shares)
+
+
+def has_batch_norm(model: nn.Module) -> bool:
+    """Return whether a layer normalizes by the statistics of the batch."""
+    return any(isinstance(module, _BatchNorm) for module in model.modules())
 
 
 def _to_device(shares: list[Tensor], device: torch.device) -> GradientShares:

@@ -7,7 +7,13 @@ weights; `benchmarks/faults.py` checks the ranking on planted faults.
 
 from __future__ import annotations
 
-from search.diagnosis import data_causes, loss_causes, optimizer_causes
+from search.diagnosis import (
+    data_causes,
+    label_causes,
+    loss_causes,
+    optimizer_causes,
+    progress_causes,
+)
 from search.diagnosis.observation import Cause, Observation
 
 CAUSES: dict[str, Cause] = {
@@ -20,11 +26,19 @@ CAUSES: dict[str, Cause] = {
     "imbalance too strong": loss_causes.imbalance_too_strong,
     "alpha wrong for a class": loss_causes.alpha_wrong,
     "Dice too late": loss_causes.dice_too_late,
-    "labels broken": data_causes.labels_broken,
+    "labels broken": label_causes.labels_broken,
+    "labels do not match the images": label_causes.labels_do_not_match,
+    "class missing in training": label_causes.class_missing,
+    "rare classes corrected twice": label_causes.corrected_twice,
     "inputs not finite": data_causes.inputs_not_finite,
+    "input without information": data_causes.input_without_information,
+    "validation unlike training": data_causes.validation_unlike_training,
     "too little regularization": data_causes.too_little_regularization,
-    "learning rate too low": optimizer_causes.learning_rate_too_low,
-    "gradient clipped away": optimizer_causes.gradient_clipped_away,
+    "learning rate too low": progress_causes.learning_rate_too_low,
+    "gradient clipped away": progress_causes.gradient_clipped_away,
+    "too few epochs": progress_causes.too_few_epochs,
+    "mixed precision overflow": progress_causes.precision_overflow,
+    "batch norm with tiny batches": progress_causes.batch_norm_tiny,
     "focusing too strong": loss_causes.focusing_too_strong,
     "weight decay too strong": optimizer_causes.weight_decay_too_strong,
 }
@@ -40,15 +54,30 @@ SUSPECTS: dict[str, tuple[str, ...]] = {
         "Dice too late",
         "alpha wrong for a class",
         "learning rate too high",
+        "learning rate too low",
+        "labels do not match the images",
+        "input without information",
+        "class missing in training",
+    ),
+    "overfitting": (
+        "too little regularization",
+        "extreme class weights",
+        "validation unlike training",
+    ),
+    "loss_metric_decoupling": (
+        "extreme class weights",
+        "labels broken",
+        "rare classes corrected twice",
     ),
     "not_learning": (
         "learning rate too low",
         "gradient clipped away",
         "imbalance too strong",
         "alpha wrong for a class",
+        "labels do not match the images",
+        "input without information",
+        "class missing in training",
     ),
-    "overfitting": ("too little regularization", "extreme class weights"),
-    "loss_metric_decoupling": ("extreme class weights", "labels broken"),
 }
 """Name of a signal → the causes that it points to more often than to others."""
 

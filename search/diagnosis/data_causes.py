@@ -1,60 +1,20 @@
-"""Causes in the data: labels, inputs, and too few samples for the model."""
+"""Causes in the data: inputs, a validation split unlike training, and too few samples."""
 
 from __future__ import annotations
 
 import math
 
-from search.diagnosis.facts import Facts
+from search.diagnosis.data_facts import OTHER_CONTRAST, SHIFTED
+from search.diagnosis.facts import FAST_GROWTH, Facts
 from search.diagnosis.observation import (
-    DIVERGED_CE,
     EARLY_EPOCHS,
-    FAST_GROWTH,
+    JUMP,
     NOTHING_LEARNED,
+    TINY_BATCH,
     Observation,
     Observations,
 )
-
-JUMP = 1.4
-"""Ratio of two losses above which the loss jumped."""
-
-
-def labels_broken(facts: Facts) -> Observations:
-    """Targets that changed from some epoch on: a bad mount, a wrong palette, a partial download."""
-    jump = facts.loss_jump
-    if jump.epoch <= EARLY_EPOCHS or not jump.ratio > JUMP:
-        yield Observation(-4.0, "the training loss never jumped at an unchanged learning rate")
-        return
-    yield Observation(
-        min(3.0, 2 * (jump.ratio - 0.9)),
-        f"the training loss jumped {jump.ratio:.3g}-fold at epoch {jump.epoch},"
-        " at an unchanged learning rate, class weights and CE/Dice weights",
-    )
-    yield from _learned_something_else(facts)
-    if facts.lr_multiple > 3:
-        yield Observation(
-            -2.0, f"the learning rate was {facts.lr_multiple:.3g} times the base rate"
-        )
-    if facts.worst_val_ce > DIVERGED_CE:
-        yield Observation(-0.5, "the weights diverged")
-
-
-def _learned_something_else(facts: Facts) -> Observations:
-    """That the loss fell again after its jump, and the metric did not recover."""
-    jump_epoch = facts.loss_jump.epoch
-    epochs = facts.complete_epochs
-    last = epochs[-1]
-    if last.epoch <= jump_epoch:
-        return
-    before = max(
-        (record.metric for record in epochs if record.epoch < jump_epoch), default=math.nan
-    )
-    highest = max(record.ce_loss for record in epochs if record.epoch >= jump_epoch)
-    if last.metric < 0.5 * before and last.ce_loss < 0.7 * highest:
-        yield Observation(
-            2.0,
-            f"it fell again while the metric stayed at {last.metric:.3g} (before: {before:.3g}):"
-            " something else was learned",
-        )
+from search.diagnosis.trial_facts import FEW_SAMPLES
 
 
 def inputs_not_finite(facts: Facts) -> Observations:
@@ -72,16 +32,91 @@ def inputs_not_finite(facts: Facts) -> Observations:
         yield Observation(1.0, "loss and norm were healthy up to that step")
 
 
+def input_without_information(facts: Facts) -> Observations:
+    """Images that are constant, saturated, or lack a channel, so that little can be learned."""
+    inputs = facts.data.inputs
+    if inputs is None:
+        yield Observation(-4.0, "the records have no figures of the images")
+        return
+    channels = len(inputs.mean)
+    constant = facts.data.constant_channels
+    if inputs.constant > 0.1:
+        yield Observation(
+            6.0, f"{inputs.constant:.0%} of the images have the same value everywhere"
+        )
+    elif constant:
+        yield Observation(5.0, f"{constant} of {channels} channels never vary")
+    else:
+        yield Observation(-1.0, "every channel varies")
+    yield from _saturated_pixels(facts)
+
+
+def _saturated_pixels(facts: Facts) -> Observations:
+    at_maximum, at_minimum = facts.data.at_maximum, facts.data.at_minimum
+    if at_maximum > 0.2:
+        yield Observation(
+            min(5.0, 2 + 5 * at_maximum),
+            f"{at_maximum:.0%} of the pixels are at the highest value of their batch",
+        )
+    elif at_minimum > 0.9:
+        # A dark background is usual, so a share that would mean saturation is no fault here.
+        yield Observation(
+            2.0, f"{at_minimum:.0%} of the pixels are at the lowest value of their batch"
+        )
+    elif facts.data.carries_information:
+        yield Observation(-3.0, "few pixels are at the limits of the values")
+
+
+def validation_unlike_training(facts: Facts) -> Observations:
+    """A validation split that is prepared otherwise, so that its loss is higher from the start."""
+    yield from _compare_images(facts)
+    gap = facts.early_gap
+    if gap > 1.3:
+        yield Observation(
+            min(2.5, 2 * (gap - 0.9)),
+            f"validation loss was {gap:.3g} times the training loss or more from epoch 2 on",
+        )
+    elif gap <= 1.3:
+        yield Observation(-1.5, f"early validation loss was {gap:.3g} times the training loss")
+    if facts.loss_fall > 0.2:
+        yield Observation(0.5, f"the training loss fell by {facts.loss_fall:.0%}")
+    if (facts.data.batch_norm_samples or math.inf) <= TINY_BATCH:
+        yield Observation(-2.0, "tiny batches under batch norm have such a gap, too")
+    if facts.has_few_samples:
+        yield Observation(-2.0, f"an epoch has {facts.samples_per_epoch} samples")
+
+
+def _compare_images(facts: Facts) -> Observations:
+    """What the figures of the images in both splits say."""
+    shift, contrast = facts.data.val_shift, facts.data.val_contrast
+    if math.isnan(shift) and math.isnan(contrast):
+        yield Observation(-1.5, "the records have no figures of the images in both splits")
+        return
+    if abs(shift) > SHIFTED:
+        yield Observation(
+            min(4.0, 5 * abs(shift)),
+            f"the mean of the validation images is {shift:+.2g} standard deviations from that of"
+            " training",
+        )
+    if contrast > OTHER_CONTRAST or contrast < 1 / OTHER_CONTRAST:
+        yield Observation(
+            2.0,
+            f"the validation images have {contrast:.2g} times the standard deviation of training",
+        )
+    if not facts.data.splits_differ:
+        yield Observation(-2.5, "images of both splits have the same mean and deviation")
+
+
 def too_little_regularization(facts: Facts) -> Observations:
     """A training split that the model memorizes."""
     yield from _memorized_samples(facts)
     if facts.last_record.weight_ratio > 30:
         yield Observation(
-            -2.5,
+            -3.5,
             f"class weights that differ by a factor of {facts.last_record.weight_ratio:.3g}"
             " let a few rare pixels determine both losses",
         )
-    if facts.worst_val_ce > DIVERGED_CE:
+    if facts.diverged:
         yield Observation(-3.0, "the weights diverged")
     if facts.loss_fall < NOTHING_LEARNED:
         yield Observation(-3.0, "nothing was learned, so nothing was memorized")
@@ -89,7 +124,13 @@ def too_little_regularization(facts: Facts) -> Observations:
     if jump.epoch > EARLY_EPOCHS and jump.ratio > JUMP:
         yield Observation(-2.0, f"the training loss jumped at epoch {jump.epoch}")
     if facts.uses_focal_loss and float(facts.values.get("loss.gamma", 0.0)) > 4:
-        yield Observation(-1.5, "at a gamma this large few pixels determine the validation loss")
+        yield Observation(-2.5, "at a gamma this large few pixels determine the validation loss")
+    if facts.data.splits_differ or facts.data.missing_classes:
+        yield Observation(-1.5, "validation differs from training in other ways")
+    if (facts.data.batch_norm_samples or math.inf) <= TINY_BATCH:
+        yield Observation(-1.0, "statistics of tiny batches explain a high validation loss")
+    if facts.data.constant_channels:
+        yield Observation(-1.0, "a channel of the images never varies")
 
 
 def _memorized_samples(facts: Facts) -> Observations:
@@ -106,6 +147,6 @@ def _memorized_samples(facts: Facts) -> Observations:
         yield Observation(
             1.0, f"validation loss is {facts.generalization_gap:.3g} times the training loss"
         )
-    samples = facts.last_record.steps * facts.samples_per_step
-    if samples < 50 and not facts.broke_off:
-        yield Observation(2.0, f"an epoch has {samples} samples")
+    if facts.has_few_samples and not facts.broke_off:
+        weight = 4.5 if facts.samples_per_epoch < FEW_SAMPLES / 3 else 2.0
+        yield Observation(weight, f"an epoch has {facts.samples_per_epoch} samples")

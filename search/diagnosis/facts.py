@@ -7,14 +7,20 @@ do not allow to compute is NaN, and every comparison with it is false.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
 from statistics import fmean, median
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from spaces.records import ClassCounts, EpochRecord, Evidence, best_record
+from search.diagnosis.trial_facts import TrialFacts
+from spaces.records import EpochRecord
+
+DIVERGED_CE = 4.0
+"""Validation cross entropy, over that of a guess, above which the weights have diverged."""
+
+FAST_GROWTH = 3.0
+"""Growth of the norm within ten steps above which it was rising step by step, not suddenly."""
 
 LAST = 3
 """Number of epochs that represent the end of a trial."""
@@ -41,84 +47,8 @@ class LossJump(NamedTuple):
     ratio: float
 
 
-@dataclass(frozen=True)
-class Facts:
-    """Facts about one trial. Epochs that broke off count only where that is said.
-
-    Attributes:
-        records: of the trial, in order of epochs; at least one.
-        values: the configuration by dotted path.
-        evidence: of the signal that ended the trial; None where no signal fired.
-        counts: pixels of the classes in the training split, where they are known.
-    """
-
-    records: Sequence[EpochRecord]
-    values: Mapping[str, Any]
-    evidence: Evidence | None = None
-    counts: ClassCounts | None = None
-
-    @cached_property
-    def complete_epochs(self) -> Sequence[EpochRecord]:
-        """Records of the epochs that did not break off and have a finite metric."""
-        return [
-            record
-            for record in self.records
-            if record.broken_step is None and math.isfinite(record.metric)
-        ]
-
-    @property
-    def last_record(self) -> EpochRecord:
-        """The latest record, whether its epoch broke off or not."""
-        return self.records[-1]
-
-    @property
-    def broke_off(self) -> bool:
-        """Whether the trial ended at a broken step."""
-        return self.last_record.broken_step is not None
-
-    @property
-    def signal_name(self) -> str:
-        """Name of the signal that ended the trial; empty where no signal fired."""
-        return "" if self.evidence is None else self.evidence.signal
-
-    # ── configuration ──
-
-    @property
-    def lr_multiple(self) -> float:
-        """The learning rate as a multiple of the base rate."""
-        return float(self.values.get("optimizer.lr_multiple", 1.0))
-
-    @property
-    def grad_clip_norm(self) -> float | None:
-        """The norm at which gradients are clipped; None for no clipping."""
-        return self.values.get("optimizer.grad_clip_norm")
-
-    @property
-    def samples_per_step(self) -> int:
-        """Samples per optimizer step, accumulated batches included."""
-        batch_size = int(self.values.get("batch_size", 8))
-        return batch_size * int(self.values.get("optimizer.accumulate", 1))
-
-    @property
-    def dice_weight(self) -> float:
-        """The weight that Dice has in the loss once the schedule has settled."""
-        return float(self.values.get("loss.dice_weight", 0.0))
-
-    @property
-    def dice_missing(self) -> float:
-        """Share of the epochs in which Dice had less than half of its final weight.
-
-        0 for a trial of fewer than five epochs.
-        """
-        if self.dice_weight <= 0 or len(self.records) < 5:
-            return 0.0
-        missing = sum(record.dice_weight < 0.5 * self.dice_weight for record in self.records)
-        return missing / len(self.records)
-
-    @property
-    def uses_focal_loss(self) -> bool:
-        """Whether the loss contains a focal term."""
-        return self.values.get("loss.kind") in ("focal", "ce_focal")
+class Facts(TrialFacts):
+    """Facts about one trial, with those about its losses, gradients and classes."""
 
     # ── losses ──
 
@@ -155,6 +85,27 @@ class Facts:
         """
         worst = max((record.val_ce for record in self.complete_epochs), default=math.nan)
         return worst / self.guess_loss
+
+    @property
+    def diverged(self) -> bool:
+        """Whether validation or the norms before a break show weights that diverged."""
+        return self.worst_val_ce > DIVERGED_CE or (
+            self.broke_off and self.norm_growth > FAST_GROWTH
+        )
+
+    @cached_property
+    def early_gap(self) -> float:
+        """Validation loss over training loss, the lowest of the second to the fourth epoch.
+
+        NaN while a schedule still changes the loss, as validation uses its final form.
+        """
+        early = [record for record in self.complete_epochs if 2 <= record.epoch <= 4]
+        ratios = [
+            record.val_loss / record.train_loss
+            for record in early
+            if record.settled and record.train_loss > 0
+        ]
+        return min(ratios, default=math.nan)
 
     @cached_property
     def loss_jump(self) -> LossJump:
@@ -281,6 +232,25 @@ class Facts:
         last = self.complete_epochs[-1].class_metric
         return tuple(index for index, value in enumerate(last) if value is not None)
 
+    def recognized_classes(self, level: float) -> tuple[int, ...]:
+        """Present classes whose metric exceeded the level, and chance, in any complete epoch.
+
+        Predicting a class everywhere gives it an IoU of its frequency; chance is 1.6 times that.
+        Where no frequency is known, the class with the highest metric does not count.
+        """
+        highest = {
+            index: max(record.class_metric[index] or 0.0 for record in self.complete_epochs)
+            for index in self.present_classes
+        }
+        shares = dict(enumerate(self.class_frequencies or self.data.target_shares))
+        if not shares and highest:
+            shares = {max(highest, key=lambda index: highest[index]): 1.0}
+        return tuple(
+            index
+            for index, value in highest.items()
+            if value > max(level, 1.6 * shares.get(index, 0.0))
+        )
+
     @cached_property
     def dead_classes(self) -> tuple[int, ...]:
         """Present classes whose metric was 0, or nearly so, in each of the last epochs."""
@@ -323,30 +293,6 @@ class Facts:
         if len(shares) < 3:
             return ()
         return tuple(index for index in self.dead_classes if shares[index] < 0.02 * median(shares))
-
-    def describe_gains(self) -> str:
-        """Name the classes that gained and lost most between the best epoch and the last one."""
-        if not self.complete_epochs:
-            return "no complete epoch to compare"
-        direction = self.values.get("metric.direction", "maximize")
-        best = best_record(self.complete_epochs, direction)
-        changes = self._class_changes(best, self.complete_epochs[-1])
-        gained = sorted(changes.items(), key=lambda item: -item[1])[:2]
-        lost = sorted(changes.items(), key=lambda item: item[1])[:2]
-        gains = self._list_changes([item for item in gained if item[1] > 0])
-        losses = self._list_changes([item for item in lost if item[1] < 0])
-        return f"since epoch {best.epoch}: gained {gains}; lost {losses}"
-
-    def _class_changes(self, before: EpochRecord, after: EpochRecord) -> dict[int, float]:
-        """Index → change of the metric, of the classes that both records have."""
-        pairs = enumerate(zip(before.class_metric, after.class_metric, strict=True))
-        return {
-            index: new - old for index, (old, new) in pairs if old is not None and new is not None
-        }
-
-    def _list_changes(self, changes: Sequence[tuple[int, float]]) -> str:
-        listed = [f"{self.class_name(index)} {change:+.3f}" for index, change in changes]
-        return ", ".join(listed) or "none"
 
 
 def _same_schedule(before: EpochRecord, after: EpochRecord) -> bool:

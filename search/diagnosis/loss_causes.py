@@ -6,7 +6,6 @@ import math
 
 from search.diagnosis.facts import Facts
 from search.diagnosis.observation import (
-    DIVERGED_CE,
     EARLY_EPOCHS,
     FOREIGN_SCALE,
     LARGE_NORM,
@@ -46,12 +45,15 @@ def extreme_class_weights(facts: Facts) -> Observations:
         max(-3.0, min(3.0, 2 * (math.log10(max(ratio, 1.0)) - 1.4))),
         f"class weights differ by a factor of {ratio:.4g}",
     )
+    method = facts.values.get("weights.method")
+    if method == "inverse_freq" and facts.values.get("weights.clip_ratio") is None and ratio > 30:
+        yield Observation(1.5, "weights by inverse frequency are not clipped")
     pull = f"frequent classes have {facts.frequent_pull:.2g} of the gradient that they would have"
     if facts.frequent_pull < 0.13:
         yield Observation(1.5, f"{pull} without class weights")
     elif facts.frequent_pull > 0.3:
         yield Observation(-1.0, f"{pull} without class weights, which is not little")
-    if facts.worst_val_ce > DIVERGED_CE:
+    if facts.diverged:
         yield Observation(-1.0, "the weights diverged, which class weights alone do not cause")
     jump = facts.loss_jump
     if jump.ratio > 1.5 and jump.epoch > EARLY_EPOCHS:
@@ -60,6 +62,8 @@ def extreme_class_weights(facts: Facts) -> Observations:
         )
     if facts.loss_fall < 0.05:
         yield Observation(-2.0, "nothing was learned, not even the rare classes")
+    if facts.data.oversampled_classes:
+        yield Observation(-2.5, "rare classes are also sampled more often, which adds to weights")
 
 
 def imbalance_too_strong(facts: Facts) -> Observations:
@@ -70,11 +74,13 @@ def imbalance_too_strong(facts: Facts) -> Observations:
         yield Observation(1.5, f"class weights differ by a factor of {ratio:.3g} only")
     if ratio > 10:
         yield Observation(-1.0, f"class weights differ by a factor of {ratio:.3g}")
+    if facts.has_few_samples:
+        yield Observation(-2.0, f"an epoch has {facts.samples_per_epoch} samples of any class")
     if facts.dice_share < 0.1:
         yield Observation(0.5, "the loss contains little or no Dice")
     if facts.loss_fall < NOTHING_LEARNED:
         yield Observation(-3.0, "nothing at all was learned")
-    if facts.worst_val_ce > DIVERGED_CE:
+    if facts.diverged:
         yield Observation(-1.5, "the weights diverged")
     if facts.classes_without_gradient:
         names = facts.class_names(facts.classes_without_gradient)
@@ -131,9 +137,7 @@ def dice_unstable(facts: Facts) -> Observations:
     yield from _unstable_settings(facts)
     rate = facts.lr_multiple
     if rate > 1:
-        yield Observation(
-            -min(2.0, math.log2(rate) / 2), f"the learning rate was {rate:.3g} times the base rate"
-        )
+        yield Observation(-min(2.0, math.log2(rate) / 2), facts.rate_text)
 
 
 def _unstable_settings(facts: Facts) -> Observations:
@@ -182,12 +186,12 @@ def focusing_too_strong(facts: Facts) -> Observations:
     if gamma < 4:
         yield Observation(-4.0, f"gamma {gamma:g}")
         return
-    yield Observation(min(3.0, gamma / 3), f"gamma {gamma:g}")
+    yield Observation(min(4.0, gamma / 3), f"gamma {gamma:g}")
     if facts.val_ce_fall < 0.1:
         yield Observation(
             1.5,
             f"validation cross entropy fell by only {max(0.0, facts.val_ce_fall):.0%},"
             f" while the focal loss fell by {facts.loss_fall:.0%}",
         )
-    if facts.worst_val_ce > DIVERGED_CE:
+    if facts.diverged:
         yield Observation(-2.0, "the weights diverged")

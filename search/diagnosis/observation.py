@@ -32,12 +32,6 @@ LARGE_NORM = 100.0
 VANISHING_NORM = 1e-3
 """Gradient norm below which nothing can be learned."""
 
-FAST_GROWTH = 3.0
-"""Growth of the norm within ten steps above which it was rising step by step, not suddenly."""
-
-DIVERGED_CE = 4.0
-"""Validation cross entropy, over that of a guess, above which the weights have diverged."""
-
 FOREIGN_SCALE = 10.0
 """First loss, over that of a guess, above which the loss has an unusual scale."""
 
@@ -46,3 +40,9 @@ NOTHING_LEARNED = 0.1
 
 EARLY_EPOCHS = 3
 """Epochs at the start of a trial in which the loss may jump for many reasons."""
+
+JUMP = 1.4
+"""Ratio of two losses above which the loss jumped."""
+
+TINY_BATCH = 2
+"""Samples up to which the statistics of batch normalization are noise."""

@@ -1,17 +1,14 @@
-"""Causes in the optimizer: learning rate, gradient clipping, batch size and weight decay."""
+"""Causes in the optimizer that make training unstable: learning rate, batch size, weight decay."""
 
 from __future__ import annotations
 
 import math
 
-from search.diagnosis.facts import Facts
+from search.diagnosis.facts import DIVERGED_CE, FAST_GROWTH, Facts
 from search.diagnosis.observation import (
-    DIVERGED_CE,
-    FAST_GROWTH,
     FOREIGN_SCALE,
     LARGE_NORM,
-    NOTHING_LEARNED,
-    VANISHING_NORM,
+    TINY_BATCH,
     Observation,
     Observations,
 )
@@ -20,11 +17,12 @@ from search.diagnosis.observation import (
 def learning_rate_too_high(facts: Facts) -> Observations:
     """Steps so large that the weights diverge, or the loss never settles."""
     rate = facts.lr_multiple
-    text = f"the learning rate was {facts.last_record.lr:.4g}, {rate:.3g} times the base rate"
     if rate > 1:
-        yield Observation(min(3.0, math.log2(rate)), text)
+        yield Observation(min(3.0, math.log2(rate)), facts.rate_text)
     elif rate <= 0.5:
-        yield Observation(-1.5, text)
+        yield Observation(-1.5, facts.rate_text)
+    if rate <= 1 and not facts.diverged:
+        yield Observation(-6.0, "neither validation nor gradients show weights that diverged")
     if facts.worst_val_ce > DIVERGED_CE:
         yield Observation(
             2.5,
@@ -32,6 +30,11 @@ def learning_rate_too_high(facts: Facts) -> Observations:
             f" a guess has {facts.guess_loss:.2f}: the weights diverged",
         )
     yield from _large_gradients(facts)
+    yield from _better_explanations(facts)
+
+
+def _better_explanations(facts: Facts) -> Observations:
+    """What explains large gradients or a poor validation better."""
     if facts.loss_scale > FOREIGN_SCALE:
         yield Observation(
             -2.0,
@@ -42,6 +45,10 @@ def learning_rate_too_high(facts: Facts) -> Observations:
     norm = facts.median_norm
     if not facts.broke_off and clip is not None and norm > 0 and clip < 0.05 * norm:
         yield Observation(-2.0, "clipping removed nearly all of each gradient")
+    if facts.lr_multiple <= 1 and facts.data.splits_differ:
+        yield Observation(-3.0, "the validation images are unlike those of training")
+    if facts.lr_multiple <= 1 and (facts.data.batch_norm_samples or math.inf) <= TINY_BATCH:
+        yield Observation(-2.0, "statistics of tiny batches explain a poor validation")
 
 
 def _large_gradients(facts: Facts) -> Observations:
@@ -76,8 +83,7 @@ def exploding_gradient(facts: Facts) -> Observations:
     if facts.lr_multiple > 1:
         yield Observation(
             -min(2.0, math.log2(facts.lr_multiple)),
-            f"the learning rate was {facts.lr_multiple:.3g} times the base rate,"
-            " which explains it better",
+            f"{facts.rate_text}, which explains it better",
         )
     if facts.loss_scale > FOREIGN_SCALE:
         yield Observation(
@@ -103,44 +109,8 @@ def batch_too_small(facts: Facts) -> Observations:
         yield Observation(
             1.5, f"the largest gradient norm of an epoch is {facts.norm_noise:.3g} times its median"
         )
-
-
-def learning_rate_too_low(facts: Facts) -> Observations:
-    """Steps so small that the budget ends before anything is learned."""
-    if facts.loss_fall < NOTHING_LEARNED:
-        yield _loss_hardly_fell(facts)
-    elif math.isnan(facts.loss_fall):
-        yield Observation(-3.0, "too few epochs to see whether the loss falls")
-    else:
-        yield Observation(-3.0, f"cross entropy fell by {facts.loss_fall:.0%}")
-    rate = facts.lr_multiple
-    if rate < 0.03:
-        yield Observation(2.0, f"the learning rate was {rate:.2g} times the base rate")
-    else:
-        yield Observation(-2.0, f"the learning rate was {rate:.3g} times the base rate")
-    if facts.median_norm < VANISHING_NORM:
-        yield Observation(-2.0, f"the gradient norm itself was {facts.median_norm:.2g}")
-
-
-def gradient_clipped_away(facts: Facts) -> Observations:
-    """Clipping far below the usual norm, so that each step has the same tiny length."""
-    clip = facts.grad_clip_norm
-    norm = facts.median_norm
-    if clip is None or not norm > 0 or clip > 0.1 * norm:
-        yield Observation(-4.0, "gradients were not clipped to a small part of their norm")
-        return
-    yield Observation(
-        2.5,
-        f"gradients of norm {norm:.3g} were clipped at {clip:g},"
-        f" in {facts.clipped_share:.0%} of the steps",
-    )
-    if facts.loss_fall < NOTHING_LEARNED:
-        yield _loss_hardly_fell(facts)
-
-
-def _loss_hardly_fell(facts: Facts) -> Observation:
-    epochs = len(facts.complete_epochs)
-    return Observation(3.0, f"cross entropy fell by {facts.loss_fall:.1%} in {epochs} epochs")
+    if (facts.data.batch_norm_samples or math.inf) <= TINY_BATCH:
+        yield Observation(-1.0, "batch norm, which needs more samples, explains it as well")
 
 
 def weight_decay_too_strong(facts: Facts) -> Observations:

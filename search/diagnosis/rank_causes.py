@@ -7,14 +7,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from search.diagnosis.causes import CAUSES, SUSPECTS, SUSPICION
+from search.diagnosis.class_changes import describe_changes
 from search.diagnosis.facts import Facts
 from search.diagnosis.observation import Observation
-from search.diagnosis.remedies import find_remedies
+from search.diagnosis.remedies import find_remedies, harmless_remedies
 from spaces.config_tree import ConfigTree
-from spaces.records import ClassCounts, Diagnosis, EpochRecord, Evidence
+from spaces.records import CLEAR_CONFIDENCE, ClassCounts, Diagnosis, EpochRecord, Evidence
 
 UNKNOWN_CAUSE = 1.0
 """Weight of an unknown cause, so that a single weak observation gives no certainty."""
+
+TEMPERATURE = 1.0
+"""Divisor of the summed weights, as observations of one trial are not independent.
+
+Both were fitted by `python -m benchmarks.calibration` to planted faults with seeds from 100 on.
+"""
 
 SHOWN_LIKELY = 0.05
 """Likelihood from which on another cause is named."""
@@ -40,18 +47,20 @@ def diagnose(
     """
     facts = Facts(records, ConfigTree(config), evidence, counts)
     observations = _collect_observations(facts)
-    totals = {cause: sum(item.weight for item in found) for cause, found in observations.items()}
+    totals = _sum_observations(observations)
     first, *rest = sorted(totals, key=lambda cause: -totals[cause])
-    likelihoods = _softmax_weights(totals)
+    likelihoods = weigh_likelihoods(totals)
     others = [(cause, likelihoods[cause]) for cause in rest[:MOST_OTHERS]]
     because = _sorted_texts(observations[first], 1)
-    if facts.complete_epochs:
-        because = (*because, facts.describe_gains())
+    if changes := describe_changes(facts):
+        because = (*because, changes)
+    confidence = likelihoods[first]
+    find = find_remedies if confidence >= CLEAR_CONFIDENCE else harmless_remedies
     return Diagnosis(
         cause=first,
         because=because,
-        remedies=find_remedies(first, facts),
-        confidence=likelihoods[first],
+        remedies=find(first, facts),
+        confidence=confidence,
         against=_sorted_texts(observations[first], -1),
         others=tuple(other for other in others if other[1] >= SHOWN_LIKELY),
     )
@@ -68,10 +77,35 @@ def _collect_observations(facts: Facts) -> dict[str, list[Observation]]:
     return found
 
 
-def _softmax_weights(totals: Mapping[str, float]) -> dict[str, float]:
-    """Each cause's likelihood among all causes and an unknown one (softmax of the totals)."""
-    odds = {cause: math.exp(min(total, 30.0)) for cause, total in totals.items()}
-    everything = sum(odds.values()) + math.exp(UNKNOWN_CAUSE)
+def _sum_observations(observations: Mapping[str, Sequence[Observation]]) -> dict[str, float]:
+    return {cause: sum(item.weight for item in found) for cause, found in observations.items()}
+
+
+def sum_weights(
+    evidence: Evidence | None,
+    records: Sequence[EpochRecord],
+    config: Mapping[str, Any],
+    counts: ClassCounts | None = None,
+) -> dict[str, float]:
+    """Sum the weights of the observations for and against every cause; see `diagnose`."""
+    facts = Facts(records, ConfigTree(config), evidence, counts)
+    return _sum_observations(_collect_observations(facts))
+
+
+def weigh_likelihoods(
+    totals: Mapping[str, float], temperature: float = TEMPERATURE, unknown: float = UNKNOWN_CAUSE
+) -> dict[str, float]:
+    """Compute each cause's likelihood among all causes and an unknown one.
+
+    It is the softmax of the summed weights, divided by a temperature (Guo et al. 2017).
+
+    Args:
+        totals: cause → sum of its weights.
+        temperature: above 1 where weights claim more than they show.
+        unknown: sum of the weights of the unknown cause.
+    """
+    odds = {cause: math.exp(min(total, 30.0) / temperature) for cause, total in totals.items()}
+    everything = sum(odds.values()) + math.exp(unknown / temperature)
     return {cause: odd / everything for cause, odd in odds.items()}
 
 

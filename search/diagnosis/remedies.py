@@ -18,6 +18,14 @@ from spaces.records import Remedy
 Remedies = Iterator[Remedy]
 
 
+def harmless_remedies(cause: str, facts: Facts) -> tuple[Remedy, ...]:
+    """The remedies that can do no harm where no cause is clear: a look, or more epochs."""
+    found = [remedy for remedy in find_remedies(cause, facts) if not remedy.patch]
+    if facts.best_is_last and not facts.ended_early:
+        found += [remedy for remedy in _more_epochs(facts) if remedy not in found]
+    return tuple(found)
+
+
 def find_remedies(cause: str, facts: Facts) -> tuple[Remedy, ...]:
     """The remedies of a cause that change the configuration and take effect, in order."""
     found = []
@@ -199,6 +207,56 @@ def _check_inputs(facts: Facts) -> Remedies:
     )
 
 
+def _look_at_images(facts: Facts) -> Remedies:
+    yield Remedy("look at the training images: no hyperparameter helps", {})
+
+
+def _look_at_masks(facts: Facts) -> Remedies:
+    yield Remedy(
+        "look at images with their masks: names, order, shift and crop have to"
+        " match; no hyperparameter helps",
+        {},
+    )
+
+
+def _look_at_classes(facts: Facts) -> Remedies:
+    names = facts.class_names(facts.data.missing_classes) or "that class"
+    yield Remedy(f"look for {names} in the training masks: the class map, and the split", {})
+
+
+def _compare_splits(facts: Facts) -> Remedies:
+    yield Remedy(
+        "compare training and validation images: brightness, channels and scaling have to agree",
+        {},
+    )
+
+
+def _correct_once(facts: Facts) -> Remedies:
+    yield Remedy(
+        "no class weights, as rare classes are sampled more often",
+        {"weights.method": "uniform", "weights.clip_ratio": None},
+    )
+    yield from _milder_weights(facts)
+
+
+def _more_epochs(facts: Facts) -> Remedies:
+    epochs = facts.planned_epochs
+    yield Remedy(f"more epochs per trial: {2 * epochs} instead of {epochs}", {})
+
+
+def _larger_range(facts: Facts) -> Remedies:
+    if facts.values.get("precision") != "float32":
+        yield Remedy(
+            "float32, which does not overflow (a GPU with bfloat16 does not, either)",
+            {"precision": "float32"},
+        )
+    yield _scale_rate(facts, 0.3)
+
+
+def _larger_norm_batch(facts: Facts) -> Remedies:
+    yield Remedy("a larger batch", {"batch_size": 8, "optimizer.accumulate": 1})
+
+
 def _more_regularization(facts: Facts) -> Remedies:
     decay = float(facts.values.get("optimizer.weight_decay", 0.0))
     if float(facts.values.get("loss.label_smoothing", 0.0)) < 0.1:
@@ -209,16 +267,26 @@ def _more_regularization(facts: Facts) -> Remedies:
 
 
 def _raise_rate(facts: Facts) -> Remedies:
-    for multiple, title in ((0.3, "the base rate × 0.3"), (1.0, "the base rate")):
-        if facts.lr_multiple < multiple:
-            yield Remedy(title, {"optimizer.lr_multiple": multiple})
-    if facts.lr_multiple >= 0.3:
-        yield _scale_rate(facts, 3)
+    for factor in (3, 10):
+        yield _scale_rate(facts, factor)
+    if facts.lr_multiple * 10 < 0.3:
+        yield Remedy("the base rate × 0.3", {"optimizer.lr_multiple": 0.3})
+    yield from _clip_less(facts)
+    yield from _more_epochs(facts)
 
 
 def _clip_less(facts: Facts) -> Remedies:
-    yield Remedy("clip the gradient norm at 1", {"optimizer.grad_clip_norm": 1.0})
+    clip = facts.grad_clip_norm
+    if clip is None or not clip < max(1.0, facts.median_norm):
+        return
+    norm = 1.0 if clip < 1 else 10 * clip
+    yield Remedy(f"clip the gradient norm at {norm:g}", {"optimizer.grad_clip_norm": norm})
+
+
+def _unclip_gradients(facts: Facts) -> Remedies:
+    yield from _clip_less(facts)
     yield Remedy("do not clip", {"optimizer.grad_clip_norm": None})
+    yield from _more_epochs(facts)
 
 
 def _less_focus(facts: Facts) -> Remedies:
@@ -242,10 +310,18 @@ _REMEDIES: dict[str, Callable[[Facts], Remedies]] = {
     "alpha wrong for a class": _alpha_by_frequency,
     "Dice too late": _earlier_dice,
     "labels broken": _check_labels,
+    "labels do not match the images": _look_at_masks,
+    "class missing in training": _look_at_classes,
+    "rare classes corrected twice": _correct_once,
+    "input without information": _look_at_images,
+    "validation unlike training": _compare_splits,
     "inputs not finite": _check_inputs,
     "too little regularization": _more_regularization,
     "learning rate too low": _raise_rate,
-    "gradient clipped away": _clip_less,
+    "gradient clipped away": _unclip_gradients,
+    "too few epochs": _more_epochs,
+    "mixed precision overflow": _larger_range,
+    "batch norm with tiny batches": _larger_norm_batch,
     "focusing too strong": _less_focus,
     "weight decay too strong": _less_decay,
 }

@@ -154,6 +154,9 @@ def flatten_record(record: EpochRecord, class_names: tuple[str, ...]) -> dict[st
         "grad_shares",
         "class_grad_shares",
         "last_steps",
+        "inputs",
+        "val_inputs",
+        "target_shares",
     }
     flat = {
         key: value

@@ -115,6 +115,21 @@ class TestRecords:
             assert min(record.seconds, record.samples_per_s, record.peak_mib) > 0
             assert record.broken_step is None
 
+    def test_data_figures(self, kit: Kit, records: list[EpochRecord]) -> None:
+        """Each epoch has the classes that it trained on, and figures of its images, if they are some."""
+        for record in records:
+            assert len(record.target_shares) == len(kit.counts.names)
+            assert sum(record.target_shares) == pytest.approx(1)
+            assert record.skipped_steps == 0
+            if kit.name == "segmentation":
+                assert record.inputs is not None
+                assert record.val_inputs is not None
+                assert 0.5 < record.inputs.deviation[0] < 2
+                assert record.inputs.constant == 0
+                assert record.batch_norm_samples == kit.config().batch_size
+            else:
+                assert (record.inputs, record.batch_norm_samples) == (None, None)
+
     @pytest.mark.parametrize("name", ["macro_f1", "val_ce"])
     def test_chosen_metric(self, kit: Kit, name: str) -> None:
         """The metric is the one that the study names."""

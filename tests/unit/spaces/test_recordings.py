@@ -23,7 +23,7 @@ from spaces.recordings import (
     read_recording,
     write_recording,
 )
-from spaces.records import EpochRecord
+from spaces.records import EpochRecord, InputFigures
 
 NAN, INF = math.nan, math.inf
 Write = Callable[..., Path]
@@ -91,6 +91,11 @@ class TestMakeRecord:
             settled=False,
             grad_shares={"ce": 0.7, "dice": 0.3},
             class_grad_shares=(0.2, None, 0.8),
+            inputs=InputFigures((0.5, 1.0), (0.1, 0.2), (0.0, 0.1), (0.0, 0.9), 0.25),
+            val_inputs=InputFigures((0.5,), (0.1,), (0.0,), (0.0,), 0.0),
+            target_shares=(0.9, 0.0, 0.1),
+            skipped_steps=3,
+            batch_norm_samples=8,
         )
         assert read_row(make_row(record)) == record
 
@@ -160,6 +165,9 @@ class TestMakeRecord:
             ({"settled": 1}, "settled cannot be 1"),
             ({"val_loss": False}, "val_loss cannot be False"),
             ({"grad_norm_max": 1.0, "steps": -1}, "steps cannot be -1"),
+            ({"inputs": {"mean": [0.5]}}, "inputs cannot be"),
+            ({"target_shares": 0.5}, "target_shares cannot be 0.5"),
+            ({"skipped_steps": 0.5}, "skipped_steps cannot be 0.5"),
         ],
     )
     def test_wrong(self, changes: dict[str, Any], what: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from spaces.config import Direction, MetricConfig, ScoreRule
-from spaces.records import EpochRecord, TestScore, best_record, better, score
+from spaces.records import EpochRecord, InputFigures, TestScore, best_record, better, score
 
 NAN, INF = math.nan, math.inf
 Make = Callable[..., EpochRecord]
@@ -48,6 +48,13 @@ class TestAsDict:
                 },
             },
             {"test": TestScore(0.5, (0.25, None, 0.0))},
+            {
+                "inputs": InputFigures((0.5, 1.0), (0.1, 0.2), (0.0, 0.1), (0.0, 0.9), 0.25),
+                "val_inputs": InputFigures((0.5,), (0.1,), (0.0,), (0.0,), 0.0),
+                "target_shares": (0.9, 0.0, 0.1),
+                "skipped_steps": 3,
+                "batch_norm_samples": 8,
+            },
             BROKEN,
             BROKEN | {"test": TestScore(NAN, (NAN, None, INF))},
         ],
@@ -57,6 +64,13 @@ class TestAsDict:
         record = make_record(7, **changes)
         assert repr(EpochRecord.from_dict(record.as_dict())) == repr(record)
         assert repr(EpochRecord.from_dict(json.loads(json.dumps(record.as_dict())))) == repr(record)
+
+    def test_older_version(self, make_record: Make) -> None:
+        """What an older version did not record has its default."""
+        stored = make_record(2).as_dict()
+        for name in ("inputs", "val_inputs", "target_shares", "skipped_steps"):
+            del stored[name]
+        assert EpochRecord.from_dict(stored) == make_record(2)
 
     def test_newer_version(self, make_record: Make) -> None:
         """A key that this version does not know is ignored."""

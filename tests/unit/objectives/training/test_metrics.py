@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from objectives.losses import softmax
-from objectives.training.metrics import ConfusionMatrix, _count_values, _count_values_by_scatter
+from objectives.training.metrics import ConfusionMatrix, _count_values_by_scatter, count_values
 from spaces.errors import ConfigError
 
 IGNORED = 255
@@ -129,7 +129,7 @@ class TestCounting:
     def test_scatter_is_histogram(self) -> None:
         """The way of counting that never waits for the device gives the same counts."""
         index_P = torch.randint(20, (1000,), generator=torch.Generator().manual_seed(0))
-        assert torch.equal(_count_values_by_scatter(index_P, 24), _count_values(index_P, 24))
+        assert torch.equal(_count_values_by_scatter(index_P, 24), count_values(index_P, 24))
 
 
 class TestMetrics:

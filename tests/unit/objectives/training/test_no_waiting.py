@@ -213,7 +213,7 @@ class TestLosses:
 class TestMetrics:
     def test_update(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Counting a batch, the way it is counted on CUDA; a CPU's faster way to count, which looks, is for CPUs alone."""
-        monkeypatch.setattr(metrics, "_count_values", metrics._count_values_by_scatter)
+        monkeypatch.setattr(metrics, "count_values", metrics._count_values_by_scatter)
         logits, target = batch(dtype=torch.float32)
         target[0, 0, 0] = 99
         matrix = ConfusionMatrix(4, IGNORED)
@@ -226,7 +226,7 @@ class TestMetrics:
         monkeypatch.setattr(
             metrics, "_count_values_by_scatter", lambda index_P, bins: ("scattered", bins)
         )
-        assert metrics._count_values(OnCuda(), 7) == ("scattered", 7)  # type: ignore[arg-type, comparison-overlap]
+        assert metrics.count_values(OnCuda(), 7) == ("scattered", 7)  # type: ignore[arg-type, comparison-overlap]
 
 
 class OnCuda:

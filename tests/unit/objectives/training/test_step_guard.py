@@ -75,6 +75,12 @@ class TestLossScaling:
         guard.start_epoch()
         assert all(step(guard, model, gradient) for gradient in (1.0, math.inf, 2.0))
         assert guard.norms == pytest.approx([NORM_PER_UNIT, 2 * NORM_PER_UNIT])
+        assert guard.skipped_steps == 1
+        resumed = StepGuard(model, clip_norm=None, max_norm=1000.0, loss_scaled=True)
+        resumed.restore_epoch(guard.epoch_state())
+        assert resumed.skipped_steps == 1
+        guard.start_epoch()
+        assert guard.skipped_steps == 0
 
     def test_broken_loss_still_breaks(self, model: nn.Module) -> None:
         """A loss that is not finite breaks the step under loss scaling, too."""
