@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+from pydantic import ValidationError
+
 from search.planning.plan import Plan, make_plan
 from spaces.config_tree import ConfigTree
 from spaces.errors import StudyError
 from spaces.study import MUTABLE_FIELDS, StudySpec
+from spaces.thresholds import SignalsConfig
 from storage.files.study_files import StudyFiles
 from storage.location import StoreLocation
 from storage.rows import StoredStudy
@@ -106,8 +109,13 @@ def discard_untried(session: Session) -> bool:
 
 
 def find_changes(stored: Mapping[str, Any], spec: StudySpec) -> list[Change]:
-    """Compare the stored definition with the given one. Fields that may change do not count."""
+    """Compare the stored definition with the given one. Fields that may change do not count.
+
+    Thresholds that an older version did not know have their defaults.
+    """
     current = StudySpec.rename_former_keys(stored)
+    if "signals" in current:
+        current["signals"] = _complete_signals(current["signals"])
     old = ConfigTree({key: value for key, value in current.items() if key not in MUTABLE_FIELDS})
     new = ConfigTree(spec.definition())
     paths = [*old, *(path for path in new if path not in old)]
@@ -116,6 +124,14 @@ def find_changes(stored: Mapping[str, Any], spec: StudySpec) -> list[Change]:
         for path in paths
         if old.get(path, ABSENT) != new.get(path, ABSENT)
     ]
+
+
+def _complete_signals(stored: Any) -> Any:
+    """The stored thresholds with the defaults of those that are missing, if they can be read."""
+    try:
+        return SignalsConfig.model_validate(stored).model_dump(mode="json")
+    except ValidationError:
+        return stored
 
 
 def _find_or_create(
