@@ -10,8 +10,9 @@ literal rules would stop, and `python -m benchmarks.backtest` has trials that no
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from spaces.frozen import Frozen
 
@@ -324,7 +325,11 @@ class Sparing(Frozen):
 
 
 class SignalsConfig(Frozen):
-    """All signals, their thresholds, and which trials they spare."""
+    """All signals, their thresholds, and which trials they spare.
+
+    Where `not_learning` is left out it has the thresholds on dead classes of `class_collapse`, from
+    which it was split: a study that disabled that, or set its level, means both.
+    """
 
     former_keys = FORMER_SIGNALS
 
@@ -342,6 +347,17 @@ class SignalsConfig(Frozen):
     not_learning: NotLearning = NotLearning()
     overfitting: Overfitting = Overfitting()
     loss_metric_decoupling: LossMetricDecoupling = LossMetricDecoupling()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_class_collapse(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping) or "not_learning" in given:
+            return given
+        collapse = given.get("class_collapse")
+        if not isinstance(collapse, Mapping):
+            return given
+        common = {key: collapse[key] for key in DeadClasses.model_fields if key in collapse}
+        return {**given, "not_learning": common} if common else given
 
 
 SIGNALS = tuple(

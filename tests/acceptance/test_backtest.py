@@ -216,7 +216,7 @@ class TestConvert:
         (("--records", "empty.jsonl"), ("records has no recorded epochs", "1 trials")),
         (
             ("--records", "curves.jsonl", "--signals", "class_colapse.epochs=3"),
-            ("unknown key 'class_colapse'", "did you mean 'not_learning'?"),
+            ("unknown key 'class_colapse'", "did you mean 'class_collapse'?"),
         ),
         (
             ("--records", "curves.jsonl", "--signals", "overfitting.rise=-1"),

@@ -34,6 +34,17 @@ class TestFormerNames:
             assert found is not None
             assert found.id == former.id
 
+    def test_missing_thresholds(self) -> None:
+        """Thresholds that an older version did not know have their defaults."""
+        spec = load_study("focal_gamma", {"signals.class_collapse.enabled": False})
+        stored = spec.definition()
+        for name in ("sparing", "not_learning"):
+            del stored["signals"][name]
+        del stored["signals"]["class_collapse"]["lost_share"]
+        assert find_changes(stored, spec) == []
+        stored["signals"]["class_collapse"]["level"] = "high"
+        assert ("signals.class_collapse.level", "high", "0.1") in find_changes(stored, spec)
+
     def test_change_is_found(self) -> None:
         """A threshold that differs is a change, named as the signal is called now."""
         spec = load_study("focal_gamma", CHANGES)

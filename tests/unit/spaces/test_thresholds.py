@@ -7,6 +7,22 @@ import pytest
 from spaces.thresholds import FORMER_SIGNALS, SIGNALS, SignalsConfig, rename_former_signals
 
 
+class TestSplit:
+    def test_inherited(self) -> None:
+        """Left out, `not_learning` has what `class_collapse` sets on dead classes."""
+        found = SignalsConfig.model_validate(
+            {"class_collapse": {"enabled": False, "level": 0.05, "lost_share": 0.5}}
+        ).not_learning
+        assert (found.enabled, found.level, found.share) == (False, 0.05, 0.55)
+
+    def test_given(self) -> None:
+        """Its own thresholds count, and defaults elsewhere."""
+        found = SignalsConfig.model_validate(
+            {"class_collapse": {"enabled": False}, "not_learning": {"epochs": 6}}
+        ).not_learning
+        assert (found.enabled, found.epochs) == (True, 6)
+
+
 class TestFormerSignals:
     def test_current(self) -> None:
         """Every former name belongs to a signal, and is none itself."""
