@@ -372,7 +372,7 @@ def kills(tmp_path_factory: pytest.TempPathFactory, lasting_terminal: Terminal) 
 
 
 KILLS = [
-    ("exploded", "gradient_explosion", "diverged", "over 0.001", "likely cause: "),
+    ("exploded", "gradient_explosion", "diverged", "over 0.001", "no clear cause"),
     (
         "mixed",
         "nonfinite_loss",
