@@ -26,7 +26,8 @@ from search.diagnosis.rank_causes import (
 
 FIRST_SEED = 100
 TEMPERATURES = tuple(0.4 + 0.1 * step for step in range(27))
-UNKNOWN_WEIGHTS = tuple(-2 + 0.5 * step for step in range(13))
+UNKNOWN_WEIGHTS = tuple(1 + 0.5 * step for step in range(7))
+"""From 1 on: below it a single weak observation would be a clear cause, in healthy trials, too."""
 
 
 class Ranked(NamedTuple):

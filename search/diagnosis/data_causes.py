@@ -7,6 +7,7 @@ import math
 from search.diagnosis.data_facts import OTHER_CONTRAST, SHIFTED
 from search.diagnosis.facts import FAST_GROWTH, Facts
 from search.diagnosis.observation import (
+    CHANCE,
     EARLY_EPOCHS,
     JUMP,
     NOTHING_LEARNED,
@@ -125,6 +126,10 @@ def too_little_regularization(facts: Facts) -> Observations:
         yield Observation(-2.0, f"the training loss jumped at epoch {jump.epoch}")
     if facts.uses_focal_loss and float(facts.values.get("loss.gamma", 0.0)) > 4:
         yield Observation(-2.5, "at a gamma this large few pixels determine the validation loss")
+    if facts.present_classes and not facts.recognized_classes(CHANCE):
+        yield Observation(
+            -1.5, "no class is recognized, so it is not that the model knows too much"
+        )
     if facts.data.splits_differ or facts.data.missing_classes:
         yield Observation(-1.5, "validation differs from training in other ways")
     if (facts.data.batch_norm_samples or math.inf) <= TINY_BATCH:

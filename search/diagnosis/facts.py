@@ -233,15 +233,17 @@ class Facts(TrialFacts):
         return tuple(index for index, value in enumerate(last) if value is not None)
 
     def recognized_classes(self, level: float) -> tuple[int, ...]:
-        """Present classes whose metric exceeded the level, and chance, in any complete epoch.
+        """Present classes whose metric exceeded the level, and chance, in three epochs or more.
 
         Predicting a class everywhere gives it an IoU of its frequency; chance is 1.6 times that.
         Where no frequency is known, the class with the highest metric does not count.
         """
-        highest = {
-            index: max(record.class_metric[index] or 0.0 for record in self.complete_epochs)
+        columns = {
+            index: sorted((record.class_metric[index] or 0.0) for record in self.complete_epochs)
             for index in self.present_classes
         }
+        # The third highest: a single epoch may exceed chance by chance.
+        highest = {index: column[-LAST:][0] for index, column in columns.items()}
         shares = dict(enumerate(self.class_frequencies or self.data.target_shares))
         if not shares and highest:
             shares = {max(highest, key=lambda index: highest[index]): 1.0}

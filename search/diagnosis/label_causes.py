@@ -5,10 +5,7 @@ from __future__ import annotations
 import math
 
 from search.diagnosis.facts import Facts
-from search.diagnosis.observation import EARLY_EPOCHS, JUMP, Observation, Observations
-
-CHANCE = 0.1
-"""Class metric up to which a class is not recognized."""
+from search.diagnosis.observation import CHANCE, EARLY_EPOCHS, JUMP, Observation, Observations
 
 USUAL_RATES = (0.1, 3.0)
 """Multiples of the base rate at which a model learns what can be learned."""

@@ -44,5 +44,8 @@ EARLY_EPOCHS = 3
 JUMP = 1.4
 """Ratio of two losses above which the loss jumped."""
 
+CHANCE = 0.1
+"""Class metric up to which a class is not recognized."""
+
 TINY_BATCH = 2
 """Samples up to which the statistics of batch normalization are noise."""
