@@ -13,7 +13,6 @@ from search.planning.plan import Plan, make_plan
 from spaces.config_tree import ConfigTree
 from spaces.errors import StudyError
 from spaces.study import MUTABLE_FIELDS, StudySpec
-from spaces.thresholds import SignalsConfig
 from storage.files.study_files import StudyFiles
 from storage.location import StoreLocation
 from storage.rows import StoredStudy

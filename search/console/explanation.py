@@ -18,8 +18,8 @@ def print_end(report: TrialReport, store: str) -> None:
         report: on the trial.
         store: the `--store` option for the commands that are printed.
     """
-    if report.reason or report.error or report.findings:
-        _print_findings(report)
+    _print_warnings(report)
+    _print_ending(report)
     if report.trouble is not None:
         terminal.print_heading("Problem")
         _print_diagnosis(report.trouble)
@@ -32,15 +32,27 @@ def print_end(report: TrialReport, store: str) -> None:
         )
 
 
-def _print_findings(report: TrialReport) -> None:
+def _print_warnings(report: TrialReport) -> None:
+    """Print what signals found without ending the trial, and why they spared it."""
+    warnings = [evidence for evidence, _ in report.findings if evidence.is_warning]
+    if warnings:
+        terminal.print_heading("Warnings")
+    for warning in warnings:
+        _print_evidence(warning)
+
+
+def _print_ending(report: TrialReport) -> None:
+    """Print what ended the trial, with the likely cause."""
+    endings = [finding for finding in report.findings if not finding[0].is_warning]
+    if not endings and not report.reason and not report.error:
+        return
     was = "was " if report.state == "pruned" else ""
-    is_complete = report.state == "complete"
-    terminal.print_heading("Warnings" if is_complete else f"Why it {was}{report.state}")
-    for evidence, diagnosis in report.findings:
+    terminal.print_heading(f"Why it {was}{report.state}")
+    for evidence, diagnosis in endings:
         _print_evidence(evidence)
         if diagnosis is not None:
             _print_diagnosis(diagnosis)
-    if not report.findings and report.reason:
+    if not endings and report.reason:
         terminal.print_paragraph(report.reason, indent=2)
 
 

@@ -68,8 +68,9 @@ def print_warnings(report: StudyReport) -> None:
     terminal.print_heading("Warnings")
     for warning in report.warnings:
         cause = f"; likely cause: {warning.cause}" if warning.cause else ""
+        spared = f"; spared: {warning.spared}" if warning.spared else ""
         terminal.print_paragraph(
             f"trial {warning.number}, epoch {warning.epoch}: {warning.signal}: "
-            f"{warning.statement}{cause}",
+            f"{warning.statement}{spared}{cause}",
             indent=2,
         )

@@ -100,6 +100,7 @@ class TrialWarning:
     """What was found in a trial that nevertheless became complete.
 
     Attributes:
+        spared: why the signal did not end the trial; empty where that is not stored.
         cause: of the diagnosis if it is clear, else empty.
     """
 
@@ -107,6 +108,7 @@ class TrialWarning:
     signal: str
     epoch: int
     statement: str
+    spared: str
     cause: str
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from search.diagnosis.remedies import describe_remedy
 from search.diagnosis.stored_diagnosis import find_ending
 from search.report.models import Kill, TrialWarning
-from spaces.records import Diagnosis, EpochRecord
+from spaces.records import SPARED, Diagnosis, EpochRecord
 from storage.rows import FINAL_STATES, Finding, StoredTrial
 
 KILLED_STATES = tuple(state for state in FINAL_STATES if state != "complete")
@@ -47,6 +47,7 @@ def collect_warnings(
             evidence.signal,
             evidence.epoch,
             evidence.statement,
+            str(evidence.numbers.get(SPARED, "")),
             diagnosis.cause if diagnosis is not None and diagnosis.is_clear else "",
         )
         for trial in complete
@@ -86,7 +87,7 @@ def _add_finding(kill: Kill, finding: Finding, trial: StoredTrial) -> Kill:
         epoch=evidence.epoch,
         step=evidence.step,
         statement=evidence.statement,
-        severity=evidence.severity,
+        severity=evidence.severity or None,
     )
     if diagnosis is None:
         return kill if kill.state == "pruned" else replace(kill, cause=NOT_DIAGNOSED)

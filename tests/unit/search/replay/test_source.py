@@ -115,7 +115,7 @@ class TestSource:
             '{"study": {"metric": {"direction": "maximize"}}, '
             '"epochs": [{"epoch": 1, "loss": 0.8, "metric": 0.45}]}'
         )
-        with pytest.raises(InputError, match=r"curves.jsonl has a metric to maximize"):
+        with pytest.raises(InputError, match=r"the metric in curves.jsonl is to be maximized"):
             load_source(None, path, "minimize", lambda: pytest.fail("no store is needed"))
         with pytest.raises(InputError, match="a study in the store has its own direction"):
             load_source("demo", None, "maximize", lambda: pytest.fail("nothing is opened"))

@@ -308,7 +308,7 @@ class TestKills:
 
         (kill,) = demo.report().kills
 
-        assert (kill.signal, kill.severity, kill.cause) == ("median", None, "worse than its peers")
+        assert (kill.signal, kill.severity, kill.cause) == ("median", None, DIAGNOSIS.cause)
 
     def test_failed(self, demo: Demo) -> None:
         """A failed trial has the type of its error, with or without an epoch."""
