@@ -34,7 +34,7 @@ def print_end(report: TrialReport, store: str) -> None:
 
 def _print_warnings(report: TrialReport) -> None:
     """Print what signals found without ending the trial, and why they spared it."""
-    warnings = [evidence for evidence, _ in report.findings if evidence.is_warning]
+    warnings = [evidence for evidence, _ in report.findings if _is_warning(evidence, report)]
     if warnings:
         terminal.print_heading("Warnings")
     for warning in warnings:
@@ -43,7 +43,7 @@ def _print_warnings(report: TrialReport) -> None:
 
 def _print_ending(report: TrialReport) -> None:
     """Print what ended the trial, with the likely cause."""
-    endings = [finding for finding in report.findings if not finding[0].is_warning]
+    endings = [finding for finding in report.findings if not _is_warning(finding[0], report)]
     if not endings and not report.reason and not report.error:
         return
     was = "was " if report.state == "pruned" else ""
@@ -54,6 +54,10 @@ def _print_ending(report: TrialReport) -> None:
             _print_diagnosis(diagnosis)
     if not endings and report.reason:
         terminal.print_paragraph(report.reason, indent=2)
+
+
+def _is_warning(evidence: Evidence, report: TrialReport) -> bool:
+    return evidence.is_warning or report.state == "complete"
 
 
 def _print_evidence(evidence: Evidence) -> None:
