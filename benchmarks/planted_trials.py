@@ -31,6 +31,7 @@ from spaces.config_tree import ConfigTree
 from spaces.loader import load_study
 from spaces.presets import make_preset
 from spaces.records import ClassCounts, EpochRecord, Evidence
+from spaces.thresholds import SignalsConfig
 
 DEFAULT_FILE = Path(__file__).parents[1] / ".cache" / "planted_trials.jsonl"
 PRESETS = ("recommended", "safe", "progressive")
@@ -96,10 +97,15 @@ class PlantedTrial:
         """Find the first signal that fires by default, and the records up to it, or all."""
         spec = load_study("focal_gamma", {"epochs": self.config["epochs"]})
         for end in range(1, len(self.records) + 1):
-            verdict = judge(self.records[:end], spec, lambda: None)
+            verdict = judge(self.records[:end], spec, lambda: None, _better_peers)
             if verdict.action != "continue":
                 return verdict.evidence, self.records[:end]
         return None, self.records
+
+
+def _better_peers(epoch: int) -> list[float]:
+    """As many peers as a signal asks for, all better than any trial, so that none is spared."""
+    return [1.0] * SignalsConfig().sparing.least_peers
 
 
 def healthy_jobs(count: int, first_seed: int) -> list[Job]:

@@ -89,7 +89,7 @@ def imbalance_too_strong(facts: Facts) -> Observations:
         yield Observation(
             -2.0,
             "Dice, which weights every class alike, was configured and missing in"
-            f" {facts.dice_missing:.0%} of the epochs",
+            f" {facts.dice_missing:.0%} of the planned epochs",
         )
 
 
@@ -168,8 +168,8 @@ def dice_too_late(facts: Facts) -> Observations:
         return
     yield Observation(
         3.5,
-        f"Dice had less than half of its final weight {weight:.2g} in {facts.dice_missing:.0%}"
-        " of the epochs",
+        f"Dice has less than half of its final weight {weight:.2g} in {facts.dice_missing:.0%}"
+        " of the planned epochs",
     )
     if facts.dead_classes and not facts.is_collapsed:
         yield Observation(

@@ -146,14 +146,20 @@ class TrialFacts:
 
     @property
     def dice_missing(self) -> float:
-        """Share of the epochs in which Dice had less than half of its final weight.
+        """Share of the planned epochs in which Dice has less than half of its final weight.
 
-        0 for a trial of fewer than five epochs.
+        A trial that ended within a usual warm-up had no time for Dice, and that is no fault of the
+        warm-up. 0 for a trial of fewer than five epochs.
         """
         if self.dice_weight <= 0 or len(self.records) < 5:
             return 0.0
         missing = sum(record.dice_weight < 0.5 * self.dice_weight for record in self.records)
-        return missing / len(self.records)
+        planned = max(int(self.values.get("epochs", 0)), len(self.records))
+        if missing == len(self.records):
+            ce_only = float(self.values.get("schedule.dice_ce_only_epochs", 0))
+            ramp = float(self.values.get("schedule.dice_ramp_epochs", 0))
+            missing = max(missing, min(planned, round(ce_only + ramp / 2)))
+        return missing / planned
 
     @property
     def uses_focal_loss(self) -> bool:

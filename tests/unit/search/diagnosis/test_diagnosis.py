@@ -199,6 +199,21 @@ class TestCauses:
             "schedule.dice_ramp_epochs": 10,
         }
 
+    def test_ended_within_the_warm_up(self, course: Course) -> None:
+        """A trial of 30 epochs that ended after 7, within a usual warm-up, does not have Dice too late."""
+        records = course(
+            epochs=7,
+            ce_weight=1.0,
+            dice_weight=0.0,
+            dice_loss=None,
+            class_metric=(0.9, 0.5, 0.0, 0.0),
+        )
+        warm_up = {"schedule__dice_ce_only_epochs": 5, "schedule__dice_ramp_epochs": 10}
+        early = diagnosed(records, epochs=30, **warm_up)
+        assert "Dice too late" not in [early.cause, *dict(early.others)]
+        endless = {"schedule__dice_ce_only_epochs": 30}
+        assert diagnosed(records, epochs=30, **endless).cause == "Dice too late"
+
     def test_labels(self, course: Course) -> None:
         """The loss jumps at an unchanged rate and falls again, and the metric does not recover."""
         after = {
