@@ -332,6 +332,8 @@ def make_lost_error(connection: Connection, claim: Claim) -> LeaseLostError:
     refusal = f"attempt {claim.attempt} can no longer write to it"
     if row is None:
         return LeaseLostError(f"{trial} is no longer in the store; {refusal}")
+    if row.state in FINAL_STATES:
+        return LeaseLostError(f"{trial} is {row.state}; {refusal}")
     if row.attempt == claim.attempt:
         return LeaseLostError(f"{trial} was released and is now {row.state}; {refusal}")
     owner = f"attempt {row.attempt} on worker {row.worker!r}"

@@ -387,7 +387,7 @@ class TestLostLease:
         """A released trial has no owner; its last one cannot write to it."""
         store.leases.release_trial(claim)
 
-        with pytest.raises(LeaseLostError, match="is paused"):
+        with pytest.raises(LeaseLostError, match="is now paused"):
             store.leases.renew_lease(claim, 600)
 
     def test_late_but_not_lost(self, store: Store, claim: Claim, make_record: Make) -> None:

@@ -205,7 +205,7 @@ class TestRefused:
         while not desk.writer.is_flushed and desk.writer._problem is None:
             desk.writer.flush_pending()
 
-        with pytest.raises(LeaseLostError, match="is paused"):
+        with pytest.raises(LeaseLostError, match="is now paused"):
             desk.writer.append_record(make_record(2))
 
     def test_out_of_order(self, desk: Fixture, make_record: Make) -> None:
