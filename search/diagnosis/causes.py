@@ -81,4 +81,4 @@ SUSPECTS: dict[str, tuple[str, ...]] = {
 }
 """Name of a signal → the causes that it points to more often than to others."""
 
-SUSPICION = Observation(1.0, "the signal that fired is a usual sign of it")
+SUSPICION = Observation(1.0, "the signal that fired is a usual sign of it", measured=False)

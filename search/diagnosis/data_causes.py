@@ -46,10 +46,14 @@ def input_without_information(facts: Facts) -> Observations:
             6.0, f"{inputs.constant:.0%} of the images have the same value everywhere"
         )
     elif constant:
-        yield Observation(5.0, f"{constant} of {channels} channels never vary")
+        weight = 5.0 if constant == channels else 3.0
+        yield Observation(weight, f"{constant} of {channels} channels never vary")
     else:
         yield Observation(-1.0, "every channel varies")
     yield from _saturated_pixels(facts)
+    recognized = facts.recognized_classes(CHANCE)
+    if 2 * len(recognized) >= len(facts.present_classes) > 0:
+        yield Observation(-5.0, f"recognized all the same: {facts.class_names(recognized)}")
 
 
 def _saturated_pixels(facts: Facts) -> Observations:
@@ -82,7 +86,7 @@ def validation_unlike_training(facts: Facts) -> Observations:
     if facts.loss_fall > 0.2:
         yield Observation(0.5, f"the training loss fell by {facts.loss_fall:.0%}")
     if (facts.data.batch_norm_samples or math.inf) <= TINY_BATCH:
-        yield Observation(-2.0, "tiny batches under batch norm have such a gap, too")
+        yield Observation(-2.0, "batch norm over tiny batches causes such a gap, too")
     if facts.has_few_samples:
         yield Observation(-2.0, f"an epoch has {facts.samples_per_epoch} samples")
 
@@ -91,7 +95,7 @@ def _compare_images(facts: Facts) -> Observations:
     """What the figures of the images in both splits say."""
     shift, contrast = facts.data.val_shift, facts.data.val_contrast
     if math.isnan(shift) and math.isnan(contrast):
-        yield Observation(-1.5, "the records have no figures of the images in both splits")
+        yield Observation(-3.0, "the records have no figures of the images in both splits")
         return
     if abs(shift) > SHIFTED:
         yield Observation(
@@ -124,7 +128,7 @@ def too_little_regularization(facts: Facts) -> Observations:
     jump = facts.loss_jump
     if jump.epoch > EARLY_EPOCHS and jump.ratio > JUMP:
         yield Observation(-2.0, f"the training loss jumped at epoch {jump.epoch}")
-    if facts.uses_focal_loss and float(facts.values.get("loss.gamma", 0.0)) > 4:
+    if facts.uses_focal_loss and facts.number("loss.gamma", 0.0) > 4:
         yield Observation(-2.5, "at a gamma this large few pixels determine the validation loss")
     if facts.present_classes and not facts.recognized_classes(CHANCE):
         yield Observation(

@@ -129,12 +129,17 @@ class DataFacts:
         )
 
     @cached_property
+    def _least_shares(self) -> tuple[float, ...]:
+        """Each class's smallest share of the targets in any epoch."""
+        return tuple(min(column) for column in zip(*self._epoch_shares, strict=True))
+
+    @cached_property
     def oversampled_classes(self) -> dict[int, float]:
         """Rare class → its share of the targets over its share in the data, where that is large.
 
-        Rare are the classes below the median frequency.
+        It is large in every epoch. Rare are the classes below the median frequency.
         """
-        shares = self.target_shares
+        shares = self._least_shares
         if self.counts is None or len(self.counts.counts) != len(shares):
             return {}
         total = sum(self.counts.counts)

@@ -31,6 +31,9 @@ DEAD_LEVEL = 0.005
 SCHEDULED = ("weight_ratio", "ce_weight", "dice_weight", "smooth")
 """Fields of a record that a schedule may change between two epochs, besides the learning rate."""
 
+SAMPLED_SHARE = 1e-4
+"""Share of the training pixels from which on a class is in every sample of targets."""
+
 FREQUENT = 0.4
 """Share of the training pixels above which a class is frequent."""
 
@@ -54,8 +57,10 @@ class Facts(TrialFacts):
 
     @property
     def guess_loss(self) -> float:
-        """The cross entropy of a uniform guess, ln C."""
-        return math.log(max(2, len(self.last_record.class_metric)))
+        """The cross entropy of a uniform guess, ln C; NaN where the number of classes is unknown."""
+        known = len(self.last_record.class_metric)
+        classes = known or len(self.class_frequencies or self.data.target_shares)
+        return math.log(max(2, classes)) if classes else math.nan
 
     @cached_property
     def loss_scale(self) -> float:
@@ -235,7 +240,8 @@ class Facts(TrialFacts):
     def recognized_classes(self, level: float) -> tuple[int, ...]:
         """Present classes whose metric exceeded the level, and chance, in three epochs or more.
 
-        Predicting a class everywhere gives it an IoU of its frequency; chance is 1.6 times that.
+        Predicting a class everywhere gives it an IoU of its frequency f, and an F1 of 2f/(1 + f).
+        The metric has to exceed that by far: by 0.6 times, or by a fifth of what is left to 1.
         Where no frequency is known, the class with the highest metric does not count.
         """
         columns = {
@@ -250,7 +256,26 @@ class Facts(TrialFacts):
         return tuple(
             index
             for index, value in highest.items()
-            if value > max(level, 1.6 * shares.get(index, 0.0))
+            if value > max(level, self._above_chance(shares.get(index, 0.0)))
+        )
+
+    def _above_chance(self, share: float) -> float:
+        """The metric that a class of this share has only if it is recognized."""
+        uses_f1 = "f1" in str(self.values.get("metric.name", ""))
+        chance = 2 * share / (1 + share) if uses_f1 else share
+        return min(1.6 * chance, chance + 0.2 * (1 - chance)) if chance < 1 else 1.0
+
+    @property
+    def unseen_classes(self) -> tuple[int, ...]:
+        """Classes of the validation split that no training target had.
+
+        A class so rare that the targets that are sampled may miss it does not count.
+        """
+        shares = self.class_frequencies
+        return tuple(
+            index
+            for index in self.data.missing_classes
+            if not (index < len(shares) and 0 < shares[index] < SAMPLED_SHARE)
         )
 
     @cached_property

@@ -6,6 +6,7 @@ import math
 
 from search.diagnosis.facts import Facts
 from search.diagnosis.observation import CHANCE, EARLY_EPOCHS, JUMP, Observation, Observations
+from spaces.records import best_record
 
 USUAL_RATES = (0.1, 3.0)
 """Multiples of the base rate at which a model learns what can be learned."""
@@ -36,11 +37,13 @@ def _learned_something_else(facts: Facts) -> Observations:
     last = epochs[-1]
     if last.epoch <= jump_epoch:
         return
-    before = max(
-        (record.metric for record in epochs if record.epoch < jump_epoch), default=math.nan
-    )
+    earlier = [record for record in epochs if record.epoch < jump_epoch]
+    before = best_record(earlier, facts.direction).metric if earlier else math.nan
+    worse = last.metric < 0.5 * before
+    if facts.direction == "minimize":
+        worse = last.metric > 2 * before
     highest = max(record.ce_loss for record in epochs if record.epoch >= jump_epoch)
-    if last.metric < 0.5 * before and last.ce_loss < 0.7 * highest:
+    if worse and last.ce_loss < 0.7 * highest:
         yield Observation(
             2.0,
             f"it fell again while the metric stayed at {last.metric:.3g} (before: {before:.3g}):"
@@ -56,12 +59,11 @@ def labels_do_not_match(facts: Facts) -> Observations:
         yield Observation(-4.0, "too few classes or epochs to see whether any class is recognized")
         return
     if known:
-        yield Observation(-5.0, f"{facts.class_names(known)} are recognized")
+        yield Observation(-5.0, f"recognized: {facts.class_names(known)}")
         return
     yield Observation(
         2.0,
-        f"none of {present} classes was ever above what a guess has, {CHANCE:g} or 1.6 times its"
-        " frequency",
+        f"none of {present} classes scored above chance",
     )
     yield from _loss_at_its_floor(facts)
     yield from _other_reasons(facts)
@@ -75,7 +77,7 @@ def _loss_at_its_floor(facts: Facts) -> Observations:
         return
     low, high = USUAL_RATES
     if "optimizer.lr_multiple" in facts.values and low <= facts.lr_multiple <= high:
-        yield Observation(1.5, f"{facts.rate_text}, at which other images are learned")
+        yield Observation(1.5, f"{facts.rate_text}, a rate at which models usually learn")
     if facts.val_ce_fall < 0.15 and last.val_ce < facts.guess_loss:
         yield Observation(
             1.0,
@@ -99,17 +101,17 @@ def _other_reasons(facts: Facts) -> Observations:
         yield Observation(-2.5, f"{facts.rate_text}, which explains it as well")
     if clip is not None and clip < 0.05 * facts.median_norm:
         yield Observation(-4.0, "clipping removed nearly all of each gradient")
-    if float(facts.values.get("optimizer.weight_decay", 0.0)) > 0.01:
+    if facts.number("optimizer.weight_decay", 0.0) > 0.01:
         yield Observation(-4.5, "the weight decay explains it as well")
     if facts.data.skipped_share > 0.1:
         yield Observation(-2.0, "many steps were skipped")
-    if facts.uses_focal_loss and float(facts.values.get("loss.gamma", 0.0)) > 4:
+    if facts.uses_focal_loss and facts.number("loss.gamma", 0.0) > 4:
         yield Observation(-2.0, "the focusing exponent explains it as well")
     if facts.dice_share > 0.6:
         yield Observation(-2.0, f"Dice has {facts.dice_share:.0%} of the gradient")
     if facts.last_record.weight_ratio < 4:
         yield Observation(-1.5, "there are no class weights that would make rare classes count")
-    if not 0.03 < facts.loss_scale < 10:
+    if facts.loss_scale <= 0.03 or facts.loss_scale >= 10:
         yield Observation(-3.5, "the scale of the loss is unusual")
     if facts.data.splits_differ:
         yield Observation(-3.0, "the validation images are unlike those of training")
@@ -117,14 +119,15 @@ def _other_reasons(facts: Facts) -> Observations:
 
 def class_missing(facts: Facts) -> Observations:
     """A class that validation contains and training does not."""
-    missing = facts.data.missing_classes
+    missing = facts.unseen_classes
     if not missing:
         yield Observation(-5.0, "no class was seen to be missing among the training targets")
         return
     names = facts.class_names(missing)
     epochs = len(facts.records)
     yield Observation(
-        5.0, f"no training target of {epochs} epochs was {names}, which validation contains"
+        5.0,
+        f"in {epochs} epochs no training target was of class {names}, which validation contains",
     )
     dead = [index for index in missing if index in facts.dead_classes]
     if dead:
@@ -134,6 +137,9 @@ def class_missing(facts: Facts) -> Observations:
 def corrected_twice(facts: Facts) -> Observations:
     """Rare classes that are sampled more often and have weights made for their true frequency."""
     ratios = facts.data.oversampled_classes
+    if facts.values.get("data.crop") is not None:
+        yield Observation(-5.0, "random crops change how often classes are seen")
+        return
     if not ratios:
         yield Observation(-5.0, "no rare class was sampled more often than it occurs")
         return

@@ -19,6 +19,9 @@ from search.diagnosis.observation import (
 def loss_scale_changed(facts: Facts) -> Observations:
     """A loss on another scale, under which the usual learning rate is no longer suitable."""
     scale = facts.loss_scale
+    if math.isnan(scale):
+        yield Observation(-4.0, "without the number of classes the loss cannot be compared")
+        return
     if scale > FOREIGN_SCALE:
         yield Observation(4.0, f"the first loss was {scale:.3g} times that of a guess")
     elif scale < 0.03:
@@ -35,7 +38,9 @@ def loss_scale_changed(facts: Facts) -> Observations:
         yield Observation(1.0, f"the gradient norm reached {facts.peak_norm:.3g}")
     alpha = facts.values.get("loss.alpha")
     if isinstance(alpha, (int, float)) and facts.uses_focal_loss and not 0.1 <= alpha <= 10:
-        yield Observation(1.5, f"alpha {alpha:g} multiplies the whole loss")
+        yield Observation(1.5, f"alpha {alpha:g} multiplies the whole loss", measured=False)
+    if facts.values.get("optimizer.kind") == "adamw":
+        yield Observation(-2.0, "the steps of AdamW do not depend on the scale of the loss")
 
 
 def extreme_class_weights(facts: Facts) -> Observations:
@@ -44,10 +49,11 @@ def extreme_class_weights(facts: Facts) -> Observations:
     yield Observation(
         max(-3.0, min(3.0, 2 * (math.log10(max(ratio, 1.0)) - 1.4))),
         f"class weights differ by a factor of {ratio:.4g}",
+        measured=False,
     )
     method = facts.values.get("weights.method")
     if method == "inverse_freq" and facts.values.get("weights.clip_ratio") is None and ratio > 30:
-        yield Observation(1.5, "weights by inverse frequency are not clipped")
+        yield Observation(1.5, "weights by inverse frequency are not clipped", measured=False)
     pull = f"frequent classes have {facts.frequent_pull:.2g} of the gradient that they would have"
     if facts.frequent_pull < 0.13:
         yield Observation(1.5, f"{pull} without class weights")
@@ -179,14 +185,14 @@ def dice_too_late(facts: Facts) -> Observations:
 
 def focusing_too_strong(facts: Facts) -> Observations:
     """A gamma so large that half-right pixels have no weight and probabilities stay vague."""
-    gamma = float(facts.values.get("loss.gamma", 0.0))
+    gamma = facts.number("loss.gamma", 0.0)
     if not facts.uses_focal_loss:
         yield Observation(-4.0, "the loss is not focal")
         return
     if gamma < 4:
         yield Observation(-4.0, f"gamma {gamma:g}")
         return
-    yield Observation(min(4.0, gamma / 3), f"gamma {gamma:g}")
+    yield Observation(min(4.0, gamma / 3), f"gamma {gamma:g}", measured=False)
     if facts.val_ce_fall < 0.1:
         yield Observation(
             1.5,

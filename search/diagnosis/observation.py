@@ -15,10 +15,12 @@ class Observation(NamedTuple):
         weight: logarithm of how much likelier the observation is under the cause than under the
             others: 1 leans, 2 is strong, 4 settles it; negative where it speaks against the cause.
         text: the observation with its numbers.
+        measured: whether it comes from the training, or from the configuration alone.
     """
 
     weight: float
     text: str
+    measured: bool = True
 
 
 Observations = Iterator[Observation]

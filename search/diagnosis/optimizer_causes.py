@@ -6,6 +6,7 @@ import math
 
 from search.diagnosis.facts import DIVERGED_CE, FAST_GROWTH, Facts
 from search.diagnosis.observation import (
+    CHANCE,
     FOREIGN_SCALE,
     LARGE_NORM,
     TINY_BATCH,
@@ -22,7 +23,9 @@ def learning_rate_too_high(facts: Facts) -> Observations:
     elif rate <= 0.5:
         yield Observation(-1.5, facts.rate_text)
     if rate <= 1 and not facts.diverged:
-        yield Observation(-6.0, "neither validation nor gradients show weights that diverged")
+        yield Observation(
+            -6.0, "neither validation loss nor gradients suggest that the weights diverged"
+        )
     if facts.worst_val_ce > DIVERGED_CE:
         yield Observation(
             2.5,
@@ -70,7 +73,7 @@ def exploding_gradient(facts: Facts) -> Observations:
     if facts.grad_clip_norm is not None:
         yield Observation(-4.0, f"gradients were clipped at {facts.grad_clip_norm:g}")
     else:
-        yield Observation(0.5, "gradients were not clipped")
+        yield Observation(0.5, "gradients were not clipped", measured=False)
     at_a_step = facts.signal_name in ("gradient_explosion", "nonfinite_loss")
     if at_a_step and facts.norm_growth > FAST_GROWTH:
         yield Observation(
@@ -78,8 +81,10 @@ def exploding_gradient(facts: Facts) -> Observations:
             f"the gradient norm grew {facts.norm_growth:.3g}-fold in the last steps,"
             f" to {facts.peak_norm:.3g}",
         )
-    elif not facts.peak_norm > LARGE_NORM:
+    elif facts.peak_norm <= LARGE_NORM:
         yield Observation(-3.0, f"the gradient norm never exceeded {facts.peak_norm:.3g}")
+    elif math.isnan(facts.peak_norm):
+        yield Observation(-3.0, "no gradient norm was recorded")
     if facts.lr_multiple > 1:
         yield Observation(
             -min(2.0, math.log2(facts.lr_multiple)),
@@ -99,7 +104,8 @@ def batch_too_small(facts: Facts) -> Observations:
     if samples >= 4:
         yield Observation(-4.0, f"an optimizer step uses {samples} samples")
         return
-    yield Observation(1.0, f"an optimizer step uses {samples} sample{'s' if samples > 1 else ''}")
+    text = f"an optimizer step uses {samples} sample{'s' if samples > 1 else ''}"
+    yield Observation(1.0, text, measured=False)
     if facts.dice_share > 0.3:
         yield Observation(
             0.5,
@@ -115,12 +121,18 @@ def batch_too_small(facts: Facts) -> Observations:
 
 def weight_decay_too_strong(facts: Facts) -> Observations:
     """Weight decay that removes more of the weights than the gradient adds."""
-    decay = float(facts.values.get("optimizer.weight_decay", 0.0))
+    decay = facts.number("optimizer.weight_decay", 0.0)
     if decay < 0.01:
         yield Observation(-5.0, f"weight decay {decay:g}")
         return
-    yield Observation(min(3.5, 1 + 1.5 * math.log10(decay / 0.01)), f"weight decay {decay:g}")
+    weight = min(3.5, 1 + 1.5 * math.log10(decay / 0.01))
+    yield Observation(weight, f"weight decay {decay:g}", measured=False)
     present = len(facts.present_classes)
     dead = len(facts.dead_classes)
-    if facts.is_collapsed or dead >= present // 2:
+    if present and (facts.is_collapsed or dead >= max(1, present // 2)):
         yield Observation(1.0, f"{dead} of {present} classes at 0")
+    if facts.loss_fall > 0.4 and facts.recognized_classes(CHANCE):
+        yield Observation(
+            -2.0,
+            f"the loss fell by {facts.loss_fall:.0%} and classes are recognized in spite of it",
+        )

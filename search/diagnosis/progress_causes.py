@@ -43,6 +43,8 @@ def gradient_clipped_away(facts: Facts) -> Observations:
     if clip is None or not norm > 0 or clip > 0.1 * norm:
         yield Observation(-5.0, "gradients were not clipped to a small part of their norm")
         return
+    if facts.values.get("optimizer.kind") == "adamw":
+        yield Observation(-3.0, "the steps of AdamW do not depend on the length of the gradients")
     yield Observation(
         1.5 + min(2.0, math.log10(norm / clip)),
         f"gradients of norm {norm:.3g} were clipped at {clip:g},"
@@ -60,7 +62,7 @@ def _slow_progress(facts: Facts) -> Observations:
     if math.isnan(fall):
         yield Observation(-3.0, "too few epochs to see whether the loss falls")
         return
-    text = f"cross entropy fell by {fall:.1%} in {epochs} epochs"
+    text = f"the {_loss_name(facts)} fell by {fall:.1%} in {epochs} epochs"
     if fall < NOTHING_LEARNED:
         yield Observation(2.5, text)
     elif fall < 0.4:
@@ -70,9 +72,14 @@ def _slow_progress(facts: Facts) -> Observations:
     yield from _still_improving(facts)
 
 
+def _loss_name(facts: Facts) -> str:
+    return "focal loss" if facts.uses_focal_loss else "cross entropy"
+
+
 def _still_improving(facts: Facts) -> Observations:
     """Whether more epochs would have helped."""
-    if facts.best_is_last:
+    # A signal that fired because nothing improves contradicts it: the gain was within its margin.
+    if facts.best_is_last and facts.signal_name != "not_learning":
         yield Observation(
             1.0, f"the last epoch, {facts.best_epoch}, was the best one: it was still improving"
         )
@@ -93,7 +100,7 @@ def too_few_epochs(facts: Facts) -> Observations:
     else:
         yield Observation(-2.5, f"the best epoch, {facts.best_epoch}, was not the last one")
     if facts.loss_fall < 0.03:
-        yield Observation(-1.0, f"cross entropy fell by {facts.loss_fall:.1%} only")
+        yield Observation(-1.0, f"the {_loss_name(facts)} fell by only {facts.loss_fall:.1%}")
     if facts.lr_multiple < 0.05:
         yield Observation(-2.0, f"{facts.rate_text}, which explains it better")
     clip = facts.grad_clip_norm
@@ -126,7 +133,7 @@ def batch_norm_tiny(facts: Facts) -> Observations:
         yield Observation(-5.0, text)
         return
     yield Observation(4.0, text)
-    if int(facts.values.get("optimizer.accumulate", 1)) > 1:
+    if int(facts.number("optimizer.accumulate", 1)) > 1:
         yield Observation(0.5, "accumulating batches for a step does not change that")
     if facts.val_ce_swing > 0.15:
         yield Observation(

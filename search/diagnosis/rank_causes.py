@@ -17,6 +17,10 @@ from spaces.records import CLEAR_CONFIDENCE, ClassCounts, Diagnosis, EpochRecord
 UNKNOWN_CAUSE = 1.0
 """Weight of an unknown cause, so that a single weak observation gives no certainty."""
 
+CONFIGURED_ONLY = 0.5
+"""Largest sum of a cause that only the configuration speaks for: a value that harms one training is
+usual in another, so it makes no cause clear."""
+
 TEMPERATURE = 0.8
 """Divisor of the summed weights, which makes the confidence the share that is right.
 
@@ -79,7 +83,14 @@ def _collect_observations(facts: Facts) -> dict[str, list[Observation]]:
 
 
 def _sum_observations(observations: Mapping[str, Sequence[Observation]]) -> dict[str, float]:
-    return {cause: sum(item.weight for item in found) for cause, found in observations.items()}
+    return {cause: _sum_weights(found) for cause, found in observations.items()}
+
+
+def _sum_weights(observations: Sequence[Observation]) -> float:
+    total = sum(item.weight for item in observations)
+    if any(item.measured and item.weight > 0 for item in observations):
+        return total
+    return min(total, CONFIGURED_ONLY)
 
 
 def sum_weights(

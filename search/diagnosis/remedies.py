@@ -159,7 +159,7 @@ def _dice_warm_up(facts: Facts) -> dict[str, int]:
 
 
 def _larger_batch(facts: Facts) -> Remedies:
-    batches = -(-8 // int(facts.values.get("batch_size", 8)))
+    batches = -(-8 // int(facts.number("batch_size", 8)))
     yield Remedy("accumulate batches for a step", {"optimizer.accumulate": batches})
     yield Remedy("a larger batch", {"batch_size": 8})
     yield Remedy("Dice over the whole batch", {"loss.dice_reduction": "global"})
@@ -189,7 +189,7 @@ def _alpha_by_frequency(facts: Facts) -> Remedies:
 
 def _earlier_dice(facts: Facts) -> Remedies:
     shorter = _dice_warm_up(facts)
-    if sum(int(facts.values.get(path, 0)) for path in shorter) > sum(shorter.values()):
+    if sum(int(facts.number(path, 0)) for path in shorter) > sum(shorter.values()):
         yield Remedy("a shorter warm-up of Dice", shorter)
     yield Remedy("no warm-up of Dice", dict.fromkeys(shorter, 0))
 
@@ -220,7 +220,7 @@ def _look_at_masks(facts: Facts) -> Remedies:
 
 
 def _look_at_classes(facts: Facts) -> Remedies:
-    names = facts.class_names(facts.data.missing_classes) or "that class"
+    names = facts.class_names(facts.unseen_classes) or "that class"
     yield Remedy(f"look for {names} in the training masks: the class map, and the split", {})
 
 
@@ -258,8 +258,8 @@ def _larger_norm_batch(facts: Facts) -> Remedies:
 
 
 def _more_regularization(facts: Facts) -> Remedies:
-    decay = float(facts.values.get("optimizer.weight_decay", 0.0))
-    if float(facts.values.get("loss.label_smoothing", 0.0)) < 0.1:
+    decay = facts.number("optimizer.weight_decay", 0.0)
+    if facts.number("loss.label_smoothing", 0.0) < 0.1:
         yield Remedy("label smoothing", {"loss.label_smoothing": 0.1})
     if decay < 0.01:
         yield Remedy("weight decay", {"optimizer.weight_decay": max(1e-4, decay * 10)})
@@ -328,4 +328,4 @@ _REMEDIES: dict[str, Callable[[Facts], Remedies]] = {
 
 
 def _trial_epochs(facts: Facts) -> int:
-    return int(facts.values.get("epochs", 30))
+    return int(facts.number("epochs", 30))

@@ -71,7 +71,7 @@ class TrialFacts:
     @property
     def planned_epochs(self) -> int:
         """Number of epochs that the trial was to train."""
-        return int(self.values.get("epochs", self.last_record.epoch))
+        return int(self.number("epochs", self.last_record.epoch))
 
     @property
     def ended_early(self) -> bool:
@@ -101,10 +101,15 @@ class TrialFacts:
 
     # ── configuration ──
 
+    def number(self, path: str, default: float) -> float:
+        """A number of the configuration; the default where it is missing or null."""
+        value = self.values.get(path)
+        return default if value is None else float(value)
+
     @property
     def lr_multiple(self) -> float:
         """The learning rate as a multiple of the base rate."""
-        return float(self.values.get("optimizer.lr_multiple", 1.0))
+        return self.number("optimizer.lr_multiple", 1.0)
 
     @property
     def rate_text(self) -> str:
@@ -125,8 +130,7 @@ class TrialFacts:
     @property
     def samples_per_step(self) -> int:
         """Samples per optimizer step, accumulated batches included."""
-        batch_size = int(self.values.get("batch_size", 8))
-        return batch_size * int(self.values.get("optimizer.accumulate", 1))
+        return int(self.number("batch_size", 8) * self.number("optimizer.accumulate", 1))
 
     @property
     def samples_per_epoch(self) -> int:
@@ -142,7 +146,7 @@ class TrialFacts:
     @property
     def dice_weight(self) -> float:
         """The weight that Dice has in the loss once the schedule has settled."""
-        return float(self.values.get("loss.dice_weight", 0.0))
+        return self.number("loss.dice_weight", 0.0)
 
     @property
     def dice_missing(self) -> float:
@@ -154,10 +158,10 @@ class TrialFacts:
         if self.dice_weight <= 0 or len(self.records) < 5:
             return 0.0
         missing = sum(record.dice_weight < 0.5 * self.dice_weight for record in self.records)
-        planned = max(int(self.values.get("epochs", 0)), len(self.records))
+        planned = max(self.planned_epochs, len(self.records))
         if missing == len(self.records):
-            ce_only = float(self.values.get("schedule.dice_ce_only_epochs", 0))
-            ramp = float(self.values.get("schedule.dice_ramp_epochs", 0))
+            ce_only = self.number("schedule.dice_ce_only_epochs", 0)
+            ramp = self.number("schedule.dice_ramp_epochs", 0)
             missing = max(missing, min(planned, round(ce_only + ramp / 2)))
         return missing / planned
 

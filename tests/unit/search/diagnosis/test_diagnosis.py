@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from objectives.segmentation.config import SegmentationConfig
 from search.diagnosis.causes import CAUSES, SUSPECTS
+from search.diagnosis.label_causes import labels_broken
 from search.diagnosis.remedies import describe_remedy, find_remedies
 from search.planning.plan import make_plan
 from spaces.config_tree import ConfigTree
@@ -470,3 +472,47 @@ class TestRemedies:
                 "space": {"optimizer.momentum": {"kind": "float", "low": 0, "high": 0.9}},
             }
             assert make_plan(StudySpec.model_validate(study)).spec.name == "next"
+
+
+class TestConfiguredOnly:
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"optimizer__weight_decay": 0.05},
+            {"loss__kind": "focal", "loss__gamma": 5.0},
+            {"batch_size": 2},
+        ],
+    )
+    def test_no_clear_cause(self, course: Course, changes: dict[str, Any]) -> None:
+        """A value of the configuration alone, without a sign in the training, makes no cause clear."""
+        assert not diagnosed(course(weight_ratio=100.0), **changes).is_clear
+
+    def test_unknown_classes(self, course: Course) -> None:
+        """Without the number of classes no loss is called foreign, and no trial diverged."""
+        records = course(
+            class_metric=(), class_grad_shares=(), ce_loss=9.0, train_loss=9.0, val_ce=6.9
+        )
+        found = diagnosed(records, counts=None)
+        assert not {"loss scale changed", "learning rate too high"} & {
+            found.cause,
+            *dict(found.others),
+        }
+
+    def test_null(self, course: Course) -> None:
+        """A number that a custom configuration leaves null has its default."""
+        facts = facts_of(course())
+        facts = replace(facts, values={**facts.values, "optimizer.weight_decay": None})
+        assert facts.number("optimizer.weight_decay", 0.0) == 0.0
+
+    def test_minimized(self, course: Course) -> None:
+        """Where the metric is minimized, a lower one after a jump of the loss speaks for nothing."""
+        jumping = {epoch: {"ce_loss": 3.0 * 0.8**epoch} for epoch in range(6, 13)}
+        falling = {epoch: {"metric": 0.1} for epoch in range(6, 13)}
+        records = course({epoch: jumping[epoch] | falling[epoch] for epoch in jumping})
+        texts = [
+            item.text
+            for item in labels_broken(
+                replace(facts_of(records), values={"metric.direction": "minimize"})
+            )
+        ]
+        assert not any("something else" in text for text in texts)
