@@ -68,4 +68,5 @@ def estimate_noise(values: Sequence[float]) -> float:
 
 def _list_changes(facts: Facts, changes: Sequence[tuple[int, float]]) -> str:
     named = [f"{facts.class_name(index)} {change:+.3f}" for index, change in changes[:MOST_NAMED]]
-    return ", ".join(named)
+    more = len(changes) - len(named)
+    return ", ".join(named) + (f" and {more} more" if more else "")

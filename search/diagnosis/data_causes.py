@@ -150,7 +150,7 @@ def _memorized_samples(facts: Facts) -> Observations:
     else:
         yield Observation(
             min(2.5, 15 * rise) if rise > 0.04 else -1.0,
-            f"validation loss has risen {max(0.0, rise):.0%} over its minimum",
+            f"validation loss is {max(0.0, rise):.0%} above its minimum",
         )
     if facts.generalization_gap > 1.5:
         yield Observation(

@@ -91,7 +91,9 @@ def _other_reasons(facts: Facts) -> Observations:
     clip = facts.grad_clip_norm
     if facts.best_is_last and facts.planned_epochs < 8:
         yield Observation(-2.5, "the trial ended while it was still improving")
-    if facts.data.carries_information is False:
+    if facts.data.inputs is None:
+        yield Observation(-2.0, "the records have no figures of the inputs")
+    elif facts.data.carries_information is False:
         yield Observation(-3.0, "the images themselves carry little information")
     elif facts.data.carries_information:
         yield Observation(0.5, "the images vary and are not saturated")

@@ -77,7 +77,9 @@ def imbalance_too_strong(facts: Facts) -> Observations:
     yield from _ignored_classes(facts)
     ratio = facts.last_record.weight_ratio
     if ratio < 4:
-        yield Observation(1.5, f"class weights differ by a factor of {ratio:.3g} only")
+        equal = "all class weights are equal"
+        text = equal if ratio == 1 else f"class weights differ by a factor of only {ratio:.3g}"
+        yield Observation(1.5, text, measured=False)
     if ratio > 10:
         yield Observation(-1.0, f"class weights differ by a factor of {ratio:.3g}")
     if facts.has_few_samples:

@@ -29,8 +29,8 @@ def learning_rate_too_high(facts: Facts) -> Observations:
     if facts.worst_val_ce > DIVERGED_CE:
         yield Observation(
             2.5,
-            f"validation cross entropy reached {facts.worst_val_ce * facts.guess_loss:.3g} where"
-            f" a guess has {facts.guess_loss:.2f}: the weights diverged",
+            f"validation cross entropy reached {facts.worst_val_ce * facts.guess_loss:.3g}"
+            f" (guessing gives {facts.guess_loss:.2f}), so the weights diverged",
         )
     yield from _large_gradients(facts)
     yield from _better_explanations(facts)

@@ -23,6 +23,7 @@ STILL_FALLING = 0.02
 def learning_rate_too_low(facts: Facts) -> Observations:
     """Steps so small that the budget ends before much is learned."""
     rate = facts.lr_multiple
+    yield from _grew(facts)
     if rate < LOW_RATE:
         yield Observation(min(3.5, 0.5 + 1.2 * math.log10(LOW_RATE / rate)), facts.rate_text)
     else:
@@ -43,6 +44,7 @@ def gradient_clipped_away(facts: Facts) -> Observations:
     if clip is None or not norm > 0 or clip > 0.1 * norm:
         yield Observation(-5.0, "gradients were not clipped to a small part of their norm")
         return
+    yield from _grew(facts)
     if facts.values.get("optimizer.kind") == "adamw":
         yield Observation(-3.0, "the steps of AdamW do not depend on the length of the gradients")
     yield Observation(
@@ -55,12 +57,21 @@ def gradient_clipped_away(facts: Facts) -> Observations:
         yield Observation(-0.5, facts.rate_text)
 
 
+def _grew(facts: Facts) -> Observations:
+    """Whether loss or gradients grew, which short steps do not make them do."""
+    if facts.signal_name in ("nonfinite_loss", "gradient_explosion", "loss_rising"):
+        yield Observation(-8.0, "the loss or the gradients grew, which short steps do not cause")
+
+
 def _slow_progress(facts: Facts) -> Observations:
     """Whether the loss fell slowly, and the training was still improving at its end."""
     fall = facts.loss_fall
     epochs = len(facts.complete_epochs)
     if math.isnan(fall):
         yield Observation(-3.0, "too few epochs to see whether the loss falls")
+        return
+    if fall < 0:
+        yield Observation(-1.0, f"the {_loss_name(facts)} rose by {-fall:.1%} in {epochs} epochs")
         return
     text = f"the {_loss_name(facts)} fell by {fall:.1%} in {epochs} epochs"
     if fall < NOTHING_LEARNED:
@@ -99,7 +110,7 @@ def too_few_epochs(facts: Facts) -> Observations:
         yield from _still_improving(facts)
     else:
         yield Observation(-2.5, f"the best epoch, {facts.best_epoch}, was not the last one")
-    if facts.loss_fall < 0.03:
+    if 0 <= facts.loss_fall < 0.03:
         yield Observation(-1.0, f"the {_loss_name(facts)} fell by only {facts.loss_fall:.1%}")
     if facts.lr_multiple < 0.05:
         yield Observation(-2.0, f"{facts.rate_text}, which explains it better")

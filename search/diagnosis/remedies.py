@@ -79,10 +79,11 @@ def _show_value(value: Any) -> str:
 def _lower_rate(facts: Facts) -> Remedies:
     # Halving 30 times the base rate would change little, so a high rate goes back to the base rate.
     start = min(1.0, facts.lr_multiple)
-    of_what = " of the base rate" if facts.lr_multiple > 1 else ""
     for factor in (0.5, 0.3):
         multiple = {"optimizer.lr_multiple": start * factor}
-        yield Remedy(f"learning rate × {factor:g}{of_what}", multiple)
+        above = facts.lr_multiple > 1
+        title = f"{factor:g} × the base rate" if above else f"learning rate × {factor:g}"
+        yield Remedy(title, multiple)
     yield from _clip_gradients(facts)
     yield from _warm_up_rate(facts)
 
@@ -166,14 +167,15 @@ def _larger_batch(facts: Facts) -> Remedies:
 
 
 def _weight_rare_classes(facts: Facts) -> Remedies:
-    ratio = facts.last_record.weight_ratio
+    # The configured bound: a light first stage may still have lowered the ratio.
+    ratio = facts.number("weights.clip_ratio", facts.last_record.weight_ratio)
     if facts.values.get("weights.method") == "uniform":
         yield Remedy(
             "weight the rare classes",
             {"weights.method": "sqrt_inv_freq", "weights.clip_ratio": 100.0},
         )
-    elif ratio < 10:
-        yield Remedy("a larger clip ratio", {"weights.clip_ratio": 25.0 if ratio < 5 else 100.0})
+    elif facts.values.get("weights.clip_ratio") is not None and ratio < 100:
+        yield Remedy("a larger clip ratio", {"weights.clip_ratio": 25.0 if ratio < 25 else 100.0})
     yield _two_stages(facts)
     if facts.dice_weight < 0.3:
         more = {"loss.dice_weight": 0.3, "loss.ce_weight": 0.7, "loss.smooth": 5.0}
@@ -270,7 +272,7 @@ def _raise_rate(facts: Facts) -> Remedies:
     for factor in (3, 10):
         yield _scale_rate(facts, factor)
     if facts.lr_multiple * 10 < 0.3:
-        yield Remedy("the base rate × 0.3", {"optimizer.lr_multiple": 0.3})
+        yield Remedy("0.3 × the base rate", {"optimizer.lr_multiple": 0.3})
     yield from _clip_less(facts)
     yield from _more_epochs(facts)
 
