@@ -33,6 +33,9 @@ SCORE_RULES = {
     "mean_last_5": "mean of the last five epochs",
 }
 
+SHORT_CLASS = 8
+"""Characters of a class's name where the screen is narrow."""
+
 INDENT = 4
 """Indentation of the text below a row, columns."""
 
@@ -121,7 +124,7 @@ def _print_rows(report: StudyReport, rows: Sequence[LeaderboardRow]) -> None:
     names = shorten_paths(dict.fromkeys(path for row in rows for path in row.params))
     preset = {"preset": [row.preset for row in rows]} if any(row.preset for row in rows) else {}
     words = _dimensions(rows, names) | preset
-    narrow = {**figures, "worst class": [_format_worst_class(row, named=False) for row in rows]}
+    narrow = {**figures, "worst class": [_shorten_worst_class(row) for row in rows]}
     narrow = {name: cells for name, cells in narrow.items() if any(cells)}
     for columns, gap in ((figures, 2), (figures, 1), (narrow, 1)):
         table = _leaderboard(columns, words, gap)
@@ -148,13 +151,19 @@ def _figures(report: StudyReport, rows: Sequence[LeaderboardRow]) -> dict[str, l
     }
 
 
-def _format_worst_class(row: LeaderboardRow, *, named: bool = True) -> str:
+def _shorten_worst_class(row: LeaderboardRow) -> str:
+    """Format the name of the worst class alone, cut to a few characters."""
+    if row.worst_class is None:
+        return ""
+    name = terminal.to_printable(row.worst_class[0])
+    return name if len(name) <= SHORT_CLASS else f"{name[: SHORT_CLASS - 1]}…"
+
+
+def _format_worst_class(row: LeaderboardRow) -> str:
     """Format the worst class: `digit_4 0.000 +2`, with the number of others never found."""
     if row.worst_class is None:
         return ""
     name, metric = row.worst_class
-    if not named:
-        return f"{metric:.3f}"
     others = len(set(row.never_found) - {name})
     more = f" +{others}" if others else ""
     return terminal.to_printable(f"{name} {metric:.3f}{more}")

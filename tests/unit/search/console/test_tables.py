@@ -83,7 +83,7 @@ class TestStudy:
         )
 
     @pytest.mark.parametrize(
-        ("columns", "shown"), [(120, "digit_4 0.000 +1"), (64, "0.000"), (50, "digit_4 0.000 +1")]
+        ("columns", "shown"), [(120, "digit_4 0.000 +1"), (70, "digit_4"), (50, "digit_4 0.000 +1")]
     )
     def test_worst_class(
         self,
@@ -93,7 +93,7 @@ class TestStudy:
         columns: int,
         shown: str,
     ) -> None:
-        """The worst class has a column: without its name where only that fits next to the values."""
+        """The worst class has a column: its name alone where the screen is narrow."""
         width(columns)
         used = {"environment.classes": ["digit_1", "digit_4", "digit_0"]}
         claim = demo.start([0.1, 0.2])
@@ -105,7 +105,7 @@ class TestStudy:
 
         out = squeezed(capsys.readouterr().out)
         assert shown in out
-        assert ("digit_4" in out) == ("digit_4" in shown)
+        assert ("0.000" in out) == ("0.000" in shown)
 
     @pytest.mark.parametrize("columns", [60, 80, 140])
     def test_within_the_width(
