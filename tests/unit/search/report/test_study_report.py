@@ -367,7 +367,7 @@ class TestStudyHealth:
 
         assert first == "an improving metric: 1 of 2 complete trials; missing in trial 1"
         assert last == (
-            "none of 2 shows: a steadily falling training loss, a gradient norm within 0.1 to 10, "
+            "none of the 2 shows: a steadily falling training loss, a gradient norm within 0.1 to 10, "
             "cross entropy and Dice both fall, rare classes gain while frequent ones hold"
         )
 
