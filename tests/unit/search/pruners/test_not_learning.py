@@ -190,4 +190,4 @@ class TestNotLearning:
         records = series(classes=[self.HALF] * 13, metric=float("nan"))
         found = judge(records, self.RULE)
         assert found is not None
-        assert found.statement.endswith("until epoch 13")
+        assert found.statement.endswith("from epoch 9 to 13 they stayed at 0.01 or less")
