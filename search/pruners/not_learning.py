@@ -34,8 +34,8 @@ def not_learning(
     level = f"{rule.level:g} or less" if rule.level else "0"
     best = max((sign * record.metric for record in records if has_metric(record)), default=None)
     statement = (
-        f"{len(never)} of {len(found.present)} classes were never found: {_describe_span(epochs)} they stayed at"
-        f" {level}"
+        f"{len(never)} of {len(found.present)} classes were never found:"
+        f" {_describe_span(epochs)} they stayed at {level}"
     )
     if best is not None:
         statement += f", and the metric has stopped improving ({sign * best:.4f} at best)"
