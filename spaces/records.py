@@ -219,13 +219,15 @@ class Diagnosis:
     def withhold_unclear(self) -> Diagnosis:
         """Return the diagnosis as people and programs get it.
 
-        Where the cause is not clear, none is named and nothing is prescribed, as a remedy for
-        another cause can do harm. The likeliest cause is then the first of the possible ones.
+        Where the cause is not clear, none is named and no change of the configuration is
+        prescribed, as a remedy for another cause can do harm. What changes nothing remains, such as
+        a look at the masks. The likeliest cause is then the first of the possible ones.
         """
         if self.is_clear:
             return self
         possible = ((self.cause, self.confidence), *self.others)
-        return Diagnosis(UNCLEAR_CAUSE, (), (), self.confidence, (), possible)
+        harmless = tuple(remedy for remedy in self.remedies if not remedy.patch)
+        return Diagnosis(UNCLEAR_CAUSE, (), harmless, self.confidence, (), possible)
 
 
 @dataclass(frozen=True, slots=True)

@@ -354,6 +354,8 @@ class SignalsConfig(Frozen):
         if not isinstance(given, Mapping) or "not_learning" in given:
             return given
         collapse = given.get("class_collapse")
+        if isinstance(collapse, ClassCollapse):  # in a study that Python code defines
+            collapse = collapse.model_dump(exclude_unset=True)
         if not isinstance(collapse, Mapping):
             return given
         common = {key: collapse[key] for key in DeadClasses.model_fields if key in collapse}

@@ -85,7 +85,7 @@ class Means:
         samples: samples so far.
         weight_ratio: largest over smallest class weight.
         shares: gradient shares of the first steps.
-        smallest_batch: samples of the smallest batch; 0 before the first one.
+        smallest_batch: samples of the smallest batch; None before the first one.
         data: figures of inputs and targets.
     """
 
@@ -96,7 +96,7 @@ class Means:
     samples: int = 0
     weight_ratio: float = 1.0
     shares: list[GradientShares] = field(default_factory=list)
-    smallest_batch: int = 0
+    smallest_batch: int | None = None
     data: DataFigures = field(default_factory=DataFigures)
 
     @classmethod
@@ -138,7 +138,7 @@ class Means:
             samples=state["samples"],
             shares=[_to_device(shares, device) for shares in state["shares"]],
             # Checkpoints of an earlier version lack the next two.
-            smallest_batch=state.get("smallest_batch", 0),
+            smallest_batch=state.get("smallest_batch") or None,
             data=DataFigures.from_state(state.get("data", {}), device),
         )
 

@@ -6,6 +6,7 @@ from search.console import terminal
 from search.console.formatting import format_setting
 from search.report.models import RemedyOffer, TrialReport
 from spaces.records import Diagnosis, Evidence
+from storage.rows import FINAL_STATES
 
 INDENT = 7
 """Indentation of the lines below a remedy, columns."""
@@ -46,8 +47,11 @@ def _print_ending(report: TrialReport) -> None:
     endings = [finding for finding in report.findings if not _is_warning(finding[0], report)]
     if not endings and not report.reason and not report.error:
         return
-    was = "was " if report.state == "pruned" else ""
-    terminal.print_heading(f"Why it {was}{report.state}")
+    if report.state in FINAL_STATES:
+        was = "was " if report.state == "pruned" else ""
+        terminal.print_heading(f"Why it {was}{report.state}")
+    else:
+        terminal.print_heading("What its last worker reported")
     for evidence, diagnosis in endings:
         _print_evidence(evidence)
         if diagnosis is not None:
@@ -102,8 +106,9 @@ def _print_remedies(report: TrialReport, store: str) -> None:
         elif offer.patch:
             terminal.print_paragraph(_describe_place(offer), indent=INDENT, style="dim")
         if offer.tried:
+            trials = "trial" if len(offer.tried) == 1 else "trials"
             numbers = ", ".join(map(str, offer.tried))
-            terminal.print_paragraph(f"tried in trial {numbers}", indent=INDENT, style="dim")
+            terminal.print_paragraph(f"tried in {trials} {numbers}", indent=INDENT, style="dim")
 
 
 def _describe_place(offer: RemedyOffer) -> str:

@@ -206,7 +206,7 @@ class Watcher:
             return
         tried = self.store.remedies.list_tried(self.study_id)
         outcome = measure_remedy(self.store, self.study_id, self.spec.metric, trial, tried)
-        if outcome is not None and outcome.verdict is not None:
+        if outcome is not None and (outcome.verdict or outcome.change is not None):
             yield Event(format_remedy_trial(outcome))
 
     def _find_reason(self, now: Progress) -> str:

@@ -49,9 +49,10 @@ def format_remedy_trial(outcome: RemedyTrial) -> str:
     """
     title = f" ({outcome.title})" if outcome.title else ""
     text = f"trial {outcome.number} tries the remedy of {outcome.of}{title}"
-    if outcome.verdict is None:
+    if outcome.before is None and outcome.after is None and outcome.verdict is None:
         return text
-    verdict = "within noise" if outcome.verdict == "same" else outcome.verdict
+    shown = {None: "too short to tell", "same": "within noise"}
+    verdict = shown.get(outcome.verdict, outcome.verdict)
     span = "" if outcome.epochs is None else f" over {outcome.epochs} epochs"
     before, after = format_score(outcome.before), format_score(outcome.after)
     return f"{text}: {before} → {after}{span}, {verdict}"

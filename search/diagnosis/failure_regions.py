@@ -16,8 +16,11 @@ LEAST_ENDED = 3
 SIGNIFICANCE = 0.05
 """Probability under chance, corrected for all candidates (Bonferroni), up to which one counts."""
 
-SIDE_SIGNIFICANCE = 0.01
-"""The same for each side of a region with two, against the trials between them."""
+SIDE_SIGNIFICANCE = 0.05
+"""The same for each side of a region with two, against the trials between them.
+
+It is corrected for the thresholds of the dimension, as the best of them was selected.
+"""
 
 LEAST_SHARE = 0.5
 """Share of the trials in a region that must have ended early for a warning to make sense."""
@@ -159,8 +162,9 @@ def _list_pairs(path: str, labeled: Labeled) -> Iterator[FailureRegion]:
     total = _sum_side("", [ended for _, ended in labeled])
     splits = list(_split_sides(labeled))
     step = max(1, -(-len(splits) // MOST_THRESHOLDS))
-    for (below, _), (_, above) in combinations(splits[::step], 2):
-        yield _make_region(path, (above, below), total)
+    tried = splits[::step]
+    for (below, _), (_, above) in combinations(tried, 2):
+        yield _make_region(path, (above, below), total, SIDE_SIGNIFICANCE / len(tried))
 
 
 def _is_numeric(labeled: Labeled) -> bool:
@@ -192,15 +196,24 @@ def _show_threshold(low: float, high: float, threshold: float) -> str:
     return repr(threshold)
 
 
-def _make_region(path: str, sides: tuple[Side, ...], total: Side) -> FailureRegion:
-    """The region with its chance, which is 1 where it could be no warning anyway."""
+def _make_region(
+    path: str, sides: tuple[Side, ...], total: Side, side_significance: float = 1.0
+) -> FailureRegion:
+    """The region with its chance, which is 1 where it could be no warning anyway.
+
+    Args:
+        path: the dimension.
+        sides: of the region.
+        total: all trials that have the dimension.
+        side_significance: chance of each side up to which the region counts.
+    """
     ended_else = total.ended - sum(side.ended for side in sides)
     trials_else = total.trials - sum(side.trials for side in sides)
     region = FailureRegion(path, sides, ended_else, trials_else, 1.0)
     if not all(side.is_warning for side in sides):
         return region
-    if len(sides) > 1 and any(
-        _fisher_test(side.ended, side.trials, ended_else, trials_else) > SIDE_SIGNIFICANCE
+    if side_significance < 1 and any(
+        _fisher_test(side.ended, side.trials, ended_else, trials_else) > side_significance
         for side in sides
     ):
         return region

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -149,9 +150,10 @@ def _check_loss(records: Sequence[EpochRecord]) -> HealthSign:
 
 def _check_metric(records: Sequence[EpochRecord], direction: Direction) -> HealthSign:
     name = "an improving metric"
-    values = [record.metric for record in records]
+    # Epochs that were not validated have none.
+    values = [record.metric for record in records if not math.isnan(record.metric)]
     if len(values) < 2:
-        return HealthSign(name, None, "fewer than 2 epochs")
+        return HealthSign(name, None, "fewer than 2 validated epochs")
     # Means of halves, as the first or the last epoch alone may be an outlier.
     half = len(values) // 2
     early = fmean(values[:half])

@@ -62,14 +62,16 @@ class Plan:
         number: int,
         preset_name: str | None = None,
         patch: Mapping[str, Any] | None = None,
+        seed: int | None = None,
     ) -> TrialConfig:
         """Make the complete configuration of a trial.
 
         Args:
             params: dotted path → sampled value.
-            number: of the trial; its seed follows from it.
+            number: of the trial; its seed follows from it, unless one is given.
             preset_name: the preset that it starts from, if any.
             patch: dotted path → value of what a remedy changed outside the space.
+            seed: of the trial whose remedy this one tries, so that both train with the same.
 
         Raises:
             StudyError: when the values exclude each other.
@@ -78,7 +80,7 @@ class Plan:
             "objective": self.spec.objective,
             "epochs": self.spec.epochs,
             "metric": self.spec.metric.model_dump(),
-            "seed": derive_seed(self.spec.seed, number, "training"),
+            "seed": derive_seed(self.spec.seed, number, "training") if seed is None else seed,
         }
         if "max_grad_norm" in self.objective.config.model_fields:
             bound = self.spec.signals.gradient_explosion

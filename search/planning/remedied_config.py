@@ -15,6 +15,7 @@ from spaces.errors import InputError, StudyError
 from spaces.loader import explain
 from spaces.parameters import Choice, Parameter, Scalar, is_active
 from spaces.records import Diagnosis, Remedy
+from spaces.study import StudySpec
 from storage.rows import EnqueuedTrial, StoredTrial
 from storage.tables.optuna_tables import REMEDY
 
@@ -99,6 +100,19 @@ def locate_in_space(plan: Plan, config: Mapping[str, Any], remedy: Remedy) -> Re
     return RemedyPlace(params, outside, excluded, tuple(each for each in found if each is not None))
 
 
+def locate_by_space(spec: StudySpec, remedy: Remedy) -> RemedyPlace:
+    """Split a remedy likewise by the search space alone, without the objective's configuration.
+
+    Whether the values fit together is known only when the remedy is tried.
+    """
+    inside = {path: value for path, value in remedy.patch.items() if path in spec.space}
+    params = {path: value for path, value in inside.items() if spec.space[path].contains(value)}
+    excluded = {path: value for path, value in inside.items() if path not in params}
+    found = [_find_widening(path, spec.space[path], value) for path, value in excluded.items()]
+    outside = {path: value for path, value in remedy.patch.items() if path not in inside}
+    return RemedyPlace(params, outside, excluded, tuple(each for each in found if each is not None))
+
+
 def make_remedy_trial(
     plan: Plan,
     trial: StoredTrial,
@@ -129,6 +143,7 @@ def make_remedy_trial(
         "title": remedy.title,
         "cause": diagnosis.cause,
         "by_sampler": by_sampler,
+        "seed": (trial.config or {}).get("seed"),
     }
     return EnqueuedTrial(place.params, {REMEDY: tried})
 
@@ -142,7 +157,7 @@ def _find_values_outside(plan: Plan, trial: StoredTrial, preset: str | None) -> 
     return {
         path: value
         for path, value in given.items()
-        if path not in sampled and usual.get(path) != value
+        if path not in sampled and path != "seed" and usual.get(path) != value
     }
 
 

@@ -1,4 +1,4 @@
-"""The signal `class_collapse`: classes are lost, or dead for good in a trial that learns no more."""
+"""The signal `class_collapse`: classes are lost, or dead for good once nothing more is learned."""
 
 from __future__ import annotations
 

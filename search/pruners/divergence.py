@@ -51,8 +51,8 @@ class DivergencePruner(BasePruner):
     Args:
         wrapped: the pruner for trials that do not diverge; None: they are never pruned.
         signals: thresholds by signal, as under `signals:` in a study's YAML, defaults left out.
-        epochs: of a complete trial: the earlier a trial diverges, the higher the constraint, and one
-            that is almost over is spared. None: neither applies.
+        epochs: of a complete trial: the earlier a trial diverges, the higher the constraint, and
+            one that is almost over is spared. None: neither applies.
         epoch_log: another source of epochs, such as `store_log(url)`, for trials of which `log`
             recorded nothing.
 

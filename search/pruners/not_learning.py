@@ -1,6 +1,8 @@
-"""The signal `not_learning`: most classes were never found, and the metric has stopped improving."""
+"""The signal `not_learning`: most classes were never found, and the metric no longer improves."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from search.pruners.dead_classes import find_dead, select_found
 from search.pruners.epoch_windows import Records, has_metric, make_evidence
@@ -32,8 +34,8 @@ def not_learning(
     level = f"{rule.level:g} or less" if rule.level else "0"
     best = max((sign * record.metric for record in records if has_metric(record)), default=None)
     statement = (
-        f"{len(never)} of {len(found.present)} classes were never found: they are at {level}"
-        f" until epoch {epochs[-1]}"
+        f"{len(never)} of {len(found.present)} classes were never found:"
+        f" {_describe_span(epochs)} they stayed at {level}"
     )
     if best is not None:
         statement += f", and the metric has stopped improving ({sign * best:.4f} at best)"
@@ -44,3 +46,9 @@ def not_learning(
         {"dead_classes": never, "present_classes": found.present, "epochs": epochs},
         len(never) / len(found.present),
     )
+
+
+def _describe_span(epochs: Sequence[int]) -> str:
+    if len(epochs) == 1:
+        return f"in epoch {epochs[0]}"
+    return f"from epoch {epochs[0]} to {epochs[-1]}"

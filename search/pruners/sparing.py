@@ -60,7 +60,7 @@ def spare_by_peers(
     if not sparing.enabled or signal in STEP_SIGNALS:
         return None
     if peers is None:
-        return "the store, which has its peers, does not answer"
+        return "its peers are unknown, as the store does not answer"
     known = [metric for metric in peers if not math.isnan(metric)]
     if len(known) < sparing.least_peers:
         if signal in SLOW_SIGNALS:

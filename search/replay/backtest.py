@@ -2,8 +2,9 @@
 
 Signals judge the records of a trial one epoch after the other and spare it for the same reasons as
 `search.pruners.verdict` does while it runs; the pruner is Optuna's own over a study in memory. The
-score of a trial is known where it ran to completion. Of a trial that was cut short only its epochs are known: a rule can save some
-of them, and what the trial would have become counts neither for the rule nor against it.
+score of a trial is known where it ran to completion. Of a trial that was cut short only its epochs
+are known: a rule can save some of them, and what the trial would have become counts neither for the
+rule nor against it.
 """
 
 from __future__ import annotations

@@ -123,7 +123,8 @@ class RemedyTrial:
         before: score of the other trial.
         after: score of this trial.
         epochs: over how many epochs the two are compared; None for each trial's own epochs.
-        verdict: whether the score changed beyond noise; None while it is unknown.
+        verdict: whether the score changed beyond noise; None while it is unknown, and where both
+            trials are too short to show their noise.
         by_sampler: whether the sampler chose it.
     """
 

@@ -6,20 +6,24 @@ import shlex
 from collections.abc import Sequence
 
 from search.diagnosis.remedies import describe_remedy
-from search.planning.plan import Plan
-from search.planning.remedied_config import locate_in_space
+from search.planning.plan import make_plan
+from search.planning.remedied_config import RemedyPlace, locate_by_space, locate_in_space
 from search.report.models import RemedyOffer
 from spaces.records import Diagnosis, Remedy
+from spaces.study import StudySpec
 from storage.rows import StoredTrial, TriedRemedy
 
 
 def offer_remedies(
-    plan: Plan, trial: StoredTrial, diagnosis: Diagnosis | None, tried: Sequence[TriedRemedy]
+    spec: StudySpec, trial: StoredTrial, diagnosis: Diagnosis | None, tried: Sequence[TriedRemedy]
 ) -> tuple[RemedyOffer, ...]:
     """The remedies of a diagnosis, in order.
 
+    A store is data only: no module that a study in it names as its objective is imported. Remedies
+    of such a study are looked up in the search space alone.
+
     Args:
-        plan: of the study.
+        spec: of the study.
         trial: that was diagnosed.
         diagnosis: of the trial, if it has one.
         tried: all remedies that the study has tried.
@@ -27,24 +31,40 @@ def offer_remedies(
     if diagnosis is None:
         return ()
     own = [each for each in tried if each.of == trial.number]
+    places = _locate_remedies(spec, trial, diagnosis.remedies)
     return tuple(
         _make_offer(
-            plan,
+            spec.name,
             trial,
             choice,
             remedy,
+            place,
             tuple(each.number for each in own if each.choice == choice),
         )
-        for choice, remedy in enumerate(diagnosis.remedies, 1)
+        for choice, (remedy, place) in enumerate(zip(diagnosis.remedies, places, strict=True), 1)
     )
 
 
+def _locate_remedies(
+    spec: StudySpec, trial: StoredTrial, remedies: Sequence[Remedy]
+) -> list[RemedyPlace]:
+    is_custom = ":" in spec.objective
+    if is_custom or not any(remedy.patch for remedy in remedies):
+        return [locate_by_space(spec, remedy) for remedy in remedies]
+    plan = make_plan(spec)
+    return [locate_in_space(plan, trial.config or {}, remedy) for remedy in remedies]
+
+
 def _make_offer(
-    plan: Plan, trial: StoredTrial, choice: int, remedy: Remedy, tried: tuple[int, ...]
+    study: str,
+    trial: StoredTrial,
+    choice: int,
+    remedy: Remedy,
+    place: RemedyPlace,
+    tried: tuple[int, ...],
 ) -> RemedyOffer:
-    place = locate_in_space(plan, trial.config or {}, remedy)
     is_offered = bool(remedy.patch) and place.is_inside
-    command = ["search", "run", "--study", plan.spec.name]
+    command = ["search", "run", "--study", study]
     command += ["--enqueue-remedy", f"{trial.number}:{choice}"]
     return RemedyOffer(
         choice=choice,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from search.report.models import RemedyRecord, RemedyTrial, metric_noise
 from spaces.config import Direction, MetricConfig
-from spaces.records import EpochRecord, best_record
+from spaces.records import EpochRecord, score
 from storage.rows import StoredTrial, TriedRemedy
 
 if TYPE_CHECKING:
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 COMPARED_STATES = ("complete", "pruned", "diverged")
 """States of trials that can be compared; a failed one shows nothing about its remedy."""
+
+DEVIATIONS = 2.0
+"""Standard deviations of the difference of two scores within which noise alone may explain it."""
 
 UNNAMED = "(title not recorded)"
 """The title of remedies that version 0.1.0 enqueued."""
@@ -114,7 +117,7 @@ def _compare(
     pruned = [len(each.records) for each in pair if each.trial.state == "pruned"]
     epochs = min(pruned, default=None)
     before, after = (_score_course(each, epochs, metric) for each in pair)
-    noise = math.hypot(*(metric_noise(each.records[:epochs]) or 0.0 for each in pair))
+    noise = _estimate_difference_noise([each.records[:epochs] for each in pair])
     return RemedyTrial(
         tried.number,
         tried.of,
@@ -129,23 +132,34 @@ def _compare(
 
 
 def _score_course(course: Course, epochs: int | None, metric: MetricConfig) -> float | None:
-    """The score of a complete trial, else the best metric; None without a finite one."""
+    """The score of a trial, over its first epochs if they are given; None without a metric."""
     if epochs is None and course.trial.state == "complete":
         reached = course.trial.score
     else:
-        whole = [each for each in course.records[:epochs] if math.isfinite(each.metric)]
-        reached = best_record(whole, metric.direction).metric if whole else None
+        validated = [each for each in course.records[:epochs] if math.isfinite(each.metric)]
+        reached = score(validated, metric) if validated else None
     return reached if reached is not None and math.isfinite(reached) else None
 
 
+def _estimate_difference_noise(pair: Sequence[Sequence[EpochRecord]]) -> float | None:
+    """The standard deviation of the difference of two runs; None where both are too short.
+
+    A run that is too short to show its noise is taken to have that of the other one.
+    """
+    known = [noise for noise in map(metric_noise, pair) if noise is not None]
+    return math.hypot(known[0], known[-1]) if known else None
+
+
 def _judge_change(
-    before: float | None, after: float | None, noise: float, direction: Direction
-) -> Literal["helped", "worse", "same"]:
+    before: float | None, after: float | None, noise: float | None, direction: Direction
+) -> Literal["helped", "worse", "same"] | None:
     if before is None or after is None:
         if before is after:
             return "same"
         return "helped" if before is None else "worse"
+    if noise is None:
+        return None
     gain = after - before if direction == "maximize" else before - after
-    if abs(gain) <= noise:
+    if abs(gain) <= DEVIATIONS * noise:
         return "same"
     return "helped" if gain > 0 else "worse"

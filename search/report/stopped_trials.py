@@ -8,13 +8,14 @@ from dataclasses import replace
 from search.diagnosis.remedies import describe_remedy
 from search.diagnosis.stored_diagnosis import find_ending
 from search.report.models import Kill, TrialWarning
-from spaces.records import SPARED, Diagnosis, EpochRecord
+from spaces.records import SPARED, UNCLEAR_CAUSE, Diagnosis, EpochRecord
+from spaces.thresholds import SIGNALS
 from storage.rows import FINAL_STATES, Finding, StoredTrial
 
 KILLED_STATES = tuple(state for state in FINAL_STATES if state != "complete")
 
 WORSE_THAN_PEERS = "worse than its peers"
-"""The cause of a pruned trial without a clear diagnosis, which itself may be healthy."""
+"""The cause of a trial that its peers ended, without a clear diagnosis; it may be healthy."""
 
 NOT_DIAGNOSED = "unknown"
 """The cause of a diverged trial without a diagnosis."""
@@ -61,6 +62,9 @@ def _make_kill(
     ending = find_ending(trial, found)
     is_pruned = trial.state == "pruned"
     ended_by = trial.signal or ""
+    cause = ended_by
+    if is_pruned:
+        cause = UNCLEAR_CAUSE if ended_by in SIGNALS else WORSE_THAN_PEERS
     kill = Kill(
         number=trial.number,
         state=trial.state,
@@ -68,7 +72,7 @@ def _make_kill(
         epoch=records[-1].epoch if records else None,
         step=None,
         reason=trial.reason,
-        cause=WORSE_THAN_PEERS if is_pruned else ended_by,
+        cause=cause,
         remedy="",
         severity=None,
     )
@@ -78,7 +82,7 @@ def _make_kill(
 def _add_finding(kill: Kill, finding: Finding, trial: StoredTrial) -> Kill:
     """The same with the evidence and what its diagnosis says.
 
-    Without a clear cause a pruned trial remains worse than its peers, which is why it ended.
+    Without a clear cause a trial that its peers ended remains worse than they are.
     """
     evidence, diagnosis = finding
     kill = replace(
@@ -92,10 +96,11 @@ def _add_finding(kill: Kill, finding: Finding, trial: StoredTrial) -> Kill:
     if diagnosis is None:
         return kill if kill.state == "pruned" else replace(kill, cause=NOT_DIAGNOSED)
     kill = replace(kill, confidence=diagnosis.confidence)
-    if not diagnosis.is_clear and kill.state == "pruned":
+    if not diagnosis.is_clear and kill.cause == WORSE_THAN_PEERS:
         return kill
-    shown = diagnosis.withhold_unclear()
-    return replace(kill, cause=shown.cause, remedy=_describe_first_remedy(shown, trial))
+    if not diagnosis.is_clear:
+        return replace(kill, cause=UNCLEAR_CAUSE)
+    return replace(kill, cause=diagnosis.cause, remedy=_describe_first_remedy(diagnosis, trial))
 
 
 def _describe_first_remedy(diagnosis: Diagnosis, trial: StoredTrial) -> str:

@@ -51,7 +51,7 @@ def _describe_common(common: Mapping[str, Sequence[str]], trials: int) -> list[s
     if common["all"]:
         parts.append(f"all {trials} complete trials show: {', '.join(common['all'])}")
     if common["none"]:
-        parts.append(f"none of {trials} shows: {', '.join(common['none'])}")
+        parts.append(f"none of the {trials} shows: {', '.join(common['none'])}")
     return ["; ".join(parts)] if parts else []
 
 

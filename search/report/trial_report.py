@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from search.diagnosis.health import describe_health
 from search.diagnosis.stored_diagnosis import diagnose_complete, find_ending, list_class_names
-from search.planning.plan import make_plan
 from search.report.models import TrialReport
 from search.report.remedy_offers import offer_remedies
 from search.report.remedy_outcomes import measure_remedy
@@ -79,7 +78,7 @@ def trial_report(store: Store, name: str, number: int) -> TrialReport:
         worker=trial.worker,
         host=trial.host,
         diagnosis=diagnosis,
-        remedies=offer_remedies(make_plan(spec), trial, diagnosis, tried),
+        remedies=offer_remedies(spec, trial, diagnosis, tried),
         remedy_of=measure_remedy(store, stored.id, spec.metric, trial, tried),
     )
 

@@ -106,18 +106,21 @@ class Start(NamedTuple):
         preset: the name of a preset, or None.
         patch: changes of a remedy outside the search space, by dotted path.
         label: for the store.
+        seed: of the trial whose remedy this one tries; None for a seed of its own.
     """
 
     preset: str | None
     patch: Mapping[str, Any]
     label: str | None
+    seed: int | None = None
 
 
 def start_from_attributes(user_attrs: Mapping[str, Any]) -> Start:
     """Read the start from a trial's user attributes."""
     remedy = user_attrs.get(REMEDY)
     if remedy is not None:
-        return Start(remedy["preset"], remedy["patch"], f"remedy of {remedy['of']}")
+        label = f"remedy of {remedy['of']}"
+        return Start(remedy["preset"], remedy["patch"], label, remedy.get("seed"))
     return Start(user_attrs.get(PRESET), {}, user_attrs.get(PRESET))
 
 

@@ -83,7 +83,9 @@ def start_attempt(
         confirm_lease=partial(_confirm_lease, context, claim),
         at_least_s=context.checkpoint_s,
     )
-    warned = set() if is_first else _find_warned(context, claim, len(records))
+    # Warnings about epochs that are trained again are deleted with them.
+    kept = min(len(records), max(resume_point.epoch - 1, 0))
+    warned = set() if is_first else _find_warned(context, claim, kept)
     return Attempt(context, claim, trial, checkpoints, records, writer, warned=warned)
 
 

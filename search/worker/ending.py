@@ -13,7 +13,7 @@ from search.worker import batch_halving
 from search.worker.attempt import Attempt, open_artifacts
 from search.worker.lease import LEASE_S
 from spaces.errors import OutOfMemoryError, SearchError, TrialFailedError
-from spaces.records import Evidence, Verdict, score
+from spaces.records import Diagnosis, Evidence, Verdict, score
 from storage.rows import FinalState, Outcome
 
 logger = logging.getLogger(__name__)
@@ -73,12 +73,21 @@ def _judge_outcome(attempt: Attempt, verdict: Verdict) -> Outcome:
         raise TrialFailedError(f"{name}: the metric {spec.metric.name} was {found}")
     if state == "complete":
         return Outcome(state, reached)
-    config = attempt.claim.config or {}
-    diagnosis = diagnose(verdict.evidence, attempt.records, config, context.counts)
     evidence = verdict.evidence
     if evidence is None:
         evidence = _peer_evidence(spec.pruner.kind, verdict.reason, attempt.records[-1].epoch)
+    diagnosis = _diagnose_end(attempt, evidence)
     return Outcome(state, reached, verdict.reason, evidence.signal, evidence, diagnosis)
+
+
+def _diagnose_end(attempt: Attempt, evidence: Evidence) -> Diagnosis | None:
+    """Diagnose what ended a trial; None where that fails, as the trial's end matters more."""
+    claim = attempt.claim
+    try:
+        return diagnose(evidence, attempt.records, claim.config or {}, attempt.context.counts)
+    except Exception:
+        logger.exception("trial %s: the diagnosis failed, so none is stored", claim.number)
+        return None
 
 
 def _peer_evidence(pruner: str, reason: str, epoch: int) -> Evidence:

@@ -65,7 +65,7 @@ def _sample_config(context: WorkerContext, claim: Claim, optuna_trial: OptunaTri
     else:
         params = suggest_params(trial, context.plan)
     start = start_from_attributes(trial.user_attrs)
-    config = context.plan.make_config(params, trial.number, start.preset, start.patch)
+    config = context.plan.make_config(params, trial.number, start.preset, start.patch, start.seed)
     return context.store.leases.bind_trial(
         claim,
         trial.number,

@@ -97,7 +97,7 @@ class TrialRun:
             except EpochOrderError as problem:
                 self._context.tracker.finish_trial("left", str(problem))
                 logger.warning(
-                    "%s; restarting from the last epoch on which the store and the checkpoint agree",
+                    "%s; restarting from the last epoch on which store and checkpoint agree",
                     problem,
                 )
         raise AssertionError("the last start ends the trial")

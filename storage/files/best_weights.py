@@ -101,8 +101,8 @@ class BestWeights:
             Whether the weights were replaced.
 
         Raises:
-            OSError: when the disk is full or cannot be written, or another worker keeps the lock; the
-                earlier weights stay.
+            OSError: when the disk is full or cannot be written, or another worker keeps the lock;
+                the earlier weights stay.
         """
         with self._locked():
             noted = self._read_note()

@@ -30,17 +30,21 @@ class FindingRepository(Repository):
             rows = connection.execute(_select_signals().where(Signal.trial_id == trial_id)).all()
         return [_make_finding(row) for row in rows]
 
-    def study_evidence(self, study_id: int) -> dict[int, list[Finding]]:
+    def study_evidence(self, study_id: int, since: float | None = None) -> dict[int, list[Finding]]:
         """Return the same for all trials of a study, by id of the trial.
 
-        A trial without any is left out.
+        A trial without any is left out; so are those that ended before `since`, if it is given, and
+        those that have not ended then.
         """
+        found_in = (
+            _select_signals()
+            .join(Trial, Trial.id == Signal.trial_id)
+            .where(Trial.study_id == study_id)
+        )
+        if since is not None:
+            found_in = found_in.where(Trial.finished_at >= since)
         with self._database.reading() as connection:
-            rows = connection.execute(
-                _select_signals()
-                .join(Trial, Trial.id == Signal.trial_id)
-                .where(Trial.study_id == study_id)
-            ).all()
+            rows = connection.execute(found_in).all()
         found: dict[int, list[Finding]] = defaultdict(list)
         for row in rows:
             found[row.trial_id].append(_make_finding(row))

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, bindparam, select
 
 from storage.repositories.base import Repository
 from storage.rows import SuggestedRemedies, TriedRemedy
-from storage.tables.models import Study
+from storage.tables.models import Study, Trial
 from storage.tables.optuna_tables import REMEDY, OptunaTables, has_waiting, trials, user_attributes
 
 
@@ -28,6 +28,21 @@ class RemedyRepository(Repository):
                 return []
             optuna_id = select(Study.optuna_study_id).where(Study.id == study_id)
             return _read_tried(connection, connection.execute(optuna_id).scalar() or 0)
+
+    def may_try_new(self, study_id: int) -> bool:
+        """Whether the next claim may try a remedy: no trial is paused, and nothing is enqueued.
+
+        That is cheap, and may have changed when the trial is claimed. It is false where the store
+        does not know the version of Optuna's tables.
+        """
+        paused = select(Trial.id).where(Trial.study_id == study_id, Trial.state == "paused")
+        with self._database.reading() as connection:
+            if not self._optuna.check_version(connection):
+                return False
+            if connection.execute(paused.limit(1)).first() is not None:
+                return False
+            optuna_id = select(Study.optuna_study_id).where(Study.id == study_id)
+            return not has_waiting(connection, connection.execute(optuna_id).scalar() or 0)
 
 
 def enqueue_suggested(

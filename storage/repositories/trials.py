@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +24,24 @@ class TrialRepository(Repository):
             rows = connection.execute(
                 _select_trials().where(Trial.study_id == study_id).order_by(Trial.id)
             ).all()
+        return [_make_trial(row) for row in rows]
+
+    def list_ended(
+        self, study_id: int, states: Sequence[TrialState], since: float | None = None
+    ) -> list[StoredTrial]:
+        """Return the trials in some final states, in the order of their ids.
+
+        Args:
+            study_id: of the study in the store.
+            states: that count.
+            since: if given, only those that ended at that time or later; the cost does not depend
+                on how many ended before.
+        """
+        ended = _select_trials().where(Trial.study_id == study_id, Trial.state.in_(states))
+        if since is not None:
+            ended = ended.where(Trial.finished_at >= since)
+        with self._database.reading() as connection:
+            rows = connection.execute(ended.order_by(Trial.id)).all()
         return [_make_trial(row) for row in rows]
 
     def find_trial(self, study_id: int, number: int) -> StoredTrial | None:

@@ -566,6 +566,16 @@ class TestFinish:
         (evidence, diagnosis) = found[other.trial_id][0]
         assert (evidence.step, evidence.statement, diagnosis) == (None, "NaN at \\x00", None)
 
+        ended = store.trials.list_ended(claim.study_id, ("diverged",))
+        assert [trial.id for trial in ended] == [claim.trial_id, other.trial_id]
+        assert store.trials.list_ended(claim.study_id, ("complete",)) == []
+        latest = max(trial.finished_at or 0 for trial in ended)
+        since = store.trials.list_ended(claim.study_id, ("diverged",), latest)
+        assert other.trial_id in [trial.id for trial in since]
+        assert store.trials.list_ended(claim.study_id, ("diverged",), latest + 1) == []
+        assert other.trial_id in store.findings.study_evidence(claim.study_id, latest)
+        assert store.findings.study_evidence(claim.study_id, latest + 1) == {}
+
     def test_warning(self, store: Store, claim: Claim, make_record: Make) -> None:
         """A warning is stored while the trial runs, and stays next to what ends it."""
         for epoch in (1, 2):

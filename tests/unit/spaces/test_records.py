@@ -10,7 +10,17 @@ from typing import Any
 import pytest
 
 from spaces.config import Direction, MetricConfig, ScoreRule
-from spaces.records import EpochRecord, InputFigures, TestScore, best_record, better, score
+from spaces.records import (
+    UNCLEAR_CAUSE,
+    Diagnosis,
+    EpochRecord,
+    InputFigures,
+    Remedy,
+    TestScore,
+    best_record,
+    better,
+    score,
+)
 
 NAN, INF = math.nan, math.inf
 Make = Callable[..., EpochRecord]
@@ -82,6 +92,20 @@ class TestAsDict:
         record = make_record(1, used={"loss.gamma": 2.0})
         record.as_dict()["used"].clear()
         assert record.used == {"loss.gamma": 2.0}
+
+
+class TestWithholdUnclear:
+    def test_unclear(self) -> None:
+        """Without a clear cause, what changes nothing remains of the remedies."""
+        look = Remedy("look at the masks", {})
+        slower = Remedy("a lower rate", {"optimizer.lr_multiple": 0.5})
+        found = Diagnosis("labels broken", ("…",), (slower, look), 0.3).withhold_unclear()
+        assert (found.cause, found.because, found.remedies) == (UNCLEAR_CAUSE, (), (look,))
+
+    def test_clear(self) -> None:
+        """A clear diagnosis stays as it is."""
+        found = Diagnosis("labels broken", ("…",), (Remedy("a lower rate", {"lr": 0.5}),))
+        assert found.withhold_unclear() is found
 
 
 class TestBetter:

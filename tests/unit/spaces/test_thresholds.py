@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from spaces.thresholds import FORMER_SIGNALS, SIGNALS, SignalsConfig, rename_former_signals
+from spaces.thresholds import (
+    FORMER_SIGNALS,
+    SIGNALS,
+    ClassCollapse,
+    SignalsConfig,
+    rename_former_signals,
+)
 
 
 class TestSplit:
@@ -13,6 +19,11 @@ class TestSplit:
         found = SignalsConfig.model_validate(
             {"class_collapse": {"enabled": False, "level": 0.05, "lost_share": 0.5}}
         ).not_learning
+        assert (found.enabled, found.level, found.share) == (False, 0.05, 0.55)
+
+    def test_inherited_from_model(self) -> None:
+        """The same holds where `class_collapse` is an object instead of a mapping."""
+        found = SignalsConfig(class_collapse=ClassCollapse(enabled=False, level=0.05)).not_learning
         assert (found.enabled, found.level, found.share) == (False, 0.05, 0.55)
 
     def test_given(self) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from search.console import curves
+from search.console.explanation import print_end
 from search.report.trial_report import trial_report
 from spaces.records import Diagnosis, Evidence, Remedy, TestScore
 from storage.rows import Outcome
@@ -202,6 +204,35 @@ class TestTrial:
 
         assert reported in out
         assert "Why it" not in out
+
+    def test_released(self, demo: Demo, capsys: pytest.CaptureFixture[str]) -> None:
+        """What is stored of a trial that has not ended is the report of its last worker."""
+        claim = demo.start([0.1])
+        demo.store.leases.release_trial(claim)
+        report = trial_report(demo.store, "focal_gamma", 0)
+
+        print_end(replace(report, reason="a worker stopped responding"), "")
+
+        assert squeezed(capsys.readouterr().out).strip() == (
+            "What its last worker reported a worker stopped responding"
+        )
+
+    @pytest.mark.parametrize(("tried", "shown"), [((31,), "trial 31"), ((31, 40), "trials 31, 40")])
+    def test_tried(
+        self,
+        demo: Demo,
+        capsys: pytest.CaptureFixture[str],
+        tried: tuple[int, ...],
+        shown: str,
+    ) -> None:
+        """The trials that tried a remedy are named next to it."""
+        demo.filled()
+        report = trial_report(demo.store, "focal_gamma", 3)
+        offer = replace(report.remedies[0], tried=tried)
+
+        print_end(replace(report, remedies=(offer,)), "")
+
+        assert f"tried in {shown}" in squeezed(capsys.readouterr().out)
 
     def test_attempts(self, demo: Demo, capsys: pytest.CaptureFixture[str]) -> None:
         """A trial that changed hands says so."""

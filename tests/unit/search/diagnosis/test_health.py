@@ -108,6 +108,21 @@ class TestHealth:
             sign.present for sign in check_health([*self.course(make_record), broken], "maximize")
         )
 
+    @pytest.mark.parametrize(
+        ("metrics", "improved"),
+        [
+            ([NAN, 0.1, NAN, 0.3], True),
+            ([0.3, NAN, 0.1, NAN], False),
+            ([NAN, NAN, NAN, 0.3], None),
+        ],
+    )
+    def test_not_validated(
+        self, make_record: Make, metrics: list[float], improved: bool | None
+    ) -> None:
+        """The metric is judged by the epochs that were validated."""
+        found = check_health(self.course(make_record, metric=metrics), "maximize")[1]
+        assert found.present is improved
+
     @pytest.mark.parametrize("epochs", [0, 1])
     def test_too_short(self, make_record: Make, epochs: int) -> None:
         """A trial of fewer than two epochs is not judged by its course."""

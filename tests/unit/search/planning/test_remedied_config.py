@@ -9,6 +9,7 @@ import pytest
 
 from search.planning.plan import Plan, make_plan
 from search.planning.remedied_config import locate_in_space, make_remedy_trial
+from search.sampling.sampler import start_from_attributes
 from spaces.loader import parse_changes
 from spaces.records import Diagnosis, Remedy
 from spaces.study import StudySpec
@@ -135,6 +136,7 @@ class TestMakeRemedyTrial:
         slower = Remedy("slower", {"optimizer.lr_multiple": 0.5})
         made = make_remedy_trial(plan, trial, 1, Diagnosis("rate", (), (slower,)))
         assert made is not None
+        assert trial.config is not None
         assert made.user_attrs["remedy"] == {
             "of": 7,
             "preset": None,
@@ -143,7 +145,25 @@ class TestMakeRemedyTrial:
             "title": "slower",
             "cause": "rate",
             "by_sampler": False,
+            "seed": trial.config["seed"],
         }
+
+    def test_seed(self, plan: Plan) -> None:
+        """A trial that tries a remedy is trained with the seed of the trial whose remedy it is."""
+        trial = make_trial(configure(plan), "")
+        assert trial.config is not None
+        slower = Remedy("slower", {"optimizer.lr_multiple": 0.5})
+        made = make_remedy_trial(plan, trial, 1, Diagnosis("rate", (), (slower,)))
+        assert made is not None
+        start = start_from_attributes(made.user_attrs)
+        config = plan.make_config(made.params, 99, start.preset, start.patch, start.seed)
+        assert config.seed == trial.config["seed"]
+        assert plan.make_config(made.params, 99).seed != config.seed
+
+    def test_older_store(self) -> None:
+        """A remedy that an earlier version enqueued has a seed of its own."""
+        start = start_from_attributes({"remedy": {"of": 7, "preset": None, "patch": {}}})
+        assert start.seed is None
 
     @pytest.mark.parametrize("patch", [{}, {"optimizer.lr_multiple": 1e6}])
     def test_none(self, plan: Plan, patch: dict[str, Any]) -> None:

@@ -34,7 +34,7 @@ class TestNotLearning:
             found.numbers["epochs"],
         ) == ([2, 3], [0, 1, 2, 3], list(range(9, 14)))
         assert found.statement == (
-            "2 of 4 classes were never found: they are at 0.01 or less until epoch 13, and the metric"
+            "2 of 4 classes were never found: from epoch 9 to 13 they stayed at 0.01 or less, and the metric"
             f" has stopped improving ({records[0].metric:.4f} at best)"
         )
 
@@ -190,4 +190,4 @@ class TestNotLearning:
         records = series(classes=[self.HALF] * 13, metric=float("nan"))
         found = judge(records, self.RULE)
         assert found is not None
-        assert found.statement.endswith("until epoch 13")
+        assert found.statement.endswith("from epoch 9 to 13 they stayed at 0.01 or less")

@@ -88,7 +88,7 @@ class TestPeers:
     def test_unknown(self) -> None:
         """While the peers cannot be read no trial is ended; one without a score has no place."""
         found = spare_by_peers("class_collapse", 0.1, None, SPARING, "maximize")
-        assert found == "the store, which has its peers, does not answer"
+        assert found == "its peers are unknown, as the store does not answer"
         assert spare_by_peers("class_collapse", None, self.PEERS, SPARING, "maximize") is None
 
 

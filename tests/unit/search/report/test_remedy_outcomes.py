@@ -80,11 +80,14 @@ class TestMeasureRemedies:
     @pytest.mark.parametrize(
         ("origin", "remedied", "verdict"),
         [
-            ([0.2, 0.1], [0.3, 0.1], "helped"),
-            ([0.3, 0.1], [0.2, 0.1], "worse"),
-            ([0.3, 0.1], [0.3, 0.2], "same"),
-            ([0.30, 0.33] * 3, [0.36] * 6, "same"),  # noise 0.036 and 0
-            ([0.30, 0.33] * 3, [0.37] * 6, "helped"),
+            ([0.2] * 4, [0.3] * 4, "helped"),
+            ([0.3] * 4, [0.2] * 4, "worse"),
+            ([0.3] * 4, [0.3] * 4, "same"),
+            ([0.30, 0.33] * 3, [0.40] * 6, "same"),  # noise 0.036 and 0
+            ([0.30, 0.33] * 3, [0.41] * 6, "helped"),
+            ([0.30, 0.33] * 3, [0.43], "same"),  # noise 0.036 twice
+            ([0.30, 0.33] * 3, [0.44], "helped"),
+            ([0.2, 0.1], [0.9, 0.1], None),
             ([NAN, NAN], [0.1, 0.2], "helped"),
             ([0.1, 0.2], [NAN, NAN], "worse"),
             ([NAN, NAN], [NAN, NAN], "same"),
@@ -95,14 +98,17 @@ class TestMeasureRemedies:
         measure: Callable[..., RemedyTrial],
         origin: Sequence[float],
         remedied: Sequence[float],
-        verdict: str,
+        verdict: str | None,
     ) -> None:
-        """A remedy helped where the score is better by more than the noise of the two runs."""
+        """A remedy helped where the score is better by two deviations of the difference.
+
+        A run of unknown noise has that of the other one; where both are unknown nothing is said.
+        """
         assert measure(("diverged", origin), ("diverged", remedied)).verdict == verdict
 
     def test_minimized(self, measure: Callable[..., RemedyTrial]) -> None:
         """A minimized score is better when it is lower."""
-        outcome = measure(("complete", [0.5, 0.6]), ("complete", [0.4, 0.6]), "minimize")
+        outcome = measure(("complete", [0.5] * 4), ("complete", [0.4] * 4), "minimize")
         assert (outcome.verdict, outcome.change) == ("helped", pytest.approx(-0.1))
 
     @pytest.mark.parametrize("state", ["running", "paused", "failed"])
@@ -110,6 +116,17 @@ class TestMeasureRemedies:
         """A trial that has not ended, or failed with an error, shows nothing about its remedy."""
         outcome = measure(("diverged", [0.1]), (state, [0.3]))
         assert (outcome.verdict, outcome.before, outcome.change) == (None, None, None)
+
+    def test_score_rule(self, make_record: Make) -> None:
+        """The scores of trials that ended early follow the study's rule as well."""
+        trials = [make_trial(number, "pruned", None) for number in (0, 1)]
+        records = {
+            number: [make_record(epoch, metric=metric) for epoch, metric in enumerate(metrics, 1)]
+            for number, metrics in enumerate([(0.3, 0.1), (0.2, 0.15, 0.4)])
+        }
+        metric = MetricConfig(score="last")
+        (found,) = measure_remedies([TriedRemedy(1, 0)], trials, records, metric)
+        assert (found.before, found.after, found.epochs) == (0.1, 0.15, 2)
 
     def test_waiting(self) -> None:
         """A remedy that only waits to be tried is left out."""

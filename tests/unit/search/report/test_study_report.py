@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -289,6 +290,28 @@ class TestKills:
             "",
         )
 
+    @pytest.mark.parametrize(
+        ("signal", "cause"),
+        [("not_learning", "no clear cause"), ("median", "worse than its peers")],
+    )
+    def test_unclear(self, demo: Demo, signal: str, cause: str) -> None:
+        """A pruned trial without a clear cause is worse than its peers if they ended it."""
+        demo.store.leases.finish_trial(
+            demo.start([0.1, 0.1]),
+            Outcome(
+                "pruned",
+                0.1,
+                f"{signal}: …",
+                signal,
+                Evidence(signal, 2, None, "…", {}, 0.0),
+                replace(DIAGNOSIS, confidence=0.2),
+            ),
+        )
+
+        report = demo.report()
+
+        assert (report.kills[0].cause, report.causes) == (cause, {cause: 1})
+
     def test_severity_zero(self, demo: Demo) -> None:
         """Neither a warning nor the evidence of the peer pruner counts as a divergence."""
         claim = demo.start([0.1, 0.1, 0.1])
@@ -367,7 +390,7 @@ class TestStudyHealth:
 
         assert first == "an improving metric: 1 of 2 complete trials; missing in trial 1"
         assert last == (
-            "none of 2 shows: a steadily falling training loss, a gradient norm within 0.1 to 10, "
+            "none of the 2 shows: a steadily falling training loss, a gradient norm within 0.1 to 10, "
             "cross entropy and Dice both fall, rare classes gain while frequent ones hold"
         )
 

@@ -11,8 +11,10 @@ import pytest
 from search.report.trial_report import trial_report
 from spaces.config_tree import ConfigTree
 from spaces.errors import StoreError
+from spaces.records import Remedy
 from storage.rows import Outcome
-from tests.unit.search.report.conftest import DIAGNOSIS, EVIDENCE, FOCAL, INF, NAN, Demo
+from storage.store import Store
+from tests.unit.search.report.conftest import DIAGNOSIS, EVIDENCE, FOCAL, INF, NAN, Demo, Make
 
 
 class TestTrialReport:
@@ -142,3 +144,35 @@ class TestTrialReport:
 
         assert row.noise is not None
         assert math.isfinite(row.noise)
+
+
+class TestCustomObjective:
+    def test_not_imported(self, store: Store, make_record: Make) -> None:
+        """The objective's module is not imported, as a store is data only."""
+        demo = Demo(store, make_record, objective="missing_module:train")
+        remedies = (
+            Remedy("slower", {"optimizer.lr_multiple": 0.5}),
+            Remedy("slowest", {"optimizer.lr_multiple": 1e-9}),
+            Remedy("other", {"width": 3}),
+            Remedy("look", {}),
+        )
+        outcome = Outcome(
+            "diverged",
+            0.1,
+            "…",
+            EVIDENCE.signal,
+            EVIDENCE,
+            replace(DIAGNOSIS, remedies=remedies),
+        )
+        demo.store.leases.finish_trial(demo.start([0.1]), outcome)
+
+        offers = trial_report(demo.store, "demo", 0).remedies
+
+        assert [offer.in_space for offer in offers] == [True, False, True, False]
+        assert offers[1].options
+
+    def test_no_remedy(self, store: Store, make_record: Make) -> None:
+        """A complete trial, with no remedy that changes anything, is shown as well."""
+        demo = Demo(store, make_record, objective="missing_module:train")
+        demo.complete(0.2)
+        assert not any(offer.patch for offer in trial_report(demo.store, "demo", 0).remedies)

@@ -12,7 +12,8 @@ from search.worker.remedy_suggestions import RemedySuggester
 from spaces.records import Diagnosis, EpochRecord, Evidence, Remedy
 from spaces.study import StudySpec
 from storage.location import StoreLocation
-from storage.rows import Claim, Outcome, SuggestedRemedies
+from storage.repositories.trials import TrialRepository
+from storage.rows import Claim, Outcome, StoredTrial, SuggestedRemedies
 
 Make = Callable[..., EpochRecord]
 SLOWER = Remedy("slower", {"optimizer.lr_multiple": 0.5})
@@ -148,6 +149,76 @@ class TestSuggestRemedies:
         assert demo.suggester.suggest_remedies() is None
         other = RemedySuggester(demo.store, demo.stored.id, demo.plan)
         assert other.suggest_remedies() is None
+
+    def test_read_once(self, demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Each ended trial is diagnosed once, and one that ended later is found."""
+        seen: list[int | None] = []
+        diagnose = RemedySuggester._diagnose
+
+        def watch(self: RemedySuggester, trial: StoredTrial, found: Any) -> Diagnosis | None:
+            seen.append(trial.number)
+            return diagnose(self, trial, found)
+
+        monkeypatch.setattr(RemedySuggester, "_diagnose", watch)
+        demo.end(confidence=0.5)
+        assert demo.suggested() == [0]
+        demo.end(confidence=0.9)
+        assert demo.suggested() == [1, 0]
+        assert demo.suggested() == [1, 0]
+        assert seen == [0, 1]
+
+    def test_queries(self, demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The trials that ended long ago are not read again."""
+        for _ in range(3):
+            demo.end()
+        assert demo.suggested() == [0, 1, 2]
+        read: list[int] = []
+        list_ended = TrialRepository.list_ended
+
+        def watch(self: TrialRepository, *given: Any) -> list[StoredTrial]:
+            found = list_ended(self, *given)
+            read.append(len(found))
+            return found
+
+        monkeypatch.setattr(TrialRepository, "list_ended", watch)
+        monkeypatch.setattr("search.worker.remedy_suggestions.OVERLAP_S", -60)
+        assert demo.suggested() == [0, 1, 2]
+        assert read == [0]
+
+    def test_tried(self, demo: Demo) -> None:
+        """A remedy that a trial tries is no longer suggested."""
+        for _ in range(2):
+            demo.end()
+        demo.start(demo.suggester.suggest_remedies())
+        assert demo.suggested() == [1]
+
+    def test_paused(self, demo: Demo) -> None:
+        """Nothing is suggested while a trial is paused, which is claimed first."""
+        claim = demo.start()
+        demo.end()
+        demo.store.leases.release_trial(claim)
+        assert demo.suggested() == []
+        demo.start()
+        assert demo.suggested() == [1]
+
+    def test_failed_diagnosis(
+        self,
+        demo: Demo,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """A trial whose diagnosis fails suggests nothing, and the others suggest theirs."""
+
+        def fail(*_: Any) -> None:
+            raise ZeroDivisionError
+
+        monkeypatch.setattr("search.worker.remedy_suggestions.diagnose_complete", fail)
+        claim = demo.start()
+        demo.store.epochs.append_epoch(claim, demo.make(1), 600)
+        demo.store.leases.finish_trial(claim, Outcome("complete", 0.1))
+        demo.end()
+        assert demo.suggested() == [1]
+        assert "trial 0: its diagnosis failed" in caplog.text
 
     def test_off(self, demo: Demo) -> None:
         """By default a study suggests none."""
