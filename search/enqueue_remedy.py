@@ -129,12 +129,12 @@ def _find_diagnosis(session: Session, choice: RemedyChoice) -> tuple[StoredTrial
             where=f"study {name}",
             found=str(choice.remedy),
             allowed=f"1 … {len(remedies)}" if remedies else "none",
-            next_step=f"{command} lists them",
+            next_step=f"{command} lists them" if remedies else f"{command} shows the cause",
         )
     remedy = remedies[choice.remedy - 1]
     if not remedy.patch:
         raise StudyError(
-            "no configuration fixes this trial",
+            f"remedy {choice.remedy} of trial {choice.trial} is no change of its configuration",
             where=f"study {name}",
             found=f"likely cause: {found.cause}",
             next_step=remedy.title,

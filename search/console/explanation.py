@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from search.console import terminal
-from search.console.formatting import format_setting
+from search.console.formatting import format_confidence, format_setting
 from search.report.models import RemedyOffer, TrialReport
 from spaces.records import Diagnosis, Evidence
 from storage.rows import FINAL_STATES
@@ -26,6 +26,9 @@ def print_end(report: TrialReport, store: str) -> None:
         _print_diagnosis(report.trouble)
     if report.remedies:
         _print_remedies(report, store)
+    elif report.diagnosis is not None and report.diagnosis.is_clear:
+        terminal.print_line()
+        terminal.print_paragraph("nothing to try: no setting is known to help", indent=2)
     if report.error:
         terminal.print_line()
         terminal.print_line(
@@ -84,7 +87,8 @@ def _print_diagnosis(diagnosis: Diagnosis) -> None:
         terminal.print_paragraph(f"possible: {others}", indent=4)
         return
     terminal.print_line(
-        f"  likely cause: {diagnosis.cause} ({diagnosis.confidence:.0%} sure)", style="bold"
+        f"  likely cause: {diagnosis.cause} ({format_confidence(diagnosis.confidence)})",
+        style="bold",
     )
     for because in diagnosis.because:
         terminal.print_paragraph(f"+ {because}", indent=4)

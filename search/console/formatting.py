@@ -107,6 +107,11 @@ def format_duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def format_confidence(confidence: float) -> str:
+    """Format the confidence of a diagnosis; no diagnosis is certain."""
+    return "over 99% sure" if confidence > 0.995 else f"{confidence:.0%} sure"
+
+
 def format_count(amount: int, noun: str) -> str:
     """Format a number of things: `1 trial`, `2 trials`."""
     return f"{amount} {noun}{'' if amount == 1 else 's'}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.text import Text
 
 from search.console import terminal
+from search.console.formatting import format_confidence
 from search.console.table_layout import STATE_STYLES, make_table
 from search.report.models import Kill, StudyReport
 
@@ -53,7 +54,7 @@ def _explain_end(kill: Kill) -> str:
     """Format the evidence with its numbers, then a clear cause and its first remedy."""
     lines = [kill.statement or kill.reason]
     if kill.is_diagnosed and kill.confidence is not None:
-        lines.append(f"likely cause: {kill.cause} ({kill.confidence:.0%} sure)")
+        lines.append(f"likely cause: {kill.cause} ({format_confidence(kill.confidence)})")
     elif kill.state == "diverged":
         lines.append(kill.cause if kill.confidence is not None else f"likely cause: {kill.cause}")
     if kill.remedy:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -171,7 +172,16 @@ def _find_widening(path: str, dimension: Parameter, value: Scalar) -> Widening |
     wider = dimension.model_copy(update={key: value})
     if not wider.contains(value) or (dimension.log and value <= 0):
         return None
-    return Widening(path, key, getattr(dimension, key), value)
+    return Widening(path, key, getattr(dimension, key), _round_outward(value, key))
+
+
+def _round_outward(value: float, key: str) -> float:
+    """Round a bound to three digits, so that the range still contains the value."""
+    if isinstance(value, int) or not value:
+        return value
+    unit = 10.0 ** (math.floor(math.log10(abs(value))) - 2)
+    steps = math.ceil(value / unit - 1e-9) if key == "high" else math.floor(value / unit + 1e-9)
+    return float(f"{steps * unit:.3g}")
 
 
 def _show_bound(value: Any) -> str:

@@ -256,6 +256,6 @@ class TestEnqueue:
     def test_data_at_fault(self, session: Session, make_record: Any) -> None:
         """Where no configuration helps, the remedy's words say what does."""
         killed(session, Remedy("look at the masks", {}), make_record=make_record)
-        with pytest.raises(StudyError, match="no configuration fixes") as caught:
+        with pytest.raises(StudyError, match="is no change of its configuration") as caught:
             enqueue_remedy(session, RemedyChoice(0))
         assert caught.value.next_step == "look at the masks"
