@@ -51,7 +51,7 @@ def format_remedy_trial(outcome: RemedyTrial) -> str:
     text = f"trial {outcome.number} tries the remedy of {outcome.of}{title}"
     if outcome.before is None and outcome.after is None and outcome.verdict is None:
         return text
-    shown = {None: "too short to tell", "same": "within noise"}
+    shown = {None: "too short to judge", "same": "within noise"}
     verdict = shown.get(outcome.verdict, outcome.verdict)
     span = "" if outcome.epochs is None else f" over {outcome.epochs} epochs"
     before, after = format_score(outcome.before), format_score(outcome.after)

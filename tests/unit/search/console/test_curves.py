@@ -56,7 +56,7 @@ class TestTrial:
         assert "grad_norm_max 2011" in out
         assert "likely cause: learning rate too high" in out
         assert (
-            "likely cause: learning rate too high (100% sure) + it was [30] times the base rate"
+            "likely cause: learning rate too high (over 99% sure) + it was [30] times the base rate"
             in out
         )
         assert (

@@ -161,7 +161,7 @@ class TestStudy:
         assert lines[failed] == "4 - error ValueError: no [b]class[/b] ü"
         assert lines[diverged : diverged + 3] == [
             f"3 2 gradient_explosion {demo.statement}",
-            "likely cause: learning rate too high (100% sure)",
+            "likely cause: learning rate too high (over 99% sure)",
             "try: clip: the norm at 1: optimizer.grad_clip_norm none → 1",
         ]
         assert lines[pruned] == "2 1 pruned median: best metric 0.1 by epoch 1"
