@@ -12,7 +12,7 @@ from tests.acceptance.terminal import Terminal
 RUN = ("run", "--study", "tiny.yaml", "--devices", "cpu", "--workers", "1")
 HOT: dict[str, Any] = {
     "trials": 5,
-    "epochs": 2,
+    "epochs": 5,
     "presets": None,
     "sampler": {"kind": "random", "remedies": 2},
     "space": {
@@ -50,7 +50,7 @@ class TestSamplerRemedies:
         assert remedied["loss"] == origin["loss"]
         assert second != first
         assert f"trial {number + 1} started ({first})" in out
-        assert f"trial {number + 1} tries the remedy of {number} (learning rate × 0.5" in out
+        assert f"trial {number + 1} tries the remedy of {number} (0.5 × the base rate" in out
         shown = terminal.run("show", "--study", "tiny", "--json", folder=tmp_path / "first")
         report = json.loads(shown.out)
         assert sum(record["tried"] for record in report["remedies"]) == 2
