@@ -15,15 +15,19 @@ NAMES = (
     "judging",
     "backtest",
     "faults",
+    "remedies",
     "learning",
     "chaos_sqlite",
+    "chaos_sqlite_thaw",
     "chaos_postgresql",
 )
 """The benchmarks, in the order in which they run and are shown."""
 
 COMMANDS = {
+    "remedies": ("remedies", "--folder", ".cache/remedies"),
     "best_against_untuned_text_focal": ("best_against_untuned", "--study", "text_focal"),
     "chaos_sqlite": ("chaos", "--store", "sqlite"),
+    "chaos_sqlite_thaw": ("chaos", "--store", "sqlite", "--only", "thaw", "--trials", "280"),
     "chaos_postgresql": ("chaos", "--store", "postgresql"),
 }
 """Those that are not a module of their own: the module that measures them, and its options."""

@@ -228,6 +228,7 @@ def main() -> int:
     parser = report.parser(__doc__ or "")
     parser.add_argument("--folder", type=Path, required=True, help="where trainings are kept")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--most", type=int, help="train this many remedies; default: all drawn")
     options = parser.parse_args()
     cases: list[Case] = []
     skipped: Counter[str] = Counter()
@@ -235,6 +236,7 @@ def main() -> int:
         found, without = find_cases(name, 1 if options.quick else count)
         cases += found
         skipped += without
+    cases = cases[: options.most]
     print(f"{len(cases)} remedies to train; without one: {dict(skipped)}", flush=True)
     tried = list(train_cases(cases, options.folder, options.workers))
     result = make_result(tried, skipped, quick=options.quick)

@@ -46,7 +46,8 @@ def input_without_information(facts: Facts) -> Observations:
             6.0, f"{inputs.constant:.0%} of the images have the same value everywhere"
         )
     elif constant:
-        weight = 5.0 if constant == channels else 3.0
+        # One constant channel may be an unused one, such as alpha; the more, the less is left.
+        weight = 2.0 + 3.0 * constant / channels
         yield Observation(weight, f"{constant} of {channels} channels never vary")
     else:
         yield Observation(-1.0, "every channel varies")

@@ -15,6 +15,9 @@ from search.diagnosis.observation import (
     Observations,
 )
 
+FOREIGN_GAMMA = 8.0
+"""Focusing exponent above which no documented training works."""
+
 
 def loss_scale_changed(facts: Facts) -> Observations:
     """A loss on another scale, under which the usual learning rate is no longer suitable."""
@@ -194,7 +197,9 @@ def focusing_too_strong(facts: Facts) -> Observations:
     if gamma < 4:
         yield Observation(-4.0, f"gamma {gamma:g}")
         return
-    yield Observation(min(4.0, gamma / 3), f"gamma {gamma:g}", measured=False)
+    # Documented values end at 5: one far above is no usual choice, which might work elsewhere.
+    is_foreign = gamma > FOREIGN_GAMMA
+    yield Observation(min(4.0, gamma / 3), f"gamma {gamma:g}", measured=is_foreign)
     if facts.val_ce_fall < 0.1:
         yield Observation(
             1.5,
