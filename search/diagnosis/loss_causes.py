@@ -105,6 +105,13 @@ def imbalance_too_strong(facts: Facts) -> Observations:
 
 
 def _ignored_classes(facts: Facts) -> Observations:
+    seen, planned = len(facts.complete_epochs), facts.planned_epochs
+    if facts.ended_early and facts.signal_name != "class_collapse" and seen < planned / 2:
+        yield Observation(
+            -3.0,
+            f"the trial ended after {seen} of {planned} epochs, in which rare classes may not be"
+            " learned yet",
+        )
     dead = facts.dead_classes
     present = len(facts.present_classes)
     if facts.is_collapsed:

@@ -516,3 +516,12 @@ class TestConfiguredOnly:
             )
         ]
         assert not any("something else" in text for text in texts)
+
+
+def test_not_learned_yet(course: Course) -> None:
+    """Rare classes at 0 in a trial that its peers ended early are not learned yet, not ignored."""
+    dead = {"class_metric": (0.9, 0.4, 0.0, 0.0), "weight_ratio": 1.0}
+    uniform = {"weights__method": "uniform", "weights__clip_ratio": None}
+    records = course(epochs=12, **dead)
+    assert diagnosed(records, "median", epochs=12, **uniform).cause == "imbalance too strong"
+    assert not diagnosed(records, "median", epochs=30, **uniform).is_clear
