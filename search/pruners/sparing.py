@@ -34,7 +34,7 @@ def spare_by_course(
     if epochs is not None:
         left = max(0, epochs - records[-1].epoch)
         if left < max(sparing.least_epochs_left, sparing.least_share_left * epochs):
-            return f"{left} of {epochs} epochs are left"
+            return f"only {left} of {epochs} epochs {'is' if left == 1 else 'are'} left"
     if is_improving(records, sparing, 1.0 if direction == "maximize" else -1.0):
         return "the metric is still improving"
     return None
@@ -64,7 +64,7 @@ def spare_by_peers(
     known = [metric for metric in peers if not math.isnan(metric)]
     if len(known) < sparing.least_peers:
         if signal in SLOW_SIGNALS:
-            return f"{len(known)} of {sparing.least_peers} peers to compare with have finished"
+            return f"only {len(known)} of the {sparing.least_peers} complete peers that it needs"
         return None
     if best is None:
         return None
@@ -73,7 +73,7 @@ def spare_by_peers(
         return None
     return (
         f"its score so far, {best:.4f}, is among the best {sparing.best_share:.0%} of"
-        f" {len(known)} peers"
+        f" its {len(known)} peers"
     )
 
 

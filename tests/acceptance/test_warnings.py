@@ -38,7 +38,7 @@ def test_spared(terminal: Terminal, tmp_path: Path) -> None:
     with StoreLocation.parse(url_in(tmp_path)).open(create=False) as store:
         ((warning, diagnosis),) = store.findings.trial_evidence(trial.id)
     assert (warning.signal, warning.epoch < 6, warning.severity) == ("not_learning", True, 0.0)
-    spared = "0 of 3 peers to compare with have finished"
+    spared = "only 0 of the 3 complete peers that it needs"
     assert (warning.is_warning, warning.numbers["spared"], diagnosis) == (True, spared, None)
 
     logged = [

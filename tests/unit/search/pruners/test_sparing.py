@@ -20,11 +20,11 @@ class TestCourse:
         ("epoch", "epochs", "spared"),
         [
             (10, 12, None),
-            (11, 12, "1 of 12 epochs are left"),
-            (12, 12, "0 of 12 epochs are left"),
+            (11, 12, "only 1 of 12 epochs is left"),
+            (12, 12, "only 0 of 12 epochs are left"),
             (25, 30, None),
-            (26, 30, "4 of 30 epochs are left"),
-            (3, 4, "1 of 4 epochs are left"),
+            (26, 30, "only 4 of 30 epochs are left"),
+            (3, 4, "only 1 of 4 epochs is left"),
             (2, 4, None),
             (26, None, None),
         ],
@@ -73,7 +73,7 @@ class TestPeers:
         """The reason has the score, and the number of peers."""
         assert (
             spare_by_peers("metric_falling", 0.55, self.PEERS, SPARING, "maximize")
-            == "its score so far, 0.5500, is among the best 33% of 6 peers"
+            == "its score so far, 0.5500, is among the best 33% of its 6 peers"
         )
 
     def test_few(self) -> None:
@@ -82,7 +82,7 @@ class TestPeers:
             assert spare_by_peers("class_collapse", 0.9, peers, SPARING, "maximize") is None
             found = spare_by_peers("not_learning", 0.1, peers, SPARING, "maximize")
             known = sum(not math.isnan(peer) for peer in peers)
-            assert found == f"{known} of 3 peers to compare with have finished"
+            assert found == f"only {known} of the 3 complete peers that it needs"
         assert spare_by_peers("not_learning", 0.1, (0.2,) * 3, SPARING, "maximize") is None
 
     def test_unknown(self) -> None:

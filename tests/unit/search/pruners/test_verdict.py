@@ -83,7 +83,7 @@ class TestJudge:
         assert (verdict.action, peers.asked) == ("continue", 1)
         assert verdict.evidence is not None
         assert (verdict.evidence.is_warning, verdict.evidence.severity) == (True, 0.0)
-        reason = "its score so far, 0.4800, is among the best 33% of 3 peers"
+        reason = "its score so far, 0.4800, is among the best 33% of its 3 peers"
         assert verdict.evidence.numbers["spared"] == reason
         assert verdict.reason.startswith("metric_falling: the metric got worse over 5 epochs")
         assert verdict.reason.endswith(f"; spared: {reason}")
@@ -111,7 +111,7 @@ class TestJudge:
         short = SPEC.model_copy(update={"epochs": 7})
         verdict = judge(records, short, Peers(), lambda epoch: pytest.fail("read"))
         assert verdict.evidence is not None
-        assert verdict.evidence.numbers["spared"] == "1 of 7 epochs are left"
+        assert verdict.evidence.numbers["spared"] == "only 1 of 7 epochs is left"
 
     def test_slow(self, make_record: Make) -> None:
         """A trial that learns nothing is pruned with evidence; it has not diverged."""
