@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
 
 from benchmarks import readme_sample
-from search.report.models import Kill, LeaderboardRow, StudyReport
+from search.report.models import ClassScore, Kill, LeaderboardRow, StudyReport
 
 PARAMS = {"loss.gamma": 2.5, "optimizer.lr_multiple": 0.3, "optimizer.grad_clip_norm": None}
 TITLES = ("Study ", "Leaderboard", "Stopped trials")
@@ -27,6 +28,7 @@ def make_row(rank: int) -> LeaderboardRow:
         lr=0.03,
         test=0.35,
         tied=rank == 2,
+        worst_class=ClassScore("digit_4", 0.1),
     )
 
 
@@ -77,10 +79,11 @@ def find_titles(sample: str) -> list[str]:
 
 
 def find_heads(sample: str, title: str) -> set[str]:
-    """The words of a table's column heads, which are above its rule."""
+    """The words of a table's column heads, which are above its rule or its first row."""
     _, _, section = sample.partition(f"{title}\n")
-    heads, _, _ = section.partition("─")
-    return set(heads.split())
+    heads = takewhile(lambda line: not line.lstrip()[:1].isdigit(), section.splitlines())
+    above, _, _ = "\n".join(heads).partition("─")
+    return set(above.split())
 
 
 class TestRender:
