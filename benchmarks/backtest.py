@@ -2,8 +2,8 @@
 
 The thresholds were tuned on the first campaign. The second campaign and the presets were recorded
 with other seeds and another architecture, and no threshold was tuned on them. The last trials of
-the second were recorded after the rules of that time were final. The campaigns on real images, where
-they have been recorded, are other data altogether. Naive forms of the rules are the baseline.
+the second were recorded after the rules of that time were final. The campaigns on real images are
+replayed where they have been recorded. Naive forms of the rules are the baseline.
 """
 
 from __future__ import annotations

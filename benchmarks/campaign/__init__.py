@@ -1,8 +1,8 @@
 """Campaigns: recorded full-length trials, none stopped, on which signals and pruners are replayed.
 
-Thresholds are tuned on `first`. `second`, with other seeds and another architecture, `presets`, the
-configurations that are known to behave, and `camvid` and `nuclei`, on real images, only hold them to
-account. Of real images the curves are committed, never the images.
+Thresholds are tuned on `first`. The others only check them: `second`, with other seeds and another
+architecture, `presets`, the configurations that are known to behave, and `camvid` and `nuclei`, on
+real images, of which the curves are committed and never the images.
 """
 
 from pathlib import Path

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import yaml
-from rich import box
 from rich.table import Table
 
 from search.console import terminal
 from search.console.formatting import format_count, format_score
-from search.console.table_layout import fits_screen
+from search.console.table_layout import fits_screen, make_table
 from search.console.tables import SCORE_RULES
 from search.replay.backtest import Backtest, RuleResult
 from search.replay.tune import Tuned
@@ -60,7 +59,7 @@ def print_rows(rows: tuple[RuleResult, ...], best: int) -> None:
 
 
 def _make_wide_table(rows: tuple[RuleResult, ...], best: int) -> Table:
-    table = _make_table("stops", "epochs saved", "hours")
+    table = make_table("stops", "epochs saved", "hours", left="rule")
     table.add_column(f"best {best}\nstopped", overflow="fold", min_width=7)
     table.add_column("best found", no_wrap=True)
     for row in rows:
@@ -82,8 +81,14 @@ def _make_wide_table(rows: tuple[RuleResult, ...], best: int) -> Table:
 
 
 def _make_narrow_table(rows: tuple[RuleResult, ...], best: int) -> Table:
-    table = _make_table(
-        "stops", "epochs\nsaved", "hours", f"best {best}\nstopped", "best\nfound", gap=1
+    table = make_table(
+        "stops",
+        "epochs\nsaved",
+        "hours",
+        f"best {best}\nstopped",
+        "best\nfound",
+        gap=1,
+        left="rule",
     )
     for row in rows:
         found = "none" if row.found is None else format_score(row.found.score)
@@ -95,21 +100,6 @@ def _make_narrow_table(rows: tuple[RuleResult, ...], best: int) -> Table:
             str(len(row.best_killed)),
             found,
         )
-    return table
-
-
-def _make_table(*figures: str, gap: int = 2) -> Table:
-    """Make a table with a column for the rule and columns of figures, `gap` spaces apart."""
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        padding=(0, gap - 1, 0, 0),
-        pad_edge=False,
-        header_style="bold",
-        show_edge=False,
-    )
-    table.add_column("rule", no_wrap=True)
-    for name in figures:
-        table.add_column(name, justify="right", no_wrap=True)
     return table
 
 

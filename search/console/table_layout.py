@@ -33,8 +33,14 @@ def fits_screen(table: Table) -> bool:
     return Measurement.get(console, options, table).maximum <= console.width
 
 
-def make_table(*right: str, gap: int = 2) -> Table:
-    """Make a plain table that begins with columns of figures, with `gap` spaces between columns."""
+def make_table(*right: str, gap: int = 2, left: str = "") -> Table:
+    """Make a plain table that begins with columns of figures, with `gap` spaces between columns.
+
+    Args:
+        right: heads of the columns of figures.
+        gap: spaces between two columns.
+        left: head of a column of words before them; empty for none.
+    """
     table = Table(
         box=box.SIMPLE_HEAD,
         padding=(0, gap - 1, 0, 0),
@@ -42,6 +48,8 @@ def make_table(*right: str, gap: int = 2) -> Table:
         header_style="bold",
         show_edge=False,
     )
+    if left:
+        table.add_column(left, no_wrap=True)
     for name in right:
         table.add_column(terminal.to_printable(name), justify="right", no_wrap=True)
     return table

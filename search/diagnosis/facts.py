@@ -57,7 +57,7 @@ class Facts(TrialFacts):
 
     @property
     def guess_loss(self) -> float:
-        """The cross entropy of a uniform guess, ln C; NaN where the number of classes is unknown."""
+        """The cross entropy of a uniform guess, ln C; NaN where C is not known."""
         known = len(self.last_record.class_metric)
         classes = known or len(self.class_frequencies or self.data.target_shares)
         return math.log(max(2, classes)) if classes else math.nan

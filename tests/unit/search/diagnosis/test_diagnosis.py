@@ -506,7 +506,7 @@ class TestConfiguredOnly:
 
     def test_minimized(self, course: Course) -> None:
         """Where the metric is minimized, a lower one after a jump of the loss speaks for nothing."""
-        jumping = {epoch: {"ce_loss": 3.0 * 0.8**epoch} for epoch in range(6, 13)}
+        jumping = {epoch: {"ce_loss": 6.0 * 0.8**epoch} for epoch in range(6, 13)}
         falling = {epoch: {"metric": 0.1} for epoch in range(6, 13)}
         records = course({epoch: jumping[epoch] | falling[epoch] for epoch in jumping})
         texts = [
@@ -515,6 +515,7 @@ class TestConfiguredOnly:
                 replace(facts_of(records), values={"metric.direction": "minimize"})
             )
         ]
+        assert any("jumped" in text for text in texts)
         assert not any("something else" in text for text in texts)
 
 
@@ -525,3 +526,16 @@ def test_not_learned_yet(course: Course) -> None:
     records = course(epochs=12, **dead)
     assert diagnosed(records, "median", epochs=12, **uniform).cause == "imbalance too strong"
     assert not diagnosed(records, "median", epochs=30, **uniform).is_clear
+
+
+def test_larger_clip_ratio(course: Course) -> None:
+    """A clip ratio is called larger only if it is, also while a light first stage lowers the weights."""
+    records = course(class_metric=(0.9, 0.4, 0.0, 0.0), weight_ratio=3.9)
+    for configured, larger in ((100.0, None), (25.0, 100.0), (4.0, 25.0)):
+        facts = facts_of(records, weights__clip_ratio=configured)
+        titles = {
+            remedy.title: dict(remedy.patch)
+            for remedy in find_remedies("imbalance too strong", facts)
+        }
+        expected = None if larger is None else {"weights.clip_ratio": larger}
+        assert titles.get("a larger clip ratio") == expected

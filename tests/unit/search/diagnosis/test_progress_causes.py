@@ -100,3 +100,12 @@ class TestUnclear:
         assert found.confidence < CLEAR_CONFIDENCE
         assert not found.is_clear
         assert all(patch == {} for patch in patches(found))
+
+
+@pytest.mark.parametrize("signal", ["nonfinite_loss", "gradient_explosion", "loss_rising"])
+def test_grown_loss(course: Course, signal: str) -> None:
+    """Where loss or gradients grew, no short steps are blamed, however low the rate is."""
+    rising = {epoch: {"ce_loss": 1.0 + 0.05 * epoch} for epoch in range(1, 7)}
+    found = diagnosed(course(rising, epochs=6), signal, optimizer__lr_multiple=0.001)
+    assert "learning rate too low" not in [found.cause, *dict(found.others)]
+    assert not any("fell by -" in text for text in (*found.because, *found.against))

@@ -98,6 +98,8 @@ class TestLocateInSpace:
                 "optimizer.grad_clip_norm.choices=[null, 5.0, 1.0]",
             ),
             ("loss.gamma", 5.0, "high 4 → 5", "loss.gamma.high=5.0"),
+            # Rounded outward, so that the range contains the value.
+            ("optimizer.lr_multiple", 300.12, "high 100 → 301", "optimizer.lr_multiple.high=301.0"),
         ],
     )
     def test_outside(
