@@ -1,0 +1,340 @@
+"""Decides which trial to train next, to which epoch, and with which configuration."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import ndtr
+
+from search.planning.random_seeds import derive_seed
+from search.sampling.freeze_thaw.candidates import (
+    CandidateSearch,
+    expected_improvement,
+)
+from search.sampling.freeze_thaw.curve_model import CurveData, CurveModel, fit_scales
+from search.sampling.freeze_thaw.curves import (
+    Floats,
+    Observations,
+    TrialCurve,
+    make_observations,
+    scale_epochs,
+)
+from search.sampling.freeze_thaw.encoding import EncodedSpace, Points
+from spaces.config import Direction
+from spaces.parameters import Scalar
+
+Params = dict[str, Scalar]
+
+PriorMean = Callable[[Sequence[Mapping[str, Scalar]]], Floats]
+"""What earlier studies teach: configurations → expected normal scores."""
+
+MIN_COMPLETE = 3
+"""So many trials are completed before the improvement over the best one counts."""
+
+FIRST_RUNG_SHARE = 0.5
+"""When more of the epochs than this went into the first rungs of trials, one is resumed."""
+
+NEW_TRIAL_COST = 0.5
+"""Epochs that a new trial is expected to take, as a share of a complete one's."""
+
+MIN_CHANCE = 0.05
+"""A paused trial with a smaller chance to beat the best complete one is not resumed any more, once
+no new one may start."""
+
+
+def make_rungs(epochs: int, first_share: float = 0.1) -> tuple[int, ...]:
+    """Return the epochs at which a trial may pause, each twice the one before; the last is the end.
+
+    Args:
+        epochs: of a complete trial.
+        first_share: of the first rung, which is at least epoch 2.
+    """
+    rungs = []
+    rung = max(2, round(first_share * epochs))
+    while rung <= 0.75 * epochs:
+        rungs.append(rung)
+        rung *= 2
+    return (*rungs, epochs)
+
+
+@dataclass(frozen=True)
+class FreezeThawConfig:
+    """Settings of the search.
+
+    Attributes:
+        direction: of the metric.
+        rungs: epochs at which a trial may pause, ascending; the last one is the end of a trial.
+        start_trials: number of trials before the model proposes any.
+        seed: of the study.
+    """
+
+    direction: Direction
+    rungs: tuple[int, ...]
+    start_trials: int
+    seed: int
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of a complete trial."""
+        return self.rungs[-1]
+
+    def next_rung(self, epoch: int) -> int:
+        """Return the first rung after an epoch."""
+        return next((rung for rung in self.rungs if rung > epoch), self.epochs)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What is trained next.
+
+    Attributes:
+        number: the paused trial to resume; None for a new one.
+        until_epoch: the epoch after which the trial pauses or ends.
+        reason: why, for people.
+    """
+
+    number: int | None
+    until_epoch: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What the model expects of the trials of a study.
+
+    Attributes:
+        curves: trials with at least one epoch.
+        model: the posterior, running trials taken into account.
+        points: the configurations of the curves.
+        mean_M: expected final normal score of each trial.
+        deviation_M: its standard deviation.
+    """
+
+    curves: Sequence[TrialCurve]
+    model: CurveModel
+    points: Points
+    mean_M: Floats
+    deviation_M: Floats
+
+    def rows_in(self, *states: str) -> list[int]:
+        """Return the rows of the trials in some states."""
+        return [row for row, curve in enumerate(self.curves) if curve.state in states]
+
+    @property
+    def reference(self) -> float:
+        """The largest expected score of a complete trial; −∞ without one."""
+        return max((float(self.mean_M[row]) for row in self.rows_in("complete")), default=-math.inf)
+
+    def chance_to_lead(self, row: int) -> float:
+        """The probability that a trial ends above the best expected score."""
+        gap = (self.mean_M[row] - self.reference) / self.deviation_M[row]
+        return float(ndtr(gap))
+
+
+class FreezeThaw:
+    """The search: all decisions are functions of the trials' curves and the study's seed.
+
+    Args:
+        space: of the study.
+        config: settings.
+        prior_mean: what earlier studies teach; None where nothing is known.
+    """
+
+    def __init__(
+        self, space: EncodedSpace, config: FreezeThawConfig, prior_mean: PriorMean | None = None
+    ) -> None:
+        self.space = space
+        self.config = config
+        self.prior_mean = prior_mean
+        self._cached: tuple[tuple[TrialCurve, ...], Outlook] | None = None
+
+    def choose_step(self, curves: Sequence[TrialCurve], *, may_start: bool = True) -> Step | None:
+        """Choose what a free worker trains next.
+
+        Args:
+            curves: all trials of the study, those that are running included.
+            may_start: whether the budget has room for a new trial.
+
+        Returns:
+            None when no trial is worth resuming and none may start.
+        """
+        first = self.config.rungs[0]
+        if may_start and len(curves) < self.config.start_trials:
+            return Step(None, first, f"one of the first {self.config.start_trials} trials")
+        paused = [curve for curve in curves if curve.state == "paused" and curve.epoch]
+        if not paused:
+            return Step(None, first, "no trial is paused") if may_start else None
+        outlook = self.look_ahead(curves)
+        rows = outlook.rows_in("paused")
+        if len(outlook.rows_in("complete")) < MIN_COMPLETE:
+            reason = f"fewer than {MIN_COMPLETE} trials are complete"
+            return self._resume_most_hopeful(outlook, rows, reason)
+        if not may_start:
+            return self._resume_while_hopeful(outlook, rows)
+        if self._share_of_first_rungs(curves) > FIRST_RUNG_SHARE:
+            reason = "more than half of the epochs went into first rungs"
+            return self._resume_most_hopeful(outlook, rows, reason)
+        return self._choose_by_gain(outlook, rows, len(curves))
+
+    def continue_trial(self, curves: Sequence[TrialCurve], number: int) -> int | None:
+        """Return the next rung of a running trial that has reached one; None: pause it.
+
+        It continues while it is expected to beat the best complete trial.
+        """
+        if len(curves) < self.config.start_trials and self.config.start_trials > 1:
+            return None
+        outlook = self.look_ahead(curves)
+        row = next(row for row, curve in enumerate(outlook.curves) if curve.number == number)
+        until = self.config.next_rung(outlook.curves[row].epoch)
+        if len(outlook.rows_in("complete")) < MIN_COMPLETE:
+            hope_M = outlook.mean_M + outlook.deviation_M
+            rivals = outlook.rows_in("paused")
+            is_first = all(hope_M[row] >= hope_M[rival] for rival in rivals)
+            return until if is_first else None
+        return until if outlook.mean_M[row] >= outlook.reference else None
+
+    def propose(self, curves: Sequence[TrialCurve], number: int) -> Params:
+        """Return the configuration of a new trial.
+
+        Args:
+            curves: all other trials of the study.
+            number: of the new trial; it seeds what is random.
+        """
+        generator = np.random.default_rng(derive_seed(self.config.seed, number, "sampler"))
+        started = [curve for curve in curves if curve.number != number]
+        observed = [curve for curve in started if curve.epoch]
+        if len(started) < self.config.start_trials or not observed:
+            return self._propose_first(generator)
+        outlook = self.look_ahead(started)
+        found, best, _ = self._search_candidates(outlook, generator)
+        return self.space.decode(found, best)
+
+    def pick(self, curves: Sequence[TrialCurve]) -> int | None:
+        """Return the number of the complete trial with the largest expected score."""
+        if not any(curve.state == "complete" for curve in curves):
+            return None
+        outlook = self.look_ahead(curves)
+        rows = outlook.rows_in("complete")
+        return outlook.curves[max(rows, key=lambda row: outlook.mean_M[row])].number
+
+    def look_ahead(self, curves: Sequence[TrialCurve]) -> Outlook:
+        """Fit the model on the trials, and predict where each would end."""
+        key = tuple(curves)
+        if self._cached is not None and self._cached[0] == key:
+            return self._cached[1]
+        outlook = self._predict(curves)
+        self._cached = (key, outlook)
+        return outlook
+
+    def _predict(self, curves: Sequence[TrialCurve]) -> Outlook:
+        seen = [curve for curve in curves if curve.epoch]
+        waiting = [curve for curve in curves if not curve.epoch]
+        sign = 1.0 if self.config.direction == "maximize" else -1.0
+        points = self.space.encode([curve.params for curve in seen])
+        features_MF, owner_F = self.space.features(points)
+        observed = make_observations(seen, self.config.rungs, self.config.epochs, sign)
+        prior_M = self._prior_of([curve.params for curve in seen])
+        data = CurveData(features_MF, owner_F, len(self.space), observed, prior_M)
+        model = CurveModel(data, fit_scales(data))
+        running = [curve for curve in curves if curve.state == "running" and curve.until_epoch]
+        if running:
+            model = self._believe_running(model, seen, waiting)
+        prediction = model.predict_trials()
+        count = len(seen)
+        return Outlook(
+            seen, model, points, prediction.mean_P[:count], prediction.deviation_P[:count]
+        )
+
+    def _believe_running(
+        self, model: CurveModel, seen: Sequence[TrialCurve], waiting: Sequence[TrialCurve]
+    ) -> CurveModel:
+        """Add the expected score of each running trial at its next rung as an observation.
+
+        It changes no mean, but the next worker looks elsewhere (the kriging believer of Ginsbourger
+        et al., 2010).
+        """
+        curves = [*seen, *waiting]
+        points = self.space.encode([curve.params for curve in curves])
+        features_MF, owner_F = self.space.features(points)
+        prior_M = self._prior_of([curve.params for curve in curves])
+        observed = model.data.observed
+        extended = CurveData(features_MF, owner_F, len(self.space), observed, prior_M)
+        known = CurveModel(extended, model.scales)
+        rows = np.array([row for row, curve in enumerate(curves) if curve.state == "running"])
+        target = [curves[row].until_epoch or self.config.epochs for row in rows]
+        time_P = scale_epochs(np.array(target, dtype=np.float64), self.config.epochs)
+        expected = known.predict_scores(rows, time_P).mean_P
+        joined = Observations(
+            np.concatenate([observed.trial_N, rows]),
+            np.concatenate([observed.time_N, time_P]),
+            np.concatenate([observed.score_N, expected]),
+        )
+        data = CurveData(features_MF, owner_F, len(self.space), joined, prior_M)
+        return CurveModel(data, model.scales)
+
+    def _prior_of(self, configurations: Sequence[Mapping[str, Scalar]]) -> Floats | None:
+        return None if self.prior_mean is None else self.prior_mean(configurations)
+
+    def _propose_first(self, generator: np.random.Generator) -> Params:
+        """A random configuration; the most promising of some where earlier studies teach."""
+        if self.prior_mean is None:
+            return self.space.decode(self.space.sample(generator, 1), 0)
+        points = self.space.sample(generator, 60)
+        expected = self.prior_mean([self.space.decode(points, row) for row in range(len(points))])
+        return self.space.decode(points, int(np.argmax(expected)))
+
+    def _search_candidates(
+        self, outlook: Outlook, generator: np.random.Generator
+    ) -> tuple[Points, int, float]:
+        """The candidates, the row of the best one, and its expected improvement."""
+        search = CandidateSearch(self.space, outlook.model, self.prior_mean, generator)
+        order = np.argsort(-outlook.mean_M, kind="stable")
+        reference = outlook.reference
+        if not math.isfinite(reference):
+            reference = float(outlook.mean_M.max())
+        return search.maximize_improvement(outlook.points.take(order[:6]), reference)
+
+    def _resume(self, outlook: Outlook, row: int, reason: str) -> Step:
+        curve = outlook.curves[row]
+        return Step(curve.number, self.config.next_rung(curve.epoch), reason)
+
+    def _resume_most_hopeful(self, outlook: Outlook, rows: Sequence[int], reason: str) -> Step:
+        hope_M = outlook.mean_M + outlook.deviation_M
+        return self._resume(outlook, max(rows, key=lambda row: hope_M[row]), reason)
+
+    def _resume_while_hopeful(self, outlook: Outlook, rows: Sequence[int]) -> Step | None:
+        gain_per_epoch = self._gain_per_epoch(outlook, rows)
+        for index in np.argsort(-gain_per_epoch, kind="stable"):
+            chance = outlook.chance_to_lead(rows[index])
+            if chance >= MIN_CHANCE:
+                reason = f"{chance:.0%} chance to beat the best complete trial"
+                return self._resume(outlook, rows[index], reason)
+        return None
+
+    def _gain_per_epoch(self, outlook: Outlook, rows: Sequence[int]) -> Floats:
+        mean_P, deviation_P = outlook.mean_M[rows], outlook.deviation_M[rows]
+        gain_P = expected_improvement(mean_P, deviation_P, outlook.reference)
+        left_P = np.array([self.config.epochs - outlook.curves[row].epoch for row in rows])
+        result: Floats = gain_P / np.maximum(left_P, 1)
+        return result
+
+    def _choose_by_gain(self, outlook: Outlook, rows: Sequence[int], number: int) -> Step:
+        """Compare what paused trials and a new one are expected to gain per epoch."""
+        resumed = self._gain_per_epoch(outlook, rows)
+        generator = np.random.default_rng(derive_seed(self.config.seed, number, "sampler"))
+        _, _, gain = self._search_candidates(outlook, generator)
+        of_new = gain / (NEW_TRIAL_COST * self.config.epochs)
+        best = int(np.argmax(resumed))
+        if resumed[best] >= of_new:
+            chance = outlook.chance_to_lead(rows[best])
+            reason = f"{chance:.0%} chance to beat the best complete trial"
+            return self._resume(outlook, rows[best], reason)
+        return Step(None, self.config.rungs[0], "a new trial is expected to gain more per epoch")
+
+    def _share_of_first_rungs(self, curves: Sequence[TrialCurve]) -> float:
+        first = self.config.rungs[0]
+        spent = sum(curve.epoch for curve in curves)
+        return sum(min(curve.epoch, first) for curve in curves) / max(spent, 1)
