@@ -15,11 +15,40 @@ from spaces.thresholds import SignalsConfig
 class SamplerConfig(Frozen):
     """How the next trial is sampled."""
 
-    kind: Literal["tpe", "random"] = "tpe"
+    kind: Literal["auto", "gp", "tpe", "random", "optuna"] = Field(
+        default="tpe",
+        description=(
+            "auto: a Gaussian process over learning curves, which pauses trials and resumes the "
+            "promising ones; gp: the same without pauses; optuna: the sampler called `name`"
+        ),
+    )
     startup_trials: int = Field(
-        default=10, ge=1, description="random trials before TPE starts, presets included"
+        default=10,
+        ge=1,
+        description="random trials before the sampler proposes any, presets included",
     )
     candidates: int = Field(default=24, ge=1, description="tpe only: candidates drawn per trial")
+    first_rung: float = Field(
+        default=0.1,
+        gt=0,
+        le=1,
+        description=(
+            "auto only: share of the epochs after which a new trial pauses for the first time; "
+            "each further pause is at twice the epochs"
+        ),
+    )
+    checkpoints: int = Field(
+        default=30,
+        ge=1,
+        description=(
+            "auto only: paused trials whose checkpoint is kept; the others, the least promising "
+            "ones, start again from the first epoch if they are resumed"
+        ),
+    )
+    name: str | None = Field(default=None, description="optuna only: class in optuna.samplers")
+    options: dict[str, Any] = Field(
+        default={}, description="optuna only: arguments of that class, without the seed"
+    )
     remedies: int = Field(
         default=0,
         ge=0,
@@ -54,7 +83,7 @@ class PrunerConfig(Frozen):
     )
 
 
-MUTABLE_FIELDS = ("about", "trials", "on_out_of_memory", "hang_after_s")
+MUTABLE_FIELDS = ("about", "trials", "epochs_budget", "on_out_of_memory", "hang_after_s")
 """Fields that may change while a study keeps its name."""
 
 
@@ -67,6 +96,9 @@ class StudySpec(Frozen):
     metric: MetricConfig = MetricConfig()
     epochs: int = Field(default=30, ge=1, le=100_000)
     trials: int = Field(default=50, ge=1, description="number of trials, presets included")
+    epochs_budget: int | None = Field(
+        default=None, ge=1, description="epochs of all trials together; null: no limit"
+    )
     seed: int = Field(default=0, ge=0, lt=2**32)
     base: dict[str, Any] = Field(
         default={}, description="the configuration that every trial starts from"

@@ -39,6 +39,7 @@ class Claim:
         device_left_s: seconds that the trial may still run; finite only when the study's device
             time ends with them.
         halvings: how often its batch was halved after it ran out of memory.
+        until_epoch: the epoch after which the trial pauses for a promotion; None: never.
     """
 
     trial_id: int
@@ -51,6 +52,33 @@ class Claim:
     preset: str | None = None
     device_left_s: float = field(default=math.inf, compare=False)
     halvings: int = 0
+    until_epoch: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EpochBudget:
+    """How many epochs the trials of a study may be trained for in all.
+
+    Attributes:
+        epochs: number of epochs.
+        epochs_per_trial: epochs of a complete trial.
+    """
+
+    epochs: int
+    epochs_per_trial: int
+
+
+@dataclass(frozen=True, slots=True)
+class NextStep:
+    """What a search trains next.
+
+    Attributes:
+        number: of the paused trial that is promoted; None: a new trial.
+        until_epoch: the epoch after which it pauses again; None: it is trained to its end.
+    """
+
+    number: int | None = None
+    until_epoch: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +248,8 @@ class StoredTrial:
         device: where it ran last.
         device_s: seconds of device time charged for all its attempts.
         halvings: how often its batch was halved after it ran out of memory.
+        until_epoch: the epoch after which it pauses; None: it does not.
+        awaits_promotion: 1 while it is paused there, so that only the search resumes it.
     """
 
     id: int
@@ -245,6 +275,8 @@ class StoredTrial:
     device_s: float
     halvings: int
     signal: str | None
+    until_epoch: int | None = None
+    awaits_promotion: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from storage.repositories.epochs import EpochRepository
 from storage.repositories.findings import FindingRepository
 from storage.repositories.leases import LeaseRepository
 from storage.repositories.peer_curves import PeerCurveRepository
+from storage.repositories.promotions import PromotionRepository
 from storage.repositories.reaping import ReapingRepository
 from storage.repositories.remedies import RemedyRepository
 from storage.repositories.sampler_history import SamplerHistoryRepository
@@ -38,6 +39,7 @@ class Store:
         findings: the signals that fired, with their diagnoses.
         remedies: the trials that try a remedy of another one.
         class_counts: counted once for each training split.
+        promotions: pause trials at an epoch, and read what the search decides by.
         peer_curves: the curves of complete trials.
         sampler_history: what the sampler knows about past trials.
     """
@@ -54,6 +56,7 @@ class Store:
         self.findings = FindingRepository(database, self._optuna)
         self.remedies = RemedyRepository(database, self._optuna)
         self.class_counts = ClassCountRepository(database, self._optuna)
+        self.promotions = PromotionRepository(database, self._optuna)
         self.peer_curves = PeerCurveRepository(database, self._optuna)
         self.sampler_history = SamplerHistoryRepository(database, self._optuna)
 

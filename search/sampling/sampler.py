@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import optuna
@@ -19,12 +19,19 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from search.planning.plan import Params, Plan
 from search.planning.random_seeds import derive_seed
 from search.sampling.history import DistinctGroups
+from search.sampling.named_sampler import make_named_sampler
 from spaces.parameters import Choice, FloatRange, Parameter
 from spaces.study import StudySpec
 from storage.tables.optuna_tables import REMEDY
 
 PRESET = "preset"
 """User attribute of an enqueued trial: the name of its preset."""
+
+CURVE_KINDS = ("auto", "gp")
+"""Kinds of sampler that decide by the learning curves of all trials."""
+
+MakeCurveSampler = Callable[[int], BaseSampler]
+"""Makes the sampler of one of these kinds from a seed."""
 
 
 class TrialSeededSampler(BaseSampler):
@@ -33,18 +40,32 @@ class TrialSeededSampler(BaseSampler):
     Optuna's samplers draw from one stream per process, so that a trial's values depend on which
     worker asks, and on what it asked before. Here they depend on the trial's number and on the
     finished trials.
+
+    Args:
+        spec: of the study.
+        make_curve_sampler: makes the sampler of the kinds that decide by learning curves.
     """
 
-    def __init__(self, spec: StudySpec) -> None:
+    def __init__(self, spec: StudySpec, make_curve_sampler: MakeCurveSampler | None = None) -> None:
         self.spec = spec
+        self._make_curve_sampler = make_curve_sampler
         self._cached: tuple[int, BaseSampler] | None = None
 
     def for_trial(self, number: int) -> BaseSampler:
         """The sampler of one trial; the same object for all of its dimensions."""
         if self._cached is None or self._cached[0] != number:
             seed = derive_seed(self.spec.seed, number, "sampler")
-            self._cached = (number, _make_sampler(self.spec, seed))
+            self._cached = (number, self._make_sampler(seed))
         return self._cached[1]
+
+    def _make_sampler(self, seed: int) -> BaseSampler:
+        kind = self.spec.sampler.kind
+        if kind in CURVE_KINDS:
+            assert self._make_curve_sampler is not None
+            return self._make_curve_sampler(seed)
+        if kind == "optuna":
+            return make_named_sampler(self.spec.sampler, seed)
+        return _make_sampler(self.spec, seed)
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial

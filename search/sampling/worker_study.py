@@ -6,6 +6,7 @@ from collections.abc import Callable, Container, Sequence
 from typing import cast
 
 import optuna
+from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
@@ -13,8 +14,10 @@ from search.planning.plan import Params, Plan
 from search.pruners.build import build_pruner
 from search.pruners.median import Peers
 from search.sampling.buffered_storage import BufferedStorage
+from search.sampling.curve_sampler import CurveSampler
 from search.sampling.history import History
 from search.sampling.sampler import TrialSeededSampler, suggest_params
+from search.sampling.study_curves import StudyCurves, make_engine
 from storage.rows import SampledTrial
 
 
@@ -29,6 +32,7 @@ class WorkerStudy(optuna.Study):
         peers: the curves of complete trials; None where the store does not know Optuna's tables, so
             that Optuna's class has to read them.
         history: the past trials for the sampler; None in the same case.
+        curves: the learning curves of all trials, for the kinds of sampler that decide by them.
     """
 
     def __init__(
@@ -39,18 +43,25 @@ class WorkerStudy(optuna.Study):
         count_completed: Callable[[], int],
         peers: Peers | None = None,
         history: History | None = None,
+        curves: StudyCurves | None = None,
     ) -> None:
+        self.curves = curves
+        self.engine = make_engine(plan)
         self._buffered_storage = BufferedStorage(storage, history)
         super().__init__(
             name,
             cast(BaseStorage, self._buffered_storage),
-            sampler=TrialSeededSampler(plan.spec),
+            sampler=TrialSeededSampler(plan.spec, self._make_curve_sampler),
             pruner=build_pruner(plan.spec),
         )
         self._count_completed = count_completed
         self._engine = storage.engine
         self.peers = peers
         self._complete: tuple[int, list[FrozenTrial]] | None = None
+
+    def _make_curve_sampler(self, seed: int) -> BaseSampler:
+        assert self.curves is not None
+        return CurveSampler(self.engine, self.curves.read_curves, seed)
 
     def resume_trial(self, trial_id: int) -> Trial:
         """A trial that exists, to be sampled from all past trials, as `ask` does with a new one."""

@@ -82,6 +82,7 @@ def start_attempt(
         unconfirmed_records=writer.unconfirmed_records,
         confirm_lease=partial(_confirm_lease, context, claim),
         at_least_s=context.checkpoint_s,
+        pause_epoch=claim.until_epoch,
     )
     # Warnings about epochs that are trained again are deleted with them.
     kept = min(len(records), max(resume_point.epoch - 1, 0))

@@ -155,6 +155,7 @@ class TrialCheckpoints:
     unconfirmed_records: Callable[[], Sequence[EpochRecord]]
     confirm_lease: Callable[[], None]
     at_least_s: float = CHECKPOINT_EVERY_S
+    pause_epoch: int | None = None
     declined_epoch: int | None = None
     last_written: float = field(default_factory=time.monotonic)
     epoch: int = field(init=False)
@@ -192,14 +193,15 @@ class TrialCheckpoints:
     def due(self, record: EpochRecord, *, last: bool) -> bool:
         """Whether a state is due after an epoch.
 
-        It is when the last one is old enough, a stop was requested, or this is the end of a trial
-        that may be the best.
+        It is when the last one is old enough, a stop was requested, the trial may pause here, or
+        this is the end of a trial that may be the best.
         """
         self.watchdog.record_step()
         self.epoch = record.epoch
         self._is_within_epoch = False
         self._is_leaving = False
-        is_due = self.stop.is_requested or self._is_old() or (last and self.is_promising(record))
+        is_due = self.stop.is_requested or self._is_old() or record.epoch == self.pause_epoch
+        is_due = is_due or (last and self.is_promising(record))
         self.declined_epoch = None if is_due else record.epoch
         return is_due
 
@@ -235,12 +237,17 @@ class TrialCheckpoints:
             "unheard": [record.as_dict() for record in self.unconfirmed_records()],
         }
 
+    def has_state_of(self, epoch: int) -> bool:
+        """Whether the newest state is the one at the end of an epoch."""
+        state = self.newest
+        return state is not None and not state.note.get("within") and state.note["epoch"] == epoch
+
     def keep_best(
         self, artifacts: BestWeights, trial: int, score: float, direction: Direction
     ) -> None:
         """Keep the state of the last epoch of a complete trial, if it is the best of the study."""
         state = self.newest
-        if state is None or state.note.get("within") or state.note.get("epoch") != self.epoch:
+        if state is None or not self.has_state_of(self.epoch):
             return
         try:
             artifacts.save_if_better(trial, score, direction, state)

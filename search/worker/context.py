@@ -13,10 +13,12 @@ from search.planning.plan import Plan
 from search.pruners.median import Peers
 from search.sampling.connection import open_trials
 from search.sampling.history import History
+from search.sampling.study_curves import StudyCurves
 from search.sampling.worker_study import WorkerStudy
 from search.stored_study import stored_plan
 from search.worker.checkpoints import CHECKPOINT_EVERY_S, checkpoint_every_s
 from search.worker.options import WorkerOptions
+from search.worker.promotion import Promotions
 from search.worker.remedy_suggestions import RemedySuggester
 from search.worker.stop import StopRequest
 from search.worker.tracker import Tracker, make_tracker
@@ -95,6 +97,7 @@ def open_worker_study(
         lambda: store.trials.count_completed(stored.id),
         peers,
         history,
+        StudyCurves(store, stored.id, plan),
     )
 
 
@@ -125,6 +128,12 @@ class WorkerContext:
     def remedies(self) -> RemedySuggester:
         """Suggests remedies where the study's sampler may try some."""
         return RemedySuggester(self.store, self.stored.id, self.plan)
+
+    @cached_property
+    def promotions(self) -> Promotions:
+        """Chooses what is trained next."""
+        curves = StudyCurves(self.store, self.stored.id, self.plan)
+        return Promotions(self.store, self.stored, self.plan, self.files, self.study.engine, curves)
 
     def load_data(self, config: TrialConfig) -> None:
         """Load the data of a configuration, unless they are still loaded from the last trial."""

@@ -40,6 +40,22 @@ def pause_trial(attempt: Attempt) -> Ending:
     return "paused"
 
 
+def pause_for_promotion(attempt: Attempt, reason: str) -> Ending:
+    """Pause the trial as of its last checkpoint, until the search promotes it.
+
+    Args:
+        reason: why it does not continue, for people.
+    """
+    context = attempt.context
+    epochs = context.plan.spec.epochs
+    text = f"after epoch {attempt.records[-1].epoch} of {epochs}: {reason}"
+    promotions = context.store.promotions
+    attempt.writer.write_end("paused", lambda: promotions.pause_at_rung(attempt.claim, text))
+    context.tracker.finish_trial("paused", text)
+    context.promotions.drop_checkpoints()
+    return "paused"
+
+
 def finish_trial(attempt: Attempt, verdict: Verdict) -> FinalState:
     """Write the end of a trial to Optuna and to the store, with its evidence and its diagnosis.
 

@@ -187,6 +187,17 @@ class EpochWriter:
         if self._backoff.record_failure(problem) and is_first:
             logger.warning("%s; training continues, its epochs are written later", problem.what)
 
+    def write_all(self) -> None:
+        """Write what is pending now, because a decision depends on it.
+
+        Raises:
+            LeaseLostError: when another attempt owns the trial, or the trial ended.
+            StoreError: when the store refuses it, or does not answer.
+        """
+        self._raise_problem()
+        with self._lock:
+            self._write_pending()
+
     def ask_peers(self, ask: Callable[[], Answer | None]) -> Answer | None:
         """What the store's other trials answer; None while the store is unavailable."""
         if not self.is_flushed:

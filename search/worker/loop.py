@@ -17,12 +17,13 @@ from search.worker.ending import Ending
 from search.worker.identity import worker_name
 from search.worker.lease import LEASE_S
 from search.worker.options import WorkerOptions
+from search.worker.promotion import EPOCHS_SPENT, StudyBudget, read_budget
 from search.worker.stop import StopNow, StopRequest
 from search.worker.store_retry import OutageTracker, retry_until_available
 from search.worker.trial import run_trial
 from spaces.errors import LeaseLostError, StoreError, TrialFailedError, WorkerRestartRequired
 from storage.location import StoreLocation
-from storage.rows import Claim, StoredStudy
+from storage.rows import Claim, NextStep, StoredStudy
 from storage.store import Store
 
 logger = logging.getLogger(__name__)
@@ -123,16 +124,20 @@ def _train_next(context: WorkerContext, stored: StoredStudy, outage: OutageTrack
         if outage.last_request_failed:
             # A claim may have been granted whose answer was lost.
             context.store.reaping.release_worker(stored.id, worker)
+        budget = read_budget(context.store, stored)
+        step_wanted = context.promotions.choose_step(budget)
         claim = context.store.leases.claim_trial(
             stored.id,
-            budget=_read_budget(context.store, stored),
+            budget=budget.trials,
             worker=worker,
             lease_s=LEASE_S,
             device=context.device,
             remedies=context.remedies.suggest_remedies(),
+            step=step_wanted,
+            epoch_budget=budget.epochs,
         )
         outage.record_answer()
-        step = _train_claimed(context, stored, claim)
+        step = _train_claimed(context, stored, claim, budget, step_wanted)
         outage.record_trial_end()
     except LeaseLostError as lost:
         logger.info("%s; continuing with other work", lost)
@@ -143,12 +148,22 @@ def _train_next(context: WorkerContext, stored: StoredStudy, outage: OutageTrack
     return step
 
 
-def _train_claimed(context: WorkerContext, stored: StoredStudy, claim: Claim | None) -> Step:
+def _train_claimed(
+    context: WorkerContext,
+    stored: StoredStudy,
+    claim: Claim | None,
+    budget: StudyBudget,
+    wanted: NextStep | None,
+) -> Step:
     """Train the claimed trial; without one, find out whether any may follow."""
     if claim is not None:
         return run_trial(context, claim)
-    if context.store.trials.count_open(stored.id) == 0:
-        return "nothing left"
+    if context.store.promotions.count_open(stored.id) == 0:
+        if _is_spent(context.store, stored, budget):
+            logger.info(EPOCHS_SPENT)
+            return "nothing left"
+        # Another worker may have promoted the trial, and paused it again since.
+        return "nothing left" if wanted is None or wanted.number is None else "waiting"
     if context.store.budget.is_spent(stored.id):
         logger.info(SPENT)
         return "nothing left"
@@ -174,7 +189,7 @@ def _check_failures(context: WorkerContext, stored: StoredStudy, failures: int) 
         )
 
 
-def _read_budget(store: Store, stored: StoredStudy) -> int:
-    """Trials in all. Read each time, because a second `search run --trials` may have raised it."""
-    fresh = store.studies.find_study(stored.name)
-    return int((fresh or stored).definition["trials"])
+def _is_spent(store: Store, stored: StoredStudy, budget: StudyBudget) -> bool:
+    """Whether the epochs of a study are exhausted."""
+    limit = budget.epochs
+    return limit is not None and store.promotions.count_epochs(stored.id) >= limit.epochs

@@ -17,6 +17,7 @@ from search.worker.ending import (
     end_out_of_memory,
     fail_trial,
     finish_trial,
+    pause_for_promotion,
     pause_trial,
 )
 from search.worker.epoch_writer import EpochWriter
@@ -158,6 +159,10 @@ def _train_trial(attempt: Attempt) -> Ending:
                 return finish_trial(attempt, verdict)
             if _should_pause(attempt, record, config.epochs):
                 return pause_trial(attempt)
+            if _has_reached_pause(attempt, record, config.epochs):
+                reason = _continue_or_explain(attempt, record.epoch)
+                if reason:
+                    return pause_for_promotion(attempt, reason)
     except StopTraining:  # within an epoch
         return pause_trial(attempt)
     finally:
@@ -209,6 +214,32 @@ def _should_pause(attempt: Attempt, record: EpochRecord, epochs: int) -> bool:
     is_written = attempt.checkpoints.declined_epoch != record.epoch
     is_last = record.test is not None or record.epoch >= epochs
     return attempt.context.stop.is_requested and is_written and not is_last
+
+
+def _has_reached_pause(attempt: Attempt, record: EpochRecord, epochs: int) -> bool:
+    """Whether the trial may pause after this epoch, for the search to promote it later.
+
+    A trial whose objective writes no state continues, because it could not be resumed.
+    """
+    until = attempt.claim.until_epoch
+    if until is None or record.epoch < until or record.epoch >= epochs or record.test is not None:
+        return False
+    return attempt.checkpoints.has_state_of(record.epoch)
+
+
+def _continue_or_explain(attempt: Attempt, epoch: int) -> str:
+    """Let the trial continue to a later epoch, or return why it pauses.
+
+    Raises:
+        StoreError: when the database fails; the trial is resumed from this epoch later.
+    """
+    attempt.writer.write_all()
+    extended, reason = attempt.context.promotions.extend_claim(attempt.claim, epoch)
+    if extended is None:
+        return reason
+    attempt.claim = extended
+    attempt.checkpoints.pause_epoch = extended.until_epoch
+    return ""
 
 
 def _check_order(attempt: Attempt, record: EpochRecord) -> None:

@@ -29,7 +29,7 @@ from spaces.records import EpochRecord, Evidence
 from storage.database.database import now
 from storage.repositories.base import Repository
 from storage.repositories.findings import forget_warnings_after, save_finding
-from storage.repositories.leases import (
+from storage.repositories.ownership import (
     check_lease,
     end_attempt,
     make_lost_error,

@@ -23,29 +23,46 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, and_, func, insert, null, select, update
 from sqlalchemy.exc import IntegrityError
 
-from spaces.errors import LeaseLostError, StoreError
+from spaces.errors import StoreError
 from storage.database.database import inserted_id, now
 from storage.repositories.base import Repository
-from storage.repositories.device_time import (
-    Budget,
-    charge_lease,
-    charge_until_now,
-    lock_budget,
-    settle_charge,
-)
+from storage.repositories.device_time import Budget, charge_lease, charge_until_now, lock_budget
+from storage.repositories.epoch_budget import count_epochs_of, grant_epochs
 from storage.repositories.findings import save_finding
+from storage.repositories.ownership import (
+    check_lease,
+    end_attempt,
+    is_owned,
+    make_lost_error,
+    update_owned,
+)
 from storage.repositories.reaping import MAX_LOST_WORKERS, reap_lost
 from storage.repositories.remedies import enqueue_suggested
 from storage.rows import (
-    ACTIVE_STATES,
     FINAL_STATES,
     Claim,
+    EpochBudget,
+    NextStep,
     OptunaEnd,
     Outcome,
     SampledTrial,
     SuggestedRemedies,
 )
 from storage.tables.models import Study, Trial
+
+NEW_TRIAL = NextStep()
+"""A new trial that is trained to its end."""
+
+_CLAIMED = (
+    Trial.id,
+    Trial.attempt,
+    Trial.number,
+    Trial.optuna_trial_id,
+    Trial.config,
+    Trial.preset,
+    Trial.halvings,
+    Trial.until_epoch,
+)
 
 
 class LeaseRepository(Repository):
@@ -60,16 +77,31 @@ class LeaseRepository(Repository):
         max_lost: int = MAX_LOST_WORKERS,
         device: str | None = None,
         remedies: SuggestedRemedies | None = None,
+        step: NextStep | None = NEW_TRIAL,
+        epoch_budget: EpochBudget | None = None,
     ) -> Claim | None:
         """Claim a trial for `lease_s` seconds; exact with any number of processes.
 
-        A trial that was paused, or whose worker stopped responding, comes first. Then, while the
-        study has fewer than `budget` trials, a new one; it also runs in Optuna's tables if the
-        store knows them, and tries the first of `remedies` that no trial has tried, if nothing else
-        is enqueued. A trial that lost `max_lost` workers is failed instead.
+        A trial that was released, or whose worker stopped responding, comes first. Then what `step`
+        names: a trial that awaits its promotion or, while the study has fewer than `budget` trials,
+        a new one; it also runs in Optuna's tables if the store knows them, and tries the first of
+        `remedies` that no trial has tried, if nothing else is enqueued. A trial that lost
+        `max_lost` workers is failed instead.
+
+        Args:
+            study_id: of the study in the store.
+            budget: number of trials in all.
+            worker: name of the worker.
+            lease_s: seconds.
+            max_lost: see above.
+            device: where the trial will run.
+            remedies: see above.
+            step: None: only a trial that was released.
+            epoch_budget: limits the epochs of all trials together; None: no limit.
 
         Returns:
-            None when there is nothing left to do, or the study's device time is exhausted.
+            None when there is nothing left to do, the study's device time or its epochs are
+            exhausted, or another worker has promoted the trial of `step`.
 
         Raises:
             StoreError: when there is no such study, or the database fails.
@@ -89,14 +121,19 @@ class LeaseRepository(Repository):
             if device_time is not None and device_time.spent:
                 return None
             owner["charged_until"] = now() if device_time is None else null()
-            claim = self._claim_paused(connection, study_id, owner)
-            if claim is None:
-                if _count_trials(connection, study_id) >= budget:
-                    return None
-                if remedies is not None:
-                    enqueue_suggested(connection, self._optuna, optuna_study_id, remedies)
-                claim = self._create_trial(connection, study_id, optuna_study_id, owner)
-            if device_time is None:
+            claim = self._claim_paused(connection, study_id, owner, Trial.awaits_promotion == 0)
+            if claim is None and step is not None:
+                claim = self._claim_step(
+                    connection,
+                    study_id,
+                    optuna_study_id,
+                    owner,
+                    step,
+                    epoch_budget,
+                    budget,
+                    remedies,
+                )
+            if claim is None or device_time is None:
                 return claim
             left_s = charge_lease(connection, claim.trial_id, device_time, lease_s)
             return replace(claim, device_left_s=left_s)
@@ -170,7 +207,7 @@ class LeaseRepository(Repository):
             LeaseLostError: when another attempt owns the trial, or it ended.
         """
         with self._database.reading() as connection:
-            if connection.execute(select(Trial.id).where(_is_owned(claim))).scalar() is None:
+            if connection.execute(select(Trial.id).where(is_owned(claim))).scalar() is None:
                 raise make_lost_error(connection, claim)
 
     def release_trial(self, claim: Claim) -> None:
@@ -213,23 +250,45 @@ class LeaseRepository(Repository):
             if self._optuna.check_version(connection):
                 self._optuna.end_trial(connection, optuna_trial_id, optuna_end)
 
-    def _claim_paused(
-        self, connection: Connection, study_id: int, owner: Mapping[str, Any]
+    def _claim_step(
+        self,
+        connection: Connection,
+        study_id: int,
+        optuna_study_id: int,
+        owner: Mapping[str, Any],
+        step: NextStep,
+        epoch_budget: EpochBudget | None,
+        budget: int,
+        remedies: SuggestedRemedies | None,
     ) -> Claim | None:
-        """Claim the oldest paused trial, None when there is none."""
-        columns = (
-            Trial.id,
-            Trial.study_id,
-            Trial.attempt,
-            Trial.number,
-            Trial.optuna_trial_id,
-            Trial.config,
-            Trial.preset,
-            Trial.halvings,
-        )
+        """Claim the trial that a search chose, or create one; None where that is not possible."""
+        trained = 0 if step.number is None else count_epochs_of(connection, study_id, step.number)
+        granted = step.until_epoch
+        if epoch_budget is not None:
+            granted = grant_epochs(connection, study_id, epoch_budget, step.until_epoch, trained)
+            if granted is None:
+                return None
+        limited = {**owner, "until_epoch": granted, "awaits_promotion": 0}
+        if step.number is not None:
+            chosen = and_(Trial.awaits_promotion == 1, Trial.number == step.number)
+            return self._claim_paused(connection, study_id, {**limited, "reason": ""}, chosen)
+        if _count_trials(connection, study_id) >= budget:
+            return None
+        if remedies is not None:
+            enqueue_suggested(connection, self._optuna, optuna_study_id, remedies)
+        return self._create_trial(connection, study_id, optuna_study_id, limited)
+
+    def _claim_paused(
+        self,
+        connection: Connection,
+        study_id: int,
+        owner: Mapping[str, Any],
+        which: ColumnElement[bool],
+    ) -> Claim | None:
+        """Claim the oldest paused trial of a kind, None when there is none."""
         paused = (
-            select(*columns)
-            .where(Trial.study_id == study_id, Trial.state == "paused")
+            select(*_CLAIMED)
+            .where(Trial.study_id == study_id, Trial.state == "paused", which)
             .order_by(Trial.id)
             .limit(1)
         )
@@ -242,7 +301,7 @@ class LeaseRepository(Repository):
         connection.execute(update(Trial).where(Trial.id == row.id).values(values))
         return Claim(
             trial_id=row.id,
-            study_id=row.study_id,
+            study_id=study_id,
             attempt=row.attempt + 1,
             resume=is_bound,
             number=row.number,
@@ -250,6 +309,7 @@ class LeaseRepository(Repository):
             config=row.config,
             preset=row.preset,
             halvings=row.halvings,
+            until_epoch=owner.get("until_epoch", row.until_epoch),
         )
 
     def _create_trial(
@@ -281,6 +341,7 @@ class LeaseRepository(Repository):
             attempt=1,
             number=number,
             optuna_trial_id=optuna_trial_id,
+            until_epoch=owner.get("until_epoch"),
         )
 
     @contextmanager
@@ -300,66 +361,6 @@ class LeaseRepository(Repository):
                 found=" ".join(str(error.orig).split()),
                 next_step="use each Optuna study with one store only",
             ) from error
-
-
-def check_lease(lease_s: float) -> None:
-    """Check the length of a lease; one of NaN seconds would never end.
-
-    Raises:
-        ValueError: when it is not positive.
-    """
-    if not lease_s > 0:
-        raise ValueError(f"a lease lasts more than 0 seconds, not {lease_s!r}")
-
-
-def update_owned(connection: Connection, claim: Claim, **values: Any) -> None:
-    """Write to the trial of a claim, and lock it until the transaction ends.
-
-    Raises:
-        LeaseLostError: when another attempt owns the trial, or it ended.
-    """
-    written = connection.execute(update(Trial).where(_is_owned(claim)).values(**values))
-    if written.rowcount != 1:
-        raise make_lost_error(connection, claim)
-
-
-def make_lost_error(connection: Connection, claim: Claim) -> LeaseLostError:
-    """Make the error for a claim that is no longer valid: it names the current owner."""
-    row = connection.execute(
-        select(Trial.attempt, Trial.state, Trial.worker).where(Trial.id == claim.trial_id)
-    ).one_or_none()
-    trial = f"trial {claim.trial_id if claim.number is None else claim.number}"
-    refusal = f"attempt {claim.attempt} can no longer write to it"
-    if row is None:
-        return LeaseLostError(f"{trial} is no longer in the store; {refusal}")
-    if row.state in FINAL_STATES:
-        return LeaseLostError(f"{trial} is {row.state}; {refusal}")
-    if row.attempt == claim.attempt:
-        return LeaseLostError(f"{trial} was released and is now {row.state}; {refusal}")
-    owner = f"attempt {row.attempt} on worker {row.worker!r}"
-    return LeaseLostError(f"{trial} is now {row.state} as {owner}; {refusal}")
-
-
-def end_attempt(connection: Connection, claim: Claim, **values: Any) -> None:
-    """Make the last write of an attempt, and charge its device time.
-
-    Raises:
-        LeaseLostError: when another attempt owns the trial, or it ended.
-    """
-    budget = lock_budget(connection, claim.study_id)
-    charge = charge_until_now(has_ended=True) if budget is None else {}
-    update_owned(connection, claim, lease_until=None, **values, **charge)
-    if budget is not None:
-        settle_charge(connection, claim.trial_id, budget)
-
-
-def _is_owned(claim: Claim) -> ColumnElement[bool]:
-    """Whether a row is the claim's trial, and its attempt still owns it."""
-    return and_(
-        Trial.id == claim.trial_id,
-        Trial.attempt == claim.attempt,
-        Trial.state.in_(ACTIVE_STATES),
-    )
 
 
 def _lease_end(lease_s: float) -> ColumnElement[float]:

@@ -29,13 +29,26 @@ class RemedyRepository(Repository):
             optuna_id = select(Study.optuna_study_id).where(Study.id == study_id)
             return _read_tried(connection, connection.execute(optuna_id).scalar() or 0)
 
+    def has_enqueued(self, study_id: int) -> bool:
+        """Whether a configuration is enqueued: a preset, or a remedy that someone asked for.
+
+        It is false where the store does not know the version of Optuna's tables.
+        """
+        with self._database.reading() as connection:
+            if not self._optuna.check_version(connection):
+                return False
+            optuna_id = select(Study.optuna_study_id).where(Study.id == study_id)
+            return has_waiting(connection, connection.execute(optuna_id).scalar() or 0)
+
     def may_try_new(self, study_id: int) -> bool:
-        """Whether the next claim may try a remedy: no trial is paused, and nothing is enqueued.
+        """Whether the next claim may try a remedy: no trial was released, and nothing is enqueued.
 
         That is cheap, and may have changed when the trial is claimed. It is false where the store
         does not know the version of Optuna's tables.
         """
-        paused = select(Trial.id).where(Trial.study_id == study_id, Trial.state == "paused")
+        paused = select(Trial.id).where(
+            Trial.study_id == study_id, Trial.state == "paused", Trial.awaits_promotion == 0
+        )
         with self._database.reading() as connection:
             if not self._optuna.check_version(connection):
                 return False

@@ -61,6 +61,8 @@ class Trial(Table):
         halvings: how often its batch was halved after it ran out of memory.
         seen_at: when its worker last renewed the lease.
         signal: what ended it: a divergence signal, the kind of a pruner, or the type of an error.
+        until_epoch: where its current attempt pauses or ends; None: at the last epoch.
+        awaits_promotion: 1 while it is paused there, so that only the search resumes it.
     """
 
     __tablename__ = f"{PREFIX}trials"
@@ -96,6 +98,8 @@ class Trial(Table):
     charged_until: Mapped[float | None]
     halvings: Mapped[int] = mapped_column(server_default="0")
     seen_at: Mapped[float | None]
+    until_epoch: Mapped[int | None]
+    awaits_promotion: Mapped[int] = mapped_column(server_default="0")
 
 
 class Epoch(Table):

@@ -10,7 +10,7 @@ from spaces.errors import StoreError
 from storage.database.database import Database
 from storage.database.sqlite_file import no_store
 
-HEAD = "0003"
+HEAD = "0004"
 """The newest migration, as a constant because importing Alembic takes longer than the check."""
 
 VERSION_TABLE = "search_alembic_version"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy.special import ndtr
@@ -101,6 +102,18 @@ class Step:
     reason: str
 
 
+class Continuation(NamedTuple):
+    """Whether a trial that has reached a rung continues.
+
+    Attributes:
+        until_epoch: the next rung; None: it pauses.
+        reason: why it pauses, for people.
+    """
+
+    until_epoch: int | None
+    reason: str = ""
+
+
 @dataclass(frozen=True)
 class Outlook:
     """What the model expects of the trials of a study.
@@ -179,22 +192,35 @@ class FreezeThaw:
             return self._resume_most_hopeful(outlook, rows, reason)
         return self._choose_by_gain(outlook, rows, len(curves))
 
-    def continue_trial(self, curves: Sequence[TrialCurve], number: int) -> int | None:
-        """Return the next rung of a running trial that has reached one; None: pause it.
+    def continue_trial(self, curves: Sequence[TrialCurve], number: int) -> Continuation:
+        """Decide whether a running trial that has reached a rung continues to the next one.
 
-        It continues while it is expected to beat the best complete trial.
+        It does while it is expected to beat the best complete trial.
         """
-        if len(curves) < self.config.start_trials and self.config.start_trials > 1:
-            return None
+        if len(curves) < self.config.start_trials:
+            return Continuation(None, f"the first {self.config.start_trials} trials start first")
         outlook = self.look_ahead(curves)
         row = next(row for row, curve in enumerate(outlook.curves) if curve.number == number)
         until = self.config.next_rung(outlook.curves[row].epoch)
         if len(outlook.rows_in("complete")) < MIN_COMPLETE:
             hope_M = outlook.mean_M + outlook.deviation_M
             rivals = outlook.rows_in("paused")
-            is_first = all(hope_M[row] >= hope_M[rival] for rival in rivals)
-            return until if is_first else None
-        return until if outlook.mean_M[row] >= outlook.reference else None
+            if all(hope_M[row] >= hope_M[rival] for rival in rivals):
+                return Continuation(until)
+            return Continuation(None, "another trial is more promising")
+        if outlook.mean_M[row] >= outlook.reference:
+            return Continuation(until)
+        chance = outlook.chance_to_lead(row)
+        return Continuation(None, f"{chance:.0%} chance to beat the best complete trial")
+
+    def rank_paused(self, curves: Sequence[TrialCurve]) -> list[int]:
+        """Return the numbers of the paused trials, the most promising first."""
+        if not any(curve.state == "paused" and curve.epoch for curve in curves):
+            return []
+        outlook = self.look_ahead(curves)
+        hope_M = outlook.mean_M + outlook.deviation_M
+        rows = sorted(outlook.rows_in("paused"), key=lambda row: -hope_M[row])
+        return [outlook.curves[row].number for row in rows]
 
     def propose(self, curves: Sequence[TrialCurve], number: int) -> Params:
         """Return the configuration of a new trial.

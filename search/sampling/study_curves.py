@@ -1,0 +1,83 @@
+"""The trials of a stored study as learning curves, and the freeze-thaw search over them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from search.planning.plan import Plan, complete_config
+from search.sampling.freeze_thaw.curves import CurveState, TrialCurve, accumulate_scores
+from search.sampling.freeze_thaw.encoding import EncodedSpace
+from search.sampling.freeze_thaw.engine import FreezeThaw, FreezeThawConfig, make_rungs
+from search.stored_study import sampled_values
+from storage.repositories.promotions import StoredCurve
+from storage.rows import FINAL_STATES
+from storage.store import Store
+
+
+class StudyCurves:
+    """Reads the curves of a study; trials that have ended are read once.
+
+    Args:
+        store: an open store.
+        study_id: of the study in the store.
+        plan: of the study.
+    """
+
+    def __init__(self, store: Store, study_id: int, plan: Plan) -> None:
+        self._store = store
+        self._study_id = study_id
+        self._plan = plan
+        self._ended: dict[int, TrialCurve | None] = {}
+
+    def read_curves(self) -> list[TrialCurve]:
+        """Read the trials as they are now, ordered by number.
+
+        A failed trial, and one without a configuration yet, is left out.
+
+        Raises:
+            StoreError: when the database fails.
+        """
+        found = dict(self._ended)
+        for stored in self._store.promotions.list_curves(self._study_id, self._ended):
+            found[stored.trial_id] = self._make_curve(stored)
+            if stored.state in FINAL_STATES:
+                self._ended[stored.trial_id] = found[stored.trial_id]
+        curves = [curve for curve in found.values() if curve is not None]
+        return sorted(curves, key=lambda curve: curve.number)
+
+    def _make_curve(self, stored: StoredCurve) -> TrialCurve | None:
+        if stored.state == "failed" or stored.number is None or stored.config is None:
+            return None
+        spec = self._plan.spec
+        params, _ = sampled_values(spec, stored.config)
+        scores = accumulate_scores(stored.metrics, spec.metric)
+        if stored.state == "diverged":
+            scores[max(scores, default=1)] = math.nan
+        return TrialCurve(
+            stored.number, params, scores, _find_state(stored), stored.until_epoch or spec.epochs
+        )
+
+
+def _find_state(stored: StoredCurve) -> CurveState:
+    if stored.state == "complete":
+        return "complete"
+    if stored.state in FINAL_STATES:
+        return "ended"
+    return "paused" if stored.awaits_promotion else "running"
+
+
+def make_engine(plan: Plan) -> FreezeThaw:
+    """Make the search of a study from its plan."""
+    spec = plan.spec
+    fixed: dict[str, Any] = dict(complete_config(plan.objective, plan.starting_tree(None)))
+    dimensions = {path: spec.space[path] for path in plan.order}
+    pauses = spec.sampler.kind == "auto"
+    rungs = make_rungs(spec.epochs, spec.sampler.first_rung) if pauses else (spec.epochs,)
+    config = FreezeThawConfig(
+        direction=spec.metric.direction,
+        rungs=rungs,
+        start_trials=min(spec.sampler.startup_trials, spec.trials),
+        seed=spec.seed,
+    )
+    return FreezeThaw(EncodedSpace(dimensions, fixed), config)

@@ -1,0 +1,143 @@
+"""Chooses what a worker trains next, and whether a trial continues past the epoch of a pause."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from search.planning.plan import Plan
+from search.sampling.freeze_thaw.engine import FreezeThaw
+from search.sampling.study_curves import StudyCurves
+from storage.files.checkpoints import StoredCheckpoints
+from storage.files.study_files import StudyFiles
+from storage.repositories.leases import NEW_TRIAL
+from storage.rows import Claim, EpochBudget, NextStep, StoredStudy
+from storage.store import Store
+
+logger = logging.getLogger(__name__)
+
+EPOCHS_SPENT = "epoch budget exhausted; raise --epochs-budget to continue"
+
+
+class StudyBudget(NamedTuple):
+    """The limits of a study that may be raised while it runs.
+
+    Attributes:
+        trials: number of trials.
+        epochs: limit on the epochs of all trials together; None: no limit.
+    """
+
+    trials: int
+    epochs: EpochBudget | None
+
+
+def read_budget(store: Store, stored: StoredStudy) -> StudyBudget:
+    """Read the limits. A second `search run` may have raised them since the worker started."""
+    definition = (store.studies.find_study(stored.name) or stored).definition
+    epochs = definition.get("epochs_budget")
+    limit = None if epochs is None else EpochBudget(int(epochs), int(definition["epochs"]))
+    return StudyBudget(int(definition["trials"]), limit)
+
+
+@dataclass
+class Promotions:
+    """Decides for a study whose sampler pauses trials; for any other, each trial runs to its end.
+
+    Attributes:
+        store: an open store.
+        stored: the study.
+        plan: of the study.
+        files: with the checkpoints of paused trials.
+        engine: decides.
+        curves: what it decides by.
+    """
+
+    store: Store
+    stored: StoredStudy
+    plan: Plan
+    files: StudyFiles
+    engine: FreezeThaw
+    curves: StudyCurves
+    _is_settled: bool = field(default=False, init=False)
+
+    @property
+    def pauses(self) -> bool:
+        """Whether trials pause at all."""
+        return self.plan.spec.sampler.kind == "auto"
+
+    def choose_step(self, budget: StudyBudget) -> NextStep | None:
+        """Choose what a free worker trains next; None when no paused trial is worth its epochs.
+
+        An enqueued configuration comes before what the search would choose.
+
+        Raises:
+            StoreError: when the database fails.
+        """
+        if not self.pauses:
+            return NEW_TRIAL
+        first = NextStep(None, self.engine.config.rungs[0])
+        started = sum(self.store.trials.count_by_state(self.stored.id).values())
+        may_start = started < budget.trials
+        if may_start and self.store.remedies.has_enqueued(self.stored.id):
+            return first
+        chosen = self.engine.choose_step(self.curves.read_curves(), may_start=may_start)
+        if chosen is None:
+            return None
+        if chosen.number is not None:
+            logger.info(
+                "trial %d resumes until epoch %d: %s",
+                chosen.number,
+                chosen.until_epoch,
+                chosen.reason,
+            )
+        return NextStep(chosen.number, chosen.until_epoch)
+
+    def extend_claim(self, claim: Claim, epochs: int) -> tuple[Claim | None, str]:
+        """Decide whether a trial that has reached its pause continues at once.
+
+        Args:
+            claim: of the trial, whose epochs the store has.
+            epochs: that the trial has been trained for.
+
+        Returns:
+            The claim with the next epoch at which it pauses, or None with the reason to pause.
+
+        Raises:
+            LeaseLostError: when another attempt owns the trial.
+            StoreError: when the database fails.
+        """
+        budget = read_budget(self.store, self.stored)
+        until, reason = self._choose_until(claim, budget)
+        if until is None:
+            return None, reason
+        extended = self.store.promotions.extend_trial(claim, until, budget.epochs)
+        return extended, EPOCHS_SPENT
+
+    def _choose_until(self, claim: Claim, budget: StudyBudget) -> tuple[int | None, str]:
+        """The next epoch at which the trial pauses, and why it pauses now if there is none."""
+        epochs = self.plan.spec.epochs
+        if not self.pauses or _is_remedy(claim) or claim.number is None:
+            return epochs, ""
+        chosen = self.engine.continue_trial(self.curves.read_curves(), claim.number)
+        return chosen.until_epoch, chosen.reason
+
+    def drop_checkpoints(self) -> None:
+        """Remove the checkpoints of the least promising paused trials beyond the study's limit."""
+        most = self.plan.spec.sampler.checkpoints
+        waiting = self.store.promotions.list_awaiting(self.stored.id)
+        if len(waiting) <= most:
+            return
+        hopes = self.engine.rank_paused(self.curves.read_curves())
+        for number in hopes[most:]:
+            if number not in waiting:
+                continue
+            states = StoredCheckpoints(self.files, self.files.trial_stem(self.stored.name, number))
+            with suppress(OSError):
+                states.remove_up_to(waiting[number])
+
+
+def _is_remedy(claim: Claim) -> bool:
+    """Whether a trial tries a remedy, whose outcome is to be compared at the last epoch."""
+    return (claim.preset or "").startswith("remedy of")
