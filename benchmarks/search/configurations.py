@@ -64,6 +64,15 @@ def to_unit(dimension: FloatRange | IntRange, value: Scalar) -> float:
     return (number - low) / (high - low)
 
 
+def nearest_value(dimension: Parameter, value: Scalar) -> Scalar:
+    """The value itself where the dimension has it, else its nearest bound or its first choice."""
+    if dimension.contains(value):
+        return value
+    if isinstance(dimension, Choice):
+        return dimension.choices[0]
+    return min(max(value or 0, dimension.low), dimension.high)  # type: ignore[type-var]
+
+
 class Encoding:
     """Coordinates of configurations: numbers in [0, 1], choices one-hot.
 
@@ -105,3 +114,37 @@ def _index_of(dimension: Choice, value: Scalar) -> int:
         if value == choice and isinstance(value, bool) == isinstance(choice, bool):
             return index
     raise ValueError(f"{value!r} is none of {dimension}")
+
+
+def mutate_params(
+    space: Mapping[str, Parameter],
+    params: Mapping[str, Scalar],
+    generator: np.random.Generator,
+    *,
+    chance: float,
+    spread: float,
+) -> dict[str, Scalar]:
+    """Change some of the values of a configuration.
+
+    Args:
+        space: dimensions, parents before those that depend on them.
+        params: the active values.
+        generator: of NumPy.
+        chance: that a dimension changes; one that has become active is drawn.
+        spread: standard deviation of a change, in units of the axis; a choice is drawn again.
+    """
+    changed: dict[str, Scalar] = {}
+    for name, dimension in space.items():
+        if not is_active(dimension.when, changed):
+            continue
+        unit = float(generator.random())
+        if name not in params:
+            changed[name] = from_unit(dimension, unit)
+        elif generator.random() >= chance:
+            changed[name] = params[name]
+        elif isinstance(dimension, Choice):
+            changed[name] = from_unit(dimension, unit)
+        else:
+            moved = to_unit(dimension, params[name]) + spread * float(generator.normal())
+            changed[name] = from_unit(dimension, min(max(moved, 0.0), 1 - 1e-9))
+    return changed
