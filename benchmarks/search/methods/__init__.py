@@ -11,7 +11,7 @@ from benchmarks.search.methods.random_search import RandomSearch
 from benchmarks.search.methods.three_epochs import ThreeEpochs
 from benchmarks.search.tasks.base import Task
 
-__all__ = ["METHODS", "Method", "Run", "make_method", "version_of"]
+__all__ = ["FAST", "METHODS", "Method", "Run", "make_method", "version_of"]
 
 METHODS: dict[str, tuple[Callable[[Task, int], Method], str]] = {
     "random": (RandomSearch, "1"),
@@ -22,6 +22,10 @@ METHODS: dict[str, tuple[Callable[[Task, int], Method], str]] = {
     "optuna_gp": (make_gp, "1"),
 }
 """Name → constructor and version; a new version makes earlier results of the method invalid."""
+
+
+FAST = ("random", "tpe_median", "tpe_hyperband", "halving", "three_epochs")
+"""Methods that take seconds for a run."""
 
 
 def make_method(name: str, task: Task, seed: int) -> Method:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from spaces.config import Direction
 from spaces.parameters import Parameter, Scalar
@@ -24,6 +24,7 @@ class Task(ABC):
         presets: configurations that a method may try first; may be empty.
         best: the best true score, found by a long search.
         median: the true score of the median random configuration.
+        version: changes with the curves, which makes earlier results invalid.
         regret_unit: `percent`: of the best score; `normalized`: 0 the best, 100 the median.
     """
 
@@ -34,6 +35,7 @@ class Task(ABC):
     presets: Sequence[Params] = ()
     best: float
     median: float
+    version: str = "1"
     regret_unit: Literal["percent", "normalized"] = "percent"
 
     @abstractmethod
@@ -51,6 +53,10 @@ class Task(ABC):
     @abstractmethod
     def true_score(self, params: Mapping[str, Scalar]) -> float:
         """The best metric over all epochs, without the noise of a seed."""
+
+    def description(self) -> dict[str, Any]:
+        """Facts for the report: how it was made, and how good its surrogate is."""
+        return {"best": self.best, "median": self.median}
 
     def regret(self, params: Mapping[str, Scalar]) -> float:
         """How far a configuration is from the best, in the task's unit; never below 0."""

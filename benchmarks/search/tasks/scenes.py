@@ -96,6 +96,7 @@ class SceneTask(Task):
         self._dips = campaign.metrics / np.maximum(self._curves.running, 1e-9)
         self._shapes = self._curves.shapes(campaign.points)
         self._seed_noise = SeedNoise.read(self.epochs)
+        self.version = self.facts["recording"]
         self.best, self.median = self.facts["best"], self.facts["median"]
 
     def curve(self, params: Mapping[str, Scalar], seed: int) -> list[float]:
@@ -112,6 +113,10 @@ class SceneTask(Task):
     def true_score(self, params: Mapping[str, Scalar]) -> float:
         """The last epoch of the mean curve."""
         return float(self._curves.predict(self._encoding.encode(params)[None])[0, -1])
+
+    def description(self) -> dict[str, Any]:
+        """What was fitted, except the hyperparameters."""
+        return {name: value for name, value in self.facts.items() if name != "components"}
 
 
 def load_facts(name: str, campaign: Campaign) -> dict[str, Any]:
