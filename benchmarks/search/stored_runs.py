@@ -41,8 +41,16 @@ class StoredRuns:
         """Write a finished run."""
         self.rows[key] = {"key": key, **row}
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        line = json.dumps(self.rows[key]) + "\n"
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(self.rows[key]) + "\n")
+            file.write(f"\n{line}" if self._is_cut_off() else line)
+
+    def _is_cut_off(self) -> bool:
+        """Whether the last line lacks its end; the next run would be appended to it."""
+        with self.path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - 1))
+            return size > 0 and file.read() != b"\n"
 
     def select(self, keys: Iterable[str]) -> list[dict[str, Any]]:
         """The runs with these keys, of those that are finished."""

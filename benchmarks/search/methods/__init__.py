@@ -16,7 +16,7 @@ __all__ = ["FAST", "METHODS", "Method", "Run", "make_method", "version_of"]
 METHODS: dict[str, tuple[Callable[[Task, int], Method], str]] = {
     "random": (RandomSearch, "1"),
     "tpe_median": (make_median, "1"),
-    "tpe_hyperband": (make_hyperband, "1"),
+    "tpe_hyperband": (make_hyperband, "2"),
     "halving": (SuccessiveHalving, "1"),
     "three_epochs": (ThreeEpochs, "1"),
     "optuna_gp": (make_gp, "1"),

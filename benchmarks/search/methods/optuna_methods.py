@@ -45,6 +45,7 @@ class OptunaMethod(ObservingMethod):
         super().__init__(task, seed)
         self.pruner, self.direction, self.flat = pruner, task.direction, flat
         self.study = optuna.create_study(
+            study_name=f"benchmark-{seed}",  # Hyperband assigns brackets by the study's name
             direction=task.direction,
             sampler=sampler,
             pruner=pruner_from_config(pruner, task.epochs),

@@ -50,7 +50,7 @@ SPACE: dict[str, Parameter] = {
 BALANCED_ACCURACY = 3
 """The output that is the validation balanced accuracy."""
 
-BATCH = 500
+BATCH = 20
 """Configurations that are evaluated together."""
 
 FITTED = Path(__file__).parent / "fitted" / "lcbench.json"
@@ -103,7 +103,7 @@ class LcbenchTask(Task):
         return self._known[key]
 
     def _search_long(self) -> dict[str, float]:
-        best, median = find_best(SPACE, self._score_many, rounds=40)
+        best, median = find_best(SPACE, self._score_many, random=5000, rounds=20)
         return {"best": round(best, 6), "median": round(median, 6)}
 
     def _score_many(self, many: Sequence[Params]) -> np.ndarray:
