@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from benchmarks.search.methods.base import Method, Run
+from benchmarks.search.methods.freeze_thaw import FreezeThawMethod, make_full_gp, make_informed
 from benchmarks.search.methods.halving import SuccessiveHalving
 from benchmarks.search.methods.optuna_methods import make_gp, make_hyperband, make_median
 from benchmarks.search.methods.random_search import RandomSearch
@@ -20,6 +21,9 @@ METHODS: dict[str, tuple[Callable[[Task, int], Method], str]] = {
     "halving": (SuccessiveHalving, "1"),
     "three_epochs": (ThreeEpochs, "1"),
     "optuna_gp": (make_gp, "1"),
+    "ours": (FreezeThawMethod, "1"),
+    "ours_informed": (make_informed, "1"),
+    "ours_full": (make_full_gp, "1"),
 }
 """Name → constructor and version; a new version makes earlier results of the method invalid."""
 

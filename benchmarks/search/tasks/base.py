@@ -22,6 +22,7 @@ class Task(ABC):
         direction: of the metric.
         space: dimension → what it can be, in an order in which conditions can be decided.
         presets: configurations that a method may try first; may be empty.
+        fixed: values of the configuration that are not searched, by dotted path.
         best: the best true score, found by a long search.
         median: the true score of the median random configuration.
         version: changes with the curves, which makes earlier results invalid.
@@ -33,6 +34,7 @@ class Task(ABC):
     direction: Direction = "maximize"
     space: Mapping[str, Parameter]
     presets: Sequence[Params] = ()
+    fixed: Mapping[str, Any] = {}
     best: float
     median: float
     version: str = "1"

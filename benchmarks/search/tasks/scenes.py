@@ -25,7 +25,7 @@ from benchmarks.search.tasks.curves import (
 )
 from benchmarks.search.tasks.gaussian_process import Hyperparameters
 from benchmarks.search.tasks.long_search import find_best
-from search.planning.plan import make_plan
+from search.planning.plan import complete_config, make_plan
 from spaces.loader import load_study
 from spaces.parameters import Parameter, Scalar, is_active
 from spaces.recordings import read_recording
@@ -88,6 +88,8 @@ class SceneTask(Task):
         campaign = Campaign(name)
         self.epochs, self.space = campaign.epochs, campaign.space
         self.presets = campaign.presets()
+        plan = campaign.plan
+        self.fixed = dict(complete_config(plan.objective, plan.starting_tree(None)))
         self.facts = load_facts(name, campaign)
         fitted = [read_hyperparameters(row) for row in self.facts["components"]]
         groups = campaign.encoding.groups

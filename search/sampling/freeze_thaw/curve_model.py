@@ -70,9 +70,16 @@ class Scales:
         return cls(vector[:-4], final, approach, own_final, own_approach)
 
 
-def prior_scales(dimensions: int) -> tuple[Scales, Floats]:
-    """Return medians and standard deviations of the log-normal priors of the hyperparameters."""
-    lengths = np.full(dimensions, math.log(0.35 * math.sqrt(dimensions)))
+def prior_scales(dimensions: int, lengths_D: Floats | None = None) -> tuple[Scales, Floats]:
+    """Return medians and standard deviations of the log-normal priors of the hyperparameters.
+
+    Args:
+        dimensions: number of dimensions.
+        lengths_D: logarithms of the medians of the length scales, where they are known.
+    """
+    lengths = lengths_D
+    if lengths is None:
+        lengths = np.full(dimensions, math.log(0.35 * math.sqrt(dimensions)))
     medians = Scales(lengths, 0.0, math.log(0.4), math.log(0.35), math.log(0.4))
     deviations = np.concatenate([np.full(dimensions, 0.8), [0.4, 0.6, 0.7, 0.6]])
     return medians, deviations
@@ -113,9 +120,17 @@ def squared_distances(left_AF: Floats, right_BF: Floats) -> Floats:
     return squared
 
 
-def fit_scales(data: CurveData, start: Scales | None = None) -> Scales:
-    """Fit the hyperparameters: the maximum of the posterior, by L-BFGS with its gradient."""
-    medians, deviations = prior_scales(data.dimensions)
+def fit_scales(
+    data: CurveData, start: Scales | None = None, lengths_D: Floats | None = None
+) -> Scales:
+    """Fit the hyperparameters: the maximum of the posterior, by L-BFGS with its gradient.
+
+    Args:
+        data: the observations.
+        start: where the fit starts; None: at the medians of the priors.
+        lengths_D: see `prior_scales`.
+    """
+    medians, deviations = prior_scales(data.dimensions, lengths_D)
     objective = _Objective(_keep_longest(data, FITTED_TRIALS), medians.to_vector(), deviations)
     first = medians.to_vector() if start is None else start.to_vector()
     center = medians.to_vector()

@@ -102,6 +102,12 @@ class EncodedSpace:
             unit_PD[:, column] = np.where(moves_PD[:, column], moved, unit_PD[:, column])
         return self._complete(unit_PD)
 
+    def move(self, points: Points, other: Points, column: int) -> Points:
+        """Return the points with one dimension of other points."""
+        unit_PD = points.unit_PD.copy()
+        unit_PD[:, column] = other.unit_PD[:, column]
+        return self._complete(unit_PD)
+
     def encode(self, configurations: Sequence[Mapping[str, Scalar]]) -> Points:
         """Encode sampled values by dotted path; a dimension without a value is inactive.
 

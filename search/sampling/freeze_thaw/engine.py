@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from scipy.special import ndtr
@@ -29,8 +29,20 @@ from spaces.parameters import Scalar
 
 Params = dict[str, Scalar]
 
-PriorMean = Callable[[Sequence[Mapping[str, Scalar]]], Floats]
-"""What earlier studies teach: configurations → expected normal scores."""
+
+class Prior(Protocol):
+    """What earlier studies teach.
+
+    Attributes:
+        lengths_D: logarithms of the length scales that they suggest for the dimensions.
+    """
+
+    lengths_D: Floats | None
+
+    def __call__(self, configurations: Sequence[Mapping[str, Scalar]]) -> Floats:
+        """Return expected normal scores of configurations."""
+        ...
+
 
 MIN_COMPLETE = 3
 """So many trials are completed before the improvement over the best one counts."""
@@ -153,15 +165,15 @@ class FreezeThaw:
     Args:
         space: of the study.
         config: settings.
-        prior_mean: what earlier studies teach; None where nothing is known.
+        prior: what earlier studies teach; None where nothing is known.
     """
 
     def __init__(
-        self, space: EncodedSpace, config: FreezeThawConfig, prior_mean: PriorMean | None = None
+        self, space: EncodedSpace, config: FreezeThawConfig, prior: Prior | None = None
     ) -> None:
         self.space = space
         self.config = config
-        self.prior_mean = prior_mean
+        self.prior = prior
         self._cached: tuple[tuple[TrialCurve, ...], Outlook] | None = None
 
     def choose_step(self, curves: Sequence[TrialCurve], *, may_start: bool = True) -> Step | None:
@@ -264,7 +276,8 @@ class FreezeThaw:
         observed = make_observations(seen, self.config.rungs, self.config.epochs, sign)
         prior_M = self._prior_of([curve.params for curve in seen])
         data = CurveData(features_MF, owner_F, len(self.space), observed, prior_M)
-        model = CurveModel(data, fit_scales(data))
+        lengths_D = None if self.prior is None else self.prior.lengths_D
+        model = CurveModel(data, fit_scales(data, lengths_D=lengths_D))
         running = [curve for curve in curves if curve.state == "running" and curve.until_epoch]
         if running:
             model = self._believe_running(model, seen, waiting)
@@ -302,21 +315,21 @@ class FreezeThaw:
         return CurveModel(data, model.scales)
 
     def _prior_of(self, configurations: Sequence[Mapping[str, Scalar]]) -> Floats | None:
-        return None if self.prior_mean is None else self.prior_mean(configurations)
+        return None if self.prior is None else self.prior(configurations)
 
     def _propose_first(self, generator: np.random.Generator) -> Params:
         """A random configuration; the most promising of some where earlier studies teach."""
-        if self.prior_mean is None:
+        if self.prior is None:
             return self.space.decode(self.space.sample(generator, 1), 0)
         points = self.space.sample(generator, 60)
-        expected = self.prior_mean([self.space.decode(points, row) for row in range(len(points))])
+        expected = self.prior([self.space.decode(points, row) for row in range(len(points))])
         return self.space.decode(points, int(np.argmax(expected)))
 
     def _search_candidates(
         self, outlook: Outlook, generator: np.random.Generator
     ) -> tuple[Points, int, float]:
         """The candidates, the row of the best one, and its expected improvement."""
-        search = CandidateSearch(self.space, outlook.model, self.prior_mean, generator)
+        search = CandidateSearch(self.space, outlook.model, self.prior, generator)
         order = np.argsort(-outlook.mean_M, kind="stable")
         reference = outlook.reference
         if not math.isfinite(reference):
