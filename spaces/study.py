@@ -45,6 +45,13 @@ class SamplerConfig(Frozen):
             "ones, start again from the first epoch if they are resumed"
         ),
     )
+    knowledge: bool = Field(
+        default=True,
+        description=(
+            "auto and gp only: start from what recorded campaigns teach about weights, losses and "
+            "learning rates, and trust it less as the study's own trials speak"
+        ),
+    )
     name: str | None = Field(default=None, description="optuna only: class in optuna.samplers")
     options: dict[str, Any] = Field(
         default={}, description="optuna only: arguments of that class, without the seed"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from search.planning.plan import Plan, complete_config
 from search.sampling.freeze_thaw.curves import CurveState, TrialCurve, accumulate_scores
 from search.sampling.freeze_thaw.encoding import EncodedSpace
 from search.sampling.freeze_thaw.engine import FreezeThaw, FreezeThawConfig, make_rungs
+from search.sampling.freeze_thaw.prior import Lesson, StudyPrior, applies_to, load_shipped
 from search.stored_study import sampled_values
 from storage.repositories.promotions import StoredCurve
 from storage.rows import FINAL_STATES
@@ -67,11 +69,20 @@ def _find_state(stored: StoredCurve) -> CurveState:
     return "paused" if stored.awaits_promotion else "running"
 
 
-def make_engine(plan: Plan) -> FreezeThaw:
-    """Make the search of a study from its plan."""
+LEARNED_METRICS = ("miou", "macro_f1")
+"""Metrics of a segmentation that what ships with the package is about."""
+
+
+def make_engine(plan: Plan, lessons: Sequence[Lesson] = ()) -> FreezeThaw:
+    """Make the search of a study from its plan.
+
+    Args:
+        plan: of the study.
+        lessons: of earlier studies, in addition to what ships with the package.
+    """
     spec = plan.spec
     fixed: dict[str, Any] = dict(complete_config(plan.objective, plan.starting_tree(None)))
-    dimensions = {path: spec.space[path] for path in plan.order}
+    space = EncodedSpace({path: spec.space[path] for path in plan.order}, fixed)
     pauses = spec.sampler.kind == "auto"
     rungs = make_rungs(spec.epochs, spec.sampler.first_rung) if pauses else (spec.epochs,)
     config = FreezeThawConfig(
@@ -80,4 +91,18 @@ def make_engine(plan: Plan) -> FreezeThaw:
         start_trials=min(spec.sampler.startup_trials, spec.trials),
         seed=spec.seed,
     )
-    return FreezeThaw(EncodedSpace(dimensions, fixed), config)
+    return FreezeThaw(space, config, _make_prior(plan, space, fixed, lessons))
+
+
+def _make_prior(
+    plan: Plan, space: EncodedSpace, fixed: Mapping[str, Any], lessons: Sequence[Lesson]
+) -> StudyPrior | None:
+    """What is known about the study's configurations; None where nothing applies."""
+    spec = plan.spec
+    if not applies_to(space, fixed):
+        return None
+    is_about = spec.objective == "segmentation" and spec.metric.name in LEARNED_METRICS
+    knowledge = load_shipped() if spec.sampler.knowledge and is_about else None
+    if lessons:
+        knowledge = (knowledge or load_shipped().without_all()).add_lessons(lessons)
+    return None if knowledge is None else StudyPrior(knowledge, space, fixed, spec.epochs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Sequence
+from functools import cached_property
 from typing import cast
 
 import optuna
@@ -15,6 +16,7 @@ from search.pruners.build import build_pruner
 from search.pruners.median import Peers
 from search.sampling.buffered_storage import BufferedStorage
 from search.sampling.curve_sampler import CurveSampler
+from search.sampling.freeze_thaw.engine import FreezeThaw
 from search.sampling.history import History
 from search.sampling.sampler import TrialSeededSampler, suggest_params
 from search.sampling.study_curves import StudyCurves, make_engine
@@ -46,7 +48,7 @@ class WorkerStudy(optuna.Study):
         curves: StudyCurves | None = None,
     ) -> None:
         self.curves = curves
-        self.engine = make_engine(plan)
+        self._plan = plan
         self._buffered_storage = BufferedStorage(storage, history)
         super().__init__(
             name,
@@ -58,6 +60,11 @@ class WorkerStudy(optuna.Study):
         self._engine = storage.engine
         self.peers = peers
         self._complete: tuple[int, list[FrozenTrial]] | None = None
+
+    @cached_property
+    def engine(self) -> FreezeThaw:
+        """The search of the kinds of sampler that decide by learning curves."""
+        return make_engine(self._plan)
 
     def _make_curve_sampler(self, seed: int) -> BaseSampler:
         assert self.curves is not None

@@ -133,7 +133,7 @@ class WorkerContext:
     def promotions(self) -> Promotions:
         """Chooses what is trained next."""
         curves = StudyCurves(self.store, self.stored.id, self.plan)
-        return Promotions(self.store, self.stored, self.plan, self.files, self.study.engine, curves)
+        return Promotions(self.store, self.stored, self.plan, self.files, self.study, curves)
 
     def load_data(self, config: TrialConfig) -> None:
         """Load the data of a configuration, unless they are still loaded from the last trial."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from search.planning.plan import Plan
 from search.sampling.freeze_thaw.engine import FreezeThaw
 from search.sampling.study_curves import StudyCurves
+from search.sampling.worker_study import WorkerStudy
 from storage.files.checkpoints import StoredCheckpoints
 from storage.files.study_files import StudyFiles
 from storage.repositories.leases import NEW_TRIAL
@@ -50,7 +51,7 @@ class Promotions:
         stored: the study.
         plan: of the study.
         files: with the checkpoints of paused trials.
-        engine: decides.
+        study: has the search that decides.
         curves: what it decides by.
     """
 
@@ -58,9 +59,13 @@ class Promotions:
     stored: StoredStudy
     plan: Plan
     files: StudyFiles
-    engine: FreezeThaw
+    study: WorkerStudy
     curves: StudyCurves
-    _is_settled: bool = field(default=False, init=False)
+
+    @property
+    def engine(self) -> FreezeThaw:
+        """The search."""
+        return self.study.engine
 
     @property
     def pauses(self) -> bool:

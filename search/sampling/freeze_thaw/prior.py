@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -88,6 +88,14 @@ class Knowledge:
         kept = tuple(lesson for lesson in self.lessons if lesson.name not in names)
         return Knowledge(kept, self.scales)
 
+    def without_all(self) -> Knowledge:
+        """Return the length scales alone."""
+        return Knowledge((), self.scales)
+
+    def add_lessons(self, lessons: Sequence[Lesson]) -> Knowledge:
+        """Return what these teach together with further ones."""
+        return Knowledge((*self.lessons, *lessons), self.scales)
+
     @cached_property
     def model(self) -> CurveModel:
         """The posterior over final scores, given all lessons."""
@@ -161,9 +169,6 @@ class StudyPrior:
     def _expect(self, configurations: Sequence[Mapping[str, Scalar]]) -> Floats:
         complete = [{**self._fixed, **params} for params in configurations]
         return self._model.predict_new(describe_configs(complete, self._epochs)).mean_P
-
-
-PriorMaker = Callable[[EncodedSpace, Mapping[str, Any], int], StudyPrior | None]
 
 
 def applies_to(space: EncodedSpace, fixed: Mapping[str, Any]) -> bool:
