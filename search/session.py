@@ -83,11 +83,29 @@ def open_session(
     plan = make_plan(spec)
     store = location.open()
     try:
+        check_sampler(store, spec)
         stored = _find_or_create(store, plan, location, accept_change=accept_change)
     except BaseException:
         store.close()
         raise
     return Session(location, store, stored, plan, location.files())
+
+
+def check_sampler(store: Store, spec: StudySpec) -> None:
+    """Check what a study's sampler needs: earlier studies, or a sampler of Optuna's by name.
+
+    Raises:
+        StudyError: when there is none of that name, or it cannot be used.
+    """
+    sampler = spec.sampler
+    if sampler.learn_from:
+        from search.sampling.earlier_studies import load_earlier_studies
+
+        load_earlier_studies(store, sampler.learn_from, spec.metric)
+    if sampler.kind == "optuna":
+        from search.sampling.named_sampler import make_named_sampler
+
+        make_named_sampler(sampler, 0)
 
 
 def discard_untried(session: Session) -> bool:

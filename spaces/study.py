@@ -52,6 +52,13 @@ class SamplerConfig(Frozen):
             "learning rates, and trust it less as the study's own trials speak"
         ),
     )
+    learn_from: tuple[str, ...] = Field(
+        default=(),
+        description=(
+            "auto and gp only: earlier studies with the same metric, each the name of a study in "
+            "this store, STORE#STUDY, or a file of recorded trials"
+        ),
+    )
     name: str | None = Field(default=None, description="optuna only: class in optuna.samplers")
     options: dict[str, Any] = Field(
         default={}, description="optuna only: arguments of that class, without the seed"

@@ -10,7 +10,15 @@ from search.planning.plan import Plan, complete_config
 from search.sampling.freeze_thaw.curves import CurveState, TrialCurve, accumulate_scores
 from search.sampling.freeze_thaw.encoding import EncodedSpace
 from search.sampling.freeze_thaw.engine import FreezeThaw, FreezeThawConfig, make_rungs
-from search.sampling.freeze_thaw.prior import Lesson, StudyPrior, applies_to, load_shipped
+from search.sampling.freeze_thaw.prior import (
+    EarlierStudy,
+    JoinedPrior,
+    Prior,
+    StudyPrior,
+    applies_to,
+    load_shipped,
+    make_earlier_prior,
+)
 from search.stored_study import sampled_values
 from storage.repositories.promotions import StoredCurve
 from storage.rows import FINAL_STATES
@@ -73,12 +81,12 @@ LEARNED_METRICS = ("miou", "macro_f1")
 """Metrics of a segmentation that what ships with the package is about."""
 
 
-def make_engine(plan: Plan, lessons: Sequence[Lesson] = ()) -> FreezeThaw:
+def make_engine(plan: Plan, earlier: Sequence[EarlierStudy] = ()) -> FreezeThaw:
     """Make the search of a study from its plan.
 
     Args:
         plan: of the study.
-        lessons: of earlier studies, in addition to what ships with the package.
+        earlier: studies that it learns from, in addition to what ships with the package.
     """
     spec = plan.spec
     fixed: dict[str, Any] = dict(complete_config(plan.objective, plan.starting_tree(None)))
@@ -91,18 +99,14 @@ def make_engine(plan: Plan, lessons: Sequence[Lesson] = ()) -> FreezeThaw:
         start_trials=min(spec.sampler.startup_trials, spec.trials),
         seed=spec.seed,
     )
-    return FreezeThaw(space, config, _make_prior(plan, space, fixed, lessons))
+    parts: list[Prior] = [make_earlier_prior(each, space) for each in earlier]
+    if spec.sampler.knowledge and knows_study(plan, space, fixed):
+        parts.append(StudyPrior(load_shipped(), space, fixed, spec.epochs))
+    return FreezeThaw(space, config, JoinedPrior(parts) if parts else None)
 
 
-def _make_prior(
-    plan: Plan, space: EncodedSpace, fixed: Mapping[str, Any], lessons: Sequence[Lesson]
-) -> StudyPrior | None:
-    """What is known about the study's configurations; None where nothing applies."""
+def knows_study(plan: Plan, space: EncodedSpace, fixed: Mapping[str, Any]) -> bool:
+    """Whether what ships with the package is about the configurations of a study."""
     spec = plan.spec
-    if not applies_to(space, fixed):
-        return None
     is_about = spec.objective == "segmentation" and spec.metric.name in LEARNED_METRICS
-    knowledge = load_shipped() if spec.sampler.knowledge and is_about else None
-    if lessons:
-        knowledge = (knowledge or load_shipped().without_all()).add_lessons(lessons)
-    return None if knowledge is None else StudyPrior(knowledge, space, fixed, spec.epochs)
+    return is_about and applies_to(space, fixed)

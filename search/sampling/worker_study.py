@@ -17,6 +17,7 @@ from search.pruners.median import Peers
 from search.sampling.buffered_storage import BufferedStorage
 from search.sampling.curve_sampler import CurveSampler
 from search.sampling.freeze_thaw.engine import FreezeThaw
+from search.sampling.freeze_thaw.prior import EarlierStudy
 from search.sampling.history import History
 from search.sampling.sampler import TrialSeededSampler, suggest_params
 from search.sampling.study_curves import StudyCurves, make_engine
@@ -35,6 +36,7 @@ class WorkerStudy(optuna.Study):
             that Optuna's class has to read them.
         history: the past trials for the sampler; None in the same case.
         curves: the learning curves of all trials, for the kinds of sampler that decide by them.
+        earlier: loads the studies that this one learns from.
     """
 
     def __init__(
@@ -46,9 +48,11 @@ class WorkerStudy(optuna.Study):
         peers: Peers | None = None,
         history: History | None = None,
         curves: StudyCurves | None = None,
+        earlier: Callable[[], Sequence[EarlierStudy]] = tuple,
     ) -> None:
         self.curves = curves
         self._plan = plan
+        self._earlier = earlier
         self._buffered_storage = BufferedStorage(storage, history)
         super().__init__(
             name,
@@ -64,7 +68,7 @@ class WorkerStudy(optuna.Study):
     @cached_property
     def engine(self) -> FreezeThaw:
         """The search of the kinds of sampler that decide by learning curves."""
-        return make_engine(self._plan)
+        return make_engine(self._plan, self._earlier())
 
     def _make_curve_sampler(self, seed: int) -> BaseSampler:
         assert self.curves is not None

@@ -12,6 +12,7 @@ from objectives.contract import Trainer
 from search.planning.plan import Plan
 from search.pruners.median import Peers
 from search.sampling.connection import open_trials
+from search.sampling.earlier_studies import load_earlier_studies
 from search.sampling.history import History
 from search.sampling.study_curves import StudyCurves
 from search.sampling.worker_study import WorkerStudy
@@ -98,6 +99,7 @@ def open_worker_study(
         peers,
         history,
         StudyCurves(store, stored.id, plan),
+        partial(load_earlier_studies, store, plan.spec.sampler.learn_from, plan.spec.metric),
     )
 
 

@@ -11,8 +11,8 @@ from benchmarks.search.tasks import make_task
 from benchmarks.search.tasks.base import Task
 from search.sampling.freeze_thaw.curves import TrialCurve
 from search.sampling.freeze_thaw.encoding import EncodedSpace
-from search.sampling.freeze_thaw.engine import FreezeThaw, FreezeThawConfig, Prior, make_rungs
-from search.sampling.freeze_thaw.prior import StudyPrior, applies_to
+from search.sampling.freeze_thaw.engine import FreezeThaw, FreezeThawConfig, make_rungs
+from search.sampling.freeze_thaw.prior import Prior, StudyPrior, applies_to
 
 START_TRIALS = 10
 

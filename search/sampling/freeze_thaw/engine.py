@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from scipy.special import ndtr
@@ -24,24 +24,11 @@ from search.sampling.freeze_thaw.curves import (
     scale_epochs,
 )
 from search.sampling.freeze_thaw.encoding import EncodedSpace, Points
+from search.sampling.freeze_thaw.prior import Prior
 from spaces.config import Direction
 from spaces.parameters import Scalar
 
 Params = dict[str, Scalar]
-
-
-class Prior(Protocol):
-    """What earlier studies teach.
-
-    Attributes:
-        lengths_D: logarithms of the length scales that they suggest for the dimensions.
-    """
-
-    lengths_D: Floats | None
-
-    def __call__(self, configurations: Sequence[Mapping[str, Scalar]]) -> Floats:
-        """Return expected normal scores of configurations."""
-        ...
 
 
 MIN_COMPLETE = 3
@@ -52,6 +39,9 @@ FIRST_RUNG_SHARE = 0.5
 
 NEW_TRIAL_COST = 0.5
 """Epochs that a new trial is expected to take, as a share of a complete one's."""
+
+OWN_SHARE = 0.3
+"""Share of what is a trial's alone that counts for its configuration; the rest is its seed's."""
 
 MIN_CHANCE = 0.05
 """A paused trial with a smaller chance to beat the best complete one is not resumed any more, once
@@ -250,13 +240,22 @@ class FreezeThaw:
         found, best, _ = self._search_candidates(outlook, generator)
         return self.space.decode(found, best)
 
-    def pick(self, curves: Sequence[TrialCurve]) -> int | None:
-        """Return the number of the complete trial with the largest expected score."""
+    def rank_complete(self, curves: Sequence[TrialCurve]) -> list[int]:
+        """Return the numbers of the complete trials, the one with the best configuration first.
+
+        The best observed score is in part the luck of its seed. So only a share of what is a
+        trial's alone counts for its configuration.
+        """
         if not any(curve.state == "complete" for curve in curves):
-            return None
+            return []
         outlook = self.look_ahead(curves)
-        rows = outlook.rows_in("complete")
-        return outlook.curves[max(rows, key=lambda row: outlook.mean_M[row])].number
+        expected_M = outlook.model.predict_trials(OWN_SHARE).mean_P
+        rows = sorted(outlook.rows_in("complete"), key=lambda row: -expected_M[row])
+        return [outlook.curves[row].number for row in rows]
+
+    def pick(self, curves: Sequence[TrialCurve]) -> int | None:
+        """Return the number of the complete trial with the best configuration."""
+        return next(iter(self.rank_complete(curves)), None)
 
     def look_ahead(self, curves: Sequence[TrialCurve]) -> Outlook:
         """Fit the model on the trials, and predict where each would end."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from search.sampling.freeze_thaw.config_features import (
     REQUIRED,
     describe_configs,
 )
-from search.sampling.freeze_thaw.curve_model import CurveData, CurveModel, Scales
+from search.sampling.freeze_thaw.curve_model import CurveData, CurveModel, Scales, fit_scales
 from search.sampling.freeze_thaw.curves import Floats, Observations, rank_to_normal
 from search.sampling.freeze_thaw.encoding import EncodedSpace, Points
 from spaces.errors import RecordsError
@@ -88,14 +88,6 @@ class Knowledge:
         kept = tuple(lesson for lesson in self.lessons if lesson.name not in names)
         return Knowledge(kept, self.scales)
 
-    def without_all(self) -> Knowledge:
-        """Return the length scales alone."""
-        return Knowledge((), self.scales)
-
-    def add_lessons(self, lessons: Sequence[Lesson]) -> Knowledge:
-        """Return what these teach together with further ones."""
-        return Knowledge((*self.lessons, *lessons), self.scales)
-
     @cached_property
     def model(self) -> CurveModel:
         """The posterior over final scores, given all lessons."""
@@ -112,8 +104,54 @@ def join_lessons(lessons: Sequence[Lesson]) -> CurveData:
     return CurveData(features, np.arange(count), count, observed)
 
 
-class StudyPrior:
-    """Expected scores of a study's configurations, standardized over the study's space.
+class Prior(Protocol):
+    """What earlier studies teach.
+
+    Attributes:
+        lengths_D: logarithms of the length scales that they suggest for the dimensions, if any.
+    """
+
+    lengths_D: Floats | None
+
+    def __call__(self, configurations: Sequence[Mapping[str, Scalar]]) -> Floats:
+        """Return the expected score of each configuration, in standard deviations of the space."""
+        ...
+
+
+Describe = Callable[[Sequence[Mapping[str, Scalar]]], Floats]
+"""Turns sampled values into the features that a model was fitted on."""
+
+
+class ModelPrior:
+    """Expected scores by a model of earlier trials, standardized over the space of the study.
+
+    Args:
+        model: of the earlier trials.
+        describe: returns the features of sampled values.
+        space: of the study.
+    """
+
+    lengths_D: Floats | None = None
+
+    def __init__(self, model: CurveModel, describe: Describe, space: EncodedSpace) -> None:
+        self._model = model
+        self._describe = describe
+        points = space.sample(np.random.default_rng(0), STANDARDIZED_OVER)
+        expected = self._expect([space.decode(points, row) for row in range(len(points))])
+        self._center = float(expected.mean())
+        self._spread = max(float(expected.std()), 1e-6)
+
+    def __call__(self, configurations: Sequence[Mapping[str, Scalar]]) -> Floats:
+        """Return the expected score of each configuration, in standard deviations of the space."""
+        scaled = (self._expect(configurations) - self._center) / self._spread
+        return np.clip(scaled, -MOST, MOST)
+
+    def _expect(self, configurations: Sequence[Mapping[str, Scalar]]) -> Floats:
+        return self._model.predict_new(self._describe(configurations)).mean_P
+
+
+class StudyPrior(ModelPrior):
+    """What campaigns teach about the configurations of a study, by the features of all values.
 
     Args:
         knowledge: what was learned.
@@ -125,19 +163,13 @@ class StudyPrior:
     def __init__(
         self, knowledge: Knowledge, space: EncodedSpace, fixed: Mapping[str, Any], epochs: int
     ) -> None:
-        self._model = knowledge.model
-        self._fixed = dict(fixed)
-        self._epochs = epochs
-        points = space.sample(np.random.default_rng(0), STANDARDIZED_OVER)
-        expected = self._expect([space.decode(points, row) for row in range(len(points))])
-        self.lengths_D: Floats | None = self._find_lengths(space)
-        self._center = float(expected.mean())
-        self._spread = max(float(expected.std()), 1e-6)
+        constant = dict(fixed)
 
-    def __call__(self, configurations: Sequence[Mapping[str, Scalar]]) -> Floats:
-        """Return the expected score of each configuration, in standard deviations of the space."""
-        scaled = (self._expect(configurations) - self._center) / self._spread
-        return np.clip(scaled, -MOST, MOST)
+        def describe(configurations: Sequence[Mapping[str, Scalar]]) -> Floats:
+            return describe_configs([{**constant, **params} for params in configurations], epochs)
+
+        super().__init__(knowledge.model, describe, space)
+        self.lengths_D: Floats | None = self._find_lengths(space)
 
     def _find_lengths(self, space: EncodedSpace) -> Floats:
         """Translate the length scales of the features to the dimensions of the study.
@@ -161,14 +193,58 @@ class StudyPrior:
         return lengths
 
     def _scaled_features(self, space: EncodedSpace, points: Points) -> Floats:
-        complete = [{**self._fixed, **space.decode(points, row)} for row in range(len(points))]
-        scales = np.exp(self._model.scales.lengths_D)
-        scaled: Floats = describe_configs(complete, self._epochs) / scales
+        configurations = [space.decode(points, row) for row in range(len(points))]
+        scaled: Floats = self._describe(configurations) / np.exp(self._model.scales.lengths_D)
         return scaled
 
-    def _expect(self, configurations: Sequence[Mapping[str, Scalar]]) -> Floats:
-        complete = [{**self._fixed, **params} for params in configurations]
-        return self._model.predict_new(describe_configs(complete, self._epochs)).mean_P
+
+@dataclass(frozen=True)
+class EarlierStudy:
+    """An earlier study, whatever its space, that the new one learns from.
+
+    Attributes:
+        name: of it.
+        params: sampled values of its trials by dotted path.
+        scores: their final scores; one that is not finite counts as the worst.
+        sign: 1 if a larger score is better, −1 otherwise.
+    """
+
+    name: str
+    params: Sequence[Mapping[str, Scalar]]
+    scores: Sequence[float]
+    sign: float
+
+
+def make_earlier_prior(earlier: EarlierStudy, space: EncodedSpace) -> ModelPrior:
+    """Make a prior of the trials of an earlier study, by the dimensions that both have."""
+
+    def describe(configurations: Sequence[Mapping[str, Scalar]]) -> Floats:
+        return space.features(space.encode(configurations))[0]
+
+    score_R = rank_to_normal(earlier.sign * np.asarray(earlier.scores, dtype=np.float64))
+    rows = np.arange(len(score_R))
+    features_RF, owner_F = space.features(space.encode(earlier.params))
+    observed = Observations(rows, np.zeros(len(rows)), score_R)
+    data = CurveData(features_RF, owner_F, len(space), observed)
+    return ModelPrior(CurveModel(data, fit_scales(data)), describe, space)
+
+
+class JoinedPrior:
+    """The mean of several priors, with the length scales of the first one that has some.
+
+    Args:
+        parts: at least one.
+    """
+
+    def __init__(self, parts: Sequence[Prior]) -> None:
+        self._parts = parts
+        known = [part.lengths_D for part in parts if part.lengths_D is not None]
+        self.lengths_D: Floats | None = known[0] if known else None
+
+    def __call__(self, configurations: Sequence[Mapping[str, Scalar]]) -> Floats:
+        """Return the expected score of each configuration, in standard deviations of the space."""
+        expected: Floats = np.mean([part(configurations) for part in self._parts], axis=0)
+        return expected
 
 
 def applies_to(space: EncodedSpace, fixed: Mapping[str, Any]) -> bool:
