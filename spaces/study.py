@@ -97,7 +97,14 @@ class PrunerConfig(Frozen):
     )
 
 
-MUTABLE_FIELDS = ("about", "trials", "epochs_budget", "on_out_of_memory", "hang_after_s")
+MUTABLE_FIELDS = (
+    "about",
+    "trials",
+    "epochs_budget",
+    "settled_gain",
+    "on_out_of_memory",
+    "hang_after_s",
+)
 """Fields that may change while a study keeps its name."""
 
 
@@ -112,6 +119,14 @@ class StudySpec(Frozen):
     trials: int = Field(default=50, ge=1, description="number of trials, presets included")
     epochs_budget: int | None = Field(
         default=None, ge=1, description="epochs of all trials together; null: no limit"
+    )
+    settled_gain: float | None = Field(
+        default=None,
+        gt=0,
+        description=(
+            "auto and gp only: the study ends when the next trial is expected to improve the best "
+            "score by less than this share of it; null: it uses its whole budget"
+        ),
     )
     seed: int = Field(default=0, ge=0, lt=2**32)
     base: dict[str, Any] = Field(

@@ -288,6 +288,7 @@ class Progress:
         lease_left_s: negative once the worker has stopped responding.
         lost: how many of its workers died or stopped responding.
         silent_s: seconds since its worker last renewed the lease; None if no worker owns it.
+        awaits_promotion: 1 while it is paused until the search promotes it.
     """
 
     trial_id: int
@@ -304,3 +305,4 @@ class Progress:
     host: str = ""
     device: str | None = None
     silent_s: float | None = None
+    awaits_promotion: int = 0

@@ -82,6 +82,9 @@ def load_spec(
     trials: int | None = None,
     epochs: int | None = None,
     seed: int | None = None,
+    epochs_budget: int | None = None,
+    settled_gain: float | None = None,
+    learn_from: Sequence[str] = (),
 ) -> StudySpec:
     """Load a study and apply the changes of the command line.
 
@@ -89,11 +92,25 @@ def load_spec(
         study: name of a shipped study, or path of a YAML file.
         assignments: path=value of each `--set`.
         name: `--name`; like the other options, it overrides `--set` and the YAML.
+        trials: `--trials`.
+        epochs: `--epochs`.
+        seed: `--seed`.
+        epochs_budget: `--epochs-budget`.
+        settled_gain: the share of `--stop-when-settled`.
+        learn_from: each `--learn-from`.
 
     Raises:
         StudyError: when the study cannot be found, or a change does not fit.
     """
-    options = {"name": name, "trials": trials, "epochs": epochs, "seed": seed}
+    options = {
+        "name": name,
+        "trials": trials,
+        "epochs": epochs,
+        "seed": seed,
+        "epochs_budget": epochs_budget,
+        "settled_gain": settled_gain,
+        "sampler.learn_from": list(learn_from) or None,
+    }
     given = {key: value for key, value in options.items() if value is not None}
     return load_study(study, parse_changes(assignments) | given, given)
 

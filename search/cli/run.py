@@ -62,6 +62,22 @@ DeviceHoursOption = Annotated[
         help="limit on the device hours of all trials, earlier runs included; stored with the study"
     ),
 ]
+EpochsBudgetOption = Annotated[
+    Optional[int], typer.Option(help="epochs of all trials together, earlier runs included", min=1)
+]
+SettledOption = Annotated[
+    bool,
+    typer.Option(
+        "--stop-when-settled",
+        help="end when the next trial is expected to improve the best score by less than 0.5%",
+    ),
+]
+LearnFromOption = Annotated[
+    Optional[list[str]],
+    typer.Option(
+        help="earlier study with the same metric: its name, STORE#STUDY, or a file of records"
+    ),
+]
 SetOption = Annotated[
     Optional[list[str]],
     typer.Option("--set", help="path=value in the study's YAML, such as base.data.size=64"),
@@ -104,6 +120,9 @@ def run(
     seed: SeedOption = None,
     timeout: TimeoutOption = None,
     device_hours: DeviceHoursOption = None,
+    epochs_budget: EpochsBudgetOption = None,
+    stop_when_settled: SettledOption = False,
+    learn_from: LearnFromOption = None,
     change: SetOption = None,
     accept_change: AcceptChangeOption = False,
     out: OutOption = Path("best.yaml"),
@@ -119,7 +138,19 @@ def run(
     from search.cli.run_study import StudyChoice, run_study
     from search.launch.launcher_choice import Placement
 
-    choice = StudyChoice(study, name, trials, epochs, seed, change or [], accept_change, remedy)
+    choice = StudyChoice(
+        study,
+        name,
+        trials,
+        epochs,
+        seed,
+        change or [],
+        accept_change,
+        remedy,
+        epochs_budget,
+        stop_when_settled,
+        learn_from or [],
+    )
     place = Placement(
         launcher, devices, workers, workers_per_device, cpus_per_worker, ray_address, slurm or []
     )

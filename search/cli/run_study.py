@@ -35,6 +35,9 @@ from spaces.loader import check, load_study
 from spaces.study import StudySpec
 from storage.location import StoreLocation
 
+SETTLED_GAIN = 0.005
+"""Share of the best score below which `--stop-when-settled` ends a study."""
+
 RunEnd = Literal["done", "interrupted", "expired"]
 """What ended a run: its workers, a stop request, or `--timeout`."""
 
@@ -57,6 +60,9 @@ class StudyChoice:
     changes: Sequence[str]
     accept_change: bool
     remedy: str | None
+    epochs_budget: int | None = None
+    stop_when_settled: bool = False
+    learn_from: Sequence[str] = ()
 
     def load_spec(self, location: StoreLocation) -> StudySpec:
         """Load the study, or the stored one if a remedy is enqueued in it.
@@ -75,6 +81,9 @@ class StudyChoice:
             trials=self.trials,
             epochs=self.epochs,
             seed=self.seed,
+            epochs_budget=self.epochs_budget,
+            settled_gain=SETTLED_GAIN if self.stop_when_settled else None,
+            learn_from=self.learn_from,
         )
 
     def _refuse_changes(self, remedy: str) -> None:
@@ -84,6 +93,9 @@ class StudyChoice:
             "--set": self.changes,
             "--epochs": self.epochs is not None,
             "--seed": self.seed is not None,
+            "--epochs-budget": self.epochs_budget is not None,
+            "--stop-when-settled": self.stop_when_settled,
+            "--learn-from": self.learn_from,
         }
         refused = [option for option, is_given in given.items() if is_given]
         if refused:
@@ -204,7 +216,7 @@ def _print_result(session: Session, out: Path, run_end: RunEnd) -> None:
     """Print the study, write the best configuration, and print what to run next."""
     report = study_report(session.store, session.stored.name, session.files)
     tables.print_study(report)
-    if run_end == "interrupted" or report.states["left"] or report.states["paused"]:
+    if run_end == "interrupted" or _is_unfinished(report):
         terminal.print_line(f"\n{_describe_stop(report, run_end)}")
     if not report.leaderboard:
         terminal.print_line(f"\nno trial is complete, so {out} was not written")
@@ -224,12 +236,22 @@ def _print_result(session: Session, out: Path, run_end: RunEnd) -> None:
         terminal.print_line(f"  {command:<60}  # {purpose}")
 
 
+def _is_unfinished(report: StudyReport) -> bool:
+    """Whether something is left that the same command would train."""
+    released = report.states["paused"] - len(report.paused)
+    if report.search is not None and report.search.is_over:
+        return bool(released)
+    return bool(report.states["left"] or released)
+
+
 def _describe_stop(report: StudyReport, run_end: RunEnd) -> str:
     """Say why a study is not finished, and how to continue it."""
     if run_end == "interrupted":
         return "interrupted; run the same command again to continue"
     if is_device_time_spent(report):
         return "device-hour budget exhausted; raise --device-hours to continue"
+    if report.epochs_budget is not None and report.trained_epochs >= report.epochs_budget:
+        return "epoch budget exhausted; raise --epochs-budget to continue"
     if run_end == "expired":
         return "time limit reached; run the same command again to continue"
     return "the workers ended before all trials were done; run the same command again to continue"

@@ -168,7 +168,9 @@ class Watcher:
             yield _describe_resumption(before, now)
         if before is not None and (before.state, before.attempt) == (now.state, now.attempt):
             return
-        if now.state == "paused":
+        if now.awaits_promotion:
+            yield Event(f"trial {now.number} paused {self._find_pause(now)}")
+        elif now.state == "paused":
             lost = before is not None and now.lost > before.lost
             reason = f": worker {now.worker} stopped responding" if lost else ""
             yield Event(f"trial {now.number} released after epoch {now.epochs}{reason}")
@@ -215,6 +217,12 @@ class Watcher:
             return ""
         trial = self.store.trials.find_trial(self.study_id, now.number)
         return f": {trial.reason}" if trial is not None and trial.reason else ""
+
+    def _find_pause(self, now: Progress) -> str:
+        """Find where and why the search paused a trial."""
+        trial = self.store.trials.find_trial(self.study_id, now.number or 0)
+        reason = trial.reason if trial is not None else ""
+        return reason or f"after epoch {now.epochs}"
 
     def _update_best(self, lines: Sequence[Progress]) -> None:
         for line in lines:

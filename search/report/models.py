@@ -212,6 +212,42 @@ class ActiveWorker:
 
 
 @dataclass(frozen=True, slots=True)
+class PausedTrial:
+    """A trial that the search has paused.
+
+    Attributes:
+        score: reached so far.
+        reason: where it paused, and why it did not continue.
+    """
+
+    number: int
+    epochs: int
+    score: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SearchOutlook:
+    """What the search expects of a study.
+
+    Attributes:
+        likely_best: number of the complete trial whose configuration is likely the best, by all
+            curves together; None before enough trials are complete.
+        gain: expected improvement of the best score by the next step, in the metric's unit.
+        gain_epochs: epochs that the next step would take.
+        prior_agreement: rank correlation of what earlier studies let expect and what was seen, over
+            all trials; None without such knowledge or with too few trials.
+        is_over: whether the budget has room for a step that is worth its epochs.
+    """
+
+    likely_best: int | None
+    gain: float | None
+    gain_epochs: int | None
+    prior_agreement: float | None
+    is_over: bool
+
+
+@dataclass(frozen=True, slots=True)
 class StudyReport(JsonReport):
     """The state of a study.
 
@@ -226,6 +262,10 @@ class StudyReport(JsonReport):
         device_s: device time of all trials, as charged, in seconds.
         device_budget_s: limit of the device time, in seconds; None for no limit.
         weights: file with the weights of the leaderboard's first trial, where this machine has it.
+        trained_epochs: epochs of all trials together.
+        epochs_budget: limit on them; None for no limit.
+        paused: trials that await a promotion, the most promising first.
+        search: what the search expects; None where the sampler has no model of the curves.
     """
 
     name: str
@@ -249,6 +289,10 @@ class StudyReport(JsonReport):
     warnings: tuple[TrialWarning, ...] = ()
     remedies: tuple[RemedyRecord, ...] = ()
     remedy_trials: tuple[RemedyTrial, ...] = ()
+    trained_epochs: int = 0
+    epochs_budget: int | None = None
+    paused: tuple[PausedTrial, ...] = ()
+    search: SearchOutlook | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from search.diagnosis.stored_diagnosis import list_class_names
 from search.export import best_weights
 from search.report.models import ActiveWorker, ClassScore, LeaderboardRow, StudyReport, metric_noise
 from search.report.remedy_outcomes import measure_remedies, summarize_remedies
+from search.report.search_outlook import describe_search
 from search.report.stopped_trials import collect_kills, collect_warnings
 from search.report.study_health import describe_study_health
 from search.stored_study import find_study, sampled_values
@@ -81,6 +82,9 @@ def study_report(store: Store, name: str, files: StudyFiles | None = None) -> St
         warnings=collect_warnings(complete, findings),
         remedies=summarize_remedies(remedy_trials),
         remedy_trials=remedy_trials,
+        trained_epochs=sum(len(of_trial) for of_trial in records.values()),
+        epochs_budget=spec.epochs_budget,
+        **describe_search(store, stored, spec, trials),
     )
 
 

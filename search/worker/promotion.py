@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from search.planning.plan import Plan
+from search.sampling.freeze_thaw.curves import TrialCurve
 from search.sampling.freeze_thaw.engine import FreezeThaw
+from search.sampling.sampler import CURVE_KINDS
 from search.sampling.study_curves import StudyCurves
 from search.sampling.worker_study import WorkerStudy
 from storage.files.checkpoints import StoredCheckpoints
@@ -80,14 +83,17 @@ class Promotions:
         Raises:
             StoreError: when the database fails.
         """
-        if not self.pauses:
+        if self.plan.spec.sampler.kind not in CURVE_KINDS:
             return NEW_TRIAL
         first = NextStep(None, self.engine.config.rungs[0])
         started = sum(self.store.trials.count_by_state(self.stored.id).values())
         may_start = started < budget.trials
         if may_start and self.store.remedies.has_enqueued(self.stored.id):
             return first
-        chosen = self.engine.choose_step(self.curves.read_curves(), may_start=may_start)
+        curves = self.curves.read_curves()
+        if self._is_settled(curves, may_start=may_start):
+            return None
+        chosen = self.engine.choose_step(curves, may_start=may_start)
         if chosen is None:
             return None
         if chosen.number is not None:
@@ -98,6 +104,28 @@ class Promotions:
                 chosen.reason,
             )
         return NextStep(chosen.number, chosen.until_epoch)
+
+    def _is_settled(self, curves: Sequence[TrialCurve], *, may_start: bool) -> bool:
+        """Whether so little is expected of the next step that the study ends."""
+        settings = (self.store.studies.find_study(self.stored.name) or self.stored).definition
+        share = settings.get("settled_gain")
+        if share is None or len(curves) < self.engine.config.start_trials:
+            return False
+        gain = self.engine.expect_gain(curves, may_start=may_start)
+        complete = [curve.scores[curve.epoch] for curve in curves if curve.state == "complete"]
+        if gain is None or not complete:
+            return False
+        best = max(complete) if self.plan.spec.metric.direction == "maximize" else min(complete)
+        is_settled = bool(gain.metric < share * abs(best))
+        if is_settled:
+            logger.info(
+                "settled: another %d epochs are expected to improve the best score by %.2g, "
+                "less than %.2g%% of it",
+                gain.epochs,
+                gain.metric,
+                100 * share,
+            )
+        return is_settled
 
     def extend_claim(self, claim: Claim, epochs: int) -> tuple[Claim | None, str]:
         """Decide whether a trial that has reached its pause continues at once.

@@ -88,6 +88,7 @@ class TrialRepository(Repository):
             Trial.host,
             Trial.device,
             silent_s,
+            Trial.awaits_promotion,
         )
         with_last = select(*columns).outerjoin(
             Epoch, (Epoch.trial_id == Trial.id) & (Epoch.epoch == last)

@@ -94,21 +94,27 @@ def make_observations(
         epochs: of a complete trial.
         sign: 1 if a larger score is better, −1 otherwise.
     """
-    rows: list[tuple[int, int, float]] = []
-    for row, curve in enumerate(curves):
-        seen = [curve.epoch]
-        if curve.state == "complete":
-            seen = sorted({*(rung for rung in rungs if rung in curve.scores), curve.epoch})
-        rows += [(row, epoch, curve.scores[epoch]) for epoch in seen]
-    trial_N = np.array([row for row, _, _ in rows], dtype=np.int64)
-    epoch_N = np.array([epoch for _, epoch, _ in rows], dtype=np.float64)
-    raw_N = np.array([sign * score for _, _, score in rows])
+    observed = list_observed(curves, rungs)
+    trial_N = np.array([row for row, _ in observed], dtype=np.int64)
+    epoch_N = np.array([epoch for _, epoch in observed], dtype=np.float64)
+    raw_N = np.array([sign * curves[row].scores[epoch] for row, epoch in observed])
     is_final = np.array([curves[row].state == "complete" for row in trial_N]) & (
         epoch_N == [curves[row].epoch for row in trial_N]
     )
     return Observations(
         trial_N, scale_epochs(epoch_N, epochs), _standardize(rank_to_normal(raw_N), is_final)
     )
+
+
+def list_observed(curves: Sequence[TrialCurve], rungs: Sequence[int]) -> list[tuple[int, int]]:
+    """List the row and the epoch of each observation that `make_observations` makes."""
+    found: list[tuple[int, int]] = []
+    for row, curve in enumerate(curves):
+        seen = [curve.epoch]
+        if curve.state == "complete":
+            seen = sorted({*(rung for rung in rungs if rung in curve.scores), curve.epoch})
+        found += [(row, epoch) for epoch in seen]
+    return found
 
 
 def scale_epochs(epoch_N: Floats, epochs: int) -> Floats:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import ndtr
 
 from search.planning.random_seeds import derive_seed
 from search.sampling.freeze_thaw.candidates import (
@@ -20,10 +19,12 @@ from search.sampling.freeze_thaw.curves import (
     Floats,
     Observations,
     TrialCurve,
+    list_observed,
     make_observations,
     scale_epochs,
 )
 from search.sampling.freeze_thaw.encoding import EncodedSpace, Points
+from search.sampling.freeze_thaw.outlook import Gain, Outlook
 from search.sampling.freeze_thaw.prior import Prior
 from spaces.config import Direction
 from spaces.parameters import Scalar
@@ -116,39 +117,6 @@ class Continuation(NamedTuple):
     reason: str = ""
 
 
-@dataclass(frozen=True)
-class Outlook:
-    """What the model expects of the trials of a study.
-
-    Attributes:
-        curves: trials with at least one epoch.
-        model: the posterior, running trials taken into account.
-        points: the configurations of the curves.
-        mean_M: expected final normal score of each trial.
-        deviation_M: its standard deviation.
-    """
-
-    curves: Sequence[TrialCurve]
-    model: CurveModel
-    points: Points
-    mean_M: Floats
-    deviation_M: Floats
-
-    def rows_in(self, *states: str) -> list[int]:
-        """Return the rows of the trials in some states."""
-        return [row for row, curve in enumerate(self.curves) if curve.state in states]
-
-    @property
-    def reference(self) -> float:
-        """The largest expected score of a complete trial; −∞ without one."""
-        return max((float(self.mean_M[row]) for row in self.rows_in("complete")), default=-math.inf)
-
-    def chance_to_lead(self, row: int) -> float:
-        """The probability that a trial ends above the best expected score."""
-        gap = (self.mean_M[row] - self.reference) / self.deviation_M[row]
-        return float(ndtr(gap))
-
-
 class FreezeThaw:
     """The search: all decisions are functions of the trials' curves and the study's seed.
 
@@ -215,6 +183,31 @@ class FreezeThaw:
         chance = outlook.chance_to_lead(row)
         return Continuation(None, f"{chance:.0%} chance to beat the best complete trial")
 
+    def expect_gain(self, curves: Sequence[TrialCurve], *, may_start: bool = True) -> Gain | None:
+        """Return the improvement that the best next step is expected to bring.
+
+        Returns:
+            None before enough trials are complete.
+        """
+        if sum(curve.state == "complete" for curve in curves) < MIN_COMPLETE:
+            return None
+        outlook = self.look_ahead(curves)
+        rows = outlook.rows_in("paused")
+        mean_P, deviation_P = outlook.mean_M[rows], outlook.deviation_M[rows]
+        gain_P = expected_improvement(mean_P, deviation_P, outlook.reference)
+        steps = [
+            (float(gain), self.config.epochs - outlook.curves[row].epoch)
+            for gain, row in zip(gain_P, rows, strict=True)
+        ]
+        if may_start:
+            generator = self._generator(len(curves))
+            _, _, gain = self._search_candidates(outlook, generator)
+            steps.append((gain, self.config.epochs))
+        if not steps:
+            return None
+        gain, epochs = max(steps)
+        return Gain(outlook.gain_in_metric(gain), epochs)
+
     def rank_paused(self, curves: Sequence[TrialCurve]) -> list[int]:
         """Return the numbers of the paused trials, the most promising first."""
         if not any(curve.state == "paused" and curve.epoch for curve in curves):
@@ -231,7 +224,7 @@ class FreezeThaw:
             curves: all other trials of the study.
             number: of the new trial; it seeds what is random.
         """
-        generator = np.random.default_rng(derive_seed(self.config.seed, number, "sampler"))
+        generator = self._generator(number)
         started = [curve for curve in curves if curve.number != number]
         observed = [curve for curve in started if curve.epoch]
         if len(started) < self.config.start_trials or not observed:
@@ -282,8 +275,16 @@ class FreezeThaw:
             model = self._believe_running(model, seen, waiting)
         prediction = model.predict_trials()
         count = len(seen)
+        metric_N = [
+            seen[row].scores[epoch] for row, epoch in list_observed(seen, self.config.rungs)
+        ]
         return Outlook(
-            seen, model, points, prediction.mean_P[:count], prediction.deviation_P[:count]
+            seen,
+            model,
+            points,
+            prediction.mean_P[:count],
+            prediction.deviation_P[:count],
+            np.array(metric_N),
         )
 
     def _believe_running(
@@ -312,6 +313,10 @@ class FreezeThaw:
         )
         data = CurveData(features_MF, owner_F, len(self.space), joined, prior_M)
         return CurveModel(data, model.scales)
+
+    def _generator(self, number: int) -> np.random.Generator:
+        """The generator of what is random in the proposal of a trial."""
+        return np.random.default_rng(derive_seed(self.config.seed, number, "sampler"))
 
     def _prior_of(self, configurations: Sequence[Mapping[str, Scalar]]) -> Floats | None:
         return None if self.prior is None else self.prior(configurations)
@@ -362,8 +367,7 @@ class FreezeThaw:
     def _choose_by_gain(self, outlook: Outlook, rows: Sequence[int], number: int) -> Step:
         """Compare what paused trials and a new one are expected to gain per epoch."""
         resumed = self._gain_per_epoch(outlook, rows)
-        generator = np.random.default_rng(derive_seed(self.config.seed, number, "sampler"))
-        _, _, gain = self._search_candidates(outlook, generator)
+        _, _, gain = self._search_candidates(outlook, self._generator(number))
         of_new = gain / (NEW_TRIAL_COST * self.config.epochs)
         best = int(np.argmax(resumed))
         if resumed[best] >= of_new:

@@ -1,0 +1,97 @@
+"""What a search with a model of learning curves expects of a study."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from search.report.models import PausedTrial, SearchOutlook
+from spaces.errors import SearchError
+from spaces.study import StudySpec
+from storage.rows import StoredStudy, StoredTrial
+
+if TYPE_CHECKING:
+    from search.sampling.freeze_thaw.curves import TrialCurve
+    from search.sampling.freeze_thaw.engine import FreezeThaw
+    from storage.store import Store
+
+KINDS = ("auto", "gp")
+
+MIN_TRIALS = 5
+"""Fewer trials do not show whether earlier knowledge agrees."""
+
+
+def describe_search(
+    store: Store, stored: StoredStudy, spec: StudySpec, trials: Sequence[StoredTrial]
+) -> dict[str, Any]:
+    """Return the report's fields on paused trials and on what is expected.
+
+    Nothing is returned for a sampler that has no model of curves, and for a study whose search
+    cannot be made any more, such as one whose objective is not installed here.
+    """
+    if spec.sampler.kind not in KINDS or not any(trial.started_at for trial in trials):
+        return {}
+    # scipy and the model: only for a study that uses them
+    from search.sampling.earlier_studies import load_earlier_studies
+    from search.sampling.study_curves import StudyCurves, make_engine
+    from search.stored_study import stored_plan
+
+    try:
+        plan = stored_plan(stored)
+        earlier = load_earlier_studies(store, spec.sampler.learn_from, spec.metric)
+    except SearchError:
+        return {}
+    curves = StudyCurves(store, stored.id, plan).read_curves()
+    if not any(curve.epoch for curve in curves):
+        return {}
+    engine = make_engine(plan, earlier)
+    left = spec.trials - len(trials)
+    return {
+        "paused": _list_paused(engine, curves, trials),
+        "search": _describe_outlook(engine, curves, spec, left),
+    }
+
+
+def _list_paused(
+    engine: FreezeThaw, curves: Sequence[TrialCurve], trials: Sequence[StoredTrial]
+) -> tuple[PausedTrial, ...]:
+    curve_of = {curve.number: curve for curve in curves}
+    reason_of = {trial.number: trial.reason for trial in trials}
+    return tuple(
+        PausedTrial(
+            number,
+            curve_of[number].epoch,
+            curve_of[number].scores[curve_of[number].epoch],
+            reason_of.get(number, ""),
+        )
+        for number in engine.rank_paused(curves)
+    )
+
+
+def _describe_outlook(
+    engine: FreezeThaw, curves: Sequence[TrialCurve], spec: StudySpec, left: int
+) -> SearchOutlook:
+    gain = engine.expect_gain(curves, may_start=left > 0)
+    trained = sum(curve.epoch for curve in curves)
+    is_spent = spec.epochs_budget is not None and trained >= spec.epochs_budget
+    may_start = left > 0 and not is_spent
+    step = None if is_spent else engine.choose_step(curves, may_start=may_start)
+    return SearchOutlook(
+        likely_best=engine.pick(curves),
+        gain=None if gain is None else gain.metric,
+        gain_epochs=None if gain is None else gain.epochs,
+        prior_agreement=_compare_prior(engine, curves),
+        is_over=step is None,
+    )
+
+
+def _compare_prior(engine: FreezeThaw, curves: Sequence[TrialCurve]) -> float | None:
+    """Rank correlation of expected and predicted final scores."""
+    seen = [curve for curve in curves if curve.epoch]
+    if engine.prior is None or len(seen) < MIN_TRIALS:
+        return None
+    from scipy.stats import spearmanr
+
+    expected = engine.prior([curve.params for curve in seen])
+    found = float(spearmanr(expected, engine.look_ahead(curves).mean_M).statistic)
+    return None if found != found else found
