@@ -6,6 +6,7 @@ import math
 
 from search.diagnosis.facts import Facts
 from search.diagnosis.observation import CHANCE, EARLY_EPOCHS, JUMP, Observation, Observations
+from search.diagnosis.trial_facts import FEW_SAMPLES
 from spaces.records import best_record
 
 USUAL_RATES = (0.1, 3.0)
@@ -91,6 +92,11 @@ def _other_reasons(facts: Facts) -> Observations:
     clip = facts.grad_clip_norm
     if facts.best_is_last and facts.planned_epochs < 8:
         yield Observation(-2.5, "the trial ended while it was still improving")
+    if facts.has_few_samples:
+        weight = -4.0 if facts.samples_per_epoch < FEW_SAMPLES / 3 else -2.0
+        yield Observation(
+            weight, f"an epoch has {facts.samples_per_epoch} samples, which explains it as well"
+        )
     if facts.data.inputs is None:
         yield Observation(-2.0, "the records have no figures of the inputs")
     elif facts.data.carries_information is False:
