@@ -143,11 +143,14 @@ def _find_diagnosis(session: Session, choice: RemedyChoice) -> tuple[StoredTrial
 
 
 def _unclear_cause(number: int, study: str, found: Diagnosis, command: str) -> StudyError:
-    likeliest, likelihood = found.others[0]
+    likeliest = "no cause is likely"
+    if found.others:
+        cause, likelihood = found.others[0]
+        likeliest = f"the likeliest cause: {cause} ({likelihood:.0%} sure)"
     return StudyError(
         f"trial {number} has no remedies: it has no clear cause",
         where=f"study {study}",
-        found=f"the likeliest cause: {likeliest} ({likelihood:.0%} sure)",
+        found=likeliest,
         allowed=f"a trial whose cause is at least {CLEAR_CONFIDENCE:.0%} sure",
         next_step=f"{command} shows the possible causes",
     )

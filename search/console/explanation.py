@@ -22,8 +22,8 @@ def print_end(report: TrialReport, store: str) -> None:
     _print_warnings(report)
     _print_ending(report)
     if report.trouble is not None:
-        terminal.print_heading("Problem")
-        _print_diagnosis(report.trouble)
+        terminal.print_heading("What limited it")
+        _print_diagnosis(report.trouble, "likely limited by")
     if report.remedies:
         _print_remedies(report, store)
     elif report.diagnosis is not None and report.diagnosis.is_clear:
@@ -79,15 +79,16 @@ def _print_evidence(evidence: Evidence) -> None:
         terminal.print_paragraph(f"{name:<{width}}  {format_setting(value)}", indent=4)
 
 
-def _print_diagnosis(diagnosis: Diagnosis) -> None:
+def _print_diagnosis(diagnosis: Diagnosis, label: str = "likely cause") -> None:
     others = ", ".join(f"{cause} ({likelihood:.0%})" for cause, likelihood in diagnosis.others)
     terminal.print_line()
     if not diagnosis.is_clear:
         terminal.print_line(f"  {diagnosis.cause}", style="bold")
-        terminal.print_paragraph(f"possible: {others}", indent=4)
+        if others:
+            terminal.print_paragraph(f"possible: {others}", indent=4)
         return
     terminal.print_line(
-        f"  likely cause: {diagnosis.cause} ({format_confidence(diagnosis.confidence)})",
+        f"  {label}: {diagnosis.cause} ({format_confidence(diagnosis.confidence)})",
         style="bold",
     )
     for because in diagnosis.because:

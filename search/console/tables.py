@@ -19,7 +19,11 @@ from search.console.formatting import (
     wrap_pieces,
 )
 from search.console.remedy_tables import print_remedies
-from search.console.stopped_tables import print_stopped_trials, print_warnings
+from search.console.stopped_tables import (
+    print_limited_trials,
+    print_stopped_trials,
+    print_warnings,
+)
 from search.console.table_layout import STATE_STYLES, break_header, fits_screen, make_table
 from search.console.workers import format_device_time, print_workers
 from search.report.models import LeaderboardRow, StudyReport
@@ -54,6 +58,7 @@ def print_study(report: StudyReport, top: int = 10) -> None:
         best = report.leaderboard[0].number
         terminal.print_paragraph(f"trained weights of trial {best}: {report.weights}")
     print_stopped_trials(report)
+    print_limited_trials(report)
     print_warnings(report)
     print_remedies(report)
     if report.health:

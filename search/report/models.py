@@ -113,6 +113,25 @@ class TrialWarning:
 
 
 @dataclass(frozen=True, slots=True)
+class LimitedTrial:
+    """A complete trial whose score is clearly worse than those of its peers, and what limited it.
+
+    Attributes:
+        usual: median score of the complete trials.
+        cause: of the diagnosis if it is clear, else that there is none.
+        confidence: of the diagnosis.
+        remedy: the first remedy of a clear diagnosis, as text; empty where there is none.
+    """
+
+    number: int | None
+    score: float
+    usual: float
+    cause: str
+    confidence: float
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
 class RemedyTrial:
     """A trial that tries another trial's remedy, and what the remedy did.
 
@@ -220,6 +239,8 @@ class StudyReport(JsonReport):
         lessons: the regions of the search space in which trials diverged or ended early, as text.
         health: the signs of health by which complete trials differ, and classes never found.
         warnings: what was found in complete trials without ending them.
+        limited: the complete trials that are clearly worse than their peers, at most 20, the worst
+            first.
         remedies: what each remedy did wherever it was tried, the most often tried first.
         remedy_trials: the trials that tried one.
         workers: the workers that are working on a trial.
@@ -247,6 +268,7 @@ class StudyReport(JsonReport):
     device_budget_s: float | None
     weights: str | None = None
     warnings: tuple[TrialWarning, ...] = ()
+    limited: tuple[LimitedTrial, ...] = ()
     remedies: tuple[RemedyRecord, ...] = ()
     remedy_trials: tuple[RemedyTrial, ...] = ()
 
@@ -257,7 +279,8 @@ class TrialReport(JsonReport):
 
     Attributes:
         findings: evidence and diagnosis of every signal that fired.
-        trouble: diagnosis of a complete trial that lacks a sign of health.
+        trouble: diagnosis of what limited a complete trial that lacks a sign of health, or that is
+            clearly worse than its peers.
         diagnosis: the one of these that the remedies are from.
         remedies: what to try, in order.
         remedy_of: what this trial's remedy did, if it tries one of another trial.

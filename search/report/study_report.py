@@ -16,6 +16,7 @@ from search.diagnosis.failure_regions import Trial, find_failure_regions
 from search.diagnosis.health import find_dead_classes, name_classes
 from search.diagnosis.stored_diagnosis import list_class_names
 from search.export import best_weights
+from search.report.limited_trials import collect_limited
 from search.report.models import ActiveWorker, ClassScore, LeaderboardRow, StudyReport, metric_noise
 from search.report.remedy_outcomes import measure_remedies, summarize_remedies
 from search.report.stopped_trials import collect_kills, collect_warnings
@@ -79,6 +80,7 @@ def study_report(store: Store, name: str, files: StudyFiles | None = None) -> St
         device_budget_s=device_time.budget_s,
         weights=weights,
         warnings=collect_warnings(complete, findings),
+        limited=collect_limited(complete, records, spec.metric.direction),
         remedies=summarize_remedies(remedy_trials),
         remedy_trials=remedy_trials,
     )

@@ -97,6 +97,19 @@ class TestTrial:
         assert "to try" not in out
         assert "likely cause" not in out
 
+    def test_nothing_possible(self, demo: Demo, capsys: pytest.CaptureFixture[str]) -> None:
+        """Where no cause is likely at all, none is listed."""
+        evidence = Evidence("loss_rising", 1, None, "it rose", {}, 1.0)
+        unclear = Diagnosis("learning rate too high", (), (), 0.06, (), (("labels broken", 0.05),))
+        demo.store.leases.finish_trial(
+            demo.start([0.1]), Outcome("diverged", 0.1, "…", "loss_rising", evidence, unclear)
+        )
+
+        out = squeezed(self.shown(demo, capsys, 0))
+
+        assert "no clear cause" in out
+        assert "possible" not in out
+
     def test_warning(self, demo: Demo, capsys: pytest.CaptureFixture[str]) -> None:
         """What was found in a complete trial is a warning, not why it ended."""
         evidence = Evidence("loss_rising", 1, None, "spared: it rose", {}, 0.0)
