@@ -39,18 +39,13 @@ def find_remedies(cause: str, facts: Facts) -> tuple[Remedy, ...]:
 def _effective_changes(patch: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
     """The changes that are new and have an effect on the training.
 
-    None where the configuration lacks a section, as that of a custom objective may.
+    None where the configuration lacks one of the settings, as that of a custom objective may.
     """
-    sections = {_section_of(path) for path in facts.values}
-    if any(_section_of(path) not in sections for path in patch):
+    if any(path not in facts.values for path in patch):
         return {}
     after = {**facts.values, **patch}
     changed = {path: value for path, value in patch.items() if facts.values.get(path) != value}
     return {path: value for path, value in changed.items() if takes_effect(path, after)}
-
-
-def _section_of(path: str) -> str:
-    return path.partition(".")[0]
 
 
 def describe_remedy(remedy: Remedy, config: Mapping[str, Any]) -> str:
