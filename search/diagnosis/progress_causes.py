@@ -7,14 +7,12 @@ import math
 from search.diagnosis.facts import Facts
 from search.diagnosis.observation import (
     NOTHING_LEARNED,
+    PRESET_RATE,
     TINY_BATCH,
     VANISHING_NORM,
     Observation,
     Observations,
 )
-
-LOW_RATE = 0.3
-"""Multiple of the base rate below which the rate may be too low: that of the presets."""
 
 STILL_FALLING = 0.02
 """Share by which the loss fell in the last third of the epochs, above which it still falls."""
@@ -24,8 +22,8 @@ def learning_rate_too_low(facts: Facts) -> Observations:
     """Steps so small that the budget ends before much is learned."""
     rate = facts.lr_multiple
     yield from _grew(facts)
-    if rate < LOW_RATE:
-        yield Observation(min(3.5, 0.5 + 1.2 * math.log10(LOW_RATE / rate)), facts.rate_text)
+    if rate < PRESET_RATE:
+        yield Observation(min(3.5, 0.5 + 1.2 * math.log10(PRESET_RATE / rate)), facts.rate_text)
     else:
         yield Observation(-3.0, facts.rate_text)
     yield from _slow_progress(facts)

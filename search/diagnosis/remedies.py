@@ -5,17 +5,23 @@ Where the data are the cause no configuration helps; the remedy is then a title 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from search.diagnosis.facts import Facts
+from search.diagnosis.observation import PRESET_RATE
 from search.planning.effects import takes_effect
 from spaces.config_tree import ConfigTree
 from spaces.presets import scaled_to
 from spaces.records import Remedy
 
 Remedies = Iterator[Remedy]
+
+RATE_FACTORS = (3, 10, 30)
+"""Factors by which a low rate is raised: few, so that what each did is counted; none is larger, as
+the usual rate need not suit the data."""
 
 
 def harmless_remedies(cause: str, facts: Facts) -> tuple[Remedy, ...]:
@@ -264,12 +270,20 @@ def _more_regularization(facts: Facts) -> Remedies:
 
 
 def _raise_rate(facts: Facts) -> Remedies:
-    for factor in (3, 10):
+    first = _find_first_factor(facts.lr_multiple)
+    later = [factor for factor in RATE_FACTORS if factor > first]
+    for factor in (first, *later[:1]):
         yield _scale_rate(facts, factor)
-    if facts.lr_multiple * 10 < 0.3:
-        yield Remedy("0.3 × the base rate", {"optimizer.lr_multiple": 0.3})
+    if facts.lr_multiple * RATE_FACTORS[-1] < 0.9 * PRESET_RATE:
+        title = f"{PRESET_RATE:g} × the base rate"
+        yield Remedy(title, {"optimizer.lr_multiple": PRESET_RATE})
     yield from _clip_less(facts)
     yield from _more_epochs(facts)
+
+
+def _find_first_factor(multiple: float) -> int:
+    """The factor that brings a low rate nearest to the usual one, by its order of magnitude."""
+    return min(RATE_FACTORS, key=lambda factor: abs(math.log(PRESET_RATE / multiple / factor)))
 
 
 def _clip_less(facts: Facts) -> Remedies:
