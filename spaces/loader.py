@@ -239,14 +239,24 @@ def explain(
     names = [step for step in place if isinstance(step, str)]
     what, allowed = _describe_error(first, names[-1] if names else "the document")
     unseen = first["type"] in ("unknown_key", "missing")
+    steps = _next_step(len(problem.errors()) - 1)
+    if first["type"] == "not_a_section":
+        steps = f"set one of its keys, such as {allowed.partition(',')[0]}"
     return error(
         what,
         where=_describe_source(source, place),
         place=tuple(map(str, place)),
-        found="" if unseen else repr(first["input"])[:FOUND_CHARACTERS],
+        found="" if unseen else _show_found(first["input"]),
         allowed=allowed,
-        next_step=_next_step(len(problem.errors()) - 1),
+        next_step=steps,
     )
+
+
+def _show_found(value: Any) -> str:
+    """Show a value as it is written in YAML where that is one word, else as Python does."""
+    plain = {"None": "null", "True": "true", "False": "false"}
+    text = repr(value)
+    return plain.get(text, text)[:FOUND_CHARACTERS]
 
 
 def _describe_source(source: Document | str, place: Place) -> str:
@@ -269,6 +279,10 @@ def _describe_error(detail: ErrorDetails, name: str) -> tuple[str, str]:
             return detail["msg"], context["allowed"]
         case "missing":
             return f"the key {name!r} is missing", f"{name}: …"
+        case "not_a_section":
+            return f"{name} {detail['msg']}", context["allowed"]
+        case "dict_type" | "model_type" | "model_attributes_type":
+            return f"{name} must be a mapping of keys to values", f"{name}: {{key: value}}"
         case "literal_error":
             allowed = context["expected"].replace("'", "")
             near = nearest(detail["input"], allowed.replace(" or ", ", ").split(", "))
@@ -282,7 +296,7 @@ def _describe_error(detail: ErrorDetails, name: str) -> tuple[str, str]:
             kinds = "kind: float, kind: int or kind: choice" if of_dimension else "kind: …"
             return f"{name} names no kind", kinds
         case _:
-            message = PREFIX.sub("", detail["msg"])
+            message = PREFIX.sub("", detail["msg"]).partition(", unable to parse")[0]
             return f"{name}: {message[:1].lower()}{message[1:]}", ""
 
 
