@@ -15,6 +15,7 @@ from spaces.config_tree import ConfigTree
 from spaces.errors import InputError, StudyError, nearest
 from spaces.study import StudySpec
 from spaces.thresholds import FORMER_SIGNALS
+from spaces.yaml_values import format_found
 
 SHIPPED = Path(__file__).parent / "studies"
 
@@ -246,17 +247,10 @@ def explain(
         what,
         where=_describe_source(source, place),
         place=tuple(map(str, place)),
-        found="" if unseen else _show_found(first["input"]),
+        found="" if unseen else format_found(first["input"], FOUND_CHARACTERS),
         allowed=allowed,
         next_step=steps,
     )
-
-
-def _show_found(value: Any) -> str:
-    """Show a value as it is written in YAML where that is one word, else as Python does."""
-    plain = {"None": "null", "True": "true", "False": "false"}
-    text = repr(value)
-    return plain.get(text, text)[:FOUND_CHARACTERS]
 
 
 def _describe_source(source: Document | str, place: Place) -> str:

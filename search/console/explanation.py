@@ -5,6 +5,7 @@ from __future__ import annotations
 from search.console import terminal
 from search.console.formatting import format_confidence, format_setting
 from search.report.models import RemedyOffer, TrialReport
+from search.report.new_study import STUDY_FILE
 from spaces.records import Diagnosis, Evidence
 from storage.rows import FINAL_STATES
 
@@ -108,8 +109,10 @@ def _print_remedies(report: TrialReport, store: str) -> None:
         if offer.in_space:
             # A long command is left to the terminal to wrap, so that it can be copied.
             terminal.print_line(f"{'':{INDENT}}{offer.command}{store}", style="dim")
-        elif offer.patch:
+        elif offer.patch or offer.new_study:
             terminal.print_paragraph(_describe_place(offer), indent=INDENT, style="dim")
+            if offer.new_study:
+                terminal.print_line(f"{'':{INDENT}}{offer.new_study}{store}", style="dim")
         if offer.tried:
             trials = "trial" if len(offer.tried) == 1 else "trials"
             numbers = ", ".join(map(str, offer.tried))
@@ -117,10 +120,11 @@ def _print_remedies(report: TrialReport, store: str) -> None:
 
 
 def _describe_place(offer: RemedyOffer) -> str:
-    """Say what a study's space lacks for a remedy."""
-    if not offer.widenings:
+    """Say what a study lacks for a remedy, and introduce the command of a new one."""
+    if not offer.new_study:
         return "outside the study's space"
-    return (
-        f"outside the study's space; a new study with {' '.join(offer.options)} contains it "
-        f"({', '.join(offer.widenings)})"
-    )
+    lacks = "needs a new study"
+    if offer.widenings:
+        lacks = f"outside the study's space ({', '.join(offer.widenings)}); a new study contains it"
+    file = f", with the study's file for {STUDY_FILE}" if STUDY_FILE in offer.new_study else ""
+    return f"{lacks}{file}:"

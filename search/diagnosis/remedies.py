@@ -19,6 +19,9 @@ from spaces.records import Remedy
 
 Remedies = Iterator[Remedy]
 
+MORE_EPOCHS = "more epochs per trial: "
+"""Start of a title that a number follows; `read_epochs` reads it back, also from older stores."""
+
 RATE_FACTORS = (3, 10, 30)
 """Factors by which a low rate is raised: few, so that what each did is counted; none is larger, as
 the usual rate need not suit the data."""
@@ -244,7 +247,18 @@ def _correct_once(facts: Facts) -> Remedies:
 
 def _more_epochs(facts: Facts) -> Remedies:
     epochs = facts.planned_epochs
-    yield Remedy(f"more epochs per trial: {2 * epochs} instead of {epochs}", {})
+    yield Remedy(f"{MORE_EPOCHS}{2 * epochs} instead of {epochs}", {})
+
+
+def read_epochs(remedy: Remedy) -> int | None:
+    """The epochs per trial that a remedy asks for; None for any other remedy.
+
+    Only another study can have them, so they are no change of a configuration.
+    """
+    if not remedy.title.startswith(MORE_EPOCHS):
+        return None
+    number = remedy.title.removeprefix(MORE_EPOCHS).partition(" ")[0]
+    return int(number) if number.isdecimal() else None
 
 
 def _larger_range(facts: Facts) -> Remedies:

@@ -192,6 +192,8 @@ class RemedyOffer:
         command: that tries it; empty where the study cannot.
         widenings: changes of the space after which it would contain the remedy.
         options: the same as options of `search run`, for a new study.
+        new_study: command that starts a study which contains the remedy; empty where this study
+            can try it, and where no change of the space makes it possible.
         tried: the trials that tried it.
     """
 
@@ -204,6 +206,7 @@ class RemedyOffer:
     widenings: tuple[str, ...]
     options: tuple[str, ...]
     tried: tuple[int, ...]
+    new_study: str = ""
 
 
 @dataclass(frozen=True, slots=True)
