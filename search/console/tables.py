@@ -126,8 +126,11 @@ def _print_rows(report: StudyReport, rows: Sequence[LeaderboardRow]) -> None:
     The columns are used if the screen is wide enough for them.
     """
     figures = {name: cells for name, cells in _figures(report, rows).items() if any(cells)}
-    names = shorten_paths(dict.fromkeys(path for row in rows for path in row.params))
-    preset = {"preset": [row.preset for row in rows]} if any(row.preset for row in rows) else {}
+    names = shorten_paths(
+        dict.fromkeys(path for row in rows for path in (*row.params, *row.remedied))
+    )
+    starts = [_format_start(row, names) for row in rows]
+    preset = {"preset": starts} if any(starts) else {}
     words = _dimensions(rows, names) | preset
     narrow = {**figures, "worst class": [_shorten_worst_class(row) for row in rows]}
     narrow = {name: cells for name, cells in narrow.items() if any(cells)}
@@ -136,8 +139,8 @@ def _print_rows(report: StudyReport, rows: Sequence[LeaderboardRow]) -> None:
         if fits_screen(table):
             terminal.print_renderable(table)
             return
-    for row, cells in zip(rows, _lines(figures), strict=True):
-        terminal.print_line(f"{cells}  {row.preset}".rstrip())
+    for row, start, cells in zip(rows, starts, _lines(figures), strict=True):
+        terminal.print_line(terminal.to_printable(f"{cells}  {start}".rstrip()))
         for line in wrap_pieces(
             list_param_pairs(row.params, row.lr, names), terminal.get_console().width - INDENT
         ):
@@ -154,6 +157,15 @@ def _figures(report: StudyReport, rows: Sequence[LeaderboardRow]) -> dict[str, l
         "worst class": [_format_worst_class(row) for row in rows],
         "test": ["" if row.test is None else format_score(row.test) for row in rows],
     }
+
+
+def _format_start(row: LeaderboardRow, names: Mapping[str, str]) -> str:
+    """Format what a trial started from: `safe`, or `remedy of 7: grad_clip_norm 5`.
+
+    No column shows a value that a remedy changed and the study does not search.
+    """
+    values = ", ".join(list_param_pairs(row.remedied, None, names))
+    return f"{row.preset}: {values}" if values else row.preset
 
 
 def _shorten_worst_class(row: LeaderboardRow) -> str:

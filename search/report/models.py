@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from search.pruners.robust_stats import NOISE_EPOCHS, estimate_noise
@@ -46,6 +46,7 @@ class LeaderboardRow:
         worst_class: of the best epoch; None where there is one class at most.
         never_found: the classes of which no epoch found anything.
         lost: the classes that were learned, and of which the last epoch finds nothing.
+        remedied: the values that a remedy gave it and that the study does not search, by path.
     """
 
     rank: int
@@ -62,6 +63,7 @@ class LeaderboardRow:
     worst_class: ClassScore | None = None
     never_found: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
+    remedied: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from search.diagnosis.stored_diagnosis import list_class_names
 from search.export import best_weights
 from search.report.limited_trials import collect_limited
 from search.report.models import ActiveWorker, ClassScore, LeaderboardRow, StudyReport, metric_noise
+from search.report.remedied_values import find_remedied_values
 from search.report.remedy_outcomes import measure_remedies, summarize_remedies
 from search.report.stopped_trials import collect_kills, collect_warnings
 from search.report.study_health import describe_study_health
@@ -54,8 +55,12 @@ def study_report(store: Store, name: str, files: StudyFiles | None = None) -> St
     findings = store.findings.study_evidence(stored.id)
     kills = collect_kills(trials, records, findings)
     device_time = store.budget.find_device_time(stored.id)
-    leaderboard = _rank_complete(complete, records, spec)
     tried = store.remedies.list_tried(stored.id)
+    remedied = find_remedied_values(trials, tried, spec)
+    leaderboard = tuple(
+        replace(row, remedied=remedied.get(row.number, {}))
+        for row in _rank_complete(complete, records, spec)
+    )
     remedy_trials = measure_remedies(tried, trials, records, spec.metric)
     weights = None
     if files is not None and leaderboard:
