@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import shlex
 from dataclasses import replace
 from typing import NamedTuple
 
 from search.diagnosis.remedies import describe_remedy
 from search.planning.plan import Plan, make_plan
 from search.planning.remedied_config import locate_in_space, make_remedy_trial
+from search.report.remedy_offers import describe_new_study
 from search.report.trial_report import trial_report
 from search.session import Session
 from spaces.errors import InputError, StudyError
@@ -88,15 +88,14 @@ def _explain_place(plan: Plan, trial: StoredTrial, remedy: Remedy) -> InputError
         problem = place.problem
         return problem.relocated(where=f"{OPTION}, trial {trial.number}: {problem.where}")
     path, value = next(iter(place.excluded.items()))
-    options = " ".join(f"--set {shlex.quote(each.assignment)}" for each in place.widenings)
-    wider = f" with {options}" if options else ""
+    command = describe_new_study(plan.spec, remedy, place)
+    wider = f": {command}" if command else " with --name NAME, whose space contains it"
     return StudyError(
         "the remedy is outside the study's search space",
         where=f"{OPTION}, {path}",
         found=str(value),
         allowed=str(plan.spec.space[path]),
-        next_step="choose another remedy (N:2 is the second), "
-        f"or start a new study{wider} and --name NAME",
+        next_step=f"choose another remedy (N:2 is the second), or start a new study{wider}",
     )
 
 
@@ -133,21 +132,25 @@ def _find_diagnosis(session: Session, choice: RemedyChoice) -> tuple[StoredTrial
         )
     remedy = remedies[choice.remedy - 1]
     if not remedy.patch:
+        new_study = report.remedies[choice.remedy - 1].new_study
         raise StudyError(
             f"remedy {choice.remedy} of trial {choice.trial} is no change of its configuration",
             where=f"study {name}",
             found=f"likely cause: {found.cause}",
-            next_step=remedy.title,
+            next_step=f"{remedy.title}: {new_study}" if new_study else remedy.title,
         )
     return trial, found
 
 
 def _unclear_cause(number: int, study: str, found: Diagnosis, command: str) -> StudyError:
-    likeliest, likelihood = found.others[0]
+    likeliest = "no cause is likely"
+    if found.others:
+        cause, likelihood = found.others[0]
+        likeliest = f"the likeliest cause: {cause} ({likelihood:.0%} sure)"
     return StudyError(
         f"trial {number} has no remedies: it has no clear cause",
         where=f"study {study}",
-        found=f"the likeliest cause: {likeliest} ({likelihood:.0%} sure)",
+        found=likeliest,
         allowed=f"a trial whose cause is at least {CLEAR_CONFIDENCE:.0%} sure",
         next_step=f"{command} shows the possible causes",
     )

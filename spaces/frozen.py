@@ -40,6 +40,11 @@ class Frozen(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _read_keys(cls, given: Any) -> Any:
+        if isinstance(given, (str, bool, int, float, list)) or given is None:
+            context = {"allowed": ", ".join(cls.model_fields)}
+            raise PydanticCustomError(
+                "not_a_section", "has keys of its own, so it cannot be a single value", context
+            )
         if not isinstance(given, dict):
             return given
         renamed = cls.rename_former_keys(given)

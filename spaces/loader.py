@@ -15,6 +15,7 @@ from spaces.config_tree import ConfigTree
 from spaces.errors import InputError, StudyError, nearest
 from spaces.study import StudySpec
 from spaces.thresholds import FORMER_SIGNALS
+from spaces.yaml_values import format_found
 
 SHIPPED = Path(__file__).parent / "studies"
 
@@ -239,13 +240,16 @@ def explain(
     names = [step for step in place if isinstance(step, str)]
     what, allowed = _describe_error(first, names[-1] if names else "the document")
     unseen = first["type"] in ("unknown_key", "missing")
+    steps = _next_step(len(problem.errors()) - 1)
+    if first["type"] == "not_a_section":
+        steps = f"set one of its keys, such as {allowed.partition(',')[0]}"
     return error(
         what,
         where=_describe_source(source, place),
         place=tuple(map(str, place)),
-        found="" if unseen else repr(first["input"])[:FOUND_CHARACTERS],
+        found="" if unseen else format_found(first["input"], FOUND_CHARACTERS),
         allowed=allowed,
-        next_step=_next_step(len(problem.errors()) - 1),
+        next_step=steps,
     )
 
 
@@ -269,6 +273,10 @@ def _describe_error(detail: ErrorDetails, name: str) -> tuple[str, str]:
             return detail["msg"], context["allowed"]
         case "missing":
             return f"the key {name!r} is missing", f"{name}: …"
+        case "not_a_section":
+            return f"{name} {detail['msg']}", context["allowed"]
+        case "dict_type" | "model_type" | "model_attributes_type":
+            return f"{name} must be a mapping of keys to values", f"{name}: {{key: value}}"
         case "literal_error":
             allowed = context["expected"].replace("'", "")
             near = nearest(detail["input"], allowed.replace(" or ", ", ").split(", "))
@@ -282,7 +290,7 @@ def _describe_error(detail: ErrorDetails, name: str) -> tuple[str, str]:
             kinds = "kind: float, kind: int or kind: choice" if of_dimension else "kind: …"
             return f"{name} names no kind", kinds
         case _:
-            message = PREFIX.sub("", detail["msg"])
+            message = PREFIX.sub("", detail["msg"]).partition(", unable to parse")[0]
             return f"{name}: {message[:1].lower()}{message[1:]}", ""
 
 

@@ -191,6 +191,9 @@ CLEAR_CONFIDENCE = 0.4
 UNCLEAR_CAUSE = "no clear cause"
 """The cause of a diagnosis below that confidence."""
 
+POSSIBLE_CONFIDENCE = 0.15
+"""Confidence from which on a cause is listed as possible where none is clear."""
+
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
@@ -200,8 +203,8 @@ class Diagnosis:
         because: what supports the cause, the strongest first.
         confidence: likelihood of the cause among all known causes and an unknown one, in 0 … 1.
         against: what speaks against it.
-        others: the next likely causes, each with its likelihood; all possible ones where the cause
-            is not clear.
+        others: the next likely causes, each with its likelihood. Where the cause is not clear, all
+            that are at least `POSSIBLE_CONFIDENCE` likely; there may be none.
     """
 
     cause: str
@@ -221,11 +224,16 @@ class Diagnosis:
 
         Where the cause is not clear, none is named and no change of the configuration is
         prescribed, as a remedy for another cause can do harm. What changes nothing remains, such as
-        a look at the masks. The likeliest cause is then the first of the possible ones.
+        a look at the masks. The likeliest cause is then the first of the possible ones, if there is
+        one.
         """
         if self.is_clear:
             return self
-        possible = ((self.cause, self.confidence), *self.others)
+        possible = tuple(
+            cause
+            for cause in ((self.cause, self.confidence), *self.others)
+            if cause[1] >= POSSIBLE_CONFIDENCE
+        )
         harmless = tuple(remedy for remedy in self.remedies if not remedy.patch)
         return Diagnosis(UNCLEAR_CAUSE, (), harmless, self.confidence, (), possible)
 

@@ -16,6 +16,12 @@ from pydantic import Field, model_validator
 
 from spaces.frozen import Frozen
 
+FOUND_LEVEL = 0.01
+"""Class metric up to which nothing of a class is found; one never above it was never found."""
+
+LEARNED_LEVEL = 0.2
+"""Class metric above which a class has been learned, so that it can be lost again."""
+
 
 class NonfiniteLoss(Frozen):
     """The loss or the gradient norm was NaN or infinite at a step."""
@@ -152,7 +158,7 @@ class DeadClasses(Frozen):
         ),
     )
     waking_level: float = Field(
-        default=0.01,
+        default=FOUND_LEVEL,
         ge=0,
         lt=1,
         description="mean class metric above which a gain counts: below it a gain is chance",
@@ -163,18 +169,18 @@ class DeadClasses(Frozen):
         description="epochs in a row, also in the grace period, with at most one class above level",
     )
     found_level: float = Field(
-        default=0.2,
+        default=LEARNED_LEVEL,
         gt=0,
         lt=1,
-        description="class metric above which a class has been found, in two epochs in a row",
+        description="class metric above which a class has been learned, in two epochs in a row",
     )
 
 
 class ClassCollapse(DeadClasses):
-    """Classes that were found are lost, or dead ones stay dead in a trial that learns nothing more.
+    """Classes that were learned are lost, or dead ones stay dead in a trial that learns nothing more.
 
     Lost: a class was clearly above zero, is near zero now, and is not recovering. Dead for good: a
-    `share` of the classes, or all but one, was never found, long after the schedule has settled,
+    `share` of the classes, or all but one, was never learned, long after the schedule has settled,
     and the training loss has stopped falling as well. Where it still falls, the trial is slow
     rather than collapsed, which `not_learning` judges.
     """
@@ -184,14 +190,14 @@ class ClassCollapse(DeadClasses):
         gt=0,
         le=1,
         description=(
-            "share of the classes that were found that must be lost, unless a share of all classes "
-            "is near zero: then a single one that was found is enough"
+            "share of the classes that were learned that must be lost, unless a share of all classes "
+            "is near zero: then a single one that was learned is enough"
         ),
     )
     settled_epochs: int = Field(
         default=10,
         ge=2,
-        description="epochs after the schedule has settled, for classes that were never found",
+        description="epochs after the schedule has settled, for classes that were never learned",
     )
     loss_noise: float = Field(
         default=3.0,
@@ -204,7 +210,7 @@ class ClassCollapse(DeadClasses):
 
 
 class NotLearning(DeadClasses):
-    """Most classes have never been found, and the metric has stopped improving.
+    """Most classes have never been learned, and the metric has stopped improving.
 
     The trial is slow, or stuck from its start; it has not diverged. So it is pruned and stays
     feasible, and the sampler does not take a low learning rate for a divergence.

@@ -192,7 +192,7 @@ def _run_workers(
     reaper = TrialReaper(session.store, session.stored.id)
     pool = make_pool(options, session.location, logs, reaper, timeout_s)
     with pool.running():
-        live.watch_study(
+        printed = live.watch_study(
             session.store,
             session.stored,
             session.plan,
@@ -200,7 +200,8 @@ def _run_workers(
             note=pool.describe_status,
         )
     for warning in pool.list_warnings():
-        terminal.print_warning(warning)
+        if warning not in printed:
+            terminal.print_warning(warning)
     try:
         pool.raise_failure()
     except InputError:

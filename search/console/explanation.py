@@ -5,6 +5,7 @@ from __future__ import annotations
 from search.console import terminal
 from search.console.formatting import format_confidence, format_setting
 from search.report.models import RemedyOffer, TrialReport
+from search.report.new_study import STUDY_FILE
 from spaces.records import Diagnosis, Evidence
 from storage.rows import FINAL_STATES
 
@@ -22,8 +23,8 @@ def print_end(report: TrialReport, store: str) -> None:
     _print_warnings(report)
     _print_ending(report)
     if report.trouble is not None:
-        terminal.print_heading("Problem")
-        _print_diagnosis(report.trouble)
+        terminal.print_heading("What limited it")
+        _print_diagnosis(report.trouble, "likely limited by")
     if report.remedies:
         _print_remedies(report, store)
     elif report.diagnosis is not None and report.diagnosis.is_clear:
@@ -79,15 +80,16 @@ def _print_evidence(evidence: Evidence) -> None:
         terminal.print_paragraph(f"{name:<{width}}  {format_setting(value)}", indent=4)
 
 
-def _print_diagnosis(diagnosis: Diagnosis) -> None:
+def _print_diagnosis(diagnosis: Diagnosis, label: str = "likely cause") -> None:
     others = ", ".join(f"{cause} ({likelihood:.0%})" for cause, likelihood in diagnosis.others)
     terminal.print_line()
     if not diagnosis.is_clear:
         terminal.print_line(f"  {diagnosis.cause}", style="bold")
-        terminal.print_paragraph(f"possible: {others}", indent=4)
+        if others:
+            terminal.print_paragraph(f"possible: {others}", indent=4)
         return
     terminal.print_line(
-        f"  likely cause: {diagnosis.cause} ({format_confidence(diagnosis.confidence)})",
+        f"  {label}: {diagnosis.cause} ({format_confidence(diagnosis.confidence)})",
         style="bold",
     )
     for because in diagnosis.because:
@@ -107,8 +109,10 @@ def _print_remedies(report: TrialReport, store: str) -> None:
         if offer.in_space:
             # A long command is left to the terminal to wrap, so that it can be copied.
             terminal.print_line(f"{'':{INDENT}}{offer.command}{store}", style="dim")
-        elif offer.patch:
+        elif offer.patch or offer.new_study:
             terminal.print_paragraph(_describe_place(offer), indent=INDENT, style="dim")
+            if offer.new_study:
+                terminal.print_line(f"{'':{INDENT}}{offer.new_study}{store}", style="dim")
         if offer.tried:
             trials = "trial" if len(offer.tried) == 1 else "trials"
             numbers = ", ".join(map(str, offer.tried))
@@ -116,10 +120,11 @@ def _print_remedies(report: TrialReport, store: str) -> None:
 
 
 def _describe_place(offer: RemedyOffer) -> str:
-    """Say what a study's space lacks for a remedy."""
-    if not offer.widenings:
+    """Say what a study lacks for a remedy, and introduce the command of a new one."""
+    if not offer.new_study:
         return "outside the study's space"
-    return (
-        f"outside the study's space; a new study with {' '.join(offer.options)} contains it "
-        f"({', '.join(offer.widenings)})"
-    )
+    lacks = "needs a new study"
+    if offer.widenings:
+        lacks = f"outside the study's space ({', '.join(offer.widenings)}); a new study contains it"
+    file = f", with the study's file for {STUDY_FILE}" if STUDY_FILE in offer.new_study else ""
+    return f"{lacks}{file}:"

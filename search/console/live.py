@@ -29,7 +29,7 @@ from search.report.remedy_outcomes import measure_remedy
 from search.report.study_report import active_workers
 from search.stored_study import sampled_values
 from spaces.errors import StoreError
-from spaces.records import better
+from spaces.records import SPARED, Evidence, better
 from spaces.study import StudySpec
 from storage.rows import FINAL_STATES, Progress, StoredTrial
 
@@ -61,7 +61,7 @@ def watch_study(
     until: Callable[[], bool],
     poll_s: float = POLL_S,
     note: Callable[[], str] = str,
-) -> None:
+) -> frozenset[str]:
     """Show a study and the events of its trials until `until` returns true.
 
     While the store does not respond, it is polled again.
@@ -73,12 +73,15 @@ def watch_study(
         until: called before every poll; after it returns true, there is one last poll.
         poll_s: seconds between two polls.
         note: returns a line for the user, such as that a stop was requested; usually empty.
+
+    Returns:
+        The warnings on trials that remain to be read: those of a display are gone, so it has none.
     """
     watcher = Watcher(store, stored.id, plan.spec)
     if not terminal.is_terminal():
         for event in _poll_until(watcher, until, poll_s):
             terminal.print_line(event.text)
-        return
+        return frozenset(watcher.warnings.values())
     with Live(console=terminal.get_console(), auto_refresh=False) as live:
         over = False
         while not over:
@@ -87,6 +90,7 @@ def watch_study(
             live.update(build_frame(watcher, note(), terminal.get_console().height), refresh=True)
             if not over:
                 time.sleep(poll_s)
+    return frozenset()
 
 
 def _poll_until(watcher: Watcher, until: Callable[[], bool], poll_s: float) -> Iterator[Event]:
@@ -117,6 +121,7 @@ class Watcher:
     seen: dict[int, Progress] = field(default_factory=dict)
     events: deque[Event] = field(default_factory=lambda: deque(maxlen=EVENTS_SHOWN))
     best: StoredTrial | None = None
+    warnings: dict[tuple[int, str], str] = field(default_factory=dict)
     polled: bool = False
     store_down: bool = False
 
@@ -166,6 +171,8 @@ class Watcher:
             yield self._describe_start(now)
         elif before is not None and now.attempt > before.attempt:
             yield _describe_resumption(before, now)
+        if before is None or (before.state, before.epochs) != (now.state, now.epochs):
+            yield from self._find_warnings(now)
         if before is not None and (before.state, before.attempt) == (now.state, now.attempt):
             return
         if now.awaits_promotion:
@@ -177,6 +184,15 @@ class Watcher:
         elif now.state in FINAL_STATES:
             yield self._describe_end(now)
             yield from self._describe_remedy(now)
+
+    def _find_warnings(self, now: Progress) -> Iterator[Event]:
+        """Find what signals found in a trial without ending it, once per trial and signal."""
+        for evidence, _ in self.store.findings.trial_evidence(now.trial_id):
+            if not evidence.is_warning or (now.trial_id, evidence.signal) in self.warnings:
+                continue
+            text = format_warning(now.number, evidence)
+            self.warnings[now.trial_id, evidence.signal] = text
+            yield Event(f"warning: {text}", "yellow")
 
     def _describe_start(self, now: Progress) -> Event:
         trial = self.store.trials.find_trial(self.study_id, now.number or 0)
@@ -248,6 +264,13 @@ def _describe_resumption(before: Progress, now: Progress) -> Event:
         f"trial {now.number} resumed after epoch {before.epochs} "
         f"by {now.worker} (attempt {now.attempt}){reason}"
     )
+
+
+def format_warning(number: int | None, evidence: Evidence) -> str:
+    """Format a warning as the worker's log has it, so that the same one is not printed twice."""
+    spared = evidence.numbers[SPARED]
+    found = f"{evidence.signal}: {evidence.statement}"
+    return f"trial {number}, epoch {evidence.epoch}: {found}; spared: {spared}"
 
 
 def _count_epochs(now: Progress) -> str:

@@ -1,16 +1,20 @@
-"""Print the stopped trials of a study: what ended them, the likely cause, and what to try."""
+"""Print the trials that were stopped or limited: by what, the likely cause, and what to try."""
 
 from __future__ import annotations
 
 from rich.text import Text
 
 from search.console import terminal
-from search.console.formatting import format_confidence
+from search.console.formatting import format_confidence, format_score
 from search.console.table_layout import STATE_STYLES, make_table
 from search.report.models import Kill, StudyReport
+from spaces.records import CLEAR_CONFIDENCE
 
 STOPPED_ORDER = ("failed", "diverged", "pruned")
 """The order of stopped trials by state: what needs attention is listed first."""
+
+SHOWN_LIMITED = 10
+"""How many complete trials that are worse than their peers are printed."""
 
 
 def print_stopped_trials(report: StudyReport, top: int | None = None) -> None:
@@ -74,4 +78,26 @@ def print_warnings(report: StudyReport) -> None:
             f"trial {warning.number}, epoch {warning.epoch}: {warning.signal}: "
             f"{warning.statement}{spared}{cause}",
             indent=2,
+        )
+
+
+def print_limited_trials(report: StudyReport) -> None:
+    """Print the complete trials that are clearly worse than their peers, and what limited them."""
+    if not report.limited:
+        return
+    terminal.print_heading("Complete trials clearly worse than their peers")
+    for limited in report.limited[:SHOWN_LIMITED]:
+        cause = limited.cause
+        if limited.confidence >= CLEAR_CONFIDENCE:
+            cause = f"likely limited by: {cause} ({format_confidence(limited.confidence)})"
+        remedy = f"; try: {limited.remedy}" if limited.remedy else ""
+        terminal.print_paragraph(
+            f"trial {limited.number}: {format_score(limited.score)}, where the median is "
+            f"{format_score(limited.usual)}; {cause}{remedy}",
+            indent=2,
+        )
+    if len(report.limited) > SHOWN_LIMITED:
+        terminal.print_paragraph(
+            f"{len(report.limited) - SHOWN_LIMITED} more in "
+            f"`search show --study {report.name} --json`"
         )

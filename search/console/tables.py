@@ -20,7 +20,11 @@ from search.console.formatting import (
 )
 from search.console.remedy_tables import print_remedies
 from search.console.search_tables import print_search
-from search.console.stopped_tables import print_stopped_trials, print_warnings
+from search.console.stopped_tables import (
+    print_limited_trials,
+    print_stopped_trials,
+    print_warnings,
+)
 from search.console.table_layout import STATE_STYLES, break_header, fits_screen, make_table
 from search.console.workers import format_device_time, print_workers
 from search.report.models import LeaderboardRow, StudyReport
@@ -56,6 +60,7 @@ def print_study(report: StudyReport, top: int = 10) -> None:
         terminal.print_paragraph(f"trained weights of trial {best}: {report.weights}")
     print_search(report)
     print_stopped_trials(report)
+    print_limited_trials(report)
     print_warnings(report)
     print_remedies(report)
     if report.health:
@@ -123,8 +128,11 @@ def _print_rows(report: StudyReport, rows: Sequence[LeaderboardRow]) -> None:
     The columns are used if the screen is wide enough for them.
     """
     figures = {name: cells for name, cells in _figures(report, rows).items() if any(cells)}
-    names = shorten_paths(dict.fromkeys(path for row in rows for path in row.params))
-    preset = {"preset": [row.preset for row in rows]} if any(row.preset for row in rows) else {}
+    names = shorten_paths(
+        dict.fromkeys(path for row in rows for path in (*row.params, *row.remedied))
+    )
+    starts = [_format_start(row, names) for row in rows]
+    preset = {"preset": starts} if any(starts) else {}
     words = _dimensions(rows, names) | preset
     narrow = {**figures, "worst class": [_shorten_worst_class(row) for row in rows]}
     narrow = {name: cells for name, cells in narrow.items() if any(cells)}
@@ -133,8 +141,8 @@ def _print_rows(report: StudyReport, rows: Sequence[LeaderboardRow]) -> None:
         if fits_screen(table):
             terminal.print_renderable(table)
             return
-    for row, cells in zip(rows, _lines(figures), strict=True):
-        terminal.print_line(f"{cells}  {row.preset}".rstrip())
+    for row, start, cells in zip(rows, starts, _lines(figures), strict=True):
+        terminal.print_line(terminal.to_printable(f"{cells}  {start}".rstrip()))
         for line in wrap_pieces(
             list_param_pairs(row.params, row.lr, names), terminal.get_console().width - INDENT
         ):
@@ -151,6 +159,15 @@ def _figures(report: StudyReport, rows: Sequence[LeaderboardRow]) -> dict[str, l
         "worst class": [_format_worst_class(row) for row in rows],
         "test": ["" if row.test is None else format_score(row.test) for row in rows],
     }
+
+
+def _format_start(row: LeaderboardRow, names: Mapping[str, str]) -> str:
+    """Format what a trial started from: `safe`, or `remedy of 7: grad_clip_norm 5`.
+
+    No column shows a value that a remedy changed and the study does not search.
+    """
+    values = ", ".join(list_param_pairs(row.remedied, None, names))
+    return f"{row.preset}: {values}" if values else row.preset
 
 
 def _shorten_worst_class(row: LeaderboardRow) -> str:

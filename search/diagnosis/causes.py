@@ -7,6 +7,8 @@ weights; `benchmarks/faults.py` checks the ranking on planted faults.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from search.diagnosis import (
     data_causes,
     label_causes,
@@ -14,6 +16,7 @@ from search.diagnosis import (
     optimizer_causes,
     progress_causes,
 )
+from search.diagnosis.facts import Facts
 from search.diagnosis.observation import Cause, Observation
 
 CAUSES: dict[str, Cause] = {
@@ -43,6 +46,20 @@ CAUSES: dict[str, Cause] = {
     "weight decay too strong": optimizer_causes.weight_decay_too_strong,
 }
 """Name of a cause → its observations. Of equally likely causes the first one is named."""
+
+APPLIES: Mapping[str, Callable[[Facts], bool]] = {
+    "loss scale changed": lambda facts: "loss.kind" in facts.values,
+    "extreme class weights": lambda facts: facts.uses_class_weights,
+    "rare classes corrected twice": lambda facts: facts.uses_class_weights,
+    "Dice unstable early": lambda facts: facts.uses_dice,
+    "Dice too late": lambda facts: facts.uses_dice,
+    "batch too small": lambda facts: "batch_size" in facts.values,
+    "alpha wrong for a class": lambda facts: "loss.kind" in facts.values,
+    "focusing too strong": lambda facts: "loss.kind" in facts.values,
+    "gradient clipped away": lambda facts: "optimizer.grad_clip_norm" in facts.values,
+    "weight decay too strong": lambda facts: "optimizer.weight_decay" in facts.values,
+}
+"""Name of a cause → whether the trial has what it is about, where a custom objective may lack it."""
 
 SUSPECTS: dict[str, tuple[str, ...]] = {
     "nonfinite_loss": ("learning rate too high", "exploding gradient", "inputs not finite"),

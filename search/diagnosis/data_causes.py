@@ -54,7 +54,9 @@ def input_without_information(facts: Facts) -> Observations:
     yield from _saturated_pixels(facts)
     recognized = facts.recognized_classes(CHANCE)
     if 2 * len(recognized) >= len(facts.present_classes) > 0:
-        yield Observation(-5.0, f"recognized all the same: {facts.class_names(recognized)}")
+        # Classes are recognized by what is left, so most channels being empty remains a finding.
+        weight = -2.0 if 2 * constant > channels else -5.0
+        yield Observation(weight, f"recognized all the same: {facts.class_names(recognized)}")
 
 
 def _saturated_pixels(facts: Facts) -> Observations:

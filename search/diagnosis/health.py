@@ -10,6 +10,7 @@ from statistics import fmean
 
 from spaces.config import Direction
 from spaces.records import EpochRecord
+from spaces.thresholds import FOUND_LEVEL, LEARNED_LEVEL
 
 HEALTHY_NORM = (0.1, 10.0)
 """Range of the gradient norm before clipping."""
@@ -19,12 +20,6 @@ STEADY_SHARE = 2 / 3
 
 FREQUENT_LOSS = 0.02
 """Drop of the frequent classes' mean metric that still counts as none: the noise of two epochs."""
-
-FOUND_LEVEL = 0.01
-"""Metric of a class up to which nothing of it is found."""
-
-LEARNED_LEVEL = 0.1
-"""Metric of a class from which on it was learned, so that it can be lost again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +106,7 @@ def find_dead_classes(records: Sequence[EpochRecord]) -> DeadClasses:
         ]
         if max(course) <= FOUND_LEVEL:
             never_found.append(index)
-        elif last <= FOUND_LEVEL and max(course) >= LEARNED_LEVEL:
+        elif last <= FOUND_LEVEL and max(course) > LEARNED_LEVEL:
             lost.append(index)
     return DeadClasses(tuple(never_found), tuple(lost), judged)
 
@@ -128,7 +123,7 @@ def _check_dead_classes(records: Sequence[EpochRecord], names: Sequence[str]) ->
         return HealthSign(name, None, "fewer than 2 epochs, or 2 classes")
     details = [
         f"{len(indices)} of {dead.judged} classes {what}: {', '.join(name_classes(indices, names))}"
-        for what, indices in (("never found", dead.never_found), ("found and lost", dead.lost))
+        for what, indices in (("never found", dead.never_found), ("learned and lost", dead.lost))
         if indices
     ]
     return HealthSign(name, not details, "; ".join(details) or f"all {dead.judged} classes")
@@ -149,7 +144,7 @@ def _check_loss(records: Sequence[EpochRecord]) -> HealthSign:
 
 
 def _check_metric(records: Sequence[EpochRecord], direction: Direction) -> HealthSign:
-    name = "an improving metric"
+    name = "a metric that improved since the start"
     # Epochs that were not validated have none.
     values = [record.metric for record in records if not math.isnan(record.metric)]
     if len(values) < 2:
@@ -180,14 +175,17 @@ def _check_norm(records: Sequence[EpochRecord]) -> HealthSign:
 
 
 def _check_parts(records: Sequence[EpochRecord]) -> HealthSign:
-    name = "cross entropy and Dice both fall"
+    name = "every part of the loss falls"
     if len(records) < 2:
         return HealthSign(name, None, "fewer than 2 epochs with the final loss")
     ce = [record.ce_loss for record in records]
     dice = [record.dice_loss for record in records if record.dice_loss is not None]
     detail = f"cross entropy {ce[0]:.4g} → {ce[-1]:.4g}"
     if not dice:
-        return HealthSign(name, ce[-1] < ce[0], f"{detail}, no Dice in the loss")
+        # A custom objective records one loss, which need not be a cross entropy.
+        is_one_part = ce == [record.train_loss for record in records]
+        detail = f"one part, {ce[0]:.4g} → {ce[-1]:.4g}" if is_one_part else detail
+        return HealthSign(name, ce[-1] < ce[0], detail)
     both_fall = ce[-1] < ce[0] and dice[-1] < dice[0]
     return HealthSign(name, both_fall, f"{detail}, Dice {dice[0]:.4g} → {dice[-1]:.4g}")
 

@@ -6,6 +6,7 @@ import math
 
 from search.diagnosis.facts import Facts
 from search.diagnosis.observation import CHANCE, EARLY_EPOCHS, JUMP, Observation, Observations
+from search.diagnosis.trial_facts import FEW_SAMPLES
 from spaces.records import best_record
 
 USUAL_RATES = (0.1, 3.0)
@@ -21,13 +22,23 @@ def labels_broken(facts: Facts) -> Observations:
     yield Observation(
         min(3.0, 2 * (jump.ratio - 0.9)),
         f"the training loss jumped {jump.ratio:.3g}-fold at epoch {jump.epoch},"
-        " at an unchanged learning rate, class weights and CE/Dice weights",
+        f" at {_list_unchanged(facts)}",
     )
     yield from _learned_something_else(facts)
     if facts.lr_multiple > 3:
         yield Observation(-2.0, facts.rate_text)
     if facts.diverged:
         yield Observation(-0.5, "the weights diverged")
+
+
+def _list_unchanged(facts: Facts) -> str:
+    """What a jump of the loss is compared at, as far as the trial has it."""
+    unchanged = ["an unchanged learning rate"]
+    if facts.uses_class_weights:
+        unchanged.append("unchanged class weights")
+    if facts.uses_dice:
+        unchanged.append("unchanged CE/Dice weights")
+    return " and ".join(unchanged)
 
 
 def _learned_something_else(facts: Facts) -> Observations:
@@ -89,8 +100,13 @@ def _loss_at_its_floor(facts: Facts) -> Observations:
 def _other_reasons(facts: Facts) -> Observations:
     """What else explains that no class is recognized."""
     clip = facts.grad_clip_norm
-    if facts.best_is_last and facts.planned_epochs < 8:
+    if facts.is_still_improving and facts.planned_epochs < 8:
         yield Observation(-2.5, "the trial ended while it was still improving")
+    if facts.has_few_samples:
+        weight = -4.0 if facts.samples_per_epoch < FEW_SAMPLES / 3 else -2.0
+        yield Observation(
+            weight, f"an epoch has {facts.samples_per_epoch} samples, which explains it as well"
+        )
     if facts.data.inputs is None:
         yield Observation(-2.0, "the records have no figures of the inputs")
     elif facts.data.carries_information is False:
@@ -112,11 +128,16 @@ def _other_reasons(facts: Facts) -> Observations:
     if facts.dice_share > 0.6:
         yield Observation(-2.0, f"Dice has {facts.dice_share:.0%} of the gradient")
     if facts.last_record.weight_ratio < 4:
-        yield Observation(-1.5, "there are no class weights that would make rare classes count")
+        yield Observation(-1.5, f"there are no {_name_emphasis(facts)}")
     if facts.loss_scale <= 0.03 or facts.loss_scale >= 10:
         yield Observation(-3.5, "the scale of the loss is unusual")
     if facts.data.splits_differ:
         yield Observation(-3.0, "the validation images are unlike those of training")
+
+
+def _name_emphasis(facts: Facts) -> str:
+    means = "class weights" if facts.uses_class_weights else "means"
+    return f"{means} that would make rare classes count"
 
 
 def class_missing(facts: Facts) -> Observations:

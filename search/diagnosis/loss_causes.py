@@ -79,7 +79,7 @@ def imbalance_too_strong(facts: Facts) -> Observations:
     """Rare classes with so little of the loss that ignoring them costs least."""
     yield from _ignored_classes(facts)
     ratio = facts.last_record.weight_ratio
-    if ratio < 4:
+    if ratio < 4 and facts.uses_class_weights:
         equal = "all class weights are equal"
         text = equal if ratio == 1 else f"class weights differ by a factor of only {ratio:.3g}"
         yield Observation(1.5, text, measured=False)
@@ -87,7 +87,7 @@ def imbalance_too_strong(facts: Facts) -> Observations:
         yield Observation(-1.0, f"class weights differ by a factor of {ratio:.3g}")
     if facts.has_few_samples:
         yield Observation(-2.0, f"an epoch has {facts.samples_per_epoch} samples of any class")
-    if facts.dice_share < 0.1:
+    if facts.dice_share < 0.1 and facts.uses_dice:
         yield Observation(0.5, "the loss contains little or no Dice")
     if facts.loss_fall < NOTHING_LEARNED:
         yield Observation(-3.0, "nothing at all was learned")

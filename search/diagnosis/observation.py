@@ -46,6 +46,9 @@ EARLY_EPOCHS = 3
 JUMP = 1.4
 """Ratio of two losses above which the loss jumped."""
 
+PRESET_RATE = 0.3
+"""Multiple of the base rate of the presets for a weighted loss; below it a rate may be too low."""
+
 CHANCE = 0.1
 """Class metric up to which a class is not recognized."""
 

@@ -72,7 +72,7 @@ def exploding_gradient(facts: Facts) -> Observations:
     """Gradients that grow on their own, at a rate that would work if they were clipped."""
     if facts.grad_clip_norm is not None:
         yield Observation(-4.0, f"gradients were clipped at {facts.grad_clip_norm:g}")
-    else:
+    elif "optimizer.grad_clip_norm" in facts.values:
         yield Observation(0.5, "gradients were not clipped", measured=False)
     at_a_step = facts.signal_name in ("gradient_explosion", "nonfinite_loss")
     if at_a_step and facts.norm_growth > FAST_GROWTH:

@@ -7,14 +7,12 @@ import math
 from search.diagnosis.facts import Facts
 from search.diagnosis.observation import (
     NOTHING_LEARNED,
+    PRESET_RATE,
     TINY_BATCH,
     VANISHING_NORM,
     Observation,
     Observations,
 )
-
-LOW_RATE = 0.3
-"""Multiple of the base rate below which the rate may be too low: that of the presets."""
 
 STILL_FALLING = 0.02
 """Share by which the loss fell in the last third of the epochs, above which it still falls."""
@@ -24,8 +22,8 @@ def learning_rate_too_low(facts: Facts) -> Observations:
     """Steps so small that the budget ends before much is learned."""
     rate = facts.lr_multiple
     yield from _grew(facts)
-    if rate < LOW_RATE:
-        yield Observation(min(3.5, 0.5 + 1.2 * math.log10(LOW_RATE / rate)), facts.rate_text)
+    if rate < PRESET_RATE:
+        yield Observation(min(3.5, 0.5 + 1.2 * math.log10(PRESET_RATE / rate)), facts.rate_text)
     else:
         yield Observation(-3.0, facts.rate_text)
     yield from _slow_progress(facts)
@@ -71,9 +69,9 @@ def _slow_progress(facts: Facts) -> Observations:
         yield Observation(-3.0, "too few epochs to see whether the loss falls")
         return
     if fall < 0:
-        yield Observation(-1.0, f"the {_loss_name(facts)} rose by {-fall:.1%} in {epochs} epochs")
+        yield Observation(-1.0, f"the {facts.loss_name} rose by {-fall:.1%} in {epochs} epochs")
         return
-    text = f"the {_loss_name(facts)} fell by {fall:.1%} in {epochs} epochs"
+    text = f"the {facts.loss_name} fell by {fall:.1%} in {epochs} epochs"
     if fall < NOTHING_LEARNED:
         yield Observation(2.5, text)
     elif fall < 0.4:
@@ -83,14 +81,9 @@ def _slow_progress(facts: Facts) -> Observations:
     yield from _still_improving(facts)
 
 
-def _loss_name(facts: Facts) -> str:
-    return "focal loss" if facts.uses_focal_loss else "cross entropy"
-
-
 def _still_improving(facts: Facts) -> Observations:
     """Whether more epochs would have helped."""
-    # A signal that fired because nothing improves contradicts it: the gain was within its margin.
-    if facts.best_is_last and facts.signal_name != "not_learning":
+    if facts.is_still_improving:
         yield Observation(
             1.0, f"the last epoch, {facts.best_epoch}, was the best one: it was still improving"
         )
@@ -111,7 +104,7 @@ def too_few_epochs(facts: Facts) -> Observations:
     else:
         yield Observation(-2.5, f"the best epoch, {facts.best_epoch}, was not the last one")
     if 0 <= facts.loss_fall < 0.03:
-        yield Observation(-1.0, f"the {_loss_name(facts)} fell by only {facts.loss_fall:.1%}")
+        yield Observation(-1.0, f"the {facts.loss_name} fell by only {facts.loss_fall:.1%}")
     if facts.lr_multiple < 0.05:
         yield Observation(-2.0, f"{facts.rate_text}, which explains it better")
     clip = facts.grad_clip_norm

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from search.diagnosis.causes import CAUSES, SUSPECTS, SUSPICION
+from search.diagnosis.causes import APPLIES, CAUSES, SUSPECTS, SUSPICION
 from search.diagnosis.class_changes import describe_changes
 from search.diagnosis.facts import Facts
 from search.diagnosis.observation import Observation
@@ -72,13 +72,18 @@ def diagnose(
 
 
 def _collect_observations(facts: Facts) -> dict[str, list[Observation]]:
-    """The observations for and against every cause; those whose weight is NaN are left out."""
+    """The observations for and against every cause that applies to the trial.
+
+    Those whose weight is NaN are left out.
+    """
     found = {
         cause: [item for item in observe(facts) if math.isfinite(item.weight)]
         for cause, observe in CAUSES.items()
+        if cause not in APPLIES or APPLIES[cause](facts)
     }
     for cause in SUSPECTS.get(facts.signal_name, ()):
-        found[cause].append(SUSPICION)
+        if cause in found:
+            found[cause].append(SUSPICION)
     return found
 
 

@@ -5,17 +5,26 @@ Where the data are the cause no configuration helps; the remedy is then a title 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from search.diagnosis.facts import Facts
+from search.diagnosis.observation import PRESET_RATE
 from search.planning.effects import takes_effect
 from spaces.config_tree import ConfigTree
 from spaces.presets import scaled_to
 from spaces.records import Remedy
 
 Remedies = Iterator[Remedy]
+
+MORE_EPOCHS = "more epochs per trial: "
+"""Start of a title that a number follows; `read_epochs` reads it back, also from older stores."""
+
+RATE_FACTORS = (3, 10, 30)
+"""Factors by which a low rate is raised: few, so that what each did is counted; none is larger, as
+the usual rate need not suit the data."""
 
 
 def harmless_remedies(cause: str, facts: Facts) -> tuple[Remedy, ...]:
@@ -39,18 +48,13 @@ def find_remedies(cause: str, facts: Facts) -> tuple[Remedy, ...]:
 def _effective_changes(patch: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
     """The changes that are new and have an effect on the training.
 
-    None where the configuration lacks a section, as that of a custom objective may.
+    None where the configuration lacks one of the settings, as that of a custom objective may.
     """
-    sections = {_section_of(path) for path in facts.values}
-    if any(_section_of(path) not in sections for path in patch):
+    if any(path not in facts.values for path in patch):
         return {}
     after = {**facts.values, **patch}
     changed = {path: value for path, value in patch.items() if facts.values.get(path) != value}
     return {path: value for path, value in changed.items() if takes_effect(path, after)}
-
-
-def _section_of(path: str) -> str:
-    return path.partition(".")[0]
 
 
 def describe_remedy(remedy: Remedy, config: Mapping[str, Any]) -> str:
@@ -243,7 +247,18 @@ def _correct_once(facts: Facts) -> Remedies:
 
 def _more_epochs(facts: Facts) -> Remedies:
     epochs = facts.planned_epochs
-    yield Remedy(f"more epochs per trial: {2 * epochs} instead of {epochs}", {})
+    yield Remedy(f"{MORE_EPOCHS}{2 * epochs} instead of {epochs}", {})
+
+
+def read_epochs(remedy: Remedy) -> int | None:
+    """The epochs per trial that a remedy asks for; None for any other remedy.
+
+    Only another study can have them, so they are no change of a configuration.
+    """
+    if not remedy.title.startswith(MORE_EPOCHS):
+        return None
+    number = remedy.title.removeprefix(MORE_EPOCHS).partition(" ")[0]
+    return int(number) if number.isdecimal() else None
 
 
 def _larger_range(facts: Facts) -> Remedies:
@@ -269,12 +284,20 @@ def _more_regularization(facts: Facts) -> Remedies:
 
 
 def _raise_rate(facts: Facts) -> Remedies:
-    for factor in (3, 10):
+    first = _find_first_factor(facts.lr_multiple)
+    later = [factor for factor in RATE_FACTORS if factor > first]
+    for factor in (first, *later[:1]):
         yield _scale_rate(facts, factor)
-    if facts.lr_multiple * 10 < 0.3:
-        yield Remedy("0.3 × the base rate", {"optimizer.lr_multiple": 0.3})
+    if facts.lr_multiple * RATE_FACTORS[-1] < 0.9 * PRESET_RATE:
+        title = f"{PRESET_RATE:g} × the base rate"
+        yield Remedy(title, {"optimizer.lr_multiple": PRESET_RATE})
     yield from _clip_less(facts)
     yield from _more_epochs(facts)
+
+
+def _find_first_factor(multiple: float) -> int:
+    """The factor that brings a low rate nearest to the usual one, by its order of magnitude."""
+    return min(RATE_FACTORS, key=lambda factor: abs(math.log(PRESET_RATE / multiple / factor)))
 
 
 def _clip_less(facts: Facts) -> Remedies:

@@ -30,20 +30,27 @@ def diagnose_complete(
     config: Mapping[str, Any],
     direction: Direction,
     names: tuple[str, ...],
+    *,
+    is_worse: bool = False,
 ) -> Diagnosis | None:
-    """Diagnose a complete trial that lacks a sign of health; None where no cause is clear.
+    """Diagnose what limited a complete trial that lacks a sign of health or is worse than its peers.
 
     Args:
         records: of the trial.
         config: of the trial, nested.
         direction: of the metric.
         names: of the classes.
+        is_worse: whether its score is clearly worse than those of its peers.
+
+    Returns:
+        The diagnosis; None for a healthy trial, and where no cause is clear and it is not worse.
     """
-    if all(sign.present is not False for sign in check_health(records, direction, names)):
+    signs = check_health(records, direction, names)
+    if not records or (not is_worse and all(sign.present is not False for sign in signs)):
         return None
     counts = ClassCounts(names, (0,) * len(names))  # the names alone
     found = diagnose(None, records, config, counts)
-    return found if found.is_clear else None
+    return found.withhold_unclear() if found.is_clear or is_worse else None
 
 
 def list_class_names(used: Mapping[str, Any], records: Sequence[EpochRecord]) -> tuple[str, ...]:

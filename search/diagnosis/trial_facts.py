@@ -11,6 +11,7 @@ from typing import Any
 from search.diagnosis.data_facts import DataFacts
 from spaces.config import Direction
 from spaces.records import ClassCounts, EpochRecord, Evidence, best_record
+from spaces.thresholds import SLOW_SIGNALS
 
 FEW_SAMPLES = 50
 """Samples per epoch below which a training split is easily memorized."""
@@ -90,6 +91,14 @@ class TrialFacts:
         epochs = self.complete_epochs
         return len(epochs) > 1 and self.best_epoch == epochs[-1].epoch
 
+    @property
+    def is_still_improving(self) -> bool:
+        """Whether the best epoch is the last one, and no signal found that nothing improves.
+
+        The signal counts gains within its margin as none, so the two would contradict each other.
+        """
+        return self.best_is_last and self.signal_name not in SLOW_SIGNALS
+
     @cached_property
     def recent_fall(self) -> float:
         """Share by which the cross entropy (or focal) loss fell in the last third of the epochs."""
@@ -100,6 +109,25 @@ class TrialFacts:
         return 1 - losses[-1] / before if before > 0 else math.nan
 
     # ── configuration ──
+
+    @property
+    def uses_class_weights(self) -> bool:
+        """Whether the trial may weight classes; a custom objective often does not."""
+        is_weighted = any(record.weight_ratio != 1 for record in self.records)
+        return is_weighted or "weights.method" in self.values
+
+    @property
+    def uses_dice(self) -> bool:
+        """Whether the loss may contain Dice; that of a custom objective often does not."""
+        has_part = any(record.dice_loss is not None for record in self.records)
+        return has_part or "loss.dice_weight" in self.values
+
+    @property
+    def loss_name(self) -> str:
+        """What the records' `ce_loss` is: that of a custom objective need be no cross entropy."""
+        if "loss.kind" not in self.values and not self.uses_dice:
+            return "training loss"
+        return "focal loss" if self.uses_focal_loss else "cross entropy"
 
     def number(self, path: str, default: float) -> float:
         """A number of the configuration; the default where it is missing or null."""

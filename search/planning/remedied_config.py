@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from search.planning.plan import Params, Plan, complete_config
@@ -17,6 +16,7 @@ from spaces.loader import explain
 from spaces.parameters import Choice, Parameter, Scalar, is_active
 from spaces.records import Diagnosis, Remedy
 from spaces.study import StudySpec
+from spaces.yaml_values import format_assignment
 from storage.rows import EnqueuedTrial, StoredTrial
 from storage.tables.optuna_tables import REMEDY
 
@@ -38,9 +38,7 @@ class Widening:
     @property
     def assignment(self) -> str:
         """The change for `--set`: `space.optimizer.lr_multiple.high=1`."""
-        value = list(self.new) if isinstance(self.new, tuple) else self.new
-        text = yaml.safe_dump(value, default_flow_style=True, width=10_000).partition("\n")[0]
-        return f"space.{self.path}.{self.key}={text}"
+        return format_assignment(f"space.{self.path}.{self.key}", self.new)
 
     def __str__(self) -> str:
         change = f"space.{self.path}: {self.key} {_show_bound(self.old)}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from search.pruners.dead_classes import FoundDead, find_dead, select_found
+from search.pruners.dead_classes import FoundDead, find_dead, select_learned
 from search.pruners.epoch_windows import (
     LEAST_SEVERITY,
     Records,
@@ -16,15 +16,15 @@ from spaces.thresholds import ClassCollapse
 
 
 def class_collapse(records: Records, rule: ClassCollapse) -> Evidence | None:
-    """Classes that were found are lost, or most classes are dead for good.
+    """Classes that were learned are lost, or most classes are dead for good.
 
-    A class that was never found has not collapsed while the trial still learns; see
+    A class that was never learned has not collapsed while the trial still learns; see
     `not_learning`.
     """
     found = find_dead(records, rule) if rule.enabled else None
     if found is None:
         return None
-    lost = select_found(records, found.dead, rule)
+    lost = select_learned(records, found.dead, rule)
     if lost and (found.are_most or _lost_enough(records, found, lost, rule)):
         return _make_evidence(records, rule, found, lost)
     if not lost and found.are_most and _is_stuck(records, found, rule):
@@ -33,9 +33,9 @@ def class_collapse(records: Records, rule: ClassCollapse) -> Evidence | None:
 
 
 def _lost_enough(records: Records, found: FoundDead, lost: list[int], rule: ClassCollapse) -> bool:
-    """Whether enough of the classes that were found are lost."""
+    """Whether enough of the classes that were learned are lost."""
     alive = [index for index in found.present if index not in found.dead]
-    known = len(lost) + len(select_found(records, alive, rule))
+    known = len(lost) + len(select_learned(records, alive, rule))
     return len(lost) >= rule.lost_share * known
 
 

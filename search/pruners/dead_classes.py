@@ -9,10 +9,10 @@ from statistics import fmean
 
 from search.pruners.epoch_windows import Records
 from spaces.records import EpochRecord
-from spaces.thresholds import DeadClasses
+from spaces.thresholds import FOUND_LEVEL, DeadClasses
 
-FOUND_WITHIN = 100
-"""Number of latest epochs in which a class is looked for, so that long trials cost no more."""
+LEARNED_WITHIN = 100
+"""Number of latest epochs in which a class may have been learned, so that long trials cost no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +56,22 @@ def find_dead(records: Records, rule: DeadClasses) -> FoundDead | None:
     return FoundDead(present, dead, rule.epochs, are_most)
 
 
-def select_found(records: Records, indices: Iterable[int], rule: DeadClasses) -> list[int]:
+def select_learned(records: Records, indices: Iterable[int], rule: DeadClasses) -> list[int]:
     """The classes that were above `found_level` in two epochs in a row."""
-    recent = records[-FOUND_WITHIN:]
-    return [index for index in indices if _was_found(recent, index, rule.found_level)]
+    recent = records[-LEARNED_WITHIN:]
+    return [index for index in indices if _was_learned(recent, index, rule.found_level)]
 
 
-def _was_found(records: Records, index: int, level: float) -> bool:
+def select_never_found(records: Records, indices: Iterable[int]) -> list[int]:
+    """The classes of which no epoch found anything, see `FOUND_LEVEL`."""
+    return [
+        index
+        for index in indices
+        if all((_class_value(record, index) or 0.0) <= FOUND_LEVEL for record in records)
+    ]
+
+
+def _was_learned(records: Records, index: int, level: float) -> bool:
     high = [(_class_value(record, index) or 0.0) > level for record in records]
     return any(first and second for first, second in pairwise(high))
 

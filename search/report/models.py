@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from search.pruners.robust_stats import NOISE_EPOCHS, estimate_noise
@@ -46,6 +46,7 @@ class LeaderboardRow:
         worst_class: of the best epoch; None where there is one class at most.
         never_found: the classes of which no epoch found anything.
         lost: the classes that were learned, and of which the last epoch finds nothing.
+        remedied: the values that a remedy gave it and that the study does not search, by path.
     """
 
     rank: int
@@ -62,6 +63,7 @@ class LeaderboardRow:
     worst_class: ClassScore | None = None
     never_found: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
+    remedied: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,25 @@ class TrialWarning:
     statement: str
     spared: str
     cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class LimitedTrial:
+    """A complete trial whose score is clearly worse than those of its peers, and what limited it.
+
+    Attributes:
+        usual: median score of the complete trials.
+        cause: of the diagnosis if it is clear, else that there is none.
+        confidence: of the diagnosis.
+        remedy: the first remedy of a clear diagnosis, as text; empty where there is none.
+    """
+
+    number: int | None
+    score: float
+    usual: float
+    cause: str
+    confidence: float
+    remedy: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +194,8 @@ class RemedyOffer:
         command: that tries it; empty where the study cannot.
         widenings: changes of the space after which it would contain the remedy.
         options: the same as options of `search run`, for a new study.
+        new_study: command that starts a study which contains the remedy; empty where this study
+            can try it, and where no change of the space makes it possible.
         tried: the trials that tried it.
     """
 
@@ -185,6 +208,7 @@ class RemedyOffer:
     widenings: tuple[str, ...]
     options: tuple[str, ...]
     tried: tuple[int, ...]
+    new_study: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +280,8 @@ class StudyReport(JsonReport):
         lessons: the regions of the search space in which trials diverged or ended early, as text.
         health: the signs of health by which complete trials differ, and classes never found.
         warnings: what was found in complete trials without ending them.
+        limited: the complete trials that are clearly worse than their peers, at most 20, the worst
+            first.
         remedies: what each remedy did wherever it was tried, the most often tried first.
         remedy_trials: the trials that tried one.
         workers: the workers that are working on a trial.
@@ -287,6 +313,7 @@ class StudyReport(JsonReport):
     device_budget_s: float | None
     weights: str | None = None
     warnings: tuple[TrialWarning, ...] = ()
+    limited: tuple[LimitedTrial, ...] = ()
     remedies: tuple[RemedyRecord, ...] = ()
     remedy_trials: tuple[RemedyTrial, ...] = ()
     trained_epochs: int = 0
@@ -301,7 +328,8 @@ class TrialReport(JsonReport):
 
     Attributes:
         findings: evidence and diagnosis of every signal that fired.
-        trouble: diagnosis of a complete trial that lacks a sign of health.
+        trouble: diagnosis of what limited a complete trial that lacks a sign of health, or that is
+            clearly worse than its peers.
         diagnosis: the one of these that the remedies are from.
         remedies: what to try, in order.
         remedy_of: what this trial's remedy did, if it tries one of another trial.

@@ -5,10 +5,11 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from search.diagnosis.remedies import describe_remedy
+from search.diagnosis.remedies import describe_remedy, read_epochs
 from search.planning.plan import make_plan
 from search.planning.remedied_config import RemedyPlace, locate_by_space, locate_in_space
 from search.report.models import RemedyOffer
+from search.report.new_study import make_new_study_command
 from spaces.records import Diagnosis, Remedy
 from spaces.study import StudySpec
 from storage.rows import StoredTrial, TriedRemedy
@@ -34,7 +35,7 @@ def offer_remedies(
     places = _locate_remedies(spec, trial, diagnosis.remedies)
     return tuple(
         _make_offer(
-            spec.name,
+            spec,
             trial,
             choice,
             remedy,
@@ -56,7 +57,7 @@ def _locate_remedies(
 
 
 def _make_offer(
-    study: str,
+    spec: StudySpec,
     trial: StoredTrial,
     choice: int,
     remedy: Remedy,
@@ -64,7 +65,7 @@ def _make_offer(
     tried: tuple[int, ...],
 ) -> RemedyOffer:
     is_offered = bool(remedy.patch) and place.is_inside
-    command = ["search", "run", "--study", study]
+    command = ["search", "run", "--study", spec.name]
     command += ["--enqueue-remedy", f"{trial.number}:{choice}"]
     return RemedyOffer(
         choice=choice,
@@ -76,4 +77,20 @@ def _make_offer(
         widenings=tuple(map(str, place.widenings)),
         options=tuple(f"--set {shlex.quote(each.assignment)}" for each in place.widenings),
         tried=tried,
+        new_study=describe_new_study(spec, remedy, place),
     )
+
+
+def describe_new_study(spec: StudySpec, remedy: Remedy, place: RemedyPlace) -> str:
+    """The command that starts a study which can try a remedy that this study cannot.
+
+    Empty where this study can try it, and where neither epochs nor widening the space help.
+    """
+    epochs = read_epochs(remedy)
+    if epochs is not None:
+        return make_new_study_command(spec, f"{epochs}_epochs", ["--epochs", str(epochs)])
+    can_widen = place.problem is None and len(place.widenings) == len(place.excluded) > 0
+    if not can_widen:
+        return ""
+    options = [word for each in place.widenings for word in ("--set", each.assignment)]
+    return make_new_study_command(spec, "wider", options)

@@ -59,7 +59,7 @@ def _describe_dead_classes(complete: Sequence[StoredTrial], records: Records) ->
     """A line with the classes that were never found, and one with those that were lost."""
     kinds: dict[str, Callable[[DeadClasses], tuple[int, ...]]] = {
         "never found": lambda dead: dead.never_found,
-        "found and lost": lambda dead: dead.lost,
+        "learned and lost": lambda dead: dead.lost,
     }
     dead = {trial.id: find_dead_classes(records.get(trial.id, ())) for trial in complete}
     lines = []

@@ -16,7 +16,9 @@ from search.diagnosis.failure_regions import Trial, find_failure_regions
 from search.diagnosis.health import find_dead_classes, name_classes
 from search.diagnosis.stored_diagnosis import list_class_names
 from search.export import best_weights
+from search.report.limited_trials import collect_limited
 from search.report.models import ActiveWorker, ClassScore, LeaderboardRow, StudyReport, metric_noise
+from search.report.remedied_values import find_remedied_values
 from search.report.remedy_outcomes import measure_remedies, summarize_remedies
 from search.report.search_outlook import describe_search
 from search.report.stopped_trials import collect_kills, collect_warnings
@@ -54,8 +56,12 @@ def study_report(store: Store, name: str, files: StudyFiles | None = None) -> St
     findings = store.findings.study_evidence(stored.id)
     kills = collect_kills(trials, records, findings)
     device_time = store.budget.find_device_time(stored.id)
-    leaderboard = _rank_complete(complete, records, spec)
     tried = store.remedies.list_tried(stored.id)
+    remedied = find_remedied_values(trials, tried, spec)
+    leaderboard = tuple(
+        replace(row, remedied=remedied.get(row.number, {}))
+        for row in _rank_complete(complete, records, spec)
+    )
     remedy_trials = measure_remedies(tried, trials, records, spec.metric)
     weights = None
     if files is not None and leaderboard:
@@ -80,6 +86,7 @@ def study_report(store: Store, name: str, files: StudyFiles | None = None) -> St
         device_budget_s=device_time.budget_s,
         weights=weights,
         warnings=collect_warnings(complete, findings),
+        limited=collect_limited(complete, records, spec.metric.direction),
         remedies=summarize_remedies(remedy_trials),
         remedy_trials=remedy_trials,
         trained_epochs=sum(len(of_trial) for of_trial in records.values()),

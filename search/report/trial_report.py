@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from search.diagnosis.health import describe_health
-from search.diagnosis.stored_diagnosis import diagnose_complete, find_ending, list_class_names
+from search.diagnosis.stored_diagnosis import find_ending, list_class_names
+from search.report.limited_trials import diagnose_among_peers
 from search.report.models import TrialReport
 from search.report.remedy_offers import offer_remedies
 from search.report.remedy_outcomes import measure_remedy
@@ -47,10 +48,10 @@ def trial_report(store: Store, name: str, number: int) -> TrialReport:
         (evidence, None if diagnosis is None else diagnosis.withhold_unclear())
         for evidence, diagnosis in store.findings.trial_evidence(trial.id)
     )
-    direction = spec.metric.direction
     trouble = None
     if trial.state == "complete":
-        trouble = diagnose_complete(records, trial.config or {}, direction, names)
+        trials = store.trials.list_trials(stored.id)
+        trouble = diagnose_among_peers(trial, records, trials, spec.metric.direction)
     diagnosis = _choose_diagnosis(trial, findings, trouble)
     tried = store.remedies.list_tried(stored.id)
     return TrialReport(

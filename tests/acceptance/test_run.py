@@ -384,7 +384,7 @@ KILLS = [
         "mixed",
         "not_learning",
         "pruned",
-        "6 of 7 classes were never found",
+        "6 of 7 classes were never learned",
         "likely cause: learning rate too high",
     ),
     ("mixed", "median", "pruned", "best metric", "among 1 finished trials"),

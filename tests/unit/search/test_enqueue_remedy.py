@@ -237,7 +237,16 @@ class TestEnqueue:
         with pytest.raises(StudyError, match="outside the study's search space") as caught:
             enqueue_remedy(session, RemedyChoice(0))
         assert "0.01" in caught.value.allowed
+        assert "search run --study" in caught.value.next_step
         assert "--set space.optimizer.lr_multiple.low=1.0e-06" in caught.value.next_step
+
+    def test_more_epochs(self, session: Session, make_record: Any) -> None:
+        """More epochs are no change of a trial's configuration; the command for them is named."""
+        longer = Remedy("more epochs per trial: 24 instead of 12", {})
+        killed(session, longer, make_record=make_record)
+        with pytest.raises(StudyError, match="no change of its configuration") as caught:
+            enqueue_remedy(session, RemedyChoice(0))
+        assert "--epochs 24" in caught.value.next_step
 
     def test_no_configuration(self, session: Session, make_record: Any) -> None:
         """A patch that does not fit the rest of the configuration is refused by its path."""

@@ -90,10 +90,10 @@ class TestBadStudy:
             ),
             (
                 "name: mine\nspace:\n",
-                "space: input should be a valid dictionary",
+                "space must be a mapping of keys to values",
                 ", line 2, space",
-                "None",
-                "",
+                "null",
+                "space: {key: value}",
             ),
             (
                 f"name: mine\nsignals: {{overfitting: {{patience: 0}}}}\n{SPACE}",
@@ -124,6 +124,25 @@ class TestBadStudy:
         assert error.next_step.startswith("fix it")
 
     @pytest.mark.parametrize(
+        ("text", "section", "key"),
+        [
+            ("signals: {sparing: false}", "signals → sparing", "enabled"),
+            ("signals: 3", "signals", "grace_epochs"),
+            ("pruner: true", "pruner", "kind"),
+            ("metric: [miou]", "metric", "name"),
+        ],
+    )
+    def test_section(self, write: Write, text: str, section: str, key: str) -> None:
+        """A value where a section belongs: one message with the keys, and what to do."""
+        error = refusal(write(f"name: mine\n{text}\n{SPACE}"))
+        name = section.rpartition(" ")[2]
+        assert error.what == f"{name} has keys of its own, so it cannot be a single value"
+        assert error.where.endswith(f", line 2, {section}")
+        assert error.found in ("false", "true", "3", "['miou']")
+        assert error.allowed.startswith(key)
+        assert error.next_step == f"set one of its keys, such as {key}"
+
+    @pytest.mark.parametrize(
         ("dimension", "what", "place", "allowed"),
         [
             (
@@ -138,7 +157,7 @@ class TestBadStudy:
                 "",
                 "kind: float, kind: int or kind: choice",
             ),
-            ("3", "loss.gamma: input should be a valid dictionary", "", ""),
+            ("3", "loss.gamma must be a mapping of keys to values", "", ""),
             (
                 "{kind: float, low: 1, hihg: 2}",
                 "unknown key 'hihg' (did you mean 'high'?)",

@@ -102,6 +102,14 @@ class TestWithholdUnclear:
         found = Diagnosis("labels broken", ("…",), (slower, look), 0.3).withhold_unclear()
         assert (found.cause, found.because, found.remedies) == (UNCLEAR_CAUSE, (), (look,))
 
+    def test_possible(self) -> None:
+        """Only causes that are at least 15% likely are possible ones; there may be none."""
+        others = (("batch too small", 0.15), ("Dice too late", 0.14))
+        some = Diagnosis("labels broken", (), (), 0.2, (), others).withhold_unclear()
+        assert some.others == (("labels broken", 0.2), ("batch too small", 0.15))
+        none = Diagnosis("labels broken", (), (), 0.14, (), others[1:]).withhold_unclear()
+        assert (none.cause, none.others) == (UNCLEAR_CAUSE, ())
+
     def test_clear(self) -> None:
         """A clear diagnosis stays as it is."""
         found = Diagnosis("labels broken", ("…",), (Remedy("a lower rate", {"lr": 0.5}),))

@@ -219,6 +219,11 @@ class TestSignals:
                 "share: input should be less than or equal to 1",
                 "--signals, class_collapse → share",
             ),
+            (
+                "sparing=false",
+                "sparing has keys of its own, so it cannot be a single value",
+                "--signals, sparing",
+            ),
             ("class_collapse", "--signals takes path=value", "--signals"),
             ("grace_epochs=[", "--signals cannot read the value", "--signals grace_epochs"),
         ],

@@ -76,9 +76,25 @@ class TestTrial:
 
         out = squeezed(self.shown(demo, capsys, 0))
 
-        assert "--set space.optimizer.lr_multiple.low=0.01" in out
+        assert "search run --study focal_gamma" in out
+        assert "--name focal_gamma_wider --set space.optimizer.lr_multiple.low=0.01" in out
         assert "(space.optimizer.lr_multiple: low 0.03 → 0.01)" in out
         assert "--enqueue-remedy" not in out
+
+    def test_more_epochs(self, demo: Demo, capsys: pytest.CaptureFixture[str]) -> None:
+        """More epochs are offered with the command of a new study."""
+        remedy = Remedy("more epochs per trial: 24 instead of 12", {})
+        evidence = Evidence("loss_rising", 1, None, "it rose", {}, 1.0)
+        diagnosis = Diagnosis("too few epochs", (), (remedy,))
+        demo.store.leases.finish_trial(
+            demo.start([0.1]),
+            Outcome("diverged", 0.1, "…", "loss_rising", evidence, diagnosis),
+        )
+
+        out = squeezed(self.shown(demo, capsys, 0))
+
+        assert "1. more epochs per trial: 24 instead of 12 needs a new study" in out
+        assert "--name focal_gamma_24_epochs --epochs 24" in out
 
     def test_unclear(self, demo: Demo, capsys: pytest.CaptureFixture[str]) -> None:
         """Without a clear cause the possible ones are listed, and nothing is prescribed."""
@@ -96,6 +112,19 @@ class TestTrial:
         assert ("no clear cause possible: learning rate too high (39%), labels broken (20%)") in out
         assert "to try" not in out
         assert "likely cause" not in out
+
+    def test_nothing_possible(self, demo: Demo, capsys: pytest.CaptureFixture[str]) -> None:
+        """Where no cause is likely at all, none is listed."""
+        evidence = Evidence("loss_rising", 1, None, "it rose", {}, 1.0)
+        unclear = Diagnosis("learning rate too high", (), (), 0.06, (), (("labels broken", 0.05),))
+        demo.store.leases.finish_trial(
+            demo.start([0.1]), Outcome("diverged", 0.1, "…", "loss_rising", evidence, unclear)
+        )
+
+        out = squeezed(self.shown(demo, capsys, 0))
+
+        assert "no clear cause" in out
+        assert "possible" not in out
 
     def test_warning(self, demo: Demo, capsys: pytest.CaptureFixture[str]) -> None:
         """What was found in a complete trial is a warning, not why it ended."""

@@ -14,6 +14,7 @@ from rich.console import Console
 from search.console import live
 from search.console import terminal as screen
 from spaces.errors import SearchError, StoreError
+from spaces.records import SPARED, Evidence
 from storage.rows import Claim, Death
 from tests.unit.search.conftest import PARAMS
 
@@ -87,6 +88,33 @@ class TestWatch:
             f"trial 1 started: gamma 2.5, {self.RATE}",
             "trial 0 is complete: miou 0.3712 after 2 epochs",
             f"trial 1 diverged at epoch 2: gradient_explosion: {demo.statement}",
+        ]
+
+    def test_warning(self, demo: Demo, capsys: pytest.CaptureFixture[str]) -> None:
+        """A warning is a line when it happens, once per trial and signal, and is named for the end."""
+        kept: list[Claim] = []
+
+        def warn(signal: str, epoch: int) -> None:
+            numbers = {SPARED: "the metric is still improving"}
+            evidence = Evidence(signal, epoch, None, "it rose", numbers, 0.0)
+            demo.store.epochs.append_warning(kept[0], evidence)
+
+        reported = self.lines(
+            demo,
+            capsys,
+            lambda: kept.append(demo.start()),
+            lambda: (demo.epochs(kept[0], [0.1]), warn("loss_rising", 1)),
+            lambda: demo.epochs(kept[0], [0.2], first=2),
+            lambda: (demo.epochs(kept[0], [0.3], first=3), warn("loss_rising", 3)),
+            lambda: warn("overfitting", 3),  # after its epoch was seen
+            lambda: demo.finish(kept[0], "complete", 0.3),
+        )
+
+        spared = "it rose; spared: the metric is still improving"
+        assert reported[1:] == [
+            f"warning: trial 0, epoch 1: loss_rising: {spared}",
+            f"warning: trial 0, epoch 3: overfitting: {spared}",
+            "trial 0 is complete: miou 0.3000 after 3 epochs",
         ]
 
     def test_between_two_looks(self, demo: Demo, capsys: pytest.CaptureFixture[str]) -> None:

@@ -49,6 +49,19 @@ class TestInputs:
         assert text in found.because[0]
         assert patches(found) == [{}]
 
+    def test_most_channels_empty(self, course: Course) -> None:
+        """Most channels empty is the cause although the rest suffices to recognize classes."""
+        empty = InputFigures((0.4, -1.7, -1.7), (1.2, 0.0, 0.0), (0.0,) * 3, (0.0,) * 3, 0.0)
+        found = diagnosed(course(**MEASURED | {"inputs": empty, "val_inputs": empty}))
+        assert found.cause == "input without information"
+        assert found.is_clear
+
+    def test_unused_channel(self, course: Course) -> None:
+        """One unused channel of four, such as alpha, is no cause while classes are recognized."""
+        alpha = InputFigures((0.4,) * 4, (1.2, 1.2, 1.2, 0.0), (0.0,) * 4, (0.0,) * 4, 0.0)
+        found = diagnosed(course(**MEASURED | {"inputs": alpha, "val_inputs": alpha}))
+        assert not (found.is_clear and found.cause == "input without information")
+
     def test_dark_background(self, course: Course) -> None:
         """Images that are mostly black, as many are, are no fault while classes are learned."""
         dark = replace(USUAL, at_minimum=(0.8,))
@@ -84,6 +97,13 @@ class TestLabels:
         found = diagnosed(course(**UNMATCHED | MEASURED), "class_collapse")
         assert found.cause == "labels do not match the images"
         assert patches(found) == [{}]
+
+    def test_few_images(self, course: Course) -> None:
+        """Where an epoch has a handful of images, that no class is recognized is their fault."""
+        scores = {"class_metric": UNMATCHED["class_metric"], "metric": 0.24, "steps": 1}
+        rising = {6: {"val_loss": 0.84}, 7: {"val_loss": 0.88}}
+        found = diagnosed(course(rising, 7, **MEASURED | scores), "not_learning")
+        assert found.cause == "too little regularization"
 
     def test_recognized(self, course: Course) -> None:
         """A class counts as recognized beyond what predicting it everywhere would give it."""

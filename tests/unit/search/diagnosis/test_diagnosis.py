@@ -257,7 +257,7 @@ class TestCauses:
             optimizer__grad_clip_norm=None,
         )
         assert found.cause == "learning rate too low"
-        assert patches(found)[0] == {"optimizer.lr_multiple": pytest.approx(9e-4)}
+        assert patches(found)[0] == {"optimizer.lr_multiple": pytest.approx(9e-3)}
 
     def test_clipped_away(self, course: Course) -> None:
         """Nothing is learnt where nearly all of the gradient is clipped."""

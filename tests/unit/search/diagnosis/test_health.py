@@ -146,8 +146,8 @@ class TestDeadClasses:
             ([0.0, 0.0, 0.0], (1,), ()),
             ([0.0, 0.01, 0.0], (1,), ()),
             ([0.0, 0.02, 0.0], (), ()),  # found a little, and never learned
-            ([0.0, 0.1, 0.0], (), (1,)),
-            ([0.1, 0.0, 0.02], (), ()),
+            ([0.0, 0.3, 0.0], (), (1,)),
+            ([0.3, 0.0, 0.02], (), ()),
             ([0.3, 0.2, 0.1], (), ()),
         ],
     )
@@ -170,12 +170,12 @@ class TestDeadClasses:
         """The sign names the classes; one without a name is numbered."""
         records = [
             make_record(epoch, class_metric=(0.8, 0.0, metric, 0.0))
-            for epoch, metric in enumerate([0.2, 0.0], 1)
+            for epoch, metric in enumerate([0.3, 0.0], 1)
         ]
         sign = check_health(records, "maximize", ("road", "sky", "car"))[-1]
         assert str(sign) == (
             "missing: every class is found (2 of 4 classes never found: sky, 3; "
-            "1 of 4 classes found and lost: car)"
+            "1 of 4 classes learned and lost: car)"
         )
 
     def test_none(self) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 
+from search.diagnosis.remedies import find_remedies
 from spaces.records import CLEAR_CONFIDENCE
-from tests.unit.search.diagnosis.trials import Course, diagnosed, patches
+from tests.unit.search.diagnosis.trials import Course, diagnosed, facts_of, patches
 
 RISING = {epoch: {"metric": 0.1 + 0.001 * epoch} for epoch in range(1, 41)}
 SLOW: dict[int, dict[str, Any]] = {
@@ -33,9 +35,21 @@ class TestRate:
         assert found.cause == "learning rate too low"
         assert any("the best one: it was still improving" in reason for reason in found.because)
         rates = [patch.get("optimizer.lr_multiple", 1.0) for patch in patches(found)]
-        assert rates[:2] == [pytest.approx(0.03), pytest.approx(0.1)]
+        assert rates[0] == pytest.approx(0.3)
         assert min(rates) > 0.01
         assert "more epochs" in found.remedies[-1].title
+
+    @pytest.mark.parametrize(
+        ("rate", "factor"), [(0.1, 3), (0.07, 3), (0.02, 10), (0.01, 30), (3e-4, 30), (1e-6, 30)]
+    )
+    def test_first_factor(self, course: Course, rate: float, factor: int) -> None:
+        """The first remedy raises a rate to near that of the presets, by 30 times at most."""
+        facts = facts_of(course(), optimizer__lr_multiple=rate)
+        first, *others = find_remedies("learning rate too low", facts)
+        assert first.title == f"learning rate × {factor}"
+        assert first.patch == {"optimizer.lr_multiple": pytest.approx(rate * factor)}
+        raised = [each.patch.get("optimizer.lr_multiple", math.inf) for each in others]
+        assert min(raised) > first.patch["optimizer.lr_multiple"]
 
     def test_one_number(self, course: Course) -> None:
         """The rate in a sentence is the configured one, not that of a schedule at the end."""

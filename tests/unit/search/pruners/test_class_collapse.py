@@ -1,4 +1,4 @@
-"""The signal on classes that were found and lost, or stay dead in a trial that learns no more."""
+"""The signal on classes that were learned and lost, or stay dead in a trial that learns no more."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class TestLost:
         """A class that was found and is dead for the window has collapsed: one of three or four."""
         records = series(classes=[FOUND] * 4 + [LOST] * 4)
         assert class_collapse(records[:-1], RULE) is None
-        assert class_collapse(records, RULE) is None  # a quarter of those that were found
+        assert class_collapse(records, RULE) is None  # a quarter of those that were learned
         found = class_collapse(records, RULE.model_copy(update={"lost_share": 0.25}))
         assert found is not None
         assert found.statement == (
@@ -32,7 +32,7 @@ class TestLost:
         assert found.severity == pytest.approx(0.4)
 
     def test_most(self, series: Series) -> None:
-        """Where most classes are dead, a single one that had been found is enough."""
+        """Where most classes are dead, a single one that had been learned is enough."""
         classes = [(0.9, 0.5, 0.3, 0.0, 0.0, None)] * 4 + [HALF] * 4
         rule = RULE.model_copy(update={"lost_share": 1.0})
         found = class_collapse(series(classes=classes), rule)
@@ -41,7 +41,7 @@ class TestLost:
 
     @pytest.mark.parametrize("peak", [[0.21], [0.21, 0.15, 0.21], [0.2, 0.2]])
     def test_never_found(self, series: Series, peak: list[float]) -> None:
-        """A class has been found once it was above the level in two epochs in a row."""
+        """A class has been learned once it was above the level in two epochs in a row."""
         rule = RULE.model_copy(update={"lost_share": 0.1})
         peaks = [(0.9, 0.5, value, 0.3, 0.0, None) for value in peak]
         records = series(classes=[LOST] * 4 + peaks + [LOST] * 4)
@@ -79,7 +79,7 @@ FALLING = [1.0 - 0.01 * epoch for epoch in range(10)]
 
 class TestStuck:
     def test_flat_loss(self, series: Series) -> None:
-        """Classes that were never found are dead for good once the loss has stopped falling."""
+        """Classes that were never learned are dead for good once the loss has stopped falling."""
         found = class_collapse(series(classes=[HALF] * 10, loss=FLAT), RULE)
         assert found is not None
         assert found.statement == (

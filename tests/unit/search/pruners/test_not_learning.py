@@ -1,4 +1,4 @@
-"""The signal on trials whose classes were never found, and when a class counts as dead."""
+"""The signal on trials whose classes were never learned, and when a class counts as dead."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from search.diagnosis.health import find_dead_classes
 from search.pruners.not_learning import not_learning
 from search.pruners.signals import lacks_numbers
 from spaces.records import EpochRecord, Evidence
@@ -34,7 +35,8 @@ class TestNotLearning:
             found.numbers["epochs"],
         ) == ([2, 3], [0, 1, 2, 3], list(range(9, 14)))
         assert found.statement == (
-            "2 of 4 classes were never found: from epoch 9 to 13 they stayed at 0.01 or less, and the metric"
+            "2 of 4 classes were never learned: from epoch 9 to 13 they stayed at 0.01 or less (all of them"
+            " never found), and the metric"
             f" has stopped improving ({records[0].metric:.4f} at best)"
         )
 
@@ -185,9 +187,19 @@ class TestNotLearning:
         assert judge(series(classes=classes), self.RULE) is None
         assert signal(judge(series(classes=classes[1:]), self.RULE)) == "not_learning"
 
+    def test_found_a_little(self, series: Series) -> None:
+        """Only a class that no epoch found anything of is called never found, as in the health."""
+        faint = [(0.5, 0.4, 0.0, 0.05)] * 13
+        found = judge(series(classes=faint, metric=0.3), NotLearning(share=0.5))
+        assert found is not None
+        assert "2 of 4 classes were never learned" in found.statement
+        assert "(1 of them never found)" in found.statement
+        dead = find_dead_classes(series(classes=faint, metric=0.3))
+        assert dead.never_found == (2,)
+
     def test_no_metric(self, series: Series) -> None:
         """Without a metric in any epoch the classes alone count."""
         records = series(classes=[self.HALF] * 13, metric=float("nan"))
         found = judge(records, self.RULE)
         assert found is not None
-        assert found.statement.endswith("from epoch 9 to 13 they stayed at 0.01 or less")
+        assert found.statement.endswith("they stayed at 0.01 or less (all of them never found)")

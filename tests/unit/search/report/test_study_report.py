@@ -388,10 +388,13 @@ class TestStudyHealth:
 
         first, *_, last = demo.report().health
 
-        assert first == "an improving metric: 1 of 2 complete trials; missing in trial 1"
+        assert (
+            first
+            == "a metric that improved since the start: 1 of 2 complete trials; missing in trial 1"
+        )
         assert last == (
             "none of the 2 shows: a steadily falling training loss, a gradient norm within 0.1 to 10, "
-            "cross entropy and Dice both fall, rare classes gain while frequent ones hold"
+            "every part of the loss falls, rare classes gain while frequent ones hold"
         )
 
     def test_common(self, demo: Demo) -> None:
@@ -401,7 +404,9 @@ class TestStudyHealth:
 
         line = demo.report().health[-1]
 
-        assert line.startswith("all 2 complete trials show: an improving metric, a gradient norm")
+        assert line.startswith(
+            "all 2 complete trials show: a metric that improved since the start, a gradient norm"
+        )
 
     def test_dead_classes(self, demo: Demo) -> None:
         """Classes that were never found are named with their trials."""
@@ -427,6 +432,6 @@ class TestStudyHealth:
 
         report = demo.report()
 
-        assert "found and lost: 1 (in trial 0)" in report.health
+        assert "learned and lost: 1 (in trial 0)" in report.health
         assert report.leaderboard[0].worst_class == ("2", 0.2)
         assert report.leaderboard[0].lost == ("1",)
