@@ -21,7 +21,6 @@ from search.sampling.freeze_thaw.curves import (
     TrialCurve,
     list_observed,
     make_observations,
-    scale_epochs,
 )
 from search.sampling.freeze_thaw.encoding import EncodedSpace, Points
 from search.sampling.freeze_thaw.outlook import Gain, Outlook
@@ -290,7 +289,7 @@ class FreezeThaw:
     def _believe_running(
         self, model: CurveModel, seen: Sequence[TrialCurve], waiting: Sequence[TrialCurve]
     ) -> CurveModel:
-        """Add the expected score of each running trial at its next rung as an observation.
+        """Add the expected final score of each running trial as an observation.
 
         It changes no mean, but the next worker looks elsewhere (the kriging believer of Ginsbourger
         et al., 2010).
@@ -303,8 +302,7 @@ class FreezeThaw:
         extended = CurveData(features_MF, owner_F, len(self.space), observed, prior_M)
         known = CurveModel(extended, model.scales)
         rows = np.array([row for row, curve in enumerate(curves) if curve.state == "running"])
-        target = [curves[row].until_epoch or self.config.epochs for row in rows]
-        time_P = scale_epochs(np.array(target, dtype=np.float64), self.config.epochs)
+        time_P = np.zeros(len(rows))
         expected = known.predict_scores(rows, time_P).mean_P
         joined = Observations(
             np.concatenate([observed.trial_N, rows]),
