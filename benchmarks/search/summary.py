@@ -110,7 +110,7 @@ def _figures_of(runs: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _at_checkpoints(curves: Sequence[Sequence[float]]) -> dict[str, dict[str, float]]:
+def _at_checkpoints(curves: Sequence[Sequence[float]]) -> dict[str, dict[str, Any]]:
     """Mean and quartiles over seeds at the checkpoints that every curve reaches."""
     shortest = min(map(len, curves))
     found = {}
