@@ -22,6 +22,7 @@ from benchmarks.search.methods import FAST, METHODS
 from benchmarks.search.stored_runs import STORED, StoredRuns
 from benchmarks.search.summary import CHECKPOINTS, format_summary, summarize
 from benchmarks.search.tasks import list_tasks
+from benchmarks.search.tasks.scenes import FITTED, Campaign, fit_campaign
 
 TRAININGS = 50
 
@@ -32,6 +33,8 @@ PRODUCT = "tpe_median"
 def main() -> int:
     """Run what is missing, then print and store the comparison."""
     options = _parse_options()
+    if options.fit:
+        return fit_surrogates(options.fit)
     tasks = options.tasks or list_tasks(options.lcbench)
     listed = list_jobs(tasks, options.methods, options.seeds, options.trainings, options.lcbench)
     jobs = {make_job_key(job): job for job in listed}
@@ -61,6 +64,12 @@ def _parse_options() -> argparse.Namespace:
     made.add_argument("--out", type=Path, metavar="FILE", help="default: benchmarks/results")
     made.add_argument("--processes", type=int, default=2, help="runs at the same time")
     made.add_argument("--stored-runs", type=Path, default=STORED, metavar="FILE")
+    made.add_argument(
+        "--fit",
+        type=_names,
+        metavar="CAMPAIGNS",
+        help="fit their surrogates again, and run nothing",
+    )
     made.add_argument("--only-summarize", action="store_true", help="run nothing")
     options = made.parse_args()
     if options.quick:
@@ -71,6 +80,15 @@ def _parse_options() -> argparse.Namespace:
 
 def _names(text: str) -> list[str]:
     return [name for name in text.split(",") if name]
+
+
+def fit_surrogates(names: list[str]) -> int:
+    """Fit the surrogates of campaigns to their present recordings, as files to be committed."""
+    for name in names:
+        facts = fit_campaign(name, Campaign(name), FITTED)
+        shown = {key: value for key, value in facts.items() if key != "components"}
+        print(f"{name}: {json.dumps(shown)}", flush=True)
+    return 0
 
 
 def make_figures(summary: dict[str, Any]) -> list[Figure]:

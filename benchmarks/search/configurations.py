@@ -70,7 +70,7 @@ def nearest_value(dimension: Parameter, value: Scalar) -> Scalar:
         return value
     if isinstance(dimension, Choice):
         return dimension.choices[0]
-    return min(max(value or 0, dimension.low), dimension.high)  # type: ignore[type-var]
+    return min(max(value or 0, dimension.low), dimension.high)
 
 
 class Encoding:

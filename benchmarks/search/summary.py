@@ -51,8 +51,8 @@ def group_tasks(tasks: Sequence[str]) -> dict[str, list[str]]:
 
 
 def compare(cells: Cells) -> dict[str, Any]:
-    """Mean ranks and mean regrets over tasks, of the methods that ran on each of them."""
-    methods = sorted(set.intersection(*(set(found) for found in cells.values())))
+    """Mean ranks and mean regrets over tasks, of the methods with all seeds on each of them."""
+    methods = sorted(set.intersection(*map(_with_all_seeds, cells.values())))
     return {
         "tasks": list(cells),
         "rank": {
@@ -76,6 +76,12 @@ def compare(cells: Cells) -> dict[str, Any]:
             for method in methods
         },
     }
+
+
+def _with_all_seeds(found: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """The methods with as many seeds as any other: means over other seeds are not paired."""
+    most = max(figures["seeds"] for figures in found.values())
+    return {method for method, figures in found.items() if figures["seeds"] == most}
 
 
 def mean_ranks(regrets: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -110,7 +116,7 @@ def _figures_of(runs: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _at_checkpoints(curves: Sequence[Sequence[float]]) -> dict[str, dict[str, float]]:
+def _at_checkpoints(curves: Sequence[Sequence[float]]) -> dict[str, dict[str, Any]]:
     """Mean and quartiles over seeds at the checkpoints that every curve reaches."""
     shortest = min(map(len, curves))
     found = {}

@@ -14,6 +14,23 @@ from benchmarks.search.tasks.base import Task
 
 __all__ = ["FAST", "METHODS", "Method", "Run", "make_method", "version_of"]
 
+
+def _make_smac(task: Task, seed: int) -> Method:
+    try:
+        from benchmarks.search.methods.smac_method import SmacMethod
+    except ImportError:
+        raise SystemExit("the method smac needs SMAC3: pip install smac") from None
+    return SmacMethod(task, seed)
+
+
+def _make_neps(task: Task, seed: int) -> Method:
+    try:
+        from benchmarks.search.methods.neps_method import NepsMethod
+    except ImportError:
+        raise SystemExit("the method neps needs NePS: pip install neural-pipeline-search") from None
+    return NepsMethod(task, seed)
+
+
 METHODS: dict[str, tuple[Callable[[Task, int], Method], str]] = {
     "random": (RandomSearch, "1"),
     "tpe_median": (make_median, "1"),
@@ -21,9 +38,11 @@ METHODS: dict[str, tuple[Callable[[Task, int], Method], str]] = {
     "halving": (SuccessiveHalving, "1"),
     "three_epochs": (ThreeEpochs, "1"),
     "optuna_gp": (make_gp, "1"),
-    "ours": (FreezeThawMethod, "1"),
-    "ours_informed": (make_informed, "1"),
-    "ours_full": (make_full_gp, "1"),
+    "freeze_thaw": (make_informed, "3"),
+    "without_knowledge": (FreezeThawMethod, "3"),
+    "without_pauses": (make_full_gp, "3"),
+    "smac": (_make_smac, "1"),
+    "neps": (_make_neps, "1"),
 }
 """Name → constructor and version; a new version makes earlier results of the method invalid."""
 

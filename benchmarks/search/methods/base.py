@@ -63,13 +63,11 @@ class Observed:
         """Append the metric of the trial's next epoch."""
         self.metrics[trial].append(metric)
 
-    def score(self, trial: int) -> float:
-        """The best metric so far, larger is better; −∞ without a number."""
+    def score(self, trial: int, until: int | None = None) -> float:
+        """The best metric so far or up to an epoch, larger is better; −∞ without a number."""
         sign = 1 if self.direction == "maximize" else -1
-        return max(
-            (sign * value for value in self.metrics[trial] if math.isfinite(value)),
-            default=-math.inf,
-        )
+        seen = [sign * value for value in self.metrics[trial][:until] if math.isfinite(value)]
+        return max(seen, default=-math.inf)
 
     def is_complete(self, trial: int) -> bool:
         """Whether the trial reached its last epoch."""

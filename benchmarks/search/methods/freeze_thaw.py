@@ -98,5 +98,7 @@ def _make_prior(name: str) -> StudyPrior:
 
 
 def make_full_gp(task: Task, seed: int) -> FreezeThawMethod:
-    """The same model with trials that never pause."""
-    return FreezeThawMethod(task, seed, pauses=False)
+    """The same, with trials that never pause."""
+    space = EncodedSpace(task.space, task.fixed)
+    prior = _make_prior(task.name) if applies_to(space, task.fixed) else None
+    return FreezeThawMethod(task, seed, pauses=False, prior=prior)

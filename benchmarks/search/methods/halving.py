@@ -16,7 +16,7 @@ WIDTH = REDUCTION**LEVELS
 
 
 class SuccessiveHalving(ObservingMethod):
-    """Brackets of 27 new trials, of which 9, 3 and 1 go on to the next rung.
+    """Brackets of 27 new trials, of which 9, 3 and 1 reach the next rungs.
 
     The rungs are a third apart: epochs 1, 3, 10 and 30 of 30.
     """

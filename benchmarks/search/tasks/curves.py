@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,7 +56,7 @@ class MeanCurves:
         self._mean = self.running.mean(0)
         left, sizes, right = np.linalg.svd(self.running - self._mean, full_matrices=False)
         self._basis = right[:COMPONENTS]
-        chosen = fitted or [None] * COMPONENTS
+        chosen: Sequence[Hyperparameters | None] = fitted or [None] * COMPONENTS
         self.parts = [
             GaussianProcess(points, left[:, index] * sizes[index], groups, chosen[index])
             for index in range(COMPONENTS)

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from benchmarks.campaign import records, study
-from benchmarks.search.configurations import Encoding, nearest_value
+from benchmarks.search.configurations import Encoding, draw_params, nearest_value
 from benchmarks.search.tasks.base import Params, Task
 from benchmarks.search.tasks.curves import (
     NEIGHBORS,
@@ -32,6 +32,9 @@ from spaces.recordings import read_recording
 
 FITTED = Path(__file__).parent / "fitted"
 CACHE = Path(".cache") / "search_tasks"
+
+DESCRIBED, EARLY_EPOCHS = 500, (1, 3, 6, 10)
+"""Random configurations and epochs at which the surrogate is compared with its recording."""
 
 PRESETS = ("recommended", "untuned", "safe", "progressive")
 """Those of the shipped study `combined`, as far as a campaign's space can express them."""
@@ -117,8 +120,15 @@ class SceneTask(Task):
         return float(self._curves.predict(self._encoding.encode(params)[None])[0, -1])
 
     def description(self) -> dict[str, Any]:
-        """What was fitted, except the hyperparameters."""
-        return {name: value for name, value in self.facts.items() if name != "components"}
+        """What was fitted, and how early ranks of the surrogate compare with the recorded ones."""
+        generator = np.random.default_rng(0)
+        curves = [self.curve(draw_params(self.space, generator), seed) for seed in range(DESCRIBED)]
+        ranks = {
+            "early_ranks_recorded": _early_ranks(self._curves.running),
+            "early_ranks_surrogate": _early_ranks(np.array(curves)),
+        }
+        facts = {name: value for name, value in self.facts.items() if name != "components"}
+        return facts | ranks
 
 
 def load_facts(name: str, campaign: Campaign) -> dict[str, Any]:
@@ -167,6 +177,15 @@ def fit_campaign(name: str, campaign: Campaign, folder: Path) -> dict[str, Any]:
 def read_hyperparameters(row: Mapping[str, Any]) -> Hyperparameters:
     """Hyperparameters from their JSON."""
     return Hyperparameters(tuple(row["lengths"]), row["scale"], row["noise"])
+
+
+def _early_ranks(metrics: np.ndarray) -> dict[str, float]:
+    """Rank correlation of the best metric so far, at some epochs, with the final one."""
+    running = np.maximum.accumulate(metrics, axis=1)
+    return {
+        f"epoch_{epoch}": round(float(spearmanr(running[:, epoch - 1], running[:, -1])[0]), 3)
+        for epoch in EARLY_EPOCHS
+    }
 
 
 def _left_out(curves: MeanCurves) -> dict[str, float]:

@@ -7,8 +7,9 @@ from statistics import fmean
 
 import pytest
 
-from benchmarks.search.methods import FAST, METHODS, make_method
+from benchmarks.search.methods import FAST, make_method
 from benchmarks.search.methods.base import Observed, Run
+from benchmarks.search.methods.budgeted import BudgetedMethod, Evaluation
 from benchmarks.search.runner import Session, run_method
 from benchmarks.search.tasks.base import Params, Task
 from benchmarks.search.tasks.planted import PlantedTask
@@ -73,7 +74,7 @@ class TestMethods:
         pauses = {"halving", "three_epochs"}
         assert (session.resumed > 0) == (name in pauses)
 
-    @pytest.mark.parametrize("name", METHODS)
+    @pytest.mark.parametrize("name", [*FAST, "optuna_gp"])
     def test_presets_first(self, name: str) -> None:
         """The first trial is the preset."""
         task = CountingTask()
@@ -118,6 +119,33 @@ class TestMethods:
         """An unknown name is refused."""
         with pytest.raises(SystemExit, match="no method 'best'"):
             make_method("best", PlantedTask(), 0)
+
+
+class Repeating(BudgetedMethod):
+    """A library that asks for one configuration at epochs 2, 2 and 5, as SMAC may do."""
+
+    def __init__(self, task: Task, seed: int) -> None:
+        super().__init__(task, seed)
+        self.asked = [2, 2, 5, 9]
+        self.costs: list[float] = []
+
+    def ask_library(self) -> Evaluation:
+        return Evaluation(dict(GOOD), self.asked.pop(0), None)
+
+    def answer_library(self, evaluation: Evaluation, cost: float) -> None:
+        self.costs.append(cost)
+
+
+class TestBudgeted:
+    def test_resumes(self) -> None:
+        """A configuration that comes again resumes its trial; what is known costs no epoch."""
+        task = PlantedTask()
+        method = Repeating(task, 0)
+        session = Session(task, method, 0, budget=9)
+        session.run()
+        curve = session.curves[0]
+        assert method.costs == [-max(curve[:2]), -max(curve[:2]), -max(curve[:5])]
+        assert (len(session.done), session.resumed) == (1, 2)
 
 
 class Scripted:

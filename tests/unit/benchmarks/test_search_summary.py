@@ -59,6 +59,14 @@ class TestSummary:
         assert list(summary["groups"]["scenes"]["regret"]) == ["b"]
         assert "a" in summary["tasks"]["first"]
 
+    def test_paired(self) -> None:
+        """A method with fewer seeds than the others has figures, and no rank beside theirs."""
+        rows = [row("first", "a", seed, 2.0, None) for seed in range(2)]
+        rows.append(row("first", "b", 0, 1.0, None))
+        summary = summarize(rows)
+        assert summary["groups"]["scenes"]["rank"]["10"] == {"a": 1.0}
+        assert summary["tasks"]["first"]["b"]["seeds"] == 1
+
 
 class TestStoredRuns:
     def test_continues(self, tmp_path: Path) -> None:
