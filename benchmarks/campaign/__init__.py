@@ -13,7 +13,7 @@ SEEDS: dict[str, tuple[int, ...]] = {
     "first": (1,),
     "second": (2,),
     "presets": tuple(range(20)),
-    "camvid": (3,),
+    "camvid": (3, 5),
     "nuclei": (4,),
 }
 """Campaign → the seeds of its studies, one after the other."""

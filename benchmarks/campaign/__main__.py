@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,17 +20,17 @@ from benchmarks.campaign import SEEDS, records, study
 from benchmarks.campaign.real_images import REDUCTIONS, reduce_images
 from benchmarks.commands import environment, script
 from search.replay.source import study_recording
-from spaces.recordings import Recording, write_recording
+from spaces.recordings import Recording, read_recording, write_recording
 from storage.location import StoreLocation
 
 MAX_MIB = 5.0
 """Of a file that is to be committed."""
 
 
-def run(name: str, folder: Path, more: list[str]) -> int:
+def run(name: str, folder: Path, seeds: Sequence[int], more: list[str]) -> int:
     """Run the campaign in the folder to its end; the exit code of the last `search run`."""
     folder.mkdir(parents=True, exist_ok=True)
-    for seed in SEEDS[name]:
+    for seed in seeds:
         command = [
             script("search"),
             "run",
@@ -61,14 +62,23 @@ def _wait(process: subprocess.Popen[bytes]) -> int:
             continue
 
 
-def export(name: str, folder: Path) -> Recording:
+def export(
+    name: str, folder: Path, seeds: Sequence[int], before: Recording | None = None
+) -> Recording:
     """Read the campaign from the folder's store; trials are numbered across its studies.
+
+    Args:
+        name: of the campaign.
+        folder: with the store.
+        seeds: of its studies.
+        before: recorded earlier, with other seeds; its trials come first.
 
     Raises:
         StoreError: when the store has no such study.
     """
     with StoreLocation.parse(f"sqlite:///{folder / 'search.db'}").open(create=False) as store:
-        parts = [study_recording(store, f"{name}-{seed}") for seed in SEEDS[name]]
+        parts = [study_recording(store, f"{name}-{seed}") for seed in seeds]
+    parts = parts if before is None else [before, *parts]
     trials = [trial for part in parts for trial in part.trials]
     numbered = (
         trials
@@ -92,14 +102,22 @@ def main() -> int:
         "--out", type=Path, help="where the records go; default: benchmarks/campaign/NAME.jsonl.gz"
     )
     made.add_argument("--export", action="store_true", help="run nothing, export what is there")
+    made.add_argument(
+        "--seeds", type=int, nargs="+", help="only these studies; default: all of the campaign"
+    )
+    made.add_argument(
+        "--append", action="store_true", help="keep the trials that the file has already"
+    )
     options, more = made.parse_known_args()
     if options.root is not None and options.name in REDUCTIONS:
         reduce_images(options.name, options.root, options.folder / "images")
-    code = 0 if options.export else run(options.name, options.folder, more)
+    seeds = options.seeds or SEEDS[options.name]
+    code = 0 if options.export else run(options.name, options.folder, seeds, more)
     if code:
         return code
     out = options.out or records(options.name)
-    recording = export(options.name, options.folder)
+    before = read_recording(out) if options.append else None
+    recording = export(options.name, options.folder, seeds, before)
     write_recording(out, recording)
     size_mib = out.stat().st_size / 2**20
     epochs = sum(len(trial.epochs) for trial in recording.trials)
