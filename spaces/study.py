@@ -16,7 +16,7 @@ class SamplerConfig(Frozen):
     """How the next trial is sampled."""
 
     kind: Literal["auto", "gp", "tpe", "random", "optuna"] = Field(
-        default="tpe",
+        default="auto",
         description=(
             "auto: a Gaussian process over learning curves, which pauses trials and resumes the "
             "promising ones; gp: the same without pauses; optuna: the sampler called `name`"

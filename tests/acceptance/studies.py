@@ -31,6 +31,7 @@ TINY: dict[str, Any] = {
         "optimizer.lr_multiple": {"kind": "float", "low": 0.03, "high": 30.0, "log": True},
     },
     "presets": ["recommended", "untuned"],
+    "sampler": {"kind": "tpe"},
 }
 
 QUIET = {

@@ -74,9 +74,7 @@ class TestPauses:
         """The same command with a larger budget continues; two workers keep to it as well."""
         write_study(tmp_path, **STUDY)
         for budget in (9, 21):
-            answer = terminal.run(
-                *RUN[:-1], "2", "--epochs-budget", str(budget), folder=tmp_path
-            )
+            answer = terminal.run(*RUN[:-1], "2", "--epochs-budget", str(budget), folder=tmp_path)
             assert answer.code == 0, answer.err
             records = stored_records(url_in(tmp_path))
             assert sum(len(epochs) for epochs in records.values()) == budget

@@ -57,9 +57,7 @@ def start(
 
 
 class TestPause:
-    def test_only_a_promotion_resumes(
-        self, store: Store, study_id: int, make_record: Make
-    ) -> None:
+    def test_only_a_promotion_resumes(self, store: Store, study_id: int, make_record: Make) -> None:
         """A paused trial is no open work: a claim that does not name it does not get it."""
         claim = start(store, study_id, make_record, 0, 3)
         store.promotions.pause_at_rung(claim, "after epoch 3 of 9: 2% chance")

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from benchmarks.search.methods.base import Method, Run
-from benchmarks.search.methods.freeze_thaw import FreezeThawMethod, make_full_gp, make_informed
+from benchmarks.search.methods.freeze_thaw import (
+    FreezeThawMethod,
+    make_full_gp,
+    make_informed,
+    make_misinformed,
+)
 from benchmarks.search.methods.halving import SuccessiveHalving
 from benchmarks.search.methods.optuna_methods import make_gp, make_hyperband, make_median
 from benchmarks.search.methods.random_search import RandomSearch
@@ -40,6 +45,7 @@ METHODS: dict[str, tuple[Callable[[Task, int], Method], str]] = {
     "optuna_gp": (make_gp, "1"),
     "freeze_thaw": (make_informed, "3"),
     "without_knowledge": (FreezeThawMethod, "3"),
+    "wrong_knowledge": (make_misinformed, "3"),
     "without_pauses": (make_full_gp, "3"),
     "smac": (_make_smac, "1"),
     "neps": (_make_neps, "1"),

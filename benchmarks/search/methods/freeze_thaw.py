@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 
@@ -9,10 +10,11 @@ from benchmarks.search.knowledge import fit_without
 from benchmarks.search.methods.base import Run
 from benchmarks.search.tasks import make_task
 from benchmarks.search.tasks.base import Task
-from search.sampling.freeze_thaw.curves import TrialCurve
+from search.sampling.freeze_thaw.curves import Floats, TrialCurve
 from search.sampling.freeze_thaw.encoding import EncodedSpace
 from search.sampling.freeze_thaw.engine import FreezeThaw, FreezeThawConfig, make_rungs
 from search.sampling.freeze_thaw.prior import Prior, StudyPrior, applies_to
+from spaces.parameters import Scalar
 
 START_TRIALS = 10
 
@@ -95,6 +97,30 @@ def _make_prior(name: str) -> StudyPrior:
     task = make_task(name)
     space = EncodedSpace(task.space, task.fixed)
     return StudyPrior(fit_without(task.name), space, task.fixed, task.epochs)
+
+
+class InvertedPrior:
+    """A prior that expects the opposite of what it was taught.
+
+    Args:
+        right: what was taught.
+    """
+
+    def __init__(self, right: Prior) -> None:
+        self._right = right
+        self.lengths_D = right.lengths_D
+
+    def __call__(self, configurations: Sequence[Mapping[str, Scalar]]) -> Floats:
+        """The expected scores with the opposite sign."""
+        return -self._right(configurations)
+
+
+def make_misinformed(task: Task, seed: int) -> FreezeThawMethod:
+    """With a prior that expects the best of the worst configurations."""
+    space = EncodedSpace(task.space, task.fixed)
+    if not applies_to(space, task.fixed):
+        return FreezeThawMethod(task, seed)
+    return FreezeThawMethod(task, seed, prior=InvertedPrior(_make_prior(task.name)))
 
 
 def make_full_gp(task: Task, seed: int) -> FreezeThawMethod:

@@ -23,7 +23,7 @@ from search.sampling.freeze_thaw.curves import (
     make_observations,
 )
 from search.sampling.freeze_thaw.encoding import EncodedSpace, Points
-from search.sampling.freeze_thaw.outlook import Gain, Outlook
+from search.sampling.freeze_thaw.outlook import Gain, Outlook, describe_chance
 from search.sampling.freeze_thaw.prior import Prior
 from spaces.config import Direction
 from spaces.parameters import Scalar
@@ -180,7 +180,7 @@ class FreezeThaw:
         if outlook.mean_M[row] >= outlook.reference:
             return Continuation(until)
         chance = outlook.chance_to_lead(row)
-        return Continuation(None, f"{chance:.0%} chance to beat the best complete trial")
+        return Continuation(None, describe_chance(chance))
 
     def expect_gain(self, curves: Sequence[TrialCurve], *, may_start: bool = True) -> Gain | None:
         """Return the improvement that the best next step is expected to bring.
@@ -351,7 +351,7 @@ class FreezeThaw:
         for index in np.argsort(-gain_per_epoch, kind="stable"):
             chance = outlook.chance_to_lead(rows[index])
             if chance >= MIN_CHANCE:
-                reason = f"{chance:.0%} chance to beat the best complete trial"
+                reason = describe_chance(chance)
                 return self._resume(outlook, rows[index], reason)
         return None
 
@@ -370,7 +370,7 @@ class FreezeThaw:
         best = int(np.argmax(resumed))
         if resumed[best] >= of_new:
             chance = outlook.chance_to_lead(rows[best])
-            reason = f"{chance:.0%} chance to beat the best complete trial"
+            reason = describe_chance(chance)
             return self._resume(outlook, rows[best], reason)
         return Step(None, self.config.rungs[0], "a new trial is expected to gain more per epoch")
 

@@ -85,3 +85,9 @@ def _interpolate(score: float, ranked: Floats, metrics: Floats, slope: float) ->
     beyond = max(0.0, score - ranked[-1])
     sign = 1.0 if metrics[-1] >= metrics[0] else -1.0
     return float(np.interp(score, ranked, metrics) + sign * slope * beyond)
+
+
+def describe_chance(chance: float) -> str:
+    """Describe the chance of a trial, for people."""
+    amount = "less than 1%" if chance < 0.01 else f"{chance:.0%}"
+    return f"{amount} chance to beat the best complete trial"
