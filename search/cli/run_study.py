@@ -240,9 +240,15 @@ def _print_result(session: Session, out: Path, run_end: RunEnd) -> None:
 def _is_unfinished(report: StudyReport) -> bool:
     """Whether something is left that the same command would train."""
     released = report.states["paused"] - len(report.paused)
+    if _are_epochs_spent(report):
+        return bool(report.states["left"] or report.states["paused"])
     if report.search is not None and report.search.is_over:
         return bool(released)
     return bool(report.states["left"] or released)
+
+
+def _are_epochs_spent(report: StudyReport) -> bool:
+    return report.epochs_budget is not None and report.trained_epochs >= report.epochs_budget
 
 
 def _describe_stop(report: StudyReport, run_end: RunEnd) -> str:
@@ -251,7 +257,7 @@ def _describe_stop(report: StudyReport, run_end: RunEnd) -> str:
         return "interrupted; run the same command again to continue"
     if is_device_time_spent(report):
         return "device-hour budget exhausted; raise --device-hours to continue"
-    if report.epochs_budget is not None and report.trained_epochs >= report.epochs_budget:
+    if _are_epochs_spent(report):
         return "epoch budget exhausted; raise --epochs-budget to continue"
     if run_end == "expired":
         return "time limit reached; run the same command again to continue"
