@@ -43,6 +43,9 @@ NEW_TRIAL_COST = 0.5
 OWN_SHARE = 0.3
 """Share of what is a trial's alone that counts for its configuration; the rest is its seed's."""
 
+SWITCH_MARGIN = 0.25
+"""By how much another trial has to be more promising, in standard deviations of the final scores."""
+
 MIN_CHANCE = 0.05
 """A paused trial with a smaller chance to beat the best complete one is not resumed any more, once
 no new one may start."""
@@ -167,14 +170,14 @@ class FreezeThaw:
         It does while it is expected to beat the best complete trial.
         """
         if len(curves) < self.config.start_trials:
-            return Continuation(None, f"the first {self.config.start_trials} trials start first")
+            return Continuation(None, f"all of the first {self.config.start_trials} trials are begun first")
         outlook = self.look_ahead(curves)
         row = next(row for row, curve in enumerate(outlook.curves) if curve.number == number)
         until = self.config.next_rung(outlook.curves[row].epoch)
         if len(outlook.rows_in("complete")) < MIN_COMPLETE:
             hope_M = outlook.mean_M + outlook.deviation_M
             rivals = outlook.rows_in("paused")
-            if all(hope_M[row] >= hope_M[rival] for rival in rivals):
+            if all(hope_M[row] >= hope_M[rival] - SWITCH_MARGIN for rival in rivals):
                 return Continuation(until)
             return Continuation(None, "another trial is more promising")
         if outlook.mean_M[row] >= outlook.reference:
