@@ -102,6 +102,10 @@ def check_sampler(store: Store, spec: StudySpec) -> None:
         from search.sampling.earlier_studies import load_earlier_studies
 
         load_earlier_studies(store, sampler.learn_from, spec.metric)
+    if isinstance(sampler.knowledge, str):
+        from search.sampling.study_curves import load_for_study
+
+        load_for_study(spec)
     if sampler.kind == "optuna":
         from search.sampling.named_sampler import make_named_sampler
 

@@ -45,11 +45,12 @@ class SamplerConfig(Frozen):
             "ones, start again from the first epoch if they are resumed"
         ),
     )
-    knowledge: bool = Field(
+    knowledge: bool | str = Field(
         default=True,
         description=(
             "auto and gp only: start from what recorded campaigns teach about weights, losses and "
-            "learning rates, and trust it less as the study's own trials speak"
+            "learning rates, and trust it less as the study's own trials speak; or a file to take "
+            "that from instead of the one that ships with the package"
         ),
     )
     learn_from: tuple[str, ...] = Field(

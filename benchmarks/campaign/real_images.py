@@ -7,7 +7,7 @@ the curves of the trainings are committed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,19 +33,22 @@ REDUCTIONS = {
 """Name of the campaign and of its data set → how its images are reduced."""
 
 
-def reduce_images(name: str, source: Path, target: Path) -> None:
+def reduce_images(
+    name: str, source: Path, target: Path, pairs: Mapping[str, int] | None = None
+) -> None:
     """Write the reduced pairs to `target` in the layout of `kind: folder`; once.
 
     Args:
         name: camvid or nuclei.
         source: the data set.
         target: a folder, which is made.
+        pairs: number of pairs of further splits.
     """
     reduction = REDUCTIONS[name]
-    for split, count in reduction.pairs.items():
-        pairs = list(_find_camvid(source, split) if name == "camvid" else _find(source, split))
+    for split, count in {**reduction.pairs, **(pairs or {})}.items():
+        found = list(_find_camvid(source, split) if name == "camvid" else _find(source, split))
         for number in range(count):
-            image, mask = pairs[number * len(pairs) // count]
+            image, mask = found[number * len(found) // count]
             # JPEG's artefacts are averaged out; a mask has no values between two classes.
             _reduce(
                 image,

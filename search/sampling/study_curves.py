@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from search.planning.plan import Plan, complete_config
@@ -13,13 +14,16 @@ from search.sampling.freeze_thaw.engine import FreezeThaw, FreezeThawConfig, mak
 from search.sampling.freeze_thaw.prior import (
     EarlierStudy,
     JoinedPrior,
+    Knowledge,
     Prior,
     StudyPrior,
     applies_to,
+    load_knowledge,
     load_shipped,
     make_earlier_prior,
 )
 from search.stored_study import sampled_values
+from spaces.study import StudySpec
 from storage.repositories.promotions import StoredCurve
 from storage.rows import FINAL_STATES
 from storage.store import Store
@@ -101,8 +105,18 @@ def make_engine(plan: Plan, earlier: Sequence[EarlierStudy] = ()) -> FreezeThaw:
     )
     parts: list[Prior] = [make_earlier_prior(each, space) for each in earlier]
     if spec.sampler.knowledge and knows_study(plan, space, fixed):
-        parts.append(StudyPrior(load_shipped(), space, fixed, spec.epochs))
+        parts.append(StudyPrior(load_for_study(spec), space, fixed, spec.epochs))
     return FreezeThaw(space, config, JoinedPrior(parts) if parts else None)
+
+
+def load_for_study(spec: StudySpec) -> Knowledge:
+    """Load what a study starts from: its own file, or what ships with the package.
+
+    Raises:
+        RecordsError: when the file is none, or of another version.
+    """
+    given = spec.sampler.knowledge
+    return load_knowledge(Path(given)) if isinstance(given, str) else load_shipped()
 
 
 def knows_study(plan: Plan, space: EncodedSpace, fixed: Mapping[str, Any]) -> bool:

@@ -170,7 +170,9 @@ class FreezeThaw:
         It does while it is expected to beat the best complete trial.
         """
         if len(curves) < self.config.start_trials:
-            return Continuation(None, f"all of the first {self.config.start_trials} trials are begun first")
+            return Continuation(
+                None, f"all of the first {self.config.start_trials} trials are begun first"
+            )
         outlook = self.look_ahead(curves)
         row = next(row for row, curve in enumerate(outlook.curves) if curve.number == number)
         until = self.config.next_rung(outlook.curves[row].epoch)
