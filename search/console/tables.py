@@ -18,6 +18,7 @@ from search.console.formatting import (
     shorten_paths,
     wrap_pieces,
 )
+from search.console.rate_probe import print_rate_probe
 from search.console.remedy_tables import print_remedies
 from search.console.stopped_tables import print_stopped_trials, print_warnings
 from search.console.table_layout import STATE_STYLES, break_header, fits_screen, make_table
@@ -48,6 +49,8 @@ def print_study(report: StudyReport, top: int = 10) -> None:
     terminal.print_paragraph(format_states(report))
     if report.device_budget_s is not None:
         terminal.print_paragraph(format_device_time(report))
+    if report.rate_probe is not None:
+        print_rate_probe(report.rate_probe)
     print_workers(report)
     print_leaderboard(report, top)
     if report.weights is not None:

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from search.pruners.robust_stats import NOISE_EPOCHS, estimate_noise
 from spaces.config import Direction, ScoreRule
+from spaces.rate_probe import RateProbe
 from spaces.records import CLEAR_CONFIDENCE, Diagnosis, EpochRecord
 from storage.rows import Finding, TrialState
 
@@ -226,6 +227,7 @@ class StudyReport(JsonReport):
         device_s: device time of all trials, as charged, in seconds.
         device_budget_s: limit of the device time, in seconds; None for no limit.
         weights: file with the weights of the leaderboard's first trial, where this machine has it.
+        rate_probe: what the probe of the learning rate found; None without one.
     """
 
     name: str
@@ -249,6 +251,7 @@ class StudyReport(JsonReport):
     warnings: tuple[TrialWarning, ...] = ()
     remedies: tuple[RemedyRecord, ...] = ()
     remedy_trials: tuple[RemedyTrial, ...] = ()
+    rate_probe: RateProbe | None = None
 
 
 @dataclass(frozen=True, slots=True)
