@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from pydantic import ValidationError
 
 from search.planning.plan import Plan, make_plan
+from search.stored_study import found_base_lr
 from spaces.config_tree import ConfigTree
 from spaces.errors import StudyError
 from spaces.study import MUTABLE_FIELDS, StudySpec
@@ -88,6 +89,7 @@ def open_session(
     except BaseException:
         store.close()
         raise
+    plan = replace(plan, base_lr=found_base_lr(stored))
     return Session(location, store, stored, plan, location.files())
 
 

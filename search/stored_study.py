@@ -43,7 +43,12 @@ def find_study(store: Store, name: str) -> StoredStudy:
 def stored_plan(stored: StoredStudy) -> Plan:
     """Make the plan of a stored study, with the learning rate that its probe found, if any."""
     spec = check(StudySpec, stored.definition, f"study {stored.name} in the store")
-    return make_plan(spec, None if stored.rate_probe is None else stored.rate_probe.base_lr)
+    return make_plan(spec, found_base_lr(stored))
+
+
+def found_base_lr(stored: StoredStudy) -> float | None:
+    """Return the base learning rate that the study's probe found; None if there is no result."""
+    return None if stored.rate_probe is None else stored.rate_probe.base_lr
 
 
 def study_spec(store: Store, name: str) -> StudySpec:

@@ -88,6 +88,8 @@ class TestFirstWorker:
         assert 1e-3 < probe.base_lr < probe.stable_lr
         assert len(probe.curve) > 50
         assert stored_plan(stored).base_lr == probe.base_lr
+        with open_session(session.plan.spec, session.location) as resumed:
+            assert resumed.plan == plan
         config = ConfigTree(plan.make_config({}, 0, "recommended").model_dump())
         assert config[BASE_LR] == probe.base_lr
         report = study_report(session.store, stored.name)
@@ -130,6 +132,16 @@ class TestOtherWorkers:
         again = resolve_base_lr(session.plan, session.plan.first_config(), setup_of(session, later))
         assert again.base_lr == plan.base_lr
         assert later.batches == []
+
+    def test_worker_died(self, session: Session) -> None:
+        """A worker that waits for a probe whose worker died runs the probe itself."""
+        assert session.store.rate_probes.claim_probe(session.stored.id, 0.001)
+        trainer = Scripted(RISING)
+        plan = resolve_base_lr(
+            session.plan, session.plan.first_config(), setup_of(session, trainer)
+        )
+        assert plan.base_lr is not None
+        assert len(trainer.batches) == 1
 
     def test_stopped_while_waiting(self, session: Session) -> None:
         """A worker that waits for another one's probe ends when it is asked to stop."""
