@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from spaces.config import Direction, TrialConfig
+from spaces.rate_probe import ProbeStep
 from spaces.records import ClassCounts, EpochRecord
 
 
@@ -103,6 +104,23 @@ class Trainer(Protocol):
         """
 
 
+@runtime_checkable
+class RateProber(Protocol):
+    """What a trainer may offer beside `Trainer`: a probe of the learning rate."""
+
+    def probe_rates(
+        self, config: Any, prepared: Any, counts: ClassCounts, device: str
+    ) -> Iterator[ProbeStep]:
+        """Train with a learning rate that grows from step to step, and yield every step.
+
+        It ends where the training breaks, or when it has tried all rates. The arguments are those
+        of `Trainer.train`; the configuration's own learning rate does not matter.
+
+        Raises:
+            OutOfMemoryError: when the device does not have enough memory.
+        """
+
+
 @dataclass(frozen=True)
 class Objective:
     """A kind of training: its configuration, its metrics, and how to load its trainer.
@@ -114,6 +132,7 @@ class Objective:
         load: imports the trainer (and torch).
         data_key: the part of the configuration that determines the data; when it changes, a worker
             calls `prepare` again.
+        has_rate_probe: whether its trainer is a `RateProber`.
     """
 
     name: str
@@ -121,3 +140,4 @@ class Objective:
     metrics: Mapping[str, Direction]
     load: Callable[[], Trainer]
     data_key: Callable[[Any], str]
+    has_rate_probe: bool = False

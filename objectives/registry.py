@@ -54,6 +54,7 @@ OBJECTIVES: dict[str, Objective] = {
         },
         load=_load_segmentation,
         data_key=_segmentation_data,
+        has_rate_probe=True,
     ),
     "text_classification": Objective(
         name="text_classification",
@@ -61,6 +62,7 @@ OBJECTIVES: dict[str, Objective] = {
         metrics={"macro_f1": "maximize", "accuracy": "maximize", "val_ce": "minimize"},
         load=_load_text,
         data_key=_text_data,
+        has_rate_probe=True,
     ),
 }
 

@@ -166,5 +166,5 @@ def _with_budget(session: Session, trials: int) -> Session:
     return replace(
         session,
         stored=session.store.studies.find_study(spec.name) or session.stored,
-        plan=make_plan(grown),
+        plan=make_plan(grown, session.plan.base_lr),
     )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from pydantic import ValidationError
 
 from search.planning.plan import Plan, make_plan
+from search.stored_study import found_base_lr
 from spaces.config_tree import ConfigTree
 from spaces.errors import StudyError
 from spaces.study import MUTABLE_FIELDS, StudySpec
@@ -86,8 +87,10 @@ def open_session(
         check_sampler(store, spec)
         stored = _find_or_create(store, plan, location, accept_change=accept_change)
     except BaseException:
+        store.delete_if_created()
         store.close()
         raise
+    plan = replace(plan, base_lr=found_base_lr(stored))
     return Session(location, store, stored, plan, location.files())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from search.planning.base_rate import BASE_LR
 from search.planning.plan import Plan, make_plan
 from spaces.config_tree import ConfigTree
 from spaces.errors import StoreError, nearest
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
 
 LR_MULTIPLE = "optimizer.lr_multiple"
 """Path of the factor by which the base learning rate is multiplied."""
-
-BASE_LR = "optimizer.base_lr"
-"""Path of the base learning rate."""
 
 
 def find_study(store: Store, name: str) -> StoredStudy:
@@ -43,8 +41,14 @@ def find_study(store: Store, name: str) -> StoredStudy:
 
 
 def stored_plan(stored: StoredStudy) -> Plan:
-    """Make the plan of a stored study."""
-    return make_plan(check(StudySpec, stored.definition, f"study {stored.name} in the store"))
+    """Make the plan of a stored study, with the learning rate that its probe found, if any."""
+    spec = check(StudySpec, stored.definition, f"study {stored.name} in the store")
+    return make_plan(spec, found_base_lr(stored))
+
+
+def found_base_lr(stored: StoredStudy) -> float | None:
+    """Return the base learning rate that the study's probe found; None if there is no result."""
+    return None if stored.rate_probe is None else stored.rate_probe.base_lr
 
 
 def study_spec(store: Store, name: str) -> StudySpec:

@@ -14,6 +14,9 @@ from spaces.errors import StudyError, nearest
 
 REFERENCE_EPOCHS = 30
 
+SEPARATOR = ", "
+"""Between the names of presets that are the same configuration, and share a trial."""
+
 _Scale = Callable[[int], int]
 
 
@@ -21,6 +24,11 @@ def scaled_to(epochs: int) -> _Scale:
     """Return the function that scales an epoch number for 30 epochs down to `epochs`."""
     factor = min(1.0, epochs / REFERENCE_EPOCHS)
     return lambda epoch: max(1, math.floor(epoch * factor))
+
+
+def first_name(names: str) -> str:
+    """Return the first of the presets that one trial tries: `safe` of `safe, recommended`."""
+    return names.partition(SEPARATOR)[0]
 
 
 def make_preset(name: str, epochs: int, *, focal: bool = False) -> dict[str, Any]:

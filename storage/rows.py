@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from spaces.rate_probe import RateProbe
 from spaces.records import Diagnosis, Evidence
 
 OpenState = Literal["reserved", "running", "paused"]
@@ -227,13 +228,18 @@ class SuggestedRemedies:
 
 @dataclass(frozen=True, slots=True)
 class StoredStudy:
-    """A study as it was registered."""
+    """A study as it was registered.
+
+    Attributes:
+        rate_probe: what the probe of its learning rate found; None before, and without a probe.
+    """
 
     id: int
     optuna_study_id: int
     name: str
     definition: Mapping[str, Any]
     created_at: float
+    rate_probe: RateProbe | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from storage.repositories.findings import FindingRepository
 from storage.repositories.leases import LeaseRepository
 from storage.repositories.peer_curves import PeerCurveRepository
 from storage.repositories.promotions import PromotionRepository
+from storage.repositories.rate_probes import RateProbeRepository
 from storage.repositories.reaping import ReapingRepository
 from storage.repositories.remedies import RemedyRepository
 from storage.repositories.sampler_history import SamplerHistoryRepository
@@ -40,6 +41,7 @@ class Store:
         remedies: the trials that try a remedy of another one.
         class_counts: counted once for each training split.
         promotions: pause trials at an epoch, and read what the search decides by.
+        rate_probes: what the probe of a study's learning rate found.
         peer_curves: the curves of complete trials.
         sampler_history: what the sampler knows about past trials.
     """
@@ -57,6 +59,7 @@ class Store:
         self.remedies = RemedyRepository(database, self._optuna)
         self.class_counts = ClassCountRepository(database, self._optuna)
         self.promotions = PromotionRepository(database, self._optuna)
+        self.rate_probes = RateProbeRepository(database, self._optuna)
         self.peer_curves = PeerCurveRepository(database, self._optuna)
         self.sampler_history = SamplerHistoryRepository(database, self._optuna)
 

@@ -14,10 +14,12 @@ from objectives.data.loading import SegmentationData
 from objectives.losses.build import check_alpha
 from objectives.segmentation.config import SegmentationConfig
 from objectives.segmentation.model import build_model, check_size
+from objectives.training import rate_probe
 from objectives.training.loop import Training, run_training
 from objectives.training.metrics import ConfusionMatrix, PerClass
 from objectives.training.readback import used_dropout
 from objectives.training.validation import Metrics, Validation
+from spaces.rate_probe import ProbeStep
 from spaces.records import ClassCounts, EpochRecord
 
 METRICS: Metrics = {
@@ -73,6 +75,17 @@ def train(
     return run_training(
         lambda: Run(config, data, counts, torch.device(device), checkpoints), device, checkpoints
     )
+
+
+def probe_rates(
+    config: SegmentationConfig, data: SegmentationData, counts: ClassCounts, device: str
+) -> Iterator[ProbeStep]:
+    """Train with a growing learning rate; see `objectives.training.rate_probe.probe_rates`.
+
+    Raises:
+        OutOfMemoryError: when the device or the host does not have enough memory.
+    """
+    return rate_probe.probe_rates(lambda: Run(config, data, counts, torch.device(device)), device)
 
 
 class Run(Training):

@@ -20,9 +20,11 @@ from objectives.text.config import DocstringsData, TextConfig
 from objectives.text.model import build_model, used_model
 from objectives.text.texts import Texts
 from objectives.text.tokens import TokenData, tokenize_texts
+from objectives.training import rate_probe
 from objectives.training.loop import Training, run_training
 from objectives.training.metrics import ConfusionMatrix
 from objectives.training.validation import Metrics
+from spaces.rate_probe import ProbeStep
 from spaces.records import ClassCounts, EpochRecord
 
 METRICS: Metrics = {
@@ -74,6 +76,17 @@ def train(
     return run_training(
         lambda: Run(config, data, counts, torch.device(device), checkpoints), device, checkpoints
     )
+
+
+def probe_rates(
+    config: TextConfig, data: TokenData, counts: ClassCounts, device: str
+) -> Iterator[ProbeStep]:
+    """Train with a growing learning rate; see `objectives.training.rate_probe.probe_rates`.
+
+    Raises:
+        OutOfMemoryError: when the device or the host does not have enough memory.
+    """
+    return rate_probe.probe_rates(lambda: Run(config, data, counts, torch.device(device)), device)
 
 
 class Run(Training):

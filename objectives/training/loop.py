@@ -183,13 +183,8 @@ class Training:
         batches = self.train_batches.epoch(self.epoch, skip=means.steps * accumulate)
         for group in group_batches(batches, accumulate):
             loss, logits, target = self.accumulate_gradients(group, means)
-            self.scaler.unscale_(self.optimizer)
-            if not self.guard.check_step(loss):
+            if not self.apply_gradients(loss):
                 break
-            self.guard.skip_broken_steps(self.optimizer)
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-            self.optimizer.zero_grad()
             if means.steps <= SHARES_OF:
                 means.shares.append(gradient_shares(self.criterion, logits, target))
             if self.checkpoints.step():
@@ -218,6 +213,21 @@ class Training:
             means.data.add_targets(target, len(self.data.class_names), self.data.ignore_index)
         means.steps += 1
         return loss, logits.detach(), target
+
+    def apply_gradients(self, loss: Tensor) -> bool:
+        """Let the optimizer make its step, and forget the gradients.
+
+        Returns:
+            False if this step or an earlier one is broken; it is not applied then.
+        """
+        self.scaler.unscale_(self.optimizer)
+        if not self.guard.check_step(loss):
+            return False
+        self.guard.skip_broken_steps(self.optimizer)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+        return True
 
     def average_weights(self, progress: EpochProgress) -> None:
         """Add the epoch's weights to their running mean, in epochs that count.

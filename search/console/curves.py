@@ -24,8 +24,9 @@ from search.console.formatting import (
 )
 from search.console.remedy_tables import format_remedy_trial
 from search.console.table_layout import STATE_STYLES
+from search.planning.base_rate import BASE_LR
 from search.report.models import TrialReport
-from search.stored_study import BASE_LR, LR_MULTIPLE
+from search.stored_study import LR_MULTIPLE
 from spaces.config_tree import ConfigTree
 from spaces.records import EpochRecord, best_record
 

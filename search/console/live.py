@@ -29,6 +29,7 @@ from search.report.remedy_outcomes import measure_remedy
 from search.report.study_report import active_workers
 from search.stored_study import sampled_values
 from spaces.errors import StoreError
+from spaces.presets import first_name
 from spaces.records import SPARED, Evidence, better
 from spaces.study import StudySpec
 from storage.rows import FINAL_STATES, Progress, StoredTrial
@@ -213,11 +214,11 @@ class Watcher:
 
     def _name_start(self, label: str) -> str:
         """Name what a trial starts from: `preset safe`, or `remedy of 7`."""
-        return f"preset {label}" if label in self.spec.presets else label
+        return f"preset {label}" if first_name(label) in self.spec.presets else label
 
     def _describe_remedy(self, now: Progress) -> Iterator[Event]:
         """Find what the remedy did that an ended trial tried, if any."""
-        if not now.preset or now.preset in self.spec.presets or now.number is None:
+        if now.number is None or not now.preset or first_name(now.preset) in self.spec.presets:
             return
         trial = self.store.trials.find_trial(self.study_id, now.number)
         if trial is None:

@@ -18,6 +18,7 @@ from search.console.formatting import (
     shorten_paths,
     wrap_pieces,
 )
+from search.console.rate_probe import print_rate_probe
 from search.console.remedy_tables import print_remedies
 from search.console.search_tables import print_search
 from search.console.stopped_tables import (
@@ -53,6 +54,8 @@ def print_study(report: StudyReport, top: int = 10) -> None:
     terminal.print_paragraph(format_states(report))
     if report.device_budget_s is not None:
         terminal.print_paragraph(format_device_time(report))
+    if report.rate_probe is not None:
+        print_rate_probe(report.rate_probe)
     print_workers(report)
     print_leaderboard(report, top)
     if report.weights is not None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
+from search.planning.base_rate import AUTO
 from spaces.study import StudySpec
 
 
@@ -22,6 +24,8 @@ def schema_text() -> str:
     cases = []
     for name, kind in OBJECTIVES.items():
         inner = kind.config.model_json_schema()
+        if kind.has_rate_probe:
+            _allow_auto(inner["$defs"])
         schema["$defs"] |= inner.pop("$defs")
         by_name = set(named_factors(kind.config)) - NOT_SEARCHED
         paths = sorted(set(searchable_paths(kind.config)) - NOT_SEARCHED - by_name)
@@ -50,3 +54,13 @@ def schema_text() -> str:
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "A study of search"
     return json.dumps(schema, indent=2, ensure_ascii=False)
+
+
+def _allow_auto(definitions: dict[str, Any]) -> None:
+    """Let the base learning rate of a study be `auto`, which a trial's configuration never is."""
+    for definition in definitions.values():
+        rate = definition.get("properties", {}).get("base_lr")
+        if rate is not None:
+            bound = {"type": rate.pop("type"), "exclusiveMinimum": rate.pop("exclusiveMinimum")}
+            rate["anyOf"] = [bound, {"const": AUTO}]
+            rate["description"] += f"; {AUTO}: found by a probe before the first trial"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -12,15 +12,17 @@ from objectives.config import TrainingConfig
 from objectives.contract import Objective
 from objectives.registry import objective
 from objectives.schedules import settled_from
+from search.planning.base_rate import base_tree, check_probe, probe_warnings
 from search.planning.effects import check_effects, check_preset_effects, check_weight_averaging
+from search.planning.metric_choice import choose_metric
 from search.planning.random_seeds import derive_seed
 from search.planning.study_error import study_error
-from spaces.config import MetricConfig, TrialConfig
+from spaces.config import TrialConfig
 from spaces.config_tree import ConfigTree
 from spaces.errors import nearest
 from spaces.loader import explain
 from spaces.parameters import Choice, Parameter, Scalar, extremes, is_active
-from spaces.presets import make_preset
+from spaces.presets import first_name, make_preset
 from spaces.study import StudySpec
 
 Params = dict[str, Scalar]
@@ -49,12 +51,18 @@ NEUTRAL = 1.0
 
 @dataclass(frozen=True)
 class Plan:
-    """A study that was checked. `make_plan` makes one."""
+    """A study that was checked. `make_plan` makes one.
+
+    Attributes:
+        base_lr: what the probe of the learning rate found, for a base with `optimizer.base_lr:
+            auto`; None: the objective's default.
+    """
 
     spec: StudySpec
     objective: Objective
     order: tuple[str, ...]
     warnings: tuple[str, ...] = field(default=())
+    base_lr: float | None = None
 
     def make_config(
         self,
@@ -109,10 +117,12 @@ class Plan:
         self, preset_name: str | None, patch: Mapping[str, Any] | None = None
     ) -> ConfigTree:
         """Return what sampled values are laid over: the base with preset and patch, if any."""
-        tree = ConfigTree.from_paths(self.spec.base)
+        tree = base_tree(self.spec, self.base_lr)
         if preset_name:
-            focal = self._presets_are_focal()
-            tree = tree.overlay(ConfigTree(make_preset(preset_name, self.spec.epochs, focal=focal)))
+            preset = make_preset(
+                first_name(preset_name), self.spec.epochs, focal=self._presets_are_focal()
+            )
+            tree = tree.overlay(ConfigTree(preset))
         return tree.overlay(ConfigTree.from_paths(patch or {}))
 
     def complete_values(self, preset_name: str | None) -> ConfigTree:
@@ -175,62 +185,33 @@ def complete_config(kind: Objective, tree: ConfigTree) -> ConfigTree:
     return ConfigTree(kind.config.model_validate(tree.nested).model_dump())
 
 
-def make_plan(spec: StudySpec) -> Plan:
+def make_plan(spec: StudySpec, base_lr: float | None = None) -> Plan:
     """Check a study completely.
+
+    Args:
+        spec: the study.
+        base_lr: see `Plan`.
 
     Raises:
         StudyError: for the first problem.
     """
     kind = objective(spec.objective)
-    spec = _with_metric(spec, kind)
-    _check_metric(spec, kind)
+    spec = choose_metric(spec, kind)
+    check_probe(spec, kind)
     _check_base(spec, kind)
     _check_paths(spec, kind)
-    plan = Plan(spec, kind, _parents_first(spec))
+    plan = Plan(spec, kind, _parents_first(spec), base_lr=base_lr)
     _check_bounds(plan)
     check_effects(spec, plan.complete_values(None))
     check_weight_averaging(spec, plan.complete_values(None))
     for name in spec.presets:
         check_preset_effects(spec, name, plan.preset_params(name), plan.complete_values(name))
-    return Plan(spec, kind, plan.order, tuple(_find_warnings(plan)))
-
-
-def _with_metric(spec: StudySpec, kind: Objective) -> StudySpec:
-    """Return the study with its objective's default metric, if it names none."""
-    if "name" in spec.metric.model_fields_set:
-        return spec
-    default: MetricConfig = kind.config.model_fields["metric"].default
-    given = spec.metric.model_dump(exclude_unset=True)
-    metric = MetricConfig.model_validate(default.model_dump() | given)
-    return spec.model_copy(update={"metric": metric})
-
-
-def _check_metric(spec: StudySpec, kind: Objective) -> None:
-    name = spec.metric.name
-    if not kind.metrics:
-        return
-    if name not in kind.metrics:
-        raise study_error(
-            spec,
-            ("metric", "name"),
-            f"unknown metric {name!r}{nearest(name, kind.metrics)}",
-            found=name,
-            allowed=", ".join(kind.metrics),
-            next_step="name one of these",
-        )
-    if spec.metric.direction != kind.metrics[name]:
-        raise study_error(
-            spec,
-            ("metric", "direction"),
-            f"{name} is to be {kind.metrics[name]}d",
-            found=spec.metric.direction,
-            allowed=kind.metrics[name],
-        )
+    return replace(plan, warnings=tuple(_find_warnings(plan)))
 
 
 def _check_base(spec: StudySpec, kind: Objective) -> None:
     try:
-        kind.config.model_validate(ConfigTree.from_paths(spec.base).nested)
+        kind.config.model_validate(base_tree(spec).nested)
     except ValidationError as problem:
         error = explain(problem, f"study {spec.name}, base")
         raise error.relocated(place=("base", *error.place)) from None
@@ -286,8 +267,7 @@ def _check_condition(spec: StudySpec, path: str, parent: str, wanted: tuple[Scal
     never = f"{path} waits for a value that {parent} never has"
     searched = spec.space.get(parent)
     if searched is None:
-        base = ConfigTree.from_paths(spec.base)
-        fixed = complete_config(objective(spec.objective), base).get(parent)
+        fixed = complete_config(objective(spec.objective), base_tree(spec)).get(parent)
         if fixed not in wanted and not spec.presets:
             raise study_error(
                 spec,
@@ -354,7 +334,7 @@ def _parents_first(spec: StudySpec) -> tuple[str, ...]:
 def _check_bounds(plan: Plan) -> None:
     """Check that the configuration accepts every bound and every choice."""
     spec = plan.spec
-    base = ConfigTree.from_paths(spec.base)
+    base = plan.starting_tree(None)
     for path in plan.order:
         for value in extremes(spec.space[path]):
             tree = base.overlay(ConfigTree.from_paths({path: value}))
@@ -385,6 +365,7 @@ def _find_warnings(plan: Plan) -> Iterator[str]:
                 f"{f'the preset {name}' if name else 'the base'} reaches its final CE/Dice "
                 f"weights, smooth and clip ratio only at epoch {settled} of {spec.epochs}"
             )
+    yield from probe_warnings(spec)
     if spec.metric.score == "mean_last_5" and spec.epochs < 5:
         yield f"mean_last_5 of {spec.epochs} epochs is the mean of all"
 

@@ -14,6 +14,7 @@ from spaces.config_tree import ConfigTree
 from spaces.errors import InputError, StudyError
 from spaces.loader import explain
 from spaces.parameters import Choice, Parameter, Scalar, is_active
+from spaces.presets import first_name
 from spaces.records import Diagnosis, Remedy
 from spaces.study import StudySpec
 from spaces.yaml_values import format_assignment
@@ -133,7 +134,8 @@ def make_remedy_trial(
     place = locate_in_space(plan, trial.config or {}, remedy)
     if not remedy.patch or not place.is_inside:
         return None
-    preset = trial.preset if trial.preset in plan.spec.presets else None
+    named = first_name(trial.preset or "")
+    preset = named if named in plan.spec.presets else None
     tried = {
         "of": trial.number,
         "preset": preset,

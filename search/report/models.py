@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from search.pruners.robust_stats import NOISE_EPOCHS, estimate_noise
 from spaces.config import Direction, ScoreRule
+from spaces.rate_probe import RateProbe
 from spaces.records import CLEAR_CONFIDENCE, Diagnosis, EpochRecord
 from storage.rows import Finding, TrialState
 
@@ -292,6 +293,7 @@ class StudyReport(JsonReport):
         epochs_budget: limit on them; None for no limit.
         paused: trials that await a promotion, the most promising first.
         search: what the search expects; None where the sampler has no model of the curves.
+        rate_probe: what the probe of the learning rate found; None without one.
     """
 
     name: str
@@ -320,6 +322,7 @@ class StudyReport(JsonReport):
     epochs_budget: int | None = None
     paused: tuple[PausedTrial, ...] = ()
     search: SearchOutlook | None = None
+    rate_probe: RateProbe | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,9 +46,10 @@ def describe_search(
         return {}
     engine = make_engine(plan, earlier)
     left = spec.trials - len(trials)
+    probed = 0 if stored.rate_probe is None else stored.rate_probe.charged_epochs
     return {
         "paused": _list_paused(engine, curves, trials),
-        "search": _describe_outlook(engine, curves, spec, left),
+        "search": _describe_outlook(engine, curves, spec, left, probed),
     }
 
 
@@ -69,10 +70,10 @@ def _list_paused(
 
 
 def _describe_outlook(
-    engine: FreezeThaw, curves: Sequence[TrialCurve], spec: StudySpec, left: int
+    engine: FreezeThaw, curves: Sequence[TrialCurve], spec: StudySpec, left: int, probed: int
 ) -> SearchOutlook:
     gain = engine.expect_gain(curves, may_start=left > 0)
-    trained = sum(curve.epoch for curve in curves)
+    trained = probed + sum(curve.epoch for curve in curves)
     is_spent = spec.epochs_budget is not None and trained >= spec.epochs_budget
     may_start = left > 0 and not is_spent
     step = None if is_spent else engine.choose_step(curves, may_start=may_start)

@@ -16,6 +16,7 @@ from search.diagnosis.failure_regions import Trial, find_failure_regions
 from search.diagnosis.health import find_dead_classes, name_classes
 from search.diagnosis.stored_diagnosis import list_class_names
 from search.export import best_weights
+from search.planning.base_rate import wants_probe
 from search.report.limited_trials import collect_limited
 from search.report.models import ActiveWorker, ClassScore, LeaderboardRow, StudyReport, metric_noise
 from search.report.remedied_values import find_remedied_values
@@ -27,7 +28,7 @@ from search.stored_study import find_study, sampled_values
 from spaces.loader import check
 from spaces.records import EpochRecord, best_record
 from spaces.study import StudySpec
-from storage.rows import ACTIVE_STATES, FINAL_STATES, Progress, StoredTrial
+from storage.rows import ACTIVE_STATES, FINAL_STATES, Progress, StoredStudy, StoredTrial
 
 if TYPE_CHECKING:
     from storage.files.study_files import StudyFiles
@@ -89,10 +90,17 @@ def study_report(store: Store, name: str, files: StudyFiles | None = None) -> St
         limited=collect_limited(complete, records, spec.metric.direction),
         remedies=summarize_remedies(remedy_trials),
         remedy_trials=remedy_trials,
-        trained_epochs=sum(len(of_trial) for of_trial in records.values()),
+        trained_epochs=count_epochs(stored, records),
         epochs_budget=spec.epochs_budget,
         **describe_search(store, stored, spec, trials),
+        rate_probe=stored.rate_probe if wants_probe(spec) else None,
     )
+
+
+def count_epochs(stored: StoredStudy, records: Records) -> int:
+    """The epochs of all trials together, with those of the probe of the learning rate."""
+    probed = 0 if stored.rate_probe is None else stored.rate_probe.charged_epochs
+    return probed + sum(len(of_trial) for of_trial in records.values())
 
 
 def active_workers(lines: Sequence[Progress]) -> tuple[ActiveWorker, ...]:

@@ -20,6 +20,7 @@ from search.stored_study import stored_plan
 from search.worker.checkpoints import CHECKPOINT_EVERY_S, checkpoint_every_s
 from search.worker.options import WorkerOptions
 from search.worker.promotion import Promotions
+from search.worker.rate_probe import ProbeSetup, resolve_base_lr
 from search.worker.remedy_suggestions import RemedySuggester
 from search.worker.stop import StopRequest
 from search.worker.tracker import Tracker, make_tracker
@@ -49,6 +50,8 @@ def make_context(
     config = plan.first_config()
     prepared = trainer.prepare(config, options.device)
     counts = find_class_counts(store, trainer, config)
+    setup = ProbeSetup(store, stored, trainer, prepared, counts, options.device, stop)
+    plan = resolve_base_lr(plan, plan.first_config(), setup)
     files = location.files()
     try:
         study = open_worker_study(location, store, stored, plan)

@@ -30,7 +30,8 @@ class StudyBudget(NamedTuple):
 
     Attributes:
         trials: number of trials.
-        epochs: limit on the epochs of all trials together; None: no limit.
+        epochs: limit on the epochs of all trials together, without those that the probe of the
+            learning rate used; None: no limit.
     """
 
     trials: int
@@ -39,9 +40,13 @@ class StudyBudget(NamedTuple):
 
 def read_budget(store: Store, stored: StoredStudy) -> StudyBudget:
     """Read the limits. A second `search run` may have raised them since the worker started."""
-    definition = (store.studies.find_study(stored.name) or stored).definition
+    stored = store.studies.find_study(stored.name) or stored
+    definition = stored.definition
     epochs = definition.get("epochs_budget")
-    limit = None if epochs is None else EpochBudget(int(epochs), int(definition["epochs"]))
+    limit = None
+    if epochs is not None:
+        probed = 0 if stored.rate_probe is None else stored.rate_probe.charged_epochs
+        limit = EpochBudget(max(0, int(epochs) - probed), int(definition["epochs"]))
     return StudyBudget(int(definition["trials"]), limit)
 
 

@@ -156,7 +156,7 @@ class _Transfer:
         optuna_study_id, optuna_trials = self._copy_optuna_study(
             study["optuna_study_id"], study["name"]
         )
-        row = {**study, "optuna_study_id": optuna_study_id}
+        row = {**study, "optuna_study_id": optuna_study_id, "rate_probe_until": None}
         del row["id"]
         self._write.execute(sa.insert(_as_text(Study)), [row])
         query = select(Study.id).where(Study.name == study["name"])

@@ -11,6 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from spaces.errors import StoreError
 from storage.database.database import now
 from storage.repositories.base import Repository
+from storage.repositories.rate_probes import read_probe
 from storage.rows import EnqueuedTrial, StoredStudy
 from storage.tables.models import Study, Trial
 
@@ -101,9 +102,17 @@ class StudyRepository(Repository):
         return [_make_study(row) for row in rows]
 
 
-def _select_studies() -> Select[int, int, str, Any, float]:
-    return select(Study.id, Study.optuna_study_id, Study.name, Study.definition, Study.created_at)
+def _select_studies() -> Select[int, int, str, Any, float, Any]:
+    return select(
+        Study.id,
+        Study.optuna_study_id,
+        Study.name,
+        Study.definition,
+        Study.created_at,
+        Study.rate_probe,
+    )
 
 
-def _make_study(row: Row[int, int, str, Any, float]) -> StoredStudy:
-    return StoredStudy(*row)
+def _make_study(row: Row[int, int, str, Any, float, Any]) -> StoredStudy:
+    number, optuna_study_id, name, definition, created_at, probe = row
+    return StoredStudy(number, optuna_study_id, name, definition, created_at, read_probe(probe))

@@ -37,6 +37,8 @@ class Study(Table):
     Attributes:
         device_budget_s: seconds of device time that its trials may use in all; None: no limit.
         device_s: seconds charged against the budget; up to date only while there is one.
+        rate_probe: result of the probe of the learning rate; None: there is none yet.
+        rate_probe_until: until when a worker runs the probe, unless it renews the lease.
     """
 
     __tablename__ = f"{PREFIX}studies"
@@ -48,6 +50,8 @@ class Study(Table):
     created_at: Mapped[float]
     device_s: Mapped[float] = mapped_column(server_default="0")
     device_budget_s: Mapped[float | None]
+    rate_probe: Mapped[Any] = mapped_column(Json, nullable=True)
+    rate_probe_until: Mapped[float | None]
 
 
 class Trial(Table):

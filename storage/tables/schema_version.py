@@ -10,7 +10,7 @@ from spaces.errors import StoreError
 from storage.database.database import Database
 from storage.database.sqlite_file import no_store
 
-HEAD = "0004"
+HEAD = "0005"
 """The newest migration, as a constant because importing Alembic takes longer than the check."""
 
 VERSION_TABLE = "search_alembic_version"

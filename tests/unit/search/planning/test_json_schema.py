@@ -38,6 +38,8 @@ class TestSchema:
             ({"name": "a b"}, "does not match"),
             ({"base": {"los": {}}}, "'los' was unexpected"),
             ({"base": {"loss": {"gama": 1}}}, "'gama' was unexpected"),
+            ({"base": {"optimizer": {"base_lr": "fast"}}}, "'fast' is not valid under any"),
+            ({"base": {"optimizer": {"base_lr": 0}}}, "0 is not valid under any"),
             ({"base": {"weights": {"method": "inverse"}}}, "'inverse' is not one of"),
             (
                 {"space": {"loss.gama": {"kind": "float", "low": 0, "high": 1}}},

@@ -25,6 +25,7 @@ from search.sampling.worker_study import WorkerStudy
 from spaces.errors import StoreError
 from spaces.loader import load_study
 from spaces.parameters import Choice, FloatRange, IntRange, Parameter
+from spaces.presets import PRESETS
 from spaces.study import StudySpec
 from storage.location import StoreLocation
 
@@ -234,6 +235,20 @@ class TestSuggest:
             "safe",
             "progressive",
         ]
+
+    def test_equal_presets(self, trials: RDBStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Presets that are the same complete configuration share one trial, named after them."""
+        monkeypatch.setitem(PRESETS, "usual", PRESETS["recommended"])
+        presets = ["recommended", "safe", "usual"]
+        plan = make_plan(load_study("combined", {"presets": presets}))
+        study = open_study(trials, plan)
+        for _ in range(2):
+            enqueue_trials(study, waiting_presets(study, plan))
+        labels = [trial.user_attrs[PRESET] for trial in study.get_trials()]
+        assert labels == ["recommended, usual", "safe"]
+        params = suggest_params(study.ask(), plan)
+        assert params == plan.preset_params("recommended")
+        assert plan.make_config(params, 0, labels[0]) == plan.make_config(params, 0, "recommended")
 
     def test_again(self, trials: RDBStorage) -> None:
         """Asked again, by another process too, a trial keeps what it was given."""
