@@ -21,7 +21,9 @@ from storage.location import StoreLocation
 from storage.store import Store
 
 STUDY = "focal_gamma"
-WALL_S, FIRST_EPOCH_S, TRIALS, KILLED = 300.0, 15.0, 24, 1
+WALL_S, FIRST_EPOCH_S, TRIALS = 300.0, 15.0, 24
+FULL = TRIALS * 12
+"""Epochs that all trials together would take if each ran to its end."""
 TIMEOUT_S = 1800.0
 POLL_S = 0.1
 SMALL = ("--trials", "4", "--epochs", "2")
@@ -93,8 +95,13 @@ def make_result(found: StudyReport, wall_s: float, first_epoch_s: float) -> Resu
     figures = [
         Figure("wall time to the end", wall_s, "s", WALL_S),
         Figure("first epoch in the store", first_epoch_s, "s", FIRST_EPOCH_S),
-        Figure("trials that ended", states["complete"] + killed, bound=TRIALS, at_least=True),
-        Figure("trials killed", killed, bound=KILLED, at_least=True),
+        Figure(
+            "trials that began", sum(states.values()) - states["left"], bound=TRIALS, at_least=True
+        ),
+        Figure("trials completed", states["complete"]),
+        Figure("trials paused", states["paused"]),
+        Figure("trials killed", killed),
+        Figure("epochs trained", found.trained_epochs, peer="all trials complete", peer_found=FULL),
         Figure("trials failed", states["failed"], bound=0),
         *(Figure(f"ended by: {cause}", count) for cause, count in found.causes.items()),
     ]
