@@ -81,12 +81,26 @@ class Provenance(Frozen):
         return device.partition(" (")[0]
 
 
+class ConfirmedScore(Frozen):
+    """What `search confirm` found for the trial: scores of other trainings than the exported one."""
+
+    seeds: int
+    diverged: int
+    mean: float
+    low: float
+    high: float
+    chance: float = Field(description="that it is the best of the confirmed trials")
+    trials: int = Field(description="number of confirmed trials")
+    test: float | None
+
+
 class Export(Frozen):
     """Everything that is in best.yaml."""
 
     format: Literal[1] = Field(default=1, description="raised when the layout changes")
     config: dict[str, Any]
     score: Score
+    confirmed: ConfirmedScore | None = None
     health: tuple[str, ...] = Field(
         default=(), description="signs of a healthy training, present and missing"
     )
@@ -288,6 +302,7 @@ def write_export(export: Export, path: Path) -> None:
     head = (
         f"# Trial {source.trial} of the study {source.study}: "
         f"{export.score.metric} {export.score.validation:.4f} on validation.\n"
+        f"{_describe_confirmed(export)}"
         f"# Train it again and compare: search train {path.name}\n"
     )
     text = head + yaml.dump(
@@ -315,6 +330,20 @@ def write_export(export: Export, path: Path) -> None:
     finally:
         if draft is not None:
             draft.unlink(missing_ok=True)  # left over if the disk is full
+
+
+def _describe_confirmed(export: Export) -> str:
+    """Return the line of the file's head on its confirmation; empty without one."""
+    found = export.confirmed
+    return "" if found is None else f"# {describe_confirmed(export.score.metric, found)}\n"
+
+
+def describe_confirmed(metric: str, found: ConfirmedScore) -> str:
+    """Say in one line what a confirmation found, and how sure that is."""
+    return (
+        f"Confirmed: mean {metric} {found.mean:.4f} ({found.low:.4f} … {found.high:.4f}) over "
+        f"{found.seeds} seeds; {found.chance:.0%} chance to be the best of {found.trials}."
+    )
 
 
 def check_out(path: Path) -> None:

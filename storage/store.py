@@ -7,6 +7,7 @@ from typing import Self
 
 from storage.database.database import Database
 from storage.repositories.class_counts import ClassCountRepository
+from storage.repositories.confirmations import ConfirmationRepository
 from storage.repositories.device_time import DeviceTimeRepository
 from storage.repositories.epochs import EpochRepository
 from storage.repositories.findings import FindingRepository
@@ -38,6 +39,7 @@ class Store:
         epochs: the record of every epoch.
         findings: the signals that fired, with their diagnoses.
         remedies: the trials that try a remedy of another one.
+        confirmations: the trials that train a configuration of another study again.
         class_counts: counted once for each training split.
         promotions: pause trials at an epoch, and read what the search decides by.
         peer_curves: the curves of complete trials.
@@ -55,6 +57,7 @@ class Store:
         self.trials = TrialRepository(database, self._optuna)
         self.findings = FindingRepository(database, self._optuna)
         self.remedies = RemedyRepository(database, self._optuna)
+        self.confirmations = ConfirmationRepository(database, self._optuna)
         self.class_counts = ClassCountRepository(database, self._optuna)
         self.promotions = PromotionRepository(database, self._optuna)
         self.peer_curves = PeerCurveRepository(database, self._optuna)

@@ -8,6 +8,7 @@ from itertools import chain
 from rich.table import Table
 
 from search.console import terminal
+from search.console.confirmed_tables import print_confirmation
 from search.console.formatting import (
     format_count,
     format_number,
@@ -53,6 +54,8 @@ def print_study(report: StudyReport, top: int = 10) -> None:
     if report.weights is not None:
         best = report.leaderboard[0].number
         terminal.print_paragraph(f"trained weights of trial {best}: {report.weights}")
+    if report.confirmed is not None:
+        print_confirmation(report.confirmed)
     print_stopped_trials(report)
     print_warnings(report)
     print_remedies(report)

@@ -16,6 +16,7 @@ from search.diagnosis.failure_regions import Trial, find_failure_regions
 from search.diagnosis.health import find_dead_classes, name_classes
 from search.diagnosis.stored_diagnosis import list_class_names
 from search.export import best_weights
+from search.report.confirmation import read_confirmation
 from search.report.models import ActiveWorker, ClassScore, LeaderboardRow, StudyReport, metric_noise
 from search.report.remedy_outcomes import measure_remedies, summarize_remedies
 from search.report.stopped_trials import collect_kills, collect_warnings
@@ -81,6 +82,7 @@ def study_report(store: Store, name: str, files: StudyFiles | None = None) -> St
         warnings=collect_warnings(complete, findings),
         remedies=summarize_remedies(remedy_trials),
         remedy_trials=remedy_trials,
+        confirmed=read_confirmation(store, stored),
     )
 
 
