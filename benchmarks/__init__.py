@@ -17,6 +17,7 @@ NAMES = (
     "faults",
     "remedies",
     "learning",
+    "confirm",
     "chaos_sqlite",
     "chaos_sqlite_thaw",
     "chaos_postgresql",
