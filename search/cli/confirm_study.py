@@ -16,6 +16,7 @@ from search.console.confirmed_tables import print_confirmation
 from search.launch.launcher_choice import Placement, PoolFactory, resolve_placement
 from search.planning.racing import Race
 from search.report.confirmation import read_confirmation
+from search.report.models import Confirmation
 from search.worker.options import WorkerOptions
 from spaces.exit_codes import ExitCode
 
@@ -97,7 +98,8 @@ def _print_result(run: ConfirmationRun, race: Race, run_end: RunEnd, *, as_json:
     """
     session, name = run.session, run.stored.name
     found = read_confirmation(session.store, run.stored)
-    assert found is not None
+    if found is None:  # the time was over before any training was enqueued
+        found = Confirmation(session.stored.name, session.plan.spec.metric.name, ())
     if as_json:
         terminal.print_json(found.as_dict())
     else:

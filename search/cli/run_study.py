@@ -235,7 +235,7 @@ def _print_result(session: Session, out: Path, run_end: RunEnd) -> None:
     commands = {
         f"search explain --study {study} --trial {best}{where}": "its curves and classes",
         f"search train {out}": "train it again and compare the scores",
-        f"search confirm --study {study}{where}": "is it the best? train the best again over seeds",
+        f"search confirm --study {study}{where}": "train the likely best again over seeds",
         f"search dashboard --study {study}{where}": "open the study in the browser",
     }
     for command, purpose in commands.items():

@@ -41,7 +41,8 @@ def describe_confirmation(found: Confirmation) -> str:
         ]
     if found.unfinished:
         trainings = format_count(found.unfinished, "training")
-        parts.append(f"{trainings} in {found.study} not finished.")
+        verb = _be(found.unfinished)
+        parts.append(f"{trainings} in {found.study} {verb} not finished.")
     if found.failed:
         parts.append(f"{format_count(found.failed, 'training')} in {found.study} failed.")
     if found.completed_since:
