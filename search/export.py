@@ -19,6 +19,7 @@ from pydantic import Field, ValidationError, field_validator
 from objectives.registry import objective
 from search.diagnosis.health import describe_health
 from search.diagnosis.stored_diagnosis import list_class_names
+from search.planning.confirmed_score import ConfirmedScore
 from spaces.config import Direction, ScoreRule, TrialConfig
 from spaces.config_tree import ConfigTree
 from spaces.errors import ConfigError, StoreError, StudyError, nearest
@@ -79,19 +80,6 @@ class Provenance(Frozen):
     def _drop_name(cls, device: str) -> str:
         """Exports up to version 0.1 have `cuda:0 (NVIDIA …)`."""
         return device.partition(" (")[0]
-
-
-class ConfirmedScore(Frozen):
-    """What `search confirm` found for the trial: scores of other trainings than the exported one."""
-
-    seeds: int
-    diverged: int
-    mean: float
-    low: float
-    high: float
-    chance: float = Field(description="that it is the best of the confirmed trials")
-    trials: int = Field(description="number of confirmed trials")
-    test: float | None
 
 
 class Export(Frozen):
@@ -302,9 +290,10 @@ def write_export(export: Export, path: Path) -> None:
     head = (
         f"# Trial {source.trial} of the study {source.study}: "
         f"{export.score.metric} {export.score.validation:.4f} on validation.\n"
-        f"{_describe_confirmed(export)}"
         f"# Train it again and compare: search train {path.name}\n"
     )
+    if export.confirmed is not None:
+        head += f"# {export.confirmed.describe(export.score.metric)}\n"
     text = head + yaml.dump(
         export.model_dump(mode="json"),
         Dumper=Dumper,
@@ -330,20 +319,6 @@ def write_export(export: Export, path: Path) -> None:
     finally:
         if draft is not None:
             draft.unlink(missing_ok=True)  # left over if the disk is full
-
-
-def _describe_confirmed(export: Export) -> str:
-    """Return the line of the file's head on its confirmation; empty without one."""
-    found = export.confirmed
-    return "" if found is None else f"# {describe_confirmed(export.score.metric, found)}\n"
-
-
-def describe_confirmed(metric: str, found: ConfirmedScore) -> str:
-    """Say in one line what a confirmation found, and how sure that is."""
-    return (
-        f"Confirmed: mean {metric} {found.mean:.4f} ({found.low:.4f} … {found.high:.4f}) over "
-        f"{found.seeds} seeds; {found.chance:.0%} chance to be the best of {found.trials}."
-    )
 
 
 def check_out(path: Path) -> None:

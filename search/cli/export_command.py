@@ -32,7 +32,7 @@ def export(
     """Write a trial's configuration and scores to a YAML file."""
     from search.cli.parsing import store_location
     from search.console import terminal
-    from search.export import check_out, describe_confirmed, write_export
+    from search.export import check_out, write_export
     from search.report.confirmed_export import export_trial
     from search.stored_study import find_study
 
@@ -45,6 +45,6 @@ def export(
     score = f"{made.score.metric} {made.score.validation:.4f} on validation"
     terminal.print_line(f"trial {made.provenance.trial} of {study}: {score}; written to {out}")
     if made.confirmed is not None:
-        terminal.print_paragraph(describe_confirmed(made.score.metric, made.confirmed))
+        terminal.print_paragraph(made.confirmed.describe(made.score.metric))
     if made.provenance.weights is not None:
         terminal.print_line(f"its trained weights: {made.provenance.weights}")

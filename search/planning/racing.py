@@ -144,7 +144,8 @@ def rank_candidates(scores: Scores, rules: RaceRules) -> list[Standing]:
     """Rate the candidates that have a training, the likely best one first.
 
     A training that diverged counts as worse than every score, by the range of all scores, so that a
-    candidate that diverges once in two seeds is not above one that never does.
+    candidate that diverges once in two seeds is not above one that never does. A candidate without
+    any score is never the best.
     """
     numbers = [number for number, of_seeds in scores.items() if of_seeds]
     if not numbers:
@@ -246,6 +247,9 @@ def _draw_levels(table: _ScoreTable, rules: RaceRules) -> Floats:
     noise_N1 = np.sqrt(squares / generator.chisquare(freedom, size=(DRAWS, 1)))
     normal_NC = generator.standard_normal((DRAWS, count))
     draws: Floats = level_C + noise_N1 * (normal_NC @ root_CC.T)
+    has_score_C = np.array([len(table.finite_of(row)) > 0 for row in range(count)])
+    if has_score_C.any():
+        draws[:, ~has_score_C] = -np.inf
     return draws
 
 

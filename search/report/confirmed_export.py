@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from search.export import ConfirmedScore, Export, make_export
+from search.export import Export, make_export
+from search.planning.confirmed_score import ConfirmedScore
 from search.report.confirmation import read_confirmation
 from search.report.models import Confirmation
 from storage.files.study_files import StudyFiles

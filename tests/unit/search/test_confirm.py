@@ -187,7 +187,8 @@ class TestRefused:
 
     def test_nothing_complete(self, sqlite_url: str) -> None:
         """A study without a complete trial is refused, and no companion is created."""
-        spec = {"name": "none", "space": {"loss.gamma": {"kind": "float", "low": 0, "high": 5}}}
+        dimension = {"kind": "float", "low": 0.1, "high": 5}
+        spec = {"name": "none", "space": {"optimizer.lr_multiple": dimension}}
         with open_session(
             StudySpec.model_validate(spec), StoreLocation.parse(sqlite_url)
         ) as session:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from search.console.confirmed_tables import describe_confirmation, format_chance, print_confirmation
 from search.report.models import Confirmation, ConfirmedTrial
-from tests.unit.search.conftest import Width
+
+if TYPE_CHECKING:
+    from tests.unit.search.conftest import Width
 
 FIRST = ConfirmedTrial(7, 5, 0, 0.4123, 0.4011, 0.4235, 0.934, 0.3951)
 SECOND = ConfirmedTrial(3, 2, 1, 0.39, 0.37, 0.41, 0.001, None)
@@ -20,7 +24,19 @@ class TestPrintConfirmation:
         print_confirmation(FOUND)
         rows = [line.split() for line in capsys.readouterr().out.splitlines()]
         assert ["7", "5", "0.4123", "0.4011", "…", "0.4235", "93%", "0.3951"] in rows
-        assert ["3", "2", "(1", "diverged)", "0.3900", "0.3700", "…", "0.4100", "<", "1%", "-"] in rows
+        assert [
+            "3",
+            "2",
+            "(1",
+            "diverged)",
+            "0.3900",
+            "0.3700",
+            "…",
+            "0.4100",
+            "<",
+            "1%",
+            "-",
+        ] in rows
 
     def test_nothing(self, width: Width, capsys: pytest.CaptureFixture[str]) -> None:
         """Before any training has ended, that is what it says."""

@@ -124,7 +124,7 @@ class TestRankCandidates:
         first, last = rank_candidates({1: {1: NAN, 2: NAN}, 2: {1: 0.5, 2: 0.5}}, RULES)
         assert first.number == 2
         assert (last.mean, last.low, last.high) == (None, None, None)
-        assert last.chance < 0.01
+        assert last.chance == 0
         both = rank_candidates({1: {1: NAN}, 2: {1: NAN}}, RULES)
         assert all(each.mean is None for each in both)
 
