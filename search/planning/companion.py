@@ -97,7 +97,7 @@ def make_training(plan: Plan, trial: StoredTrial, seed_number: int) -> EnqueuedT
     patch = {
         path: value
         for path, value in ConfigTree(config).items()
-        if path not in plan.spec.space
+        if path not in params
         and path.partition(".")[0] not in DECIDED_BY_STUDY
         and usual.get(path) != value
     }

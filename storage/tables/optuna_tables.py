@@ -44,7 +44,7 @@ CONFIRM = "confirm"
 """User attribute of a trial that trains a configuration of another study again.
 
 The number of that study's trial (`of`), which of the seeds it is (`seed_number`, counted from 1),
-the `seed` itself, and the `patch` outside the search space.
+the `seed` itself, and the `patch` of all values that no active dimension has.
 """
 
 _STATE = sa.Enum("RUNNING", "COMPLETE", "PRUNED", "FAIL", "WAITING", name="trialstate")
