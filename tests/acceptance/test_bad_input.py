@@ -580,7 +580,7 @@ CASES = [
     Case(
         "confirm_unknown",
         ("confirm", "--study", "tinny"),
-        "there is no study 'tinny' in the store; did you mean 'tiny'?",
+        "there is no study 'tinny' in the store (did you mean 'tiny'?)",
         "search.db",
         "tinny",
         "tiny",
