@@ -18,6 +18,7 @@ NAMES = (
     "remedies",
     "learning",
     "search",
+    "confirm",
     "chaos_sqlite",
     "chaos_sqlite_thaw",
     "chaos_postgresql",

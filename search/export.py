@@ -19,6 +19,7 @@ from pydantic import Field, ValidationError, field_validator
 from objectives.registry import objective
 from search.diagnosis.health import describe_health
 from search.diagnosis.stored_diagnosis import list_class_names
+from search.planning.confirmed_score import ConfirmedScore
 from spaces.config import Direction, ScoreRule, TrialConfig
 from spaces.config_tree import ConfigTree
 from spaces.errors import ConfigError, StoreError, StudyError, nearest
@@ -87,6 +88,7 @@ class Export(Frozen):
     format: Literal[1] = Field(default=1, description="raised when the layout changes")
     config: dict[str, Any]
     score: Score
+    confirmed: ConfirmedScore | None = None
     health: tuple[str, ...] = Field(
         default=(), description="signs of a healthy training, present and missing"
     )
@@ -290,6 +292,8 @@ def write_export(export: Export, path: Path) -> None:
         f"{export.score.metric} {export.score.validation:.4f} on validation.\n"
         f"# Train it again and compare: search train {path.name}\n"
     )
+    if export.confirmed is not None:
+        head += f"# {export.confirmed.describe(export.score.metric)}\n"
     text = head + yaml.dump(
         export.model_dump(mode="json"),
         Dumper=Dumper,

@@ -214,6 +214,23 @@ class TriedRemedy:
 
 
 @dataclass(frozen=True, slots=True)
+class ConfirmingTrial:
+    """A trial that trains a configuration of another study again.
+
+    Attributes:
+        number: of the trial.
+        of: number of the trial of the other study.
+        seed_number: which of the seeds, counted from 1; it is the same seed for all configurations.
+        is_failed: whether it ended with an error.
+    """
+
+    number: int
+    of: int
+    seed_number: int
+    is_failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class SuggestedRemedies:
     """Remedies that a sampler suggests in place of a sampled configuration.
 

@@ -7,6 +7,7 @@ from typing import Self
 
 from storage.database.database import Database
 from storage.repositories.class_counts import ClassCountRepository
+from storage.repositories.confirmations import ConfirmationRepository
 from storage.repositories.device_time import DeviceTimeRepository
 from storage.repositories.epochs import EpochRepository
 from storage.repositories.findings import FindingRepository
@@ -39,6 +40,7 @@ class Store:
         epochs: the record of every epoch.
         findings: the signals that fired, with their diagnoses.
         remedies: the trials that try a remedy of another one.
+        confirmations: the trials that train a configuration of another study again.
         class_counts: counted once for each training split.
         promotions: pause trials at an epoch, and read what the search decides by.
         rate_probes: what the probe of a study's learning rate found.
@@ -57,6 +59,7 @@ class Store:
         self.trials = TrialRepository(database, self._optuna)
         self.findings = FindingRepository(database, self._optuna)
         self.remedies = RemedyRepository(database, self._optuna)
+        self.confirmations = ConfirmationRepository(database, self._optuna)
         self.class_counts = ClassCountRepository(database, self._optuna)
         self.promotions = PromotionRepository(database, self._optuna)
         self.rate_probes = RateProbeRepository(database, self._optuna)

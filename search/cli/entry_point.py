@@ -19,6 +19,7 @@ HELP_ORDER = (
     "list",
     "show",
     "explain",
+    "confirm",
     "backtest",
     "convert",
     "weights",
@@ -32,6 +33,7 @@ HELP_ORDER = (
 
 MODULES = (
     "backtest_command",
+    "confirm_command",
     "convert_command",
     "dashboard_command",
     "explain",

@@ -20,7 +20,11 @@ def export(
     study: StudyOption,
     trial: Annotated[
         Optional[int],
-        typer.Option("--trial", "-t", help="number of the trial; default: the best complete one"),
+        typer.Option(
+            "--trial",
+            "-t",
+            help="number of the trial; default: the confirmed winner, else the best complete one",
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(help="file to write")] = Path("best.yaml"),
     store: StoreOption = None,
@@ -28,15 +32,19 @@ def export(
     """Write a trial's configuration and scores to a YAML file."""
     from search.cli.parsing import store_location
     from search.console import terminal
-    from search.export import check_out, make_export, write_export
+    from search.export import check_out, write_export
+    from search.report.confirmed_export import export_trial
     from search.stored_study import find_study
 
     check_out(out)
     location = store_location(store)
     with location.open(create=False) as opened:
-        made = make_export(opened, find_study(opened, study), trial, location.files())
+        stored = find_study(opened, study)
+        made = export_trial(opened, stored, trial, location.files())
     write_export(made, out)
     score = f"{made.score.metric} {made.score.validation:.4f} on validation"
     terminal.print_line(f"trial {made.provenance.trial} of {study}: {score}; written to {out}")
+    if made.confirmed is not None:
+        terminal.print_paragraph(made.confirmed.describe(made.score.metric))
     if made.provenance.weights is not None:
         terminal.print_line(f"its trained weights: {made.provenance.weights}")

@@ -21,9 +21,10 @@ from search.cli.parsing import (
 from search.console import live, tables, terminal
 from search.console.workers import is_device_time_spent
 from search.enqueue_remedy import enqueue_remedy, parse_choice
-from search.export import check_out, make_export, write_export
+from search.export import check_out, write_export
 from search.launch.launcher_choice import Placement, PoolFactory, resolve_placement
 from search.launch.reaper import TrialReaper
+from search.report.confirmed_export import export_trial
 from search.report.models import StudyReport
 from search.report.study_report import study_report
 from search.session import Session, discard_untried, open_session
@@ -168,7 +169,7 @@ def run_study(
             session = _enqueue_remedy(session, choice.remedy)
         for warning in (*session.plan.warnings, *warnings):
             terminal.print_warning(warning)
-        run_end = _run_workers(session, make_pool, options, timeout_s)
+        run_end = run_workers(session, make_pool, options, timeout_s)
         _print_result(session, out, run_end)
     return run_end == "interrupted"
 
@@ -180,10 +181,22 @@ def _enqueue_remedy(session: Session, text: str) -> Session:
     return session
 
 
-def _run_workers(
-    session: Session, make_pool: PoolFactory, options: WorkerOptions, timeout_s: float | None
+def run_workers(
+    session: Session,
+    make_pool: PoolFactory,
+    options: WorkerOptions,
+    timeout_s: float | None,
+    *,
+    quiet: bool = False,
 ) -> RunEnd:
-    """Run the workers under the live display.
+    """Run the workers of a study until they end, under the live display.
+
+    Args:
+        session: of the study.
+        make_pool: makes the workers.
+        options: of each worker.
+        timeout_s: seconds until a stop.
+        quiet: whether to show nothing meanwhile.
 
     Returns:
         What ended the run.
@@ -192,13 +205,17 @@ def _run_workers(
     reaper = TrialReaper(session.store, session.stored.id)
     pool = make_pool(options, session.location, logs, reaper, timeout_s)
     with pool.running():
-        printed = live.watch_study(
-            session.store,
-            session.stored,
-            session.plan,
-            until=pool.is_finished,
-            note=pool.describe_status,
-        )
+        if quiet:
+            live.wait_quietly(pool.is_finished)
+            printed: frozenset[str] = frozenset()
+        else:
+            printed = live.watch_study(
+                session.store,
+                session.stored,
+                session.plan,
+                until=pool.is_finished,
+                note=pool.describe_status,
+            )
     for warning in pool.list_warnings():
         if warning not in printed:
             terminal.print_warning(warning)
@@ -224,13 +241,15 @@ def _print_result(session: Session, out: Path, run_end: RunEnd) -> None:
         if report.states["failed"]:
             raise typer.Exit(ExitCode.FAILED)
         return
-    write_export(make_export(session.store, session.stored, None, session.files), out)
+    export = export_trial(session.store, session.stored, None, session.files)
+    write_export(export, out)
     terminal.print_line(f"\nbest configuration written to {out}\n\nnext:")
     where = format_store_option(session.location)
-    study, best = report.name, report.leaderboard[0].number
+    study, best = report.name, export.provenance.trial
     commands = {
         f"search explain --study {study} --trial {best}{where}": "its curves and classes",
         f"search train {out}": "train it again and compare the scores",
+        f"search confirm --study {study}{where}": "train the likely best again over seeds",
         f"search dashboard --study {study}{where}": "open the study in the browser",
     }
     for command, purpose in commands.items():

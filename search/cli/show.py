@@ -37,11 +37,12 @@ def show(
     """
     from search.cli.parsing import store_location
     from search.console import tables, terminal
+    from search.report.confirmation import list_main_studies
     from search.report.study_report import study_report
 
     location = store_location(store)
     with location.open(create=False) as opened:
-        names = [study] if study else [stored.name for stored in opened.studies.list_studies()]
+        names = [study] if study else list_main_studies(opened)
         reaped = _reap_trials(opened, names) if reap else []
         reports = [study_report(opened, name, location.files()) for name in names]
     if as_json:

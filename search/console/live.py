@@ -94,6 +94,12 @@ def watch_study(
     return frozenset()
 
 
+def wait_quietly(until: Callable[[], bool], poll_s: float = POLL_S) -> None:
+    """Wait until `until` returns true, and show nothing."""
+    while not until():
+        time.sleep(poll_s)
+
+
 def _poll_until(watcher: Watcher, until: Callable[[], bool], poll_s: float) -> Iterator[Event]:
     over = False
     while not over:

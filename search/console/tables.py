@@ -8,6 +8,7 @@ from itertools import chain
 from rich.table import Table
 
 from search.console import terminal
+from search.console.confirmed_tables import print_confirmation
 from search.console.formatting import (
     format_count,
     format_number,
@@ -62,6 +63,8 @@ def print_study(report: StudyReport, top: int = 10) -> None:
         best = report.leaderboard[0].number
         terminal.print_paragraph(f"trained weights of trial {best}: {report.weights}")
     print_search(report)
+    if report.confirmed is not None:
+        print_confirmation(report.confirmed)
     print_stopped_trials(report)
     print_limited_trials(report)
     print_warnings(report)

@@ -273,6 +273,59 @@ class SearchOutlook:
 
 
 @dataclass(frozen=True, slots=True)
+class ConfirmedTrial:
+    """What training a trial's configuration again over seeds showed.
+
+    Attributes:
+        number: of the trial. Its own score does not count, since it was selected by that.
+        seeds: number of trainings that ended, diverged ones included.
+        diverged: number of those that diverged, each of which counts as worse than every score.
+        mean: of the scores; None where there is none.
+        low: lower end of the 95% interval of the mean over seeds.
+        high: upper end of the interval.
+        chance: that it is the best of the trials that were confirmed.
+        test: mean of the metric on the test split, by which nothing was chosen.
+    """
+
+    number: int
+    seeds: int
+    diverged: int
+    mean: float | None
+    low: float | None
+    high: float | None
+    chance: float
+    test: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmation(JsonReport):
+    """The best trials of a study, trained again over seeds.
+
+    Attributes:
+        study: name of the study with these trainings.
+        metric: of both studies.
+        trials: the one that is the likeliest to be the best first.
+        unfinished: number of trainings that wait, run, or are paused.
+        failed: number of trainings that ended with an error and were not repeated.
+        completed_since: number of trials of the study that completed after the latest training
+            began.
+    """
+
+    study: str
+    metric: str
+    trials: tuple[ConfirmedTrial, ...]
+    unfinished: int = 0
+    failed: int = 0
+    completed_since: int = 0
+
+    @property
+    def winner(self) -> ConfirmedTrial | None:
+        """The trial that is the likeliest to be the best; None where no training has a score."""
+        first = next(iter(self.trials), None)
+        return None if first is None or first.mean is None else first
+
+
+@dataclass(frozen=True, slots=True)
 class StudyReport(JsonReport):
     """The state of a study.
 
@@ -294,6 +347,7 @@ class StudyReport(JsonReport):
         paused: trials that await a promotion, the most promising first.
         search: what the search expects; None where the sampler has no model of the curves.
         rate_probe: what the probe of the learning rate found; None without one.
+        confirmed: what `search confirm` found; None where it was not run.
     """
 
     name: str
@@ -323,6 +377,7 @@ class StudyReport(JsonReport):
     paused: tuple[PausedTrial, ...] = ()
     search: SearchOutlook | None = None
     rate_probe: RateProbe | None = None
+    confirmed: Confirmation | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from search.diagnosis.health import find_dead_classes, name_classes
 from search.diagnosis.stored_diagnosis import list_class_names
 from search.export import best_weights
 from search.planning.base_rate import wants_probe
+from search.report.confirmation import read_confirmation
 from search.report.limited_trials import collect_limited
 from search.report.models import ActiveWorker, ClassScore, LeaderboardRow, StudyReport, metric_noise
 from search.report.remedied_values import find_remedied_values
@@ -94,6 +95,7 @@ def study_report(store: Store, name: str, files: StudyFiles | None = None) -> St
         epochs_budget=spec.epochs_budget,
         **describe_search(store, stored, spec, trials),
         rate_probe=stored.rate_probe if wants_probe(spec) else None,
+        confirmed=read_confirmation(store, stored),
     )
 
 

@@ -22,7 +22,7 @@ from search.sampling.history import DistinctGroups
 from search.sampling.named_sampler import make_named_sampler
 from spaces.parameters import Choice, FloatRange, Parameter
 from spaces.study import StudySpec
-from storage.tables.optuna_tables import REMEDY
+from storage.tables.optuna_tables import CONFIRM, REMEDY
 
 PRESET = "preset"
 """User attribute of an enqueued trial: the name of its preset."""
@@ -125,9 +125,10 @@ class Start(NamedTuple):
 
     Attributes:
         preset: the name of a preset, or None.
-        patch: changes of a remedy outside the search space, by dotted path.
+        patch: values outside the search space, of a remedy or of a confirmed trial, by dotted path.
         label: for the store.
-        seed: of the trial whose remedy this one tries; None for a seed of its own.
+        seed: of the trial whose remedy this one tries, or of a confirmation; None for a seed of its
+            own.
     """
 
     preset: str | None
@@ -142,6 +143,10 @@ def start_from_attributes(user_attrs: Mapping[str, Any]) -> Start:
     if remedy is not None:
         label = f"remedy of {remedy['of']}"
         return Start(remedy["preset"], remedy["patch"], label, remedy.get("seed"))
+    confirm = user_attrs.get(CONFIRM)
+    if confirm is not None:
+        label = f"trial {confirm['of']}, seed {confirm['seed_number']}"
+        return Start(None, confirm["patch"], label, confirm["seed"])
     return Start(user_attrs.get(PRESET), {}, user_attrs.get(PRESET))
 
 

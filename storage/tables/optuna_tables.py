@@ -40,6 +40,13 @@ trials of version 0.1.0, which of its remedies (`choice`), the `title`, the `cau
 sampler chose it (`by_sampler`).
 """
 
+CONFIRM = "confirm"
+"""User attribute of a trial that trains a configuration of another study again.
+
+The number of that study's trial (`of`), which of the seeds it is (`seed_number`, counted from 1),
+the `seed` itself, and the `patch` of all values that no active dimension has.
+"""
+
 _STATE = sa.Enum("RUNNING", "COMPLETE", "PRUNED", "FAIL", "WAITING", name="trialstate")
 studies = sa.table("studies", column("study_id", sa.Integer))
 trials = sa.table(

@@ -99,6 +99,13 @@ def newer(folder: Path) -> None:
     database.close()
 
 
+def running(folder: Path) -> None:
+    """The store with a trial that a worker trains."""
+    with sqlite3.connect(folder / "search.db") as database:
+        database.execute("UPDATE search_trials SET state = 'running' WHERE number = 0")
+    database.close()
+
+
 def exported(change: Callable[[dict[str, Any]], object]) -> Arrange:
     """An export that was edited."""
 
@@ -558,6 +565,26 @@ CASES = [
         "99",
         "0, 1, 2",
         "search show",
+        copied(),
+    ),
+    Case(
+        "confirm_running",
+        ("confirm", "--study", "tiny"),
+        "the study 'tiny' is running",
+        "--study",
+        "1 running trial",
+        "",
+        "wait for it, or stop it",
+        copied(running),
+    ),
+    Case(
+        "confirm_unknown",
+        ("confirm", "--study", "tinny"),
+        "there is no study 'tinny' in the store (did you mean 'tiny'?)",
+        "search.db",
+        "tinny",
+        "tiny",
+        "search run",
         copied(),
     ),
     Case(
