@@ -16,7 +16,7 @@ from search.console.confirmed_tables import print_confirmation
 from search.launch.launcher_choice import Placement, PoolFactory, resolve_placement
 from search.planning.racing import Race
 from search.report.confirmation import read_confirmation
-from search.report.models import Confirmation
+from search.report.search_models import Confirmation
 from search.worker.options import WorkerOptions
 from spaces.exit_codes import ExitCode
 

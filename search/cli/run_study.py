@@ -243,7 +243,7 @@ def _print_result(session: Session, out: Path, run_end: RunEnd) -> None:
         return
     export = export_trial(session.store, session.stored, None, session.files)
     write_export(export, out)
-    terminal.print_line(f"\nbest configuration written to {out}\n\nnext:")
+    terminal.print_line(f"\n{_describe_export(report, export.provenance.trial, out)}\n\nnext:")
     where = format_store_option(session.location)
     study, best = report.name, export.provenance.trial
     commands = {
@@ -254,6 +254,20 @@ def _print_result(session: Session, out: Path, run_end: RunEnd) -> None:
     }
     for command, purpose in commands.items():
         terminal.print_line(f"  {command:<60}  # {purpose}")
+
+
+def _describe_export(report: StudyReport, number: int, out: Path) -> str:
+    """Say which configuration was written, and why it is not the first of the leaderboard."""
+    written = f"best configuration written to {out}"
+    first = report.leaderboard[0].number
+    if number == first:
+        return written
+    if report.confirmed is not None and report.confirmed.winner is not None:
+        return f"{written}: trial {number}, which was confirmed as the best"
+    return (
+        f"{written}: trial {number}, likely the best by all curves together; "
+        f"the better score of trial {first} is more likely the luck of its seed"
+    )
 
 
 def _is_unfinished(report: StudyReport) -> bool:

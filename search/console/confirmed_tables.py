@@ -5,7 +5,7 @@ from __future__ import annotations
 from search.console import terminal
 from search.console.formatting import format_count, format_score
 from search.console.table_layout import break_header, make_table
-from search.report.models import Confirmation, ConfirmedTrial
+from search.report.search_models import Confirmation, ConfirmedTrial
 
 
 def print_confirmation(found: Confirmation) -> None:

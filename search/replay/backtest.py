@@ -17,7 +17,7 @@ from search.pruners.signals import NEEDS, lacks_numbers
 from search.replay.pruner import Stops
 from search.replay.ranking import RankedRecording, RankedTrial, was_cut_short
 from search.replay.stops import Firing, ReplayedTrial, find_firings, replay_trials
-from search.report.models import JsonReport
+from search.report.json_report import JsonReport
 from spaces.config import Direction, ScoreRule
 from spaces.records import EpochRecord
 from spaces.study import PrunerConfig

@@ -19,7 +19,7 @@ from search.replay.backtest import (
 from search.replay.pruner import Stops
 from search.replay.ranking import RankedRecording, RankedTrial
 from search.replay.stops import find_unspared
-from search.report.models import JsonReport
+from search.report.json_report import JsonReport
 from spaces.thresholds import SignalsConfig
 
 GRIDS: Mapping[str, Mapping[str, tuple[float, ...]]] = {

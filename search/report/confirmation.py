@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from search.planning.companion import find_main_name, name_companion
 from search.planning.racing import RaceRules, Scores, Standing, rank_candidates
-from search.report.models import Confirmation, ConfirmedTrial, metric_noise
+from search.report.models import metric_noise
+from search.report.search_models import Confirmation, ConfirmedTrial
 from spaces.config import ScoreRule
 from spaces.loader import check
 from spaces.records import EpochRecord

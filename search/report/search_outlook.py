@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from search.report.models import PausedTrial, SearchOutlook
+from search.report.search_models import PausedTrial, SearchOutlook
 from spaces.errors import SearchError
 from spaces.study import StudySpec
 from storage.rows import StoredStudy, StoredTrial
@@ -29,8 +29,35 @@ def describe_search(
     Nothing is returned for a sampler that has no model of curves, and for a study whose search
     cannot be made any more, such as one whose objective is not installed here.
     """
-    if spec.sampler.kind not in KINDS or not any(trial.started_at for trial in trials):
+    if not any(trial.started_at for trial in trials):
         return {}
+    found = _open_search(store, stored, spec)
+    if found is None:
+        return {}
+    engine, curves = found
+    left = spec.trials - len(trials)
+    probed = 0 if stored.rate_probe is None else stored.rate_probe.charged_epochs
+    return {
+        "paused": _list_paused(engine, curves, trials),
+        "search": _describe_outlook(engine, curves, spec, left, probed),
+    }
+
+
+def find_likely_best(store: Store, stored: StoredStudy, spec: StudySpec) -> int | None:
+    """Return the number of the trial whose configuration is likely the best.
+
+    None where the sampler has no model of curves, and before any trial is complete.
+    """
+    found = _open_search(store, stored, spec)
+    return None if found is None else found[0].pick(found[1])
+
+
+def _open_search(
+    store: Store, stored: StoredStudy, spec: StudySpec
+) -> tuple[FreezeThaw, Sequence[TrialCurve]] | None:
+    """The search of a study and what it decides by; None where there is none."""
+    if spec.sampler.kind not in KINDS:
+        return None
     # scipy and the model: only for a study that uses them
     from search.sampling.earlier_studies import load_earlier_studies
     from search.sampling.study_curves import StudyCurves, make_engine
@@ -40,17 +67,11 @@ def describe_search(
         plan = stored_plan(stored)
         earlier = load_earlier_studies(store, spec.sampler.learn_from, spec.metric)
     except SearchError:
-        return {}
+        return None
     curves = StudyCurves(store, stored.id, plan).read_curves()
     if not any(curve.epoch for curve in curves):
-        return {}
-    engine = make_engine(plan, earlier)
-    left = spec.trials - len(trials)
-    probed = 0 if stored.rate_probe is None else stored.rate_probe.charged_epochs
-    return {
-        "paused": _list_paused(engine, curves, trials),
-        "search": _describe_outlook(engine, curves, spec, left, probed),
-    }
+        return None
+    return make_engine(plan, earlier), curves
 
 
 def _list_paused(

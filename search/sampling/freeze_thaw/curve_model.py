@@ -281,8 +281,8 @@ class CurveModel:
     def predict_new(self, features_PF: Floats, prior_P: Floats | None = None) -> Prediction:
         """Predict f(x), the final score of configurations without the chance of a single trial."""
         count = len(features_PF)
-        nobody = np.full(count, -1)
-        return self._predict(features_PF, np.zeros(count), nobody, prior_P, own_share=0.0)
+        of_no_trial = np.full(count, -1)
+        return self._predict(features_PF, np.zeros(count), of_no_trial, prior_P, own_share=0.0)
 
     def predict_trials(self, own_share: float = 1.0) -> Prediction:
         """Predict the final score of the model's trials, with a share of what is theirs alone."""

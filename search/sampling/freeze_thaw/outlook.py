@@ -64,7 +64,7 @@ class Outlook:
     def gain_in_metric(self, gain: float) -> float:
         """Convert an improvement over the best complete trial from normal scores to the metric.
 
-        Between observations the scores are interpolated; above the best one they go on as steeply
+        Between observations the scores are interpolated; above the best one they continue as steeply
         as among the upper half.
         """
         scores = self.model.data.observed.score_N[: len(self.metric_N)]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from search.console.confirmed_tables import describe_confirmation, format_chance, print_confirmation
-from search.report.models import Confirmation, ConfirmedTrial
+from search.report.search_models import Confirmation, ConfirmedTrial
 
 if TYPE_CHECKING:
     from tests.unit.search.conftest import Width

@@ -70,7 +70,7 @@ class TestNextStep:
         assert (step.number, step.until_epoch) == (None, 2)
 
     def test_completes_the_most_promising(self) -> None:
-        """While fewer than three are complete, the paused trial with the best outlook goes on."""
+        """While fewer than three are complete, the paused trial with the best outlook continues."""
         step = make_engine().choose_step(some(complete=0))
         assert step is not None
         assert step.number in (0, 4)
@@ -105,7 +105,7 @@ class TestNextStep:
 
 class TestContinue:
     def test_better_than_all(self) -> None:
-        """A trial that is expected to beat the best complete one goes on to the next rung."""
+        """A trial that is expected to beat the best complete one continues to the next rung."""
         worse = [curve(number, 0.1, 0.9 - number / 20, "complete", EPOCHS) for number in range(4)]
         running = replace(curve(4, 0.7, 0.3, "running", 4), until_epoch=4)
         assert make_engine().continue_trial([*worse, running], 4).until_epoch == 8
