@@ -158,15 +158,16 @@ def _train_claimed(
     """Train the claimed trial; without one, find out whether any may follow."""
     if claim is not None:
         return run_trial(context, claim)
+    if context.store.budget.is_spent(stored.id):
+        logger.info(SPENT)
+        return "nothing left"
     if context.store.promotions.count_open(stored.id) == 0:
         if _is_spent(context.store, stored, budget):
             logger.info(EPOCHS_SPENT)
             return "nothing left"
-        # Another worker may have promoted the trial, and paused it again since.
-        return "nothing left" if wanted is None or wanted.number is None else "waiting"
-    if context.store.budget.is_spent(stored.id):
-        logger.info(SPENT)
-        return "nothing left"
+        if wanted is None or wanted.number is None:
+            return "nothing left"
+        # Another worker has promoted the trial, and paused it again since.
     context.stop.wait(IDLE_POLL_S)  # another worker may die and leave its trial
     return "waiting"
 
