@@ -164,6 +164,8 @@ def _find_or_create(
     changes = find_changes(stored.definition, spec)
     if changes:
         _check_changes(changes, spec.name, location.safe_url, accept_change=accept_change)
+    if spec.epochs_budget is None:  # a limit stays until another one is given
+        spec = spec.model_copy(update={"epochs_budget": stored.definition.get("epochs_budget")})
     definition = spec.model_dump(mode="json")
     if not changes and all(stored.definition.get(key) == definition[key] for key in MUTABLE_FIELDS):
         return stored
@@ -205,8 +207,10 @@ def _list_changes(changes: Sequence[Change]) -> str:
 def _suggest_options(changes: Sequence[Change]) -> str:
     options = [
         f"--{change.path} {change.stored}"
-        for change in changes
         if change.path in ("epochs", "seed")
+        else f"--set {change.path}={change.stored}"
+        for change in changes[:MAX_SHOWN]
+        if change.path in ("epochs", "seed") or change.path.startswith("sampler.")
     ]
     shown = f" ({' '.join(options)})" if options else ""
     return f"repeat the options of its first command{shown} to resume it"

@@ -275,6 +275,8 @@ def _is_unfinished(report: StudyReport) -> bool:
     released = report.states["paused"] - len(report.paused)
     if _are_epochs_spent(report):
         return bool(report.states["left"] or report.states["paused"])
+    if report.search is not None and report.search.is_settled:
+        return True
     if report.search is not None and report.search.is_over:
         return bool(released)
     return bool(report.states["left"] or released)
@@ -292,6 +294,8 @@ def _describe_stop(report: StudyReport, run_end: RunEnd) -> str:
         return "device-hour budget exhausted; raise --device-hours to continue"
     if _are_epochs_spent(report):
         return "epoch budget exhausted; raise --epochs-budget to continue"
+    if report.search is not None and report.search.is_settled:
+        return "settled: the next trial is expected to improve the best score by too little"
     if run_end == "expired":
         return "time limit reached; run the same command again to continue"
     return "the workers ended before all trials were done; run the same command again to continue"

@@ -33,7 +33,8 @@ class SearchOutlook:
         gain_epochs: epochs that the next step would take.
         prior_agreement: rank correlation of what earlier studies let expect and what was seen, over
             all trials; None without such knowledge or with too few trials.
-        is_over: whether the budget has room for a step that is worth its epochs.
+        is_over: whether the budget has no room for a step that is worth its epochs.
+        is_settled: whether that is so because little further gain is expected.
     """
 
     likely_best: int | None
@@ -41,6 +42,7 @@ class SearchOutlook:
     gain_epochs: int | None
     prior_agreement: float | None
     is_over: bool
+    is_settled: bool = False
 
 
 @dataclass(frozen=True, slots=True)

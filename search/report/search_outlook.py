@@ -65,13 +65,15 @@ def _open_search(
 
     try:
         plan = stored_plan(stored)
-        earlier = load_earlier_studies(store, spec.sampler.learn_from, spec.metric)
+        engine = make_engine(
+            plan, load_earlier_studies(store, spec.sampler.learn_from, spec.metric)
+        )
     except SearchError:
         return None
     curves = StudyCurves(store, stored.id, plan).read_curves()
     if not any(curve.epoch for curve in curves):
         return None
-    return make_engine(plan, earlier), curves
+    return engine, curves
 
 
 def _list_paused(
@@ -93,17 +95,21 @@ def _list_paused(
 def _describe_outlook(
     engine: FreezeThaw, curves: Sequence[TrialCurve], spec: StudySpec, left: int, probed: int
 ) -> SearchOutlook:
+    from search.sampling.study_curves import is_settled
+
     gain = engine.expect_gain(curves, may_start=left > 0)
     trained = probed + sum(curve.epoch for curve in curves)
     is_spent = spec.epochs_budget is not None and trained >= spec.epochs_budget
     may_start = left > 0 and not is_spent
-    step = None if is_spent else engine.choose_step(curves, may_start=may_start)
+    settled = is_settled(engine, curves, spec.settled_gain, may_start=may_start)
+    step = None if is_spent or settled else engine.choose_step(curves, may_start=may_start)
     return SearchOutlook(
         likely_best=engine.pick(curves),
         gain=None if gain is None else gain.metric,
         gain_epochs=None if gain is None else gain.epochs,
         prior_agreement=_compare_prior(engine, curves),
         is_over=step is None,
+        is_settled=settled,
     )
 
 

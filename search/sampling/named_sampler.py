@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import warnings
 from typing import Any
@@ -16,6 +17,10 @@ PLACE = "sampler"
 
 UNUSABLE = {"GridSampler", "BruteForceSampler", "PartialFixedSampler", "BaseGASampler"}
 """Samplers that need a space of their own, or enumerate it, or wrap another sampler."""
+
+
+REQUIRED = {"CmaEsSampler": "cmaes"}
+"""Sampler → a package that Optuna imports for it, only once it samples."""
 
 
 def list_samplers() -> list[str]:
@@ -37,6 +42,7 @@ def make_named_sampler(config: SamplerConfig, seed: int) -> BaseSampler:
         StudyError: when there is no such sampler, or it does not accept the arguments.
     """
     kind = _find_class(config.name)
+    _check_package(str(config.name))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         try:
@@ -49,6 +55,17 @@ def make_named_sampler(config: SamplerConfig, seed: int) -> BaseSampler:
                 allowed=", ".join(_list_arguments(kind)),
                 next_step="correct sampler.options",
             ) from None
+
+
+def _check_package(name: str) -> None:
+    package = REQUIRED.get(name)
+    if package is not None and importlib.util.find_spec(package) is None:
+        raise StudyError(
+            f"Optuna's {name} needs a package that is not installed",
+            place=(PLACE, "name"),
+            found=f"no package {package}",
+            next_step=f"pip install {package}",
+        )
 
 
 def _find_class(name: str | None) -> type[BaseSampler]:

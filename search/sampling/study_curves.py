@@ -47,7 +47,7 @@ class StudyCurves:
     def read_curves(self) -> list[TrialCurve]:
         """Read the trials as they are now, ordered by number.
 
-        A failed trial, and one without a configuration yet, is left out.
+        A trial that failed, or has no configuration yet, is among them without a score.
 
         Raises:
             StoreError: when the database fails.
@@ -61,15 +61,22 @@ class StudyCurves:
         return sorted(curves, key=lambda curve: curve.number)
 
     def _make_curve(self, stored: StoredCurve) -> TrialCurve | None:
-        if stored.state == "failed" or stored.number is None or stored.config is None:
+        if stored.number is None:
             return None
+        if stored.state == "failed" or stored.config is None:
+            return TrialCurve(stored.number, {}, {}, "ended")
         spec = self._plan.spec
         params, _ = sampled_values(spec, stored.config)
         scores = accumulate_scores(stored.metrics, spec.metric)
         if stored.state == "diverged":
             scores[max(scores, default=1)] = math.nan
         return TrialCurve(
-            stored.number, params, scores, _find_state(stored), stored.until_epoch or spec.epochs
+            stored.number,
+            params,
+            scores,
+            _find_state(stored),
+            stored.until_epoch or spec.epochs,
+            restarts=stored.checkpoint_dropped,
         )
 
 
@@ -107,6 +114,27 @@ def make_engine(plan: Plan, earlier: Sequence[EarlierStudy] = ()) -> FreezeThaw:
     if spec.sampler.knowledge and knows_study(plan, space, fixed):
         parts.append(StudyPrior(load_for_study(spec), space, fixed, spec.epochs))
     return FreezeThaw(space, config, JoinedPrior(parts) if parts else None)
+
+
+def is_settled(
+    engine: FreezeThaw, curves: Sequence[TrialCurve], share: float | None, *, may_start: bool
+) -> bool:
+    """Whether the next step is expected to improve the best score by less than a share of it.
+
+    Args:
+        engine: the search.
+        curves: all trials.
+        share: of the best score; None: never.
+        may_start: whether the budget has room for a new trial.
+    """
+    if share is None or len(curves) < engine.config.start_trials:
+        return False
+    gain = engine.expect_gain(curves, may_start=may_start)
+    complete = [curve.scores[curve.epoch] for curve in curves if curve.state == "complete"]
+    if gain is None or not complete:
+        return False
+    best = max(complete) if engine.config.direction == "maximize" else min(complete)
+    return bool(gain.metric < share * abs(best))
 
 
 def load_for_study(spec: StudySpec) -> Knowledge:

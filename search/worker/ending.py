@@ -50,7 +50,11 @@ def pause_for_promotion(attempt: Attempt, reason: str) -> Ending:
     epochs = context.plan.spec.epochs
     text = f"after epoch {attempt.records[-1].epoch} of {epochs}: {reason}"
     promotions = context.store.promotions
-    attempt.writer.write_end("paused", lambda: promotions.pause_at_rung(attempt.claim, text))
+    has_checkpoint = attempt.checkpoints.has_state_of(attempt.records[-1].epoch)
+    attempt.writer.write_end(
+        "paused",
+        lambda: promotions.pause_at_rung(attempt.claim, text, has_checkpoint=has_checkpoint),
+    )
     context.tracker.finish_trial("paused", text)
     context.promotions.drop_checkpoints()
     return "paused"

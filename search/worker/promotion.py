@@ -8,11 +8,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+
 from search.planning.plan import Plan
 from search.sampling.freeze_thaw.curves import TrialCurve
 from search.sampling.freeze_thaw.engine import FreezeThaw
 from search.sampling.sampler import CURVE_KINDS
-from search.sampling.study_curves import StudyCurves
+from search.sampling.study_curves import StudyCurves, is_settled
 from search.sampling.worker_study import WorkerStudy
 from storage.files.checkpoints import StoredCheckpoints
 from storage.files.study_files import StudyFiles
@@ -21,6 +23,9 @@ from storage.rows import Claim, EpochBudget, NextStep, StoredStudy
 from storage.store import Store
 
 logger = logging.getLogger(__name__)
+
+NUMERIC_ERRORS = (np.linalg.LinAlgError, FloatingPointError, ValueError)
+"""What a model can raise on curves that it was not made for; no trial fails for that."""
 
 EPOCHS_SPENT = "epoch budget exhausted; raise --epochs-budget to continue"
 
@@ -88,6 +93,11 @@ class Promotions:
         Raises:
             StoreError: when the database fails.
         """
+        if not self.pauses:
+            # Only the budget in epochs has paused any: those that began first continue first.
+            waiting = self.store.promotions.list_awaiting(self.stored.id)
+            if waiting:
+                return NextStep(min(waiting), self.plan.spec.epochs)
         if self.plan.spec.sampler.kind not in CURVE_KINDS:
             return NEW_TRIAL
         first = NextStep(None, self.engine.config.rungs[0])
@@ -96,48 +106,39 @@ class Promotions:
         if may_start and self.store.remedies.has_enqueued(self.stored.id):
             return first
         curves = self.curves.read_curves()
-        if self._is_settled(curves, may_start=may_start):
-            return None
-        chosen = self.engine.choose_step(curves, may_start=may_start)
-        if chosen is None:
-            return None
-        if chosen.number is not None:
-            logger.info(
-                "trial %d resumes until epoch %d: %s",
-                chosen.number,
-                chosen.until_epoch,
-                chosen.reason,
-            )
-        return NextStep(chosen.number, chosen.until_epoch)
+        try:
+            if self._is_settled(curves, may_start=may_start):
+                return None
+            chosen = self.engine.choose_step(curves, may_start=may_start)
+        except NUMERIC_ERRORS:
+            logger.exception("the model of the curves failed; continuing without it")
+            return self._choose_without_model(first, may_start=may_start)
+        return None if chosen is None else NextStep(chosen.number, chosen.until_epoch)
+
+    def _choose_without_model(self, first: NextStep, *, may_start: bool) -> NextStep | None:
+        """A new trial or, when none may start, the paused trial that began first."""
+        if may_start:
+            return first
+        waiting = self.store.promotions.list_awaiting(self.stored.id)
+        return NextStep(min(waiting), self.plan.spec.epochs) if waiting else None
 
     def _is_settled(self, curves: Sequence[TrialCurve], *, may_start: bool) -> bool:
         """Whether so little is expected of the next step that the study ends."""
-        settings = (self.store.studies.find_study(self.stored.name) or self.stored).definition
-        share = settings.get("settled_gain")
-        if share is None or len(curves) < self.engine.config.start_trials:
-            return False
-        gain = self.engine.expect_gain(curves, may_start=may_start)
-        complete = [curve.scores[curve.epoch] for curve in curves if curve.state == "complete"]
-        if gain is None or not complete:
-            return False
-        best = max(complete) if self.plan.spec.metric.direction == "maximize" else min(complete)
-        is_settled = bool(gain.metric < share * abs(best))
-        if is_settled:
-            logger.info(
-                "settled: another %d epochs are expected to improve the best score by %.2g, "
-                "less than %.2g%% of it",
-                gain.epochs,
-                gain.metric,
-                100 * share,
-            )
-        return is_settled
+        definition = (self.store.studies.find_study(self.stored.name) or self.stored).definition
+        settled = is_settled(
+            self.engine, curves, definition.get("settled_gain"), may_start=may_start
+        )
+        if settled:
+            logger.info("settled: little more is expected of further epochs")
+        return settled
 
-    def extend_claim(self, claim: Claim, epochs: int) -> tuple[Claim | None, str]:
+    def extend_claim(self, claim: Claim, *, can_pause: bool) -> tuple[Claim | None, str]:
         """Decide whether a trial that has reached its pause continues at once.
 
         Args:
             claim: of the trial, whose epochs the store has.
-            epochs: that the trial has been trained for.
+            can_pause: whether it has a checkpoint; otherwise it continues as far as the budget
+                allows.
 
         Returns:
             The claim with the next epoch at which it pauses, or None with the reason to pause.
@@ -147,18 +148,25 @@ class Promotions:
             StoreError: when the database fails.
         """
         budget = read_budget(self.store, self.stored)
-        until, reason = self._choose_until(claim, budget)
+        until: int | None = self.plan.spec.epochs
+        reason = ""
+        if can_pause:
+            until, reason = self._choose_until(claim)
         if until is None:
             return None, reason
         extended = self.store.promotions.extend_trial(claim, until, budget.epochs)
         return extended, EPOCHS_SPENT
 
-    def _choose_until(self, claim: Claim, budget: StudyBudget) -> tuple[int | None, str]:
+    def _choose_until(self, claim: Claim) -> tuple[int | None, str]:
         """The next epoch at which the trial pauses, and why it pauses now if there is none."""
         epochs = self.plan.spec.epochs
         if not self.pauses or _is_remedy(claim) or claim.number is None:
             return epochs, ""
-        chosen = self.engine.continue_trial(self.curves.read_curves(), claim.number)
+        try:
+            chosen = self.engine.continue_trial(self.curves.read_curves(), claim.number)
+        except NUMERIC_ERRORS:
+            logger.exception("the model of the curves failed; the trial continues without it")
+            return epochs, ""
         return chosen.until_epoch, chosen.reason
 
     def drop_checkpoints(self) -> None:
@@ -167,9 +175,14 @@ class Promotions:
         waiting = self.store.promotions.list_awaiting(self.stored.id)
         if len(waiting) <= most:
             return
-        hopes = self.engine.rank_paused(self.curves.read_curves())
+        try:
+            hopes = self.engine.rank_paused(self.curves.read_curves())
+        except NUMERIC_ERRORS:
+            return  # the next pause drops them
         for number in hopes[most:]:
-            if number not in waiting:
+            if number not in waiting or not self.store.promotions.drop_checkpoint(
+                self.stored.id, number, waiting[number]
+            ):
                 continue
             states = StoredCheckpoints(self.files, self.files.trial_stem(self.stored.name, number))
             with suppress(OSError):

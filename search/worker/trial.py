@@ -217,24 +217,24 @@ def _should_pause(attempt: Attempt, record: EpochRecord, epochs: int) -> bool:
 
 
 def _has_reached_pause(attempt: Attempt, record: EpochRecord, epochs: int) -> bool:
-    """Whether the trial may pause after this epoch, for the search to promote it later.
-
-    A trial whose objective writes no state continues, because it could not be resumed.
-    """
+    """Whether the trial may only continue after this epoch if the search or the budget lets it."""
     until = attempt.claim.until_epoch
-    if until is None or record.epoch < until or record.epoch >= epochs or record.test is not None:
-        return False
-    return attempt.checkpoints.has_state_of(record.epoch)
+    return until is not None and until <= record.epoch < epochs and record.test is None
 
 
 def _continue_or_explain(attempt: Attempt, epoch: int) -> str:
     """Let the trial continue to a later epoch, or return why it pauses.
 
+    A trial without a state of this epoch could not be resumed, so it continues while the budget
+    lasts.
+
     Raises:
         StoreError: when the database fails; the trial is resumed from this epoch later.
     """
     attempt.writer.write_all()
-    extended, reason = attempt.context.promotions.extend_claim(attempt.claim, epoch)
+    extended, reason = attempt.context.promotions.extend_claim(
+        attempt.claim, can_pause=attempt.checkpoints.has_state_of(epoch)
+    )
     if extended is None:
         return reason
     attempt.claim = extended

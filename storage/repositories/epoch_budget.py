@@ -6,7 +6,7 @@ it was trained for. So the sum stays within the budget with any number of worker
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, and_, case, func, or_, select
 
@@ -38,11 +38,28 @@ def grant_epochs(
     return min(until_epoch or budget.epochs_per_trial, most) if most > counted else None
 
 
-def count_epochs_of(connection: Connection, study_id: int, number: int) -> int:
+class TrainedEpochs(NamedTuple):
+    """The epochs of a paused trial.
+
+    Attributes:
+        kept: that it resumes after, and that count against the budget already.
+        repeated: that it trains again, because its checkpoint was dropped.
+    """
+
+    kept: int
+    repeated: int
+
+
+def count_epochs_of(connection: Connection, study_id: int, number: int) -> TrainedEpochs:
     """Count the epochs of one trial."""
-    trial = select(Trial.id).where(Trial.study_id == study_id, Trial.number == number)
-    counted = select(func.max(Epoch.epoch)).where(Epoch.trial_id == trial.scalar_subquery())
-    return connection.execute(counted).scalar() or 0
+    counted = (
+        select(func.coalesce(func.max(Epoch.epoch), 0), func.max(Trial.checkpoint_dropped))
+        .select_from(Trial)
+        .outerjoin(Epoch, Epoch.trial_id == Trial.id)
+        .where(Trial.study_id == study_id, Trial.number == number)
+    )
+    trained, is_dropped = connection.execute(counted).one()
+    return TrainedEpochs(0, int(trained)) if is_dropped else TrainedEpochs(int(trained), 0)
 
 
 def _sum_granted(study_id: int, epochs_per_trial: int) -> Any:
@@ -57,4 +74,4 @@ def _sum_granted(study_id: int, epochs_per_trial: int) -> Any:
     )
     granted = func.coalesce(Trial.until_epoch, epochs_per_trial)
     counted = case((is_owned, granted), else_=func.coalesce(trained, 0))
-    return select(func.sum(counted)).where(Trial.study_id == study_id)
+    return select(func.sum(counted + Trial.repeated_epochs)).where(Trial.study_id == study_id)

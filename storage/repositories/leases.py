@@ -27,7 +27,7 @@ from spaces.errors import StoreError
 from storage.database.database import inserted_id, now
 from storage.repositories.base import Repository
 from storage.repositories.device_time import Budget, charge_lease, charge_until_now, lock_budget
-from storage.repositories.epoch_budget import count_epochs_of, grant_epochs
+from storage.repositories.epoch_budget import TrainedEpochs, count_epochs_of, grant_epochs
 from storage.repositories.findings import save_finding
 from storage.repositories.ownership import (
     check_lease,
@@ -262,16 +262,25 @@ class LeaseRepository(Repository):
         remedies: SuggestedRemedies | None,
     ) -> Claim | None:
         """Claim the trial that a search chose, or create one; None where that is not possible."""
-        trained = 0 if step.number is None else count_epochs_of(connection, study_id, step.number)
+        trained = TrainedEpochs(0, 0)
+        if step.number is not None:
+            trained = count_epochs_of(connection, study_id, step.number)
         granted = step.until_epoch
         if epoch_budget is not None:
-            granted = grant_epochs(connection, study_id, epoch_budget, step.until_epoch, trained)
+            granted = grant_epochs(
+                connection, study_id, epoch_budget, step.until_epoch, trained.kept
+            )
             if granted is None:
                 return None
         limited = {**owner, "until_epoch": granted, "awaits_promotion": 0}
         if step.number is not None:
             chosen = and_(Trial.awaits_promotion == 1, Trial.number == step.number)
-            return self._claim_paused(connection, study_id, {**limited, "reason": ""}, chosen)
+            limited |= {
+                "reason": "",
+                "checkpoint_dropped": 0,
+                "repeated_epochs": Trial.repeated_epochs + trained.repeated,
+            }
+            return self._claim_paused(connection, study_id, limited, chosen)
         if _count_trials(connection, study_id) >= budget:
             return None
         if remedies is not None:

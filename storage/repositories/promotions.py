@@ -13,7 +13,7 @@ from collections.abc import Container
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, func, select
+from sqlalchemy import ColumnElement, Connection, and_, func, select, update
 
 from storage.repositories.base import Repository
 from storage.repositories.epoch_budget import grant_epochs
@@ -29,6 +29,7 @@ class StoredCurve:
     Attributes:
         config: None until the trial is bound.
         metrics: epoch → metric.
+        checkpoint_dropped: whether it would start again if it were promoted.
     """
 
     trial_id: int
@@ -38,22 +39,32 @@ class StoredCurve:
     until_epoch: int | None
     config: Any
     metrics: dict[int, float]
+    checkpoint_dropped: bool = False
 
 
 class PromotionRepository(Repository):
     """Pause, extend and list trials that a search trains step by step."""
 
-    def pause_at_rung(self, claim: Claim, reason: str) -> None:
+    def pause_at_rung(self, claim: Claim, reason: str, *, has_checkpoint: bool = True) -> None:
         """Pause a trial until the search promotes it.
 
         Args:
+            claim: of the trial.
             reason: why it does not continue, for people.
+            has_checkpoint: whether it can be resumed; otherwise it will start again.
 
         Raises:
             LeaseLostError: when another attempt owns the trial, or it ended.
         """
         with self._database.writing() as connection:
-            end_attempt(connection, claim, state="paused", awaits_promotion=1, reason=reason)
+            end_attempt(
+                connection,
+                claim,
+                state="paused",
+                awaits_promotion=1,
+                checkpoint_dropped=int(not has_checkpoint),
+                reason=reason,
+            )
 
     def extend_trial(
         self, claim: Claim, until_epoch: int, budget: EpochBudget | None
@@ -91,6 +102,7 @@ class PromotionRepository(Repository):
             Trial.state,
             Trial.awaits_promotion,
             Trial.until_epoch,
+            Trial.checkpoint_dropped,
         )
         with self._database.snapshot() as connection:
             rows = connection.execute(
@@ -106,6 +118,7 @@ class PromotionRepository(Repository):
                 bool(row.awaits_promotion),
                 row.until_epoch,
                 *details.get(row.id, (None, {})),
+                bool(row.checkpoint_dropped),
             )
             for row in new
         ]
@@ -117,6 +130,29 @@ class PromotionRepository(Repository):
         )
         with self._database.reading() as connection:
             return {row.number: row.attempt for row in connection.execute(waiting)}
+
+    def drop_checkpoint(self, study_id: int, number: int, attempt: int) -> bool:
+        """Record that a paused trial's checkpoint is removed, unless it was promoted meanwhile.
+
+        Args:
+            study_id: of the study.
+            number: of the trial.
+            attempt: that paused it.
+
+        Returns:
+            Whether its files may be removed.
+        """
+        awaiting = and_(
+            Trial.study_id == study_id,
+            Trial.number == number,
+            Trial.attempt == attempt,
+            Trial.awaits_promotion == 1,
+        )
+        with self._database.writing() as connection:
+            locked = select(Study.id).where(Study.id == study_id).with_for_update()
+            connection.execute(locked)
+            changed = connection.execute(update(Trial).where(awaiting).values(checkpoint_dropped=1))
+        return bool(changed.rowcount)
 
     def count_open(self, study_id: int) -> int:
         """Count the trials that have started, have not ended, and do not await a promotion."""
@@ -131,12 +167,17 @@ class PromotionRepository(Repository):
             ).scalar_one()
 
     def count_epochs(self, study_id: int) -> int:
-        """Count the epochs that the trials of a study have been trained for."""
+        """Count the epochs that the trials of a study have been trained for, repeated ones too."""
         counted = (
             select(func.count()).select_from(Epoch).join(Trial, Trial.id == Epoch.trial_id)
         ).where(Trial.study_id == study_id)
+        repeated = select(func.coalesce(func.sum(Trial.repeated_epochs), 0)).where(
+            Trial.study_id == study_id
+        )
         with self._database.reading() as connection:
-            return connection.execute(counted).scalar_one()
+            return int(
+                connection.execute(counted).scalar_one() + connection.execute(repeated).scalar_one()
+            )
 
 
 MANY = 500

@@ -67,6 +67,8 @@ class Trial(Table):
         signal: what ended it: a divergence signal, the kind of a pruner, or the type of an error.
         until_epoch: where its current attempt pauses or ends; None: at the last epoch.
         awaits_promotion: 1 while it is paused there, so that only the search resumes it.
+        checkpoint_dropped: 1 while it awaits that without a checkpoint, and would start again.
+        repeated_epochs: epochs that it was trained for before it started again for that.
     """
 
     __tablename__ = f"{PREFIX}trials"
@@ -104,6 +106,8 @@ class Trial(Table):
     seen_at: Mapped[float | None]
     until_epoch: Mapped[int | None]
     awaits_promotion: Mapped[int] = mapped_column(server_default="0")
+    checkpoint_dropped: Mapped[int] = mapped_column(server_default="0")
+    repeated_epochs: Mapped[int] = mapped_column(server_default="0")
 
 
 class Epoch(Table):

@@ -30,6 +30,7 @@ class TrialCurve:
         scores: epoch → score of the trial if it had ended there; NaN or infinite where it diverged.
         state: `paused` trials wait for a promotion; `ended` ones were stopped for good.
         until_epoch: the epoch to which a running trial is trained; None: the last one.
+        restarts: whether a paused trial has lost its checkpoint, so that it starts again.
     """
 
     number: int
@@ -37,6 +38,7 @@ class TrialCurve:
     scores: Mapping[int, float]
     state: CurveState
     until_epoch: int | None = None
+    restarts: bool = False
 
     @property
     def epoch(self) -> int:
@@ -97,13 +99,13 @@ def make_observations(
     observed = list_observed(curves, rungs)
     trial_N = np.array([row for row, _ in observed], dtype=np.int64)
     epoch_N = np.array([epoch for _, epoch in observed], dtype=np.float64)
+    is_final = np.array(
+        [curves[row].state == "complete" and epoch == curves[row].epoch for row, epoch in observed]
+    )
     raw_N = np.array([sign * curves[row].scores[epoch] for row, epoch in observed])
-    is_final = np.array([curves[row].state == "complete" for row in trial_N]) & (
-        epoch_N == [curves[row].epoch for row in trial_N]
-    )
-    return Observations(
-        trial_N, scale_epochs(epoch_N, epochs), _standardize(rank_to_normal(raw_N), is_final)
-    )
+    # A complete trial may have stopped early by its own patience: its score is final all the same.
+    time_N = np.where(is_final, 0.0, scale_epochs(epoch_N, epochs))
+    return Observations(trial_N, time_N, _standardize(rank_to_normal(raw_N), is_final))
 
 
 def list_observed(curves: Sequence[TrialCurve], rungs: Sequence[int]) -> list[tuple[int, int]]:

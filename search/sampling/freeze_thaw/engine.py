@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -173,12 +173,16 @@ class FreezeThaw:
             return Continuation(
                 None, f"all of the first {self.config.start_trials} trials are begun first"
             )
-        outlook = self.look_ahead(curves)
+        # Its own expected score is no observation, or it would seem certain.
+        at_rung = [
+            replace(curve, state="paused") if curve.number == number else curve for curve in curves
+        ]
+        outlook = self.look_ahead(at_rung)
         row = next(row for row, curve in enumerate(outlook.curves) if curve.number == number)
         until = self.config.next_rung(outlook.curves[row].epoch)
         if len(outlook.rows_in("complete")) < MIN_COMPLETE:
             hope_M = outlook.mean_M + outlook.deviation_M
-            rivals = outlook.rows_in("paused")
+            rivals = [rival for rival in outlook.rows_in("paused") if rival != row]
             if all(hope_M[row] >= hope_M[rival] - SWITCH_MARGIN for rival in rivals):
                 return Continuation(until)
             return Continuation(None, "another trial is more promising")
@@ -363,9 +367,13 @@ class FreezeThaw:
     def _gain_per_epoch(self, outlook: Outlook, rows: Sequence[int]) -> Floats:
         mean_P, deviation_P = outlook.mean_M[rows], outlook.deviation_M[rows]
         gain_P = expected_improvement(mean_P, deviation_P, outlook.reference)
-        left_P = np.array([self.config.epochs - outlook.curves[row].epoch for row in rows])
+        left_P = np.array([self._epochs_left(outlook.curves[row]) for row in rows])
         result: Floats = gain_P / np.maximum(left_P, 1)
         return result
+
+    def _epochs_left(self, curve: TrialCurve) -> int:
+        """Epochs until a paused trial is complete."""
+        return self.config.epochs - (0 if curve.restarts else curve.epoch)
 
     def _choose_by_gain(self, outlook: Outlook, rows: Sequence[int], number: int) -> Step:
         """Compare what paused trials and a new one are expected to gain per epoch."""

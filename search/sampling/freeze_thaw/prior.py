@@ -129,17 +129,20 @@ class ModelPrior:
         model: of the earlier trials.
         describe: returns the features of sampled values.
         space: of the study.
+        least_spread: a smaller standard deviation over the space is not enlarged to 1.
     """
 
     lengths_D: Floats | None = None
 
-    def __init__(self, model: CurveModel, describe: Describe, space: EncodedSpace) -> None:
+    def __init__(
+        self, model: CurveModel, describe: Describe, space: EncodedSpace, least_spread: float = 1e-6
+    ) -> None:
         self._model = model
         self._describe = describe
         points = space.sample(np.random.default_rng(0), STANDARDIZED_OVER)
         expected = self._expect([space.decode(points, row) for row in range(len(points))])
         self._center = float(expected.mean())
-        self._spread = max(float(expected.std()), 1e-6)
+        self._spread = max(float(expected.std()), least_spread)
 
     def __call__(self, configurations: Sequence[Mapping[str, Scalar]]) -> Floats:
         """Return the expected score of each configuration, in standard deviations of the space."""
@@ -226,7 +229,8 @@ def make_earlier_prior(earlier: EarlierStudy, space: EncodedSpace) -> ModelPrior
     features_RF, owner_F = space.features(space.encode(earlier.params))
     observed = Observations(rows, np.zeros(len(rows)), score_R)
     data = CurveData(features_RF, owner_F, len(space), observed)
-    return ModelPrior(CurveModel(data, fit_scales(data)), describe, space)
+    # Scores without a pattern make a model that expects little difference: keep it so.
+    return ModelPrior(CurveModel(data, fit_scales(data)), describe, space, least_spread=1.0)
 
 
 class JoinedPrior:

@@ -14,3 +14,7 @@ def upgrade() -> None:
         "search_trials",
         sa.Column("awaits_promotion", sa.Integer(), server_default="0", nullable=False),
     )
+    for name in ("checkpoint_dropped", "repeated_epochs"):
+        op.add_column(
+            "search_trials", sa.Column(name, sa.Integer(), server_default="0", nullable=False)
+        )
