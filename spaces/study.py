@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from spaces.config import MetricConfig
 from spaces.frozen import Frozen
@@ -73,6 +74,19 @@ class SamplerConfig(Frozen):
         ),
     )
 
+    @model_validator(mode="after")
+    def _validate_use(self) -> SamplerConfig:
+        """Refuse settings that this kind of sampler would ignore."""
+        of_kinds = {"name": ("optuna",), "options": ("optuna",), "learn_from": ("auto", "gp")}
+        for key, kinds in of_kinds.items():
+            if getattr(self, key) and self.kind not in kinds:
+                raise PydanticCustomError(
+                    "setting_without_effect",
+                    "{key} has no effect with kind {kind}; it belongs to {kinds}",
+                    {"key": key, "kind": self.kind, "kinds": " and ".join(kinds)},
+                )
+        return self
+
 
 class PrunerConfig(Frozen):
     """The pruner of Optuna that compares a trial with its peers."""
@@ -124,6 +138,7 @@ class StudySpec(Frozen):
     settled_gain: float | None = Field(
         default=None,
         gt=0,
+        lt=1,
         description=(
             "auto and gp only: the study ends when the next trial is expected to improve the best "
             "score by less than this share of it; null: it uses its whole budget"

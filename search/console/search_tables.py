@@ -19,8 +19,8 @@ def print_search(report: StudyReport) -> None:
     budget = "" if report.epochs_budget is None else f" of {report.epochs_budget}"
     full = report.budget * report.epochs
     terminal.print_paragraph(
-        f"{report.trained_epochs}{budget} epochs trained; "
-        f"{report.budget} complete trials would take {full}",
+        f"{report.trained_epochs}{budget} epochs trained "
+        f"({report.budget} trials without pauses: {full})",
         indent=2,
     )
     for line in _describe_outlook(report):
@@ -39,13 +39,14 @@ def _describe_outlook(report: StudyReport) -> list[str]:
             f"likely best configuration: trial {found.likely_best}, by all curves together"
         )
     if found.gain is not None:
+        gain = "less than 0.0001" if found.gain < 1e-4 else f"{found.gain:.2g}"
         lines.append(
-            f"expected further gain: {found.gain:.2g} {report.metric} "
+            f"expected further gain: {gain} {report.metric} "
             f"for the next {format_count(found.gain_epochs or 0, 'epoch')}"
         )
     if found.prior_agreement is not None:
         lines.append(
-            "earlier studies and these trials agree: rank correlation "
+            "what was known before the study against its trials: rank correlation "
             f"{found.prior_agreement:.2f} of expected and reached scores"
         )
     return lines

@@ -86,10 +86,22 @@ def _list_paused(
             number,
             curve_of[number].epoch,
             curve_of[number].scores[curve_of[number].epoch],
-            reason_of.get(number, ""),
+            _explain_pause(engine, curves, number) or reason_of.get(number, ""),
         )
         for number in engine.rank_paused(curves)
     )
+
+
+def _explain_pause(engine: FreezeThaw, curves: Sequence[TrialCurve], number: int) -> str:
+    """Where a trial is paused, and its chance by what is known now; empty before that is known."""
+    from search.sampling.freeze_thaw.outlook import describe_chance
+
+    outlook = engine.look_ahead(curves)
+    if not outlook.rows_in("complete"):
+        return ""
+    row = next(row for row, curve in enumerate(outlook.curves) if curve.number == number)
+    chance = describe_chance(outlook.chance_to_lead(row))
+    return f"after epoch {outlook.curves[row].epoch} of {engine.config.epochs}: {chance}"
 
 
 def _describe_outlook(

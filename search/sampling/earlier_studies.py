@@ -50,8 +50,18 @@ def _load_earlier(store: Store, name: str, metric: MetricConfig) -> EarlierStudy
         found, of = _read_file(Path(name))
     elif SEPARATOR in name:
         address, _, study = name.partition(SEPARATOR)
-        with StoreLocation.parse(address).open(create=False) as other:
+        url = address if "://" in address else f"sqlite:///{address}"
+        with StoreLocation.parse(url).open(create=False) as other:
             found, of = _read_store(other, study)
+    elif Path(name).exists():
+        raise StudyError(
+            f"nothing can be learned from {name!r}, which is a file, but not one of recorded trials",
+            where="--learn-from",
+            place=PLACE,
+            found=name,
+            allowed=f"a study, STORE#STUDY, or a file that ends in {', '.join(FILE_ENDINGS)}",
+            next_step="for a store, add # and the name of a study in it",
+        )
     else:
         found, of = _read_store(store, name)
     if (of.name, of.direction) != (metric.name, metric.direction):
@@ -68,7 +78,7 @@ def _load_earlier(store: Store, name: str, metric: MetricConfig) -> EarlierStudy
             f"nothing can be learned from {name!r}, which has too few finished trials",
             where="--learn-from",
             place=PLACE,
-            found=str(len(found.scores)),
+            found=f"{len(found.scores)} complete, pruned or diverged",
             allowed=f"at least {MIN_TRIALS}",
             next_step="name another study, or leave the option out",
         )

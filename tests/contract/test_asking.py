@@ -48,7 +48,10 @@ _start: Barrier  # of a spawned process
 
 def spec(**changes: Any) -> StudySpec:
     """A shipped study with conditional dimensions."""
-    return load_study("combined", {"trials": BUDGET, "sampler.startup_trials": 5, **changes})
+    return load_study(
+        "combined",
+        {"trials": BUDGET, "sampler.kind": "tpe", "sampler.startup_trials": 5, **changes},
+    )
 
 
 def context_of(session: Session, url: str) -> WorkerContext:

@@ -21,6 +21,7 @@ from search.worker import loop
 from search.worker.context import WorkerContext, make_context
 from search.worker.identity import worker_name
 from search.worker.options import WorkerOptions
+from search.worker.promotion import StudyBudget
 from search.worker.stop import StopRequest
 from search.worker.trial import run_trial
 from spaces.errors import LeaseLostError
@@ -318,7 +319,7 @@ def test_suspended_often(workers: tuple[Worker, Worker], monkeypatch: pytest.Mon
         raise LeaseLostError("another worker may own it")
 
     monkeypatch.setattr(loop, "run_trial", lose_and_return)
-    monkeypatch.setattr(loop, "_read_budget", lambda *_: 1)
+    monkeypatch.setattr(loop, "read_budget", lambda *_: StudyBudget(1, None))
     loop.train_trials(context, stored)
 
     (trial,) = store.trials.list_trials(stored.id)

@@ -35,7 +35,9 @@ ENDED = (
 @pytest.fixture
 def plan() -> Plan:
     """A study with conditional dimensions."""
-    return make_plan(load_study("combined", {"sampler.startup_trials": 5, "presets": []}))
+    return make_plan(
+        load_study("combined", {"sampler.kind": "tpe", "sampler.startup_trials": 5, "presets": []})
+    )
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from search.pruners.median import Peers, falls_short
 from search.sampling.sampler import TrialSeededSampler, _suggest_value
 from spaces.config import MetricConfig
 from spaces.parameters import is_active
-from spaces.study import PrunerConfig, StudySpec
+from spaces.study import PrunerConfig, SamplerConfig, StudySpec
 from storage.repositories.peer_curves import Complete
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -117,19 +117,20 @@ class _RecordedPeers(Peers):
 
 
 def make_spec(task: Task, seed: int, **settings: Any) -> StudySpec:
-    """A study over a task's space, with the defaults of the product for everything else."""
+    """A study over a task's space with TPE, and the defaults of the product for the rest."""
     return StudySpec(
         name="benchmark",
         metric=MetricConfig(name="metric", direction=task.direction),
         epochs=task.epochs,
         seed=seed,
         space=dict(task.space),
+        sampler=SamplerConfig(kind="tpe"),
         **settings,
     )
 
 
 def make_median(task: Task, seed: int) -> OptunaMethod:
-    """TPE and the median pruner: today's defaults of `search run`, without the signals."""
+    """TPE and the median pruner, as `search run` has them, without the signals."""
     spec = make_spec(task, seed)
     return OptunaMethod(task, seed, TrialSeededSampler(spec), spec.pruner)
 

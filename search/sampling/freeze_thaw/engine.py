@@ -37,6 +37,9 @@ MIN_COMPLETE = 3
 FIRST_RUNG_SHARE = 0.5
 """When more of the epochs than this went into the first rungs of trials, one is resumed."""
 
+SHORT_RUNG = 0.25
+"""In trials so short that the first rung is a larger share, that does not count."""
+
 NEW_TRIAL_COST = 0.5
 """Epochs that a new trial is expected to take, as a share of a complete one's."""
 
@@ -159,7 +162,7 @@ class FreezeThaw:
             return self._resume_most_hopeful(outlook, rows, reason)
         if not may_start:
             return self._resume_while_hopeful(outlook, rows)
-        if self._share_of_first_rungs(curves) > FIRST_RUNG_SHARE:
+        if self._is_first_rung_short and self._share_of_first_rungs(curves) > FIRST_RUNG_SHARE:
             reason = "more than half of the epochs went into first rungs"
             return self._resume_most_hopeful(outlook, rows, reason)
         return self._choose_by_gain(outlook, rows, len(curves))
@@ -171,7 +174,7 @@ class FreezeThaw:
         """
         if len(curves) < self.config.start_trials:
             return Continuation(
-                None, f"all of the first {self.config.start_trials} trials are begun first"
+                None, f"the first {self.config.start_trials} trials all begin before one continues"
             )
         # Its own expected score is no observation, or it would seem certain.
         at_rung = [
@@ -386,6 +389,11 @@ class FreezeThaw:
             reason = describe_chance(chance)
             return self._resume(outlook, rows[best], reason)
         return Step(None, self.config.rungs[0], "a new trial is expected to gain more per epoch")
+
+    @property
+    def _is_first_rung_short(self) -> bool:
+        """Whether a trial is so long that its first rung is only a beginning."""
+        return self.config.rungs[0] <= SHORT_RUNG * self.config.epochs
 
     def _share_of_first_rungs(self, curves: Sequence[TrialCurve]) -> float:
         first = self.config.rungs[0]

@@ -46,7 +46,7 @@ def demo(**given: Any) -> Plan:
     }
     return make_plan(
         StudySpec.model_validate(
-            {"name": "demo", "space": space, "sampler": {"startup_trials": 5}, **given}
+            {"name": "demo", "space": space, "sampler": {"kind": "tpe", "startup_trials": 5}, **given}
         )
     )
 
@@ -194,7 +194,7 @@ class TestSuggest:
 
     def test_in_range(self) -> None:
         """Every value lies in its dimension, and the whole is a configuration."""
-        plan = make_plan(load_study("combined"))
+        plan = make_plan(load_study("combined", {"sampler.kind": "tpe"}))
         for number, params in enumerate(run_trials(in_memory(plan), plan, 25)):
             assert all(plan.spec.space[path].contains(value) for path, value in params.items())
             assert plan.make_config(params, number)
@@ -202,7 +202,7 @@ class TestSuggest:
     @pytest.mark.filterwarnings("error")
     def test_presets_first(self, trials: RDBStorage) -> None:
         """The presets are tried first, in their order and where they lie in the space; then the sampler has its turn."""
-        plan = make_plan(load_study("combined"))
+        plan = make_plan(load_study("combined", {"sampler.kind": "tpe"}))
         study = open_study(trials, plan)
         enqueue_trials(study, waiting_presets(study, plan))
         asked = [study.ask() for _ in range(6)]
@@ -224,7 +224,7 @@ class TestSuggest:
 
     def test_presets_once(self, trials: RDBStorage) -> None:
         """A start that was cut short and made again enqueues only what is missing."""
-        plan = make_plan(load_study("combined"))
+        plan = make_plan(load_study("combined", {"sampler.kind": "tpe"}))
         study = open_study(trials, plan)
         study.enqueue_trial(plan.preset_params("recommended"), user_attrs={PRESET: "recommended"})
         for _ in range(2):
@@ -362,7 +362,7 @@ class TestConstraint:
 
     def test_stays_away(self, kill: Callable[[optuna.Study, Trial], None]) -> None:
         """The sampler stays away from where trials diverge, although they led until then."""
-        plan = demo(sampler={"startup_trials": 10})
+        plan = demo(sampler={"kind": "tpe", "startup_trials": 10})
         study = in_memory(plan)
         rates = []
         for _ in range(40):
