@@ -16,7 +16,7 @@ from benchmarks.search.methods.freeze_thaw import make_informed
 from benchmarks.search.tasks import make_task
 from benchmarks.search.tasks.base import Task
 from search.sampling.freeze_thaw.curves import TrialCurve
-from search.sampling.freeze_thaw.engine import make_rungs
+from search.sampling.freeze_thaw.steps import make_rungs
 
 BOUNDS_MS = {50: 50.0, 300: 500.0, 1_000: None}
 PROPOSAL_MS = {50: None, 300: None, 1_000: 200.0}

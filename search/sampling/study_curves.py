@@ -10,7 +10,7 @@ from typing import Any
 from search.planning.plan import Plan, complete_config
 from search.sampling.freeze_thaw.curves import CurveState, TrialCurve, accumulate_scores
 from search.sampling.freeze_thaw.encoding import EncodedSpace
-from search.sampling.freeze_thaw.engine import FreezeThaw, FreezeThawConfig, make_rungs
+from search.sampling.freeze_thaw.engine import FreezeThaw
 from search.sampling.freeze_thaw.prior import (
     EarlierStudy,
     JoinedPrior,
@@ -22,6 +22,7 @@ from search.sampling.freeze_thaw.prior import (
     load_shipped,
     make_earlier_prior,
 )
+from search.sampling.freeze_thaw.steps import FreezeThawConfig, make_rungs
 from search.stored_study import sampled_values
 from spaces.study import StudySpec
 from storage.repositories.promotions import StoredCurve

@@ -16,6 +16,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select, update
 
+from spaces.errors import StoreError
 from storage.database.database import now
 from storage.repositories.base import Repository
 from storage.rows import DeviceTime
@@ -90,6 +91,27 @@ class Budget:
         Sums of seconds since 1970 are exact to less than a microsecond.
         """
         return self.left_s < ROUNDING_S
+
+
+def lock_study(connection: Connection, study_id: int, where: str) -> tuple[int, Budget | None]:
+    """Lock a study, so that claims run one at a time.
+
+    SQLite cannot lock a row, and ignores the lock: its writers run one at a time anyway.
+
+    Returns:
+        The study's id in Optuna's tables, and its budget of device time.
+    """
+    columns = (Study.optuna_study_id, Study.device_budget_s, Study.device_s)
+    query = select(*columns).where(Study.id == study_id)
+    row = connection.execute(query.with_for_update()).one_or_none()
+    if row is None:
+        raise StoreError(
+            f"there is no study with id {study_id}",
+            where=where,
+            next_step="register the study first",
+        )
+    optuna_study_id, budget_s, charged_s = row
+    return optuna_study_id, None if budget_s is None else Budget(study_id, budget_s - charged_s)
 
 
 def lock_budget(connection: Connection, study_id: int) -> Budget | None:

@@ -26,7 +26,7 @@ from sqlalchemy.exc import IntegrityError
 from spaces.errors import StoreError
 from storage.database.database import inserted_id, now
 from storage.repositories.base import Repository
-from storage.repositories.device_time import Budget, charge_lease, charge_until_now, lock_budget
+from storage.repositories.device_time import charge_lease, charge_until_now, lock_budget, lock_study
 from storage.repositories.epoch_budget import TrainedEpochs, count_epochs_of, grant_epochs
 from storage.repositories.findings import save_finding
 from storage.repositories.ownership import (
@@ -48,7 +48,7 @@ from storage.rows import (
     SampledTrial,
     SuggestedRemedies,
 )
-from storage.tables.models import Study, Trial
+from storage.tables.models import Trial
 
 NEW_TRIAL = NextStep()
 """A new trial that is trained to its end."""
@@ -116,7 +116,7 @@ class LeaseRepository(Repository):
             "seen_at": now(),
         }
         with self._assigning_number() as connection:
-            optuna_study_id, device_time = _lock_study(connection, study_id, self._database.where)
+            optuna_study_id, device_time = lock_study(connection, study_id, self._database.where)
             reap_lost(self._database, connection, self._optuna, study_id, None, max_lost)
             if device_time is not None and device_time.spent:
                 return None
@@ -376,27 +376,6 @@ def _lease_end(lease_s: float) -> ColumnElement[float]:
     """The end of a lease that starts now."""
     check_lease(lease_s)
     return now() + lease_s
-
-
-def _lock_study(connection: Connection, study_id: int, where: str) -> tuple[int, Budget | None]:
-    """Lock a study, so that claims run one at a time.
-
-    SQLite cannot lock a row, and ignores the lock: its writers run one at a time anyway.
-
-    Returns:
-        The study's id in Optuna's tables, and its budget of device time.
-    """
-    columns = (Study.optuna_study_id, Study.device_budget_s, Study.device_s)
-    query = select(*columns).where(Study.id == study_id)
-    row = connection.execute(query.with_for_update()).one_or_none()
-    if row is None:
-        raise StoreError(
-            f"there is no study with id {study_id}",
-            where=where,
-            next_step="register the study first",
-        )
-    optuna_study_id, budget_s, charged_s = row
-    return optuna_study_id, None if budget_s is None else Budget(study_id, budget_s - charged_s)
 
 
 def _count_trials(connection: Connection, study_id: int) -> int:

@@ -12,8 +12,9 @@ from benchmarks.search.tasks import make_task
 from benchmarks.search.tasks.base import Task
 from search.sampling.freeze_thaw.curves import Floats, TrialCurve
 from search.sampling.freeze_thaw.encoding import EncodedSpace
-from search.sampling.freeze_thaw.engine import FreezeThaw, FreezeThawConfig, make_rungs
+from search.sampling.freeze_thaw.engine import FreezeThaw
 from search.sampling.freeze_thaw.prior import Prior, StudyPrior, applies_to
+from search.sampling.freeze_thaw.steps import FreezeThawConfig, make_rungs
 from spaces.parameters import Scalar
 
 START_TRIALS = 10

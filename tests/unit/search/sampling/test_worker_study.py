@@ -46,7 +46,12 @@ def demo(**given: Any) -> Plan:
     }
     return make_plan(
         StudySpec.model_validate(
-            {"name": "demo", "space": space, "sampler": {"kind": "tpe", "startup_trials": 5}, **given}
+            {
+                "name": "demo",
+                "space": space,
+                "sampler": {"kind": "tpe", "startup_trials": 5},
+                **given,
+            }
         )
     )
 

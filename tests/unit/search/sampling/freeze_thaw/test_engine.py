@@ -9,7 +9,8 @@ import pytest
 
 from search.sampling.freeze_thaw.curves import CurveState, TrialCurve
 from search.sampling.freeze_thaw.encoding import EncodedSpace
-from search.sampling.freeze_thaw.engine import FreezeThaw, FreezeThawConfig, make_rungs
+from search.sampling.freeze_thaw.engine import FreezeThaw
+from search.sampling.freeze_thaw.steps import FreezeThawConfig, make_rungs
 from spaces.parameters import FloatRange
 
 EPOCHS = 16
