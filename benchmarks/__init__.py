@@ -18,6 +18,8 @@ NAMES = (
     "remedies",
     "learning",
     "search",
+    "search_workers",
+    "search_decisions",
     "confirm",
     "chaos_sqlite",
     "chaos_sqlite_thaw",
@@ -28,6 +30,8 @@ NAMES = (
 COMMANDS = {
     "remedies": ("remedies", "--folder", ".cache/remedies"),
     "best_against_untuned_text_focal": ("best_against_untuned", "--study", "text_focal"),
+    "search_workers": ("search.workers",),
+    "search_decisions": ("search.decisions",),
     "chaos_sqlite": ("chaos", "--store", "sqlite"),
     "chaos_sqlite_thaw": ("chaos", "--store", "sqlite", "--only", "thaw", "--trials", "280"),
     "chaos_postgresql": ("chaos", "--store", "postgresql"),
