@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.acceptance.studies import (
     QUIET,
@@ -114,3 +115,45 @@ class TestBadInput:
         assert expected in answer.err
         assert "Traceback" not in answer.err
         assert not (tmp_path / "search.db").exists()
+
+
+OWN = """
+from collections.abc import Iterator
+
+from spaces.config import TrialConfig
+
+
+class Config(TrialConfig):
+    rate: float = 0.1
+
+
+def train(config: Config) -> Iterator[dict]:
+    for epoch in range(1, config.epochs + 1):
+        gain = 1 - (config.rate - 0.3) ** 2 - 0.5 / epoch
+        with open("trained.txt", "a") as file:
+            file.write(f"{epoch}\\n")
+        yield {"epoch": epoch, "loss": 1 - gain, "metric": gain, "used": {"rate": config.rate}}
+"""
+
+
+class TestWithoutCheckpoints:
+    def test_budget(self, tmp_path: Path, terminal: Terminal) -> None:
+        """An objective that writes no checkpoint trains no epoch beyond the budget."""
+        (tmp_path / "mine.py").write_text(OWN, encoding="utf-8")
+        study = {
+            "name": "mine",
+            "objective": "mine:train",
+            "metric": {"name": "gain"},
+            "epochs": 10,
+            "trials": 9,
+            "space": {"rate": {"kind": "float", "low": 0.0, "high": 1.0}},
+            "pruner": {"kind": "none"},
+            "signals": QUIET,
+        }
+        (tmp_path / "mine.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
+        command = ("run", "--study", "mine.yaml", "--workers", "2", "--epochs-budget", "25")
+        answer = terminal.run(*command, folder=tmp_path)
+        assert answer.code == 0, answer.text
+        assert "epoch budget exhausted" in answer.out
+        trained = (tmp_path / "trained.txt").read_text(encoding="utf-8").splitlines()
+        assert len(trained) == 25

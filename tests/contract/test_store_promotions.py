@@ -202,3 +202,39 @@ class TestCurves:
         (left,) = store.promotions.list_curves(study_id, {first.trial_id})
         assert left == second
         assert store.promotions.count_epochs(study_id) == 5
+
+
+class TestDroppedCheckpoint:
+    def test_repeated_epochs_count(self, store: Store, study_id: int, make_record: Make) -> None:
+        """A trial without its checkpoint starts again, and what it repeats counts as well."""
+        budget = EpochBudget(epochs=10, epochs_per_trial=9)
+        claim = start(store, study_id, make_record, 0, 3, budget)
+        store.promotions.pause_at_rung(claim, "")
+        assert store.promotions.drop_checkpoint(study_id, 0, claim.attempt)
+        (curve,) = store.promotions.list_curves(study_id)
+        assert curve.checkpoint_dropped
+
+        promoted = claim_step(store, study_id, NextStep(0, 9), "b", budget)
+        assert promoted is not None
+        assert promoted.until_epoch == 7
+        store.epochs.forget_epochs_after(promoted, 0)
+        for epoch in range(1, 8):
+            store.epochs.append_epoch(promoted, make_record(epoch), FOREVER_S)
+        assert store.promotions.count_epochs(study_id) == 10
+        assert store.promotions.extend_trial(promoted, 9, budget) is None
+        (curve,) = store.promotions.list_curves(study_id)
+        assert not curve.checkpoint_dropped
+
+    def test_promoted_meanwhile(self, store: Store, study_id: int, make_record: Make) -> None:
+        """The checkpoint of a trial that another worker has just promoted stays."""
+        claim = start(store, study_id, make_record, 0, 3)
+        store.promotions.pause_at_rung(claim, "")
+        assert claim_step(store, study_id, NextStep(0, 6), "b") is not None
+        assert not store.promotions.drop_checkpoint(study_id, 0, claim.attempt)
+
+    def test_paused_without_one(self, store: Store, study_id: int, make_record: Make) -> None:
+        """A trial whose objective wrote no checkpoint starts again when it is promoted."""
+        claim = start(store, study_id, make_record, 0, 3)
+        store.promotions.pause_at_rung(claim, "", has_checkpoint=False)
+        (curve,) = store.promotions.list_curves(study_id)
+        assert curve.checkpoint_dropped
