@@ -27,6 +27,7 @@ COMMANDS = (
     "list",
     "show",
     "explain",
+    "confirm",
     "backtest",
     "convert",
     "weights",
