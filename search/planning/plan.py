@@ -353,6 +353,11 @@ def _find_warnings(plan: Plan) -> Iterator[str]:
     spec = plan.spec
     if len(spec.presets) >= spec.trials:
         yield f"{spec.trials} trials leave nothing to search after the {len(spec.presets)} presets"
+    if spec.sampler.kind == "auto" and spec.pruner.kind == "hyperband":
+        yield (
+            "the sampler auto already spends epochs step by step; the pruner hyperband stops trials "
+            "for good beside that, and median or none fits better"
+        )
     if "loss.alpha" in spec.space:
         yield (
             "loss.alpha is one factor for all classes: it only rescales the loss, like a second "

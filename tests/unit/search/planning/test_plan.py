@@ -376,6 +376,12 @@ class TestWarnings:
         assert "only rescales the loss, like a second learning rate" in warning
         assert "loss.alpha_tau changes the balance" in warning
 
+    @pytest.mark.parametrize(("kind", "count"), [("auto", 1), ("tpe", 0)])
+    def test_pauses_and_hyperband(self, kind: str, count: int) -> None:
+        """A pruner that halves trials beside a sampler that pauses them is a warning."""
+        warnings = planned(sampler={"kind": kind}, pruner={"kind": "hyperband"}).warnings
+        assert sum("hyperband stops trials for good" in warning for warning in warnings) == count
+
     def test_base_never_settles(self) -> None:
         """A warm-up that is longer than the training is a warning with both epochs."""
         (warning,) = planned(
