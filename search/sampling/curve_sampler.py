@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,9 +12,12 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial
 
+from search.sampling.freeze_thaw.curve_model import NUMERIC_ERRORS
 from search.sampling.freeze_thaw.curves import TrialCurve
 from search.sampling.freeze_thaw.engine import FreezeThaw
 from spaces.parameters import Scalar
+
+logger = logging.getLogger(__name__)
 
 
 class CurveSampler(BaseSampler):
@@ -54,13 +58,23 @@ class CurveSampler(BaseSampler):
     ) -> Any:
         """Return the proposed value of a dimension.
 
-        A preset can activate a dimension for which there is no proposal; it is sampled at random.
+        A preset can activate a dimension for which there is no proposal; it is sampled at random,
+        and so is everything where the model fails.
         """
         if self._proposed is None or self._proposed[0] != trial.number:
-            proposal = self._engine.propose(self._read_curves(), trial.number)
-            self._proposed = (trial.number, proposal)
+            self._proposed = (trial.number, self._propose(trial.number))
         proposed = self._proposed[1]
         if param_name in proposed:
             value = proposed[param_name]
             return value.item() if isinstance(value, np.generic) else value
         return self._random.sample_independent(study, trial, param_name, param_distribution)
+
+    def _propose(self, number: int) -> Mapping[str, Scalar]:
+        curves = self._read_curves()
+        try:
+            return self._engine.propose(curves, number)
+        except NUMERIC_ERRORS:
+            logger.exception(
+                "the model of the curves failed; trial %d is sampled at random", number
+            )
+            return {}

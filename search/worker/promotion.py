@@ -8,9 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
-
 from search.planning.plan import Plan
+from search.sampling.freeze_thaw.curve_model import NUMERIC_ERRORS
 from search.sampling.freeze_thaw.curves import TrialCurve
 from search.sampling.freeze_thaw.engine import FreezeThaw
 from search.sampling.sampler import CURVE_KINDS
@@ -23,9 +22,6 @@ from storage.rows import Claim, EpochBudget, NextStep, StoredStudy
 from storage.store import Store
 
 logger = logging.getLogger(__name__)
-
-NUMERIC_ERRORS = (np.linalg.LinAlgError, FloatingPointError, ValueError)
-"""What a model can raise on curves that it was not made for; no trial fails for that."""
 
 EPOCHS_SPENT = "epoch budget exhausted; raise --epochs-budget to continue"
 

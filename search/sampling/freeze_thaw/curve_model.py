@@ -29,6 +29,10 @@ from scipy.optimize import minimize
 from search.sampling.freeze_thaw.curves import Floats, Observations
 
 JITTER = 1e-4
+
+NUMERIC_ERRORS = (np.linalg.LinAlgError, FloatingPointError, ValueError)
+"""What the model can raise on curves that it was not made for; no trial should fail for that."""
+
 PRIOR_WEIGHT = 0.5
 PRIOR_WEIGHT_SD = 0.5
 """Mean and standard deviation of β, the weight of what earlier studies teach."""
