@@ -26,7 +26,10 @@ from benchmarks.search.tasks.scenes import FITTED, Campaign, fit_campaign
 
 TRAININGS = 50
 
-PRODUCT = "tpe_median"
+PRODUCT = "freeze_thaw"
+LCBENCH_BOUNDS = {20: 20.0, 50: 8.0}
+OURS = (PRODUCT, "without_knowledge", "wrong_knowledge", "without_pauses")
+"""The default of `search run`, and the same with an ingredient switched off."""
 """The method that `search run` has by default."""
 
 
@@ -96,7 +99,7 @@ def make_figures(summary: dict[str, Any]) -> list[Figure]:
     figures = []
     for name, found in summary["groups"].items():
         regrets = found["regret"]
-        others = [method for method in regrets if method != PRODUCT]
+        others = [method for method in regrets if method not in OURS]
         if name == "all" or PRODUCT not in regrets or not others:
             continue
         for point in (str(point) for point in CHECKPOINTS if str(point) in regrets[PRODUCT]):
@@ -106,8 +109,20 @@ def make_figures(summary: dict[str, Any]) -> list[Figure]:
                     f"{name}: mean regret after {point} full trainings",
                     regrets[PRODUCT][point],
                     "%" if name == "scenes" else "",
+                    bound=LCBENCH_BOUNDS.get(int(point)) if name == "lcbench" else None,
                     peer=peer,
                     peer_found=regrets[peer][point],
+                )
+            )
+            rank = found["rank"][point]
+            best = min(rank[method] for method in others)
+            figures.append(
+                Figure(
+                    f"{name}: mean rank after {point} full trainings",
+                    rank[PRODUCT],
+                    bound=best,
+                    peer="best other",
+                    peer_found=best,
                 )
             )
     return figures
