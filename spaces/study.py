@@ -12,6 +12,9 @@ from spaces.frozen import Frozen
 from spaces.parameters import Parameter
 from spaces.thresholds import SignalsConfig
 
+CURVE_KINDS = ("auto", "gp")
+"""Kinds of sampler that decide by the learning curves of all trials."""
+
 
 class SamplerConfig(Frozen):
     """How the next trial is sampled."""
@@ -77,7 +80,7 @@ class SamplerConfig(Frozen):
     @model_validator(mode="after")
     def _validate_use(self) -> SamplerConfig:
         """Refuse settings that this kind of sampler would ignore."""
-        of_kinds = {"name": ("optuna",), "options": ("optuna",), "learn_from": ("auto", "gp")}
+        of_kinds = {"name": ("optuna",), "options": ("optuna",), "learn_from": CURVE_KINDS}
         for key, kinds in of_kinds.items():
             if getattr(self, key) and self.kind not in kinds:
                 raise PydanticCustomError(

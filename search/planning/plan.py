@@ -355,8 +355,8 @@ def _find_warnings(plan: Plan) -> Iterator[str]:
         yield f"{spec.trials} trials leave nothing to search after the {len(spec.presets)} presets"
     if spec.sampler.kind == "auto" and spec.pruner.kind == "hyperband":
         yield (
-            "the sampler auto already spends epochs step by step; the pruner hyperband stops trials "
-            "for good beside that, and median or none fits better"
+            "the sampler auto already spends epochs step by step; beside it the pruner "
+            "hyperband stops trials for good, and median or none fits better"
         )
     if "loss.alpha" in spec.space:
         yield (

@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from search.report.search_models import PausedTrial, SearchOutlook
 from spaces.errors import SearchError
-from spaces.study import StudySpec
+from spaces.study import CURVE_KINDS, StudySpec
 from storage.rows import StoredStudy, StoredTrial
 
 if TYPE_CHECKING:
     from search.sampling.freeze_thaw.curves import TrialCurve
     from search.sampling.freeze_thaw.engine import FreezeThaw
     from storage.store import Store
-
-KINDS = ("auto", "gp")
 
 MIN_TRIALS = 5
 """Fewer trials do not show whether earlier knowledge agrees."""
@@ -56,7 +54,7 @@ def _open_search(
     store: Store, stored: StoredStudy, spec: StudySpec
 ) -> tuple[FreezeThaw, Sequence[TrialCurve]] | None:
     """The search of a study and what it decides by; None where there is none."""
-    if spec.sampler.kind not in KINDS:
+    if spec.sampler.kind not in CURVE_KINDS:
         return None
     # scipy and the model: only for a study that uses them
     from search.sampling.earlier_studies import load_earlier_studies

@@ -1,4 +1,4 @@
-"""Reads the earlier studies that a new one learns from: of this store, of another one, or a file."""
+"""Reads the earlier studies that a new one learns from: of a store, or of a file."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from spaces.config import MetricConfig
 from spaces.errors import StudyError
 from spaces.recordings import read_recording
 from storage.location import StoreLocation
+from storage.rows import TrialState
 from storage.store import Store
 
 PLACE = ("sampler", "learn_from")
@@ -25,7 +26,7 @@ SEPARATOR = "#"
 MIN_TRIALS = 5
 """Fewer trials teach nothing."""
 
-FINISHED = ("complete", "pruned", "diverged")
+FINISHED: tuple[TrialState, ...] = ("complete", "pruned", "diverged")
 
 
 def load_earlier_studies(
@@ -55,7 +56,7 @@ def _load_earlier(store: Store, name: str, metric: MetricConfig) -> EarlierStudy
             found, of = _read_store(other, study)
     elif Path(name).exists():
         raise StudyError(
-            f"nothing can be learned from {name!r}, which is a file, but not one of recorded trials",
+            f"nothing can be learned from {name!r}, a file without recorded trials",
             where="--learn-from",
             place=PLACE,
             found=name,
@@ -90,9 +91,7 @@ def _read_store(store: Store, name: str) -> tuple[EarlierStudy, MetricConfig]:
     spec = study_spec(store, name)
     stored = find_study(store, name)
     trials = [
-        trial
-        for trial in store.trials.list_ended(stored.id, ("complete", "pruned", "diverged"))
-        if trial.config is not None
+        trial for trial in store.trials.list_ended(stored.id, FINISHED) if trial.config is not None
     ]
     params = [sampled_values(spec, trial.config or {})[0] for trial in trials]
     scores = [_final_score(trial.state, trial.score) for trial in trials]

@@ -21,14 +21,11 @@ from search.planning.random_seeds import derive_seed
 from search.sampling.history import DistinctGroups
 from search.sampling.named_sampler import make_named_sampler
 from spaces.parameters import Choice, FloatRange, Parameter
-from spaces.study import StudySpec
+from spaces.study import CURVE_KINDS, StudySpec
 from storage.tables.optuna_tables import CONFIRM, REMEDY
 
 PRESET = "preset"
 """User attribute of an enqueued trial: the name of its preset."""
-
-CURVE_KINDS = ("auto", "gp")
-"""Kinds of sampler that decide by the learning curves of all trials."""
 
 MakeCurveSampler = Callable[[int], BaseSampler]
 """Makes the sampler of one of these kinds from a seed."""

@@ -12,9 +12,9 @@ from search.planning.plan import Plan
 from search.sampling.freeze_thaw.curve_model import NUMERIC_ERRORS
 from search.sampling.freeze_thaw.curves import TrialCurve
 from search.sampling.freeze_thaw.engine import FreezeThaw
-from search.sampling.sampler import CURVE_KINDS
 from search.sampling.study_curves import StudyCurves, is_settled
 from search.sampling.worker_study import WorkerStudy
+from spaces.study import CURVE_KINDS
 from storage.files.checkpoints import StoredCheckpoints
 from storage.files.study_files import StudyFiles
 from storage.repositories.leases import NEW_TRIAL

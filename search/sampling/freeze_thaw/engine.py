@@ -46,7 +46,7 @@ OWN_SHARE = 0.3
 """Share of what is a trial's alone that counts for its configuration; the rest is its seed's."""
 
 SWITCH_MARGIN = 0.25
-"""By how much another trial has to be more promising, in standard deviations of the final scores."""
+"""By how much another trial has to be more promising, in standard deviations of final scores."""
 
 MIN_CHANCE = 0.05
 """A paused trial with a smaller chance to beat the best complete one is not resumed any more, once

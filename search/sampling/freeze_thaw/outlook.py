@@ -64,8 +64,8 @@ class Outlook:
     def gain_in_metric(self, gain: float) -> float:
         """Convert an improvement over the best complete trial from normal scores to the metric.
 
-        Between observations the scores are interpolated; above the best one they continue as steeply
-        as among the upper half.
+        Between observations the scores are interpolated; above the best one they continue as
+        steeply as among the upper half.
         """
         scores = self.model.data.observed.score_N[: len(self.metric_N)]
         order = np.argsort(scores, kind="stable")

@@ -84,6 +84,11 @@ class TestScores:
         assert found.trial_N.tolist() == [0, 0, 0, 1]
         assert found.time_N.tolist() == scale_epochs(np.array([2.0, 4, 8, 3]), 8).tolist()
 
+    def test_stopped_by_its_own_patience(self) -> None:
+        """The score of a complete trial is final, at whatever epoch its training stopped."""
+        curves = [TrialCurve(0, {}, {epoch: epoch / 10 for epoch in range(1, 6)}, "complete")]
+        assert make_observations(curves, (2, 4, 8), 8, 1.0).time_N[-1] == 0.0
+
 
 class TestFit:
     @pytest.mark.parametrize("with_prior", [False, True])

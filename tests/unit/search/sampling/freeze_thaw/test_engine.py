@@ -103,6 +103,22 @@ class TestNextStep:
         assert first.propose(some(), 6) == second.propose(some(), 6)
         assert first.propose(some(), 6) != first.propose(some(), 7)
 
+    def test_failed_trials_have_started(self) -> None:
+        """A failed trial counts as started, so that the others do not wait for one more."""
+        failed = TrialCurve(6, {}, {}, "ended")
+        step = make_engine(start_trials=7).choose_step([*some(), failed])
+        assert step is not None
+        assert step.reason != "one of the first 7 trials"
+
+    def test_lost_checkpoint_costs_epochs(self) -> None:
+        """Of two equal trials, the one that would start again is resumed later."""
+        whole = [curve(number, 0.1, 0.9, "complete", EPOCHS) for number in range(3)]
+        paused = [curve(number, 0.7, 0.3, "paused", 8) for number in (3, 4)]
+        lost = [*whole, replace(paused[0], restarts=True), paused[1]]
+        step = make_engine().choose_step(lost, may_start=False)
+        assert step is not None
+        assert step.number == 4
+
 
 class TestContinue:
     def test_better_than_all(self) -> None:
