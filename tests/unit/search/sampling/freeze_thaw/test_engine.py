@@ -10,6 +10,7 @@ import pytest
 from search.sampling.freeze_thaw.curves import CurveState, TrialCurve
 from search.sampling.freeze_thaw.encoding import EncodedSpace
 from search.sampling.freeze_thaw.engine import FreezeThaw
+from search.sampling.freeze_thaw.outlook import describe_chance
 from search.sampling.freeze_thaw.steps import FreezeThawConfig, make_rungs
 from spaces.parameters import FloatRange
 
@@ -134,6 +135,18 @@ class TestContinue:
         found = make_engine().continue_trial([*better, running], 4)
         assert found.until_epoch is None
         assert "chance to beat the best complete trial" in found.reason
+
+    def test_own_expectation_is_no_evidence(self) -> None:
+        """A trial at its rung is as uncertain as the same one that is paused there."""
+        complete = [
+            curve(number, 0.7, 0.1 + number / 10, "complete", EPOCHS) for number in range(4)
+        ]
+        paused = curve(4, 0.65, 0.38, "paused", 2)
+        outlook = make_engine().look_ahead([*complete, paused])
+        chance = outlook.chance_to_lead(outlook.rows_in("paused")[0])
+        assert 0.01 < chance < 0.5
+        found = make_engine().continue_trial([*complete, replace(paused, state="running")], 4)
+        assert found.reason == describe_chance(chance)
 
     def test_the_first_trials_wait(self) -> None:
         """Until all first trials have started, each pauses at its first rung."""
